@@ -1,0 +1,57 @@
+/* Every threshold of the policy and the pacing: one row each, with unit, default and bounds.
+ *
+ * Parameters are integers, so that a decision replays bit for bit on any machine. The rows are in params.c.
+ */
+#ifndef PCMIG_CORE_PARAMS_H
+#define PCMIG_CORE_PARAMS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum pcmig_param {
+    PCMIG_PARAM_DOWNTIME_LIMIT_MS = 0,
+    PCMIG_PARAM_PASS_TOLERANCE_PERMILLE,
+    PCMIG_PARAM_CONVERGE_RATIO_PERMILLE,
+    PCMIG_PARAM_CONVERGE_PASSES,
+    PCMIG_PARAM_PASSES,
+    PCMIG_PARAM_DEADLINE_MS,
+    PCMIG_PARAM_ABORT_AFTER_MS,
+    PCMIG_PARAM_SAMPLE_MIN_MS,
+    PCMIG_PARAM_SAMPLE_MAX_MS,
+    PCMIG_PARAM_RETRY_MS,
+    PCMIG_PARAM_DRAIN_PACE_MIB,
+    PCMIG_PARAM_DRAIN_MAX_MS,
+    PCMIG_PARAM_DRAIN_BLIND_MS,
+    PCMIG_PARAM_DRAIN_QUEUE_MS,
+    PCMIG_PARAM_PACE_MIN_MIB,
+    PCMIG_PARAM_PACE_SHARE_PERMILLE,
+    PCMIG_PARAM_PACE_PERIOD_MS,
+    PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE,
+    PCMIG_PARAM_COUNT
+};
+
+struct pcmig_param_row {
+    const char *name; /* lower case, with the unit as suffix, e.g. "downtime_limit_ms" */
+    const char *unit; /* "ms", "permille", "MiB/s", "passes" */
+    int64_t def;
+    int64_t min;
+    int64_t max;
+    const char *doc; /* one sentence */
+};
+
+struct pcmig_params {
+    int64_t value[PCMIG_PARAM_COUNT];
+};
+
+/* The row of PARAM; never NULL for a value below PCMIG_PARAM_COUNT, NULL otherwise. */
+const struct pcmig_param_row *pcmig_params_row(enum pcmig_param param);
+
+void pcmig_params_defaults(struct pcmig_params *params);
+
+/* Index of the parameter with this NAME, or -1. */
+int pcmig_params_find(const char *name, size_t name_len);
+
+/* Sets one value. Returns 0, or -1 when VALUE is outside the row's bounds (PARAMS is unchanged then). */
+int pcmig_params_set(struct pcmig_params *params, enum pcmig_param param, int64_t value);
+
+#endif

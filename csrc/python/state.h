@@ -1,0 +1,27 @@
+/* The module's state and the set-up function of each binding file. */
+#ifndef PCMIG_PYTHON_STATE_H
+#define PCMIG_PYTHON_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+struct pcmig_state {
+    /* Exceptions, see errors.c. */
+    PyObject *error;
+    PyObject *flags_error;
+    PyObject *policy_error;
+    PyObject *trace_error;
+    PyObject *libvirt_error;
+    /* Heap types, one binding file each. */
+    PyTypeObject *migration_type;
+};
+
+extern struct PyModuleDef pcmig_core_module;
+
+struct pcmig_state *pcmig_get_state(PyObject *module);
+
+/* Each adds its types, functions and constants to MODULE; returns 0, or -1 with an exception set. */
+int pcmig_errors_setup(PyObject *module);
+int pcmig_policy_setup(PyObject *module);
+
+#endif

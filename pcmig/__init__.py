@@ -1,0 +1,1 @@
+"""pcmig: post-copy live migration for OpenStack and libvirt hosts."""

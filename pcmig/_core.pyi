@@ -1,0 +1,125 @@
+"""Type stubs of the C core. Times are milliseconds or microseconds as named, sizes bytes, rates per second."""
+
+from typing import Any, TypedDict
+
+__all__: list[str]
+
+class Error(Exception):
+    """Base of all errors of pcmig."""
+
+class PolicyError(Error):
+    """A policy or a parameter is not valid."""
+
+class LibvirtError(Error):
+    """libvirt reported an error; `code` and `domain` are its virErrorNumber and virErrorDomain."""
+
+    code: int
+    domain: int
+
+class ConnectError(LibvirtError):
+    """A connection to libvirt could not be made, or broke."""
+
+class NoDomainError(LibvirtError):
+    """The guest is not known on that host."""
+
+class UnsupportedError(LibvirtError):
+    """This libvirt, QEMU or guest cannot do what was asked."""
+
+class InvalidOperationError(LibvirtError):
+    """Not possible in the guest's present state."""
+
+class DeniedError(LibvirtError):
+    """Authentication or access was refused."""
+
+class Param(TypedDict):
+    name: str
+    unit: str
+    default: int
+    min: int
+    max: int
+    doc: str
+
+class Decision(TypedDict):
+    t_us: int
+    action: str
+    reason: str
+    a: int
+    b: int
+    c: int
+    pace_mib: int
+    text: str
+
+class Status(TypedDict):
+    """One moment of a migration. Figures that are not known are None."""
+
+    phase: str  # "setup", "precopy", "drain", "switchover", "postcopy", "paused", "finished"
+    outcome: str | None  # None while running; "completed", "failed", "needs-operator", "detached"
+    error: str | None  # the text behind "failed" and "needs-operator"
+    operator_command: str | None  # with "needs-operator": what to type
+    elapsed_ms: int
+    passes: int  # completed passes over the guest's memory, measured in pages
+    pass_permille: int  # share of the running pass
+    memory_total_bytes: int
+    memory_processed_bytes: int
+    memory_remaining_bytes: int
+    disk_total_bytes: int
+    disk_remaining_bytes: int
+    send_bps: int
+    link_bps: int | None
+    dirty_pages_ps: int
+    postcopy_requests: int
+    requests_ps: int
+    queue_bytes: int | None
+    pace_mib: int | None  # post-copy bandwidth in force; 0 = unlimited
+    eta_ms: int | None
+    decision: Decision | None  # the latest that was not "keep"
+
+def params() -> list[Param]:
+    """Every threshold of the policy and the pacing, with unit, default, bounds and a sentence on it."""
+
+def parse_policy(text: str) -> dict[str, Any]:
+    """{"kind": "passes", "params": {"passes": 3}}. Raises PolicyError with what would be right."""
+
+class Migration:
+    """One migration. Starts nothing until start(); every method returns at once (no call to libvirt is made on the
+    caller's thread). fileno() becomes readable whenever status() has news: reading clears it (clear())."""
+
+    def __init__(
+        self,
+        domain: str,  # name, UUID or id, as virsh takes them
+        dest_uri: str,
+        *,
+        source_uri: str = "qemu:///system",
+        flags: int = 0,  # VIR_MIGRATE_* bits; LIVE | PEER2PEER | POSTCOPY are added as the policy needs them
+        migrate_uri: str | None = None,
+        policy: str = "auto",
+        params: dict[str, int] | None = None,
+        bandwidth_mib: int = 0,  # pre-copy, 0 = unlimited
+        postcopy_bandwidth_mib: int = 0,  # upper bound of the pace, 0 = the link decides
+        dest_name: str | None = None,
+        disks: list[str] | None = None,  # with NON_SHARED_DISK or NON_SHARED_INC: targets to copy, None = all
+        listen_address: str | None = None,
+        disks_uri: str | None = None,
+        connect_timeout_ms: int = 10_000,
+        trace_path: str | None = None,
+    ) -> None: ...
+    def start(self) -> None:
+        """Checks what can be checked, then migrates, on threads of the core. Raises Error if already started."""
+    def fileno(self) -> int: ...
+    def clear(self) -> None: ...
+    def status(self) -> Status: ...
+    def decisions(self) -> list[Decision]:
+        """All decisions so far that were not "keep"."""
+    def ledger(self) -> dict[str, Any]:
+        """Page-transfer accounting so far, see ledger.h."""
+    def switch(self) -> None:
+        """Asks for post-copy now (the queue is drained first)."""
+    def abort(self) -> None:
+        """Cancels while the guest still runs at the source; in post-copy it is refused (see status()["decision"])."""
+    def set_bandwidth(self, mib_per_s: int) -> None:
+        """Bounds the bandwidth of the running phase; 0 = unlimited."""
+    def detach(self) -> None:
+        """Stops steering; libvirt goes on with the migration by itself (peer-to-peer), with a pace that needs no
+        steering. outcome becomes "detached"."""
+    def join(self, timeout_ms: int = -1) -> bool:
+        """Waits for an outcome without holding the GIL; False on timeout."""

@@ -1,0 +1,65 @@
+"""Builds pcmig._core. Everything else about the package is in pyproject.toml.
+
+Environment:
+    PCMIG_WERROR=1     treat compiler warnings as errors (CI sets it; users' newer compilers should not break a build)
+    PCMIG_SANITIZE=... value for -fsanitize=, e.g. "address,undefined"
+    PCMIG_COVERAGE=1   build with gcov instrumentation
+"""
+
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+from setuptools import Extension, setup
+
+ROOT = pathlib.Path(__file__).parent
+ROOMS = ("core", "edge", "engine", "python")
+LIBRARIES = {"libvirt": "8.0.0"}
+
+
+def pkg_config(option: str) -> list[str]:
+    """Flags of all LIBRARIES; stops with the missing package's name when one is not there."""
+    flags: list[str] = []
+    for name, version in LIBRARIES.items():
+        query = ["pkg-config", option, f"{name} >= {version}"]
+        try:
+            answer = subprocess.run(query, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            sys.exit("pcmig: pkg-config is not installed (Debian: apt-get install pkg-config)")
+        if answer.returncode:
+            sys.exit(f"pcmig: {name} >= {version} was not found (Debian: apt-get install {name}-dev): "
+                     f"{answer.stderr.strip()}")
+        flags += shlex.split(answer.stdout)
+    return flags
+
+
+compile_args = ["-std=c11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
+link_args: list[str] = []
+if os.environ.get("PCMIG_WERROR") == "1":
+    compile_args.append("-Werror")
+if sanitize := os.environ.get("PCMIG_SANITIZE"):
+    compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+    link_args.append(f"-fsanitize={sanitize}")
+if os.environ.get("PCMIG_COVERAGE") == "1":
+    compile_args += ["--coverage", "-O0"]
+    link_args.append("--coverage")
+
+if {"--version", "--name", "sdist", "egg_info"}.isdisjoint(sys.argv):
+    compile_args += pkg_config("--cflags")
+    link_args += pkg_config("--libs")
+
+setup(
+    ext_modules=[
+        Extension(
+            "pcmig._core",
+            sources=sorted(str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / "csrc" / room).glob("*.c")),
+            depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h")),
+            include_dirs=["csrc"],
+            define_macros=[("_GNU_SOURCE", None)],
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+        )
+    ],
+)
