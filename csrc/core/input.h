@@ -14,24 +14,24 @@
 /* Job statistics at one moment. Sources: virDomainGetJobStats and the JOB_COMPLETED event (libvirt >= 8.0),
  * VIR_DOMAIN_JOB_* typed parameters; the name behind each field is libvirt's. `queue_bytes` comes from the kernel. */
 struct pcmig_sample {
-    uint64_t memory_total_bytes;       /* memory_total */
-    uint64_t memory_processed_bytes;   /* memory_processed: bytes put on the wire for memory */
-    uint64_t memory_remaining_bytes;   /* memory_remaining: dirty or not yet sent, in bytes of guest memory */
-    uint64_t memory_bps;               /* memory_bps: bytes per second as QEMU measured it last */
-    uint64_t zero_pages;               /* memory_constant */
-    uint64_t normal_pages;             /* memory_normal */
-    uint64_t normal_bytes;             /* memory_normal_bytes */
-    uint64_t dirty_pages_ps;           /* memory_dirty_rate: pages per second, of QEMU's last synchronisation */
-    uint64_t iteration;                /* memory_iteration: dirty bitmap synchronisations so far */
-    uint64_t page_size_bytes;          /* memory_page_size; the core assumes 4096 where it is not reported */
-    uint64_t postcopy_requests;        /* memory_postcopy_requests: page requests the destination has sent */
-    uint64_t disk_total_bytes;         /* disk_total */
-    uint64_t disk_processed_bytes;     /* disk_processed */
-    uint64_t disk_remaining_bytes;     /* disk_remaining */
-    uint64_t downtime_ms;              /* downtime (or expected downtime while running) */
-    uint64_t setup_time_ms;            /* setup_time */
-    uint64_t elapsed_ms;               /* time_elapsed */
-    int64_t queue_bytes;               /* sent by QEMU, not yet acknowledged by the destination; -1 = not known */
+    uint64_t memory_total_bytes;     /* memory_total */
+    uint64_t memory_processed_bytes; /* memory_processed: bytes put on the wire for memory */
+    uint64_t memory_remaining_bytes; /* memory_remaining: dirty or not yet sent, in bytes of guest memory */
+    uint64_t memory_bps;             /* memory_bps: bytes per second as QEMU measured it last */
+    uint64_t zero_pages;             /* memory_constant */
+    uint64_t normal_pages;           /* memory_normal */
+    uint64_t normal_bytes;           /* memory_normal_bytes */
+    uint64_t dirty_pages_ps;         /* memory_dirty_rate: pages per second, of QEMU's last synchronisation */
+    uint64_t iteration;              /* memory_iteration: dirty bitmap synchronisations so far */
+    uint64_t page_size_bytes;        /* memory_page_size; the core assumes 4096 where it is not reported */
+    uint64_t postcopy_requests;      /* memory_postcopy_requests: page requests the destination has sent */
+    uint64_t disk_total_bytes;       /* disk_total */
+    uint64_t disk_processed_bytes;   /* disk_processed */
+    uint64_t disk_remaining_bytes;   /* disk_remaining */
+    uint64_t downtime_ms;            /* downtime (or expected downtime while running) */
+    uint64_t setup_time_ms;          /* setup_time */
+    uint64_t elapsed_ms;             /* time_elapsed */
+    int64_t queue_bytes;             /* sent by QEMU, not yet acknowledged by the destination; -1 = not known */
 };
 
 enum pcmig_input_kind {
@@ -47,24 +47,24 @@ enum pcmig_input_kind {
 
 /* What was seen to happen, on the source ("SRC") or on the destination ("DST"). */
 enum pcmig_event {
-    PCMIG_EVENT_MIGRATE_CALLED = 0,        /* the migrate call was handed to libvirt */
-    PCMIG_EVENT_SRC_SUSPENDED_MIGRATED,    /* source vCPUs stopped for the last pre-copy bytes or the switch */
-    PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY,    /* source vCPUs stopped: post-copy has begun */
-    PCMIG_EVENT_SRC_POSTCOPY_FAILED,       /* post-copy interrupted, as the source sees it */
-    PCMIG_EVENT_SRC_RESUMED,               /* the guest runs at the source again: migration cancelled or failed */
-    PCMIG_EVENT_SRC_STOPPED_MIGRATED,      /* the source half was removed after success */
-    PCMIG_EVENT_SRC_STOPPED_OTHER,         /* the source half ended for another reason (crash, destroy, shutdown) */
-    PCMIG_EVENT_DST_STARTED,               /* the destination QEMU accepts the incoming stream */
-    PCMIG_EVENT_DST_RESUMED_POSTCOPY,      /* the guest runs at the destination, pages still missing */
-    PCMIG_EVENT_DST_RESUMED_MIGRATED,      /* the guest runs at the destination, complete */
-    PCMIG_EVENT_DST_POSTCOPY_FAILED,       /* post-copy interrupted, as the destination sees it */
-    PCMIG_EVENT_DST_STOPPED,               /* the destination half ended */
-    PCMIG_EVENT_JOB_COMPLETED,             /* JOB_COMPLETED on the source */
-    PCMIG_EVENT_SWITCH_ISSUED,             /* start-postcopy was accepted by libvirt */
-    PCMIG_EVENT_SWITCH_REFUSED,            /* start-postcopy was refused (too early, or another job holds the lock) */
-    PCMIG_EVENT_PACE_REFUSED,              /* a change of the bandwidth was refused */
-    PCMIG_EVENT_CALL_SUCCEEDED,            /* the migrate call returned success */
-    PCMIG_EVENT_CALL_FAILED,               /* the migrate call returned an error (which need not mean a failure) */
+    PCMIG_EVENT_MIGRATE_CALLED = 0,     /* the migrate call was handed to libvirt */
+    PCMIG_EVENT_SRC_SUSPENDED_MIGRATED, /* source vCPUs stopped for the last pre-copy bytes or the switch */
+    PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY, /* source vCPUs stopped: post-copy has begun */
+    PCMIG_EVENT_SRC_POSTCOPY_FAILED,    /* post-copy interrupted, as the source sees it */
+    PCMIG_EVENT_SRC_RESUMED,            /* the guest runs at the source again: migration cancelled or failed */
+    PCMIG_EVENT_SRC_STOPPED_MIGRATED,   /* the source half was removed after success */
+    PCMIG_EVENT_SRC_STOPPED_OTHER,      /* the source half ended for another reason (crash, destroy, shutdown) */
+    PCMIG_EVENT_DST_STARTED,            /* the destination QEMU accepts the incoming stream */
+    PCMIG_EVENT_DST_RESUMED_POSTCOPY,   /* the guest runs at the destination, pages still missing */
+    PCMIG_EVENT_DST_RESUMED_MIGRATED,   /* the guest runs at the destination, complete */
+    PCMIG_EVENT_DST_POSTCOPY_FAILED,    /* post-copy interrupted, as the destination sees it */
+    PCMIG_EVENT_DST_STOPPED,            /* the destination half ended */
+    PCMIG_EVENT_JOB_COMPLETED,          /* JOB_COMPLETED on the source */
+    PCMIG_EVENT_SWITCH_ISSUED,          /* start-postcopy was accepted by libvirt */
+    PCMIG_EVENT_SWITCH_REFUSED,         /* start-postcopy was refused (too early, or another job holds the lock) */
+    PCMIG_EVENT_PACE_REFUSED,           /* a change of the bandwidth was refused */
+    PCMIG_EVENT_CALL_SUCCEEDED,         /* the migrate call returned success */
+    PCMIG_EVENT_CALL_FAILED,            /* the migrate call returned an error (which need not mean a failure) */
     PCMIG_EVENT_COUNT
 };
 

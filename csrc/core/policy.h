@@ -26,10 +26,10 @@ enum pcmig_policy_kind {
 };
 
 enum pcmig_action {
-    PCMIG_ACTION_KEEP = 0,       /* keep going */
-    PCMIG_ACTION_DRAIN,          /* slow pre-copy to `pace_mib`, so that the link's queue runs empty before the switch */
-    PCMIG_ACTION_SWITCH,         /* start post-copy now */
-    PCMIG_ACTION_SET_PACE,       /* set the post-copy bandwidth to `pace_mib` (0 = unlimited) */
+    PCMIG_ACTION_KEEP = 0, /* keep going */
+    PCMIG_ACTION_DRAIN,    /* slow pre-copy to `pace_mib`, so that the link's queue runs empty before the switch */
+    PCMIG_ACTION_SWITCH,   /* start post-copy now */
+    PCMIG_ACTION_SET_PACE, /* set the post-copy bandwidth to `pace_mib` (0 = unlimited) */
     PCMIG_ACTION_FINISH_PRECOPY, /* the evidence says pre-copy will finish by itself: let it */
     PCMIG_ACTION_ABORT,          /* cancel: the guest stays at the source */
     PCMIG_ACTION_UNDRAIN,        /* a drain that led to no switch: restore the pre-copy bandwidth */
@@ -38,24 +38,24 @@ enum pcmig_action {
 
 enum pcmig_reason {
     PCMIG_REASON_NONE = 0,
-    PCMIG_REASON_GATHERING,        /* too little seen to judge */
-    PCMIG_REASON_CONVERGING,       /* a = pages left, b = pages that fit in the downtime limit, c = passes expected */
-    PCMIG_REASON_NOT_CONVERGING,   /* a = pages dirtied in this pass, b = pages the pass started with, c = permille */
-    PCMIG_REASON_TOO_SLOW,         /* a = passes expected, b = passes allowed */
-    PCMIG_REASON_PASSES_DONE,      /* a = passes done */
-    PCMIG_REASON_DEADLINE,         /* a = ms since the start */
+    PCMIG_REASON_GATHERING,      /* too little seen to judge */
+    PCMIG_REASON_CONVERGING,     /* a = pages left, b = pages that fit in the downtime limit, c = passes expected */
+    PCMIG_REASON_NOT_CONVERGING, /* a = pages dirtied in this pass, b = pages the pass started with, c = permille */
+    PCMIG_REASON_TOO_SLOW,       /* a = passes expected, b = passes allowed */
+    PCMIG_REASON_PASSES_DONE,    /* a = passes done */
+    PCMIG_REASON_DEADLINE,       /* a = ms since the start */
     PCMIG_REASON_IMMEDIATE,
-    PCMIG_REASON_REQUESTED,        /* the operator asked */
-    PCMIG_REASON_DRAINED,          /* a = bytes still queued, b = ms the drain took */
-    PCMIG_REASON_DRAIN_TIMEOUT,    /* a = bytes still queued, b = ms waited */
-    PCMIG_REASON_DRAIN_BLIND,      /* the queue cannot be seen: a = ms waited */
-    PCMIG_REASON_RETRY,            /* libvirt refused: a = attempt */
-    PCMIG_REASON_ABORT_AFTER,      /* a = ms since the start */
-    PCMIG_REASON_REQUESTS_RISE,    /* a = requests per second, b = MiB/s */
-    PCMIG_REASON_REQUESTS_FADE,    /* a = requests per second, b = MiB/s */
-    PCMIG_REASON_TIME_BOUND,       /* a = MiB/s needed to stay within the time factor */
-    PCMIG_REASON_DETACHED,         /* a = MiB/s left behind */
-    PCMIG_REASON_TOO_LATE,         /* the guest has moved already: an abort is not possible any more */
+    PCMIG_REASON_REQUESTED,     /* the operator asked */
+    PCMIG_REASON_DRAINED,       /* a = bytes still queued, b = ms the drain took */
+    PCMIG_REASON_DRAIN_TIMEOUT, /* a = bytes still queued, b = ms waited */
+    PCMIG_REASON_DRAIN_BLIND,   /* the queue cannot be seen: a = ms waited */
+    PCMIG_REASON_RETRY,         /* libvirt refused: a = attempt */
+    PCMIG_REASON_ABORT_AFTER,   /* a = ms since the start */
+    PCMIG_REASON_REQUESTS_RISE, /* a = requests per second, b = MiB/s */
+    PCMIG_REASON_REQUESTS_FADE, /* a = requests per second, b = MiB/s */
+    PCMIG_REASON_TIME_BOUND,    /* a = MiB/s needed to stay within the time factor */
+    PCMIG_REASON_DETACHED,      /* a = MiB/s left behind */
+    PCMIG_REASON_TOO_LATE,      /* the guest has moved already: an abort is not possible any more */
     PCMIG_REASON_COUNT
 };
 
@@ -63,9 +63,9 @@ struct pcmig_decision {
     int64_t t_us; /* of the input that it answers */
     enum pcmig_action action;
     enum pcmig_reason reason;
-    int64_t a, b, c;      /* figures of the reason, see enum pcmig_reason */
-    int64_t pace_mib;     /* DRAIN, SET_PACE: MiB/s */
-    int64_t next_us;      /* when the policy wants to hear next at the latest; INT64_MAX = only events */
+    int64_t a, b, c;  /* figures of the reason, see enum pcmig_reason */
+    int64_t pace_mib; /* DRAIN, SET_PACE: MiB/s */
+    int64_t next_us;  /* when the policy wants to hear next at the latest; INT64_MAX = only events */
 };
 
 struct pcmig_policy; /* opaque; pcmig_policy_new allocates the one block it lives in */
@@ -85,8 +85,8 @@ uint64_t pcmig_policy_link_bps(const struct pcmig_policy *policy);
 
 /* "auto", "first-pass", "passes=3", "deadline=20" (seconds, fractions allowed), "immediate", "manual", "never".
  * Sets KIND and the parameter that goes with it. Returns 0, or -1 with a message in ERR that names what would be right. */
-int pcmig_policy_parse(const char *text, size_t len, enum pcmig_policy_kind *kind, struct pcmig_params *params, char *err,
-                       size_t err_size);
+int pcmig_policy_parse(const char *text, size_t len, enum pcmig_policy_kind *kind, struct pcmig_params *params,
+                       char *err, size_t err_size);
 
 const char *pcmig_policy_kind_name(enum pcmig_policy_kind kind); /* "first-pass"; never NULL */
 const char *pcmig_action_name(enum pcmig_action action);         /* "set-pace" */

@@ -18,7 +18,8 @@ int pcmig_errors_setup(PyObject *module)
 
     if (add_exception(module, &s->error, "Error", "Base of all errors of pcmig.", NULL) < 0)
         return -1;
-    if (add_exception(module, &s->flags_error, "FlagsError", "A migration flag is unknown or flags conflict.", s->error) < 0)
+    if (add_exception(module, &s->flags_error, "FlagsError", "A migration flag is unknown or flags conflict.",
+                      s->error) < 0)
         return -1;
     if (add_exception(module, &s->policy_error, "PolicyError", "A policy or a parameter is not valid.", s->error) < 0)
         return -1;
