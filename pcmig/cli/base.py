@@ -1,0 +1,106 @@
+"""What all commands share: exit codes, the base class, and the errors that end a command."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from cliff import command
+
+if TYPE_CHECKING:
+    from cliff.app import App
+    from rich.console import Console
+
+DEFAULT_CONNECT = "qemu:///system"
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of every command, as the man page lists them."""
+
+    DONE = 0
+    FAILED = 1  # nothing has moved: the guest, if there is one, runs on at the source
+    USAGE = 2
+    NEEDS_OPERATOR = 3
+    DETACHED = 4  # the migration goes on without pcmig
+    INTERNAL = 70  # a defect of pcmig itself (EX_SOFTWARE of sysexits.h)
+    BROKEN_PIPE = 141  # 128 + SIGPIPE: the reader of the output went away
+    INTERRUPTED = 130  # 128 + SIGINT, where nothing was under way
+
+
+class CommandError(Exception):
+    """Ends a command with a message and an exit code, without a traceback."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UsageError(CommandError):
+    """What was typed makes no sense."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.USAGE)
+
+
+class Command(command.Command):
+    """Base of the commands: a docstring's first line is the summary, `take_action` returns an exit code."""
+
+    def __init__(self, app: App, app_args: argparse.Namespace | None, cmd_name: str | None = None) -> None:
+        # Without a name, cliff does not look for hooks in the metadata of every installed package.
+        super().__init__(app, app_args, None)
+        self.cmd_name = cmd_name
+
+    def get_epilog(self) -> str:
+        """The class's `_epilog`. cliff would scan every installed package for the name of the plugin."""
+        return self._epilog or ""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        # A script that abbreviates an option would break with the next option that starts alike.
+        parser.allow_abbrev = False
+        add_debug(parser)
+        return parser
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """`--debug`, before the command and behind it."""
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+
+
+def add_connect(parser: argparse.ArgumentParser) -> None:
+    """`-c/--connect`, as virsh has it."""
+    parser.add_argument(
+        "-c",
+        "--connect",
+        metavar="URI",
+        default=os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_CONNECT,
+        help="libvirt of the source host (default: $LIBVIRT_DEFAULT_URI, or qemu:///system)",
+    )
+
+
+def make_console(stream: TextIO | None = None) -> Console:
+    """A rich console for STREAM (default: stdout): colours only on a terminal, never with NO_COLOR."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    terminal = is_terminal(stream)
+    return Console(
+        file=stream,
+        force_terminal=terminal,
+        no_color=bool(os.environ.get("NO_COLOR")) or not terminal,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=not terminal,
+    )
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether STREAM is a terminal that can move its cursor."""
+    try:
+        return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    except ValueError:  # closed
+        return False

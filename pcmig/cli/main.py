@@ -1,0 +1,157 @@
+"""The `pcmig` command: the table of commands, and what happens around one of them."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+import sys
+import traceback
+from importlib import metadata
+from typing import Any
+
+from cliff import app, commandmanager, help
+
+from pcmig.cli.base import CommandError, ExitCode, UsageError, add_debug
+
+# name, "module:class". A module is imported when its command is run or described.
+COMMANDS = (
+    ("abort", "pcmig.cli.abort:Abort"),
+    ("check", "pcmig.cli.check:Check"),
+    ("flags", "pcmig.cli.flags:Flags"),
+    ("migrate", "pcmig.cli.migrate:Migrate"),
+    ("replay", "pcmig.cli.replay:Replay"),
+    ("switch", "pcmig.cli.switch:Switch"),
+    ("watch", "pcmig.cli.watch:Watch"),
+)
+
+DESCRIPTION = "Post-copy live migration for OpenStack and libvirt hosts."
+
+
+def package_version() -> str:
+    """The version of the installed package; a source tree that was never installed has none."""
+    try:
+        return metadata.version("pcmig")
+    except metadata.PackageNotFoundError:
+        return "0 (not installed)"
+
+
+def make_manager() -> commandmanager.CommandManager:
+    """A command manager with COMMANDS, imported lazily."""
+    manager = commandmanager.CommandManager()
+    for name, target in COMMANDS:
+        manager.commands[name] = metadata.EntryPoint(name, target, "pcmig")
+    return manager
+
+
+class Help(help.HelpCommand):
+    """print help for a command"""
+
+
+class Pcmig(app.App):
+    """cliff's application, with errors as operators want them: one line, a fixed exit code."""
+
+    NAME = "pcmig"
+
+    def __init__(self) -> None:
+        super().__init__(DESCRIPTION, package_version(), make_manager())
+        self.command_manager.add_command("help", Help)
+        # The completion in etc/bash_completion.d knows domains and values; cliff's knows names only.
+        del self.command_manager.commands["complete"]
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
+    ) -> argparse.ArgumentParser:
+        """The options that stand before a command."""
+        parser = argparse.ArgumentParser(
+            prog=self.NAME,
+            usage="pcmig [--version] [-h] [--debug] COMMAND ...",
+            description=description,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        parser.add_argument("--version", action="version", version=f"{self.NAME} {version}")
+        parser.add_argument(
+            "-h", "--help", action=help.HelpAction, nargs=0, default=self, help="show help and exit"
+        )
+        add_debug(parser)
+        return parser
+
+    def run(self, argv: list[str]) -> int:
+        """Runs the command line ARGV. cliff's own run() reads options behind the command as its own, and
+        turns every error into exit code 1."""
+        words = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
+        self.options = self.parser.parse_args(argv[:words])
+        logging.basicConfig(
+            stream=self.stderr,
+            format=f"{self.NAME}: %(message)s",
+            level=logging.DEBUG if "--debug" in argv else logging.WARNING,
+        )
+        if words == len(argv):
+            raise UsageError(f"name a command: {', '.join(name for name, _ in COMMANDS)}; see 'pcmig --help'")
+        return self.run_subcommand(argv[words:])
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """Runs the command that ARGV starts with."""
+        word = argv[0]
+        if word not in self.command_manager.commands:
+            raise UsageError(unknown_command(word))
+        factory = self.command_manager.commands[word].load()
+        command = factory(self, self.options, word)
+        return command.run(command.get_parser(f"{self.NAME} {word}").parse_args(argv[1:]))
+
+
+def unknown_command(word: str) -> str:
+    """The message for a WORD that is not a command."""
+    names = [name for name, _ in COMMANDS] + ["help"]
+    near = difflib.get_close_matches(word, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(names)}"
+    return f"unknown command {word!r}{hint}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code. Nothing but SystemExit comes out of it."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    try:
+        code = Pcmig().run(argv)
+        sys.stdout.flush()
+        return code
+    except CommandError as err:
+        return complain(str(err), err.code, debug)
+    except KeyboardInterrupt:
+        return complain("interrupted", ExitCode.INTERRUPTED, debug)
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return ExitCode.BROKEN_PIPE
+    except ImportError as err:
+        return complain(f"pcmig is not installed properly: {err}", ExitCode.INTERNAL, debug)
+    except Exception as err:
+        core = sys.modules.get("pcmig._core")
+        if core is not None and isinstance(err, core.Error):
+            return complain(str(err), ExitCode.FAILED, debug)
+        message = f"internal error: {type(err).__name__}: {err}; please report it, with the output of --debug"
+        return complain(message, ExitCode.INTERNAL, debug)
+
+
+def complain(message: str, code: ExitCode, debug: bool) -> int:
+    """Prints MESSAGE on stderr, with the traceback of the exception being handled if DEBUG."""
+    try:
+        if debug:
+            traceback.print_exc()
+        print(f"pcmig: {message}", file=sys.stderr)
+    except OSError:
+        silence(sys.stderr)
+    return code
+
+
+def silence(stream: Any) -> None:
+    """Points STREAM's descriptor at /dev/null, so that flushing it at exit fails no more."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
