@@ -1,0 +1,68 @@
+"""Takes down the guest's console: a process that stamps every line with CLOCK_MONOTONIC and the host it came from.
+
+A process, not a thread: a test that is busy in Python must not delay the stamps, and a bed that is kept needs it too.
+
+usage: python collector.py LOG lifeline|stay HOST=SOCKET...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import sys
+import time
+
+
+class Console:
+    """One guest's serial line."""
+
+    def __init__(self, connection: socket.socket, host: str) -> None:
+        self.connection = connection
+        self.host = host
+        self.rest = b""
+
+    def lines(self) -> list[str] | None:
+        """The lines completed by what has just arrived; None at the end."""
+        with contextlib.suppress(ConnectionError):
+            if data := self.connection.recv(65536):
+                *whole, self.rest = (self.rest + data).split(b"\n")
+                return [line.decode("latin-1").strip("\r") for line in whole]
+        return None
+
+
+def collect(log: str, sockets: dict[str, str], lifeline: bool) -> None:
+    selector = selectors.DefaultSelector()
+    if lifeline:
+        selector.register(sys.stdin, selectors.EVENT_READ, "lifeline")
+    for host, path in sockets.items():
+        listener = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, 0o777)  # QEMU may run as another user
+        listener.listen()
+        selector.register(listener, selectors.EVENT_READ, host)
+    print("ready", flush=True)
+    with open(log, "a", buffering=1, encoding="latin-1") as out:
+        while True:
+            for key, _ in selector.select():
+                now_s = time.monotonic()
+                if key.data == "lifeline":
+                    return
+                if isinstance(key.data, str):
+                    assert isinstance(key.fileobj, socket.socket)
+                    console = Console(key.fileobj.accept()[0], key.data)
+                    selector.register(console.connection, selectors.EVENT_READ, console)
+                    continue
+                lines = key.data.lines()
+                if lines is None:
+                    selector.unregister(key.data.connection)
+                    key.data.connection.close()
+                    continue
+                out.writelines(f"{now_s:.4f} {key.data.host} {line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    collect(sys.argv[1], dict(word.split("=", 1) for word in sys.argv[3:]), sys.argv[2] == "lifeline")

@@ -1,0 +1,233 @@
+"""The test guest: a Debian cloud kernel and a memory worker in an initramfs, its XML, and its start on a host."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+import time
+import uuid
+from xml.sax.saxutils import escape
+
+from tests.bed.errors import BedError
+from tests.bed.host import Host
+from tests.bed.layer import Reporter, cache_lock
+from tests.bed.procs import run
+from tests.bed.verdict import Heartbeat, Verdict, judge, parse_line
+
+WORKER_SOURCE = pathlib.Path(__file__).parent / "guest" / "worker.c"
+KERNEL_PACKAGE = "linux-image-cloud-amd64"
+CONSOLE = "/run/pcmig/console.sock"  # as the hosts see it
+GUEST_FOLDER = "/run/pcmig/guest"
+# A type that QEMU 7.2 to 11.1 all know; a versioned one, as a migration needs the same on both sides.
+MACHINE = "pc-i440fx-7.2"
+TAIL_S = 2.0  # how long after a migration the guest is still judged
+
+
+@dataclasses.dataclass(frozen=True)
+class GuestSpec:
+    """What to boot. A guest that is to stay idle has write_pps=0 and verify_pps=0."""
+
+    name: str = "g1"
+    memory_mib: int = 256
+    worker_mib: int = 128
+    write_pps: int = 10_000
+    verify_pps: int = 10_000
+    heartbeat_ms: int = 20
+    persistent: bool = False
+
+    def check(self) -> None:
+        if self.memory_mib < 96:
+            raise BedError(f"a guest of {self.memory_mib} MiB does not boot: use 96 or more")
+        # The kernel, its page tables and the unpacked initramfs take about 70 MiB.
+        if not 1 <= self.worker_mib <= self.memory_mib - 72:
+            raise BedError(
+                f"a worker of {self.worker_mib} MiB does not fit a guest of {self.memory_mib} MiB: "
+                f"use 1 to {self.memory_mib - 72}"
+            )
+        if min(self.write_pps, self.verify_pps) < 0 or self.heartbeat_ms < 1:
+            raise BedError("rates of the guest cannot be negative, and its heartbeat takes at least 1 ms")
+
+    def xml(self) -> str:
+        options = " ".join(
+            f"{key}={getattr(self, key)}" for key in ("worker_mib", "write_pps", "verify_pps", "heartbeat_ms")
+        )
+        # What follows "--" the kernel hands to /init, which is the worker.
+        cmdline = f"console=ttyS0 quiet mitigations=off random.trust_cpu=on -- {options}"
+        return f"""\
+<domain type='qemu'>
+  <name>{escape(self.name)}</name>
+  <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, self.name)}</uuid>
+  <memory unit='MiB'>{self.memory_mib}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='{MACHINE}'>hvm</type>
+    <kernel>{GUEST_FOLDER}/vmlinuz</kernel>
+    <initrd>{GUEST_FOLDER}/initramfs</initrd>
+    <cmdline>{cmdline}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <cpu mode='custom' match='exact'><model fallback='forbid'>qemu64</model></cpu>
+  <on_crash>preserve</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <serial type='unix'><source mode='connect' path='{CONSOLE}'/></serial>
+  </devices>
+</domain>
+"""
+
+
+class Guest:
+    """A guest of a bed, wherever it runs now."""
+
+    def __init__(self, spec: GuestSpec, log: pathlib.Path) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.log = log
+
+    def start(self, host: Host, patience_s: float = 120.0) -> None:
+        """Boot on a host and wait for a few heartbeats (4-10 s)."""
+        self.spec.check()
+        started_s = time.monotonic()
+        xml = host.state / "run/pcmig" / f"{self.name}.xml"
+        xml.write_text(self.spec.xml())
+        inside = f"/run/pcmig/{xml.name}"
+        if self.spec.persistent:
+            host.virsh("define", inside)
+            host.virsh("start", self.name)
+        else:
+            host.virsh("create", inside)
+        self.wait_heartbeats(5, since_s=started_s, patience_s=patience_s)
+
+    def heartbeats(self, since_s: float = 0.0) -> list[Heartbeat]:
+        return [beat for beat in read_log(self.log) if beat.time_s >= since_s]
+
+    def wait_heartbeats(self, count: int, since_s: float | None = None, patience_s: float = 30.0) -> None:
+        since_s = time.monotonic() if since_s is None else since_s
+        deadline_s = time.monotonic() + patience_s
+        while len(self.heartbeats(since_s)) < count:
+            if time.monotonic() > deadline_s:
+                said = self.log.read_text(errors="replace").splitlines()[-3:]
+                raise BedError(
+                    f"guest {self.name}: fewer than {count} heartbeats in {patience_s:.0f} s; its console ends with:\n  "
+                    + "\n  ".join(said or ["nothing"])
+                )
+            time.sleep(0.1)
+
+    def host(self) -> str | None:
+        """Name of the host that the last heartbeat came from."""
+        beats = read_log(self.log)
+        return beats[-1].host if beats else None
+
+    def verdict(self, start_s: float, end_s: float, tail_s: float = TAIL_S) -> Verdict:
+        """Judge a migration between two times of CLOCK_MONOTONIC; waits until its tail is over."""
+        time.sleep(max(0.0, end_s + tail_s - time.monotonic()))
+        return judge(read_log(self.log), start_s, end_s, tail_s)
+
+
+def read_log(log: pathlib.Path) -> list[Heartbeat]:
+    """All heartbeats that the collector took down so far, in the order of their arrival."""
+    try:
+        lines = log.read_text(encoding="latin-1").splitlines()
+    except FileNotFoundError:
+        return []
+    return [beat for line in lines if (beat := parse_line(line)) is not None]
+
+
+def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
+    """The folder with the guest's vmlinuz and initramfs; downloads a kernel package the first time (27 MB)."""
+    source = WORKER_SOURCE.read_bytes()
+    key = hashlib.sha256(source + KERNEL_PACKAGE.encode()).hexdigest()[:12]
+    with cache_lock(reporter) as cache:
+        folder = cache / "guests" / key
+        if not folder.is_dir():
+            folder.parent.mkdir(exist_ok=True)
+            work = pathlib.Path(tempfile.mkdtemp(prefix=".making.", dir=folder.parent))
+            try:
+                work.chmod(0o755)
+                shutil.copy(_kernel(cache, reporter), work / "vmlinuz")
+                _build_worker(work / "init")
+                (work / "initramfs").write_bytes(gzip.compress(_cpio({"init": (work / "init").read_bytes()})))
+                work.rename(folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+        return folder
+
+
+def _kernel(cache: pathlib.Path, reporter: Reporter) -> pathlib.Path:
+    """vmlinuz of the newest cloud kernel that apt knows, taken out of its package; nothing is installed."""
+    kernel = cache / "vmlinuz"
+    if kernel.exists():
+        return kernel
+    if not (package := _kernel_package()):
+        run(["apt-get", "update", "-q"], "reading apt's lists of packages", timeout_s=300)
+        package = _kernel_package()
+    if not package:
+        raise BedError(f"apt knows no package {KERNEL_PACKAGE}: the bed needs Debian 12 or newer on amd64")
+    reporter(f"downloading the guest's kernel ({package}, 27 MB)")
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".kernel.") as name:
+        work = pathlib.Path(name)
+        # As root apt would drop its rights for the download, and could not write here.
+        _run_in(work, ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", package])
+        deb = next(work.glob("*.deb"))
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                for member in archive:
+                    if re.fullmatch(r"(\./)?boot/vmlinuz-.*", member.name):
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        (work / "vmlinuz").write_bytes(content.read())
+                        break
+            process.kill()
+        if not (work / "vmlinuz").exists():
+            raise BedError(f"{package} holds no kernel below /boot: report this")
+        (work / "vmlinuz").rename(kernel)
+    return kernel
+
+
+def _kernel_package() -> str | None:
+    output = run(["apt-cache", "depends", KERNEL_PACKAGE], "looking for a kernel package") if _known() else ""
+    match = re.search(r"Depends: (linux-image-\S*cloud-amd64)", output)
+    return match[1] if match else None
+
+
+def _known() -> bool:
+    return subprocess.run(["apt-cache", "show", KERNEL_PACKAGE], capture_output=True).returncode == 0
+
+
+def _run_in(folder: pathlib.Path, argv: list[str]) -> None:
+    done = subprocess.run(argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise BedError(f"{' '.join(argv)} failed:\n  {done.stderr.strip()}\n  (apt-get update may help)")
+
+
+def _build_worker(program: pathlib.Path) -> None:
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-Wall", "-Wextra"]
+    run(["gcc", *flags, str(WORKER_SOURCE), "-o", str(program)], "compiling the guest's worker")
+
+
+def _cpio(programs: dict[str, bytes]) -> bytes:
+    """An initramfs ("newc" cpio) of programs and the console that the kernel opens for the first of them."""
+    entries: list[tuple[str, int, bytes, tuple[int, int]]] = [
+        ("dev", stat.S_IFDIR | 0o755, b"", (0, 0)),
+        ("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)),
+    ]
+    entries += [(name, stat.S_IFREG | 0o755, content, (0, 0)) for name, content in programs.items()]
+    entries.append(("TRAILER!!!", 0, b"", (0, 0)))
+    archive = bytearray()
+    for inode, (name, mode, content, device) in enumerate(entries, 1):
+        header = [inode, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(name) + 1, 0]
+        archive += b"070701" + b"".join(b"%08X" % field for field in header) + name.encode() + b"\0"
+        archive += bytes(-len(archive) % 4) + content
+        archive += bytes(-len(archive) % 4)
+    return bytes(archive)
+

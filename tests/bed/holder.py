@@ -1,0 +1,79 @@
+"""First process of a test host: makes its view of the machine, then keeps it until its standard input ends.
+
+Started by host.py as root, by path and with the standard library alone, in new mount, UTS and PID namespaces and in
+the host's network namespace. As process 1 of the PID namespace it takes every process of the host with it when it
+ends. It starts no program: the layer's C library need not suit those of the machine.
+
+usage: holder.py NAME STATE_FOLDER LAYER_FOLDER GUEST_FOLDER lifeline|stay
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+
+MS_RDONLY, MS_BIND, MS_REC = 1, 4096, 16384  # linux/mount.h
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    if libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None):
+        sys.exit(f"mounting {kind or source} on {target}: {os.strerror(ctypes.get_errno())}")
+
+
+def bind(source: str, target: str) -> None:
+    os.makedirs(target, exist_ok=True)
+    mount(source, target, flags=MS_BIND | MS_REC)
+
+
+def overlay(target: str, scratch: str) -> None:
+    """A view of a folder whose changes vanish with the host: mount points can be made that the machine does not have."""
+    upper, work = (f"{scratch}/{part}{target}" for part in ("upper", "work"))
+    os.makedirs(upper)
+    os.makedirs(work)
+    mount("pcmig", target, "overlay", data=f"lowerdir={target},upperdir={upper},workdir={work}")
+
+
+def add_libvirt_user() -> None:
+    """libvirtd asks for its packages' user even where qemu.conf names another; number as in Debian's packages."""
+    for path, entry in (
+        ("/etc/passwd", "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin"),
+        ("/etc/group", "libvirt-qemu:x:64055:"),
+    ):
+        with open(path, "r+") as file:
+            if not any(line.startswith("libvirt-qemu:") for line in file):
+                file.write(entry + "\n")
+
+
+def main() -> None:
+    name, state, layer, guest, until = sys.argv[1:]
+    pid = os.readlink("/proc/self")  # /proc still shows the machine, so this is our pid as the machine counts
+    socket.sethostname(f"pcmig-{name}")
+
+    # Before the overlays below, which would hide a layer that is kept in one of their folders.
+    mount("pcmig", "/usr", "overlay", MS_RDONLY, f"lowerdir={layer}/usr:/usr")
+    mount("pcmig", f"{state}/scratch", "tmpfs", data="mode=0755")
+    for folder in ("/etc", "/var/lib", "/var/log", "/var/cache"):
+        overlay(folder, f"{state}/scratch")
+    for source, target in (("etc", "/etc/libvirt"), ("log", "/var/log/libvirt"), ("lib", "/var/lib/libvirt")):
+        bind(f"{state}/{source}", target)
+    add_libvirt_user()
+    os.makedirs("/var/cache/libvirt", exist_ok=True)
+    os.makedirs("/etc/pki", exist_ok=True)
+    bind(guest, f"{state}/run/pcmig/guest")
+    bind(f"{state}/run", "/run")
+    # The processes and links of this host alone.
+    mount("proc", "/proc", "proc")
+    mount("sysfs", "/sys", "sysfs")
+
+    # The kernel then reaps whatever is orphaned to us: libvirtd waits until a QEMU that it ended is really gone.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print(pid, flush=True)
+    if until == "stay":
+        signal.pause()
+    while os.read(0, 4096):
+        pass
+
+
+main()

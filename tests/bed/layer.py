@@ -1,0 +1,238 @@
+"""QEMU and libvirt as a layer: a folder to lay over /usr inside a test host, so that the machine stays as it is.
+
+A stack is what Debian's own packages of one release hold, extracted and never installed. It is made once and kept in
+the cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import gzip
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+from tests.bed.errors import BedError
+
+Reporter = Callable[[str], None]
+
+NEEDED_MIB = 800  # a stack takes 270 MiB, and as much again for packages while it is made
+PACKAGES = (
+    "qemu-system-x86",
+    "qemu-system-common",
+    "qemu-utils",
+    "libvirt-daemon",
+    "libvirt-daemon-driver-qemu",
+    "libvirt-daemon-system",
+    "libvirt-clients",
+    "nftables",  # without a firewall backend libvirt's network driver, and with it libvirtd, does not start
+)
+# Loadable modules of another version make QEMU and libvirtd stop: the layer's folders hide those of the machine.
+OPAQUE_FOLDERS = ("usr/lib/x86_64-linux-gnu/libvirt", "usr/lib/x86_64-linux-gnu/qemu", "usr/share/qemu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Where a layer's packages come from."""
+
+    name: str
+    suites: tuple[str, ...]
+    packages: tuple[str, ...] = PACKAGES
+
+    def recipe(self) -> dict[str, object]:
+        return {"suites": list(self.suites), "packages": list(self.packages), "opaque": list(OPAQUE_FOLDERS)}
+
+
+STACKS = {
+    stack.name: stack
+    for stack in (
+        Stack("forky", ("forky",)),  # libvirt 12, QEMU 11
+        Stack("backports", ("bookworm", "bookworm-backports")),  # libvirt 11, QEMU 10
+        Stack("bookworm", ("bookworm",)),  # libvirt 9, QEMU 7.2: only to show that it is refused
+    )
+}
+
+
+def cache_dir() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("PCMIG_CACHE") or "/var/cache/pcmig")
+
+
+def parse_one_line_sources(text: str) -> Iterator[tuple[str, list[str]]]:
+    """(URI, suites) of every `deb` line of a sources.list."""
+    for line in text.splitlines():
+        match = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s*)?(\S+)\s+(\S+)", line)
+        if match:
+            yield match[1], [match[2]]
+
+
+def parse_deb822_sources(text: str) -> Iterator[tuple[str, list[str]]]:
+    """(URI, suites) of every binary source of a deb822 file; continuation lines count, comments and disabled ones do not."""
+    for stanza in re.split(r"\n\s*\n", "\n".join(ln for ln in text.splitlines() if not ln.startswith("#"))):
+        fields: dict[str, str] = {}
+        key = ""
+        for line in stanza.splitlines():
+            if line[:1] in " \t":
+                fields[key] = f"{fields.get(key, '')} {line.strip()}"
+            elif ":" in line:
+                key, _, value = line.partition(":")
+                key = key.strip().lower()
+                fields[key] = value.strip()
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false"):
+            continue
+        for uri in fields.get("uris", "").split():
+            yield uri, fields.get("suites", "").split()
+
+
+def choose_mirror(sources: list[tuple[str, list[str]]], codename: str) -> str | None:
+    """The URI that carries the machine's own Debian release; the security archive and others' archives do not count."""
+    for uri, suites in sources:
+        if not uri.startswith(("http://", "https://", "file:", "mirror+", "copy:")):
+            continue
+        if any(suite in (codename, "stable", "testing", "unstable", "sid") for suite in suites) and not uri.rstrip(
+            "/"
+        ).endswith("-security"):
+            return uri.rstrip("/")
+    return None
+
+
+def find_mirror(etc: pathlib.Path = pathlib.Path("/etc")) -> str:
+    """The Debian mirror that apt uses on this machine (PCMIG_MIRROR overrides)."""
+    if override := os.environ.get("PCMIG_MIRROR"):
+        return override.rstrip("/")
+    codename = ""
+    with contextlib.suppress(OSError):
+        match = re.search(r'^VERSION_CODENAME="?(\w+)', (etc / "os-release").read_text(), re.MULTILINE)
+        codename = match[1] if match else ""
+    sources: list[tuple[str, list[str]]] = []
+    apt = etc / "apt"
+    for path in sorted((apt / "sources.list.d").glob("*.sources")):
+        sources += parse_deb822_sources(path.read_text())
+    for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]:
+        if path.exists():
+            sources += parse_one_line_sources(path.read_text())
+    mirror = choose_mirror(sources, codename)
+    if mirror is None:
+        raise BedError(
+            "no Debian mirror found in /etc/apt: name the one to use, e.g. PCMIG_MIRROR=http://MIRROR/debian"
+        )
+    return mirror
+
+
+@contextlib.contextmanager
+def cache_lock(reporter: Reporter) -> Iterator[pathlib.Path]:
+    """The cache folder, held against a second process that fills it at the same time."""
+    cache = cache_dir()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "lock").open("w")
+    except OSError as error:
+        raise BedError(f"cache folder {cache}: {error.strerror} (set PCMIG_CACHE to a writable one)") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            reporter(f"waiting for another process that fills {cache}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield cache
+
+
+def ensure(name: str, reporter: Reporter = lambda _: None) -> pathlib.Path:
+    """The folder of a stack's layer; downloads and extracts it the first time (about 15 s and 270 MiB)."""
+    if name not in STACKS:
+        raise BedError(f"unknown stack {name!r}: use one of {', '.join(STACKS)}")
+    stack = STACKS[name]
+    folder = cache_dir() / "stacks" / name
+    if _is_current(folder, stack):
+        return folder
+    with cache_lock(reporter) as cache:
+        if not _is_current(folder, stack):
+            _build(stack, folder, cache, reporter)
+    return folder
+
+
+def versions(folder: pathlib.Path) -> dict[str, str]:
+    """Package versions that a layer holds."""
+    stamp = json.loads((folder / "pcmig-layer.json").read_text())
+    return dict(stamp["versions"])
+
+
+def _is_current(folder: pathlib.Path, stack: Stack) -> bool:
+    try:
+        stamp = json.loads((folder / "pcmig-layer.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(stamp.get("recipe") == stack.recipe())
+
+
+def _build(stack: Stack, folder: pathlib.Path, cache: pathlib.Path, reporter: Reporter) -> None:
+    if os.uname().machine != "x86_64":
+        raise BedError(f"the test hosts need an x86-64 machine, this one is {os.uname().machine}")
+    free_mib = shutil.disk_usage(cache).free >> 20
+    if free_mib < NEEDED_MIB:
+        raise BedError(
+            f"{cache} has {free_mib} MiB free, the {stack.name} stack needs {NEEDED_MIB}: "
+            "make room or set PCMIG_CACHE to a folder with more"
+        )
+    mirror = find_mirror()
+    started_s = time.monotonic()
+    reporter(f"downloading the {stack.name} stack (QEMU and libvirt) from {mirror}: about 15 s")
+    (cache / "stacks").mkdir(exist_ok=True)
+    for left_over in (cache / "stacks").glob(f".{stack.name}.*"):  # of a build that was interrupted: we hold the lock
+        shutil.rmtree(left_over, ignore_errors=True)
+    work = pathlib.Path(tempfile.mkdtemp(prefix=f".{stack.name}.", dir=cache / "stacks"))
+    try:
+        work.chmod(0o755)
+        _extract(stack, mirror, work)
+        for opaque in OPAQUE_FOLDERS:
+            if (work / opaque).is_dir():
+                os.setxattr(work / opaque, "trusted.overlay.opaque", b"y")
+        stamp = {"recipe": stack.recipe(), "mirror": mirror, "versions": _versions(work)}
+        (work / "pcmig-layer.json").write_text(json.dumps(stamp, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    except OSError as error:
+        raise BedError(f"making the {stack.name} stack in {work}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    reporter(f"the {stack.name} stack is in {folder} ({time.monotonic() - started_s:.0f} s)")
+
+
+def _extract(stack: Stack, mirror: str, work: pathlib.Path) -> None:
+    release = stack.suites[-1]
+    sources = [f"deb {mirror} {suite} main" for suite in stack.suites]
+    argv = ["mmdebstrap", "--quiet", "--variant=extract", "--include=" + ",".join(stack.packages)]
+    # A mirror may be a dated copy of the archive, whose Release file is past its date.
+    argv += ['--aptopt=Acquire::Check-Valid-Until "false"', f'--aptopt=APT::Default-Release "{release}"']
+    argv += [stack.suites[0], str(work), *sources]
+    try:
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            said = process.communicate()[0]
+    except FileNotFoundError as error:
+        raise BedError("mmdebstrap is not installed (run: tools/bootstrap bed)") from error
+    if process.returncode:
+        errors = [ln for ln in said.splitlines() if ln.startswith("E:")] or said.splitlines()
+        raise BedError(
+            f"the {stack.name} stack could not be made from {mirror} (is the mirror reachable?):\n  "
+            + "\n  ".join(errors[-5:])
+        )
+
+
+def _versions(work: pathlib.Path) -> dict[str, str]:
+    """Debian versions, from the changelogs: the extract variant keeps no database of packages."""
+    found: dict[str, str] = {}
+    for key, package in (("qemu", "qemu-system-x86"), ("libvirt", "libvirt0")):
+        for path in (work / "usr/share/doc" / package).glob("changelog.Debian*.gz"):
+            with gzip.open(path, "rt", encoding="utf-8", errors="replace") as changelog:
+                if match := re.match(r"\S+ \((?:\d+:)?([^)]+)\)", changelog.readline()):
+                    found[key] = match[1]
+    return found

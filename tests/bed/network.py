@@ -1,0 +1,98 @@
+"""The wire between the two hosts: a network namespace each, one link, a rate, and a way to cut it.
+
+All names carry the bed's id, so that two beds, or one that crashed, never meet. Only the namespaces' names are seen on
+the machine: links are made inside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+
+from tests.bed.errors import BedError
+from tests.bed.procs import run
+
+PREFIX = "pcmig-"
+LINK = "mig0"
+SUBNET = "10.77.0"
+QUEUE_LATENCY_MS = 100  # how long a packet may wait in the rate limiter's queue before it is dropped
+BURST_KB = 256
+
+
+def namespace_name(bed_id: str, host: str) -> str:
+    return f"{PREFIX}{bed_id}-{host}"
+
+
+def address(host: str) -> str:
+    """Address of host "a" or "b" on the migration link; the namespaces keep it apart from any other bed's."""
+    return f"{SUBNET}.{'ab'.index(host) + 1}"
+
+
+class Network:
+    """Two namespaces and the migration link between them."""
+
+    def __init__(self, bed_id: str) -> None:
+        self.bed_id = bed_id
+        self.namespaces = {host: namespace_name(bed_id, host) for host in "ab"}
+
+    def up(self) -> None:
+        for host, namespace in self.namespaces.items():
+            run(["ip", "netns", "add", namespace], f"making the network namespace of host {host}")
+            self._ip(host, "link", "set", "lo", "up")
+        a, b = self.namespaces["a"], self.namespaces["b"]
+        run(
+            ["ip", "-n", a, "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", b],
+            "making the migration link",
+        )
+        for host in self.namespaces:
+            self._ip(host, "address", "add", f"{address(host)}/24", "dev", LINK)
+            self._ip(host, "link", "set", LINK, "up")
+
+    def down(self) -> None:
+        for namespace in self.namespaces.values():
+            remove_namespace(namespace)
+
+    def limit(self, rate_mbit: float | None) -> None:
+        """Limit each direction of the migration link; None takes the limit off."""
+        for host, namespace in self.namespaces.items():
+            tc = ["tc", "-n", namespace, "qdisc"]
+            if rate_mbit is None:
+                with contextlib.suppress(BedError):  # there was none
+                    run([*tc, "del", "dev", LINK, "root"], "taking the rate limit off")
+                continue
+            tbf = ["tbf", "rate", f"{round(rate_mbit * 1000)}kbit", "burst", f"{BURST_KB}kb"]
+            run(
+                [*tc, "replace", "dev", LINK, "root", *tbf, "latency", f"{QUEUE_LATENCY_MS}ms"],
+                f"limiting the migration link of host {host} to {rate_mbit:g} Mb/s",
+            )
+
+    def link_down(self) -> None:
+        """Cut the migration link: both ends lose their carrier."""
+        self._ip("a", "link", "set", LINK, "down")
+
+    def link_up(self) -> None:
+        self._ip("a", "link", "set", LINK, "up")
+
+    def set_tcp_retries(self, retries2: int) -> None:
+        """After how many retransmissions TCP gives a connection up (5: 14-15 s; the kernel's default of 15: minutes)."""
+        for namespace in self.namespaces.values():
+            run(
+                ["ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv4.tcp_retries2={retries2}"],
+                "setting tcp_retries2",
+            )
+
+    def _ip(self, host: str, *words: str) -> None:
+        run(["ip", "-n", self.namespaces[host], *words], f"network of host {host}")
+
+
+def namespaces_present() -> list[str]:
+    """Names of all network namespaces of beds on this machine, also of crashed ones."""
+    with contextlib.suppress(OSError):
+        return sorted(path.name for path in pathlib.Path("/run/netns").iterdir() if path.name.startswith(PREFIX))
+    return []
+
+
+def remove_namespace(namespace: str) -> None:
+    """The links inside go with it. Does nothing when there is none."""
+    if namespace in namespaces_present():
+        run(["ip", "netns", "delete", namespace], f"removing the network namespace {namespace}")
