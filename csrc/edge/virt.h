@@ -1,0 +1,128 @@
+/* Every call to libvirt, behind types of our own.
+ *
+ * All functions that take a `struct pcmig_virt_error` return 0 (or a pointer) on success and -1 (or NULL) on failure with
+ * the error filled in. They may block for as long as libvirt does (keepalive breaks a dead connection after about 30 s);
+ * none may be called with the GIL held or from an event callback. API level: libvirt >= 8.0.
+ */
+#ifndef PCMIG_EDGE_VIRT_H
+#define PCMIG_EDGE_VIRT_H
+
+#include "core/input.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PCMIG_VIRT_UUID_SIZE 37 /* text form with its NUL */
+
+struct pcmig_virt_error {
+    int code;   /* virErrorNumber; 0 = no error */
+    int domain; /* virErrorDomain */
+    char message[512];
+};
+
+/* What a libvirt error means to a caller; the rows are in virt.c. */
+enum pcmig_virt_failure {
+    PCMIG_VIRT_FAILURE_OTHER = 0,
+    PCMIG_VIRT_FAILURE_CONNECT,     /* no connection, or it broke */
+    PCMIG_VIRT_FAILURE_NO_DOMAIN,   /* the guest is not known there */
+    PCMIG_VIRT_FAILURE_UNSUPPORTED, /* this libvirt, QEMU or guest cannot do it */
+    PCMIG_VIRT_FAILURE_INVALID,     /* not in the guest's present state */
+    PCMIG_VIRT_FAILURE_DENIED,      /* authentication or access */
+    PCMIG_VIRT_FAILURE_BUSY,        /* another job holds the guest's lock: worth a retry */
+};
+
+enum pcmig_virt_failure pcmig_virt_classify(const struct pcmig_virt_error *error);
+
+struct pcmig_virt_conn;
+struct pcmig_virt_domain;
+
+/* Starts libvirt's event loop on a thread of its own, once per process. */
+int pcmig_virt_init(struct pcmig_virt_error *error);
+
+/* Opens a connection with keepalive, waiting TIMEOUT_MS at the most. libvirt cannot cancel an open: after a timeout it is
+ * left to a thread that closes it should it ever succeed. */
+struct pcmig_virt_conn *pcmig_virt_open(const char *uri, int64_t timeout_ms, struct pcmig_virt_error *error);
+void pcmig_virt_close(struct pcmig_virt_conn *conn); /* NULL is fine */
+bool pcmig_virt_is_alive(struct pcmig_virt_conn *conn);
+
+/* Versions as major * 1000000 + minor * 1000 + micro: of the daemon and of its default QEMU. 0 = not reported. */
+int pcmig_virt_versions(struct pcmig_virt_conn *conn, unsigned long *libvirt, unsigned long *qemu,
+                        struct pcmig_virt_error *error);
+
+/* NAME is a name, UUID or id, as virsh takes them. */
+struct pcmig_virt_domain *pcmig_virt_lookup(struct pcmig_virt_conn *conn, const char *name,
+                                            struct pcmig_virt_error *error);
+void pcmig_virt_domain_free(struct pcmig_virt_domain *domain); /* NULL is fine */
+const char *pcmig_virt_domain_name(const struct pcmig_virt_domain *domain);
+const char *pcmig_virt_domain_uuid(const struct pcmig_virt_domain *domain);
+int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* 1, 0 or -1 */
+char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);      /* free() it */
+
+/* One half of a guest, as one host sees it. */
+enum pcmig_half {
+    PCMIG_HALF_UNKNOWN = 0,     /* the host could not be asked */
+    PCMIG_HALF_ABSENT,          /* not known there, or defined but shut off */
+    PCMIG_HALF_RUNNING,         /* running, all of its memory here */
+    PCMIG_HALF_PAUSED,          /* paused by a user, for I/O, ...: all of its memory here */
+    PCMIG_HALF_MIGRATING,       /* paused for a migration that is under way */
+    PCMIG_HALF_POSTCOPY,        /* in post-copy: runs here with pages missing, or waits here as their source */
+    PCMIG_HALF_POSTCOPY_FAILED, /* post-copy was interrupted; neither half is complete */
+    PCMIG_HALF_DEAD,            /* crashed or shutting down */
+    PCMIG_HALF_COUNT
+};
+
+/* State of the guest with this UUID on CONN. "no such guest" is not an error: it is PCMIG_HALF_ABSENT. */
+int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
+                    struct pcmig_virt_error *error);
+const char *pcmig_half_name(enum pcmig_half half);
+
+/* Statistics of the running job. Returns 1 and fills SAMPLE (queue_bytes = -1), 0 when no migration job is active, -1 on
+ * error (which says nothing about the migration: see doc/architecture.rst). */
+int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error);
+
+struct pcmig_virt_migrate_args {
+    const char *dest_uri;
+    unsigned int flags; /* VIR_MIGRATE_* as they go to libvirt */
+    const char *migrate_uri;
+    const char *dest_name;
+    const char *listen_address;
+    const char *disks_uri;
+    const char *const *disks; /* NULL-terminated, or NULL = all */
+    int bandwidth_mib;        /* 0 = unlimited */
+    int postcopy_bandwidth_mib;
+};
+
+/* Blocks until libvirt is done with the migration. */
+int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt_migrate_args *args,
+                       struct pcmig_virt_error *error);
+int pcmig_virt_start_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
+/* MIB = 0 means unlimited. POSTCOPY chooses which of the two bandwidths is set. */
+int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool postcopy, struct pcmig_virt_error *error);
+int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error);
+/* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it. */
+int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
+
+/* Events of one guest. The callback runs on the event thread and must neither block nor call libvirt. INPUT's time is not
+ * set. A broken connection is reported through `closed`. */
+struct pcmig_virt_callbacks {
+    void (*input)(void *opaque, const struct pcmig_input *input);
+    void (*closed)(void *opaque);
+    void (*release)(void *opaque); /* called once per successful pcmig_virt_watch, when no callback can follow */
+};
+
+struct pcmig_virt_watch;
+
+/* Follows the guest with this UUID on CONN, as source or as destination (where it need not exist yet). */
+struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const char *uuid, bool source,
+                                          const struct pcmig_virt_callbacks *callbacks, void *opaque,
+                                          struct pcmig_virt_error *error);
+void pcmig_virt_unwatch(struct pcmig_virt_watch *watch); /* NULL is fine */
+
+/* VIR_MIGRATE_* bits that the engine itself adds or looks at. */
+unsigned int pcmig_virt_flag_live(void);
+unsigned int pcmig_virt_flag_peer2peer(void);
+unsigned int pcmig_virt_flag_postcopy(void);
+unsigned int pcmig_virt_flag_tunnelled(void);
+
+#endif
