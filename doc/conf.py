@@ -1,0 +1,31 @@
+"""Sphinx: the pages of doc/ and the man page. Build with `tools/test doc`; pages land in doc/_build/html."""
+
+import pathlib
+import sys
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "doc" / "_ext")]
+
+with (ROOT / "pyproject.toml").open("rb") as file:
+    _project = tomllib.load(file)["project"]
+
+project = "pcmig"
+author = "the pcmig developers"
+copyright = author  # noqa: A001 - the name that Sphinx reads
+version = release = _project["version"]
+
+extensions = ["c_headers", "params_table"]
+exclude_patterns = ["_build", "_ext"]
+nitpicky = True
+highlight_language = "none"
+
+html_theme = "furo"
+html_title = f"pcmig {release}"
+
+# Source page, name, description, authors, section. A page appears here once it is written.
+man_pages = [
+    row
+    for row in [("man/pcmig", "pcmig", _project["description"], [author], 1)]
+    if (ROOT / "doc" / f"{row[0]}.rst").exists()
+]
