@@ -5,9 +5,9 @@
 
 #define DEFAULT_PAGE_BYTES 4096u
 /* No figure of a real guest comes near; it keeps products with 1000 inside 64 bits whatever is reported. */
-#define PAGES_MAX (UINT64_C(1) << 52)
+#define PAGES_MAX          (UINT64_C(1) << 52)
 /* QEMU's first synchronisation belongs to the set-up; the second is the first one that follows pages. */
-#define FIRST_ITERATION 1u
+#define FIRST_ITERATION    1u
 
 static uint64_t bounded(uint64_t pages)
 {
@@ -30,8 +30,8 @@ void pcmig_passes_init(struct pcmig_passes *passes, unsigned tolerance_permille)
     passes->tolerance_permille = tolerance_permille < 999 ? tolerance_permille : 999;
 }
 
-/* The first pass counts from the start of the migration even when the first sample comes late. It has to send the guest's
- * memory, or less where QEMU leaves memory out (unplugged virtio-mem). */
+/* The first pass counts from the start of the migration even when the first sample comes late. It has to send the
+ * guest's memory, or less where QEMU leaves memory out (unplugged virtio-mem). */
 static void begin_first(struct pcmig_passes *passes, int64_t t_us, const struct pcmig_sample *sample)
 {
     uint64_t total = pcmig_passes_pages(sample, sample->memory_total_bytes);
@@ -89,8 +89,8 @@ bool pcmig_passes_feed(struct pcmig_passes *passes, int64_t t_us, const struct p
     pass->end_us = t_us;
     pass->sent_pages = sent - passes->sent_at_start_pages;
     pass->remaining_pages = pcmig_passes_pages(sample, sample->memory_remaining_bytes);
-    /* Had nothing been dirtied, sent and remaining pages would still add up to what the pass began with. That is immune
-     * to when QEMU synchronises. */
+    /* Had nothing been dirtied, sent and remaining pages would still add up to what the pass began with. That is
+     * immune to when QEMU synchronises. */
     seen = pass->remaining_pages + pass->sent_pages;
     pass->dirtied_pages = seen > pass->start_remaining_pages ? seen - pass->start_remaining_pages : 0;
 

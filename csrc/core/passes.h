@@ -1,10 +1,10 @@
 /* Passes over the guest's memory, counted in pages.
  *
- * QEMU's iteration number does not say how often memory was gone through: QEMU up to 10 synchronises the dirty bitmap once
- * per pass, QEMU 11 with post-copy enabled every 55 ms. So a pass is measured: the first one ends when every page has been
- * sent once, the n-th when as many pages were sent as remained when it began. The iteration number is used for one thing
- * only: a pass does not end before the bitmap was synchronised after its start, because until then QEMU 10 reports a
- * remainder that falls to zero, and the next pass would begin with a remainder that means nothing.
+ * QEMU's iteration number does not say how often memory was gone through: QEMU up to 10 synchronises the dirty bitmap
+ * once per pass, QEMU 11 with post-copy enabled every 55 ms. So a pass is measured: the first one ends when every
+ * page has been sent once, the n-th when as many pages were sent as remained when it began. The iteration number is
+ * used for one thing only: a pass does not end before the bitmap was synchronised after its start, because until then
+ * QEMU 10 reports a remainder that falls to zero, and the next pass would begin with a remainder that means nothing.
  *
  * Feed it samples of pre-copy only. Plain values, no allocation: embed it, copy it.
  */
@@ -17,13 +17,13 @@
 #include <stdint.h>
 
 struct pcmig_pass {
-    unsigned number;              /* 1 = the first; 0 = there is none yet */
-    int64_t start_us;             /* of the sample the pass began with; 0 for the first pass */
-    int64_t end_us;               /* of the latest sample: for a pass that is over, its end */
+    unsigned number;                /* 1 = the first; 0 = there is none yet */
+    int64_t start_us;               /* of the sample the pass began with; 0 for the first pass */
+    int64_t end_us;                 /* of the latest sample: for a pass that is over, its end */
     uint64_t start_remaining_pages; /* dirty or never sent when it began */
-    uint64_t sent_pages;          /* normal and zero pages sent since it began */
-    uint64_t remaining_pages;     /* at end_us; at the end of a pass this is what the next one begins with */
-    uint64_t dirtied_pages;       /* clean when it began or sent since, and found dirty (again). QEMU 10: 0 until the
+    uint64_t sent_pages;            /* normal and zero pages sent since it began */
+    uint64_t remaining_pages;       /* at end_us; at the end of a pass this is what the next one begins with */
+    uint64_t dirtied_pages;         /* clean when it began or sent since, and found dirty (again). QEMU 10: 0 until the
                                      synchronisation that ends the pass; QEMU 11: grows steadily */
 };
 
@@ -42,8 +42,8 @@ struct pcmig_passes {
  * synchronises already when what remains would fit in the downtime limit. Above 999 counts as 999. */
 void pcmig_passes_init(struct pcmig_passes *passes, unsigned tolerance_permille);
 
-/* Takes a sample seen at T_US. Returns whether it ended a pass (at most one: see `last`). A sample older than the latest
- * one, by its time or its page counters, changes nothing; neither does one without a memory total. */
+/* Takes a sample seen at T_US. Returns whether it ended a pass (at most one: see `last`). A sample older than the
+ * latest one, by its time or its page counters, changes nothing; neither does one without a memory total. */
 bool pcmig_passes_feed(struct pcmig_passes *passes, int64_t t_us, const struct pcmig_sample *sample);
 
 /* Share of the running pass, 0..1000. */

@@ -8,9 +8,9 @@
 
 #include "core/passes.h"
 
-#define PAGE 4096u
+#define PAGE        4096u
 #define GUEST_PAGES 68608u /* 256 MiB of RAM and 12 MiB of video memory and ROMs: memory_total of a real guest */
-#define SECOND INT64_C(1000000)
+#define SECOND      INT64_C(1000000)
 
 static struct pcmig_sample sample(uint64_t sent, uint64_t remaining, uint64_t iteration)
 {
@@ -197,9 +197,9 @@ static void extremes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(saw_tooth),          cmocka_unit_test(synchronised_early), cmocka_unit_test(continuous),
-        cmocka_unit_test(idle_guest),         cmocka_unit_test(late_and_backwards), cmocka_unit_test(first_sample_late),
-        cmocka_unit_test(odd_reports),        cmocka_unit_test(extremes),
+        cmocka_unit_test(saw_tooth),   cmocka_unit_test(synchronised_early), cmocka_unit_test(continuous),
+        cmocka_unit_test(idle_guest),  cmocka_unit_test(late_and_backwards), cmocka_unit_test(first_sample_late),
+        cmocka_unit_test(odd_reports), cmocka_unit_test(extremes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
