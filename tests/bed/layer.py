@@ -21,9 +21,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from tests.bed.errors import BedError
+from tests.bed.procs import run
 
 Reporter = Callable[[str], None]
 
+REVISION = 1  # of what is made out of the packages: layers of another one are made anew
 NEEDED_MIB = 800  # a stack takes 270 MiB, and as much again for packages while it is made
 PACKAGES = (
     "qemu-system-x86",
@@ -48,7 +50,7 @@ class Stack:
     packages: tuple[str, ...] = PACKAGES
 
     def recipe(self) -> dict[str, object]:
-        return {"suites": list(self.suites), "packages": list(self.packages), "opaque": list(OPAQUE_FOLDERS)}
+        return {"revision": REVISION, "suites": list(self.suites), "packages": list(self.packages), "opaque": list(OPAQUE_FOLDERS)}
 
 
 STACKS = {
@@ -191,6 +193,7 @@ def _build(stack: Stack, folder: pathlib.Path, cache: pathlib.Path, reporter: Re
     try:
         work.chmod(0o755)
         _extract(stack, mirror, work)
+        _merge_usr(work)
         for opaque in OPAQUE_FOLDERS:
             if (work / opaque).is_dir():
                 os.setxattr(work / opaque, "trusted.overlay.opaque", b"y")
@@ -225,6 +228,17 @@ def _extract(stack: Stack, mirror: str, work: pathlib.Path) -> None:
             f"the {stack.name} stack could not be made from {mirror} (is the mirror reachable?):\n  "
             + "\n  ".join(errors[-5:])
         )
+
+
+def _merge_usr(work: pathlib.Path) -> None:
+    """Bookworm's packages still hold /lib and /sbin, where the machine has links into /usr: only /usr is laid over."""
+    for folder in ("bin", "sbin", "lib", "lib64"):
+        if (work / folder).is_dir() and not (work / folder).is_symlink():
+            (work / "usr" / folder).mkdir(exist_ok=True)
+            run(["cp", "-a", f"{work / folder}/.", str(work / "usr" / folder)], f"moving /{folder} below /usr")
+    for path in work.iterdir():
+        if path.name != "usr":
+            path.unlink() if path.is_symlink() else shutil.rmtree(path)
 
 
 def _versions(work: pathlib.Path) -> dict[str, str]:
