@@ -12,7 +12,7 @@ with (ROOT / "pyproject.toml").open("rb") as file:
 
 project = "pcmig"
 author = "the pcmig developers"
-copyright = author  # noqa: A001 - the name that Sphinx reads
+copyright = author
 version = release = _project["version"]
 
 extensions = ["c_headers", "params_table"]

@@ -14,6 +14,12 @@ struct pcmig_state *pcmig_get_state(PyObject *module)
 
 static int module_exec(PyObject *module)
 {
+    /* Python 3.11 does not know the slot below, and later ones ignore it in interpreters that are not isolated. */
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "pcmig._core can be imported by the main interpreter only: libvirt's event "
+                                           "loop is one per process");
+        return -1;
+    }
     for (size_t i = 0; i < sizeof(setups) / sizeof(setups[0]); i++) {
         if (setups[i](module) < 0)
             return -1;

@@ -1,4 +1,4 @@
-"""The directive `c-headers`: lists every header of the folders given, with its opening comment and its text."""
+"""The directive `c-headers`: lists every header of the folders given, each in full."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 class HeadersDirective(SphinxDirective):
-    """Arguments: folders relative to the root of the source. One section per header, in the order of names."""
+    """Arguments: folders relative to the root of the source. One section per header, sorted by name."""
 
     required_arguments = 1
     final_argument_whitespace = True

@@ -1,0 +1,77 @@
+"""What a call leaves behind: malloc's bytes, blocks of Python's allocator, descriptors and threads."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class _Mallinfo2(ctypes.Structure):
+    """struct mallinfo2 of glibc >= 2.33, see mallinfo(3)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
+
+
+_libc = ctypes.CDLL(None)
+_libc.mallinfo2.restype = _Mallinfo2
+
+
+class Held(NamedTuple):
+    malloc_bytes: int  # in use, all arenas, large blocks included
+    python_blocks: int  # sys.getallocatedblocks()
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def now(cls) -> Held:
+        gc.collect()
+        info = _libc.mallinfo2()
+        return cls(
+            info.uordblks + info.hblkhd,
+            sys.getallocatedblocks(),
+            len(os.listdir("/proc/self/fd")),
+            len(os.listdir("/proc/self/task")),
+        )
+
+
+def grows(
+    call: Callable[[], object], *, calls: int, rounds: int = 5, blocks_allowed: float = 0.1
+) -> str | None:
+    """Calls CALL in rounds of CALLS; says what grew in every round, or None.
+
+    A cache fills once and an allocator's noise comes and goes, but a leak grows with every round: here by a block or
+    eight bytes for every tenth call. So no threshold depends on the machine. BLOCKS_ALLOWED is per call, for a call
+    into the interpreter that is known to keep something.
+    """
+    for _ in range(max(2, calls // 4)):
+        call()
+    marks = [Held.now()]
+    for _ in range(rounds):
+        for _ in range(calls):
+            call()
+        marks.append(Held.now())
+    per_call = {"malloc_bytes": 0.8, "python_blocks": blocks_allowed, "descriptors": 0.1, "threads": 0.1}
+    for field, least in per_call.items():
+        growth = [getattr(b, field) - getattr(a, field) for a, b in itertools.pairwise(marks)]
+        if min(growth) >= max(1, least * calls):
+            return f"{field} grew in every round of {calls} calls: {growth}"
+    return None
