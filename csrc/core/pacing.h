@@ -1,10 +1,53 @@
-/* How fast background pages may go once the guest runs at the destination. See pacing.c for the control law. */
+/* How fast background pages may go once the guest runs at the destination.
+ *
+ * QEMU's post-copy bandwidth bounds what it sends in every 100 ms; page requests are answered even when that is used up
+ * (QEMU >= 5.0, migration_rate_limit()), so the bound slows only background pages. Those travel in a burst at the start
+ * of each 100 ms, and a request that comes in the burst waits for it: a pace of a quarter of the link's rate means a wait
+ * of at the most 25 ms, on a link of any rate.
+ *
+ * Control law, once per sample: the bytes that requests took since the last one, as a share of the link, say how busy the
+ * guest is with missing pages. Background pages get `pace_share` of the link when it is busy and `pace_open` when it
+ * is not, in between in proportion; closing at once, opening over a few samples. The bound on total time overrides.
+ *
+ * Plain values, no allocation.
+ */
 #ifndef PCMIG_CORE_PACING_H
 #define PCMIG_CORE_PACING_H
 
 #include "input.h"
 #include "params.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+
+enum pcmig_pacing_cause {
+    PCMIG_PACING_UNCHANGED = 0,
+    PCMIG_PACING_REQUESTS_RISE,
+    PCMIG_PACING_REQUESTS_FADE,
+    PCMIG_PACING_TIME_BOUND,
+};
+
+struct pcmig_pacing {
+    int64_t pace_mib;     /* in force */
+    uint64_t requests_ps; /* of the last interval */
+    /* Private. */
+    struct pcmig_params params;
+    uint64_t link_bps;
+    int64_t last_us;
+    int64_t finish_by_us; /* the bound on total time; 0 until what remains is known */
+    uint64_t last_requests;
+    uint64_t busy_permille; /* 0 = requests have faded, 1000 = frequent */
+    bool has_last;
+};
+
+/* Begins at the switch: LINK_BPS as measured in pre-copy (0 = unknown). Sets the first pace. */
+void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, uint64_t link_bps);
+
+/* Takes a sample of post-copy; START_US is when the migration began (for the bound on total time). Updates `pace_mib` and
+ * says why it changed. */
+enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample);
+
+/* A pace that does without steering: what is left behind when nobody looks any more. */
+int64_t pcmig_pacing_unattended_mib(const struct pcmig_pacing *pacing);
 
 #endif

@@ -83,6 +83,9 @@ void pcmig_policy_progress(const struct pcmig_policy *policy, unsigned *passes, 
 /* The link's rate as measured in pre-copy, bytes per second; 0 = not known yet. */
 uint64_t pcmig_policy_link_bps(const struct pcmig_policy *policy);
 
+/* Page requests per second as last seen in post-copy. */
+uint64_t pcmig_policy_requests_ps(const struct pcmig_policy *policy);
+
 /* "auto", "first-pass", "passes=3", "deadline=20" (seconds, fractions allowed), "immediate", "manual", "never".
  * Sets KIND and the parameter that goes with it. Returns 0, or -1 with a message in ERR that names what would be right. */
 int pcmig_policy_parse(const char *text, size_t len, enum pcmig_policy_kind *kind, struct pcmig_params *params,

@@ -13,7 +13,7 @@
 
 /* Two missed answers more than libvirt's own client defaults would need minutes; the daemons use 5 x 5 s too. */
 #define KEEPALIVE_INTERVAL_S 5
-#define KEEPALIVE_COUNT 5
+#define KEEPALIVE_COUNT      5
 
 struct pcmig_virt_conn {
     virConnectPtr ptr;
@@ -396,9 +396,14 @@ static const struct {
 };
 
 static const char *const half_names[] = {
-    [PCMIG_HALF_UNKNOWN] = "unknown",   [PCMIG_HALF_ABSENT] = "absent",     [PCMIG_HALF_RUNNING] = "running",
-    [PCMIG_HALF_PAUSED] = "paused",     [PCMIG_HALF_MIGRATING] = "migrating", [PCMIG_HALF_POSTCOPY] = "postcopy",
-    [PCMIG_HALF_POSTCOPY_FAILED] = "postcopy-failed", [PCMIG_HALF_DEAD] = "dead",
+    [PCMIG_HALF_UNKNOWN] = "unknown",
+    [PCMIG_HALF_ABSENT] = "absent",
+    [PCMIG_HALF_RUNNING] = "running",
+    [PCMIG_HALF_PAUSED] = "paused",
+    [PCMIG_HALF_MIGRATING] = "migrating",
+    [PCMIG_HALF_POSTCOPY] = "postcopy",
+    [PCMIG_HALF_POSTCOPY_FAILED] = "postcopy-failed",
+    [PCMIG_HALF_DEAD] = "dead",
 };
 _Static_assert(sizeof(half_names) / sizeof(half_names[0]) == PCMIG_HALF_COUNT, "every half has a name");
 
@@ -555,8 +560,8 @@ int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool pos
      * value whose bytes fit in a signed 64 bit integer. */
     unsigned long speed = mib > 0 ? (unsigned long)mib : postcopy ? 0 : (unsigned long)(INT64_MAX / (1024 * 1024));
 
-    return checked(virDomainMigrateSetMaxSpeed(domain->ptr, speed, postcopy ? VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY : 0),
-                   error);
+    return checked(
+        virDomainMigrateSetMaxSpeed(domain->ptr, speed, postcopy ? VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY : 0), error);
 }
 
 int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error)
@@ -763,7 +768,8 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
     }
     atomic_fetch_add(&watch->references, 1);
     if (virConnectRegisterCloseCallback(watch->conn, on_closed, watch, watch_unref) < 0)
-        atomic_fetch_sub(&watch->references, 1); /* only the notice of a broken connection is lost; calls report it too */
+        atomic_fetch_sub(&watch->references,
+                         1); /* only the notice of a broken connection is lost; calls report it too */
     else
         watch->close_registered = true;
     return watch;

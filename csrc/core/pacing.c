@@ -1,0 +1,111 @@
+/* See pacing.h. */
+#include "core/pacing.h"
+
+#include <string.h>
+
+#define MIB                (1024 * 1024)
+#define DEFAULT_PAGE_BYTES 4096
+/* More than any link of today carries. */
+#define UNMEASURED_MAX_MIB 65536
+/* Opening covers a third of the way per sample: about a second from frequent to faded at the default period. */
+#define OPENING_DIVISOR    3
+
+static int64_t share_mib(const struct pcmig_pacing *pacing, uint64_t permille)
+{
+    int64_t mib = (int64_t)(pacing->link_bps / 1000 * permille / MIB);
+    int64_t min = pacing->params.value[PCMIG_PARAM_PACE_MIN_MIB];
+
+    return mib > min ? mib : min;
+}
+
+void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, uint64_t link_bps)
+{
+    memset(pacing, 0, sizeof(*pacing));
+    pacing->params = *params;
+    pacing->link_bps = link_bps;
+    pacing->busy_permille = 1000;
+    pacing->pace_mib = share_mib(pacing, (uint64_t)params->value[PCMIG_PARAM_PACE_SHARE_PERMILLE]);
+}
+
+static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
+{
+    uint64_t page_bytes = sample->page_size_bytes != 0 ? sample->page_size_bytes : DEFAULT_PAGE_BYTES;
+    uint64_t full_bps = pacing->link_bps / 1000 * (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_BUSY_PERMILLE];
+    uint64_t requests =
+        sample->postcopy_requests > pacing->last_requests ? sample->postcopy_requests - pacing->last_requests : 0;
+    uint64_t elapsed_us = (uint64_t)(t_us - pacing->last_us);
+    uint64_t busy;
+
+    if (requests > UINT32_MAX)
+        requests = UINT32_MAX;
+    pacing->requests_ps = requests * 1000000 / elapsed_us;
+    busy = full_bps == 0 ? 1000 : pacing->requests_ps * page_bytes * 1000 / full_bps;
+    if (busy > 1000)
+        busy = 1000;
+    if (busy >= pacing->busy_permille)
+        pacing->busy_permille = busy;
+    else
+        pacing->busy_permille -= (pacing->busy_permille - busy + OPENING_DIVISOR - 1) / OPENING_DIVISOR;
+}
+
+/* The pace at which the rest arrives in time. Requests count: their pages are part of what remains. */
+static int64_t needed_mib(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
+{
+    uint64_t remaining = sample->memory_remaining_bytes;
+    uint64_t open_bps = pacing->link_bps / 1000 * (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE];
+    int64_t left_us, needed;
+
+    if (pacing->link_bps == 0 || remaining == 0 || remaining > UINT64_MAX / 2000000)
+        return 0;
+    if (pacing->finish_by_us == 0) {
+        int64_t unpaced_end_us = t_us + (int64_t)(remaining * 1000000 / pacing->link_bps);
+
+        pacing->finish_by_us = unpaced_end_us / 1000 * pacing->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE];
+    }
+    left_us = pacing->finish_by_us - t_us;
+    if (left_us <= 0)
+        return share_mib(pacing, (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE]);
+    needed = (int64_t)(remaining * 1000000 / (uint64_t)left_us / MIB) + 1;
+    return needed <= (int64_t)(open_bps / MIB) ? needed : (int64_t)(open_bps / MIB);
+}
+
+enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
+{
+    uint64_t low = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_SHARE_PERMILLE];
+    uint64_t high = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE];
+    int64_t pace, needed, before = pacing->pace_mib;
+    bool bound = false;
+
+    if (high < low)
+        high = low;
+    if (pacing->has_last && t_us > pacing->last_us)
+        measure_requests(pacing, t_us, sample);
+    if (!pacing->has_last || t_us > pacing->last_us) {
+        pacing->last_us = t_us;
+        pacing->last_requests = sample->postcopy_requests;
+        pacing->has_last = true;
+    }
+    if (pacing->link_bps == 0) {
+        /* Nothing to take a share of (a switch before the link was measured): open up step by step instead. */
+        pacing->pace_mib = before < UNMEASURED_MAX_MIB ? before * 2 : before;
+        return pacing->pace_mib == before ? PCMIG_PACING_UNCHANGED : PCMIG_PACING_REQUESTS_FADE;
+    }
+    pace = share_mib(pacing, high - (high - low) * pacing->busy_permille / 1000);
+    needed = needed_mib(pacing, t_us, sample);
+    if (needed > pace) {
+        pace = needed;
+        bound = true;
+    }
+    pacing->pace_mib = pace;
+    if (pace == before)
+        return PCMIG_PACING_UNCHANGED;
+    if (bound)
+        return PCMIG_PACING_TIME_BOUND;
+    return pace < before ? PCMIG_PACING_REQUESTS_RISE : PCMIG_PACING_REQUESTS_FADE;
+}
+
+int64_t pcmig_pacing_unattended_mib(const struct pcmig_pacing *pacing)
+{
+    return pacing->link_bps == 0 ? 0
+                                 : share_mib(pacing, (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE]);
+}

@@ -1,0 +1,21 @@
+#include "edge/clock.h"
+
+#include <time.h>
+
+static int64_t read_us(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+int64_t pcmig_clock_us(void)
+{
+    return read_us(CLOCK_MONOTONIC);
+}
+
+int64_t pcmig_clock_thread_cpu_us(void)
+{
+    return read_us(CLOCK_THREAD_CPUTIME_ID);
+}
