@@ -1,0 +1,156 @@
+"""python -m tests.bed up|status|virsh|run|down|clean: keep a bed around while developing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from tests.bed import layer
+from tests.bed.bed import Bed, KeptBed, clean, kept_beds
+from tests.bed.errors import BedError
+from tests.bed.guest import GuestSpec, read_log
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    action: Callable[[argparse.Namespace], int] = arguments.action
+    try:
+        return action(arguments)
+    except BedError as error:
+        print(f"bed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bed: interrupted, everything is taken down", file=sys.stderr)
+        return 130
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    rate_mbit = arguments.rate or None
+    with Bed(
+        arguments.stack,
+        rate_mbit,
+        qemu_user=arguments.qemu_user,
+        keep=True,
+        reporter=lambda text: print(f"bed: {text}", file=sys.stderr, flush=True),
+    ) as bed:
+        try:
+            if not arguments.no_guest:
+                bed.start_guest(_guest_spec(arguments))
+        except BaseException:
+            bed.keep = False  # a bed that did not come up is of no use to anybody
+            raise
+        _describe(KeptBed(bed.state))
+    return 0
+
+
+def _guest_spec(arguments: argparse.Namespace) -> GuestSpec:
+    return GuestSpec(
+        memory_mib=arguments.memory,
+        worker_mib=arguments.worker,
+        write_pps=arguments.write_pps,
+        verify_pps=arguments.verify_pps,
+    )
+
+
+def _status(_: argparse.Namespace) -> int:
+    beds = kept_beds()
+    for bed in beds:
+        _describe(bed)
+    if not beds:
+        print("no beds")
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    beds = kept_beds() if arguments.all else [_chosen(arguments.bed)]
+    for bed in beds:
+        if bed.in_use and not bed.kept:
+            raise BedError(f"bed {bed.id} is in use by process {bed.owner.pid if bed.owner else '?'}: end that one")
+        bed.down()
+        print(f"bed {bed.id} is down")
+    return 0
+
+
+def _clean(_: argparse.Namespace) -> int:
+    gone = clean()
+    print(f"taken away: {', '.join(gone)}" if gone else "nothing to take away")
+    return 0
+
+
+def _virsh(arguments: argparse.Namespace) -> int:
+    host = _chosen(arguments.bed).host(arguments.host)
+    os.execvp("nsenter", host.inside(["virsh", "--connect", "qemu:///system", *arguments.words]))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    host = _chosen(arguments.bed).host(arguments.host)
+    if not arguments.words:
+        raise BedError("which program? e.g. python -m tests.bed run a ping -c1 10.77.0.2")
+    os.execvp("nsenter", host.command(arguments.words))
+
+
+def _chosen(bed_id: str | None) -> KeptBed:
+    beds = [bed for bed in kept_beds() if bed_id in (None, bed.id)]
+    if not beds:
+        raise BedError(f"there is no bed {bed_id}" if bed_id else "there is no bed: python -m tests.bed up")
+    if len(beds) > 1:
+        raise BedError(f"which bed? --bed {' or '.join(bed.id for bed in beds)}")
+    return beds[0]
+
+
+def _describe(bed: KeptBed) -> None:
+    condition = "up" if bed.running else "crashed (python -m tests.bed clean)"
+    rate = bed.content.get("rate_mbit")
+    print(f"bed {bed.id}: {condition}, stack {bed.content.get('stack')}, {f'{rate:g} Mb/s' if rate else 'no rate limit'}")
+    for name in "ab":
+        host = bed.host(name)
+        print(f"  host {name}: --connect {host.uri}")
+        print(f"          from the other host: {host.remote_uri}")
+    beats = read_log(bed.state / "console.log")
+    if beats:
+        print(f"  guest: last heartbeat from host {beats[-1].host}, {beats[-1].bad} bad pages")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bed", description="A two-host test bed to develop with.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    spec = GuestSpec()
+
+    up = commands.add_parser("up", help="bring a bed up and leave it up")
+    up.add_argument("--stack", default="forky", choices=layer.STACKS)
+    up.add_argument("--rate", type=float, default=100, metavar="MBIT", help="0: no limit (default: 100)")
+    up.add_argument("--qemu-user", default="root", metavar="USER")
+    up.add_argument("--no-guest", action="store_true")
+    up.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB")
+    up.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB")
+    up.add_argument("--write-pps", type=int, default=spec.write_pps, metavar="N", help="page writes per second")
+    up.add_argument("--verify-pps", type=int, default=spec.verify_pps, metavar="N", help="page checks per second")
+    up.set_defaults(action=_up)
+
+    status = commands.add_parser("status", help="list beds, and how to reach them")
+    status.set_defaults(action=_status)
+
+    for name, action, what in (
+        ("virsh", _virsh, "run virsh on a host: virsh a list"),
+        ("run", _run, "run a program of the machine in a host's network: run a pcmig migrate ..."),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--bed", metavar="ID", help="which bed, if there are several")
+        command.add_argument("host", choices=("a", "b"))
+        command.add_argument("words", nargs=argparse.REMAINDER)
+        command.set_defaults(action=action)
+
+    down = commands.add_parser("down", help="take a kept bed down")
+    down.add_argument("--bed", metavar="ID", help="which bed, if there are several")
+    down.add_argument("--all", action="store_true")
+    down.set_defaults(action=_down)
+
+    leftovers = commands.add_parser("clean", help="take away what crashed beds left")
+    leftovers.set_defaults(action=_clean)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
