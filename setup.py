@@ -29,13 +29,24 @@ def pkg_config(option: str) -> list[str]:
         except FileNotFoundError:
             sys.exit("pcmig: pkg-config is not installed (Debian: apt-get install pkg-config)")
         if answer.returncode:
-            sys.exit(f"pcmig: {name} >= {version} was not found (Debian: apt-get install {name}-dev): "
-                     f"{answer.stderr.strip()}")
+            sys.exit(
+                f"pcmig: {name} >= {version} was not found (Debian: apt-get install {name}-dev): "
+                f"{answer.stderr.strip()}"
+            )
         flags += shlex.split(answer.stdout)
     return flags
 
 
-compile_args = ["-std=c11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
+compile_args = [
+    "-std=c11",
+    "-O2",
+    "-g",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+]
 link_args: list[str] = []
 if os.environ.get("PCMIG_WERROR") == "1":
     compile_args.append("-Werror")
@@ -54,7 +65,9 @@ setup(
     ext_modules=[
         Extension(
             "pcmig._core",
-            sources=sorted(str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / "csrc" / room).glob("*.c")),
+            sources=sorted(
+                str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / "csrc" / room).glob("*.c")
+            ),
             depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h")),
             include_dirs=["csrc"],
             define_macros=[("_GNU_SOURCE", None)],

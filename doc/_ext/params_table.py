@@ -1,4 +1,4 @@
-"""The directive `pcmig-params`: a table of every threshold, read from the extension, so it cannot go stale."""
+"""The directive `pcmig-params`: every threshold, read from the built extension, so it cannot go stale."""
 
 from docutils import nodes
 from docutils.parsers.rst import Directive

@@ -58,9 +58,9 @@ def grows(
 ) -> str | None:
     """Calls CALL in rounds of CALLS; says what grew in every round, or None.
 
-    A cache fills once and an allocator's noise comes and goes, but a leak grows with every round: here by a block or
-    eight bytes for every tenth call. So no threshold depends on the machine. BLOCKS_ALLOWED is per call, for a call
-    into the interpreter that is known to keep something.
+    A cache fills once and an allocator's noise comes and goes, but a leak grows with every round: here by a
+    block or eight bytes for every tenth call. So no threshold depends on the machine. BLOCKS_ALLOWED is per
+    call, for one that makes the interpreter itself keep something.
     """
     for _ in range(max(2, calls // 4)):
         call()

@@ -1,7 +1,7 @@
 """One row for each name that pcmig._core exports, and for each method of its types: what to call in a loop.
 
-A name without a row fails test_leaks.py, so a new export needs a line here: good use and bad use, both must leave
-nothing behind. Calls take no arguments and may return anything; `fails(call)` is for one that has to raise.
+A name without a row fails test_leaks.py, so a new export needs a line here: good use and bad use, both must
+leave nothing behind. Calls take no arguments, may return anything; `fails(call)` is for one that must raise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def fails(call: Call, *errors: type[BaseException]) -> Call:
-    """CALL has to raise one of ERRORS; without ERRORS: one of pcmig's, TypeError, ValueError or OverflowError."""
+    """CALL has to raise one of ERRORS (default: pcmig's, TypeError, ValueError, OverflowError)."""
     expected = errors or (_core.Error, TypeError, ValueError, OverflowError)
 
     def checked() -> None:

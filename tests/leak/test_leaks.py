@@ -1,4 +1,4 @@
-"""No export of pcmig._core, called in a loop, leaves memory, descriptors or threads behind; nor does loading it."""
+"""No export of pcmig._core leaves memory, descriptors or threads behind when called in a loop."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_loading_again_and_again_leaves_nothing_behind() -> None:
         assert module is not _core
         assert module.Error is not _core.Error, "two instances of the module share state"
 
-    # The interpreter itself keeps about one block per load of any extension with types (_json, _sqlite3); one object
-    # that the module's clear function forgot would be a type of dozens.
+    # The interpreter itself keeps about one block per load of any extension with types (_json, _sqlite3); one
+    # object that the module's clear function forgot would be a type of dozens.
     assert grows(load, calls=20, blocks_allowed=4) is None
 
 
