@@ -67,7 +67,9 @@ def _down(arguments: argparse.Namespace) -> int:
     beds = kept_beds() if arguments.all else [_chosen(arguments.bed)]
     for bed in beds:
         if bed.in_use and not bed.kept:
-            raise BedError(f"bed {bed.id} is in use by process {bed.owner.pid if bed.owner else '?'}: end that one")
+            raise BedError(
+                f"bed {bed.id} is in use by process {bed.owner.pid if bed.owner else '?'}: end that one"
+            )
         bed.down()
         print(f"bed {bed.id} is down")
     return 0
@@ -103,7 +105,8 @@ def _chosen(bed_id: str | None) -> KeptBed:
 def _describe(bed: KeptBed) -> None:
     condition = "up" if bed.running else "crashed (python -m tests.bed clean)"
     rate = bed.content.get("rate_mbit")
-    print(f"bed {bed.id}: {condition}, stack {bed.content.get('stack')}, {f'{rate:g} Mb/s' if rate else 'no rate limit'}")
+    limit = f"{rate:g} Mb/s" if rate else "no rate limit"
+    print(f"bed {bed.id}: {condition}, stack {bed.content.get('stack')}, {limit}")
     for name in "ab":
         host = bed.host(name)
         print(f"  host {name}: --connect {host.uri}")
@@ -114,7 +117,9 @@ def _describe(bed: KeptBed) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bed", description="A two-host test bed to develop with.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bed", description="A two-host test bed to develop with."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     spec = GuestSpec()
 
@@ -125,8 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--no-guest", action="store_true")
     up.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB")
     up.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB")
-    up.add_argument("--write-pps", type=int, default=spec.write_pps, metavar="N", help="page writes per second")
-    up.add_argument("--verify-pps", type=int, default=spec.verify_pps, metavar="N", help="page checks per second")
+    up.add_argument(
+        "--write-pps", type=int, default=spec.write_pps, metavar="N", help="page writes per second"
+    )
+    up.add_argument(
+        "--verify-pps", type=int, default=spec.verify_pps, metavar="N", help="page checks per second"
+    )
     up.set_defaults(action=_up)
 
     status = commands.add_parser("status", help="list beds, and how to reach them")

@@ -1,4 +1,4 @@
-"""Two libvirt hosts on one machine, a limited wire between them, and the certainty that they go away again."""
+"""Two libvirt hosts on one machine, a limited link between them, and sure clean-up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BEDS = pathlib.Path("/run/pcmig-bed")
 
 
 class Bed:
-    """Context manager: `with Bed() as bed:` has hosts bed.a and bed.b up, and takes everything down at its end.
+    """`with Bed() as bed:` has hosts bed.a and bed.b up, and takes everything down at its end.
 
     stack:      which QEMU and libvirt (layer.STACKS)
     rate_mbit:  limit of the migration link in each direction; None for none
@@ -74,7 +74,7 @@ class Bed:
         return self.state / "console.log"
 
     def start_guest(self, spec: GuestSpec | None = None, host: Host | None = None) -> Guest:
-        """Boot a guest (on host a unless told) and wait for its heartbeats. One at a time: the hosts have one console."""
+        """Boot a guest, on host a unless told, and wait for its heartbeats. One guest at a time."""
         guest = Guest(spec or GuestSpec(), self.log)
         guest.start(host or self.a)
         return guest
@@ -119,7 +119,7 @@ class Bed:
         self._save()
 
     def down(self) -> None:
-        """Take everything down; may be called at any time and twice. A second Ctrl-C does not stop it half-way."""
+        """Take everything down; at any time, also twice. A second Ctrl-C does not stop it half-way."""
         with _undisturbed():
             for host in self.hosts:
                 host.down()
@@ -136,7 +136,15 @@ class Bed:
         sockets = [f"{host.name}={host.state}/run/pcmig/console.sock" for host in self.hosts]
         program = str(pathlib.Path(__file__).with_name("collector.py"))
         self._collector = subprocess.Popen(
-            [sys.executable, "-I", "-S", program, str(self.log), "stay" if self.keep else "lifeline", *sockets],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                program,
+                str(self.log),
+                "stay" if self.keep else "lifeline",
+                *sockets,
+            ],
             stdin=subprocess.DEVNULL if self.keep else subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

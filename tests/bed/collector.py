@@ -1,6 +1,7 @@
-"""Takes down the guest's console: a process that stamps every line with CLOCK_MONOTONIC and the host it came from.
+"""Takes down the guest's console: stamps every line with CLOCK_MONOTONIC and the host that it came from.
 
-A process, not a thread: a test that is busy in Python must not delay the stamps, and a bed that is kept needs it too.
+A process, not a thread: a test that is busy in Python must not delay the stamps, and a bed that is kept needs
+it too.
 
 usage: python collector.py LOG lifeline|stay HOST=SOCKET...
 """

@@ -1,4 +1,4 @@
-"""The test guest: a Debian cloud kernel and a memory worker in an initramfs, its XML, and its start on a host."""
+"""The test guest: a Debian cloud kernel, a memory worker in an initramfs, its XML, its start on a host."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Guest:
             if time.monotonic() > deadline_s:
                 said = self.log.read_text(errors="replace").splitlines()[-3:]
                 raise BedError(
-                    f"guest {self.name}: fewer than {count} heartbeats in {patience_s:.0f} s; its console ends with:\n  "
+                    f"guest {self.name}: fewer than {count} heartbeats in {patience_s:.0f} s; last words:\n  "
                     + "\n  ".join(said or ["nothing"])
                 )
             time.sleep(0.1)
@@ -144,7 +144,7 @@ def read_log(log: pathlib.Path) -> list[Heartbeat]:
 
 
 def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
-    """The folder with the guest's vmlinuz and initramfs; downloads a kernel package the first time (27 MB)."""
+    """The folder with the guest's vmlinuz and initramfs; downloads a kernel (27 MB) the first time."""
     source = WORKER_SOURCE.read_bytes()
     key = hashlib.sha256(source + KERNEL_PACKAGE.encode()).hexdigest()[:12]
     with cache_lock(reporter) as cache:
@@ -230,4 +230,3 @@ def _cpio(programs: dict[str, bytes]) -> bytes:
         archive += bytes(-len(archive) % 4) + content
         archive += bytes(-len(archive) % 4)
     return bytes(archive)
-

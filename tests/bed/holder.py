@@ -1,8 +1,8 @@
 """First process of a test host: makes its view of the machine, then keeps it until its standard input ends.
 
-Started by host.py as root, by path and with the standard library alone, in new mount, UTS and PID namespaces and in
-the host's network namespace. As process 1 of the PID namespace it takes every process of the host with it when it
-ends. It starts no program: the layer's C library need not suit those of the machine.
+Started by host.py as root, by path and with the standard library alone, in new mount, UTS and PID namespaces
+and in the host's network namespace. As process 1 of the PID namespace it takes every process of the host with
+it when it ends. It starts no program: the layer's C library need not suit those of the machine.
 
 usage: holder.py NAME STATE_FOLDER LAYER_FOLDER GUEST_FOLDER lifeline|stay
 """
@@ -28,7 +28,7 @@ def bind(source: str, target: str) -> None:
 
 
 def overlay(target: str, scratch: str) -> None:
-    """A view of a folder whose changes vanish with the host: mount points can be made that the machine does not have."""
+    """A view of a folder whose changes vanish with the host, so that mount points can be made in it."""
     upper, work = (f"{scratch}/{part}{target}" for part in ("upper", "work"))
     os.makedirs(upper)
     os.makedirs(work)
@@ -36,7 +36,7 @@ def overlay(target: str, scratch: str) -> None:
 
 
 def add_libvirt_user() -> None:
-    """libvirtd asks for its packages' user even where qemu.conf names another; number as in Debian's packages."""
+    """libvirtd asks for this user even where qemu.conf names another; number as in Debian's packages."""
     for path, entry in (
         ("/etc/passwd", "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin"),
         ("/etc/group", "libvirt-qemu:x:64055:"),
@@ -67,7 +67,7 @@ def main() -> None:
     mount("proc", "/proc", "proc")
     mount("sysfs", "/sys", "sysfs")
 
-    # The kernel then reaps whatever is orphaned to us: libvirtd waits until a QEMU that it ended is really gone.
+    # The kernel then reaps what is orphaned to us: libvirtd waits until a QEMU that it ended is really gone.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print(pid, flush=True)
     if until == "stay":

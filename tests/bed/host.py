@@ -77,9 +77,24 @@ class Host:
     def up(self, layer: pathlib.Path, guest_folder: pathlib.Path, stay: bool = False) -> None:
         """Make the host and start its libvirtd. It ends with this process unless it is to stay."""
         self._make_folders()
-        unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+        unshare = [
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+        ]
         holder = [sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("holder.py"))]
-        arguments = [self.name, str(self.state), str(layer), str(guest_folder), "stay" if stay else "lifeline"]
+        arguments = [
+            self.name,
+            str(self.state),
+            str(layer),
+            str(guest_folder),
+            "stay" if stay else "lifeline",
+        ]
         with (self.state / "holder.err").open("w") as errors:
             process = subprocess.Popen(
                 self.command([*unshare, "--", *holder, *arguments]),
@@ -125,7 +140,7 @@ class Host:
                 start_new_session=True,
             )
             process.wait(START_PATIENCE_S)
-        # It goes to the background before its drivers are up, and may end yet when one of them is not content.
+        # It goes to the background before its drivers are up, and ends yet when one of them is not content.
         deadline_s = time.monotonic() + START_PATIENCE_S
         while self.libvirtd() is not None and time.monotonic() < deadline_s:
             with contextlib.suppress(BedError):
@@ -154,7 +169,7 @@ class Host:
     # Use
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """How to run a program of the machine in this host's network; nothing else about the program changes."""
+        """How to run a program of the machine in this host's network; nothing else about it changes."""
         return ["nsenter", f"--net=/run/netns/{self.namespace}", "--", *argv]
 
     def inside(self, argv: Sequence[str]) -> list[str]:
@@ -187,7 +202,11 @@ class Host:
                 continue
             with contextlib.suppress(OSError, IndexError):  # it ended meanwhile
                 if os.stat(entry / "ns/pid").st_ino == ours:
-                    status = dict(ln.split(":\t", 1) for ln in (entry / "status").read_text().splitlines() if ":\t" in ln)
+                    status = dict(
+                        ln.split(":\t", 1)
+                        for ln in (entry / "status").read_text().splitlines()
+                        if ":\t" in ln
+                    )
                     found[int(entry.name)] = (int(status["NSpid"].split()[-1]), status["Name"])
         return found
 
@@ -200,12 +219,22 @@ class Host:
         return None
 
     def qemu_pids(self) -> list[int]:
-        return sorted(pid for pid, (_, command) in self.processes().items() if command.startswith("qemu-system"))
+        return sorted(
+            pid for pid, (_, command) in self.processes().items() if command.startswith("qemu-system")
+        )
 
     # Parts
 
     def _make_folders(self) -> None:
-        for folder in ("run/pcmig/guest", "etc/qemu/networks", "etc/nwfilter", "etc/hooks", "lib", "log", "scratch"):
+        for folder in (
+            "run/pcmig/guest",
+            "etc/qemu/networks",
+            "etc/nwfilter",
+            "etc/hooks",
+            "lib",
+            "log",
+            "scratch",
+        ):
             (self.state / folder).mkdir(parents=True, exist_ok=True)
         host_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, self.namespace)
         (self.state / "etc/libvirtd.conf").write_text(

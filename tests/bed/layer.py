@@ -1,7 +1,7 @@
-"""QEMU and libvirt as a layer: a folder to lay over /usr inside a test host, so that the machine stays as it is.
+"""QEMU and libvirt as a layer: a folder to lay over /usr in a test host, so that the machine stays as it is.
 
-A stack is what Debian's own packages of one release hold, extracted and never installed. It is made once and kept in
-the cache folder.
+A stack is what Debian's own packages of one release hold, extracted and never installed. It is made once and
+kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PACKAGES = (
     "libvirt-clients",
     "nftables",  # without a firewall backend libvirt's network driver, and with it libvirtd, does not start
 )
-# Loadable modules of another version make QEMU and libvirtd stop: the layer's folders hide those of the machine.
+# Loadable modules of another version make QEMU and libvirtd stop: these folders hide those of the machine.
 OPAQUE_FOLDERS = ("usr/lib/x86_64-linux-gnu/libvirt", "usr/lib/x86_64-linux-gnu/qemu", "usr/share/qemu")
 
 
@@ -50,7 +50,12 @@ class Stack:
     packages: tuple[str, ...] = PACKAGES
 
     def recipe(self) -> dict[str, object]:
-        return {"revision": REVISION, "suites": list(self.suites), "packages": list(self.packages), "opaque": list(OPAQUE_FOLDERS)}
+        return {
+            "revision": REVISION,
+            "suites": list(self.suites),
+            "packages": list(self.packages),
+            "opaque": list(OPAQUE_FOLDERS),
+        }
 
 
 STACKS = {
@@ -76,7 +81,7 @@ def parse_one_line_sources(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def parse_deb822_sources(text: str) -> Iterator[tuple[str, list[str]]]:
-    """(URI, suites) of every binary source of a deb822 file; continuation lines count, comments and disabled ones do not."""
+    """(URI, suites) of every binary source of a deb822 file that is not disabled."""
     for stanza in re.split(r"\n\s*\n", "\n".join(ln for ln in text.splitlines() if not ln.startswith("#"))):
         fields: dict[str, str] = {}
         key = ""
@@ -87,20 +92,23 @@ def parse_deb822_sources(text: str) -> Iterator[tuple[str, list[str]]]:
                 key, _, value = line.partition(":")
                 key = key.strip().lower()
                 fields[key] = value.strip()
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false"):
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in (
+            "no",
+            "false",
+        ):
             continue
         for uri in fields.get("uris", "").split():
             yield uri, fields.get("suites", "").split()
 
 
 def choose_mirror(sources: list[tuple[str, list[str]]], codename: str) -> str | None:
-    """The URI that carries the machine's own Debian release; the security archive and others' archives do not count."""
+    """The URI that carries the machine's own Debian release; security and others' archives do not count."""
     for uri, suites in sources:
         if not uri.startswith(("http://", "https://", "file:", "mirror+", "copy:")):
             continue
-        if any(suite in (codename, "stable", "testing", "unstable", "sid") for suite in suites) and not uri.rstrip(
-            "/"
-        ).endswith("-security"):
+        if any(
+            suite in (codename, "stable", "testing", "unstable", "sid") for suite in suites
+        ) and not uri.rstrip("/").endswith("-security"):
             return uri.rstrip("/")
     return None
 
@@ -136,7 +144,9 @@ def cache_lock(reporter: Reporter) -> Iterator[pathlib.Path]:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / "lock").open("w")
     except OSError as error:
-        raise BedError(f"cache folder {cache}: {error.strerror} (set PCMIG_CACHE to a writable one)") from error
+        raise BedError(
+            f"cache folder {cache}: {error.strerror} (set PCMIG_CACHE to a writable one)"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -187,7 +197,9 @@ def _build(stack: Stack, folder: pathlib.Path, cache: pathlib.Path, reporter: Re
     started_s = time.monotonic()
     reporter(f"downloading the {stack.name} stack (QEMU and libvirt) from {mirror}: about 15 s")
     (cache / "stacks").mkdir(exist_ok=True)
-    for left_over in (cache / "stacks").glob(f".{stack.name}.*"):  # of a build that was interrupted: we hold the lock
+    for left_over in (cache / "stacks").glob(
+        f".{stack.name}.*"
+    ):  # of a build that was interrupted: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
     work = pathlib.Path(tempfile.mkdtemp(prefix=f".{stack.name}.", dir=cache / "stacks"))
     try:
@@ -231,11 +243,13 @@ def _extract(stack: Stack, mirror: str, work: pathlib.Path) -> None:
 
 
 def _merge_usr(work: pathlib.Path) -> None:
-    """Bookworm's packages still hold /lib and /sbin, where the machine has links into /usr: only /usr is laid over."""
+    """Move bookworm's /lib and /sbin below /usr, as on the machine: only /usr is laid over."""
     for folder in ("bin", "sbin", "lib", "lib64"):
         if (work / folder).is_dir() and not (work / folder).is_symlink():
             (work / "usr" / folder).mkdir(exist_ok=True)
-            run(["cp", "-a", f"{work / folder}/.", str(work / "usr" / folder)], f"moving /{folder} below /usr")
+            run(
+                ["cp", "-a", f"{work / folder}/.", str(work / "usr" / folder)], f"moving /{folder} below /usr"
+            )
     for path in work.iterdir():
         if path.name != "usr":
             path.unlink() if path.is_symlink() else shutil.rmtree(path)

@@ -1,7 +1,7 @@
 """The wire between the two hosts: a network namespace each, one link, a rate, and a way to cut it.
 
-All names carry the bed's id, so that two beds, or one that crashed, never meet. Only the namespaces' names are seen on
-the machine: links are made inside them.
+All names carry the bed's id, so that two beds, or one that crashed, never meet. Only the namespaces' names
+are seen on the machine: links are made inside them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Network:
         self._ip("a", "link", "set", LINK, "up")
 
     def set_tcp_retries(self, retries2: int) -> None:
-        """After how many retransmissions TCP gives a connection up (5: 14-15 s; the kernel's default of 15: minutes)."""
+        """Retransmissions before TCP gives a connection up (5: 14-15 s; the default of 15: minutes)."""
         for namespace in self.namespaces.values():
             run(
                 ["ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv4.tcp_retries2={retries2}"],
@@ -88,7 +88,9 @@ class Network:
 def namespaces_present() -> list[str]:
     """Names of all network namespaces of beds on this machine, also of crashed ones."""
     with contextlib.suppress(OSError):
-        return sorted(path.name for path in pathlib.Path("/run/netns").iterdir() if path.name.startswith(PREFIX))
+        return sorted(
+            path.name for path in pathlib.Path("/run/netns").iterdir() if path.name.startswith(PREFIX)
+        )
     return []
 
 

@@ -16,7 +16,7 @@ from tests.bed.errors import BedError
 
 @dataclasses.dataclass(frozen=True)
 class ProcessId:
-    """A pid with its start time, so that a number that the kernel gave to somebody else is never signalled."""
+    """A pid with its start time, so that a number that now belongs to somebody else is never signalled."""
 
     pid: int
     start_ticks: int
@@ -54,9 +54,13 @@ class ProcessId:
 def run(argv: Sequence[str], what: str, timeout_s: float | None = 60.0) -> str:
     """Run a command to its end and return its output; BedError tells what was being done and what it said."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+        )
     except FileNotFoundError as error:
-        raise BedError(f"{what}: the program {argv[0]!r} is not installed (run: tools/bootstrap bed)") from error
+        raise BedError(
+            f"{what}: the program {argv[0]!r} is not installed (run: tools/bootstrap bed)"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise BedError(f"{what}: no end after {timeout_s:.0f} s: {' '.join(argv)}") from error
     if done.returncode:

@@ -1,4 +1,4 @@
-"""What a migration did to the guest, by the guest's own word: heartbeats in, a verdict out. No clocks, no files here."""
+"""What a migration did to the guest, by its own word: heartbeats in, a verdict out; no clocks, no files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Verdict:
     before_silence_ms: longest silence from the start to the change of host
     switch_silence_ms: silence around the change of host; None when the guest did not change hosts
     later_silence_ms:  longest silence after that, to the end of the tail; None likewise
-    guest_time_lost_s: time in which the guest did not work, against its rate in the seconds before the migration;
+    guest_time_lost_s: time in which the guest did not work, against its rate in the seconds before the start;
                        None when there is no such rate (an idle guest, or too few heartbeats)
     host:              where the last heartbeat came from; None when there was none
     alive:             the guest still had a heartbeat in the tail
@@ -110,8 +110,9 @@ def _time_lost_s(beats: Sequence[Heartbeat], inside: Sequence[Heartbeat], start_
     before = [beat for beat in beats if start_s - BASELINE_S <= beat.time_s < start_s]
     if len(before) < 2 or len(inside) < 2:
         return None
-    rate = (before[-1].work - before[0].work) / (before[-1].time_s - before[0].time_s)
-    if rate <= 0:
+    work, baseline_s = before[-1].work - before[0].work, before[-1].time_s - before[0].time_s
+    if work <= 0 or baseline_s <= 0:
         return None
+    rate = work / baseline_s
     elapsed_s = inside[-1].time_s - inside[0].time_s
     return round(elapsed_s - (inside[-1].work - inside[0].work) / rate, 2)

@@ -20,175 +20,174 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE_BYTES 4096u
-#define PAGE_WORDS (PAGE_BYTES / sizeof(uint64_t))
-#define TICK_US 1000u
+#define PAGE_BYTES      4096u
+#define PAGE_WORDS      (PAGE_BYTES / sizeof(uint64_t))
+#define TICK_US         1000u
 #define BAD_PAGES_SHOWN 20u
 
 struct options {
-	uint64_t worker_mib, write_pps, verify_pps, heartbeat_ms;
+    uint64_t worker_mib, write_pps, verify_pps, heartbeat_ms;
 };
 
 struct memory {
-	uint64_t *words;
-	uint32_t *generations; /* what each page ought to hold, kept apart from the page itself */
-	uint64_t pages;
+    uint64_t *words;
+    uint32_t *generations; /* what each page ought to hold, kept apart from the page itself */
+    uint64_t pages;
 };
 
 struct record {
-	uint64_t sequence, written, verified, bad, passes;
+    uint64_t sequence, written, verified, bad, passes;
 };
 
 static uint64_t now_us(void)
 {
-	struct timespec now;
+    struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
 /* One step of the splitmix64 generator: neighbouring numbers come out unlike. */
 static uint64_t scramble(uint64_t x)
 {
-	x += UINT64_C(0x9e3779b97f4a7c15);
-	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return x ^ (x >> 31);
+    x += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
 }
 
 /* No two words of a page, no two pages and no two generations are alike: zeroed, stale and misplaced data all show. */
 static uint64_t expected_word(uint64_t seed, unsigned index)
 {
-	return seed + (uint64_t)index * UINT64_C(0xd6e8feb86659fd93);
+    return seed + (uint64_t)index * UINT64_C(0xd6e8feb86659fd93);
 }
 
 static uint64_t page_seed(uint64_t page, uint32_t generation)
 {
-	return scramble(page << 32 | generation);
+    return scramble(page << 32 | generation);
 }
 
 static void write_page(struct memory *memory, uint64_t page)
 {
-	uint64_t *words = memory->words + page * PAGE_WORDS;
-	uint64_t seed = page_seed(page, ++memory->generations[page]);
+    uint64_t *words = memory->words + page * PAGE_WORDS;
+    uint64_t seed = page_seed(page, ++memory->generations[page]);
 
-	for (unsigned i = 0; i < PAGE_WORDS; i++)
-		words[i] = expected_word(seed, i);
+    for (unsigned i = 0; i < PAGE_WORDS; i++)
+        words[i] = expected_word(seed, i);
 }
 
 static void verify_page(const struct memory *memory, uint64_t page, struct record *record)
 {
-	const uint64_t *words = memory->words + page * PAGE_WORDS;
-	uint64_t seed = page_seed(page, memory->generations[page]);
-	uint64_t difference = 0;
-	unsigned i;
+    const uint64_t *words = memory->words + page * PAGE_WORDS;
+    uint64_t seed = page_seed(page, memory->generations[page]);
+    uint64_t difference = 0;
+    unsigned i;
 
-	for (i = 0; i < PAGE_WORDS; i++)
-		difference |= words[i] ^ expected_word(seed, i);
-	if (difference == 0)
-		return;
-	record->bad++;
-	if (record->bad > BAD_PAGES_SHOWN)
-		return;
-	for (i = 0; i < PAGE_WORDS && words[i] == expected_word(seed, i); i++)
-		continue;
-	printf("BAD %" PRIu64 " %" PRIu32 " %zu\n", page, memory->generations[page], i * sizeof(uint64_t));
+    for (i = 0; i < PAGE_WORDS; i++)
+        difference |= words[i] ^ expected_word(seed, i);
+    if (difference == 0)
+        return;
+    record->bad++;
+    if (record->bad > BAD_PAGES_SHOWN)
+        return;
+    for (i = 0; i < PAGE_WORDS && words[i] == expected_word(seed, i); i++)
+        continue;
+    printf("BAD %" PRIu64 " %" PRIu32 " %zu\n", page, memory->generations[page], i * sizeof(uint64_t));
 }
 
 static bool parse_option(struct options *options, const char *word)
 {
-	const struct {
-		const char *name;
-		uint64_t *value;
-	} known[] = {
-		{ "worker_mib=", &options->worker_mib },
-		{ "write_pps=", &options->write_pps },
-		{ "verify_pps=", &options->verify_pps },
-		{ "heartbeat_ms=", &options->heartbeat_ms },
-	};
+    const struct {
+        const char *name;
+        uint64_t *value;
+    } known[] = {
+        {"worker_mib=", &options->worker_mib},
+        {"write_pps=", &options->write_pps},
+        {"verify_pps=", &options->verify_pps},
+        {"heartbeat_ms=", &options->heartbeat_ms},
+    };
 
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-		size_t length = strlen(known[i].name);
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        size_t length = strlen(known[i].name);
 
-		if (strncmp(word, known[i].name, length) == 0) {
-			char *end;
+        if (strncmp(word, known[i].name, length) == 0) {
+            char *end;
 
-			*known[i].value = strtoull(word + length, &end, 10);
-			return *end == '\0' && end != word + length;
-		}
-	}
-	return false;
+            *known[i].value = strtoull(word + length, &end, 10);
+            return *end == '\0' && end != word + length;
+        }
+    }
+    return false;
 }
 
 /* Pages due in a tick at a rate; the fraction is carried over, so that 1 page a second is one a second. */
 static uint64_t due_in_tick(uint64_t pps, uint64_t *fraction)
 {
-	uint64_t due = pps * TICK_US + *fraction;
+    uint64_t due = pps * TICK_US + *fraction;
 
-	*fraction = due % 1000000u;
-	return due / 1000000u;
+    *fraction = due % 1000000u;
+    return due / 1000000u;
 }
 
 static void work(struct memory *memory, const struct options *options)
 {
-	struct record record = { 0 };
-	uint64_t random = 88172645463325252u, next_page = 0, write_fraction = 0, verify_fraction = 0;
-	uint64_t tick_us = now_us(), heartbeat_us = tick_us;
+    struct record record = {0};
+    uint64_t random = 88172645463325252u, next_page = 0, write_fraction = 0, verify_fraction = 0;
+    uint64_t tick_us = now_us(), heartbeat_us = tick_us;
 
-	for (;;) {
-		uint64_t writes = due_in_tick(options->write_pps, &write_fraction);
-		uint64_t checks = due_in_tick(options->verify_pps, &verify_fraction);
-		uint64_t now;
+    for (;;) {
+        uint64_t writes = due_in_tick(options->write_pps, &write_fraction);
+        uint64_t checks = due_in_tick(options->verify_pps, &verify_fraction);
+        uint64_t now;
 
-		while (writes-- > 0) {
-			random ^= random << 13; /* xorshift64 */
-			random ^= random >> 7;
-			random ^= random << 17;
-			verify_page(memory, random % memory->pages, &record);
-			write_page(memory, random % memory->pages);
-			record.written++;
-		}
-		while (checks-- > 0) {
-			verify_page(memory, next_page, &record);
-			record.verified++;
-			if (++next_page == memory->pages) {
-				next_page = 0;
-				record.passes++;
-			}
-		}
-		now = now_us();
-		if (now >= heartbeat_us) {
-			printf("HB %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
-			       record.sequence++, now / 1000u, record.written, record.verified, record.bad,
-			       record.passes);
-			heartbeat_us = now + options->heartbeat_ms * 1000u;
-		}
-		tick_us += TICK_US;
-		if (tick_us > now)
-			usleep((useconds_t)(tick_us - now));
-		else
-			tick_us = now; /* late: the ticks in between are lost */
-	}
+        while (writes-- > 0) {
+            random ^= random << 13; /* xorshift64 */
+            random ^= random >> 7;
+            random ^= random << 17;
+            verify_page(memory, random % memory->pages, &record);
+            write_page(memory, random % memory->pages);
+            record.written++;
+        }
+        while (checks-- > 0) {
+            verify_page(memory, next_page, &record);
+            record.verified++;
+            if (++next_page == memory->pages) {
+                next_page = 0;
+                record.passes++;
+            }
+        }
+        now = now_us();
+        if (now >= heartbeat_us) {
+            printf("HB %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", record.sequence++,
+                   now / 1000u, record.written, record.verified, record.bad, record.passes);
+            heartbeat_us = now + options->heartbeat_ms * 1000u;
+        }
+        tick_us += TICK_US;
+        if (tick_us > now)
+            usleep((useconds_t)(tick_us - now));
+        else
+            tick_us = now; /* late: the ticks in between are lost */
+    }
 }
 
 int main(int argc, char **argv)
 {
-	struct options options = { .worker_mib = 128, .write_pps = 10000, .verify_pps = 10000, .heartbeat_ms = 20 };
-	struct memory memory;
+    struct options options = {.worker_mib = 128, .write_pps = 10000, .verify_pps = 10000, .heartbeat_ms = 20};
+    struct memory memory;
 
-	setvbuf(stdout, NULL, _IOLBF, 512);
-	for (int i = 1; i < argc; i++)
-		if (!parse_option(&options, argv[i]))
-			printf("worker: ignoring %s\n", argv[i]);
-	memory.pages = options.worker_mib << 20 >> 12;
-	memory.words = mmap(NULL, memory.pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	memory.generations = calloc(memory.pages, sizeof(*memory.generations));
-	if (memory.pages == 0 || memory.words == MAP_FAILED || memory.generations == NULL) {
-		printf("FAILED worker_mib=%" PRIu64 " does not fit\n", options.worker_mib);
-		pause();
-	}
-	for (uint64_t page = 0; page < memory.pages; page++)
-		write_page(&memory, page);
-	printf("FILLED %" PRIu64 "\n", memory.pages);
-	work(&memory, &options);
+    setvbuf(stdout, NULL, _IOLBF, 512);
+    for (int i = 1; i < argc; i++)
+        if (!parse_option(&options, argv[i]))
+            printf("worker: ignoring %s\n", argv[i]);
+    memory.pages = options.worker_mib << 20 >> 12;
+    memory.words = mmap(NULL, memory.pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memory.generations = calloc(memory.pages, sizeof(*memory.generations));
+    if (memory.pages == 0 || memory.words == MAP_FAILED || memory.generations == NULL) {
+        printf("FAILED worker_mib=%" PRIu64 " does not fit\n", options.worker_mib);
+        pause();
+    }
+    for (uint64_t page = 0; page < memory.pages; page++)
+        write_page(&memory, page);
+    printf("FILLED %" PRIu64 "\n", memory.pages);
+    work(&memory, &options);
 }
