@@ -5,6 +5,7 @@
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,23 @@ enum pcmig_virt_failure pcmig_virt_classify(const struct pcmig_virt_error *error
             return failures[i].failure;
     }
     return PCMIG_VIRT_FAILURE_OTHER;
+}
+
+void pcmig_virt_error_set(struct pcmig_virt_error *error, enum pcmig_virt_failure failure, const char *format, ...)
+{
+    va_list args;
+
+    error->code = VIR_ERR_INTERNAL_ERROR;
+    error->domain = 0;
+    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+        if (failures[i].failure == failure) {
+            error->code = failures[i].code;
+            break;
+        }
+    }
+    va_start(args, format);
+    vsnprintf(error->message, sizeof(error->message), format, args);
+    va_end(args);
 }
 
 /* --- event loop ---------------------------------------------------------------------------------------------------- */
@@ -363,6 +381,19 @@ int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_
 
     if (result < 0)
         error_take(error);
+    return result;
+}
+
+int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    char *xml = pcmig_virt_domain_xml(domain, error);
+    int result;
+
+    if (xml == NULL)
+        return -1;
+    /* libvirt writes the root element first and its attributes in this form. */
+    result = strncmp(xml, "<domain type='qemu'", strlen("<domain type='qemu'")) == 0;
+    free(xml);
     return result;
 }
 

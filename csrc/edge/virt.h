@@ -34,6 +34,10 @@ enum pcmig_virt_failure {
 
 enum pcmig_virt_failure pcmig_virt_classify(const struct pcmig_virt_error *error);
 
+/* An error of our own, in libvirt's terms, so that callers need to know one kind only. */
+void pcmig_virt_error_set(struct pcmig_virt_error *error, enum pcmig_virt_failure failure, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 struct pcmig_virt_conn;
 struct pcmig_virt_domain;
 
@@ -57,6 +61,8 @@ void pcmig_virt_domain_free(struct pcmig_virt_domain *domain); /* NULL is fine *
 const char *pcmig_virt_domain_name(const struct pcmig_virt_domain *domain);
 const char *pcmig_virt_domain_uuid(const struct pcmig_virt_domain *domain);
 int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* 1, 0 or -1 */
+/* Whether the guest runs in software emulation (TCG): 1, 0, or -1 on error. */
+int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);      /* free() it */
 
 /* One half of a guest, as one host sees it. */

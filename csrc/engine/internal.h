@@ -1,0 +1,84 @@
+/* What the files of the engine share. Nobody else includes this. */
+#ifndef PCMIG_ENGINE_INTERNAL_H
+#define PCMIG_ENGINE_INTERNAL_H
+
+#include "edge/link.h"
+#include "engine/migration.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+/* What the event thread, Python threads and the call thread tell the control thread. */
+struct pcmig_mailbox {
+    struct pcmig_input *inputs;
+    size_t count;
+    size_t capacity;
+    unsigned lost; /* inputs that memory was too short for */
+    bool call_returned;
+    bool call_succeeded;
+    struct pcmig_virt_error call_error;
+    bool source_closed;
+    bool destination_closed;
+    int64_t new_bound_mib; /* -1 = none */
+};
+
+struct pcmig_migration {
+    atomic_int references;
+    int event_fd;
+
+    /* The arguments, copied; read-only from the start on. */
+    struct pcmig_migration_args args;
+    char **disks;
+
+    pthread_mutex_t lock;
+    pthread_cond_t cond; /* CLOCK_MONOTONIC; new mail, or an outcome */
+
+    /* Guarded by the lock. */
+    bool started;
+    bool over;
+    struct pcmig_mailbox mailbox;
+    struct pcmig_migration_status status;
+    struct pcmig_decision *decisions;
+    size_t decision_count;
+    size_t decision_capacity;
+    struct pcmig_ledger *ledger;
+
+    /* Set before the threads start, or by the control thread alone. */
+    int64_t start_us;
+    struct pcmig_policy *policy;
+    FILE *trace;
+    struct pcmig_virt_conn *source;      /* for control and events */
+    struct pcmig_virt_conn *source_call; /* for the migrate call, which keeps it busy */
+    struct pcmig_virt_conn *destination; /* NULL = not reachable from here */
+    struct pcmig_virt_domain *domain;
+    struct pcmig_virt_domain *domain_call;
+    struct pcmig_virt_watch *source_watch;
+    struct pcmig_virt_watch *destination_watch;
+    struct pcmig_link *link;
+    char uuid[PCMIG_VIRT_UUID_SIZE];
+    char *name;
+};
+
+/* The control thread. */
+void *pcmig_control_main(void *migration);
+
+/* Connects, and refuses what can be known to fail before the guest is touched. Returns 0 or -1 with ERROR. */
+int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error);
+
+/* (Re)opens the connection to one end and follows its events. Returns 0 or -1 with ERROR. */
+int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t timeout_ms,
+                         struct pcmig_virt_error *error);
+
+/* Microseconds since the start. */
+int64_t pcmig_migration_now_us(const struct pcmig_migration *migration);
+
+/* Puts an input into the mailbox, stamped with the present time. */
+void pcmig_migration_post(struct pcmig_migration *migration, const struct pcmig_input *input);
+
+/* Makes pcmig_migration_fd readable. */
+void pcmig_migration_notify(struct pcmig_migration *migration);
+
+struct pcmig_migration *pcmig_migration_ref(struct pcmig_migration *migration);
+
+#endif

@@ -1,0 +1,330 @@
+/* See migration.h: life of a migration, its mailbox and its snapshot. What it does is in control.c. */
+#include "engine/migration.h"
+
+#include "core/trace.h"
+#include "edge/clock.h"
+#include "engine/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* A mailbox as long as this has no reader; iteration events are the only ones that could come in such numbers. */
+#define MAILBOX_MAX 4096
+/* Threads are many (two per migration) and need little; libvirt's RPC is the deepest thing they call. */
+#define STACK_BYTES (512 * 1024)
+
+static char *copy_string(const char *text, bool *failed)
+{
+    char *copy;
+
+    if (text == NULL)
+        return NULL;
+    copy = strdup(text);
+    if (copy == NULL)
+        *failed = true;
+    return copy;
+}
+
+static bool copy_args(struct pcmig_migration *migration, const struct pcmig_migration_args *args)
+{
+    struct pcmig_migration_args *copy = &migration->args;
+    bool failed = false;
+    size_t n = 0;
+
+    *copy = *args;
+    copy->source_uri = copy_string(args->source_uri, &failed);
+    copy->domain = copy_string(args->domain, &failed);
+    copy->dest_uri = copy_string(args->dest_uri, &failed);
+    copy->migrate_uri = copy_string(args->migrate_uri, &failed);
+    copy->dest_name = copy_string(args->dest_name, &failed);
+    copy->listen_address = copy_string(args->listen_address, &failed);
+    copy->disks_uri = copy_string(args->disks_uri, &failed);
+    copy->trace_path = copy_string(args->trace_path, &failed);
+    copy->disks = NULL;
+    if (args->disks != NULL) {
+        while (args->disks[n] != NULL)
+            n++;
+        migration->disks = calloc(n + 1, sizeof(*migration->disks));
+        if (migration->disks == NULL)
+            return false;
+        for (size_t i = 0; i < n; i++)
+            migration->disks[i] = copy_string(args->disks[i], &failed);
+        copy->disks = (const char *const *)migration->disks;
+    }
+    return !failed;
+}
+
+static void free_args(struct pcmig_migration *migration)
+{
+    struct pcmig_migration_args *args = &migration->args;
+
+    free((char *)args->source_uri);
+    free((char *)args->domain);
+    free((char *)args->dest_uri);
+    free((char *)args->migrate_uri);
+    free((char *)args->dest_name);
+    free((char *)args->listen_address);
+    free((char *)args->disks_uri);
+    free((char *)args->trace_path);
+    for (size_t i = 0; migration->disks != NULL && migration->disks[i] != NULL; i++)
+        free(migration->disks[i]);
+    free(migration->disks);
+}
+
+struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *args)
+{
+    struct pcmig_migration *migration = calloc(1, sizeof(*migration));
+    pthread_condattr_t attr;
+    int saved = ENOMEM;
+
+    if (migration == NULL)
+        return NULL;
+    atomic_init(&migration->references, 1);
+    migration->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (migration->event_fd < 0) {
+        saved = errno;
+        goto err0;
+    }
+    if (!copy_args(migration, args))
+        goto err1;
+    migration->policy = pcmig_policy_new(args->policy, &args->params);
+    if (migration->policy == NULL)
+        goto err1;
+    migration->ledger = pcmig_ledger_new(&args->params);
+    if (migration->ledger == NULL)
+        goto err2;
+    pthread_mutex_init(&migration->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&migration->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    migration->mailbox.new_bound_mib = -1;
+    migration->status.pace_mib = -1;
+    migration->status.switch_late_us = -1;
+    migration->status.sample.queue_bytes = -1;
+    migration->start_us = pcmig_clock_us();
+    return migration;
+
+err2:
+    pcmig_policy_free(migration->policy);
+err1:
+    free_args(migration);
+    close(migration->event_fd);
+err0:
+    free(migration);
+    errno = saved;
+    return NULL;
+}
+
+struct pcmig_migration *pcmig_migration_ref(struct pcmig_migration *migration)
+{
+    atomic_fetch_add(&migration->references, 1);
+    return migration;
+}
+
+void pcmig_migration_unref(struct pcmig_migration *migration)
+{
+    if (migration == NULL || atomic_fetch_sub(&migration->references, 1) != 1)
+        return;
+    pthread_mutex_destroy(&migration->lock);
+    pthread_cond_destroy(&migration->cond);
+    pcmig_policy_free(migration->policy);
+    pcmig_ledger_free(migration->ledger);
+    if (migration->trace != NULL)
+        (void)fclose(migration->trace);
+    free(migration->mailbox.inputs);
+    free(migration->decisions);
+    free(migration->name);
+    free_args(migration);
+    close(migration->event_fd);
+    free(migration);
+}
+
+static int open_trace(struct pcmig_migration *migration)
+{
+    char line[PCMIG_TRACE_LINE_MAX];
+
+    if (migration->args.trace_path == NULL)
+        return 0;
+    migration->trace = fopen(migration->args.trace_path, "we");
+    if (migration->trace == NULL)
+        return -1;
+    (void)pcmig_trace_write_header(line, sizeof(line));
+    if (fputs(line, migration->trace) == EOF)
+        return -1;
+    (void)pcmig_trace_write_params(line, sizeof(line), migration->args.policy, &migration->args.params);
+    return fputs(line, migration->trace) == EOF || fflush(migration->trace) == EOF ? -1 : 0;
+}
+
+int pcmig_migration_start(struct pcmig_migration *migration)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    bool before;
+    int failure;
+
+    pthread_mutex_lock(&migration->lock);
+    before = migration->started;
+    migration->started = true;
+    pthread_mutex_unlock(&migration->lock);
+    if (before) {
+        errno = EALREADY;
+        return -1;
+    }
+    migration->start_us = pcmig_clock_us();
+    failure = open_trace(migration) < 0 ? errno : 0;
+    if (failure == 0) {
+        pthread_attr_init(&attr);
+        pthread_attr_setstacksize(&attr, STACK_BYTES);
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+        pcmig_migration_ref(migration);
+        failure = pthread_create(&thread, &attr, pcmig_control_main, migration);
+        pthread_attr_destroy(&attr);
+        if (failure != 0)
+            pcmig_migration_unref(migration);
+    }
+    if (failure != 0) {
+        pthread_mutex_lock(&migration->lock);
+        migration->started = false;
+        pthread_mutex_unlock(&migration->lock);
+        errno = failure;
+        return -1;
+    }
+    return 0;
+}
+
+int64_t pcmig_migration_now_us(const struct pcmig_migration *migration)
+{
+    return pcmig_clock_us() - migration->start_us;
+}
+
+int pcmig_migration_fd(const struct pcmig_migration *migration)
+{
+    return migration->event_fd;
+}
+
+void pcmig_migration_notify(struct pcmig_migration *migration)
+{
+    /* Fails only when the counter is at its maximum, and then the descriptor is readable as it is. */
+    if (eventfd_write(migration->event_fd, 1) < 0)
+        return;
+}
+
+void pcmig_migration_clear(struct pcmig_migration *migration)
+{
+    eventfd_t value;
+
+    /* Fails only when there is no news, which is what the caller wants. */
+    if (eventfd_read(migration->event_fd, &value) < 0)
+        return;
+}
+
+void pcmig_migration_post(struct pcmig_migration *migration, const struct pcmig_input *input)
+{
+    struct pcmig_mailbox *mailbox = &migration->mailbox;
+
+    pthread_mutex_lock(&migration->lock);
+    if (mailbox->count == mailbox->capacity && mailbox->count < MAILBOX_MAX) {
+        size_t capacity = mailbox->capacity == 0 ? 16 : mailbox->capacity * 2;
+        struct pcmig_input *inputs = realloc(mailbox->inputs, capacity * sizeof(*inputs));
+
+        if (inputs != NULL) {
+            mailbox->inputs = inputs;
+            mailbox->capacity = capacity;
+        }
+    }
+    if (mailbox->count < mailbox->capacity) {
+        mailbox->inputs[mailbox->count] = *input;
+        mailbox->inputs[mailbox->count].t_us = pcmig_migration_now_us(migration);
+        mailbox->count++;
+    } else {
+        mailbox->lost++;
+    }
+    pthread_cond_broadcast(&migration->cond);
+    pthread_mutex_unlock(&migration->lock);
+}
+
+int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_request request)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_REQUEST, .code = request};
+    bool possible;
+
+    pthread_mutex_lock(&migration->lock);
+    possible = migration->started && !migration->over;
+    pthread_mutex_unlock(&migration->lock);
+    if (!possible)
+        return -1;
+    pcmig_migration_post(migration, &input);
+    return 0;
+}
+
+int pcmig_migration_set_bandwidth(struct pcmig_migration *migration, int64_t mib)
+{
+    bool possible;
+
+    pthread_mutex_lock(&migration->lock);
+    possible = migration->started && !migration->over;
+    if (possible) {
+        migration->mailbox.new_bound_mib = mib;
+        pthread_cond_broadcast(&migration->cond);
+    }
+    pthread_mutex_unlock(&migration->lock);
+    return possible ? 0 : -1;
+}
+
+void pcmig_migration_status(struct pcmig_migration *migration, struct pcmig_migration_status *out)
+{
+    pthread_mutex_lock(&migration->lock);
+    *out = migration->status;
+    if (migration->started && !migration->over)
+        out->elapsed_us = pcmig_migration_now_us(migration);
+    out->decisions = migration->decision_count;
+    pthread_mutex_unlock(&migration->lock);
+}
+
+size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first, struct pcmig_decision *out, size_t max)
+{
+    size_t n = 0;
+
+    pthread_mutex_lock(&migration->lock);
+    if (first < migration->decision_count) {
+        n = migration->decision_count - first;
+        if (n > max)
+            n = max;
+        memcpy(out, migration->decisions + first, n * sizeof(*out));
+    }
+    pthread_mutex_unlock(&migration->lock);
+    return n;
+}
+
+void pcmig_migration_with_ledger(struct pcmig_migration *migration,
+                                 void (*fn)(const struct pcmig_ledger *ledger, void *opaque), void *opaque)
+{
+    pthread_mutex_lock(&migration->lock);
+    fn(migration->ledger, opaque);
+    pthread_mutex_unlock(&migration->lock);
+}
+
+bool pcmig_migration_join(struct pcmig_migration *migration, int64_t timeout_ms)
+{
+    struct timespec deadline;
+    int64_t until_us = pcmig_clock_us() + timeout_ms * 1000;
+    bool over;
+
+    deadline.tv_sec = until_us / 1000000;
+    deadline.tv_nsec = until_us % 1000000 * 1000;
+    pthread_mutex_lock(&migration->lock);
+    while (!migration->over) {
+        if (timeout_ms < 0) {
+            pthread_cond_wait(&migration->cond, &migration->lock);
+        } else if (pthread_cond_timedwait(&migration->cond, &migration->lock, &deadline) != 0) {
+            break;
+        }
+    }
+    over = migration->over;
+    pthread_mutex_unlock(&migration->lock);
+    return over;
+}

@@ -1,0 +1,86 @@
+/* One migration as a whole: connections, threads, events, core, outcome. See doc/architecture.rst for who owns what.
+ *
+ * All functions may be called from any thread; none blocks on libvirt except pcmig_migration_join.
+ */
+#ifndef PCMIG_ENGINE_MIGRATION_H
+#define PCMIG_ENGINE_MIGRATION_H
+
+#include "core/ledger.h"
+#include "core/policy.h"
+#include "edge/virt.h"
+#include "engine/outcome.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Strings are copied. NULL = not given, where a field is optional. */
+struct pcmig_migration_args {
+    const char *source_uri;
+    const char *domain;   /* name, UUID or id */
+    const char *dest_uri; /* as the source host reaches it */
+    unsigned int flags;   /* further VIR_MIGRATE_* bits; LIVE, PEER2PEER and POSTCOPY are added as the policy needs them */
+    const char *migrate_uri;
+    const char *dest_name;
+    const char *listen_address;
+    const char *disks_uri;
+    const char *const *disks; /* NULL-terminated */
+    enum pcmig_policy_kind policy;
+    struct pcmig_params params;
+    int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
+    int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
+    int64_t connect_timeout_ms;
+    const char *trace_path;
+};
+
+struct pcmig_migration_status {
+    enum pcmig_phase phase;
+    enum pcmig_outcome outcome;
+    struct pcmig_virt_error error; /* code 0 = none */
+    char text[768];                /* behind the outcome; "" while running */
+    char operator_command[1024];   /* "" = none */
+    int64_t elapsed_us;
+    unsigned passes;
+    unsigned pass_permille;
+    struct pcmig_sample sample; /* the latest */
+    uint64_t link_bps;          /* 0 = not known */
+    uint64_t requests_ps;
+    int64_t pace_mib;       /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
+    int64_t switch_late_us; /* from the decision to switch to the start-postcopy call that was accepted; -1 = none */
+    int64_t cpu_us;         /* CPU time of the control thread */
+    unsigned stats_failed;  /* statistics calls that failed: no verdict, only a figure */
+    size_t decisions;       /* that were not "keep" */
+};
+
+struct pcmig_migration;
+
+/* A migration with one reference, or NULL with errno set (ENOMEM, EMFILE, ...). */
+struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *args);
+void pcmig_migration_unref(struct pcmig_migration *migration); /* NULL is fine; a running migration is not disturbed */
+
+/* Starts the threads. Returns 0; -1 with errno EALREADY when started before, or the error of the trace file or thread. */
+int pcmig_migration_start(struct pcmig_migration *migration);
+
+/* An eventfd, readable when there is news; pcmig_migration_clear reads it. */
+int pcmig_migration_fd(const struct pcmig_migration *migration);
+void pcmig_migration_clear(struct pcmig_migration *migration);
+
+void pcmig_migration_status(struct pcmig_migration *migration, struct pcmig_migration_status *out);
+
+/* Copies up to MAX decisions from index FIRST on, returns how many. */
+size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first, struct pcmig_decision *out, size_t max);
+
+/* Calls FN with the ledger, locked against changes. FN must not call back into the migration. */
+void pcmig_migration_with_ledger(struct pcmig_migration *migration,
+                                 void (*fn)(const struct pcmig_ledger *ledger, void *opaque), void *opaque);
+
+/* Puts a request to the control thread. Returns 0, or -1 when the migration was not started or is over. */
+int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_request request);
+
+/* Bounds the bandwidth from now on: of pre-copy before the switch, of the pace after it. 0 = unlimited. */
+int pcmig_migration_set_bandwidth(struct pcmig_migration *migration, int64_t mib);
+
+/* Waits for an outcome, for ever when TIMEOUT_MS < 0. Returns whether there is one. */
+bool pcmig_migration_join(struct pcmig_migration *migration, int64_t timeout_ms);
+
+#endif

@@ -1,0 +1,52 @@
+/* Who has the guest: from what both hosts say to the outcome of a migration. Pure.
+ *
+ * Neither a failing statistics call nor the return code of the migrate call decides (a resumed migration was seen to be
+ * reported as failed although it had completed). The rule: "completed" only when the destination alone has the
+ * guest, "failed" only when the source alone has it; anything else is waited for, then left to an operator.
+ * No row destroys, resets or resumes a guest.
+ */
+#ifndef PCMIG_ENGINE_OUTCOME_H
+#define PCMIG_ENGINE_OUTCOME_H
+
+#include "edge/virt.h"
+
+#include <stdbool.h>
+
+enum pcmig_outcome {
+    PCMIG_OUTCOME_RUNNING = 0,    /* not over */
+    PCMIG_OUTCOME_COMPLETED,      /* the guest is at the destination, whole */
+    PCMIG_OUTCOME_FAILED,         /* the guest is at the source, whole */
+    PCMIG_OUTCOME_NEEDS_OPERATOR, /* anything else */
+    PCMIG_OUTCOME_DETACHED,       /* we stopped looking; libvirt goes on */
+    PCMIG_OUTCOME_COUNT
+};
+
+enum pcmig_advice {
+    PCMIG_ADVICE_NONE = 0,
+    PCMIG_ADVICE_RESUME,      /* post-copy was interrupted: virsh migrate --postcopy-resume */
+    PCMIG_ADVICE_LOOK_SOURCE, /* ask the source for the guest's state */
+    PCMIG_ADVICE_LOOK_BOTH,   /* ask both */
+    PCMIG_ADVICE_COUNT
+};
+
+struct pcmig_verdict {
+    enum pcmig_outcome outcome;
+    enum pcmig_advice advice;
+    const char *text; /* a sentence, static */
+};
+
+/* What is known when the question is asked. */
+struct pcmig_evidence {
+    enum pcmig_half source;
+    enum pcmig_half destination;
+    bool call_succeeded;   /* the migrate call returned success */
+    bool source_handed_off; /* the source said STOPPED/MIGRATED */
+};
+
+/* The verdict, PCMIG_OUTCOME_RUNNING while the two halves may still change by themselves. With PATIENCE_OVER there is no
+ * more waiting: the outcome is never PCMIG_OUTCOME_RUNNING then. */
+struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, bool patience_over);
+
+const char *pcmig_outcome_name(enum pcmig_outcome outcome); /* "needs-operator"; never NULL */
+
+#endif

@@ -1,0 +1,215 @@
+/* Connecting, and refusing before the guest is touched. */
+#include "engine/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* QEMU below this misses dirty pages under software emulation and corrupts the guest in any migration (fixed by
+ * "physmem: Fix migration dirty bitmap coherency with TCG memory access" in 9.0). */
+#define QEMU_SAFE_EMULATION 9000000UL
+
+static void on_input(void *opaque, const struct pcmig_input *input)
+{
+    pcmig_migration_post(opaque, input);
+}
+
+static void on_source_closed(void *opaque)
+{
+    struct pcmig_migration *migration = opaque;
+
+    pthread_mutex_lock(&migration->lock);
+    migration->mailbox.source_closed = true;
+    pthread_cond_broadcast(&migration->cond);
+    pthread_mutex_unlock(&migration->lock);
+}
+
+static void on_destination_closed(void *opaque)
+{
+    struct pcmig_migration *migration = opaque;
+
+    pthread_mutex_lock(&migration->lock);
+    migration->mailbox.destination_closed = true;
+    pthread_cond_broadcast(&migration->cond);
+    pthread_mutex_unlock(&migration->lock);
+}
+
+static void on_release(void *opaque)
+{
+    pcmig_migration_unref(opaque);
+}
+
+static struct pcmig_virt_watch *follow(struct pcmig_migration *migration, bool source, struct pcmig_virt_error *error)
+{
+    static const struct pcmig_virt_callbacks of_source = {on_input, on_source_closed, on_release};
+    static const struct pcmig_virt_callbacks of_destination = {on_input, on_destination_closed, on_release};
+    struct pcmig_virt_watch *watch;
+
+    pcmig_migration_ref(migration);
+    watch = pcmig_virt_watch(source ? migration->source : migration->destination, migration->uuid, source,
+                             source ? &of_source : &of_destination, migration, error);
+    if (watch == NULL)
+        pcmig_migration_unref(migration);
+    return watch;
+}
+
+static void close_end(struct pcmig_migration *migration, bool source)
+{
+    struct pcmig_virt_watch **watch = source ? &migration->source_watch : &migration->destination_watch;
+    struct pcmig_virt_conn **conn = source ? &migration->source : &migration->destination;
+
+    pcmig_virt_unwatch(*watch);
+    *watch = NULL;
+    if (source) {
+        pcmig_virt_domain_free(migration->domain);
+        migration->domain = NULL;
+    }
+    pcmig_virt_close(*conn);
+    *conn = NULL;
+}
+
+int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t timeout_ms,
+                         struct pcmig_virt_error *error)
+{
+    const char *uri = source ? migration->args.source_uri : migration->args.dest_uri;
+    struct pcmig_virt_conn **conn = source ? &migration->source : &migration->destination;
+    struct pcmig_virt_watch **watch = source ? &migration->source_watch : &migration->destination_watch;
+
+    close_end(migration, source);
+    pthread_mutex_lock(&migration->lock);
+    if (source)
+        migration->mailbox.source_closed = false;
+    else
+        migration->mailbox.destination_closed = false;
+    pthread_mutex_unlock(&migration->lock);
+    *conn = pcmig_virt_open(uri, timeout_ms, error);
+    if (*conn == NULL)
+        return -1;
+    if (source) {
+        /* By UUID once it is known: a name might mean another guest after a reconnect. */
+        migration->domain = pcmig_virt_lookup(*conn, migration->uuid[0] != '\0' ? migration->uuid : migration->args.domain,
+                                              error);
+        if (migration->domain == NULL && migration->uuid[0] == '\0')
+            return -1;
+        if (migration->uuid[0] == '\0')
+            snprintf(migration->uuid, sizeof(migration->uuid), "%s", pcmig_virt_domain_uuid(migration->domain));
+    }
+    *watch = follow(migration, source, error);
+    return *watch != NULL ? 0 : -1;
+}
+
+/* Says what was being done: libvirt's own text seldom names the host. */
+static void explain(struct pcmig_virt_error *error, const char *what, const char *subject)
+{
+    char message[sizeof(error->message)];
+
+    snprintf(message, sizeof(message), "%.120s %.160s: %.220s", what, subject, error->message);
+    memcpy(error->message, message, sizeof(message));
+}
+
+/* A source URI without a host means that we are on the source host, and reach what libvirtd there reaches. */
+static bool source_is_local(const char *uri)
+{
+    const char *host = strstr(uri, "://");
+
+    return host != NULL && host[3] == '/';
+}
+
+static int check_emulation(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_conn *ends[] = {migration->source, migration->destination};
+    static const char *const names[] = {"source", "destination"};
+    int emulated = pcmig_virt_domain_emulated(migration->domain, error);
+
+    if (emulated < 0)
+        return -1;
+    for (size_t i = 0; emulated == 1 && i < sizeof(ends) / sizeof(ends[0]); i++) {
+        unsigned long libvirt, qemu;
+
+        if (ends[i] == NULL)
+            continue;
+        if (pcmig_virt_versions(ends[i], &libvirt, &qemu, error) < 0)
+            return -1;
+        if (qemu != 0 && qemu < QEMU_SAFE_EMULATION) {
+            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                                 "guest %s runs in software emulation (TCG) and the %s has QEMU %lu.%lu.%lu: QEMU before 9.0 "
+                                 "misses dirty pages there and corrupts the guest; use QEMU 9.0 or newer, or KVM",
+                                 migration->name, names[i], qemu / 1000000, qemu / 1000 % 1000, qemu % 1000);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    enum pcmig_half half;
+
+    if (pcmig_virt_half(migration->source, migration->uuid, &half, error) < 0)
+        return -1;
+    if (half != PCMIG_HALF_RUNNING) {
+        static const char *const hints[PCMIG_HALF_COUNT] = {
+            [PCMIG_HALF_ABSENT] = "shut off: start it, or copy its definition instead",
+            [PCMIG_HALF_PAUSED] = "paused: resume it first (virsh resume), a paused guest gains nothing from post-copy",
+            [PCMIG_HALF_MIGRATING] = "in the middle of another migration",
+            [PCMIG_HALF_POSTCOPY] = "in post-copy already: follow it with pcmig watch",
+            [PCMIG_HALF_POSTCOPY_FAILED] = "in a post-copy migration that was interrupted: resume that one first",
+            [PCMIG_HALF_DEAD] = "crashed or shutting down",
+        };
+
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "guest %s is not running: it is %s", migration->name,
+                             hints[half] != NULL ? hints[half] : "in a state that is not known");
+        return -1;
+    }
+    if (migration->destination == NULL)
+        return 0;
+    if (pcmig_virt_half(migration->destination, migration->uuid, &half, error) < 0)
+        return -1;
+    if (half != PCMIG_HALF_ABSENT) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
+                             "%s has guest %s already (%s): is it the same host as the source?", migration->args.dest_uri,
+                             migration->name, pcmig_half_name(half));
+        return -1;
+    }
+    return 0;
+}
+
+int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    const struct pcmig_migration_args *args = &migration->args;
+
+    if (pcmig_preflight_open(migration, true, args->connect_timeout_ms, error) < 0) {
+        if (pcmig_virt_classify(error) == PCMIG_VIRT_FAILURE_NO_DOMAIN)
+            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_NO_DOMAIN, "no guest \"%s\" on %s (virsh -c %s list --all shows those there are)",
+                                 args->domain, args->source_uri, args->source_uri);
+        else
+            explain(error, "cannot connect to the source", args->source_uri);
+        return -1;
+    }
+    migration->name = strdup(pcmig_virt_domain_name(migration->domain));
+    if (migration->name == NULL) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "out of memory");
+        return -1;
+    }
+    if (pcmig_preflight_open(migration, false, args->connect_timeout_ms, error) < 0) {
+        close_end(migration, false);
+        if (source_is_local(args->source_uri)) {
+            explain(error, "cannot connect to the destination", args->dest_uri);
+            return -1;
+        }
+        /* The source host may well reach it where we do not; its events and state are then not seen. */
+        memset(error, 0, sizeof(*error));
+    }
+    if (check_halves(migration, error) < 0 || check_emulation(migration, error) < 0)
+        return -1;
+    migration->source_call = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
+    if (migration->source_call == NULL) {
+        explain(error, "cannot connect to the source", args->source_uri);
+        return -1;
+    }
+    migration->domain_call = pcmig_virt_lookup(migration->source_call, migration->uuid, error);
+    if (migration->domain_call == NULL)
+        return -1;
+    migration->link = pcmig_link_open(migration->uuid); /* NULL: the queue is then not known */
+    return 0;
+}
