@@ -1,5 +1,5 @@
 /* What happened in a migration: inputs to rows. See ledger.h. */
-#include "ledger_rows.h"
+#include "core/ledger_rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -168,16 +168,17 @@ static void on_event(struct pcmig_ledger *ledger, enum pcmig_event event)
     if (event >= PCMIG_EVENT_DST_STARTED && event <= PCMIG_EVENT_DST_STOPPED)
         ledger->dst_seen = true;
 
+    /* Nobody will tell us when the guest resumes at a destination that we do not hear. */
+    if (event == PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY && !ledger->dst_seen && (phase & (AT_SOURCE | BIT(SWITCHOVER)))) {
+        change_phase(ledger, PCMIG_PHASE_POSTCOPY, false);
+        return;
+    }
     for (size_t i = 0; i < sizeof(transitions) / sizeof(transitions[0]); i++) {
         if (transitions[i].event == event && (transitions[i].from & phase) != 0) {
             change_phase(ledger, transitions[i].to, transitions[i].weak);
-            break;
+            return;
         }
     }
-    /* Nobody will tell us when the guest resumes at a destination that we do not hear. */
-    if (event == PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY && !ledger->dst_seen &&
-        pcmig_ledger_phase_now(ledger) == PCMIG_PHASE_SWITCHOVER)
-        change_phase(ledger, PCMIG_PHASE_POSTCOPY, false);
 }
 
 static void open_pass(struct pcmig_ledger *ledger, int64_t start_us, uint64_t remaining_bytes)

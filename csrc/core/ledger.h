@@ -13,9 +13,9 @@
 #ifndef PCMIG_CORE_LEDGER_H
 #define PCMIG_CORE_LEDGER_H
 
-#include "input.h"
-#include "params.h"
-#include "policy.h"
+#include "core/input.h"
+#include "core/params.h"
+#include "core/policy.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* What a ledger tells: rows with their rates, totals, balance. See ledger.h. */
-#include "ledger_rows.h"
+#include "core/ledger_rows.h"
 
 #include <stdio.h>
 #include <string.h>

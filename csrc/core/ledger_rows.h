@@ -2,8 +2,8 @@
 #ifndef PCMIG_CORE_LEDGER_ROWS_H
 #define PCMIG_CORE_LEDGER_ROWS_H
 
-#include "ledger.h"
-#include "passes.h"
+#include "core/ledger.h"
+#include "core/passes.h"
 
 #define PCMIG_LEDGER_PASSES_MAX  256
 #define PCMIG_LEDGER_ENTRIES_MAX 256

@@ -1,5 +1,5 @@
 /* Who gets what: the growth of the counters between two samples, divided among the phases in between. See ledger.h. */
-#include "ledger_rows.h"
+#include "core/ledger_rows.h"
 
 #include <string.h>
 

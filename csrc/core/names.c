@@ -1,5 +1,5 @@
 /* Tables of names. See names.h. */
-#include "names.h"
+#include "core/names.h"
 
 #include <assert.h>
 #include <string.h>

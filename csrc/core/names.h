@@ -4,7 +4,7 @@
 #ifndef PCMIG_CORE_NAMES_H
 #define PCMIG_CORE_NAMES_H
 
-#include "input.h"
+#include "core/input.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* Passes over the guest's memory. See passes.h. */
-#include "passes.h"
+#include "core/passes.h"
 
 #include <string.h>
 

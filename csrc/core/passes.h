@@ -11,7 +11,7 @@
 #ifndef PCMIG_CORE_PASSES_H
 #define PCMIG_CORE_PASSES_H
 
-#include "input.h"
+#include "core/input.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -19,9 +19,9 @@
 #ifndef PCMIG_CORE_TRACE_H
 #define PCMIG_CORE_TRACE_H
 
-#include "input.h"
-#include "params.h"
-#include "policy.h"
+#include "core/input.h"
+#include "core/params.h"
+#include "core/policy.h"
 
 #include <stdbool.h>
 #include <stddef.h>
