@@ -1,4 +1,4 @@
-"""Type stubs of the C core. Times are milliseconds or microseconds as named, sizes bytes, rates per second."""
+"""Types of the C core. Times are milliseconds or microseconds as named, sizes bytes, rates per second."""
 
 from typing import Any, TypedDict
 
