@@ -48,14 +48,16 @@ class UsageError(CommandError):
 class Command(command.Command):
     """Base of the commands: a docstring's first line is the summary, `take_action` returns an exit code."""
 
+    epilog = ""  # printed below the options; lists the exit codes
+
     def __init__(self, app: App, app_args: argparse.Namespace | None, cmd_name: str | None = None) -> None:
         # Without a name, cliff does not look for hooks in the metadata of every installed package.
         super().__init__(app, app_args, None)
         self.cmd_name = cmd_name
 
     def get_epilog(self) -> str:
-        """The class's `_epilog`. cliff would scan every installed package for the name of the plugin."""
-        return self._epilog or ""
+        """The class's `epilog`. cliff would scan every installed package for the name of the plugin."""
+        return self.epilog
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -104,3 +106,22 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
     except ValueError:  # closed
         return False
+
+
+def silence(stream: TextIO) -> None:
+    """Points STREAM's descriptor at /dev/null after a broken pipe, so that flushing it at exit fails no
+    more."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Prints TEXT, if not empty, and flushes; a STREAM that nobody reads any more, or that is full, is no
+    error."""
+    try:
+        if text:
+            stream.write(text + "\n")
+        stream.flush()
+    except OSError:
+        silence(stream)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
-import os
 import sys
 import traceback
 from importlib import metadata
@@ -13,7 +12,7 @@ from typing import Any
 
 from cliff import app, commandmanager, help
 
-from pcmig.cli.base import CommandError, ExitCode, UsageError, add_debug
+from pcmig.cli.base import CommandError, ExitCode, UsageError, add_debug, say, silence
 
 # name, "module:class". A module is imported when its command is run or described.
 COMMANDS = (
@@ -111,13 +110,16 @@ def unknown_command(word: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command line and returns its exit code. Nothing but SystemExit comes out of it."""
+    """Runs one command line and returns its exit code. Nothing but argparse's SystemExit comes out of it."""
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     try:
         code = Pcmig().run(argv)
         sys.stdout.flush()
         return code
+    except SystemExit:  # argparse, after --help, --version and usage errors
+        say("", sys.stdout)
+        raise
     except CommandError as err:
         return complain(str(err), err.code, debug)
     except KeyboardInterrupt:
@@ -137,20 +139,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def complain(message: str, code: ExitCode, debug: bool) -> int:
     """Prints MESSAGE on stderr, with the traceback of the exception being handled if DEBUG."""
-    try:
-        if debug:
-            traceback.print_exc()
-        print(f"pcmig: {message}", file=sys.stderr)
-    except OSError:
-        silence(sys.stderr)
+    if debug:
+        say(traceback.format_exc(), sys.stderr)
+    say(f"pcmig: {message}", sys.stderr)
     return code
-
-
-def silence(stream: Any) -> None:
-    """Points STREAM's descriptor at /dev/null, so that flushing it at exit fails no more."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)
 
 
 if __name__ == "__main__":

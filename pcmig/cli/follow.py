@@ -1,0 +1,97 @@
+"""Follows one migration to its end: waits for its news and for signals, shows the one and acts on the
+other."""
+
+from __future__ import annotations
+
+import select
+import signal
+from typing import TYPE_CHECKING
+
+from pcmig.cli.signals import SignalPipe
+
+if TYPE_CHECKING:
+    from pcmig._core import Migration, Status
+    from pcmig.cli.progress import Display
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
+
+# Phases in which the guest has left the source: cancelling is not possible any more.
+MOVED = ("postcopy", "paused")
+
+# How many times Ctrl-C while a cancellation is under way, until we stop waiting for it.
+LEAVE_AFTER = 3
+
+
+class Follower:
+    """The main loop of `pcmig migrate`. It sleeps in poll(): whatever happens makes a descriptor readable."""
+
+    def __init__(self, migration: Migration, display: Display, signals: SignalPipe) -> None:
+        self.migration = migration
+        self.display = display
+        self.signals = signals
+        self.interrupts = 0
+        self.cancelling = False
+        self.detaching = False
+        self._decisions_shown = 0
+
+    def run(self) -> Status:
+        """Returns the last status; its outcome is not None."""
+        poller = select.poll()
+        poller.register(self.migration.fileno(), select.POLLIN)
+        poller.register(self.signals.fileno(), select.POLLIN)
+        while True:
+            status = self._look()
+            if status["outcome"] is not None:
+                return status
+            poller.poll(self.display.interval_ms)
+
+    def _look(self) -> Status:
+        """Takes what is new, and reacts to it."""
+        self.migration.clear()  # before status(): news that come in between make it readable again
+        status = self.migration.status()
+        decisions = self.migration.decisions()
+        for decision in decisions[self._decisions_shown :]:
+            self.display.decision(decision)
+        self._decisions_shown = len(decisions)
+        if status["outcome"] is None:
+            self.display.update(status)
+        for number in self.signals.take():
+            self._signalled(number, status)
+        if self.cancelling and not self.detaching and status["phase"] in MOVED:
+            self._detach(
+                "the guest moved before the cancellation reached it: leaving the migration to itself"
+            )
+        return status
+
+    def _signalled(self, number: signal.Signals, status: Status) -> None:
+        if number == signal.SIGHUP:
+            self.display.drop()  # the terminal is gone, the guest is not: go on without a word
+        elif number == signal.SIGUSR1:
+            self.display.note("post-copy was asked for (SIGUSR1)")
+            self.migration.switch()
+        elif status["outcome"] is None:
+            self.interrupts += 1
+            self._interrupted(status)
+
+    def _interrupted(self, status: Status) -> None:
+        """Ctrl-C or SIGTERM: cancels where that is possible, detaches where it is not."""
+        if self.detaching:
+            return
+        if status["phase"] in MOVED:
+            self._detach("the guest runs at the destination already: leaving the migration to itself")
+        elif not self.cancelling:
+            self.cancelling = True
+            self.display.note("cancelling: the guest stays at the source; waiting for libvirt to confirm")
+            self.migration.abort()
+        elif self.interrupts > LEAVE_AFTER:
+            self._detach("leaving without the confirmation that the migration is cancelled")
+        else:
+            left = LEAVE_AFTER + 1 - self.interrupts
+            times = "once more" if left == 1 else f"{left} times more"
+            self.display.note(f"still cancelling; the guest is safe at the source (Ctrl-C {times} to leave)")
+
+    def _detach(self, why: str) -> None:
+        self.detaching = True
+        self.display.note(why)
+        self.migration.detach()

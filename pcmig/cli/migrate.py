@@ -1,0 +1,229 @@
+"""`pcmig migrate`: moves a running guest, and tells how it went."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import shlex
+import sys
+import time
+from typing import Any, TextIO
+
+from pcmig import _core, guest
+from pcmig.cli import options, report
+from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, make_console, say
+from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
+from pcmig.cli.progress import make_display
+from pcmig.cli.signals import SignalPipe
+
+EXIT_CODES = {
+    "completed": ExitCode.DONE,
+    "failed": ExitCode.FAILED,
+    "needs-operator": ExitCode.NEEDS_OPERATOR,
+    "detached": ExitCode.DETACHED,
+}
+
+
+class Migrate(Command):
+    """move a running guest to another host
+
+    Runs a live migration that starts as pre-copy and switches to post-copy when the policy says so. Ctrl-C
+    cancels while the guest runs at the source; once it runs at the destination, Ctrl-C leaves the migration
+    to libvirt.
+    """
+
+    epilog = (
+        "exit codes: 0 the guest has moved; 1 it failed, and the guest runs on at the source; 2 usage; "
+        "3 the guest needs an operator; 4 detached, the migration goes on"
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.usage = f"{prog_name} [OPTION]... DOMAIN DESTURI"
+        options.add_options(parser)
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> int:
+        plan = options.make_plan(args, _core.params())
+        if args.json:
+            report.check_writable(args.json)
+        self.out: TextIO = sys.stderr if args.json == "-" else sys.stdout
+        self.result = new_result(plan)
+        started_s = time.monotonic()
+        try:
+            code = self._migrate(args, plan)
+        except (CommandError, _core.Error) as err:
+            code = usage_or_failure(err)
+            if code == ExitCode.USAGE:
+                raise UsageError(str(err)) from err
+            self.result["error"] = str(err)
+            self._write(args, code, started_s)
+            raise
+        self._write(args, code, started_s)
+        say("", sys.stdout)  # a reader that went away shows here, and no later
+        return code
+
+    def _migrate(self, args: argparse.Namespace, plan: options.Plan) -> ExitCode:
+        with SignalPipe(SIGNALS) as signals:
+            migration = self._prepare(args, plan)
+            title = f"{plan.domain} to {plan.dest_uri}"
+            display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
+            follower = Follower(migration, display, signals)
+            if set(signals.take()) & INTERRUPTS:
+                raise CommandError(
+                    f"interrupted before anything was started; {plan.domain} runs on as it did"
+                )
+            try:
+                migration.start()
+                status = follower.run()
+            finally:
+                display.close()
+            self.result |= {
+                "outcome": status["outcome"],
+                "error": status["error"],
+                "operator_command": status["operator_command"],
+                "interrupted": follower.interrupts > 0,
+                "status": status,
+                "decisions": migration.decisions(),
+                "ledger": migration.ledger(),
+            }
+        code = EXIT_CODES[status["outcome"] or "failed"]
+        self._conclude(args, plan, status)
+        return code
+
+    def _prepare(self, args: argparse.Namespace, plan: options.Plan) -> _core.Migration:
+        """Checks the guest, then makes the migration, which is not started yet."""
+        self._check_guest(args, plan)
+        if plan.move_definition and _core.domain_persistent(plan.source_uri, plan.domain):
+            plan.flag_names += ["PERSIST_DEST", "UNDEFINE_SOURCE"]
+        flags = self._check_flags(args, plan)
+        try:
+            return _core.Migration(
+                plan.domain,
+                plan.dest_uri,
+                source_uri=plan.source_uri,
+                flags=flags.bits,
+                policy=plan.policy,
+                params=plan.params,
+                **plan.engine,
+            )
+        except ValueError as err:
+            raise UsageError(str(err)) from err
+
+    def _check_guest(self, args: argparse.Namespace, plan: options.Plan) -> None:
+        """Refuses a guest that cannot do post-copy, before anything is started on either host."""
+        xml = _core.domain_xml(plan.source_uri, plan.domain)
+        for obstacle in guest.obstacles(xml) if plan.postcopy else []:
+            message = (
+                f"{obstacle.element}: {obstacle.reason}. {obstacle.remedy[0].upper()}{obstacle.remedy[1:]}."
+            )
+            if obstacle.blocks:
+                raise CommandError(f"{plan.domain} cannot be moved with post-copy: {message}")
+            if not args.quiet:
+                say(f"pcmig: note: {message}", sys.stderr)
+
+    def _check_flags(self, args: argparse.Namespace, plan: options.Plan) -> _core.Flags:
+        """The flags for libvirt, checked against each other. Takes over a policy that an old name stands for."""
+        flags = _core.parse_flags(plan.flags_text)
+        if flags.policy and not plan.policy_given:
+            plan.policy = self.result["policy"] = flags.policy
+        flags = _core.parse_flags(plan.flags_line())
+        for severity, message, names in flags.check():
+            if severity == "error":
+                raise UsageError(f"{', '.join(names)}: {message}")
+            if not args.quiet:
+                say(f"pcmig: note: {', '.join(names)}: {message}", sys.stderr)
+        self.result["flags"] = list(flags.names)
+        return flags
+
+    def _conclude(self, args: argparse.Namespace, plan: options.Plan, status: _core.Status) -> None:
+        """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the
+        guest is."""
+        good = status["outcome"] in ("completed", "detached")
+        if not args.quiet:
+            try:
+                from pcmig import accounting
+
+                accounting.render(self.result["ledger"], make_console(self.out))
+            except OSError:
+                pass  # the reader went away; say() deals with it
+            except Exception as err:
+                say(f"pcmig: the accounting cannot be shown: {type(err).__name__}: {err}", sys.stderr)
+        if not (args.quiet and good):
+            say(verdict(plan, status), self.out if good else sys.stderr)
+
+    def _write(self, args: argparse.Namespace, code: ExitCode, started_s: float) -> None:
+        """The JSON report, whatever the outcome."""
+        if not args.json:
+            return
+        self.result["exit_code"] = int(code)
+        self.result["ended"] = utc_now()
+        self.result["wall_ms"] = round((time.monotonic() - started_s) * 1000)
+        try:
+            report.write(args.json, self.result)
+        except OSError as err:
+            # The guest's fate is what the exit code tells; a lost report does not change it.
+            say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
+
+
+def new_result(plan: options.Plan) -> dict[str, Any]:
+    """The report before anything has happened."""
+    return {
+        "schema": report.SCHEMA,
+        "command": "migrate",
+        "domain": plan.domain,
+        "source_uri": plan.source_uri,
+        "dest_uri": plan.dest_uri,
+        "policy": plan.policy,
+        "params": plan.params,
+        "flags": [],
+        "outcome": "not-started",
+        "exit_code": None,
+        "error": None,
+        "operator_command": None,
+        "interrupted": False,
+        "started": utc_now(),
+        "ended": None,
+        "wall_ms": None,
+        "status": None,
+        "decisions": [],
+        "ledger": None,
+    }
+
+
+def usage_or_failure(err: Exception) -> ExitCode:
+    """A policy, parameter or flag that is not valid is usage; everything else stopped before the guest
+    moved."""
+    if isinstance(err, CommandError):
+        return err.code
+    return ExitCode.USAGE if isinstance(err, (_core.PolicyError, _core.FlagsError)) else ExitCode.FAILED
+
+
+def utc_now() -> str:
+    """2026-11-21T10:03:27.123Z"""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def watch_command(plan: options.Plan) -> str:
+    """What to type to see the rest of a migration that was left to itself."""
+    return shlex.join(["pcmig", "watch", "-c", plan.source_uri, plan.domain])
+
+
+def verdict(plan: options.Plan, status: _core.Status) -> str:
+    """The last words on a migration."""
+    elapsed = f"{status['elapsed_ms'] / 1000:.1f} s"
+    match status["outcome"]:
+        case "completed":
+            return f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
+        case "detached":
+            return (
+                f"detached: the migration of {plan.domain} goes on without pcmig; to see the rest of it:\n"
+                f"  {watch_command(plan)}"
+            )
+        case "needs-operator":
+            command = status["operator_command"] or watch_command(plan)
+            return f"pcmig: {plan.domain} needs an operator: {status['error']}\ntype:\n  {command}"
+        case _:
+            why = status["error"] or "no reason was given"
+            where = f"{plan.domain} runs on at the source ({plan.source_uri})"
+            return f"pcmig: failed after {elapsed}: {why}\n{where}"

@@ -1,0 +1,273 @@
+"""The options of `pcmig migrate`: their definition, and the way from what was typed to arguments of
+Migration."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from pcmig.cli.base import UsageError, add_connect
+
+if TYPE_CHECKING:
+    from pcmig._core import Param
+
+DEFAULT_POLICY = "auto"
+
+# Options of ours that stand for a flag of libvirt.
+FLAG_OPTIONS = (
+    ("copy_storage_all", "NON_SHARED_DISK"),
+    ("copy_storage_inc", "NON_SHARED_INC"),
+    ("persistent", "PERSIST_DEST"),
+    ("undefinesource", "UNDEFINE_SOURCE"),
+    ("unsafe", "UNSAFE"),
+    ("tls", "TLS"),
+)
+
+# Options of ours that stand for a parameter: attribute, option, parameter, factor to the parameter's unit.
+PARAM_OPTIONS = (
+    ("max_downtime", "--max-downtime", "downtime_limit_ms", 1),
+    ("abort_after", "--abort-after", "abort_after_ms", 1000),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds everything `pcmig migrate` takes."""
+    parser.add_argument("domain", metavar="DOMAIN", help="guest to move: name, UUID or id")
+    parser.add_argument(
+        "desturi", metavar="DESTURI", help="libvirt of the destination, e.g. qemu+ssh://b/system"
+    )
+    add_connect(parser)
+
+    when = parser.add_argument_group("when to switch")
+    policy = when.add_mutually_exclusive_group()
+    policy.add_argument(
+        "--policy",
+        metavar="POLICY",
+        help="auto (default): post-copy when pre-copy does not converge; first-pass, passes=N, "
+        "deadline=SECONDS, immediate, manual (SIGUSR1 or 'pcmig switch'), never",
+    )
+    policy.add_argument(
+        "--deadline", type=positive_seconds, metavar="SECONDS", help="the same as --policy deadline=SECONDS"
+    )
+    when.add_argument(
+        "--abort-after",
+        type=positive_seconds,
+        metavar="SECONDS",
+        help="cancel if the guest is still at the source",
+    )
+    when.add_argument(
+        "--max-downtime",
+        type=natural,
+        metavar="MS",
+        help="pause that pre-copy may take at its end, milliseconds",
+    )
+
+    speed = parser.add_argument_group("bandwidth, in MiB/s as virsh has it")
+    speed.add_argument(
+        "--bandwidth", type=natural, default=0, metavar="MIB", help="of pre-copy (default: unlimited)"
+    )
+    speed.add_argument(
+        "--postcopy-bandwidth",
+        type=natural,
+        default=0,
+        metavar="MIB",
+        help="upper bound of the pace in post-copy (default: the link decides)",
+    )
+
+    place = parser.add_argument_group("the destination")
+    place.add_argument(
+        "--migrateuri", metavar="URI", help="address for the guest's memory, e.g. tcp://10.0.0.2"
+    )
+    place.add_argument("--listen-address", metavar="ADDRESS", help="where the destination's QEMU listens")
+    place.add_argument("--dname", metavar="NAME", help="name of the guest at the destination")
+
+    disks = parser.add_argument_group("disks (default: they are on shared storage)")
+    copy = disks.add_mutually_exclusive_group()
+    copy.add_argument("--copy-storage-all", action="store_true", help="copy whole disks")
+    copy.add_argument("--copy-storage-inc", action="store_true", help="copy disks over a common backing file")
+    disks.add_argument("--migrate-disks", metavar="LIST", help="copy these only: targets such as vda,vdb")
+    disks.add_argument("--disks-uri", metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2")
+
+    definition = parser.add_argument_group(
+        "the definition (default: that of a persistent guest moves with it, so that nobody can start a "
+        "second copy at the source)"
+    )
+    definition.add_argument("--persistent", action="store_true", help="define the guest at the destination")
+    definition.add_argument("--undefinesource", action="store_true", help="undefine it at the source")
+    definition.add_argument(
+        "--keep-definition", action="store_true", help="leave both hosts' definitions alone"
+    )
+
+    more = parser.add_argument_group("more")
+    more.add_argument("--flags", default="", metavar="LIST", help="libvirt flags as nova.conf holds them")
+    more.add_argument("--unsafe", action="store_true", help="even where libvirt fears for the disks")
+    more.add_argument("--tls", action="store_true", help="encrypt with QEMU's own TLS")
+    more.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="a parameter of policy or pacing; --help-params lists them",
+    )
+    more.add_argument("--help-params", action=ParamsAction, help="list the parameters and exit")
+    more.add_argument("--connect-timeout", type=positive_seconds, metavar="SECONDS", help="default: 10")
+    # Whoever comes from virsh types these; here they are always so.
+    for name in ("--live", "--p2p", "--postcopy"):
+        more.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", metavar="FILE", help="write the result as JSON; '-' is stdout")
+    output.add_argument("--trace", metavar="FILE", help="record what 'pcmig replay' reads")
+    output.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    output.add_argument("--no-progress", action="store_true", help="print decisions and the result only")
+
+
+def positive_seconds(text: str) -> float:
+    """An argparse type: seconds, with fractions, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def natural(text: str) -> int:
+    """An argparse type: an integer from 0 to 2^31 - 1."""
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > 0x7FFFFFFF:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {0x7FFFFFFF}")
+    return int(text)
+
+
+class ParamsAction(argparse.Action):
+    """`--help-params`: the table of parameters, from the core."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from rich.table import Table
+
+        from pcmig import _core
+        from pcmig.cli.base import make_console
+
+        table = Table("name", "default", "bounds", "unit", "what it is", box=None, pad_edge=False)
+        for row in _core.params():
+            bounds = f"{row['min']}..{row['max']}"
+            table.add_row(row["name"], str(row["default"]), bounds, row["unit"], row["doc"])
+        make_console().print(table)
+        parser.exit()
+
+
+@dataclasses.dataclass
+class Plan:
+    """What was asked for, checked as far as the command line alone allows."""
+
+    domain: str
+    source_uri: str
+    dest_uri: str
+    policy: str
+    policy_given: bool  # an old flag name in --flags that stands for a policy does not override it
+    params: dict[str, int]
+    flag_names: list[str]  # those the options stand for
+    flags_text: str  # --flags as typed
+    move_definition: bool  # add PERSIST_DEST and UNDEFINE_SOURCE for a persistent guest
+    engine: dict[str, Any]  # the other keyword arguments of Migration
+
+    @property
+    def postcopy(self) -> bool:
+        """Whether the policy may switch to post-copy."""
+        return self.policy.strip().lower() != "never"
+
+    def flags_line(self) -> str:
+        """All flags in nova.conf's form, with those that the engine adds by itself."""
+        names = ["LIVE", "PEER2PEER", *(["POSTCOPY"] if self.postcopy else []), *self.flag_names]
+        return ", ".join([*names, *([self.flags_text] if self.flags_text.strip() else [])])
+
+
+def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
+    """From ARGS of the parser and the core's table of parameters. Raises UsageError."""
+    for what, text in (("DOMAIN", args.domain), ("DESTURI", args.desturi)):
+        if not text.strip():
+            raise UsageError(f"{what} is empty")
+    disks = split_list(args.migrate_disks)
+    if (disks or args.disks_uri) and not (args.copy_storage_all or args.copy_storage_inc or args.flags):
+        option = "--migrate-disks" if disks else "--disks-uri"
+        raise UsageError(f"{option} needs --copy-storage-all or --copy-storage-inc")
+    if args.keep_definition and (args.persistent or args.undefinesource):
+        raise UsageError("--keep-definition contradicts --persistent and --undefinesource")
+    if args.undefinesource and not args.persistent:
+        raise UsageError(
+            "--undefinesource without --persistent would leave the guest without a definition anywhere"
+        )
+
+    params = parse_settings(args.settings, rows)
+    for attribute, option, name, factor in PARAM_OPTIONS:
+        value = getattr(args, attribute)
+        if value is not None:
+            params[name] = in_bounds(option, name, round(value * factor), rows)
+    return Plan(
+        domain=args.domain,
+        source_uri=args.connect,
+        dest_uri=args.desturi,
+        policy=f"deadline={args.deadline:g}" if args.deadline is not None else args.policy or DEFAULT_POLICY,
+        policy_given=args.deadline is not None or args.policy is not None,
+        params=params,
+        flag_names=[flag for attribute, flag in FLAG_OPTIONS if getattr(args, attribute)],
+        flags_text=args.flags,
+        move_definition=not (args.keep_definition or args.persistent),
+        engine={
+            "migrate_uri": args.migrateuri,
+            "listen_address": args.listen_address,
+            "dest_name": args.dname,
+            "disks": disks or None,
+            "disks_uri": args.disks_uri,
+            "bandwidth_mib": args.bandwidth,
+            "postcopy_bandwidth_mib": args.postcopy_bandwidth,
+            "trace_path": args.trace,
+            **(
+                {}
+                if args.connect_timeout is None
+                else {"connect_timeout_ms": round(args.connect_timeout * 1000)}
+            ),
+        },
+    )
+
+
+def split_list(text: str | None) -> list[str]:
+    """ "vda, vdb" -> ["vda", "vdb"]."""
+    return [word for word in (text or "").replace(",", " ").split() if word]
+
+
+def parse_settings(settings: list[str], rows: list[Param]) -> dict[str, int]:
+    """`--set` options as parameters. Raises UsageError that names what would be right."""
+    names = [row["name"] for row in rows]
+    params: dict[str, int] = {}
+    for setting in settings:
+        name, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise UsageError(f"--set {setting!r}: write NAME=VALUE")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "'pcmig migrate --help-params' lists them"
+            raise UsageError(f"--set: unknown parameter {name!r}; {hint}")
+        try:
+            value = int(text)
+        except ValueError:
+            raise UsageError(f"--set {name}: {text!r} is not a whole number") from None
+        params[name] = in_bounds(f"--set {name}", name, value, rows)
+    return params
+
+
+def in_bounds(option: str, name: str, value: int, rows: list[Param]) -> int:
+    """VALUE, if the parameter NAME allows it; otherwise a UsageError that names OPTION and the bounds."""
+    for row in rows:
+        if row["name"] == name and not row["min"] <= value <= row["max"]:
+            raise UsageError(
+                f"{option}: {value} {row['unit']} is out of bounds ({row['min']} to {row['max']})"
+            )
+    return value

@@ -1,0 +1,67 @@
+"""The result of `pcmig migrate` for programs: one JSON object, described in doc/command.rst."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import sys
+import tempfile
+from typing import Any
+
+from pcmig.cli.base import UsageError
+
+SCHEMA = 1  # grows when a field changes its meaning or goes away; fields may be added without
+
+
+def check_writable(path: str) -> None:
+    """Raises UsageError when a report could not be written to PATH: better now than when the guest has
+    moved."""
+    if path == "-":
+        return
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise UsageError(f"--json {path!r} is a folder")
+    if not os.path.isdir(folder):
+        raise UsageError(f"--json {path!r}: the folder {folder!r} does not exist")
+    target = path if os.path.exists(path) and not _replaceable(path) else folder
+    if not os.access(target, os.W_OK):
+        raise UsageError(f"--json {path!r} cannot be written: permission denied")
+
+
+def write(path: str, report: dict[str, Any]) -> None:
+    """Writes REPORT to PATH ('-': stdout). A regular file is replaced as a whole: readers never see half of
+    it.
+
+    Raises OSError.
+    """
+    text = json.dumps(report, indent=2) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    if not _replaceable(path):  # a pipe, a terminal, a link
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return
+    handle, temporary = tempfile.mkstemp(prefix=".pcmig-", dir=os.path.dirname(path) or ".")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(file.fileno(), 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _replaceable(path: str) -> bool:
+    """Whether PATH is a regular file or nothing yet."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return True

@@ -1,0 +1,271 @@
+"""What a guest's libvirt XML says about post-copy: pure, XML text in, obstacles out.
+
+QEMU refuses most of these itself, but only when the migration has been set up on both hosts, and in words
+of its own; here they are found before anything is started. Each rule names the source of its claim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Iterator
+
+MAX_XML_CHARS = 4 * 1024 * 1024  # libvirt's own limit of a string over RPC
+
+# Backings of /dev/pts and the like are not our business; a DOCTYPE is what entity expansion needs, and
+# libvirt never writes one.
+_DOCTYPE = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
+
+
+class GuestXmlError(ValueError):
+    """The text is not a domain XML of libvirt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Obstacle:
+    """One thing in the guest that does not go with post-copy."""
+
+    element: str  # as an operator finds it in `virsh dumpxml`
+    reason: str
+    remedy: str
+    blocks: bool  # False: post-copy may work, with what `reason` says in mind
+
+
+def obstacles(xml: str) -> list[Obstacle]:
+    """All obstacles in XML, in the order of the rules. Raises GuestXmlError."""
+    root = parse(xml)
+    return [obstacle for rule in RULES for obstacle in rule(root)]
+
+
+def parse(xml: str) -> ET.Element:
+    """The root of a domain XML. Raises GuestXmlError, also for a document type: no entities are expanded."""
+    if len(xml) > MAX_XML_CHARS:
+        raise GuestXmlError(
+            f"the guest's XML has {len(xml)} characters, more than libvirt sends ({MAX_XML_CHARS})"
+        )
+    if _DOCTYPE.search(xml):
+        raise GuestXmlError("the guest's XML has a document type declaration, which libvirt never writes")
+    try:
+        root = ET.fromstring(xml)
+    except (ET.ParseError, ValueError) as err:
+        raise GuestXmlError(f"the guest's XML cannot be read: {err}") from err
+    if root.tag != "domain":
+        raise GuestXmlError(f"the guest's XML is a <{root.tag}>, not a <domain>")
+    return root
+
+
+# Why QEMU refuses post-copy with a device that does DMA through VFIO.
+_VFIO = "QEMU does not combine post-copy with VFIO: the device writes to memory that may not be there yet"
+
+
+def _hypervisor(root: ET.Element) -> Iterator[Obstacle]:
+    """Post-copy is QEMU's; of libvirt's drivers only qemu:/// has it (libvirt, "Hypervisor support" of
+    virDomainMigrateStartPostCopy)."""
+    kind = root.get("type", "")
+    if kind not in ("kvm", "qemu"):
+        yield Obstacle(
+            f"<domain type='{kind}'>",
+            "post-copy exists only for guests that QEMU runs",
+            "migrate it with the means of its hypervisor",
+            True,
+        )
+
+
+def _vfio(root: ET.Element) -> Iterator[Obstacle]:
+    """QEMU >= 8.2, hw/vfio/migration.c: "VFIO migration is not supported with postcopy migration". Before,
+    a VFIO device could not migrate at all. A device with <teaming type='transient'/> is unplugged before
+    (libvirt, qemu_migration.c, qemuMigrationSrcIsAllowedHostdev)."""
+    for device in root.iterfind("./devices/hostdev"):
+        if device.get("type") in ("pci", "mdev") and not _transient(device):
+            kind = device.get("type")
+            yield Obstacle(
+                f"<hostdev type='{kind}'>{_address(device)}",
+                _VFIO,
+                "detach the device for the migration, or use --policy never if it can migrate in pre-copy",
+                True,
+            )
+    for interface in root.iterfind("./devices/interface"):
+        if interface.get("type") == "hostdev" and not _transient(interface):
+            yield Obstacle(
+                f"<interface type='hostdev'>{_mac(interface)}",
+                _VFIO,
+                "give it a standby and <teaming type='transient'/>, detach it, or use --policy never",
+                True,
+            )
+
+
+def _vdpa(root: ET.Element) -> Iterator[Obstacle]:
+    """vhost-vdpa pins all memory of the guest (Linux, drivers/vhost/vdpa.c), so that missing pages would be
+    taken for present ones; libvirt without query of blockers: "vDPA devices cannot be migrated"."""
+    for interface in root.iterfind("./devices/interface[@type='vdpa']"):
+        yield Obstacle(
+            f"<interface type='vdpa'>{_mac(interface)}",
+            "vDPA pins the guest's memory, so pages that are still missing cannot be caught",
+            "detach the interface for the migration",
+            True,
+        )
+    for disk in root.iterfind("./devices/disk[@type='vhostvdpa']"):
+        yield Obstacle(
+            f"<disk type='vhostvdpa'>{_target(disk)}",
+            "vDPA pins the guest's memory, so pages that are still missing cannot be caught",
+            "move the disk to another kind of storage",
+            True,
+        )
+
+
+def _vhost_user(root: ET.Element) -> Iterator[Obstacle]:
+    """QEMU, hw/virtio/vhost-user.c: "vhost-user backend not capable of postcopy" unless the backend offers
+    VHOST_USER_PROTOCOL_F_PAGEFAULT. DPDK does, Open vSwitch only with
+    other_config:vhost-postcopy-support=true; virtiofsd and vhost-user-gpu do not."""
+    for filesystem in root.iterfind("./devices/filesystem"):
+        driver = filesystem.find("driver")
+        if driver is not None and driver.get("type") == "virtiofs":
+            yield Obstacle(
+                f"<filesystem> with virtiofs{_target(filesystem, 'dir')}",
+                "virtiofsd cannot fetch missing pages (no VHOST_USER_PROTOCOL_F_PAGEFAULT)",
+                "unmount and detach the file system for the migration",
+                True,
+            )
+    for video in root.iterfind("./devices/video"):
+        driver = video.find("driver")
+        if driver is not None and driver.get("name") == "vhostuser":
+            yield Obstacle(
+                "<video> with vhost-user",
+                "the display's own process cannot fetch missing pages (no VHOST_USER_PROTOCOL_F_PAGEFAULT)",
+                "use a video device that QEMU itself emulates",
+                True,
+            )
+    for interface in root.iterfind("./devices/interface[@type='vhostuser']"):
+        yield Obstacle(
+            f"<interface type='vhostuser'>{_mac(interface)}",
+            "the switch at the destination must be able to fetch missing pages",
+            "with Open vSwitch and DPDK: ovs-vsctl set Open_vSwitch . "
+            "other_config:vhost-postcopy-support=true, then restart it",
+            False,
+        )
+    for disk in root.iterfind("./devices/disk[@type='vhostuser']"):
+        yield Obstacle(
+            f"<disk type='vhostuser'>{_target(disk)}",
+            "its storage daemon at the destination must be able to fetch missing pages",
+            "check that the daemon offers VHOST_USER_PROTOCOL_F_PAGEFAULT, or use --policy never",
+            False,
+        )
+
+
+def _memory_devices(root: ET.Element) -> Iterator[Obstacle]:
+    """nvdimm: QEMU since 3.0 disables post-copy with it (commit 469dd51bc664, "migration/ram: Add check and
+    info message to nvdimm post copy"); Nova calls it vpmem. virtio-pmem: a file of the host, see
+    _memory_backing."""
+    for memory in root.iterfind("./devices/memory"):
+        model = memory.get("model")
+        if model == "nvdimm":
+            yield Obstacle(
+                "<memory model='nvdimm'>",
+                "QEMU does not migrate persistent memory (vpmem) with post-copy",
+                "use --policy never, or move the guest to a flavor without virtual persistent memory",
+                True,
+            )
+        elif model == "virtio-pmem":
+            yield Obstacle(
+                "<memory model='virtio-pmem'>",
+                "its file must be on tmpfs or hugetlbfs at the destination, or QEMU there refuses post-copy",
+                "move the file to tmpfs, detach the device, or use --policy never",
+                False,
+            )
+
+
+def _memory_backing(root: ET.Element) -> Iterator[Obstacle]:
+    """QEMU >= 8.1, migration/postcopy-ram.c: "Host backend files need to be TMPFS or HUGETLBFS only".
+    Shared memory as such is fine since Linux 4.11 (userfaultfd on shmem). Huge pages arrive whole (same
+    file: a page's size is that of its block)."""
+    backing = root.find("./memoryBacking")
+    if backing is None:
+        return
+    source = backing.find("source")
+    if source is not None and source.get("type") == "file":
+        yield Obstacle(
+            "<memoryBacking><source type='file'/>",
+            "the destination's memory_backing_dir must be on tmpfs or hugetlbfs, or QEMU refuses post-copy",
+            "set memory_backing_dir to a folder of /dev/shm in qemu.conf, or use <source type='memfd'/>",
+            False,
+        )
+    for page in backing.iterfind("./hugepages/page"):
+        size_kib = _kib(page.get("size"), page.get("unit", "KiB"))
+        if size_kib is not None and size_kib >= 1024 * 1024:
+            yield Obstacle(
+                f"<hugepages> of {size_kib // (1024 * 1024)} GiB",
+                "each page the guest misses is fetched whole: at 1 Gb/s it waits 9 s for one of 1 GiB",
+                "use pages of 2 MiB, a faster link, or --policy never",
+                False,
+            )
+
+
+def _confidential(root: ET.Element) -> Iterator[Obstacle]:
+    """QEMU, target/i386/sev.c: "SEV: Migration is not implemented"; TDX and s390 protected guests have
+    blockers of the same kind. No kind of live migration works for them."""
+    security = root.find("./launchSecurity")
+    if security is not None:
+        kind = security.get("type", "")
+        yield Obstacle(
+            f"<launchSecurity type='{kind}'>",
+            "QEMU cannot migrate a guest whose memory the host cannot read",
+            "shut it down and start it at the destination",
+            True,
+        )
+
+
+RULES: tuple[Callable[[ET.Element], Iterable[Obstacle]], ...] = (
+    _hypervisor,
+    _vfio,
+    _vdpa,
+    _vhost_user,
+    _memory_devices,
+    _memory_backing,
+    _confidential,
+)
+
+
+def _transient(device: ET.Element) -> bool:
+    """Whether the device is unplugged for a migration."""
+    teaming = device.find("teaming")
+    return teaming is not None and teaming.get("type") == "transient"
+
+
+def _address(device: ET.Element) -> str:
+    """ " 0000:b1:00.2" of a PCI device, " UUID" of a mediated one, or ""."""
+    address = device.find("./source/address")
+    if address is None:
+        return ""
+    if uuid := address.get("uuid"):
+        return f" {uuid}"
+    try:
+        domain, bus, slot, function = (
+            int(address.get(key, "0"), 0) for key in ("domain", "bus", "slot", "function")
+        )
+    except ValueError:
+        return ""
+    return f" {domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
+
+
+def _mac(interface: ET.Element) -> str:
+    mac = interface.find("mac")
+    return "" if mac is None or not mac.get("address") else f" {mac.get('address')}"
+
+
+def _target(device: ET.Element, attribute: str = "dev") -> str:
+    target = device.find("target")
+    return "" if target is None or not target.get(attribute) else f" {target.get(attribute)}"
+
+
+# libvirt's units of <page size= unit=>, in bytes ("scaledInteger" of its schema).
+_UNITS = {"b": 1, "bytes": 1, "kb": 1000, "k": 1024, "kib": 1024, "mb": 1000**2, "m": 1024**2, "mib": 1024**2}
+_UNITS |= {"gb": 1000**3, "g": 1024**3, "gib": 1024**3, "tb": 1000**4, "t": 1024**4, "tib": 1024**4}
+
+
+def _kib(size: str | None, unit: str) -> int | None:
+    """SIZE in UNIT as KiB; None if either is not understood."""
+    factor = _UNITS.get(unit.lower())
+    if size is None or factor is None or not size.isascii() or not size.isdigit() or len(size) > 18:
+        return None
+    return int(size) * factor // 1024

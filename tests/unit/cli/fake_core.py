@@ -1,0 +1,271 @@
+"""A scripted stand-in for pcmig._core, for tests of the command that need a migration to go a certain way.
+
+`install(script)` puts it in place of the real module. A script is a list of (seconds, changes of the
+status): the changes happen on a thread, as news of the real core do. It stops at the end of the script, or
+when a request changes the course of things.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from types import ModuleType
+from typing import Any, ClassVar
+
+MIB = 1024 * 1024
+
+
+class Error(Exception):
+    pass
+
+
+class FlagsError(Error):
+    pass
+
+
+class PolicyError(Error):
+    pass
+
+
+class LibvirtError(Error):
+    code = 0
+    domain = 0
+
+
+class ConnectError(LibvirtError):
+    pass
+
+
+class NoDomainError(LibvirtError):
+    pass
+
+
+class InvalidOperationError(LibvirtError):
+    pass
+
+
+STATUS: dict[str, Any] = {
+    "phase": "setup",
+    "outcome": None,
+    "error": None,
+    "operator_command": None,
+    "elapsed_ms": 0,
+    "passes": 0,
+    "pass_permille": 0,
+    "memory_total_bytes": 256 * MIB,
+    "memory_processed_bytes": 0,
+    "memory_remaining_bytes": 256 * MIB,
+    "disk_total_bytes": 0,
+    "disk_remaining_bytes": 0,
+    "send_bps": 0,
+    "link_bps": None,
+    "dirty_pages_ps": 0,
+    "postcopy_requests": 0,
+    "requests_ps": 0,
+    "queue_bytes": None,
+    "pace_mib": None,
+    "eta_ms": None,
+    "decision": None,
+}
+
+PRECOPY = {
+    "phase": "precopy",
+    "pass_permille": 450,
+    "memory_processed_bytes": 120 * MIB,
+    "memory_remaining_bytes": 130 * MIB,
+    "send_bps": int(11.8 * MIB),
+    "dirty_pages_ps": 1562,
+}
+DECISION = {
+    "t_us": 1_200_000,
+    "action": "switch",
+    "reason": "not-converging",
+    "a": 31804,
+    "b": 32768,
+    "c": 970,
+    "pace_mib": 3,
+    "text": "pass 2 dirtied 31804 of 32768 pages (97 %): pre-copy does not converge",
+}
+POSTCOPY = {
+    "phase": "postcopy",
+    "memory_remaining_bytes": 64 * MIB,
+    "postcopy_requests": 1330,
+    "requests_ps": 412,
+    "pace_mib": 3,
+    "queue_bytes": 65536,
+    "eta_ms": 11_000,
+    "decision": DECISION,
+}
+COMPLETED = {"phase": "finished", "outcome": "completed", "memory_remaining_bytes": 0, "elapsed_ms": 33_700}
+FAILED = {"phase": "finished", "outcome": "failed", "error": "connection refused"}
+NEEDS_OPERATOR = {
+    "phase": "paused",
+    "outcome": "needs-operator",
+    "error": "post-copy was interrupted",
+    "operator_command": "virsh migrate --postcopy --postcopy-resume g1 qemu+tcp://b/system",
+}
+
+XML = "<domain type='kvm'><name>g1</name></domain>"
+
+Script = list[tuple[float, dict[str, Any]]]
+
+
+class Migration:
+    """Plays `script`, a class attribute set by install()."""
+
+    script: ClassVar[Script] = []
+    abort_works = True
+    arguments: ClassVar[dict[str, Any]] = {}
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, domain: str, dest_uri: str, **options: Any) -> None:
+        type(self).arguments = {"domain": domain, "dest_uri": dest_uri, **options}
+        self._status = dict(STATUS)
+        self._decisions: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stop = threading.Event()
+        self._begun_s = time.monotonic()
+
+    def start(self) -> None:
+        self._begun_s = time.monotonic()
+        threading.Thread(target=self._play, daemon=True).start()
+
+    def _play(self) -> None:
+        for delay_s, changes in self.script:
+            if self._stop.wait(delay_s):
+                return
+            self._news(changes)
+
+    def _news(self, changes: dict[str, Any]) -> None:
+        with self._lock:
+            if self._status["outcome"] is not None:
+                return
+            self._status["elapsed_ms"] = int((time.monotonic() - self._begun_s) * 1000)
+            self._status |= changes
+            if changes.get("decision"):
+                self._decisions.append(changes["decision"])
+        os.write(self._write, b"x")
+
+    def fileno(self) -> int:
+        return self._read
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._read, 4096)
+
+    def status(self) -> dict[str, Any]:
+        with self._lock:
+            return dict(self._status)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return list(self._decisions)
+
+    def ledger(self) -> dict[str, Any]:
+        return {"phases": []}
+
+    def switch(self) -> None:
+        self.calls.append("switch")
+        self._news(POSTCOPY)
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+        if self.abort_works:
+            self._stop.set()
+            self._news({"phase": "finished", "outcome": "failed", "error": "cancelled by the operator"})
+
+    def detach(self) -> None:
+        self.calls.append("detach")
+        self._stop.set()
+        self._news({"outcome": "detached"})
+
+
+def params() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "downtime_limit_ms",
+            "unit": "ms",
+            "default": 300,
+            "min": 1,
+            "max": 2000000,
+            "doc": "Pause.",
+        },
+        {"name": "abort_after_ms", "unit": "ms", "default": 0, "min": 0, "max": 86400000, "doc": "Give up."},
+        {
+            "name": "pace_min_mib",
+            "unit": "MiB/s",
+            "default": 2,
+            "min": 1,
+            "max": 10000,
+            "doc": "Lowest pace.",
+        },
+    ]
+
+
+class Flags:
+    def __init__(self, names: tuple[str, ...], policy: str | None) -> None:
+        self.bits, self.names, self.policy = len(names), names, policy
+
+    def check(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        bad = "TUNNELLED" in self.names and "POSTCOPY" in self.names
+        return (
+            [("error", "libvirt's tunnel does not carry post-copy", ("TUNNELLED", "POSTCOPY"))] if bad else []
+        )
+
+
+def parse_flags(text: str) -> Flags:
+    names = tuple(word.strip() for word in text.split(",") if word.strip())
+    if "BOGUS" in names:
+        raise FlagsError("unknown flag 'BOGUS'")
+    return Flags(names, "first-pass" if "POSTCOPY_AFTER_PRECOPY" in names else None)
+
+
+jobs: list[Any] = []  # what job_status() answers in turn; the last one stays
+
+
+def job_status(uri: str, domain: str) -> dict[str, Any]:
+    answer = jobs.pop(0) if len(jobs) > 1 else jobs[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return dict(answer)
+
+
+def job(
+    state: str, domain_state: str = "running", domain_reason: str = "booted", **more: Any
+) -> dict[str, Any]:
+    return {"state": state, "domain_state": domain_state, "domain_reason": domain_reason, **more}
+
+
+def job_abort(uri: str, domain: str) -> None:
+    Migration.calls.append("job_abort")
+
+
+def job_switch(uri: str, domain: str) -> None:
+    Migration.calls.append("job_switch")
+
+
+def domain_xml(uri: str, domain: str) -> str:
+    if domain == "nosuch":
+        raise NoDomainError("Domain not found: no domain with matching name 'nosuch'")
+    if domain == "vfio":
+        return "<domain type='kvm'><devices><hostdev mode='subsystem' type='pci'/></devices></domain>"
+    return XML
+
+
+def domain_persistent(uri: str, domain: str) -> bool:
+    return True
+
+
+def install(script: Script | None = None) -> ModuleType:
+    """Puts this module in place of pcmig._core for the rest of the process."""
+    import pcmig
+
+    module = sys.modules[__name__]
+    Migration.script = script or [(0.0, PRECOPY), (0.01, POSTCOPY), (0.01, COMPLETED)]
+    sys.modules["pcmig._core"] = module
+    pcmig._core = module  # type: ignore[attr-defined]
+    return module

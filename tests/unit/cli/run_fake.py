@@ -1,0 +1,30 @@
+"""Runs `pcmig` in a process of its own on the scripted core: run_fake.py SCRIPT ARGUMENT..."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.unit.cli import fake_core as fake
+
+SLOW = [(0.0, fake.PRECOPY), (60.0, fake.COMPLETED)]
+
+SCRIPTS: dict[str, fake.Script] = {
+    "quick": [(0.0, fake.PRECOPY), (0.2, fake.POSTCOPY), (0.2, fake.COMPLETED)],
+    "failed": [(0.0, fake.PRECOPY), (0.1, fake.FAILED)],
+    "operator": [(0.0, fake.PRECOPY), (0.1, fake.POSTCOPY), (0.1, fake.NEEDS_OPERATOR)],
+    "precopy": SLOW,
+    "stubborn": SLOW,
+    "watched": SLOW,
+    "postcopy": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (60.0, fake.COMPLETED)],
+    "late": [(0.0, fake.PRECOPY), (1.0, fake.POSTCOPY), (60.0, fake.COMPLETED)],
+    "long": [(0.0, fake.PRECOPY), (1.5, fake.POSTCOPY), (0.2, fake.COMPLETED)],
+}
+
+if __name__ == "__main__":
+    name = sys.argv[1]
+    fake.install(SCRIPTS[name])
+    fake.Migration.abort_works = name not in ("stubborn", "late")
+    fake.jobs[:] = [fake.job("precopy")]
+    from pcmig.cli.main import main
+
+    sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,113 @@
+"""watch, abort and switch, on answers of libvirt that are given here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pcmig.cli import abort, job, main, switch, watch
+from tests.unit.cli import fake_core as fake
+from tests.unit.cli.fake_core import job as answer
+
+URI = "qemu:///system"
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (abort, job, switch, watch):
+        monkeypatch.setattr(module, "_core", fake)
+    monkeypatch.setitem(main.sys.modules, "pcmig._core", fake)  # type: ignore[attr-defined]
+    monkeypatch.setattr(job, "POLL_S", 0.01)
+    monkeypatch.setattr(abort, "CONFIRM_S", 0.1)
+    monkeypatch.setattr(switch, "CONFIRM_S", 0.1)
+    monkeypatch.setattr(watch, "SILENT_S", 0.1)
+    monkeypatch.delenv("LIBVIRT_DEFAULT_URI", raising=False)
+    fake.Migration.calls.clear()
+    yield
+
+
+def run(capsys: pytest.CaptureFixture[str], command: str, *answers: Any) -> tuple[int, str]:
+    fake.jobs[:] = answers
+    code = main.main([command, "g1"])
+    out, err = capsys.readouterr()
+    return code, out + err
+
+
+PRE = answer("precopy")
+MOVED = answer("postcopy", "paused", "post-copy")
+ARRIVES = answer("postcopy", "running", "post-copy")
+RUNS = answer("none")
+GONE = fake.NoDomainError("Domain not found")
+
+
+@pytest.mark.parametrize(
+    ("command", "answers", "code", "words"),
+    [
+        ("watch", (PRE, MOVED, GONE), 0, "done: g1 has left qemu:///system"),
+        ("watch", (PRE, MOVED, answer("none", "shutoff", "migrated")), 0, "done: g1 has left"),
+        ("watch", (PRE, fake.LibvirtError("unexpected status"), MOVED, GONE), 0, "done"),
+        ("watch", (PRE, RUNS), 1, "g1 runs on at the source"),
+        (
+            "watch",
+            (RUNS,),
+            1,
+            "no migration of g1 is under way on qemu:///system (the guest is running, booted)",
+        ),
+        ("watch", (GONE,), 1, "Domain not found"),
+        ("watch", (PRE, answer("paused", "paused", "post-copy failed")), 3, "--postcopy-resume g1"),
+        ("watch", (PRE, answer("none", "crashed", "panicked")), 3, "g1 is crashed (panicked)"),
+        ("watch", (PRE, fake.ConnectError("refused")), 4, "does not answer any more (refused)"),
+        ("watch", (ARRIVES, ARRIVES, RUNS), 0, "runs at qemu:///system with all of its memory"),
+        ("watch", (ARRIVES, GONE), 3, "gone from the destination"),
+        ("abort", (PRE, PRE, RUNS), 0, "cancelled: g1 runs on at the source"),
+        ("abort", (RUNS,), 1, "no migration of g1"),
+        ("abort", (GONE,), 1, "Domain not found"),
+        ("abort", (MOVED,), 4, "runs at the destination already"),
+        ("abort", (PRE, MOVED), 4, "runs at the destination already"),
+        ("abort", (answer("paused"),), 3, "waits to be resumed"),
+        ("abort", (PRE, GONE), 1, "had finished before"),
+        ("abort", (PRE,), 1, "the migration still runs"),
+        ("switch", (PRE, PRE, MOVED), 0, "post-copy: g1 runs at the destination"),
+        ("switch", (MOVED,), 0, "post-copy: g1 runs at the destination"),
+        ("switch", (PRE, GONE), 0, "runs at the destination"),
+        ("switch", (PRE, RUNS), 1, "ended before it could switch"),
+        ("switch", (PRE,), 1, "still in pre-copy"),
+        ("switch", (answer("paused"),), 3, "interrupted"),
+        ("switch", (RUNS,), 1, "no migration"),
+    ],
+)
+def test_command(
+    capsys: pytest.CaptureFixture[str], command: str, answers: tuple[Any, ...], code: int, words: str
+) -> None:
+    assert (lambda done: (done[0], words in done[1] or done[1]))(run(capsys, command, *answers)) == (
+        code,
+        True,
+    )
+
+
+def test_refusal_asks_libvirt_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "abort", MOVED)
+    run(capsys, "switch", MOVED)
+    assert fake.Migration.calls == []
+
+
+def test_abort_that_libvirt_refuses_because_the_guest_has_moved(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(uri: str, domain: str) -> None:
+        raise fake.InvalidOperationError("cannot abort migration in post-copy mode")
+
+    monkeypatch.setattr(fake, "job_abort", refuse)
+    assert run(capsys, "abort", PRE, MOVED)[0] == 4
+    assert run(capsys, "abort", PRE, PRE) == (1, "pcmig: cannot abort migration in post-copy mode\n")
+
+
+def test_figures_reach_the_display(capsys: pytest.CaptureFixture[str]) -> None:
+    total = 256 * fake.MIB
+    figures = answer(
+        "precopy", memory_total_bytes=total, memory_remaining_bytes=total // 4, send_bps=fake.MIB
+    )
+    _, text = run(capsys, "watch", figures, RUNS)
+    assert "pre-copy pass 1 75% sent 0 B left 64.0 MiB rate 1.0 MiB/s" in text

@@ -1,0 +1,103 @@
+"""What is typed, as the engine gets it."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcmig.cli import options
+from pcmig.cli.base import UsageError
+from tests.unit.cli.fake_core import params
+
+
+def plan(*words: str) -> options.Plan:
+    parser = argparse.ArgumentParser()
+    options.add_options(parser)
+    return options.make_plan(parser.parse_args(["g1", "qemu+tcp://b/system", *words]), params())  # type: ignore[arg-type]
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIBVIRT_DEFAULT_URI", raising=False)
+    made = plan()
+    assert (made.source_uri, made.policy, made.params) == ("qemu:///system", "auto", {})
+    assert made.move_definition and made.flags_line() == "LIVE, PEER2PEER, POSTCOPY"
+    assert made.engine["disks"] is None and made.engine["bandwidth_mib"] == 0
+    assert "connect_timeout_ms" not in made.engine
+
+
+def test_source_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "qemu+ssh://c/system")
+    assert plan().source_uri == "qemu+ssh://c/system"
+    assert plan("-c", "x:///").source_uri == "x:///"
+
+
+def test_seconds_become_milliseconds() -> None:
+    made = plan("--deadline", "2.5", "--abort-after", "0.25", "--connect-timeout", "3")
+    assert made.policy == "deadline=2.5"
+    assert made.params == {"abort_after_ms": 250}
+    assert made.engine["connect_timeout_ms"] == 3000
+
+
+def test_flags_of_options_and_of_nova() -> None:
+    made = plan("--copy-storage-inc", "--unsafe", "--tls", "--flags", "VIR_MIGRATE_COMPRESSED, AUTO_CONVERGE")
+    assert (
+        made.flags_line()
+        == "LIVE, PEER2PEER, POSTCOPY, NON_SHARED_INC, UNSAFE, TLS, VIR_MIGRATE_COMPRESSED, AUTO_CONVERGE"
+    )
+
+
+def test_disks() -> None:
+    made = plan("--copy-storage-all", "--migrate-disks", "vda, vdb", "--disks-uri", "tcp://b")
+    assert made.engine["disks"] == ["vda", "vdb"] and made.engine["disks_uri"] == "tcp://b"
+
+
+def test_what_virsh_needs_is_taken() -> None:
+    assert plan("--live", "--p2p", "--postcopy", "--policy", "never").flags_line() == "LIVE, PEER2PEER"
+
+
+def test_definition() -> None:
+    assert not plan("--keep-definition").move_definition
+    made = plan("--persistent", "--undefinesource")
+    assert not made.move_definition and made.flag_names == ["PERSIST_DEST", "UNDEFINE_SOURCE"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--migrate-disks", "vda"), "--migrate-disks needs --copy-storage-all"),
+        (("--disks-uri", "tcp://b"), "--disks-uri needs"),
+        (("--keep-definition", "--persistent"), "contradicts"),
+        (("--undefinesource",), "without a definition anywhere"),
+        (("--set", "pace_min_mib"), "NAME=VALUE"),
+        (("--set", "pace_min_mib=fast"), "not a whole number"),
+        (("--set", "nothing_like_it=1"), "--help-params"),
+        (("--max-downtime", "0"), "--max-downtime: 0 ms is out of bounds (1 to 2000000)"),
+        (("--abort-after", "100000000"), "--abort-after: 100000000000 ms is out of bounds"),
+    ],
+)
+def test_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(*words)
+    assert message in str(caught.value)
+
+
+@given(st.text(max_size=20))
+def test_numbers_parse_or_are_refused(text: str) -> None:
+    for kind in (options.natural, options.positive_seconds):
+        try:
+            assert kind(text) >= 0
+        except argparse.ArgumentTypeError as err:
+            assert repr(text) in str(err)
+
+
+@given(st.lists(st.text(max_size=30), max_size=3))
+def test_settings_parse_or_are_refused(settings: list[str]) -> None:
+    try:
+        made = options.parse_settings(settings, params())  # type: ignore[arg-type]
+    except UsageError as err:
+        assert str(err).startswith("--set")
+    else:
+        assert set(made) <= {row["name"] for row in params()}
