@@ -74,6 +74,90 @@ class Status(TypedDict):
     eta_ms: int | None
     decision: Decision | None  # the latest that was not "keep"
 
+class UffdTry(TypedDict):
+    """One attempt to get a userfaultfd and to register memory with it, as QEMU's destination does."""
+
+    ok: bool
+    step: str  # the one that failed: "open", "api", "register"; "done"
+    errno: int  # of that step; 0 = it worked
+    features: list[str]  # UFFD_FEATURE_* in lower case, e.g. "missing-shmem"
+    ioctls: list[str]  # "register", "unregister", and on anonymous memory "wake", "copy", "zeropage"
+
+class UffdReport(TypedDict):
+    syscall: UffdTry  # userfaultfd(2), faults of the kernel included
+    syscall_user_mode_only: UffdTry  # with UFFD_USER_MODE_ONLY (Linux >= 5.11), which is no use to QEMU
+    node: UffdTry  # /dev/userfaultfd (Linux >= 6.1)
+
+class DeviceNode(TypedDict):
+    device: bool  # a character device
+    mode: int
+    uid: int
+    gid: int
+    major: int
+    minor: int
+
+class ProbeUser(TypedDict):
+    name: str
+    uid: int
+    gid: int
+    groups: list[int]
+    capabilities: bool  # whether the attempt kept them; libvirt starts QEMU without
+    errno: int  # why nothing could be tried as this user; 0 = `uffd` tells
+    uffd: UffdReport | None
+
+Sysctl = TypedDict(
+    "Sysctl",
+    {
+        "vm.unprivileged_userfaultfd": int | None,
+        "vm.max_map_count": int | None,
+        "net.ipv4.tcp_retries2": int | None,
+        "net.ipv4.tcp_wmem": list[int] | None,  # bytes: min, default, max
+        "net.ipv4.tcp_rmem": list[int] | None,
+    },
+)
+
+class HostProbe(TypedDict):
+    """Facts of this host's kernel. None: cannot be read, or not there."""
+
+    kernel: str | None  # release
+    lockdown: str | None  # "none", "integrity", "confidentiality"
+    seccomp: int | None  # of this process: 0 none, 1 strict, 2 filter
+    page_size_bytes: int
+    sysctl: Sysctl
+    node: DeviceNode | None  # /dev/userfaultfd
+    uffd: UffdReport  # as this process
+    user: ProbeUser | None
+
+class GuestFacts(TypedDict):
+    name: str
+    uuid: str
+    state: str  # "running", "paused", ...: see pcmig_half_name in virt.c
+    xml: str
+
+class HostFacts(TypedDict):
+    """What a host's libvirt tells. Versions are major * 1000000 + minor * 1000 + micro, 0 = not reported."""
+
+    client_version: int  # of the library in this process
+    libvirt_version: int
+    qemu_version: int
+    driver: str | None  # "QEMU"
+    hostname: str | None
+    uri: str | None
+    capabilities: str | None  # XML
+    encrypted: bool | None
+    secure: bool | None  # encrypted, or local
+    guest: GuestFacts | None
+
+def probe_host(
+    user: str | None = None, *, group: str | None = None, keep_capabilities: bool = False, root: str = "/"
+) -> HostProbe:
+    """Facts of this host that post-copy depends on, files read below ROOT. With USER (a name, a number, or "+number",
+    as in qemu.conf), userfaultfd is also tried as that user, in a child process. Raises Error for an unknown user."""
+
+def host_facts(uri: str, *, domain: str | None = None, timeout_ms: int = 10_000) -> HostFacts:
+    """What the libvirt at URI says of its host, and of DOMAIN (name, UUID or id) there. TIMEOUT_MS bounds the
+    connecting. Raises ConnectError, NoDomainError or another LibvirtError."""
+
 def params() -> list[Param]:
     """Every threshold of the policy and the pacing, with unit, default, bounds and a sentence on it."""
 

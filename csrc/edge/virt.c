@@ -1,5 +1,5 @@
 /* See virt.h. Facts on events and errors: libvirt 8.0 to 12.8, include/libvirt/libvirt-domain.h and virterror.h. */
-#include "edge/virt.h"
+#include "edge/virt_internal.h"
 
 #include <ctype.h>
 #include <libvirt/libvirt.h>
@@ -16,16 +16,7 @@
 #define KEEPALIVE_INTERVAL_S 5
 #define KEEPALIVE_COUNT      5
 
-struct pcmig_virt_conn {
-    virConnectPtr ptr;
-};
-
-struct pcmig_virt_domain {
-    virDomainPtr ptr;
-    char uuid[PCMIG_VIRT_UUID_SIZE];
-};
-
-static void error_take(struct pcmig_virt_error *error)
+void pcmig_virt_error_take(struct pcmig_virt_error *error)
 {
     const virError *last = virGetLastError();
 
@@ -134,18 +125,18 @@ int pcmig_virt_init(struct pcmig_virt_error *error)
         goto out;
     }
     if (virInitialize() < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         goto out;
     }
     virSetErrorFunc(NULL, discard_error);
     /* Keeps the first implementation that was registered, which may be the host process's own. */
     if (virEventRegisterDefaultImpl() < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         goto out;
     }
     /* A loop without handles or timers never wakes to notice new ones in old libvirt versions. */
     if (virEventAddTimeout(1000, wake_nothing, NULL, NULL) < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         goto out;
     }
     if (pthread_create(&thread, NULL, event_thread, NULL) != 0) {
@@ -199,7 +190,7 @@ static void *opening_thread(void *arg)
     bool abandoned;
 
     if (conn == NULL)
-        error_take(&error);
+        pcmig_virt_error_take(&error);
     else
         (void)virConnectSetKeepAlive(conn, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT); /* local drivers do not have it */
 
@@ -317,7 +308,7 @@ int pcmig_virt_versions(struct pcmig_virt_conn *conn, unsigned long *libvirt, un
     *libvirt = 0;
     *qemu = 0;
     if (virConnectGetLibVersion(conn->ptr, libvirt) < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         return -1;
     }
     /* A host without an emulator for its own architecture reports an error here; its version is then not known. */
@@ -349,7 +340,7 @@ struct pcmig_virt_domain *pcmig_virt_lookup(struct pcmig_virt_conn *conn, const 
     if (domain->ptr == NULL)
         domain->ptr = virDomainLookupByName(conn->ptr, name);
     if (domain->ptr == NULL || virDomainGetUUIDString(domain->ptr, domain->uuid) < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         pcmig_virt_domain_free(domain);
         return NULL;
     }
@@ -380,7 +371,7 @@ int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_
     int result = virDomainIsPersistent(domain->ptr);
 
     if (result < 0)
-        error_take(error);
+        pcmig_virt_error_take(error);
     return result;
 }
 
@@ -402,7 +393,7 @@ char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_
     char *xml = virDomainGetXMLDesc(domain->ptr, 0);
 
     if (xml == NULL)
-        error_take(error);
+        pcmig_virt_error_take(error);
     return xml;
 }
 
@@ -451,9 +442,9 @@ int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_h
 
     *half = PCMIG_HALF_UNKNOWN;
     if (ptr == NULL)
-        error_take(error);
+        pcmig_virt_error_take(error);
     if (ptr != NULL && virDomainGetState(ptr, &state, &reason, 0) < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         (void)virDomainFree(ptr);
         ptr = NULL;
     }
@@ -521,7 +512,7 @@ int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *
     int count = 0;
 
     if (virDomainGetJobStats(domain->ptr, &type, &params, &count, 0) < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         return -1;
     }
     sample_from_params(sample, params, count);
@@ -566,7 +557,7 @@ int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt
     result = virDomainMigrateToURI3(domain->ptr, args->dest_uri, params, (unsigned int)count, args->flags);
 out:
     if (result < 0)
-        error_take(error);
+        pcmig_virt_error_take(error);
     virTypedParamsFree(params, count);
     return result < 0 ? -1 : 0;
 }
@@ -574,7 +565,7 @@ out:
 static int checked(int result, struct pcmig_virt_error *error)
 {
     if (result < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         return -1;
     }
     return 0;
@@ -780,7 +771,7 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
         n++;
     }
     if (virConnectRef(conn->ptr) < 0) {
-        error_take(error);
+        pcmig_virt_error_take(error);
         free(watch);
         return NULL;
     }
@@ -790,7 +781,7 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
         watch->callback_ids[i] =
             virConnectDomainEventRegisterAny(watch->conn, NULL, events[i].id, events[i].callback, watch, watch_unref);
         if (watch->callback_ids[i] < 0) {
-            error_take(error);
+            pcmig_virt_error_take(error);
             atomic_fetch_sub(&watch->references, 1);
             watch->callbacks.release = NULL;
             pcmig_virt_unwatch(watch);

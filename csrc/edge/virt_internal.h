@@ -1,0 +1,21 @@
+/* What the files edge/virt*.c share, and nobody else includes. */
+#ifndef PCMIG_EDGE_VIRT_INTERNAL_H
+#define PCMIG_EDGE_VIRT_INTERNAL_H
+
+#include "edge/virt.h"
+
+#include <libvirt/libvirt.h>
+
+struct pcmig_virt_conn {
+    virConnectPtr ptr;
+};
+
+struct pcmig_virt_domain {
+    virDomainPtr ptr;
+    char uuid[PCMIG_VIRT_UUID_SIZE];
+};
+
+/* Copies libvirt's last error of this thread. */
+void pcmig_virt_error_take(struct pcmig_virt_error *error);
+
+#endif

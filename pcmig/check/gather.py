@@ -1,0 +1,119 @@
+"""Gathers what the checks judge: from this host's kernel and files, and from libvirt."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import pwd
+import socket
+from urllib.parse import urlsplit
+
+from pcmig import _core
+from pcmig.check import model, qemuconf
+
+# What distributions build libvirt with: Debian and its family, Fedora and SUSE and theirs. Else it is root.
+DEFAULT_USERS = ("libvirt-qemu", "qemu")
+
+
+def gather(
+    connect: str,
+    *,
+    peer: str | None = None,
+    domain: str | None = None,
+    qemu_user: str | None = None,
+    qemu_conf: str = qemuconf.DEFAULT_PATH,
+    root: str = "/",
+    timeout_ms: int = 10_000,
+) -> model.Facts:
+    """All facts. What cannot be had becomes a text in them, never an exception."""
+    here, domain_error = ask_about_guest(connect, domain, timeout_ms)
+    other = ask(peer, timeout_ms) if peer is not None else None
+    settings = read_settings(qemu_conf, connect)
+    probe, probe_error = None, None
+    if is_local(connect):
+        try:
+            probe = _core.probe_host(
+                qemu_user or settings.user or default_user(connect),
+                group=settings.group if qemu_user is None else None,
+                keep_capabilities=settings.keep_capabilities,
+                root=root,
+            )
+        except _core.Error as err:
+            probe_error = str(err)
+    return model.Facts(
+        here=here,
+        probe=probe,
+        probe_error=probe_error,
+        settings=settings,
+        peer=other,
+        peer_addresses=resolve(other.facts["hostname"]) if other is not None and other.facts else None,
+        domain=domain,
+        domain_error=domain_error,
+    )
+
+
+def ask(uri: str, timeout_ms: int, domain: str | None = None) -> model.Side:
+    """What the libvirt at URI tells."""
+    try:
+        return model.Side(uri, _core.host_facts(uri, domain=domain, timeout_ms=timeout_ms))
+    except _core.NoDomainError:
+        raise
+    except _core.Error as err:
+        return model.Side(uri, error=str(err))
+    except ValueError as err:  # a NUL in the URI
+        return model.Side(uri, error=f"{uri!r}: {err}")
+
+
+def ask_about_guest(uri: str, domain: str | None, timeout_ms: int) -> tuple[model.Side, str | None]:
+    """What the libvirt at URI tells of its host and of DOMAIN, and why not of the latter."""
+    try:
+        return ask(uri, timeout_ms, domain), None
+    except _core.NoDomainError as err:
+        return ask(uri, timeout_ms), str(err)
+
+
+def is_local(uri: str) -> bool:
+    """Whether URI names this machine: no server part."""
+    try:
+        return not urlsplit(uri).netloc
+    except ValueError:
+        return False
+
+
+def is_session(uri: str) -> bool:
+    """Whether QEMU runs as the caller, without a daemon's privileges."""
+    try:
+        return urlsplit(uri).path == "/session"
+    except ValueError:
+        return False
+
+
+def read_settings(path: str, connect: str) -> qemuconf.QemuSettings:
+    """qemu.conf's settings; libvirt's defaults where it cannot be read (it may be root's)."""
+    if is_session(connect):
+        return qemuconf.QemuSettings(mount_namespace=False)
+    try:
+        return qemuconf.settings(pathlib.Path(path).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return qemuconf.QemuSettings()
+
+
+def default_user(connect: str) -> str:
+    """Whom libvirt runs QEMU as when qemu.conf does not say."""
+    if is_session(connect):
+        return f"+{os.getuid()}"
+    for name in DEFAULT_USERS:
+        try:
+            return pwd.getpwnam(name).pw_name
+        except KeyError:
+            continue
+    return "root"
+
+
+def resolve(name: str | None) -> tuple[str, ...]:
+    """The addresses that NAME has on this host; none when it is not known here."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM) if name else []
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -1,0 +1,175 @@
+"""Rows on one host, as its libvirt describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pcmig.check.capabilities import capabilities
+from pcmig.check.model import Row, Side
+from pcmig.check.versions import (
+    LIBVIRT_KNOWS_QEMU_11,
+    LIBVIRT_MIN,
+    LIBVIRT_RESUME_BROKEN,
+    QEMU_POSTCOPY,
+    QEMU_POSTCOPY_DEVICE,
+    QEMU_TCG_FIXED,
+    show,
+)
+
+
+def connection(subject: str, side: Side) -> Row:
+    if side.facts is None:
+        return Row(
+            subject,
+            "libvirt",
+            "fail",
+            side.error or "no answer",
+            f"an answer from {side.uri}",
+            "every migration goes through libvirt",
+            "start libvirtd (or virtqemud), open its port, and try 'virsh -c URI version'",
+        )
+    return Row(subject, "libvirt", "ok", f"{side.facts['hostname'] or side.uri} answers")
+
+
+def hypervisor(subject: str, side: Side) -> Row | None:
+    if side.facts is None or side.facts["driver"] == "QEMU":
+        return None
+    return Row(
+        subject,
+        "hypervisor",
+        "fail",
+        side.facts["driver"] or "unknown",
+        "QEMU",
+        "post-copy is a matter of QEMU",
+        "name a URI such as qemu:///system",
+    )
+
+
+def libvirt_version(subject: str, side: Side) -> Row | None:
+    if side.facts is None:
+        return None
+    version = side.facts["libvirt_version"]
+    if version < LIBVIRT_MIN:
+        return Row(
+            subject,
+            "libvirt version",
+            "fail",
+            show(version),
+            "8.0.0 or newer",
+            "older ones lack events and flags that pcmig relies on",
+            "upgrade libvirt",
+        )
+    return Row(subject, "libvirt version", "ok", show(version))
+
+
+def postcopy_resume(subject: str, side: Side) -> Row | None:
+    """S6. Measured: 4 of 4 resumes crashed the destination's libvirtd 11.3.0."""
+    if side.facts is None:
+        return None
+    version = side.facts["libvirt_version"]
+    if not LIBVIRT_RESUME_BROKEN[0] <= version < LIBVIRT_RESUME_BROKEN[1]:
+        return None
+    return Row(
+        subject,
+        "post-copy recovery",
+        "warn",
+        f"libvirt {show(version)}",
+        "a version other than 11.3",
+        "resuming an interrupted post-copy migration crashes the destination's daemon (11.3.0, 4 of 4); "
+        "9.0.0 and 12.8.0 resume",
+        "upgrade libvirt on the destination before you rely on recovery",
+    )
+
+
+def qemu_version(subject: str, side: Side) -> Row | None:
+    if side.facts is None or side.facts["driver"] != "QEMU":
+        return None
+    version = side.facts["qemu_version"]
+    if not version:
+        return Row(
+            subject,
+            "QEMU version",
+            "fail",
+            "libvirt found no QEMU",
+            "2.6 or newer",
+            "there is nothing to run guests with",
+            "install QEMU for this architecture",
+        )
+    if version < QEMU_POSTCOPY:
+        return Row(
+            subject,
+            "QEMU version",
+            "fail",
+            show(version),
+            "2.6 or newer",
+            "post-copy was experimental before (capability x-postcopy-ram), and libvirt does not use that",
+            "upgrade QEMU",
+        )
+    return Row(subject, "QEMU version", "ok", show(version))
+
+
+def emulation(subject: str, side: Side) -> Row | None:
+    """The host cannot do anything but emulate; a single guest's kind is a row of its own."""
+    if side.facts is None or side.facts["driver"] != "QEMU":
+        return None
+    kinds = capabilities(side.facts).guest_kinds
+    if not kinds or "kvm" in kinds:
+        return None
+    version = side.facts["qemu_version"]
+    if version >= QEMU_TCG_FIXED:
+        return Row(
+            subject, "emulation", "ok", f"no KVM; QEMU {show(version)} migrates emulated guests intact"
+        )
+    return Row(
+        subject,
+        "emulation",
+        "warn" if subject == "peer" else "fail",
+        f"no KVM, QEMU {show(version)}",
+        "KVM, or QEMU 9.0 or newer",
+        "QEMU before 9.0 misses dirty pages of emulated (TCG) guests: memory arrives corrupted, by "
+        "pre-copy too; guests that leave this host are hit",
+        "make KVM work (/dev/kvm), or upgrade QEMU",
+    )
+
+
+def statistics(subject: str, side: Side) -> Row | None:
+    if side.facts is None:
+        return None
+    qemu, libvirt = side.facts["qemu_version"], side.facts["libvirt_version"]
+    if qemu < QEMU_POSTCOPY_DEVICE or libvirt >= LIBVIRT_KNOWS_QEMU_11:
+        return None
+    return Row(
+        subject,
+        "statistics",
+        "warn",
+        f"QEMU {show(qemu)} with libvirt {show(libvirt)}",
+        "a newer libvirt",
+        'job statistics fail around the switch ("unexpected migration status in postcopy-device"), and '
+        "QEMU counts an iteration every 55 ms; pcmig goes by states and pages, other tools take it for a "
+        "failure or switch at once",
+        "nothing for pcmig; upgrade libvirt for other tools",
+    )
+
+
+def migration_support(subject: str, side: Side) -> Row | None:
+    if side.facts is None or side.facts["driver"] != "QEMU":
+        return None
+    caps = capabilities(side.facts)
+    found = ", ".join((["live"] if caps.live else []) + list(caps.transports)) or "nothing"
+    if not caps.live or not {"tcp", "unix"} & set(caps.transports):
+        return Row(
+            subject,
+            "migration features",
+            "fail",
+            found,
+            "live, tcp",
+            "the capabilities of this libvirt do not offer live migration",
+            "use libvirt's QEMU driver",
+        )
+    return Row(subject, "migration features", "ok", found)
+
+
+HOST: tuple[Callable[[str, Side], Row | None], ...] = (
+    connection, hypervisor, libvirt_version, qemu_version, emulation, migration_support, postcopy_resume,
+    statistics,
+)  # fmt: skip

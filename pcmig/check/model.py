@@ -1,0 +1,55 @@
+"""What checks take and give: facts of hosts, rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pcmig.check.qemuconf import QemuSettings
+
+if TYPE_CHECKING:
+    from pcmig._core import HostFacts, HostProbe
+
+Status = Literal["ok", "warn", "fail", "unknown"]
+
+HERE = "this host"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check. `why` and `fix` are for people; `fix` is empty where there is nothing to do."""
+
+    subject: str  # "this host" ("source" where --connect names another machine), "peer", "both" or "guest"
+    name: str
+    status: Status
+    found: str
+    wanted: str = ""
+    why: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What libvirt told of one host, or why it did not."""
+
+    uri: str
+    facts: HostFacts | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the rows judge."""
+
+    here: Side
+    probe: HostProbe | None = None  # None: `here` is another machine
+    probe_error: str | None = None
+    settings: QemuSettings = field(default_factory=QemuSettings)
+    peer: Side | None = None
+    peer_addresses: tuple[str, ...] | None = None  # of the peer's host name, resolved here; None: not tried
+    domain: str | None = None
+    domain_error: str | None = None
+
+    @property
+    def subject(self) -> str:
+        return "source" if self.probe is None and self.probe_error is None else HERE

@@ -1,0 +1,30 @@
+"""Versions that matter, as major * 1000000 + minor * 1000 + micro, and reading such numbers."""
+
+LIBVIRT_MIN = 8_000_000
+LIBVIRT_GRANTS_NODE = 10_001_000  # NEWS of 10.1.0: "Add support for /dev/userfaultfd"
+LIBVIRT_RESUME_BROKEN = (11_003_000, 11_004_000)  # measured with 11.3.0; 9.0 and 12.8 resume
+LIBVIRT_KNOWS_QEMU_11 = 12_009_000  # 12.8.0 does not know the state "postcopy-device"
+QEMU_POSTCOPY_EXPERIMENTAL = 2_005_000  # as capability "x-postcopy-ram"
+QEMU_POSTCOPY = 2_006_000  # as capability "postcopy-ram"
+QEMU_OPENS_NODE = 8_000_000
+QEMU_TCG_FIXED = 9_000_000  # "physmem: Fix migration dirty bitmap coherency with TCG memory access"
+QEMU_POSTCOPY_DEVICE = 11_000_000
+
+
+def show(version: int) -> str:
+    """8002001 as libvirt means it: "8.2.1"."""
+    return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}" if version else "unknown"
+
+
+def release(version: int) -> int:
+    """Without the last part, which changes no interface."""
+    return version // 1000
+
+
+def version_of(text: str) -> tuple[int, int] | None:
+    """(6, 18) of "6.18.44-amd64"."""
+    major, _, rest = text.partition(".")
+    minor = rest.split(".")[0].split("-")[0]
+    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+        return None
+    return (int(major), int(minor)) if max(len(major), len(minor)) < 6 else None

@@ -1,0 +1,134 @@
+"""`pcmig check`: what stands in the way of post-copy on this host, and between it and another."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import textwrap
+from typing import Any
+
+from pcmig import check
+from pcmig.check import gather, qemuconf
+from pcmig.cli.base import Command, ExitCode, add_connect, is_terminal, make_console
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cyan"}
+
+
+class Check(Command):
+    """check what post-copy needs on this host, and between it and another
+
+    Each row that is not ok says why it matters and how to fix it. Exit code 0: nothing fails
+    (there may be warnings); 1: something does; 2: usage.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_connect(parser)
+        parser.add_argument(
+            "--peer", metavar="URI", help="libvirt of the other host, as this host reaches it"
+        )
+        parser.add_argument("--domain", metavar="NAME", help="also check this guest of the source host")
+        parser.add_argument(
+            "--qemu-user",
+            metavar="USER",
+            help="whom QEMU runs as (default: user of qemu.conf, else libvirt-qemu, qemu or root)",
+        )
+        parser.add_argument(
+            "--qemu-conf",
+            metavar="FILE",
+            default=qemuconf.DEFAULT_PATH,
+            help="libvirt's QEMU settings (default: %(default)s)",
+        )
+        parser.add_argument("--json", action="store_true", help="print rows and facts as JSON")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> ExitCode:
+        found = gather.gather(
+            parsed_args.connect,
+            peer=parsed_args.peer,
+            domain=parsed_args.domain,
+            qemu_user=parsed_args.qemu_user,
+            qemu_conf=parsed_args.qemu_conf,
+        )
+        rows = check.run(found)
+        if parsed_args.json:
+            print(json.dumps(as_json(rows, found), indent=2))
+        elif is_terminal(sys.stdout):
+            print_table(rows)
+        else:
+            print_plain(rows)
+        return ExitCode.FAILED if check.failed(rows) else ExitCode.DONE
+
+
+def as_json(rows: list[check.Row], found: check.Facts) -> dict[str, Any]:
+    """What --json prints: the verdict, the rows, and the facts they rest on."""
+    return {
+        "ok": not check.failed(rows),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "facts": dataclasses.asdict(found),
+    }
+
+
+def summary(rows: list[check.Row]) -> str:
+    """One line on all ROWS."""
+    counts = {status: sum(row.status == status for row in rows) for status in COLOURS}
+    parts = [f"{counts['ok']} ok"]
+    for status, text in (("warn", "warnings"), ("fail", "failures"), ("unknown", "unknown")):
+        if counts[status]:
+            parts.append(f"{counts[status]} {text if counts[status] > 1 else text.removesuffix('s')}")
+    return ", ".join(parts)
+
+
+def print_plain(rows: list[check.Row]) -> None:
+    """One line a row, and indented lines under those that are not ok."""
+    subject_width = max(len(row.subject) for row in rows)
+    name_width = max(len(row.name) for row in rows)
+    for row in rows:
+        print(f"{row.status:<7}  {row.subject:<{subject_width}}  {row.name:<{name_width}}  {row.found}")
+        for label, text in details(row):
+            print(f"         {label}: {text}")
+    print(summary(rows))
+
+
+def details(row: check.Row) -> list[tuple[str, str]]:
+    """What a row that is not ok has to say beyond what was found."""
+    if row.status == "ok":
+        return []
+    return [
+        (label, text) for label, text in (("wanted", row.wanted), ("why", row.why), ("fix", row.fix)) if text
+    ]
+
+
+def print_table(rows: list[check.Row]) -> None:
+    """A table, followed by what to do about the rows that are not ok."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console = make_console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", "of", "check", "found"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(Text(row.status, style=COLOURS[row.status]), row.subject, row.name, row.found)
+    console.print(table)
+    for row in rows:
+        lines = details(row)
+        if not lines:
+            continue
+        console.print()
+        console.print(Text(f"{row.subject}: {row.name}", style=COLOURS[row.status]))
+        for label, text in lines:
+            console.print(
+                textwrap.fill(
+                    text,
+                    max(console.width - 2, 20),
+                    initial_indent=f"  {label}: ",
+                    subsequent_indent=" " * 10,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
+    console.print()
+    console.print(summary(rows))
