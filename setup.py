@@ -1,7 +1,7 @@
 """Builds pcmig._core. Everything else about the package is in pyproject.toml.
 
 Environment:
-    PCMIG_WERROR=1     compiler warnings are errors (CI sets it; a user's newer compiler should not break a build)
+    PCMIG_WERROR=1     compiler warnings are errors (CI sets it; a newer compiler should not break a build)
     PCMIG_SANITIZE=... value for -fsanitize=, e.g. "address,undefined"
     PCMIG_COVERAGE=1   build with gcov instrumentation
 """

@@ -165,8 +165,8 @@ def parse_policy(text: str) -> dict[str, Any]:
     """{"kind": "passes", "params": {"passes": 3}}. Raises PolicyError with what would be right."""
 
 class Migration:
-    """One migration. Starts nothing until start(); every method returns at once (no call to libvirt is made on the
-    caller's thread). fileno() becomes readable whenever status() has news: reading clears it (clear())."""
+    """One migration. Starts nothing until start(); every method returns at once (no call to libvirt is made
+    on the caller's thread). fileno() is readable whenever status() has news, until clear()."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class Migration:
         trace_path: str | None = None,
     ) -> None: ...
     def start(self) -> None:
-        """Checks what can be checked, then migrates, on threads of the core. Raises Error if already started."""
+        """Checks what can be checked, then migrates, on threads of the core. Raises Error if started."""
     def fileno(self) -> int: ...
     def clear(self) -> None: ...
     def status(self) -> Status: ...
@@ -199,11 +199,11 @@ class Migration:
     def switch(self) -> None:
         """Asks for post-copy now (the queue is drained first)."""
     def abort(self) -> None:
-        """Cancels while the guest still runs at the source; in post-copy it is refused (see status()["decision"])."""
+        """Cancels while the guest still runs at the source; refused in post-copy (see status()["decision"])."""
     def set_bandwidth(self, mib_per_s: int) -> None:
         """Bounds the bandwidth of the running phase; 0 = unlimited."""
     def detach(self) -> None:
-        """Stops steering; libvirt goes on with the migration by itself (peer-to-peer), with a pace that needs no
-        steering. outcome becomes "detached"."""
+        """Stops steering; libvirt goes on with the migration by itself (peer-to-peer), with a pace that needs
+        no steering. outcome becomes "detached"."""
     def join(self, timeout_ms: int = -1) -> bool:
         """Waits for an outcome without holding the GIL; False on timeout."""
