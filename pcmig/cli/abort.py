@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from pcmig import _core
-from pcmig.cli import job
 from pcmig.cli.base import Command, CommandError, ExitCode, add_connect
+from pcmig.cli.job import Job
 
 CONFIRM_S = 10.0
 
@@ -34,29 +34,31 @@ class Abort(Command):
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:
-        uri, domain = args.connect, args.domain
-        refuse(job.find(uri, domain)["state"], domain)
+        job = Job(args.connect, args.domain)
+        job.find()
+        refuse(job)
         try:
-            _core.job_abort(uri, domain)
+            _core.job_abort(job.uri, job.domain)
         except _core.InvalidOperationError:
-            refuse(_core.job_status(uri, domain)["state"], domain)
+            job.look()
+            refuse(job)
             raise
-        state = job.wait_while(uri, domain, "precopy", CONFIRM_S)["state"]
-        refuse(state, domain)
-        if state == "gone":
-            raise CommandError(f"the migration of {domain} had finished before it could be cancelled")
-        if state != "none":
-            raise CommandError(f"{domain}: libvirt took the cancellation, but the migration still runs")
-        print(f"cancelled: {domain} runs on at the source ({uri})")
+        job.wait_while("precopy", CONFIRM_S)
+        refuse(job)
+        if job.state != "none":
+            raise CommandError(f"{job.domain}: libvirt took the cancellation, but the migration still runs")
+        if job.half == "absent":
+            raise CommandError(f"the migration of {job.domain} had finished before it could be cancelled")
+        print(f"cancelled: {job.domain} runs on at the source ({job.uri})")
         return ExitCode.DONE
 
 
-def refuse(state: str, domain: str) -> None:
-    """Raises CommandError in a STATE where nothing may be cancelled."""
-    if state == "postcopy":
-        raise CommandError(TOO_LATE.format(domain=domain), ExitCode.DETACHED)
-    if state == "paused":
+def refuse(job: Job) -> None:
+    """Raises CommandError where nothing may be cancelled any more."""
+    if job.state == "postcopy":
+        raise CommandError(TOO_LATE.format(domain=job.domain), ExitCode.DETACHED)
+    if job.state == "paused":
         raise CommandError(
-            f"{domain} was interrupted in post-copy and waits to be resumed; cancelling would lose it",
+            f"{job.domain} was interrupted in post-copy and waits to be resumed; cancelling would lose it",
             ExitCode.NEEDS_OPERATOR,
         )

@@ -3,10 +3,13 @@ other."""
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pcmig import _core
 from pcmig.cli.signals import SignalPipe
 
 if TYPE_CHECKING:
@@ -69,7 +72,7 @@ class Follower:
             self.display.drop()  # the terminal is gone, the guest is not: go on without a word
         elif number == signal.SIGUSR1:
             self.display.note("post-copy was asked for (SIGUSR1)")
-            self.migration.switch()
+            self._request(self.migration.switch)
         elif status["outcome"] is None:
             self.interrupts += 1
             self._interrupted(status)
@@ -83,7 +86,7 @@ class Follower:
         elif not self.cancelling:
             self.cancelling = True
             self.display.note("cancelling: the guest stays at the source; waiting for libvirt to confirm")
-            self.migration.abort()
+            self._request(self.migration.abort)
         elif self.interrupts > LEAVE_AFTER:
             self._detach("leaving without the confirmation that the migration is cancelled")
         else:
@@ -94,4 +97,9 @@ class Follower:
     def _detach(self, why: str) -> None:
         self.detaching = True
         self.display.note(why)
-        self.migration.detach()
+        self._request(self.migration.detach)
+
+    def _request(self, request: Callable[[], None]) -> None:
+        """A request that comes when the migration is just over is refused; the next look shows that."""
+        with contextlib.suppress(_core.Error):
+            request()

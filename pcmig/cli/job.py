@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
+from pcmig.cli import units
 from pcmig.cli.base import CommandError
 
 if TYPE_CHECKING:
@@ -13,61 +14,109 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 
-EMPTY: Status = {
-    "phase": "setup",
-    "outcome": None,
-    "error": None,
-    "operator_command": None,
-    "elapsed_ms": 0,
-    "passes": 0,
-    "pass_permille": 0,
-    "memory_total_bytes": 0,
-    "memory_processed_bytes": 0,
-    "memory_remaining_bytes": 0,
-    "disk_total_bytes": 0,
-    "disk_remaining_bytes": 0,
-    "send_bps": 0,
-    "link_bps": None,
-    "dirty_pages_ps": 0,
-    "postcopy_requests": 0,
-    "requests_ps": 0,
-    "queue_bytes": None,
-    "pace_mib": None,
-    "eta_ms": None,
-    "decision": None,
+# A failing statistics call looks like no job at all, and around the switch such calls fail for a moment:
+# only when we have been told "none" so often in a row do we believe it.
+NONE_POLLS = 3
+
+# What one host says of its half of the guest, for people.
+HALVES = {
+    "unknown": "in a state that could not be read",
+    "absent": "not running there",
+    "running": "running",
+    "paused": "paused",
+    "migrating": "paused for a migration",
+    "postcopy": "in post-copy",
+    "postcopy-failed": "paused, because post-copy was interrupted",
+    "dead": "crashed or shutting down",
 }
 
 
-def find(uri: str, domain: str) -> dict[str, Any]:
-    """The running job of DOMAIN on URI. Raises CommandError when there is none."""
-    job = _core.job_status(uri, domain)
-    if job["state"] == "none":
-        where = f"{job['domain_state']}, {job['domain_reason']}"
-        raise CommandError(f"no migration of {domain} is under way on {uri} (the guest is {where})")
-    return job
+class Job:
+    """The migration of one guest as the host at `uri` sees it. `look()` asks anew."""
 
+    def __init__(self, uri: str, domain: str) -> None:
+        self.uri = uri
+        self.domain = domain
+        self.state = "none"  # "precopy", "postcopy", "paused", "none"
+        self.half = "unknown"
+        self.figures: dict[str, Any] = {}  # of the latest sample there was
+        self.source = False  # this host is known to be the source
+        self._previous: tuple[float, int] | None = None
+        self._requests_ps = 0
+        self._nones = 0
 
-def wait_while(uri: str, domain: str, state: str, timeout_s: float) -> dict[str, Any]:
-    """The job as soon as it is not in STATE any more, or as it is after TIMEOUT_S."""
-    end_s = time.monotonic() + timeout_s
-    while True:
+    def look(self) -> None:
+        """Asks once. Raises LibvirtError; a guest that is gone is no error once it was seen."""
+        seen = self.half != "unknown"
         try:
-            job = _core.job_status(uri, domain)
+            answer = _core.job_status(self.uri, self.domain)
         except _core.NoDomainError:
-            return {"state": "gone"}
-        if job["state"] != state or time.monotonic() > end_s:
-            return job
-        time.sleep(POLL_S / 5)
+            if not seen:
+                raise
+            answer = {"state": "none", "half": "absent", "sample": None}
+        self.half = answer["half"]
+        if answer["sample"] is not None:
+            self.figures = answer["sample"]
+            self._count_requests()
+        # Only the source has statistics (libvirt refuses them at the destination).
+        self.source = self.source or answer["state"] == "precopy" or answer["sample"] is not None
+        self._nones = self._nones + 1 if answer["state"] == "none" else 0
+        sure = not seen or self.half in ("absent", "dead") or self._nones >= NONE_POLLS
+        if answer["state"] != "none" or (sure and self.half != "migrating"):
+            self.state = answer["state"]
 
+    def find(self) -> None:
+        """Asks for the first time. Raises CommandError when no migration is under way."""
+        self.look()
+        if self.half == "migrating" and self.state == "none":
+            raise CommandError(
+                f"{self.domain} is about to arrive at {self.uri}; connect to the source host instead"
+            )
+        if self.state == "none":
+            raise CommandError(
+                f"no migration of {self.domain} is under way at {self.uri} (the guest is {HALVES[self.half]})"
+            )
 
-def as_status(job: dict[str, Any]) -> Status:
-    """JOB in the form that a display takes."""
-    status = EMPTY.copy()
-    for key in status:
-        if key in job:
-            status[key] = job[key]  # type: ignore[literal-required]
-    status["phase"] = job["state"]
-    total = status["memory_total_bytes"]
-    if total and not status["pass_permille"]:
-        status["pass_permille"] = max(0, 1000 - status["memory_remaining_bytes"] * 1000 // total)
-    return status
+    def wait_while(self, state: str, timeout_s: float) -> None:
+        """Returns when the job is not in STATE any more, or TIMEOUT_S have passed."""
+        end_s = time.monotonic() + timeout_s
+        while True:
+            self.look()
+            if self.state != state or time.monotonic() > end_s:
+                return
+            time.sleep(POLL_S / 5)
+
+    def status(self) -> Status:
+        """What is known, in the form that a display takes."""
+        figures = self.figures
+        total, remaining = figures.get("memory_total_bytes", 0), figures.get("memory_remaining_bytes", 0)
+        queue_bytes = figures.get("queue_bytes")
+        return {
+            "phase": self.state,
+            "outcome": None,
+            "error": None,
+            "operator_command": None,
+            "elapsed_ms": figures.get("elapsed_ms", 0),
+            "passes": 0,
+            "pass_permille": units.permille(total - remaining, total),
+            "memory_total_bytes": total,
+            "memory_processed_bytes": figures.get("memory_processed_bytes", 0),
+            "memory_remaining_bytes": remaining,
+            "disk_total_bytes": figures.get("disk_total_bytes", 0),
+            "disk_remaining_bytes": figures.get("disk_remaining_bytes", 0),
+            "send_bps": figures.get("memory_bps", 0),
+            "link_bps": None,
+            "dirty_pages_ps": figures.get("dirty_pages_ps", 0),
+            "postcopy_requests": figures.get("postcopy_requests", 0),
+            "requests_ps": self._requests_ps,
+            "queue_bytes": queue_bytes if queue_bytes is not None and queue_bytes >= 0 else None,
+            "pace_mib": None,
+            "eta_ms": None,
+            "decision": None,
+        }
+
+    def _count_requests(self) -> None:
+        now_s, requests = time.monotonic(), self.figures.get("postcopy_requests", 0)
+        if self._previous and now_s > self._previous[0]:
+            self._requests_ps = max(0, round((requests - self._previous[1]) / (now_s - self._previous[0])))
+        self._previous = (now_s, requests)

@@ -74,7 +74,10 @@ class Migrate(Command):
                     f"interrupted before anything was started; {plan.domain} runs on as it did"
                 )
             try:
-                migration.start()
+                try:
+                    migration.start()
+                except OSError as err:
+                    raise CommandError(f"--trace {args.trace!r}: {err.strerror}") from err
                 status = follower.run()
             finally:
                 display.close()
@@ -123,7 +126,7 @@ class Migrate(Command):
                 say(f"pcmig: note: {message}", sys.stderr)
 
     def _check_flags(self, args: argparse.Namespace, plan: options.Plan) -> _core.Flags:
-        """The flags for libvirt, checked against each other. Takes over a policy that an old name stands for."""
+        """The flags for libvirt, checked. Takes over the policy that an old name stands for."""
         flags = _core.parse_flags(plan.flags_text)
         if flags.policy and not plan.policy_given:
             plan.policy = self.result["policy"] = flags.policy

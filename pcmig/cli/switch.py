@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from pcmig import _core
-from pcmig.cli import job
 from pcmig.cli.base import Command, CommandError, ExitCode, add_connect
+from pcmig.cli.job import Job
 
 CONFIRM_S = 10.0
 
@@ -29,18 +29,20 @@ class Switch(Command):
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:
-        uri, domain = args.connect, args.domain
-        state = job.find(uri, domain)["state"]
-        if state == "precopy":
-            _core.job_switch(uri, domain)
-            state = job.wait_while(uri, domain, "precopy", CONFIRM_S)["state"]
-        if state == "paused":
-            raise CommandError(f"{domain} was interrupted in post-copy", ExitCode.NEEDS_OPERATOR)
-        if state == "none":
+        job = Job(args.connect, args.domain)
+        job.find()
+        if job.state == "precopy":
+            _core.job_switch(job.uri, job.domain)
+            job.wait_while("precopy", CONFIRM_S)
+        if job.state == "paused":
+            raise CommandError(f"{job.domain} was interrupted in post-copy", ExitCode.NEEDS_OPERATOR)
+        if job.state == "precopy":
             raise CommandError(
-                f"the migration of {domain} ended before it could switch; the guest is at {uri}"
+                f"{job.domain}: libvirt took the request, but the migration is still in pre-copy"
             )
-        if state == "precopy":
-            raise CommandError(f"{domain}: libvirt took the request, but the migration is still in pre-copy")
-        print(f"post-copy: {domain} runs at the destination")
+        if job.state == "none" and job.half != "absent":
+            raise CommandError(
+                f"the migration of {job.domain} ended before it could switch; it is at {job.uri}"
+            )
+        print(f"post-copy: {job.domain} runs at the destination")
         return ExitCode.DONE

@@ -7,11 +7,10 @@ import select
 import signal
 import sys
 import time
-from typing import Any
 
 from pcmig import _core
-from pcmig.cli import job
 from pcmig.cli.base import Command, CommandError, ExitCode, add_connect
+from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
 from pcmig.cli.signals import SignalPipe
 
@@ -40,13 +39,13 @@ class Watch(Command):
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:
-        uri, domain = args.connect, args.domain
-        seen = still(job.find(uri, domain), {})
+        job = Job(args.connect, args.domain)
+        job.find()
         quiet = args.quiet or args.no_progress
-        display = make_display(sys.stdout, f"{domain} from {uri}", quiet=quiet, progress=True)
+        display = make_display(sys.stdout, f"{job.domain} from {job.uri}", quiet=quiet, progress=True)
         try:
             with SignalPipe((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) as signals:
-                code, words = follow(uri, domain, seen, display, signals)
+                code, words = follow(job, display, signals)
         finally:
             display.close()
         if code in (ExitCode.FAILED, ExitCode.NEEDS_OPERATOR):
@@ -55,67 +54,40 @@ class Watch(Command):
         return code
 
 
-def follow(
-    uri: str, domain: str, seen: dict[str, Any], display: Display, signals: SignalPipe
-) -> tuple[ExitCode, str]:
-    """Shows the job until it ends, a signal comes or libvirt stays silent. Returns the exit code and last
-    words."""
-    started_s = heard_s = time.monotonic()
+def follow(job: Job, display: Display, signals: SignalPipe) -> tuple[ExitCode, str]:
+    """Shows the job until it ends, a signal comes or libvirt stays silent: exit code and last words."""
+    heard_s = time.monotonic()
     poller = select.poll()
     poller.register(signals.fileno(), select.POLLIN)
     while True:
-        if end := ending(uri, domain, seen):
+        if end := ending(job):
             return end
-        status = job.as_status(seen)
-        if not seen.get("elapsed_ms"):
-            status["elapsed_ms"] = int((time.monotonic() - started_s) * 1000)
-        display.update(status)
-        poller.poll(job.POLL_S * 1000)
+        display.update(job.status())
+        poller.poll(POLL_S * 1000)
         if signals.take():
-            return ExitCode.DETACHED, f"left: the migration of {domain} goes on"
+            return ExitCode.DETACHED, f"left: the migration of {job.domain} goes on"
         try:
-            seen = still(_core.job_status(uri, domain), seen)
+            job.look()
             heard_s = time.monotonic()
-        except _core.NoDomainError:
-            seen = {**seen, "state": "gone"}
         except _core.LibvirtError as err:
-            # Around the switch a statistics call may fail; it says nothing about the migration.
             if time.monotonic() - heard_s > SILENT_S:
-                return (
-                    ExitCode.DETACHED,
-                    f"left: {uri} does not answer any more ({err}); the migration may go on",
-                )
+                return ExitCode.DETACHED, f"left: {job.uri} does not answer ({err}); the migration may go on"
 
 
-def still(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """NOW, with the knowledge from BEFORE on which side of the migration this host is."""
-    arrives = now["state"] == "postcopy" and now["domain_state"] == "running"
-    return {**now, "destination": before.get("destination", False) or arrives}
-
-
-def ending(uri: str, domain: str, seen: dict[str, Any]) -> tuple[ExitCode, str] | None:
-    """The exit code and last words if SEEN is the end of a migration."""
-    state = seen["state"]
-    destination = seen.get("destination", False)
-    if state == "gone":
-        if destination:
-            return ExitCode.NEEDS_OPERATOR, f"{domain} is gone from the destination {uri}"
-        return ExitCode.DONE, f"done: {domain} has left {uri}"
-    if state == "paused":
+def ending(job: Job) -> tuple[ExitCode, str] | None:
+    """The exit code and last words if the migration is over, else None."""
+    if job.state == "paused":
         return ExitCode.NEEDS_OPERATOR, (
-            f"{domain} was interrupted in post-copy; when the hosts reach each other again, type "
-            "at the source:\n"
-            f"  virsh migrate --live --p2p --postcopy --postcopy-resume {domain} DESTURI"
+            f"{job.domain} was interrupted in post-copy; when the hosts reach each other again, type:\n"
+            f"  virsh migrate --live --p2p --postcopy --postcopy-resume {job.domain} DESTURI"
         )
-    if state != "none":
+    if job.state != "none":
         return None
-    if destination:
-        return ExitCode.DONE, f"done: {domain} runs at {uri} with all of its memory"
-    if seen["domain_state"] == "running":
-        return ExitCode.FAILED, f"the migration has ended, and {domain} runs on at the source ({uri})"
-    if seen["domain_state"] in ("shutoff", "shut off"):
-        return ExitCode.DONE, f"done: {domain} has left {uri}"
-    words = (
-        f"the migration has ended, and {domain} is {seen['domain_state']} ({seen['domain_reason']}) at {uri}"
-    )
+    if job.half == "absent" and job.source:
+        return ExitCode.DONE, f"done: {job.domain} has left {job.uri}"
+    if job.half == "running" and job.source:
+        return ExitCode.FAILED, f"the migration has ended, and {job.domain} runs on at the source ({job.uri})"
+    if job.half == "running":
+        return ExitCode.DONE, f"done: {job.domain} runs at {job.uri} with all of its memory"
+    words = f"the migration has ended, and at {job.uri} {job.domain} is {HALVES[job.half]}"
     return ExitCode.NEEDS_OPERATOR, words

@@ -234,10 +234,8 @@ def job_status(uri: str, domain: str) -> dict[str, Any]:
     return dict(answer)
 
 
-def job(
-    state: str, domain_state: str = "running", domain_reason: str = "booted", **more: Any
-) -> dict[str, Any]:
-    return {"state": state, "domain_state": domain_state, "domain_reason": domain_reason, **more}
+def job(state: str, half: str = "running", **sample: Any) -> dict[str, Any]:
+    return {"state": state, "half": half, "sample": sample or None}
 
 
 def job_abort(uri: str, domain: str) -> None:

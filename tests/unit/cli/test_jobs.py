@@ -20,6 +20,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(module, "_core", fake)
     monkeypatch.setitem(main.sys.modules, "pcmig._core", fake)  # type: ignore[attr-defined]
     monkeypatch.setattr(job, "POLL_S", 0.01)
+    monkeypatch.setattr(watch, "POLL_S", 0.01)
     monkeypatch.setattr(abort, "CONFIRM_S", 0.1)
     monkeypatch.setattr(switch, "CONFIRM_S", 0.1)
     monkeypatch.setattr(watch, "SILENT_S", 0.1)
@@ -35,10 +36,12 @@ def run(capsys: pytest.CaptureFixture[str], command: str, *answers: Any) -> tupl
     return code, out + err
 
 
-PRE = answer("precopy")
-MOVED = answer("postcopy", "paused", "post-copy")
-ARRIVES = answer("postcopy", "running", "post-copy")
+PRE = answer("precopy", memory_total_bytes=100, memory_remaining_bytes=50, postcopy_requests=0)
+MOVED = answer("postcopy", "postcopy", postcopy_requests=10)
+ARRIVES = answer("postcopy", "postcopy")
 RUNS = answer("none")
+SHUTOFF = answer("none", "absent")
+FAILED = answer("paused", "postcopy-failed")
 GONE = fake.NoDomainError("Domain not found")
 
 
@@ -46,27 +49,26 @@ GONE = fake.NoDomainError("Domain not found")
     ("command", "answers", "code", "words"),
     [
         ("watch", (PRE, MOVED, GONE), 0, "done: g1 has left qemu:///system"),
-        ("watch", (PRE, MOVED, answer("none", "shutoff", "migrated")), 0, "done: g1 has left"),
+        ("watch", (PRE, MOVED, SHUTOFF), 0, "done: g1 has left"),
         ("watch", (PRE, fake.LibvirtError("unexpected status"), MOVED, GONE), 0, "done"),
+        ("watch", (PRE, RUNS, RUNS, MOVED, GONE), 0, "done: g1 has left"),  # statistics failed twice
+        ("watch", (PRE, answer("none", "migrating"), MOVED, GONE), 0, "done: g1 has left"),
         ("watch", (PRE, RUNS), 1, "g1 runs on at the source"),
-        (
-            "watch",
-            (RUNS,),
-            1,
-            "no migration of g1 is under way on qemu:///system (the guest is running, booted)",
-        ),
+        ("watch", (RUNS,), 1, "no migration of g1 is under way at qemu:///system (the guest is running)"),
+        ("watch", (SHUTOFF,), 1, "(the guest is not running there)"),
+        ("watch", (answer("none", "migrating"),), 1, "connect to the source host"),
         ("watch", (GONE,), 1, "Domain not found"),
-        ("watch", (PRE, answer("paused", "paused", "post-copy failed")), 3, "--postcopy-resume g1"),
-        ("watch", (PRE, answer("none", "crashed", "panicked")), 3, "g1 is crashed (panicked)"),
-        ("watch", (PRE, fake.ConnectError("refused")), 4, "does not answer any more (refused)"),
+        ("watch", (PRE, FAILED), 3, "--postcopy-resume g1"),
+        ("watch", (PRE, answer("none", "dead")), 3, "g1 is crashed or shutting down"),
+        ("watch", (PRE, fake.ConnectError("refused")), 4, "does not answer (refused)"),
         ("watch", (ARRIVES, ARRIVES, RUNS), 0, "runs at qemu:///system with all of its memory"),
-        ("watch", (ARRIVES, GONE), 3, "gone from the destination"),
+        ("watch", (ARRIVES, GONE), 3, "g1 is not running there"),
         ("abort", (PRE, PRE, RUNS), 0, "cancelled: g1 runs on at the source"),
         ("abort", (RUNS,), 1, "no migration of g1"),
         ("abort", (GONE,), 1, "Domain not found"),
         ("abort", (MOVED,), 4, "runs at the destination already"),
         ("abort", (PRE, MOVED), 4, "runs at the destination already"),
-        ("abort", (answer("paused"),), 3, "waits to be resumed"),
+        ("abort", (FAILED,), 3, "waits to be resumed"),
         ("abort", (PRE, GONE), 1, "had finished before"),
         ("abort", (PRE,), 1, "the migration still runs"),
         ("switch", (PRE, PRE, MOVED), 0, "post-copy: g1 runs at the destination"),
@@ -74,7 +76,7 @@ GONE = fake.NoDomainError("Domain not found")
         ("switch", (PRE, GONE), 0, "runs at the destination"),
         ("switch", (PRE, RUNS), 1, "ended before it could switch"),
         ("switch", (PRE,), 1, "still in pre-copy"),
-        ("switch", (answer("paused"),), 3, "interrupted"),
+        ("switch", (FAILED,), 3, "interrupted"),
         ("switch", (RUNS,), 1, "no migration"),
     ],
 )
@@ -107,7 +109,7 @@ def test_abort_that_libvirt_refuses_because_the_guest_has_moved(
 def test_figures_reach_the_display(capsys: pytest.CaptureFixture[str]) -> None:
     total = 256 * fake.MIB
     figures = answer(
-        "precopy", memory_total_bytes=total, memory_remaining_bytes=total // 4, send_bps=fake.MIB
+        "precopy", memory_total_bytes=total, memory_remaining_bytes=total // 4, memory_bps=fake.MIB
     )
     _, text = run(capsys, "watch", figures, RUNS)
     assert "pre-copy pass 1 75% sent 0 B left 64.0 MiB rate 1.0 MiB/s" in text
