@@ -28,6 +28,7 @@ CONSOLE = "/run/pcmig/console.sock"  # as the hosts see it
 GUEST_FOLDER = "/run/pcmig/guest"
 # A type that QEMU 7.2 to 11.1 all know; a versioned one, as a migration needs the same on both sides.
 MACHINE = "pc-i440fx-7.2"
+SILENT_S = 10.0  # a guest without a heartbeat for so long is given up
 TAIL_S = 2.0  # how long after a migration the guest is still judged
 
 
@@ -122,6 +123,22 @@ class Guest:
                     + "\n  ".join(said or ["nothing"])
                 )
             time.sleep(0.1)
+
+    def wait_verified(self, since_s: float, patience_s: float = 60.0) -> bool:
+        """Wait until the guest has verified every page since a time; False when it does not get there."""
+        if not self.spec.verify_pps:
+            return False
+        deadline_s = time.monotonic() + patience_s
+        while time.monotonic() < deadline_s:
+            beats = self.heartbeats(since_s)
+            # The first pass to end had begun before, so it takes two.
+            if beats and beats[-1].passes >= beats[0].passes + 2:
+                return True
+            last_s = beats[-1].time_s if beats else since_s
+            if time.monotonic() > last_s + SILENT_S:
+                return False
+            time.sleep(0.1)
+        return False
 
     def host(self) -> str | None:
         """Name of the host that the last heartbeat came from."""
