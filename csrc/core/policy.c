@@ -322,6 +322,15 @@ static void refused(struct pcmig_policy *policy, struct pcmig_decision *out)
     keep(policy, out, PCMIG_REASON_RETRY);
 }
 
+/* Tries a refused switch again when its time has come. */
+static void retry(struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    if (policy->stage == STAGE_RETRY && policy->now_us >= policy->retry_us)
+        do_switch(policy, out, PCMIG_REASON_RETRY, policy->attempts + 1, 0);
+    else
+        keep(policy, out, PCMIG_REASON_NONE);
+}
+
 /* --- post-copy ------------------------------------------------------------------------------------------------------ */
 
 static void set_pace(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason, int64_t a)
@@ -460,7 +469,7 @@ static void on_sample(struct pcmig_policy *policy, struct pcmig_decision *out, c
     } else if (policy->stage == STAGE_POSTCOPY) {
         postcopy_sample(policy, out);
     } else {
-        keep(policy, out, PCMIG_REASON_NONE);
+        retry(policy, out);
     }
 }
 
@@ -477,11 +486,7 @@ static void on_tick(struct pcmig_policy *policy, struct pcmig_decision *out)
         drain(policy, out);
         return;
     }
-    if (policy->stage == STAGE_RETRY && policy->now_us >= policy->retry_us) {
-        do_switch(policy, out, PCMIG_REASON_RETRY, policy->attempts + 1, 0);
-        return;
-    }
-    keep(policy, out, PCMIG_REASON_NONE);
+    retry(policy, out);
 }
 
 /* QEMU up to 10 has just synchronised its bitmap at the end of a pass: the moment to look. QEMU 11 says so every 55 ms,

@@ -286,7 +286,8 @@ static int find_group(const char *group, char *buffer, gid_t *out, char *err, si
     return -1;
 }
 
-int pcmig_uffd_identify(const char *user, const char *group, struct pcmig_uffd_identity *out, char *err, size_t err_size)
+int pcmig_uffd_identify(const char *user, const char *group, struct pcmig_uffd_identity *out, char *err,
+                        size_t err_size)
 {
     struct passwd entry, *found = NULL;
     uint32_t id = 0;

@@ -32,9 +32,10 @@ struct pcmig_uffd_try {
 };
 
 struct pcmig_uffd_report {
-    struct pcmig_uffd_try syscall;   /* userfaultfd(2), kernel faults included: what QEMU asks for */
-    struct pcmig_uffd_try user_only; /* userfaultfd(2) with UFFD_USER_MODE_ONLY: shows whether the kernel has it at all */
-    struct pcmig_uffd_try node;      /* /dev/userfaultfd */
+    struct pcmig_uffd_try syscall; /* userfaultfd(2), kernel faults included: what QEMU asks for */
+    struct pcmig_uffd_try
+        user_only;              /* userfaultfd(2) with UFFD_USER_MODE_ONLY: shows whether the kernel has it at all */
+    struct pcmig_uffd_try node; /* /dev/userfaultfd */
 };
 
 /* Whom to try as. */
@@ -50,7 +51,8 @@ struct pcmig_uffd_identity {
  * the user's own group. The user's supplementary groups come from the system's databases; at most
  * PCMIG_UFFD_GROUPS_MAX are kept. Returns 0, or -1 with a message in ERR that names the user or group. Not
  * async-signal-safe. */
-int pcmig_uffd_identify(const char *user, const char *group, struct pcmig_uffd_identity *out, char *err, size_t err_size);
+int pcmig_uffd_identify(const char *user, const char *group, struct pcmig_uffd_identity *out, char *err,
+                        size_t err_size);
 
 /* Tries every way as the calling process, NODE_PATH being the path of the device node. Never fails as a whole: the
  * answers are in OUT. Leaves nothing open. Async-signal-safe. */

@@ -63,7 +63,7 @@ const char *pcmig_virt_domain_uuid(const struct pcmig_virt_domain *domain);
 int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* 1, 0 or -1 */
 /* Whether the guest runs in software emulation (TCG): 1, 0, or -1 on error. */
 int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
-char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);      /* free() it */
+char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* free() it */
 
 /* One half of a guest, as one host sees it. */
 enum pcmig_half {

@@ -285,7 +285,8 @@ void pcmig_migration_status(struct pcmig_migration *migration, struct pcmig_migr
     pthread_mutex_unlock(&migration->lock);
 }
 
-size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first, struct pcmig_decision *out, size_t max)
+size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first, struct pcmig_decision *out,
+                                 size_t max)
 {
     size_t n = 0;
 

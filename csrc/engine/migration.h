@@ -19,7 +19,8 @@ struct pcmig_migration_args {
     const char *source_uri;
     const char *domain;   /* name, UUID or id */
     const char *dest_uri; /* as the source host reaches it */
-    unsigned int flags;   /* further VIR_MIGRATE_* bits; LIVE, PEER2PEER and POSTCOPY are added as the policy needs them */
+    unsigned int
+        flags; /* further VIR_MIGRATE_* bits; LIVE, PEER2PEER and POSTCOPY are added as the policy needs them */
     const char *migrate_uri;
     const char *dest_name;
     const char *listen_address;
@@ -68,7 +69,8 @@ void pcmig_migration_clear(struct pcmig_migration *migration);
 void pcmig_migration_status(struct pcmig_migration *migration, struct pcmig_migration_status *out);
 
 /* Copies up to MAX decisions from index FIRST on, returns how many. */
-size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first, struct pcmig_decision *out, size_t max);
+size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first, struct pcmig_decision *out,
+                                 size_t max);
 
 /* Calls FN with the ledger, locked against changes. FN must not call back into the migration. */
 void pcmig_migration_with_ledger(struct pcmig_migration *migration,

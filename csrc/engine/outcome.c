@@ -25,14 +25,19 @@ static const struct row rows[] = {
      ANY,
      true,
      {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_RESUME,
-      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep both halves"}},
+      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep "
+      "both halves"}},
     {ANY,
      PCMIG_HALF_POSTCOPY_FAILED,
      false,
      {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_RESUME,
-      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep both halves"}},
+      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep "
+      "both halves"}},
     /* The guest is at the source alone. */
-    {PCMIG_HALF_RUNNING, PCMIG_HALF_ABSENT, true, {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest runs on at the source"}},
+    {PCMIG_HALF_RUNNING,
+     PCMIG_HALF_ABSENT,
+     true,
+     {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest runs on at the source"}},
     {PCMIG_HALF_RUNNING,
      PCMIG_HALF_UNKNOWN,
      true,
@@ -42,9 +47,15 @@ static const struct row rows[] = {
      false,
      {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
       "the guest runs on at the source; the destination has not removed its empty half yet"}},
-    {PCMIG_HALF_PAUSED, PCMIG_HALF_ABSENT, true, {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest is at the source, paused"}},
+    {PCMIG_HALF_PAUSED,
+     PCMIG_HALF_ABSENT,
+     true,
+     {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest is at the source, paused"}},
     /* The guest is at the destination alone. */
-    {PCMIG_HALF_ABSENT, PCMIG_HALF_RUNNING, true, {PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE, "the guest runs at the destination"}},
+    {PCMIG_HALF_ABSENT,
+     PCMIG_HALF_RUNNING,
+     true,
+     {PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE, "the guest runs at the destination"}},
     {PCMIG_HALF_ABSENT,
      PCMIG_HALF_PAUSED,
      true,
@@ -79,7 +90,8 @@ static const struct row rows[] = {
     {ANY,
      ANY,
      false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, "the two hosts do not agree on where the guest is; keep both halves"}},
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+      "the two hosts do not agree on where the guest is; keep both halves"}},
 };
 
 static bool fits(enum pcmig_half wanted, enum pcmig_half seen)
@@ -107,10 +119,8 @@ struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, 
 }
 
 static const char *const names[] = {
-    [PCMIG_OUTCOME_RUNNING] = "running",
-    [PCMIG_OUTCOME_COMPLETED] = "completed",
-    [PCMIG_OUTCOME_FAILED] = "failed",
-    [PCMIG_OUTCOME_NEEDS_OPERATOR] = "needs-operator",
+    [PCMIG_OUTCOME_RUNNING] = "running",   [PCMIG_OUTCOME_COMPLETED] = "completed",
+    [PCMIG_OUTCOME_FAILED] = "failed",     [PCMIG_OUTCOME_NEEDS_OPERATOR] = "needs-operator",
     [PCMIG_OUTCOME_DETACHED] = "detached",
 };
 _Static_assert(sizeof(names) / sizeof(names[0]) == PCMIG_OUTCOME_COUNT, "every outcome has a name");

@@ -39,7 +39,7 @@ struct pcmig_verdict {
 struct pcmig_evidence {
     enum pcmig_half source;
     enum pcmig_half destination;
-    bool call_succeeded;   /* the migrate call returned success */
+    bool call_succeeded;    /* the migrate call returned success */
     bool source_handed_off; /* the source said STOPPED/MIGRATED */
 };
 

@@ -87,8 +87,8 @@ int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t
         return -1;
     if (source) {
         /* By UUID once it is known: a name might mean another guest after a reconnect. */
-        migration->domain = pcmig_virt_lookup(*conn, migration->uuid[0] != '\0' ? migration->uuid : migration->args.domain,
-                                              error);
+        migration->domain =
+            pcmig_virt_lookup(*conn, migration->uuid[0] != '\0' ? migration->uuid : migration->args.domain, error);
         if (migration->domain == NULL && migration->uuid[0] == '\0')
             return -1;
         if (migration->uuid[0] == '\0')
@@ -131,10 +131,11 @@ static int check_emulation(struct pcmig_migration *migration, struct pcmig_virt_
         if (pcmig_virt_versions(ends[i], &libvirt, &qemu, error) < 0)
             return -1;
         if (qemu != 0 && qemu < QEMU_SAFE_EMULATION) {
-            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
-                                 "guest %s runs in software emulation (TCG) and the %s has QEMU %lu.%lu.%lu: QEMU before 9.0 "
-                                 "misses dirty pages there and corrupts the guest; use QEMU 9.0 or newer, or KVM",
-                                 migration->name, names[i], qemu / 1000000, qemu / 1000 % 1000, qemu % 1000);
+            pcmig_virt_error_set(
+                error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                "guest %s runs in software emulation (TCG) and the %s has QEMU %lu.%lu.%lu: QEMU before 9.0 "
+                "misses dirty pages there and corrupts the guest; use QEMU 9.0 or newer, or KVM",
+                migration->name, names[i], qemu / 1000000, qemu / 1000 % 1000, qemu % 1000);
             return -1;
         }
     }
@@ -167,8 +168,8 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
         return -1;
     if (half != PCMIG_HALF_ABSENT) {
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
-                             "%s has guest %s already (%s): is it the same host as the source?", migration->args.dest_uri,
-                             migration->name, pcmig_half_name(half));
+                             "%s has guest %s already (%s): is it the same host as the source?",
+                             migration->args.dest_uri, migration->name, pcmig_half_name(half));
         return -1;
     }
     return 0;
@@ -180,8 +181,9 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
 
     if (pcmig_preflight_open(migration, true, args->connect_timeout_ms, error) < 0) {
         if (pcmig_virt_classify(error) == PCMIG_VIRT_FAILURE_NO_DOMAIN)
-            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_NO_DOMAIN, "no guest \"%s\" on %s (virsh -c %s list --all shows those there are)",
-                                 args->domain, args->source_uri, args->source_uri);
+            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_NO_DOMAIN,
+                                 "no guest \"%s\" on %s (virsh -c %s list --all shows those there are)", args->domain,
+                                 args->source_uri, args->source_uri);
         else
             explain(error, "cannot connect to the source", args->source_uri);
         return -1;

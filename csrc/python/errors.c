@@ -1,31 +1,85 @@
 /* The exception hierarchy of pcmig, and the one place that maps libvirt's errors to it. */
-#include "state.h"
+#include "python/errors.h"
 
-static int add_exception(PyObject *module, PyObject **slot, const char *name, const char *doc, PyObject *base)
+#include "python/state.h"
+
+/* One row per exception of our own; libvirt's kinds of failure name theirs. */
+static const struct {
+    const char *name;
+    const char *doc;
+    size_t slot;
+    size_t base; /* SIZE_MAX = Exception */
+} exceptions[] = {
+#define SLOT(member) offsetof(struct pcmig_state, member)
+    {"Error", "Base of all errors of pcmig.", SLOT(error), SIZE_MAX},
+    {"FlagsError", "A migration flag is unknown or flags conflict.", SLOT(flags_error), SLOT(error)},
+    {"PolicyError", "A policy or a parameter is not valid.", SLOT(policy_error), SLOT(error)},
+    {"TraceError", "A trace cannot be read.", SLOT(trace_error), SLOT(error)},
+    {"LibvirtError", "libvirt reported an error; `code` and `domain` are its virErrorNumber and virErrorDomain.",
+     SLOT(libvirt_error), SLOT(error)},
+    {"ConnectError", "A connection to libvirt could not be made, or broke.", SLOT(connect_error), SLOT(libvirt_error)},
+    {"NoDomainError", "The guest is not known on that host.", SLOT(no_domain_error), SLOT(libvirt_error)},
+    {"UnsupportedError", "This libvirt, QEMU or guest cannot do what was asked.", SLOT(unsupported_error),
+     SLOT(libvirt_error)},
+    {"InvalidOperationError", "Not possible in the guest's present state.", SLOT(invalid_operation_error),
+     SLOT(libvirt_error)},
+    {"DeniedError", "Authentication or access was refused.", SLOT(denied_error), SLOT(libvirt_error)},
+#undef SLOT
+};
+
+static const struct {
+    enum pcmig_virt_failure failure;
+    size_t slot;
+} failures[] = {
+    {PCMIG_VIRT_FAILURE_CONNECT, offsetof(struct pcmig_state, connect_error)},
+    {PCMIG_VIRT_FAILURE_NO_DOMAIN, offsetof(struct pcmig_state, no_domain_error)},
+    {PCMIG_VIRT_FAILURE_UNSUPPORTED, offsetof(struct pcmig_state, unsupported_error)},
+    {PCMIG_VIRT_FAILURE_INVALID, offsetof(struct pcmig_state, invalid_operation_error)},
+    {PCMIG_VIRT_FAILURE_DENIED, offsetof(struct pcmig_state, denied_error)},
+};
+
+static PyObject **slot_of(struct pcmig_state *state, size_t offset)
 {
-    char qualified[64];
+    return (PyObject **)((char *)state + offset);
+}
 
-    PyOS_snprintf(qualified, sizeof(qualified), "pcmig._core.%s", name);
-    *slot = PyErr_NewExceptionWithDoc(qualified, doc, base, NULL);
-    if (*slot == NULL)
-        return -1;
-    return PyModule_AddObjectRef(module, name, *slot);
+void pcmig_errors_raise(PyObject *module, const struct pcmig_virt_error *error)
+{
+    struct pcmig_state *state = pcmig_get_state(module);
+    enum pcmig_virt_failure failure = pcmig_virt_classify(error);
+    PyObject *type = state->libvirt_error;
+    PyObject *exception, *code, *domain;
+
+    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+        if (failures[i].failure == failure)
+            type = *slot_of(state, failures[i].slot);
+    }
+    exception = PyObject_CallFunction(type, "s", error->message);
+    if (exception == NULL)
+        return;
+    code = PyLong_FromLong(error->code);
+    domain = PyLong_FromLong(error->domain);
+    if (code != NULL && domain != NULL && PyObject_SetAttrString(exception, "code", code) == 0 &&
+        PyObject_SetAttrString(exception, "domain", domain) == 0)
+        PyErr_SetObject(type, exception);
+    Py_XDECREF(code);
+    Py_XDECREF(domain);
+    Py_DECREF(exception);
 }
 
 int pcmig_errors_setup(PyObject *module)
 {
-    struct pcmig_state *s = pcmig_get_state(module);
+    struct pcmig_state *state = pcmig_get_state(module);
 
-    if (add_exception(module, &s->error, "Error", "Base of all errors of pcmig.", NULL) < 0)
-        return -1;
-    if (add_exception(module, &s->flags_error, "FlagsError", "A migration flag is unknown or flags conflict.",
-                      s->error) < 0)
-        return -1;
-    if (add_exception(module, &s->policy_error, "PolicyError", "A policy or a parameter is not valid.", s->error) < 0)
-        return -1;
-    if (add_exception(module, &s->trace_error, "TraceError", "A trace cannot be read.", s->error) < 0)
-        return -1;
-    if (add_exception(module, &s->libvirt_error, "LibvirtError", "libvirt reported an error.", s->error) < 0)
-        return -1;
+    for (size_t i = 0; i < sizeof(exceptions) / sizeof(exceptions[0]); i++) {
+        PyObject **slot = slot_of(state, exceptions[i].slot);
+        PyObject *base = exceptions[i].base == SIZE_MAX ? NULL : *slot_of(state, exceptions[i].base);
+        char qualified[64];
+
+        PyOS_snprintf(qualified, sizeof(qualified), "pcmig._core.%s", exceptions[i].name);
+        *slot = PyErr_NewExceptionWithDoc(qualified, exceptions[i].doc, base, NULL);
+        if (*slot == NULL || PyModule_AddObjectRef(module, exceptions[i].name, *slot) < 0)
+            return -1;
+    }
     return 0;
 }

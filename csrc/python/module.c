@@ -5,6 +5,9 @@ typedef int (*setup_fn)(PyObject *module);
 
 static const setup_fn setups[] = {
     pcmig_errors_setup, /* first: the others raise its exceptions */
+    pcmig_policy_setup,
+    pcmig_job_setup,
+    pcmig_migration_setup,
 };
 
 struct pcmig_state *pcmig_get_state(PyObject *module)
@@ -36,6 +39,11 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->policy_error);
     Py_VISIT(state->trace_error);
     Py_VISIT(state->libvirt_error);
+    Py_VISIT(state->connect_error);
+    Py_VISIT(state->no_domain_error);
+    Py_VISIT(state->unsupported_error);
+    Py_VISIT(state->invalid_operation_error);
+    Py_VISIT(state->denied_error);
     Py_VISIT(state->migration_type);
     return 0;
 }
@@ -49,6 +57,11 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->policy_error);
     Py_CLEAR(state->trace_error);
     Py_CLEAR(state->libvirt_error);
+    Py_CLEAR(state->connect_error);
+    Py_CLEAR(state->no_domain_error);
+    Py_CLEAR(state->unsupported_error);
+    Py_CLEAR(state->invalid_operation_error);
+    Py_CLEAR(state->denied_error);
     Py_CLEAR(state->migration_type);
     return 0;
 }

@@ -12,6 +12,11 @@ struct pcmig_state {
     PyObject *policy_error;
     PyObject *trace_error;
     PyObject *libvirt_error;
+    PyObject *connect_error;
+    PyObject *no_domain_error;
+    PyObject *unsupported_error;
+    PyObject *invalid_operation_error;
+    PyObject *denied_error;
     /* Heap types, one binding file each. */
     PyTypeObject *migration_type;
 };
@@ -23,5 +28,7 @@ struct pcmig_state *pcmig_get_state(PyObject *module);
 /* Each adds its types, functions and constants to MODULE; returns 0, or -1 with an exception set. */
 int pcmig_errors_setup(PyObject *module);
 int pcmig_policy_setup(PyObject *module);
+int pcmig_job_setup(PyObject *module);
+int pcmig_migration_setup(PyObject *module);
 
 #endif

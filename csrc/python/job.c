@@ -1,0 +1,159 @@
+/* Jobs of somebody else: what `pcmig watch`, `abort` and `switch` need. Blocking, without the GIL. */
+#include "edge/virt.h"
+#include "python/errors.h"
+#include "python/sample.h"
+#include "python/state.h"
+
+#include <stdlib.h>
+
+#define CONNECT_TIMEOUT_MS 10000
+
+struct job {
+    const char *uri;
+    const char *name;
+    struct pcmig_virt_conn *conn;
+    struct pcmig_virt_domain *domain;
+    struct pcmig_virt_error error;
+};
+
+/* Returns 0 with connection and guest, or -1. Without the GIL. */
+static int job_open(struct job *job)
+{
+    job->conn = pcmig_virt_open(job->uri, CONNECT_TIMEOUT_MS, &job->error);
+    if (job->conn == NULL)
+        return -1;
+    job->domain = pcmig_virt_lookup(job->conn, job->name, &job->error);
+    return job->domain != NULL ? 0 : -1;
+}
+
+static void job_close(struct job *job)
+{
+    pcmig_virt_domain_free(job->domain);
+    pcmig_virt_close(job->conn);
+}
+
+static PyObject *py_job_status(PyObject *module, PyObject *args)
+{
+    struct job job = {0};
+    struct pcmig_sample sample = {.queue_bytes = -1};
+    enum pcmig_half half = PCMIG_HALF_UNKNOWN;
+    const char *state;
+    int active = -1, result;
+
+    if (!PyArg_ParseTuple(args, "ss:job_status", &job.uri, &job.name))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = job_open(&job);
+    if (result == 0)
+        result = pcmig_virt_half(job.conn, pcmig_virt_domain_uuid(job.domain), &half, &job.error);
+    /* A failing statistics call is not a failing migration: the state says more. */
+    if (result == 0)
+        active = pcmig_virt_job_stats(job.domain, &sample, &job.error);
+    job_close(&job);
+    Py_END_ALLOW_THREADS
+    if (result < 0) {
+        pcmig_errors_raise(module, &job.error);
+        return NULL;
+    }
+    state = half == PCMIG_HALF_POSTCOPY          ? "postcopy"
+            : half == PCMIG_HALF_POSTCOPY_FAILED ? "paused"
+            : active > 0                         ? "precopy"
+                                                 : "none";
+    return Py_BuildValue("{s:s,s:s,s:N}", "state", state, "half", pcmig_half_name(half), "sample",
+                         active > 0 ? pcmig_sample_as_dict(&sample) : Py_NewRef(Py_None));
+}
+
+/* What the three one-shot calls have in common. */
+static PyObject *one_shot(PyObject *module, PyObject *args,
+                          int (*call)(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error))
+{
+    struct job job = {0};
+    int result;
+
+    if (!PyArg_ParseTuple(args, "ss", &job.uri, &job.name))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = job_open(&job);
+    if (result == 0)
+        result = call(job.domain, &job.error);
+    job_close(&job);
+    Py_END_ALLOW_THREADS
+    if (result < 0) {
+        pcmig_errors_raise(module, &job.error);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_job_abort(PyObject *module, PyObject *args)
+{
+    return one_shot(module, args, pcmig_virt_abort);
+}
+
+static PyObject *py_job_switch(PyObject *module, PyObject *args)
+{
+    return one_shot(module, args, pcmig_virt_start_postcopy);
+}
+
+static PyObject *py_domain_xml(PyObject *module, PyObject *args)
+{
+    struct job job = {0};
+    PyObject *result = NULL;
+    char *xml = NULL;
+
+    if (!PyArg_ParseTuple(args, "ss:domain_xml", &job.uri, &job.name))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    if (job_open(&job) == 0)
+        xml = pcmig_virt_domain_xml(job.domain, &job.error);
+    job_close(&job);
+    Py_END_ALLOW_THREADS
+    if (xml == NULL) {
+        pcmig_errors_raise(module, &job.error);
+        return NULL;
+    }
+    result = PyUnicode_FromString(xml);
+    free(xml);
+    return result;
+}
+
+static PyObject *py_domain_persistent(PyObject *module, PyObject *args)
+{
+    struct job job = {0};
+    int result = -1;
+
+    if (!PyArg_ParseTuple(args, "ss:domain_persistent", &job.uri, &job.name))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    if (job_open(&job) == 0)
+        result = pcmig_virt_domain_persistent(job.domain, &job.error);
+    job_close(&job);
+    Py_END_ALLOW_THREADS
+    if (result < 0) {
+        pcmig_errors_raise(module, &job.error);
+        return NULL;
+    }
+    return PyBool_FromLong(result);
+}
+
+static PyMethodDef methods[] = {
+    {"job_status", py_job_status, METH_VARARGS,
+     "job_status(uri, domain) -> dict\n\nThe guest's migration as URI's host sees it: state \"precopy\", \"postcopy\", "
+     "\"paused\" "
+     "or \"none\", half (see virt.h) and the statistics or None. Raises LibvirtError."},
+    {"job_abort", py_job_abort, METH_VARARGS,
+     "job_abort(uri, domain)\n\nCancels the guest's migration in pre-copy; libvirt refuses in post-copy. Raises "
+     "LibvirtError."},
+    {"job_switch", py_job_switch, METH_VARARGS,
+     "job_switch(uri, domain)\n\nSwitches the guest's migration to post-copy now. Raises LibvirtError."},
+    {"domain_xml", py_domain_xml, METH_VARARGS,
+     "domain_xml(uri, domain) -> str\n\nThe guest's live XML. Raises LibvirtError."},
+    {"domain_persistent", py_domain_persistent, METH_VARARGS,
+     "domain_persistent(uri, domain) -> bool\n\nWhether the guest has a definition there. Raises LibvirtError."},
+    {NULL, NULL, 0, NULL},
+};
+
+int pcmig_job_setup(PyObject *module)
+{
+    return PyModule_AddFunctions(module, methods);
+}

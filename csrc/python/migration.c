@@ -1,0 +1,396 @@
+/* pcmig._core.Migration. */
+#include "engine/migration.h"
+
+#include "python/dicts.h"
+#include "python/errors.h"
+#include "python/policy.h"
+#include "python/state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DECISIONS_PER_READ 64
+
+struct migration_object {
+    PyObject_HEAD
+    struct pcmig_migration *migration;
+};
+
+static PyObject *module_of(PyObject *self)
+{
+    return PyType_GetModule(Py_TYPE(self));
+}
+
+/* --- construction -------------------------------------------------------------------------------------------------- */
+
+/* A NULL-terminated array of borrowed strings; FAST must outlive it. NULL with an exception. */
+static const char **disks_from(PyObject *fast)
+{
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
+    const char **disks = calloc((size_t)n + 1, sizeof(*disks));
+
+    if (disks == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        disks[i] = PyUnicode_AsUTF8(PySequence_Fast_GET_ITEM(fast, i));
+        if (disks[i] == NULL) {
+            free(disks);
+            return NULL;
+        }
+    }
+    return disks;
+}
+
+static int check_args(PyObject *module, const struct pcmig_migration_args *args)
+{
+    const struct {
+        const char *name;
+        long long value;
+    } numbers[] = {
+        {"bandwidth_mib", args->bandwidth_mib},
+        {"postcopy_bandwidth_mib", args->postcopy_bandwidth_mib},
+        {"connect_timeout_ms", args->connect_timeout_ms},
+    };
+
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        if (numbers[i].value < 0) {
+            PyErr_Format(PyExc_ValueError, "%s: %lld is negative", numbers[i].name, numbers[i].value);
+            return -1;
+        }
+    }
+    if ((args->flags & pcmig_virt_flag_tunnelled()) != 0 && args->policy != PCMIG_POLICY_NEVER) {
+        PyErr_SetString(pcmig_get_state(module)->flags_error,
+                        "VIR_MIGRATE_TUNNELLED: libvirt refuses post-copy through its own tunnel; leave the flag out");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"domain",
+                            "dest_uri",
+                            "source_uri",
+                            "flags",
+                            "migrate_uri",
+                            "policy",
+                            "params",
+                            "bandwidth_mib",
+                            "postcopy_bandwidth_mib",
+                            "dest_name",
+                            "disks",
+                            "listen_address",
+                            "disks_uri",
+                            "connect_timeout_ms",
+                            "trace_path",
+                            NULL};
+    struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
+    PyObject *module = PyType_GetModule(type);
+    PyObject *params = Py_None, *disks = Py_None, *fast = NULL;
+    const char *policy = "auto";
+    const char **disk_names = NULL;
+    long long timeout = 10000;
+    struct migration_object *self = NULL;
+
+    if (module == NULL || !PyArg_ParseTupleAndKeywords(
+                              args, kwargs, "ss|$sIzsOiizOzzLz:Migration", names, &a.domain, &a.dest_uri, &a.source_uri,
+                              &a.flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib, &a.postcopy_bandwidth_mib,
+                              &a.dest_name, &disks, &a.listen_address, &a.disks_uri, &timeout, &a.trace_path))
+        return NULL;
+    a.connect_timeout_ms = timeout;
+    pcmig_params_defaults(&a.params);
+    if (pcmig_policy_from_text(module, policy, strlen(policy), &a.policy, &a.params) < 0)
+        return NULL;
+    if (params != Py_None) {
+        if (!PyDict_Check(params)) {
+            PyErr_Format(PyExc_TypeError, "params is a dict of name to int, not %R", params);
+            return NULL;
+        }
+        if (pcmig_params_update(module, &a.params, params) < 0)
+            return NULL;
+    }
+    if (check_args(module, &a) < 0)
+        return NULL;
+    if (disks != Py_None) {
+        fast = PySequence_Fast(disks, "disks is a sequence of target names, or None");
+        disk_names = fast != NULL ? disks_from(fast) : NULL;
+        if (disk_names == NULL)
+            goto out;
+        a.disks = disk_names;
+    }
+    self = (struct migration_object *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        goto out;
+    self->migration = pcmig_migration_new(&a);
+    if (self->migration == NULL) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_CLEAR(self);
+    }
+out:
+    free(disk_names);
+    Py_XDECREF(fast);
+    return (PyObject *)self;
+}
+
+static void migration_dealloc(PyObject *op)
+{
+    struct migration_object *self = (struct migration_object *)op;
+    PyTypeObject *type = Py_TYPE(op);
+
+    pcmig_migration_unref(self->migration);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------------- */
+
+static PyObject *migration_start(PyObject *op, PyObject *ignored)
+{
+    struct migration_object *self = (struct migration_object *)op;
+    int result, saved;
+
+    (void)ignored;
+    Py_BEGIN_ALLOW_THREADS
+    result = pcmig_migration_start(self->migration);
+    saved = errno;
+    Py_END_ALLOW_THREADS
+    if (result == 0)
+        Py_RETURN_NONE;
+    if (saved == EALREADY) {
+        PyErr_SetString(pcmig_get_state(module_of(op))->error, "this migration was started before: make a new one");
+        return NULL;
+    }
+    errno = saved;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *migration_fileno(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return PyLong_FromLong(pcmig_migration_fd(((struct migration_object *)op)->migration));
+}
+
+static PyObject *migration_clear(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    pcmig_migration_clear(((struct migration_object *)op)->migration);
+    Py_RETURN_NONE;
+}
+
+static PyObject *request(PyObject *op, enum pcmig_request what)
+{
+    if (pcmig_migration_request(((struct migration_object *)op)->migration, what) < 0) {
+        PyErr_SetString(pcmig_get_state(module_of(op))->error, "the migration is not running");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *migration_switch(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return request(op, PCMIG_REQUEST_SWITCH);
+}
+
+static PyObject *migration_abort(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return request(op, PCMIG_REQUEST_ABORT);
+}
+
+static PyObject *migration_detach(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return request(op, PCMIG_REQUEST_DETACH);
+}
+
+static PyObject *migration_set_bandwidth(PyObject *op, PyObject *arg)
+{
+    long long mib = PyLong_AsLongLong(arg);
+
+    if (mib == -1 && PyErr_Occurred())
+        return NULL;
+    if (mib < 0 || mib > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "bandwidth: %lld is not from 0 (unlimited) to %d MiB/s", mib, INT32_MAX);
+        return NULL;
+    }
+    if (pcmig_migration_set_bandwidth(((struct migration_object *)op)->migration, mib) < 0) {
+        PyErr_SetString(pcmig_get_state(module_of(op))->error, "the migration is not running");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *migration_join(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout_ms", NULL};
+    struct migration_object *self = (struct migration_object *)op;
+    long long timeout = -1;
+    bool over;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|L:join", names, &timeout))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    over = pcmig_migration_join(self->migration, timeout);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(over);
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------- */
+
+static PyObject *none_or_number(bool known, long long value)
+{
+    return known ? PyLong_FromLongLong(value) : Py_NewRef(Py_None);
+}
+
+static PyObject *none_or_text(const char *text)
+{
+    return text[0] != '\0' ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace") : Py_NewRef(Py_None);
+}
+
+/* What is left at the present rate. Pre-copy's remainder grows again, so there it tells the end of the pass at best. */
+static PyObject *eta(const struct pcmig_migration_status *status)
+{
+    uint64_t bps = status->sample.memory_bps != 0 ? status->sample.memory_bps : status->link_bps;
+    uint64_t left = status->sample.memory_remaining_bytes + status->sample.disk_remaining_bytes;
+
+    return none_or_number(bps != 0 && left <= UINT64_MAX / 1000 && status->outcome == PCMIG_OUTCOME_RUNNING,
+                          bps != 0 ? (long long)(left * 1000 / bps) : 0);
+}
+
+static PyObject *latest_decision(struct pcmig_migration *migration, size_t count)
+{
+    struct pcmig_decision decision;
+
+    if (count == 0 || pcmig_migration_decisions(migration, count - 1, &decision, 1) == 0)
+        Py_RETURN_NONE;
+    return pcmig_decision_as_dict(&decision);
+}
+
+static PyObject *migration_status(PyObject *op, PyObject *ignored)
+{
+    struct migration_object *self = (struct migration_object *)op;
+    struct pcmig_migration_status s;
+    bool running;
+
+    (void)ignored;
+    pcmig_migration_status(self->migration, &s);
+    running = s.outcome == PCMIG_OUTCOME_RUNNING;
+    return Py_BuildValue(
+        "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I}", "phase",
+        pcmig_phase_name(s.phase), "outcome",
+        running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
+        none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
+        (long long)(s.elapsed_us / 1000), "passes", s.passes, "pass_permille", s.pass_permille, "memory_total_bytes",
+        (unsigned long long)s.sample.memory_total_bytes, "memory_processed_bytes",
+        (unsigned long long)s.sample.memory_processed_bytes, "memory_remaining_bytes",
+        (unsigned long long)s.sample.memory_remaining_bytes, "disk_total_bytes",
+        (unsigned long long)s.sample.disk_total_bytes, "disk_remaining_bytes",
+        (unsigned long long)s.sample.disk_remaining_bytes, "send_bps", (unsigned long long)s.sample.memory_bps,
+        "link_bps", none_or_number(s.link_bps != 0, (long long)s.link_bps), "dirty_pages_ps",
+        (unsigned long long)s.sample.dirty_pages_ps, "postcopy_requests",
+        (unsigned long long)s.sample.postcopy_requests, "requests_ps", (unsigned long long)s.requests_ps, "queue_bytes",
+        none_or_number(s.sample.queue_bytes >= 0, s.sample.queue_bytes), "pace_mib",
+        none_or_number(s.pace_mib >= 0, s.pace_mib), "eta_ms", eta(&s), "decision",
+        latest_decision(self->migration, s.decisions), "switch_late_us",
+        none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
+        s.stats_failed);
+}
+
+static PyObject *migration_decisions(PyObject *op, PyObject *ignored)
+{
+    struct migration_object *self = (struct migration_object *)op;
+    struct pcmig_decision decisions[DECISIONS_PER_READ];
+    PyObject *list = PyList_New(0);
+    size_t first = 0, n;
+
+    (void)ignored;
+    while (list != NULL && (n = pcmig_migration_decisions(self->migration, first, decisions, DECISIONS_PER_READ)) > 0) {
+        for (size_t i = 0; list != NULL && i < n; i++) {
+            PyObject *dict = pcmig_decision_as_dict(&decisions[i]);
+
+            if (dict == NULL || PyList_Append(list, dict) < 0)
+                Py_CLEAR(list);
+            Py_XDECREF(dict);
+        }
+        first += n;
+    }
+    return list;
+}
+
+static void read_ledger(const struct pcmig_ledger *ledger, void *opaque)
+{
+    *(PyObject **)opaque = pcmig_ledger_as_dict(ledger);
+}
+
+static PyObject *migration_ledger(PyObject *op, PyObject *ignored)
+{
+    PyObject *dict = NULL;
+
+    (void)ignored;
+    pcmig_migration_with_ledger(((struct migration_object *)op)->migration, read_ledger, &dict);
+    return dict;
+}
+
+/* --- type ---------------------------------------------------------------------------------------------------------- */
+
+static PyMethodDef methods[] = {
+    {"start", migration_start, METH_NOARGS,
+     "start()\n\nChecks what can be checked, then migrates, on threads of the core. Raises Error when started before, "
+     "OSError "
+     "when the trace file or a thread cannot be made; everything else is told by status()."},
+    {"fileno", migration_fileno, METH_NOARGS, "fileno() -> int\n\nReadable when there is news; clear() reads it."},
+    {"clear", migration_clear, METH_NOARGS, "clear()\n\nMakes fileno() unreadable until there is news again."},
+    {"status", migration_status, METH_NOARGS,
+     "status() -> dict\n\nOne moment of the migration, see Status in _core.pyi."},
+    {"decisions", migration_decisions, METH_NOARGS,
+     "decisions() -> list[dict]\n\nAll decisions that were not \"keep\"."},
+    {"ledger", migration_ledger, METH_NOARGS, "ledger() -> dict\n\nPage-transfer accounting so far, see ledger.h."},
+    {"switch", migration_switch, METH_NOARGS,
+     "switch()\n\nAsks for post-copy now; the queue is drained first. Raises Error when the migration is not running."},
+    {"abort", migration_abort, METH_NOARGS,
+     "abort()\n\nCancels while the guest still runs at the source; afterwards it is refused. Raises Error when the "
+     "migration is "
+     "not running."},
+    {"set_bandwidth", migration_set_bandwidth, METH_O,
+     "set_bandwidth(mib_per_s)\n\nBounds the running phase's bandwidth; 0 = unlimited. Raises ValueError, or Error "
+     "when the "
+     "migration is not running."},
+    {"detach", migration_detach, METH_NOARGS,
+     "detach()\n\nStops steering; libvirt goes on by itself with a pace that needs none. Raises Error when the "
+     "migration is not "
+     "running."},
+    {"join", (PyCFunction)(void (*)(void))migration_join, METH_VARARGS | METH_KEYWORDS,
+     "join(timeout_ms=-1) -> bool\n\nWaits for an outcome without the GIL; False on timeout."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, migration_new},
+    {Py_tp_dealloc, migration_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_doc,
+     "One migration. Starts nothing until start(); no method but join() blocks.\n\nSee _core.pyi for the arguments. "
+     "Raises PolicyError, FlagsError, TypeError, ValueError."},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pcmig._core.Migration",
+    .basicsize = sizeof(struct migration_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = slots,
+};
+
+int pcmig_migration_setup(PyObject *module)
+{
+    struct pcmig_state *state = pcmig_get_state(module);
+
+    state->migration_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+    if (state->migration_type == NULL)
+        return -1;
+    return PyModule_AddType(module, state->migration_type);
+}
