@@ -199,7 +199,7 @@ class Migration:
     def switch(self) -> None:
         """Asks for post-copy now (the queue is drained first)."""
     def abort(self) -> None:
-        """Cancels while the guest still runs at the source; refused in post-copy (see status()["decision"])."""
+        """Cancels while the guest still runs at the source; refused in post-copy (see the decision)."""
     def set_bandwidth(self, mib_per_s: int) -> None:
         """Bounds the bandwidth of the running phase; 0 = unlimited."""
     def detach(self) -> None:
