@@ -1,11 +1,19 @@
 """Types of the C core. Times are milliseconds or microseconds as named, sizes bytes, rates per second."""
 
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, final, type_check_only
 
 __all__: list[str]
 
 class Error(Exception):
     """Base of all errors of pcmig."""
+
+class FlagsError(Error):
+    """A name is no migration flag; raised by parse_flags()."""
+
+    position: int  # characters before the name
+    item: int  # 1 is the first name
+    token: str  # the name as given
+    suggestion: str | None  # the nearest known name, with prefix
 
 class PolicyError(Error):
     """A policy or a parameter is not valid."""
@@ -30,6 +38,33 @@ class InvalidOperationError(LibvirtError):
 
 class DeniedError(LibvirtError):
     """Authentication or access was refused."""
+
+@type_check_only
+class FlagRow(TypedDict):
+    name: str  # with prefix
+    bit: int
+    since: str  # libvirt version, "1.3.3"
+    doc: str
+
+@type_check_only
+class OldFlagName(TypedDict):
+    name: str  # with prefix
+    bit: int  # of the flag that it means today
+    policy: str | None  # the switchover policy that it stands for
+    doc: str
+
+@type_check_only
+class FlagConflict(TypedDict):
+    """Holds when all of `all`, at least one of `any` (if there are any) and none of `none` are set."""
+
+    name: str
+    severity: Literal["error", "warning"]
+    user: Literal["anyone", "nova", "not-nova"]
+    all: tuple[str, ...]
+    any: tuple[str, ...]
+    none: tuple[str, ...]
+    problem: str
+    remedy: str
 
 class Param(TypedDict):
     name: str
@@ -157,6 +192,55 @@ def probe_host(
 def host_facts(uri: str, *, domain: str | None = None, timeout_ms: int = 10_000) -> HostFacts:
     """What the libvirt at URI says of its host, and of DOMAIN (name, UUID or id) there. TIMEOUT_MS bounds the
     connecting. Raises ConnectError, NoDomainError or another LibvirtError."""
+
+@final
+class Flags:
+    """Migration flags; immutable. str() is the line for nova.conf. Equal when bits and policy are.
+
+    Versions are numbers as libvirt gives them, major * 1000000 + minor * 1000 + micro, of the older one of
+    the two hosts; None = not known.
+    """
+
+    @property
+    def bits(self) -> int:
+        """VIR_MIGRATE_* bits for libvirt."""
+    @property
+    def policy(self) -> str | None:
+        """The switchover policy that an old name stands for, as parse_policy() takes it."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """With prefix, by ascending bit; bits of no flag come last as one hexadecimal number."""
+    @property
+    def items(self) -> tuple[tuple[str, str, int, str | None, int], ...]:
+        """(given, name today, bit, policy, position) for each name in the text; empty without a text."""
+    def check(
+        self, qemu_version: int | None = None, libvirt_version: int | None = None, nova: bool = False
+    ) -> list[tuple[Literal["error", "warning"], str, tuple[str, ...]]]:
+        """(severity, what is wrong and what to do, flags that it is about), errors first. `nova`: the flags
+        are Nova's live_migration_flag. Raises ValueError or OverflowError for what is no version."""
+    def resolved(
+        self, qemu_version: int | None = None, libvirt_version: int | None = None, nova: bool = False
+    ) -> Flags:
+        """These flags with the remedy of each finding of check() applied: no error is left."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+def parse_flags(text: str, /) -> Flags:
+    """Flags from nova.conf's live_migration_flag: names with or without VIR_MIGRATE_, in any case, between
+    commas and white space. Old names are understood. Raises FlagsError for the first unknown name."""
+
+def flags_from_bits(bits: int, /) -> Flags:
+    """Flags from VIR_MIGRATE_* bits. Raises ValueError or OverflowError for what is not 32 bits."""
+
+def flags_table() -> list[FlagRow]:
+    """Every migration flag of libvirt from 8.0 to 12.8, by ascending bit."""
+
+def flags_old_names() -> list[OldFlagName]:
+    """Names of old that parse_flags() understands."""
+
+def flags_conflicts() -> list[FlagConflict]:
+    """The rules of Flags.check(), errors first."""
 
 def params() -> list[Param]:
     """Every threshold of the policy and the pacing, with unit, default, bounds and a sentence on it."""

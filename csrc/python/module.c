@@ -8,6 +8,7 @@ static const setup_fn setups[] = {
     pcmig_policy_setup,
     pcmig_job_setup,
     pcmig_migration_setup,
+    pcmig_flags_setup,
 };
 
 struct pcmig_state *pcmig_get_state(PyObject *module)
@@ -44,6 +45,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->unsupported_error);
     Py_VISIT(state->invalid_operation_error);
     Py_VISIT(state->denied_error);
+    Py_VISIT(state->flags_type);
     Py_VISIT(state->migration_type);
     return 0;
 }
@@ -62,6 +64,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->unsupported_error);
     Py_CLEAR(state->invalid_operation_error);
     Py_CLEAR(state->denied_error);
+    Py_CLEAR(state->flags_type);
     Py_CLEAR(state->migration_type);
     return 0;
 }

@@ -18,6 +18,7 @@ struct pcmig_state {
     PyObject *invalid_operation_error;
     PyObject *denied_error;
     /* Heap types, one binding file each. */
+    PyTypeObject *flags_type;
     PyTypeObject *migration_type;
 };
 
@@ -27,6 +28,7 @@ struct pcmig_state *pcmig_get_state(PyObject *module);
 
 /* Each adds its types, functions and constants to MODULE; returns 0, or -1 with an exception set. */
 int pcmig_errors_setup(PyObject *module);
+int pcmig_flags_setup(PyObject *module);
 int pcmig_policy_setup(PyObject *module);
 int pcmig_job_setup(PyObject *module);
 int pcmig_migration_setup(PyObject *module);

@@ -52,3 +52,52 @@ ROWS: dict[str, Row] = {
     for name, error in vars(_core).items()
     if isinstance(error, type) and issubclass(error, Exception)
 }
+
+_FLAGS = _core.parse_flags("VIR_MIGRATE_LIVE, tunnelled, POSTCOPY_AFTER_PRECOPY")
+ROWS |= {
+    "Flags": Row(
+        (
+            fails(_core.Flags),
+            lambda: str(_FLAGS),
+            lambda: repr(_FLAGS),
+            lambda: hash(_FLAGS),
+            lambda: (_core.flags_from_bits(1) == _FLAGS, _FLAGS != "other"),
+        )
+    ),
+    "Flags.bits": Row((lambda: _FLAGS.bits,)),
+    "Flags.policy": Row((lambda: _FLAGS.policy,)),
+    "Flags.names": Row((lambda: _FLAGS.names,)),
+    "Flags.items": Row((lambda: _FLAGS.items,)),
+    "Flags.check": Row(
+        (
+            lambda: _FLAGS.check(qemu_version=10_000_000, libvirt_version=1, nova=True),
+            fails(lambda: _FLAGS.check(qemu_version=-1)),
+            fails(lambda: _FLAGS.check(qemu_version="10.1")),  # type: ignore[arg-type]
+        )
+    ),
+    "Flags.resolved": Row(
+        (
+            lambda: _FLAGS.resolved(nova=True),
+            fails(lambda: _FLAGS.resolved(libvirt_version=1 << 70)),
+        )
+    ),
+    "parse_flags": Row(
+        (
+            lambda: _core.parse_flags("live,\npostcopy_after_precopy"),
+            lambda: _core.parse_flags(""),
+            fails(lambda: _core.parse_flags("live, \u00e9life")),
+            fails(lambda: _core.parse_flags("\udc80" * 100)),
+            fails(lambda: _core.parse_flags(None)),  # type: ignore[arg-type]
+        )
+    ),
+    "flags_from_bits": Row(
+        (
+            lambda: _core.flags_from_bits(0xFFFFFFFF),
+            fails(lambda: _core.flags_from_bits(1 << 40)),
+            fails(lambda: _core.flags_from_bits(-1)),
+        )
+    ),
+    "flags_table": Row((_core.flags_table,), repeat=50),
+    "flags_old_names": Row((_core.flags_old_names,)),
+    "flags_conflicts": Row((_core.flags_conflicts,), repeat=50),
+}
