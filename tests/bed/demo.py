@@ -27,9 +27,9 @@ PAGE_BYTES = 4096
 STEPS = 5
 SETTLE_S = 3.5  # the guest's undisturbed rate is measured in this time before a migration
 EPILOG = """\
-Exit status: 0 the guest runs on the destination with zero page errors, 1 it does not or something went wrong, 2 wrong
-usage, 130 interrupted. PCMIG_CACHE names the folder that keeps QEMU, libvirt and the guest's kernel (default:
-/var/cache/pcmig), PCMIG_MIRROR a Debian mirror other than apt's."""
+Exit status: 0 the guest runs on the destination with zero page errors, 1 it does not or something went wrong,
+2 wrong usage, 130 interrupted. PCMIG_CACHE names the folder that keeps QEMU, libvirt and the guest's kernel
+(default: /var/cache/pcmig), PCMIG_MIRROR a Debian mirror other than apt's."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -181,7 +181,7 @@ class Demo:
             screen.say("(a higher --write-rate or a lower --rate makes one that does)")
         elif outcome.code == EXIT_FAILED and outcome.elapsed_s >= options.precopy_limit_s - 1:
             screen.good(
-                f"no convergence in {options.precopy_limit_s} s: aborted; the guest runs on at host {verdict.host}"
+                f"no convergence in {options.precopy_limit_s} s: aborted, guest still on host {verdict.host}"
             )
         else:
             raise BedError(
