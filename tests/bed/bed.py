@@ -105,11 +105,7 @@ class Bed:
         clean()  # what crashed beds left: their processes are gone already
         folder = layer.ensure(self.stack, self.reporter)
         images = ensure_images(self.reporter)
-        try:
-            self.state.mkdir(parents=True, mode=0o755)
-        except OSError as error:
-            raise BedError(f"state folder {self.state}: {error.strerror}") from error
-        self._save()
+        self._make_state()
         self.network.up()
         self.network.limit(self.rate_mbit)
         for host in self.hosts:
@@ -131,6 +127,16 @@ class Bed:
             shutil.rmtree(self.state, ignore_errors=True)
             with contextlib.suppress(OSError):
                 BEDS.rmdir()  # only when no other bed is there
+
+    def _make_state(self) -> None:
+        """The state folder appears with its owner in it: `clean` elsewhere would take it away without one."""
+        hidden = BEDS / f".{self.id}"
+        try:
+            hidden.mkdir(parents=True, mode=0o755)
+            self._save(hidden)
+            hidden.rename(self.state)
+        except OSError as error:
+            raise BedError(f"state folder {self.state}: {error.strerror}") from error
 
     def _start_collector(self) -> None:
         sockets = [f"{host.name}={host.state}/run/pcmig/console.sock" for host in self.hosts]
@@ -154,8 +160,9 @@ class Bed:
         if self._collector.stdout.readline().strip() != "ready":
             raise BedError("the collector of the guest's heartbeats did not start")
 
-    def _save(self) -> None:
+    def _save(self, folder: pathlib.Path | None = None) -> None:
         """What `down` and `clean` of another process need to know."""
+        folder = folder or self.state
         collector = ProcessId.of(self._collector.pid) if self._collector else None
         processes = [process for process in (self.a.holder, self.b.holder, collector) if process]
         owner = ProcessId.of(os.getpid())
@@ -168,9 +175,9 @@ class Bed:
             "processes": [[process.pid, process.start_ticks] for process in processes],
             "hosts": {host.name: {"uri": host.uri, "remote_uri": host.remote_uri} for host in self.hosts},
         }
-        temporary = self.state / "bed.json.new"
+        temporary = folder / "bed.json.new"
         temporary.write_text(json.dumps(state, indent=1))
-        temporary.rename(self.state / "bed.json")
+        temporary.rename(folder / "bed.json")
 
 
 class KeptBed:
@@ -194,7 +201,7 @@ class KeptBed:
 
     @property
     def running(self) -> bool:
-        return bool(self.processes) and all(process.alive() for process in self.processes)
+        return any(process.alive() for process in self.processes)
 
     def host(self, name: str) -> Host:
         """A host of the bed to run commands on."""
@@ -215,20 +222,22 @@ class KeptBed:
 def kept_beds() -> list[KeptBed]:
     """All beds on this machine: kept, in use, and crashed."""
     with contextlib.suppress(OSError):
-        return [KeptBed(path) for path in sorted(BEDS.iterdir()) if path.is_dir()]
+        return [KeptBed(path) for path in sorted(BEDS.iterdir()) if path.name[0] != "."]
     return []
 
 
 def clean() -> list[str]:
     """Take away what crashed beds left, and return their ids. Beds in use and beds kept and alive stay."""
     gone: list[str] = []
+    # Namespaces first: a bed that comes up meanwhile makes its folder before them.
+    present = network.namespaces_present()
     for bed in kept_beds():
         if not bed.in_use and not (bed.kept and bed.running):
             bed.down()
             gone.append(bed.id)
     known = {namespace for bed in kept_beds() for namespace in Network(bed.id).namespaces.values()}
-    for namespace in network.namespaces_present():
-        if namespace not in known:
+    for namespace in present:
+        if namespace not in known and namespace in network.namespaces_present():
             network.remove_namespace(namespace)
             gone.append(namespace)
     return gone

@@ -95,6 +95,11 @@ def namespaces_present() -> list[str]:
 
 
 def remove_namespace(namespace: str) -> None:
-    """The links inside go with it. Does nothing when there is none."""
-    if namespace in namespaces_present():
+    """The links inside go with it. Does nothing when there is none, also when somebody else was faster."""
+    if namespace not in namespaces_present():
+        return
+    try:
         run(["ip", "netns", "delete", namespace], f"removing the network namespace {namespace}")
+    except BedError:
+        if namespace in namespaces_present():
+            raise
