@@ -9,6 +9,7 @@ static const setup_fn setups[] = {
     pcmig_job_setup,
     pcmig_migration_setup,
     pcmig_flags_setup,
+    pcmig_probe_setup,
 };
 
 struct pcmig_state *pcmig_get_state(PyObject *module)

@@ -30,6 +30,7 @@ struct pcmig_state *pcmig_get_state(PyObject *module);
 int pcmig_errors_setup(PyObject *module);
 int pcmig_flags_setup(PyObject *module);
 int pcmig_policy_setup(PyObject *module);
+int pcmig_probe_setup(PyObject *module);
 int pcmig_job_setup(PyObject *module);
 int pcmig_migration_setup(PyObject *module);
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pcmig.check.capabilities import capabilities, domain_type
 from pcmig.check.model import Facts, Row
 from pcmig.check.versions import QEMU_POSTCOPY, QEMU_POSTCOPY_EXPERIMENTAL, QEMU_TCG_FIXED, release, show
+from pcmig.guest import GuestXmlError, obstacles
 
 if TYPE_CHECKING:
     from pcmig._core import HostFacts
@@ -198,7 +199,12 @@ def guest_emulation(f: Facts) -> Row | None:
     version = f.here.facts["qemu_version"]
     if kind is None:
         return Row(
-            "guest", "emulation", "unknown", "the guest's XML cannot be read", "KVM, or QEMU 9.0 or newer"
+            "guest",
+            "emulation",
+            "unknown",
+            "the guest's XML cannot be read",
+            "KVM, or QEMU 9.0 or newer",
+            fix="see 'virsh dumpxml'",
         )
     if kind != "qemu":
         return Row("guest", "emulation", "ok", kind)
@@ -229,8 +235,35 @@ def guest_capability(f: Facts) -> Row | None:
     return Row("guest", "QEMU capability", "ok", f"postcopy-ram, {found}")
 
 
+def guest_devices(f: Facts) -> Row | None:
+    """What pcmig.guest finds in the guest's XML, as one row."""
+    if f.here.facts is None or f.here.facts["guest"] is None:
+        return None
+    name, wanted = "devices and memory", "nothing that post-copy cannot carry"
+    try:
+        found = obstacles(f.here.facts["guest"]["xml"])
+    except GuestXmlError as err:
+        return Row("guest", name, "unknown", str(err), wanted, fix="see 'virsh dumpxml'")
+    if not found:
+        return Row("guest", name, "ok", wanted)
+    return Row(
+        "guest",
+        name,
+        "fail" if any(obstacle.blocks for obstacle in found) else "warn",
+        "; ".join(obstacle.element for obstacle in found),
+        wanted,
+        "; ".join(obstacle.reason for obstacle in found),
+        "; ".join(obstacle.remedy for obstacle in found),
+    )
+
+
 PAIR: tuple[Callable[[Facts], Row | None], ...] = (
     peer_userfaultfd, peer_encryption, different_hosts, same_architecture, version_order, client_library,
     migrate_host,
 )  # fmt: skip
-GUEST: tuple[Callable[[Facts], Row | None], ...] = (guest_known, guest_emulation, guest_capability)
+GUEST: tuple[Callable[[Facts], Row | None], ...] = (
+    guest_known,
+    guest_emulation,
+    guest_capability,
+    guest_devices,
+)

@@ -101,3 +101,27 @@ ROWS |= {
     "flags_old_names": Row((_core.flags_old_names,)),
     "flags_conflicts": Row((_core.flags_conflicts,), repeat=50),
 }
+
+ROWS["probe_host"] = Row(
+    (
+        _core.probe_host,
+        lambda: _core.probe_host("nobody", group="nogroup"),
+        lambda: _core.probe_host("+65534", root="/nonexistent"),
+        fails(lambda: _core.probe_host("no such user")),
+        fails(lambda: _core.probe_host("nobody", group="no such group")),
+        fails(lambda: _core.probe_host(root="/" * 5000)),
+        fails(lambda: _core.probe_host(1)),  # type: ignore[arg-type]
+    ),
+    repeat=50,
+)
+ROWS["host_facts"] = Row(
+    (
+        lambda: _core.host_facts("test:///default"),
+        lambda: _core.host_facts("test:///default", domain="test"),
+        fails(lambda: _core.host_facts("test:///default", domain="nobody")),
+        fails(lambda: _core.host_facts("test:///nonexistent.xml")),
+        fails(lambda: _core.host_facts("no scheme")),
+        fails(lambda: _core.host_facts("test:///default", timeout_ms=0)),
+    ),
+    repeat=50,
+)
