@@ -176,7 +176,7 @@ class Host:
         """How to run a program as the host sees it: layer, /run, /etc/libvirt, network, processes."""
         if self.holder is None:
             raise BedError(f"host {self.name} is not up")
-        return ["nsenter", "-t", str(self.holder.pid), "--mount", "--uts", "--pid", "--net", "--", *argv]
+        return ["nsenter", "-t", str(self.holder.pid), "--mount", "--uts", "--pid", "--net", "--root", "--", *argv]
 
     def virsh(self, *words: str, timeout_s: float | None = 60.0) -> str:
         """Output of a virsh command on this host; BedError with virsh's words when it fails."""
