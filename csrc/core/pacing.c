@@ -9,6 +9,10 @@
 #define UNMEASURED_MAX_MIB 65536
 /* Opening covers a third of the way per sample: about a second from frequent to faded at the default period. */
 #define OPENING_DIVISOR    3
+/* The fall of the remainder is measured over this long: requests come in bursts. */
+#define WINDOW_US          1000000
+/* A floor that is no longer needed goes down by a quarter per window. */
+#define FLOOR_DIVISOR      4
 
 static int64_t share_mib(const struct pcmig_pacing *pacing, uint64_t permille)
 {
@@ -48,32 +52,51 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
         pacing->busy_permille -= (pacing->busy_permille - busy + OPENING_DIVISOR - 1) / OPENING_DIVISOR;
 }
 
-/* The pace at which the rest arrives in time. Requests count: their pages are part of what remains. */
-static int64_t needed_mib(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
+/* Keeps the floor of the pace at what the bound on total time asks for. */
+static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
 {
     uint64_t remaining = sample->memory_remaining_bytes;
-    uint64_t open_bps = pacing->link_bps / 1000 * (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE];
-    int64_t left_us, needed;
+    int64_t open_mib = share_mib(pacing, (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE]);
+    int64_t left_us, missing_mib;
+    uint64_t needed_bps, seen_bps;
 
-    if (pacing->link_bps == 0 || remaining == 0 || remaining > UINT64_MAX / 2000000)
-        return 0;
+    if (remaining == 0 || remaining > UINT64_MAX / 2000000)
+        return;
     if (pacing->finish_by_us == 0) {
         int64_t unpaced_end_us = t_us + (int64_t)(remaining * 1000000 / pacing->link_bps);
 
         pacing->finish_by_us = unpaced_end_us / 1000 * pacing->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE];
+        pacing->window_us = t_us;
+        pacing->window_remaining_bytes = remaining;
+        return;
     }
+    if (t_us - pacing->window_us < WINDOW_US)
+        return;
+    seen_bps = pacing->window_remaining_bytes > remaining
+                   ? (pacing->window_remaining_bytes - remaining) * 1000 / ((uint64_t)(t_us - pacing->window_us) / 1000)
+                   : 0;
+    pacing->window_us = t_us;
+    pacing->window_remaining_bytes = remaining;
     left_us = pacing->finish_by_us - t_us;
-    if (left_us <= 0)
-        return share_mib(pacing, (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE]);
-    needed = (int64_t)(remaining * 1000000 / (uint64_t)left_us / MIB) + 1;
-    return needed <= (int64_t)(open_bps / MIB) ? needed : (int64_t)(open_bps / MIB);
+    if (left_us < WINDOW_US) {
+        pacing->floor_mib = open_mib;
+        return;
+    }
+    needed_bps = remaining * 1000 / ((uint64_t)left_us / 1000);
+    missing_mib = needed_bps > seen_bps ? (int64_t)((needed_bps - seen_bps) / MIB) + 1 : 0;
+    if (missing_mib > 0)
+        pacing->floor_mib = pacing->pace_mib + missing_mib;
+    else if (pacing->floor_mib > 0)
+        pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
+    if (pacing->floor_mib > open_mib)
+        pacing->floor_mib = open_mib;
 }
 
 enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
 {
     uint64_t low = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_SHARE_PERMILLE];
     uint64_t high = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE];
-    int64_t pace, needed, before = pacing->pace_mib;
+    int64_t pace, before = pacing->pace_mib;
     bool bound = false;
 
     if (high < low)
@@ -91,9 +114,9 @@ enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t
         return pacing->pace_mib == before ? PCMIG_PACING_UNCHANGED : PCMIG_PACING_REQUESTS_FADE;
     }
     pace = share_mib(pacing, high - (high - low) * pacing->busy_permille / 1000);
-    needed = needed_mib(pacing, t_us, sample);
-    if (needed > pace) {
-        pace = needed;
+    keep_in_time(pacing, t_us, sample);
+    if (pacing->floor_mib > pace) {
+        pace = pacing->floor_mib;
         bound = true;
     }
     pacing->pace_mib = pace;

@@ -7,7 +7,10 @@
  *
  * Control law, once per sample: the bytes that requests took since the last one, as a share of the link, say how busy the
  * guest is with missing pages. Background pages get `pace_share` of the link when it is busy and `pace_open` when it
- * is not, in between in proportion; closing at once, opening over a few samples. The bound on total time overrides.
+ * is not, in between in proportion; closing at once, opening over a few samples.
+ *
+ * The bound on total time: requests bring pages too, so what counts is how fast the remainder falls. When it falls too
+ * slowly to end in time, the pace is raised by what is missing, and lowered again once there is time to spare.
  *
  * Plain values, no allocation.
  */
@@ -35,6 +38,9 @@ struct pcmig_pacing {
     uint64_t link_bps;
     int64_t last_us;
     int64_t finish_by_us; /* the bound on total time; 0 until what remains is known */
+    int64_t window_us;    /* start of the window in which the fall of the remainder is measured */
+    uint64_t window_remaining_bytes;
+    int64_t floor_mib; /* what the bound on total time asks for; 0 = nothing */
     uint64_t last_requests;
     uint64_t busy_permille; /* 0 = requests have faded, 1000 = frequent */
     bool has_last;
@@ -43,8 +49,7 @@ struct pcmig_pacing {
 /* Begins at the switch: LINK_BPS as measured in pre-copy (0 = unknown). Sets the first pace. */
 void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, uint64_t link_bps);
 
-/* Takes a sample of post-copy; START_US is when the migration began (for the bound on total time). Updates `pace_mib` and
- * says why it changed. */
+/* Takes a sample of post-copy. Updates `pace_mib` and says why it changed. */
 enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample);
 
 /* A pace that does without steering: what is left behind when nobody looks any more. */
