@@ -153,7 +153,6 @@ def _parser() -> argparse.ArgumentParser:
 
     down = commands.add_parser("down", help="take a kept bed down")
     down.add_argument("--bed", metavar="ID", help="which bed, if there are several")
-    down.add_argument("--all", action="store_true")
     down.set_defaults(action=_down)
 
     leftovers = commands.add_parser("clean", help="take away what crashed beds left")

@@ -125,7 +125,9 @@ class Demo:
             outcome, verdict = self._postcopy(bed, guest)
             ok = self._show_verdict(guest, outcome, verdict)
             if options.keep:
-                screen.say("kept: python -m tests.bed status; it goes with: python -m tests.bed down")
+                screen.say(
+                    f"kept: python -m tests.bed status; it goes with: python -m tests.bed down --bed {bed.id}"
+                )
         if not options.keep:
             screen.say(f"everything is taken down; {screen.elapsed_s():.0f} s in all")
         return EXIT_OK if ok else EXIT_FAILED

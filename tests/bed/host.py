@@ -114,7 +114,7 @@ class Host:
             why = (self.state / "holder.err").read_text().strip() or f"it ended with {process.returncode}"
             raise BedError(
                 f"host {self.name} could not be made: {why}\n"
-                "  (the bed needs root with unshare, mount and overlay; in a container: a privileged one)"
+                "  (the bed needs unshare, mount and overlay; in a container, a privileged one)"
             )
         self.holder = ProcessId.of(int(answer))
         self.start_libvirtd()
@@ -176,7 +176,18 @@ class Host:
         """How to run a program as the host sees it: layer, /run, /etc/libvirt, network, processes."""
         if self.holder is None:
             raise BedError(f"host {self.name} is not up")
-        return ["nsenter", "-t", str(self.holder.pid), "--mount", "--uts", "--pid", "--net", "--root", "--", *argv]
+        return [
+            "nsenter",
+            "-t",
+            str(self.holder.pid),
+            "--mount",
+            "--uts",
+            "--pid",
+            "--net",
+            "--root",
+            "--",
+            *argv,
+        ]
 
     def virsh(self, *words: str, timeout_s: float | None = 60.0) -> str:
         """Output of a virsh command on this host; BedError with virsh's words when it fails."""

@@ -37,7 +37,10 @@ class Network:
 
     def up(self) -> None:
         for host, namespace in self.namespaces.items():
-            run(["ip", "netns", "add", namespace], f"making the network namespace of host {host}")
+            try:
+                run(["ip", "netns", "add", namespace], f"making the network namespace of host {host}")
+            except BedError as error:
+                raise BedError(f"{error}\n  (in a container, the bed needs a privileged one)") from error
             self._ip(host, "link", "set", "lo", "up")
         a, b = self.namespaces["a"], self.namespaces["b"]
         run(
