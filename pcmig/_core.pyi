@@ -248,6 +248,28 @@ def params() -> list[Param]:
 def parse_policy(text: str) -> dict[str, Any]:
     """{"kind": "passes", "params": {"passes": 3}}. Raises PolicyError with what would be right."""
 
+class Job(TypedDict):
+    """A guest's migration as one host sees it."""
+
+    state: str  # "precopy", "postcopy", "paused", "none"; also "none" when the statistics failed
+    half: str  # "running", "absent", "migrating", ... see edge/virt.h
+    sample: dict[str, Any] | None  # struct pcmig_sample; None where there are no statistics
+
+def job_status(uri: str, domain: str, /) -> Job:
+    """Looks once. Raises LibvirtError."""
+
+def job_abort(uri: str, domain: str, /) -> None:
+    """Cancels the guest's migration in pre-copy; libvirt refuses in post-copy. Raises LibvirtError."""
+
+def job_switch(uri: str, domain: str, /) -> None:
+    """Switches the guest's migration to post-copy now. Raises LibvirtError."""
+
+def domain_xml(uri: str, domain: str, /) -> str:
+    """The guest's live XML. Raises LibvirtError."""
+
+def domain_persistent(uri: str, domain: str, /) -> bool:
+    """Whether the guest has a definition there. Raises LibvirtError."""
+
 class Migration:
     """One migration. Starts nothing until start(); every method returns at once (no call to libvirt is made
     on the caller's thread). fileno() is readable whenever status() has news, until clear()."""

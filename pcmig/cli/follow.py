@@ -13,7 +13,7 @@ from pcmig import _core
 from pcmig.cli.signals import SignalPipe
 
 if TYPE_CHECKING:
-    from pcmig._core import Migration, Status
+    from pcmig._core import Decision, Migration, Status
     from pcmig.cli.progress import Display
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -21,6 +21,9 @@ INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 # Phases in which the guest has left the source: cancelling is not possible any more.
 MOVED = ("postcopy", "paused")
+
+# At most one line in this time for changes of the pace.
+PACE_LINE_US = 5_000_000
 
 # How many times Ctrl-C while a cancellation is under way, until we stop waiting for it.
 LEAVE_AFTER = 3
@@ -37,6 +40,7 @@ class Follower:
         self.cancelling = False
         self.detaching = False
         self._decisions_shown = 0
+        self._pace_shown_us: int | None = None
 
     def run(self) -> Status:
         """Returns the last status; its outcome is not None."""
@@ -55,9 +59,10 @@ class Follower:
         status = self.migration.status()
         decisions = self.migration.decisions()
         for decision in decisions[self._decisions_shown :]:
-            self.display.decision(decision)
+            if self._is_news(decision):
+                self.display.decision(decision)
         self._decisions_shown = len(decisions)
-        if status["outcome"] is None:
+        if status["outcome"] is None and status["phase"] != "finished":
             self.display.update(status)
         for number in self.signals.take():
             self._signalled(number, status)
@@ -66,6 +71,14 @@ class Follower:
                 "the guest moved before the cancellation reached it: leaving the migration to itself"
             )
         return status
+
+    def _is_news(self, decision: Decision) -> bool:
+        """Whether DECISION gets a line: the pace changes every second, and the figures show it anyway."""
+        if decision["action"] == "set-pace":
+            if self._pace_shown_us is not None and decision["t_us"] - self._pace_shown_us < PACE_LINE_US:
+                return False
+            self._pace_shown_us = decision["t_us"]
+        return True
 
     def _signalled(self, number: signal.Signals, status: Status) -> None:
         if number == signal.SIGHUP:

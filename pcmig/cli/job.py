@@ -44,6 +44,7 @@ class Job:
         self._previous: tuple[float, int] | None = None
         self._requests_ps = 0
         self._nones = 0
+        self._begun_s = time.monotonic()
 
     def look(self) -> None:
         """Asks once. Raises LibvirtError; a guest that is gone is no error once it was seen."""
@@ -96,7 +97,7 @@ class Job:
             "outcome": None,
             "error": None,
             "operator_command": None,
-            "elapsed_ms": figures.get("elapsed_ms", 0),
+            "elapsed_ms": figures.get("elapsed_ms") or round((time.monotonic() - self._begun_s) * 1000),
             "passes": 0,
             "pass_permille": units.permille(total - remaining, total),
             "memory_total_bytes": total,

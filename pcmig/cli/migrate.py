@@ -24,6 +24,10 @@ EXIT_CODES = {
 }
 
 
+# How the engine begins its text when the guest never left (engine/outcome.c); the verdict names the host too.
+SAFE_AT_SOURCE = "the guest runs on at the source: "
+
+
 class Migrate(Command):
     """move a running guest to another host
 
@@ -143,7 +147,7 @@ class Migrate(Command):
         """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the
         guest is."""
         good = status["outcome"] in ("completed", "detached")
-        if not args.quiet:
+        if not args.quiet and status["memory_processed_bytes"]:
             try:
                 from pcmig import accounting
 
@@ -153,7 +157,7 @@ class Migrate(Command):
             except Exception as err:
                 say(f"pcmig: the accounting cannot be shown: {type(err).__name__}: {err}", sys.stderr)
         if not (args.quiet and good):
-            say(verdict(plan, status), self.out if good else sys.stderr)
+            say(verdict(plan, status, self.result["interrupted"]), self.out if good else sys.stderr)
 
     def _write(self, args: argparse.Namespace, code: ExitCode, started_s: float) -> None:
         """The JSON report, whatever the outcome."""
@@ -212,8 +216,8 @@ def watch_command(plan: options.Plan) -> str:
     return shlex.join(["pcmig", "watch", "-c", plan.source_uri, plan.domain])
 
 
-def verdict(plan: options.Plan, status: _core.Status) -> str:
-    """The last words on a migration."""
+def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
+    """The last words on a migration; INTERRUPTED: the operator asked for its end."""
     elapsed = f"{status['elapsed_ms'] / 1000:.1f} s"
     match status["outcome"]:
         case "completed":
@@ -227,6 +231,8 @@ def verdict(plan: options.Plan, status: _core.Status) -> str:
             command = status["operator_command"] or watch_command(plan)
             return f"pcmig: {plan.domain} needs an operator: {status['error']}\ntype:\n  {command}"
         case _:
-            why = status["error"] or "no reason was given"
             where = f"{plan.domain} runs on at the source ({plan.source_uri})"
+            if interrupted:
+                return f"pcmig: cancelled after {elapsed}: {where}"
+            why = (status["error"] or "no reason was given").removeprefix(SAFE_AT_SOURCE)
             return f"pcmig: failed after {elapsed}: {why}\n{where}"

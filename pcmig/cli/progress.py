@@ -186,6 +186,8 @@ def share_permille(status: Status) -> int:
 
 def figures(status: Status) -> list[tuple[str, str]]:
     """(name, value) pairs of what is known and says something in this phase, in the order they are shown."""
+    if not status["memory_total_bytes"]:
+        return []  # a host without statistics: a destination in post-copy
     rows: list[tuple[str, str | None]] = [
         ("sent", units.size(status["memory_processed_bytes"])),
         ("left", units.size(status["memory_remaining_bytes"])),
@@ -218,7 +220,7 @@ def plain_line(status: Status) -> str:
     """`12.3s pre-copy pass 1 45% sent 120 MiB left 130 MiB rate 11.8 MiB/s dirty 6.1 MiB/s`."""
     phase = status["phase"]
     words = [units.seconds(status["elapsed_ms"]), PHASES.get(phase, phase)]
-    if phase != "setup":
+    if phase != "setup" and status["memory_total_bytes"]:
         if phase in ("precopy", "drain", "switchover"):
             words.append(f"pass {status['passes'] + 1}")
         words.append(f"{share_permille(status) // 10}%")

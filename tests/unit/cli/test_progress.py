@@ -87,3 +87,8 @@ def test_quiet_is_silent() -> None:
     display.note("x")
     display.decision(fake.DECISION)  # type: ignore[arg-type]
     assert out.getvalue() == "" and display.interval_ms is None
+
+
+def test_a_host_without_statistics_shows_the_phase_only() -> None:
+    line = progress.plain_line(status(phase="postcopy", memory_total_bytes=0, elapsed_ms=2000))
+    assert line == "2.0s post-copy"
