@@ -247,13 +247,14 @@ def live_block(title: str, status: Status) -> RenderableType:
         no_wrap=True,
         overflow="ellipsis",
     )
-    label = "of the guest's memory has arrived" if moved else f"of pass {status['passes'] + 1}"
-    bar = Table.grid(padding=(0, 1))
-    bar.add_row(ProgressBar(total=1000, completed=permille, width=40), f"{permille / 10:.0f}% {label}")
-    details = Text(
-        "  ".join(f"{name} {value}" for name, value in figures(status)), no_wrap=False, overflow="fold"
-    )
-    lines: list[RenderableType] = [head, bar, details]
+    lines: list[RenderableType] = [head]
+    if phase != "setup" and status["memory_total_bytes"]:
+        label = "of the guest's memory has arrived" if moved else f"of pass {status['passes'] + 1}"
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=1000, completed=permille, width=40), f"{permille / 10:.0f}% {label}")
+        # No line break within a pair.
+        pairs = (f"{name} {value}".replace(" ", "\N{NO-BREAK SPACE}") for name, value in figures(status))
+        lines += [bar, Text("  ".join(pairs), overflow="fold")]
     if status["decision"] is not None:
         lines.append(Text(status["decision"]["text"], "dim", no_wrap=True, overflow="ellipsis"))
     return Group(*lines)

@@ -57,7 +57,7 @@ def test_terminal_shows_bar_and_decisions(start: Start) -> None:
     assert code == 0
     assert "pre-copy" in text and "45% of pass 1" in text and "━" in text
     assert "75% of the guest's memory has arrived" in text
-    assert "requests 1330 (412/s)" in text and "done: g1" in text
+    assert "requests\xa01330\xa0(412/s)" in text and "done: g1" in text
     assert "\x1b[?25h" in text, "the cursor is shown again"
     assert re.search(r"\x1b\[[0-9;]*3[0-9]", text), "colours on a terminal"
 

@@ -75,7 +75,7 @@ def test_live_block_fits_any_width(width: int, changes: dict[str, Any]) -> None:
     with console.capture() as captured:
         console.print(progress.live_block("[b]g1[/b] to qemu+tcp://b/system", status(**changes)))
     lines = captured.get().splitlines()
-    assert 3 <= len(lines) <= 16
+    assert (len(lines) == 1) if not changes else (3 <= len(lines) <= 16)
     assert "[b]g1" in lines[0], "names are not markup"
     assert max(map(len, lines)) <= width
 
