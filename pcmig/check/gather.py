@@ -6,6 +6,7 @@ import os
 import pathlib
 import pwd
 import socket
+from concurrent import futures
 from urllib.parse import urlsplit
 
 from pcmig import _core
@@ -26,8 +27,11 @@ def gather(
     timeout_ms: int = 10_000,
 ) -> model.Facts:
     """All facts. What cannot be had becomes a text in them, never an exception."""
-    here, domain_error = ask_about_guest(connect, domain, timeout_ms)
-    other = ask(peer, timeout_ms) if peer is not None else None
+    # At once: a host may take seconds to answer (libvirt probes its QEMU) or the whole timeout not to.
+    with futures.ThreadPoolExecutor(max_workers=1) as pool:
+        peer_answer = pool.submit(ask, peer, timeout_ms) if peer is not None else None
+        here, domain_error = ask_about_guest(connect, domain, timeout_ms)
+        other = peer_answer.result() if peer_answer is not None else None
     settings = read_settings(qemu_conf, connect)
     probe, probe_error = None, None
     if is_local(connect):

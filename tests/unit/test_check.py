@@ -1,0 +1,579 @@
+"""The rows of pcmig check: each one ok, and each way in which it is not."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import inspect
+import json
+import pathlib
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcmig import check
+from pcmig.check import capabilities, hosts, local, pair, qemuconf, userfaultfd, versions
+from pcmig.check.qemuconf import QemuSettings
+
+if TYPE_CHECKING:
+    from pcmig._core import HostFacts, HostProbe
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+UUIDS = ("aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002")
+
+WORKS = {
+    "ok": True,
+    "step": "done",
+    "errno": 0,
+    "features": ["missing-hugetlbfs", "missing-shmem", "thread-id"],
+    "ioctls": ["register", "unregister", "wake", "copy", "zeropage"],
+}
+
+
+def denied(number: int) -> dict[str, Any]:
+    return {"ok": False, "step": "open", "errno": number, "features": [], "ioctls": []}
+
+
+def a_probe(**changes: Any) -> HostProbe:
+    """A host on which root may do everything, and QEMU's user nothing by itself."""
+    probe: dict[str, Any] = {
+        "kernel": "6.18.44-amd64",
+        "lockdown": None,
+        "seccomp": 0,
+        "page_size_bytes": 4096,
+        "sysctl": {
+            "vm.unprivileged_userfaultfd": 0,
+            "vm.max_map_count": 65530,
+            "net.ipv4.tcp_retries2": 8,
+            "net.ipv4.tcp_wmem": [4096, 16384, 4194304],
+            "net.ipv4.tcp_rmem": [4096, 131072, 6291456],
+        },
+        "node": {"device": True, "mode": 0o600, "uid": 0, "gid": 0, "major": 10, "minor": 257},
+        "uffd": {"syscall": WORKS, "syscall_user_mode_only": WORKS, "node": WORKS},
+        "user": {
+            "name": "libvirt-qemu",
+            "uid": 64055,
+            "gid": 994,
+            "groups": [994],
+            "capabilities": False,
+            "errno": 0,
+            "uffd": {
+                "syscall": denied(errno.EPERM),
+                "syscall_user_mode_only": WORKS,
+                "node": denied(errno.EACCES),
+            },
+        },
+    }
+    probe = copy.deepcopy(probe)
+    for path, value in changes.items():
+        at = probe
+        *way, last = path.split("__")
+        for step in way:
+            at = at[step]
+        at[last] = value
+    return cast("HostProbe", probe)
+
+
+def capabilities_xml(
+    uuid: str = UUIDS[0], arch: str = "x86_64", kinds: str = "kvm qemu", uris: str = "tcp rdma"
+) -> str:
+    transports = "".join(f"<uri_transport>{uri}</uri_transport>" for uri in uris.split())
+    domains = "".join(f"<domain type='{kind}'/>" for kind in kinds.split())
+    return (
+        f"<capabilities><host><uuid>{uuid}</uuid><cpu><arch>{arch}</arch></cpu><migration_features><live/>"
+        f"<uri_transports>{transports}</uri_transports></migration_features></host>"
+        f"<guest><os_type>hvm</os_type><arch name='{arch}'>{domains}</arch></guest></capabilities>"
+    )
+
+
+def a_host(name: str = "a", libvirt: int = 12_009_000, qemu: int = 10_000_002, **changes: Any) -> HostFacts:
+    facts = {
+        "client_version": 12_009_000,
+        "libvirt_version": libvirt,
+        "qemu_version": qemu,
+        "driver": "QEMU",
+        "hostname": name,
+        "uri": "qemu:///system",
+        "capabilities": capabilities_xml(UUIDS[0] if name == "a" else UUIDS[1]),
+        "encrypted": True,
+        "secure": True,
+        "guest": None,
+    }
+    return cast("HostFacts", {**facts, **changes})
+
+
+def a_guest(kind: str = "kvm", state: str = "running", devices: str = "") -> dict[str, str]:
+    xml = f"<domain type='{kind}'><name>g1</name><devices>{devices}</devices></domain>"
+    return {"name": "g1", "uuid": UUIDS[0], "state": state, "xml": xml}
+
+
+def facts(
+    here: HostFacts | None = None,
+    peer: HostFacts | None = None,
+    probe: HostProbe | None = None,
+    **changes: Any,
+) -> check.Facts:
+    return check.Facts(
+        here=check.Side("qemu:///system", here or a_host()),
+        peer=check.Side("qemu+tls://b/system", peer) if peer is not None else None,
+        probe=probe or a_probe(),
+        **changes,
+    )
+
+
+def row(found: check.Facts, name: str, subject: str = "this host") -> check.Row:
+    rows = [row for row in check.run(found) if (row.subject, row.name) == (subject, name)]
+    assert len(rows) == 1, f"{len(rows)} rows {subject}: {name}"
+    return rows[0]
+
+
+def names(found: check.Facts, subject: str) -> list[str]:
+    return [row.name for row in check.run(found) if row.subject == subject]
+
+
+def two_hosts(**changes: Any) -> check.Facts:
+    return facts(peer=a_host("b"), peer_addresses=("192.0.2.7",), **changes)
+
+
+# --- all rows -----------------------------------------------------------------------------------------------
+
+
+def test_a_good_host_passes_every_row() -> None:
+    rows = check.run(facts(here=a_host(guest=a_guest()), domain="g1"))
+    assert {row.status for row in rows} == {"ok"}
+    assert not check.failed(rows)
+    assert len({(row.subject, row.name) for row in rows}) == len(rows)
+
+
+def test_a_good_pair_leaves_only_what_libvirt_does_not_tell() -> None:
+    assert [(r.subject, r.name) for r in check.run(two_hosts()) if r.status != "ok"] == [
+        ("peer", "userfaultfd")
+    ]
+
+
+def test_what_is_not_ok_says_why_or_how_to_fix_it() -> None:
+    bad = check.Facts(
+        here=check.Side(
+            "qemu:///system", a_host(libvirt=7_000_000, qemu=2_005_000, guest=a_guest("qemu", "paused"))
+        ),
+        probe=a_probe(kernel="4.2.0", node=None, seccomp=2, **{"sysctl__net.ipv4.tcp_retries2": 15}),
+        peer=check.Side("qemu+tcp://b/system", a_host(libvirt=11_003_000, qemu=11_000_000, secure=False)),
+        peer_addresses=(),
+        domain="g1",
+    )
+    rows = [row for row in check.run(bad) if row.status != "ok"]
+    assert len(rows) >= 15
+    for found in rows:
+        assert found.found and found.wanted and found.fix, found
+
+
+def test_every_row_function_is_in_a_table() -> None:
+    tables = {
+        function.__name__ for table in (local.LOCAL, hosts.HOST, pair.PAIR, pair.GUEST) for function in table
+    }
+    made = {
+        name
+        for module in (local, hosts, pair, userfaultfd)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if inspect.signature(function).return_annotation in ("Row | None", "Row")
+    }
+    assert made == tables
+
+
+def test_every_row_is_documented() -> None:
+    text = (REPOSITORY / "doc/check.rst").read_text()
+    headings = set(re.findall(r"^(.+)\n\^+$", text, re.MULTILINE))
+    shown = {name for found in every_kind() for name in (row.name for row in check.run(found))}
+    assert shown == headings
+
+
+def every_kind() -> list[check.Facts]:
+    """Facts that together make every row appear."""
+    return [
+        two_hosts(domain="g1"),
+        facts(here=a_host(guest=a_guest()), domain="g1"),
+        facts(here=a_host(driver="TEST")),
+        facts(here=a_host(libvirt=11_003_000, qemu=11_000_000)),
+        facts(here=a_host(capabilities=capabilities_xml(kinds="qemu"))),
+        facts(probe=a_probe(seccomp=2)),
+        check.Facts(here=check.Side("qemu:///system"), probe_error="there is no user 'x' on this host"),
+        check.Facts(here=check.Side("qemu+ssh://a/system")),
+    ]
+
+
+# --- this host ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("release", "status"),
+    [
+        ("6.18.44-amd64", "ok"),
+        ("4.11.0", "ok"),
+        ("4.10.17", "fail"),
+        ("3.10.0-1160.el7", "fail"),
+        ("x", "unknown"),
+    ],
+)
+def test_kernel(release: str, status: str) -> None:
+    assert row(facts(probe=a_probe(kernel=release)), "kernel").status == status
+
+
+def test_kernel_without_userfaultfd() -> None:
+    none = denied(errno.ENOSYS)
+    probe = a_probe(
+        node=None, uffd={"syscall": none, "syscall_user_mode_only": none, "node": denied(errno.ENOENT)}
+    )
+    found = facts(probe=probe)
+    assert row(found, "userfaultfd in the kernel").status == "fail"
+    assert "CONFIG_USERFAULTFD" in row(found, "userfaultfd in the kernel").fix
+    assert "userfaultfd for QEMU" not in names(found, "this host")
+
+
+def test_userfaultfd_node() -> None:
+    assert row(facts(), "userfaultfd node").found == "mode 0600, owner 0:0"
+    assert row(facts(probe=a_probe(node=None)), "userfaultfd node").status == "warn"
+    assert row(facts(probe=a_probe(node__device=False)), "userfaultfd node").status == "fail"
+
+
+NO_NAMESPACE = QemuSettings(mount_namespace=False)
+OWN_ACL = QemuSettings(device_acl=("/dev/null", "/dev/kvm"))
+OWN_ACL_WITH_NODE = QemuSettings(device_acl=("/dev/null", "/dev/userfaultfd"))
+NODE_OPEN = {"user__uffd__node": WORKS}
+SYSCALL_OPEN = {"user__uffd__syscall": WORKS}
+
+
+@pytest.mark.parametrize(
+    ("libvirt", "qemu", "settings", "changes", "status", "says"),
+    [
+        # by the system call, whatever the versions
+        (8_000_000, 6_002_000, QemuSettings(), SYSCALL_OPEN, "ok", "by the system call"),
+        # libvirt 10.1 grants the node to a QEMU that opens it
+        (10_001_000, 8_000_000, QemuSettings(), {}, "ok", "which libvirt 10.1.0 grants"),
+        (10_001_000, 8_000_000, OWN_ACL_WITH_NODE, {}, "ok", "which libvirt 10.1.0 grants"),
+        (10_001_000, 8_000_000, OWN_ACL, {}, "fail", 'add "/dev/userfaultfd" to cgroup_device_acl'),
+        (10_001_000, 8_000_000, QemuSettings(), {"node": None}, "fail", "vm.unprivileged_userfaultfd = 1"),
+        (10_001_000, 7_002_000, QemuSettings(), {}, "fail", "QEMU 7.2.0 does not open"),
+        (10_001_000, 7_002_000, QemuSettings(), NODE_OPEN, "fail", "vm.unprivileged_userfaultfd = 1"),
+        # an older one leaves the node out of QEMU's own /dev
+        (9_000_000, 8_000_000, QemuSettings(), NODE_OPEN, "fail", "not in QEMU's own /dev"),
+        (9_000_000, 8_000_000, OWN_ACL_WITH_NODE, NODE_OPEN, "ok", "by /dev/userfaultfd"),
+        (9_000_000, 8_000_000, OWN_ACL_WITH_NODE, {}, "fail", "EACCES"),
+        # without a /dev of its own, the host's node decides
+        (12_008_000, 10_000_002, NO_NAMESPACE, NODE_OPEN, "ok", "by /dev/userfaultfd"),
+        (12_008_000, 10_000_002, NO_NAMESPACE, {}, "fail", 'KERNEL=="userfaultfd", OWNER="libvirt-qemu"'),
+        # the sysctl says yes and the kernel no
+        (9_000_000, 7_002_000, QemuSettings(), {"sysctl__vm.unprivileged_userfaultfd": 1}, "fail", "seccomp"),
+        # libvirt has no QEMU
+        (12_008_000, 0, QemuSettings(), {}, "unknown", "depends on the versions"),
+    ],
+)
+def test_userfaultfd_for_qemu(
+    libvirt: int, qemu: int, settings: QemuSettings, changes: dict[str, Any], status: str, says: str
+) -> None:
+    found = row(
+        facts(a_host(libvirt=libvirt, qemu=qemu), probe=a_probe(**changes), settings=settings),
+        "userfaultfd for QEMU",
+    )
+    assert found.status == status, found
+    assert says in found.found + found.fix
+
+
+def test_userfaultfd_for_qemu_only_warns_on_the_side_that_guests_leave() -> None:
+    found = two_hosts(settings=NO_NAMESPACE)
+    assert row(found, "userfaultfd for QEMU").status == "warn"
+
+
+def test_userfaultfd_for_qemu_without_libvirt() -> None:
+    alone = check.Facts(here=check.Side("qemu:///system", error="refused"), probe=a_probe())
+    assert row(alone, "userfaultfd for QEMU").status == "unknown"
+
+
+def test_userfaultfd_for_qemu_needs_root() -> None:
+    found = row(facts(probe=a_probe(user__uffd=None, user__errno=errno.EPERM)), "userfaultfd for QEMU")
+    assert (found.status, found.fix) == ("unknown", "run 'pcmig check' as root")
+    assert row(facts(probe=a_probe(user=None)), "userfaultfd for QEMU").status == "unknown"
+
+
+def test_userfaultfd_features() -> None:
+    def with_root(attempt: dict[str, Any]) -> check.Row:
+        ways = {"syscall": attempt, "syscall_user_mode_only": attempt, "node": attempt}
+        return row(facts(probe=a_probe(uffd=ways, user=None)), "userfaultfd features")
+
+    assert with_root(WORKS).status == "ok"
+    assert with_root({**WORKS, "features": ["missing-hugetlbfs"]}).status == "warn"
+    assert "shared memory" in with_root({**WORKS, "features": ["missing-hugetlbfs"]}).found
+    assert (
+        with_root({**WORKS, "ioctls": ["register", "unregister", "wake", "copy"]}).found == "without zeropage"
+    )
+    assert with_root(denied(errno.EPERM)).status == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("retries", "status", "says"),
+    [
+        (5, "ok", "13 s"),
+        (8, "ok", "102 s"),
+        (9, "ok", "3 min"),
+        (15, "warn", "15 min"),
+        (None, "unknown", ""),
+    ],
+)
+def test_tcp_retries(retries: int | None, status: str, says: str) -> None:
+    found = row(facts(probe=a_probe(**{"sysctl__net.ipv4.tcp_retries2": retries})), "TCP retries")
+    assert found.status == status
+    assert says in found.found
+
+
+def test_seccomp_is_mentioned_only_where_there_is_a_filter() -> None:
+    assert row(facts(probe=a_probe(seccomp=2)), "seccomp").status == "warn"
+    assert "seccomp" not in names(facts(), "this host")
+    assert "seccomp" not in names(facts(probe=a_probe(seccomp=None)), "this host")
+
+
+def test_unknown_qemu_user() -> None:
+    found = check.Facts(
+        here=check.Side("qemu:///system", a_host()), probe_error="there is no user 'x' on this host"
+    )
+    assert row(found, "probe").status == "fail"
+    assert "--qemu-user" in row(found, "probe").fix
+
+
+def test_source_on_another_machine() -> None:
+    found = check.Facts(here=check.Side("qemu+ssh://a/system", a_host()))
+    assert row(found, "userfaultfd", "source").status == "unknown"
+    assert names(found, "this host") == []
+
+
+# --- one host through libvirt -------------------------------------------------------------------------------
+
+
+def test_libvirt_that_does_not_answer() -> None:
+    found = check.Facts(here=check.Side("qemu:///system", error="Connection refused"), probe=a_probe())
+    assert row(found, "libvirt").status == "fail"
+    assert row(found, "libvirt").found == "Connection refused"
+    assert check.failed(check.run(found))
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "status"),
+    [
+        (a_host(libvirt=8_000_000), "libvirt version", "ok"),
+        (a_host(libvirt=7_010_000), "libvirt version", "fail"),
+        (a_host(driver="TEST"), "hypervisor", "fail"),
+        (a_host(qemu=2_006_000), "QEMU version", "ok"),
+        (a_host(qemu=2_005_000), "QEMU version", "fail"),
+        (a_host(qemu=0), "QEMU version", "fail"),
+        (a_host(qemu=9_000_000, capabilities=capabilities_xml(kinds="qemu")), "emulation", "ok"),
+        (a_host(qemu=8_002_000, capabilities=capabilities_xml(kinds="qemu")), "emulation", "fail"),
+        (a_host(libvirt=11_003_000), "post-copy recovery", "warn"),
+        (a_host(libvirt=12_008_000, qemu=11_001_002), "statistics", "warn"),
+        (a_host(capabilities=capabilities_xml()), "migration features", "ok"),
+        (a_host(capabilities=capabilities_xml(uris="")), "migration features", "fail"),
+        (a_host(capabilities="<capabilities/>"), "migration features", "fail"),
+        (a_host(capabilities=None), "migration features", "fail"),
+    ],
+)
+def test_host_rows(host: HostFacts, name: str, status: str) -> None:
+    assert row(facts(host), name).status == status
+
+
+@pytest.mark.parametrize("version", [9_000_000, 11_002_000, 11_004_000, 12_008_000])
+def test_recovery_is_mentioned_only_where_it_crashes(version: int) -> None:
+    assert "post-copy recovery" not in names(facts(a_host(libvirt=version)), "this host")
+
+
+@pytest.mark.parametrize(("qemu", "libvirt"), [(10_000_002, 12_008_000), (11_001_002, 12_009_000)])
+def test_statistics_are_mentioned_only_where_they_fail(qemu: int, libvirt: int) -> None:
+    assert "statistics" not in names(facts(a_host(qemu=qemu, libvirt=libvirt)), "this host")
+
+
+def test_emulation_is_no_matter_with_kvm() -> None:
+    assert "emulation" not in names(facts(a_host(qemu=7_002_000)), "this host")
+
+
+def test_old_emulation_at_the_destination_only_warns() -> None:
+    peer = a_host("b", qemu=7_002_000, capabilities=capabilities_xml(UUIDS[1], kinds="qemu"))
+    assert row(facts(peer=peer), "emulation", "peer").status == "warn"
+
+
+# --- two hosts ----------------------------------------------------------------------------------------------
+
+
+def test_peer_rows() -> None:
+    assert row(two_hosts(), "connection", "peer").status == "ok"
+    assert row(facts(peer=a_host("b", secure=False)), "connection", "peer").status == "warn"
+    assert "connection" not in names(facts(peer=a_host("b", secure=None)), "peer")
+    assert "run 'pcmig check' there" in row(two_hosts(), "userfaultfd", "peer").fix
+
+
+def test_peer_that_does_not_answer() -> None:
+    found = check.Facts(
+        here=check.Side("qemu:///system", a_host()),
+        peer=check.Side("qemu+tls://b/system", error="No route to host"),
+        probe=a_probe(),
+    )
+    assert row(found, "libvirt", "peer").status == "fail"
+    assert names(found, "both") == ["client library"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "name", "status"),
+    [
+        (a_host("b"), "different hosts", "ok"),
+        (a_host("b", capabilities=capabilities_xml(UUIDS[0])), "different hosts", "fail"),
+        (a_host("a", capabilities=capabilities_xml(UUIDS[1])), "different hosts", "fail"),
+        (a_host("b"), "architecture", "ok"),
+        (a_host("b", capabilities=capabilities_xml(UUIDS[1], arch="aarch64")), "architecture", "fail"),
+        (a_host("b", capabilities=None), "architecture", "unknown"),
+        (a_host("b"), "versions", "ok"),
+        (a_host("b", qemu=11_000_000), "versions", "ok"),
+        (a_host("b", qemu=10_000_001), "versions", "ok"),
+        (a_host("b", qemu=9_002_000), "versions", "warn"),
+        (a_host("b", libvirt=12_008_000), "versions", "warn"),
+        (a_host("b", libvirt=13_000_000), "client library", "ok"),
+    ],
+)
+def test_pair_rows(peer: HostFacts, name: str, status: str) -> None:
+    assert row(facts(peer=peer), name, "both").status == status
+
+
+@pytest.mark.parametrize(
+    ("addresses", "status"),
+    [
+        (("192.0.2.7", "2001:db8::7"), "ok"),
+        ((), "warn"),
+        (("127.0.1.1",), "warn"),
+        (("::1",), "warn"),
+        (("fe80::1%eth0",), "ok"),
+    ],
+)
+def test_name_that_the_peer_calls_itself_by(addresses: tuple[str, ...], status: str) -> None:
+    found = row(facts(peer=a_host("b"), peer_addresses=addresses), "peer's name", "both")
+    assert found.status == status
+    assert ("--migrate-uri" in found.fix) is (status == "warn")
+
+
+# --- the guest ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guest", "qemu", "name", "status"),
+    [
+        (a_guest(), 10_000_002, "guest", "ok"),
+        (a_guest(state="paused"), 10_000_002, "guest", "fail"),
+        (None, 10_000_002, "guest", "fail"),
+        (a_guest("kvm"), 7_002_000, "emulation", "ok"),
+        (a_guest("qemu"), 9_000_000, "emulation", "ok"),
+        (a_guest("qemu"), 8_002_000, "emulation", "fail"),
+        ({**a_guest(), "xml": "<"}, 10_000_002, "emulation", "unknown"),
+        (a_guest(), 2_006_000, "QEMU capability", "ok"),
+        (a_guest(), 2_005_000, "QEMU capability", "fail"),
+        (a_guest(), 2_004_000, "QEMU capability", "fail"),
+        (a_guest(), 0, "QEMU capability", "unknown"),
+        (a_guest(), 10_000_002, "devices and memory", "ok"),
+        (a_guest(devices="<hostdev type='pci'/>"), 10_000_002, "devices and memory", "fail"),
+        (a_guest(devices="<disk type='vhostuser'/>"), 10_000_002, "devices and memory", "warn"),
+        ({**a_guest(), "xml": "<"}, 10_000_002, "devices and memory", "unknown"),
+    ],
+)
+def test_guest_rows(guest: dict[str, str] | None, qemu: int, name: str, status: str) -> None:
+    assert row(facts(a_host(qemu=qemu, guest=guest), domain="g1"), name, "guest").status == status
+
+
+def test_both_names_of_the_capability_are_known() -> None:
+    def capability(qemu: int) -> str:
+        return row(facts(a_host(qemu=qemu, guest=a_guest()), domain="g1"), "QEMU capability", "guest").found
+
+    assert capability(2_006_000).startswith("postcopy-ram,")
+    assert capability(2_005_000).startswith("x-postcopy-ram (experimental),")
+    assert capability(2_004_000).startswith("none,")
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def test_versions_are_shown_as_their_projects_write_them() -> None:
+    assert [versions.show(number) for number in (8_002_001, 12_008_000, 0)] == ["8.2.1", "12.8.0", "unknown"]
+
+
+def test_qemu_conf_as_debian_ships_it_sets_nothing() -> None:
+    text = '# comment\n#user = "root"\n#cgroup_device_acl = [\n#    "/dev/null"\n#]\n'
+    assert qemuconf.settings(text) == QemuSettings()
+
+
+def test_qemu_conf() -> None:
+    text = """
+    user = "+107"   # a comment
+    group = 'kvm'
+    namespaces = []
+    clear_emulator_capabilities = 0
+    cgroup_device_acl = [
+        "/dev/null", "/dev/full",   # another
+        "/dev/userfaultfd",
+    ]
+    """
+    assert qemuconf.settings(text) == QemuSettings(
+        user="+107",
+        group="kvm",
+        mount_namespace=False,
+        device_acl=("/dev/null", "/dev/full", "/dev/userfaultfd"),
+        keep_capabilities=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ('user = "a"\nuser = "b"', QemuSettings(user="b")),
+        ("user = 5", QemuSettings()),
+        ('user = ""', QemuSettings()),
+        ('user = """long"""', QemuSettings(user="long")),
+        ('user "a"\ngroup = "g"', QemuSettings(group="g")),
+        ('namespaces = [ "mount" ]', QemuSettings()),
+        ('namespaces = [ "mount"', QemuSettings()),
+        ('cgroup_device_acl = [ 1 ]\nuser = "u"', QemuSettings(user="u")),
+        ("clear_emulator_capabilities = 1", QemuSettings()),
+        ("user =", QemuSettings()),
+    ],
+)
+def test_odd_qemu_conf(text: str, settings: QemuSettings) -> None:
+    assert qemuconf.settings(text) == settings
+
+
+@given(st.text(alphabet="ab_=[],\"'# \n01-\\é") | st.text())
+def test_qemu_conf_of_any_text_is_read(text: str) -> None:
+    settings = qemuconf.settings(text)
+    assert settings.user is None or settings.user in text
+
+
+VALUES = (
+    st.integers(-(2**63), 2**63 - 1)
+    | st.text("abc/ #=[]", max_size=9)
+    | st.lists(st.text("abc/ #,]", max_size=9))
+)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True), VALUES))
+def test_qemu_conf_is_read_back(conf: dict[str, int | str | list[str]]) -> None:
+    text = "".join(f"{name} = {json.dumps(value)}  # end\n" for name, value in conf.items())
+    assert qemuconf.parse(text) == conf
+
+
+@given(st.text(alphabet="<>/capbilteshoumrgn='\" ") | st.text())
+def test_capabilities_of_any_text_are_read(text: str) -> None:
+    capabilities.parse_capabilities(text)
+    capabilities.domain_type(text)
+
+
+@given(st.text(alphabet="0123456789.-x٣") | st.text())
+def test_kernel_release_of_any_text_is_read(text: str) -> None:
+    found = versions.version_of(text)
+    assert found is None or text.startswith(str(found[0]).zfill(0)) or text.startswith("0")
+
+
+@given(st.integers(0, 255))
+def test_tcp_timeout_grows(retries: int) -> None:
+    assert local.tcp_timeout_s(retries) < local.tcp_timeout_s(retries + 1) or retries == 255
