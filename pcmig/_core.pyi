@@ -2,8 +2,6 @@
 
 from typing import Any, Literal, TypedDict, final, type_check_only
 
-__all__: list[str]
-
 class Error(Exception):
     """Base of all errors of pcmig."""
 
@@ -66,6 +64,7 @@ class FlagConflict(TypedDict):
     problem: str
     remedy: str
 
+@type_check_only
 class Param(TypedDict):
     name: str
     unit: str
@@ -74,6 +73,7 @@ class Param(TypedDict):
     max: int
     doc: str
 
+@type_check_only
 class Decision(TypedDict):
     t_us: int
     action: str
@@ -84,6 +84,7 @@ class Decision(TypedDict):
     pace_mib: int
     text: str
 
+@type_check_only
 class Status(TypedDict):
     """One moment of a migration. Figures that are not known are None."""
 
@@ -109,6 +110,7 @@ class Status(TypedDict):
     eta_ms: int | None
     decision: Decision | None  # the latest that was not "keep"
 
+@type_check_only
 class UffdTry(TypedDict):
     """One attempt to get a userfaultfd and to register memory with it, as QEMU's destination does."""
 
@@ -118,11 +120,13 @@ class UffdTry(TypedDict):
     features: list[str]  # UFFD_FEATURE_* in lower case, e.g. "missing-shmem"
     ioctls: list[str]  # "register", "unregister", and on anonymous memory "wake", "copy", "zeropage"
 
+@type_check_only
 class UffdReport(TypedDict):
     syscall: UffdTry  # userfaultfd(2), faults of the kernel included
     syscall_user_mode_only: UffdTry  # with UFFD_USER_MODE_ONLY (Linux >= 5.11), which is no use to QEMU
     node: UffdTry  # /dev/userfaultfd (Linux >= 6.1)
 
+@type_check_only
 class DeviceNode(TypedDict):
     device: bool  # a character device
     mode: int
@@ -131,6 +135,7 @@ class DeviceNode(TypedDict):
     major: int
     minor: int
 
+@type_check_only
 class ProbeUser(TypedDict):
     name: str
     uid: int
@@ -140,8 +145,8 @@ class ProbeUser(TypedDict):
     errno: int  # why nothing could be tried as this user; 0 = `uffd` tells
     uffd: UffdReport | None
 
-Sysctl = TypedDict(
-    "Sysctl",
+_Sysctl = TypedDict(
+    "_Sysctl",
     {
         "vm.unprivileged_userfaultfd": int | None,
         "vm.max_map_count": int | None,
@@ -151,6 +156,7 @@ Sysctl = TypedDict(
     },
 )
 
+@type_check_only
 class HostProbe(TypedDict):
     """Facts of this host's kernel. None: cannot be read, or not there."""
 
@@ -158,17 +164,19 @@ class HostProbe(TypedDict):
     lockdown: str | None  # "none", "integrity", "confidentiality"
     seccomp: int | None  # of this process: 0 none, 1 strict, 2 filter
     page_size_bytes: int
-    sysctl: Sysctl
+    sysctl: _Sysctl
     node: DeviceNode | None  # /dev/userfaultfd
     uffd: UffdReport  # as this process
     user: ProbeUser | None
 
+@type_check_only
 class GuestFacts(TypedDict):
     name: str
     uuid: str
     state: str  # "running", "paused", ...: see pcmig_half_name in virt.c
     xml: str
 
+@type_check_only
 class HostFacts(TypedDict):
     """What a host's libvirt tells. Versions are major * 1000000 + minor * 1000 + micro, 0 = not reported."""
 
@@ -186,8 +194,9 @@ class HostFacts(TypedDict):
 def probe_host(
     user: str | None = None, *, group: str | None = None, keep_capabilities: bool = False, root: str = "/"
 ) -> HostProbe:
-    """Facts of this host that post-copy depends on, files read below ROOT. With USER (a name, a number, or "+number",
-    as in qemu.conf), userfaultfd is also tried as that user, in a child process. Raises Error for an unknown user."""
+    """Facts of this host that post-copy depends on, files read below ROOT. With USER (a name, a number, or
+    "+number", as in qemu.conf), userfaultfd is also tried as that user, in a child process. Raises Error for
+    an unknown user."""
 
 def host_facts(uri: str, *, domain: str | None = None, timeout_ms: int = 10_000) -> HostFacts:
     """What the libvirt at URI says of its host, and of DOMAIN (name, UUID or id) there. TIMEOUT_MS bounds the
@@ -248,6 +257,7 @@ def params() -> list[Param]:
 def parse_policy(text: str) -> dict[str, Any]:
     """{"kind": "passes", "params": {"passes": 3}}. Raises PolicyError with what would be right."""
 
+@type_check_only
 class Job(TypedDict):
     """A guest's migration as one host sees it."""
 
@@ -270,12 +280,13 @@ def domain_xml(uri: str, domain: str, /) -> str:
 def domain_persistent(uri: str, domain: str, /) -> bool:
     """Whether the guest has a definition there. Raises LibvirtError."""
 
+@final
 class Migration:
     """One migration. Starts nothing until start(); every method returns at once (no call to libvirt is made
     on the caller's thread). fileno() is readable whenever status() has news, until clear()."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         domain: str,  # name, UUID or id, as virsh takes them
         dest_uri: str,
         *,
@@ -292,7 +303,7 @@ class Migration:
         disks_uri: str | None = None,
         connect_timeout_ms: int = 10_000,
         trace_path: str | None = None,
-    ) -> None: ...
+    ) -> Migration: ...
     def start(self) -> None:
         """Checks what can be checked, then migrates, on threads of the core. Raises Error if started."""
     def fileno(self) -> int: ...

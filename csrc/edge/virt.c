@@ -626,7 +626,7 @@ struct pcmig_virt_watch {
     atomic_bool stopped;
     virConnectPtr conn;
     int callback_ids[WATCH_EVENTS];
-    bool close_registered;
+    atomic_bool close_registered; /* and its reference not yet given back */
     bool source;
     unsigned char uuid[VIR_UUID_BUFLEN];
     struct pcmig_virt_callbacks callbacks;
@@ -643,6 +643,15 @@ static void watch_unref(void *data)
         watch->callbacks.release(watch->opaque);
     virConnectClose(watch->conn);
     free(watch);
+}
+
+/* Gives the close callback's reference back, once. */
+static void close_unref(void *data)
+{
+    struct pcmig_virt_watch *watch = data;
+
+    if (atomic_exchange(&watch->close_registered, false))
+        watch_unref(watch);
 }
 
 static bool watch_wants(struct pcmig_virt_watch *watch, virDomainPtr domain)
@@ -757,6 +766,7 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
     }
     atomic_init(&watch->references, 1);
     atomic_init(&watch->stopped, false);
+    atomic_init(&watch->close_registered, false);
     watch->source = source;
     watch->callbacks = *callbacks;
     watch->opaque = opaque;
@@ -789,11 +799,9 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
         }
     }
     atomic_fetch_add(&watch->references, 1);
-    if (virConnectRegisterCloseCallback(watch->conn, on_closed, watch, watch_unref) < 0)
-        atomic_fetch_sub(&watch->references,
-                         1); /* only the notice of a broken connection is lost; calls report it too */
-    else
-        watch->close_registered = true;
+    atomic_store(&watch->close_registered, true);
+    if (virConnectRegisterCloseCallback(watch->conn, on_closed, watch, close_unref) < 0)
+        close_unref(watch); /* only the notice of a broken connection is lost; calls report it too */
     return watch;
 }
 
@@ -806,7 +814,11 @@ void pcmig_virt_unwatch(struct pcmig_virt_watch *watch)
         if (watch->callback_ids[i] >= 0)
             (void)virConnectDomainEventDeregisterAny(watch->conn, watch->callback_ids[i]);
     }
-    if (watch->close_registered)
+    if (atomic_load(&watch->close_registered)) {
         (void)virConnectUnregisterCloseCallback(watch->conn, on_closed);
+        /* A driver without such callbacks (libvirt's test driver) accepts one, and forgets it without freeing it. The
+         * others have freed it by now, and wait for one that runs: both happen under the connection's lock. */
+        close_unref(watch);
+    }
     watch_unref(watch);
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from pcmig import _core
 
@@ -32,6 +33,16 @@ def fails(call: Call, *errors: type[BaseException]) -> Call:
         raise AssertionError("the call was expected to fail and did not")
 
     return checked
+
+
+def either(call: Call) -> Call:
+    """CALL may fail with one of pcmig's errors."""
+
+    def tried() -> None:
+        with contextlib.suppress(_core.Error):
+            call()
+
+    return tried
 
 
 def raised(error: type[Exception]) -> Row:
@@ -124,4 +135,82 @@ ROWS["host_facts"] = Row(
         fails(lambda: _core.host_facts("test:///default", timeout_ms=0)),
     ),
     repeat=50,
+)
+
+_TEST = "test:///default"  # libvirt's own test driver: a real connection, a guest named "test", no migration
+_NOWHERE = "test:///nonexistent.xml"
+
+for _name in ("domain_xml", "domain_persistent", "job_status"):
+    _function: Callable[[str, str], object] = getattr(_core, _name)
+    ROWS[_name] = Row(
+        (
+            partial(_function, _TEST, "test"),
+            fails(partial(_function, _TEST, "nobody")),
+            fails(partial(_function, _NOWHERE, "test")),
+            fails(partial(_function, _TEST, "\udc80")),
+            fails(partial(_function, 1, 2)),  # type: ignore[arg-type]
+        ),
+        repeat=40,
+    )
+for _name in ("job_abort", "job_switch"):  # the test driver has neither
+    _function = getattr(_core, _name)
+    ROWS[_name] = Row(
+        (
+            fails(partial(_function, _TEST, "test")),
+            fails(partial(_function, _TEST, "nobody")),
+            fails(partial(_function, 1, 2)),  # type: ignore[arg-type]
+        ),
+        repeat=40,
+    )
+
+ROWS["params"] = Row((_core.params,), repeat=50)
+ROWS["parse_policy"] = Row(
+    (
+        *(partial(_core.parse_policy, text) for text in ("auto", "passes=3", "deadline=2.5")),
+        *(
+            fails(partial(_core.parse_policy, text))
+            for text in ("", "passes=", "passes=x", "no such", "\udc80")
+        ),
+    )
+)
+
+
+def _migration(**options: Any) -> _core.Migration:
+    """To a port that nobody listens on: it fails at once, on the control thread."""
+    return _core.Migration("test", "qemu+tcp://127.0.0.1:1/system", source_uri=_TEST, **options)
+
+
+def _finished() -> _core.Migration:
+    """A migration whose threads have come to an end."""
+    migration = _migration(
+        policy="deadline=2", params={"downtime_limit_ms": 20}, disks=["vda"], dest_name="b"
+    )
+    migration.start()
+    if not migration.join(20_000):
+        raise AssertionError("a migration to a closed port did not fail within 20 s")
+    return migration
+
+
+_NEW = _migration()
+_DONE = _finished()
+ROWS["Migration"] = Row(
+    (
+        _migration,
+        fails(partial(_migration, policy="no such")),
+        fails(partial(_migration, params={"no_such": 1})),
+        fails(partial(_migration, params={"downtime_limit_ms": -1})),
+        fails(partial(_migration, params=3)),
+        fails(partial(_migration, disks=[1])),
+        fails(partial(_migration, flags="LIVE")),
+        fails(lambda: _core.Migration("test")),  # type: ignore[call-arg]
+    )
+)
+ROWS["Migration.start"] = Row((_finished, fails(_DONE.start)), repeat=20)
+for _name in ("fileno", "clear", "status", "decisions", "ledger"):
+    ROWS[f"Migration.{_name}"] = Row((getattr(_NEW, _name), getattr(_DONE, _name)))
+ROWS["Migration.join"] = Row((partial(_DONE.join, 0), fails(partial(_DONE.join, "soon"))))  # type: ignore[arg-type]
+for _name in ("switch", "abort", "detach"):
+    ROWS[f"Migration.{_name}"] = Row((either(getattr(_NEW, _name)), either(getattr(_DONE, _name))))
+ROWS["Migration.set_bandwidth"] = Row(
+    (either(partial(_DONE.set_bandwidth, 5)), fails(partial(_DONE.set_bandwidth, "x")))  # type: ignore[arg-type]
 )
