@@ -1,5 +1,7 @@
 """Types of the C core. Times are milliseconds or microseconds as named, sizes bytes, rates per second."""
 
+import os
+from collections.abc import Iterable
 from typing import Any, Literal, TypedDict, final, type_check_only
 
 class Error(Exception):
@@ -15,6 +17,11 @@ class FlagsError(Error):
 
 class PolicyError(Error):
     """A policy or a parameter is not valid."""
+
+class TraceError(Error):
+    """A trace cannot be read; `line` is the number of the line, 0 = the trace as a whole."""
+
+    line: int
 
 class LibvirtError(Error):
     """libvirt reported an error; `code` and `domain` are its virErrorNumber and virErrorDomain."""
@@ -82,6 +89,7 @@ class Decision(TypedDict):
     b: int
     c: int
     pace_mib: int
+    next_us: int | None  # when the policy wants to hear next; None = only events
     text: str
 
 @type_check_only
@@ -251,6 +259,96 @@ def flags_old_names() -> list[OldFlagName]:
 def flags_conflicts() -> list[FlagConflict]:
     """The rules of Flags.check(), errors first."""
 
+@type_check_only
+class Answer(TypedDict):
+    """What a policy answered to one input, recorded and replayed; None = nothing (keep going)."""
+
+    line: int  # of the trace: the recorded decision, or the input that should have had one
+    recorded: Decision | None
+    replayed: Decision | None
+
+@type_check_only
+class Replay(TypedDict):
+    inputs: int
+    recorded: int  # decisions in the trace
+    replayed: int  # decisions of the replay
+    different: int  # answers that differ in anything
+    identical: bool
+    first_difference: Answer | None
+    decisions: list[Answer]
+    policy: str  # of the replay, and
+    params: dict[str, int]  # its parameters
+
+@type_check_only
+class LedgerRow(TypedDict):
+    """One stay in a phase, one pass over memory, or their sum. See doc/ledger.rst."""
+
+    phase: str
+    number: int
+    merged: int  # further stays or passes in this row
+    complete: bool
+    start_us: int
+    end_us: int
+    duration_us: int
+    wire_bytes: int
+    normal_pages: int
+    zero_pages: int
+    requests: int
+    disk_bytes: int
+    remaining_start_bytes: int
+    remaining_end_bytes: int
+    dirtied_pages: int
+    dirty_pages_ps: int
+    reported_dirty_pages_ps: int
+    send_bps: int
+    retransmitted_pages: int
+    retransmitted_permille: int
+    requests_peak_ps: int
+    bytes_per_guest_page: int
+    queue_peak_bytes: int | None
+
+@type_check_only
+class LedgerTotals(LedgerRow):
+    phase_us: dict[str, int]
+    total_us: int
+    guest_pages: int
+    page_size_bytes: int
+    passes: int
+    downtime_reported_ms: int | None
+    downtime_events_us: int | None
+    late_samples: int
+    counters_backwards: int
+
+@type_check_only
+class LedgerEvent(TypedDict):
+    t_us: int
+    kind: str  # "phase", "event", "request", "action"
+    name: str
+
+@type_check_only
+class LedgerQuantity(TypedDict):
+    phases: int
+    reported: int
+    difference: int  # phases - reported
+    last_interval: int  # part of `phases` that came after the last sample
+
+@type_check_only
+class LedgerBalance(TypedDict):
+    final: bool
+    balanced: bool
+    text: str
+    quantities: dict[str, LedgerQuantity]  # empty without final statistics
+
+@type_check_only
+class Ledger(TypedDict):
+    phase: str
+    phases: list[LedgerRow]
+    passes: list[LedgerRow]
+    events: list[LedgerEvent]
+    events_lost: int
+    totals: LedgerTotals
+    balance: LedgerBalance
+
 def params() -> list[Param]:
     """Every threshold of the policy and the pacing, with unit, default, bounds and a sentence on it."""
 
@@ -279,6 +377,18 @@ def domain_xml(uri: str, domain: str, /) -> str:
 
 def domain_persistent(uri: str, domain: str, /) -> bool:
     """Whether the guest has a definition there. Raises LibvirtError."""
+
+def replay(
+    trace: str | bytes | os.PathLike[str] | Iterable[str | bytes],
+    *,
+    policy: str | None = None,
+    params: dict[str, int] | None = None,
+) -> Replay:
+    """Feeds the inputs of a trace (a path, or an iterable of lines) to a fresh policy and compares decisions;
+    with `policy` or `params` under other ones than those recorded. Raises TraceError, PolicyError, OSError."""
+
+def ledger_from_trace(trace: str | bytes | os.PathLike[str] | Iterable[str | bytes], /) -> Ledger:
+    """The accounting of a recorded migration, as Migration.ledger() gives it. Raises TraceError, OSError."""
 
 @final
 class Migration:
@@ -311,7 +421,7 @@ class Migration:
     def status(self) -> Status: ...
     def decisions(self) -> list[Decision]:
         """All decisions so far that were not "keep"."""
-    def ledger(self) -> dict[str, Any]:
+    def ledger(self) -> Ledger:
         """Page-transfer accounting so far, see ledger.h."""
     def switch(self) -> None:
         """Asks for post-copy now (the queue is drained first)."""

@@ -2,7 +2,7 @@
 #ifndef PCMIG_PYTHON_DICTS_H
 #define PCMIG_PYTHON_DICTS_H
 
-#include "state.h"
+#include "python/state.h"
 
 #include "core/ledger.h"
 #include "core/policy.h"
@@ -10,8 +10,5 @@
 /* Each returns a new reference, or NULL with an exception set. */
 PyObject *pcmig_decision_as_dict(const struct pcmig_decision *decision);
 PyObject *pcmig_ledger_as_dict(const struct pcmig_ledger *ledger);
-
-/* {name: value} of all parameters. */
-PyObject *pcmig_params_as_dict(const struct pcmig_params *params);
 
 #endif

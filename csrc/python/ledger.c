@@ -1,5 +1,5 @@
 /* The ledger as a dictionary. */
-#include "dicts.h"
+#include "python/dicts.h"
 
 #include "core/names.h"
 

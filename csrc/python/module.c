@@ -3,6 +3,8 @@
 
 typedef int (*setup_fn)(PyObject *module);
 
+/* One row a line, so that additions do not meet. */
+/* clang-format off */
 static const setup_fn setups[] = {
     pcmig_errors_setup, /* first: the others raise its exceptions */
     pcmig_policy_setup,
@@ -10,7 +12,9 @@ static const setup_fn setups[] = {
     pcmig_migration_setup,
     pcmig_flags_setup,
     pcmig_probe_setup,
+    pcmig_trace_setup,
 };
+/* clang-format on */
 
 struct pcmig_state *pcmig_get_state(PyObject *module)
 {

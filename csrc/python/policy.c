@@ -13,10 +13,11 @@ PyObject *pcmig_decision_as_dict(const struct pcmig_decision *decision)
     char text[256];
 
     (void)pcmig_decision_describe(decision, text, sizeof(text));
-    return Py_BuildValue("{s:L,s:s,s:s,s:L,s:L,s:L,s:L,s:s}", "t_us", (long long)decision->t_us, "action",
-                         pcmig_action_name(decision->action), "reason", pcmig_reason_name(decision->reason), "a",
-                         (long long)decision->a, "b", (long long)decision->b, "c", (long long)decision->c, "pace_mib",
-                         (long long)decision->pace_mib, "text", text);
+    return Py_BuildValue(
+        "{s:L,s:s,s:s,s:L,s:L,s:L,s:L,s:N,s:s}", "t_us", (long long)decision->t_us, "action",
+        pcmig_action_name(decision->action), "reason", pcmig_reason_name(decision->reason), "a", (long long)decision->a,
+        "b", (long long)decision->b, "c", (long long)decision->c, "pace_mib", (long long)decision->pace_mib, "next_us",
+        decision->next_us == INT64_MAX ? Py_NewRef(Py_None) : PyLong_FromLongLong(decision->next_us), "text", text);
 }
 
 int pcmig_params_update(PyObject *module, struct pcmig_params *params, PyObject *dict)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pcmig import _core
+from tests.unit import traces
 
 Call = Callable[[], object]
 
@@ -214,3 +215,32 @@ for _name in ("switch", "abort", "detach"):
 ROWS["Migration.set_bandwidth"] = Row(
     (either(partial(_DONE.set_bandwidth, 5)), fails(partial(_DONE.set_bandwidth, "x")))  # type: ignore[arg-type]
 )
+
+# Its decision is not the policy's, so that the answer has one side and the other is None.
+_TRACE = [
+    *traces.inputs()[:40],
+    "9000000 decision drain requested a=1 b=2 c=3 pace_mib=4 next_us=5",
+    *traces.inputs()[-4:],
+]
+
+ROWS |= {
+    "replay": Row(
+        (
+            lambda: _core.replay(_TRACE),
+            lambda: _core.replay(_TRACE, policy="passes=2", params={"drain_max_ms": 5}),
+            fails(lambda: _core.replay([*_TRACE, "5 sample speed=1"])),
+            fails(lambda: _core.replay("/none"), OSError),
+            fails(lambda: _core.replay(_TRACE, policy="fast")),
+            fails(lambda: _core.replay(_TRACE, params={"speed": 1})),
+            fails(lambda: _core.replay([5])),  # type: ignore[list-item]
+        ),
+    ),
+    "ledger_from_trace": Row(
+        (
+            lambda: _core.ledger_from_trace(_TRACE),
+            fails(lambda: _core.ledger_from_trace([*_TRACE, "5 sample speed=1"])),
+            fails(lambda: _core.ledger_from_trace([])),
+            fails(lambda: _core.ledger_from_trace("/none"), OSError),
+        ),
+    ),
+}
