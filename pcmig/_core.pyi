@@ -385,7 +385,8 @@ def replay(
     params: dict[str, int] | None = None,
 ) -> Replay:
     """Feeds the inputs of a trace (a path, or an iterable of lines) to a fresh policy and compares decisions;
-    with `policy` or `params` under other ones than those recorded. Raises TraceError, PolicyError, OSError."""
+    with `policy` or `params` under other ones than those recorded. Raises TraceError, PolicyError, OSError.
+    """
 
 def ledger_from_trace(trace: str | bytes | os.PathLike[str] | Iterable[str | bytes], /) -> Ledger:
     """The accounting of a recorded migration, as Migration.ledger() gives it. Raises TraceError, OSError."""
