@@ -64,14 +64,14 @@ def _status(_: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    beds = kept_beds() if arguments.all else [_chosen(arguments.bed)]
-    for bed in beds:
-        if bed.in_use and not bed.kept:
-            raise BedError(
-                f"bed {bed.id} is in use by process {bed.owner.pid if bed.owner else '?'}: end that one"
-            )
-        bed.down()
-        print(f"bed {bed.id} is down")
+    # One at a time and never all: others may keep beds on the same machine.
+    bed = _chosen(arguments.bed)
+    if bed.in_use:
+        raise BedError(
+            f"bed {bed.id} is in use by process {bed.owner.pid if bed.owner else '?'}: end that one"
+        )
+    bed.down()
+    print(f"bed {bed.id} is down")
     return 0
 
 

@@ -153,6 +153,7 @@ class Bed:
             ],
             stdin=subprocess.DEVNULL if self.keep else subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # one that is kept must not hold the end of somebody's pipe open
             text=True,
             start_new_session=True,
         )
