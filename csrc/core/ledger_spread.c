@@ -77,15 +77,23 @@ static uint64_t beyond(uint64_t pages, uint64_t guest_pages)
     return guest_pages != 0 && pages > guest_pages ? pages - guest_pages : 0;
 }
 
+/* Time since the last sample spent in PHASES. */
+static uint64_t unsampled_us(const struct pcmig_ledger *ledger, unsigned phases)
+{
+    uint64_t time = 0;
+
+    for (size_t i = 0; i < ledger->stay_count; i++)
+        time += phases & 1u << ledger->stays[i].row.phase ? (uint64_t)ledger->stays[i].unsampled_us : 0;
+    return time;
+}
+
 /* Divides AMOUNT of something that happens in PHASES among the stays since the last sample, in proportion to their time;
  * SHARES has a place for each stay. */
 static void divide(const struct pcmig_ledger *ledger, uint64_t amount, unsigned phases, uint64_t *shares)
 {
-    uint64_t time = 0, passed = 0, given = 0;
+    uint64_t time = unsampled_us(ledger, phases), passed = 0, given = 0;
 
     memset(shares, 0, PCMIG_LEDGER_ROWS_MAX * sizeof(*shares));
-    for (size_t i = 0; i < ledger->stay_count; i++)
-        time += phases & 1u << ledger->stays[i].row.phase ? (uint64_t)ledger->stays[i].unsampled_us : 0;
     if (time == 0) {
         shares[pcmig_ledger_latest(ledger, phases, ledger->current)] = amount;
         return;
@@ -153,6 +161,10 @@ static void spread_remaining(struct pcmig_ledger *ledger, const struct pcmig_sam
         if (pass != NULL && (PCMIG_LEDGER_AT_SOURCE & 1u << stay->row.phase) != 0)
             pass->remaining_end_bytes = at;
     }
+    /* After the switch QEMU's remainder may grow (whole host pages are sent again), but the guest dirties nothing. */
+    if (unsampled_us(ledger, PCMIG_LEDGER_DIRTIES) == 0 &&
+        (PCMIG_LEDGER_DIRTIES & 1u << pcmig_ledger_phase_now(ledger)) == 0)
+        return;
     had = pcmig_passes_pages(sample, from);
     divide(ledger, have > had ? have - had : 0, PCMIG_LEDGER_DIRTIES, shares);
     for (size_t i = 0; i < ledger->stay_count; i++) {

@@ -306,6 +306,23 @@ static void backwards(void **state)
     pcmig_ledger_free(l);
 }
 
+/* A remainder that grows after the switch is not the guest's doing at the source. */
+static void nothing_dirtied_after(void **state)
+{
+    struct pcmig_ledger *l = new_ledger();
+    struct pcmig_ledger_totals totals;
+
+    (void)state;
+    sample(l, 0, 0, GUEST_PAGES, 1, 0);
+    sample(l, SECOND, 1000, GUEST_PAGES - 900, 1, 0);
+    event(l, SECOND, PCMIG_EVENT_SWITCH_ISSUED);
+    event(l, SECOND, PCMIG_EVENT_DST_RESUMED_POSTCOPY);
+    sample(l, 2 * SECOND, 2000, GUEST_PAGES, 1, 0);
+    pcmig_ledger_totals(l, &totals);
+    assert_int_equal(totals.sum.dirtied_pages, 100);
+    pcmig_ledger_free(l);
+}
+
 /* Time that runs backwards stands still instead. */
 static void old_times(void **state)
 {
@@ -496,10 +513,18 @@ static void extremes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(postcopy), cmocka_unit_test(precopy),   cmocka_unit_test(no_final),
-        cmocka_unit_test(off_by),   cmocka_unit_test(backwards), cmocka_unit_test(old_times),
-        cmocka_unit_test(paused),   cmocka_unit_test(weak_end),  cmocka_unit_test(many),
-        cmocka_unit_test(entries),  cmocka_unit_test(extremes),
+        cmocka_unit_test(postcopy),
+        cmocka_unit_test(precopy),
+        cmocka_unit_test(no_final),
+        cmocka_unit_test(off_by),
+        cmocka_unit_test(backwards),
+        cmocka_unit_test(old_times),
+        cmocka_unit_test(nothing_dirtied_after),
+        cmocka_unit_test(paused),
+        cmocka_unit_test(weak_end),
+        cmocka_unit_test(many),
+        cmocka_unit_test(entries),
+        cmocka_unit_test(extremes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
