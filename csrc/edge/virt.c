@@ -319,6 +319,17 @@ int pcmig_virt_versions(struct pcmig_virt_conn *conn, unsigned long *libvirt, un
 
 /* --- guests -------------------------------------------------------------------------------------------------------- */
 
+/* libvirt's own text ("Domain not found: no domain with matching name 'x'") does not say where. */
+static void explain_no_domain(struct pcmig_virt_conn *conn, const char *name, struct pcmig_virt_error *error)
+{
+    char *uri = virConnectGetURI(conn->ptr);
+    const char *where = uri != NULL ? uri : "this host";
+
+    snprintf(error->message, sizeof(error->message),
+             "no guest \"%.100s\" on %.160s (virsh -c '%.160s' list --all shows those there are)", name, where, where);
+    free(uri);
+}
+
 struct pcmig_virt_domain *pcmig_virt_lookup(struct pcmig_virt_conn *conn, const char *name,
                                             struct pcmig_virt_error *error)
 {
@@ -341,6 +352,8 @@ struct pcmig_virt_domain *pcmig_virt_lookup(struct pcmig_virt_conn *conn, const 
         domain->ptr = virDomainLookupByName(conn->ptr, name);
     if (domain->ptr == NULL || virDomainGetUUIDString(domain->ptr, domain->uuid) < 0) {
         pcmig_virt_error_take(error);
+        if (error->code == VIR_ERR_NO_DOMAIN)
+            explain_no_domain(conn, name, error);
         pcmig_virt_domain_free(domain);
         return NULL;
     }

@@ -2,6 +2,7 @@
  * its decisions, and at the end asks both hosts who has the guest. */
 #include "core/trace.h"
 #include "edge/clock.h"
+#include "engine/hints.h"
 #include "engine/internal.h"
 
 #include <stdlib.h>
@@ -333,6 +334,7 @@ static void finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_adv
                    const struct pcmig_virt_error *error)
 {
     struct pcmig_migration *m = c->m;
+    const char *hint;
 
     publish(c);
     /* Before anybody hears of the outcome: whoever waits for it wants to read the trace. */
@@ -347,9 +349,11 @@ static void finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_adv
                               : PCMIG_PHASE_FINISHED;
     if (error != NULL && outcome != PCMIG_OUTCOME_COMPLETED)
         m->status.error = *error;
-    snprintf(m->status.text, sizeof(m->status.text), "%s%s%s", text,
+    hint = m->status.error.code != 0 ? pcmig_hint(m->status.error.message) : NULL;
+    snprintf(m->status.text, sizeof(m->status.text), "%s%s%s%s%s", text,
              m->status.error.code != 0 && text[0] != '\0' ? ": " : "",
-             m->status.error.code != 0 ? m->status.error.message : "");
+             m->status.error.code != 0 ? m->status.error.message : "", hint != NULL ? "; " : "",
+             hint != NULL ? hint : "");
     advise(m, advice);
     m->over = true;
     pthread_cond_broadcast(&m->cond);

@@ -180,11 +180,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     const struct pcmig_migration_args *args = &migration->args;
 
     if (pcmig_preflight_open(migration, true, args->connect_timeout_ms, error) < 0) {
-        if (pcmig_virt_classify(error) == PCMIG_VIRT_FAILURE_NO_DOMAIN)
-            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_NO_DOMAIN,
-                                 "no guest \"%s\" on %s (virsh -c %s list --all shows those there are)", args->domain,
-                                 args->source_uri, args->source_uri);
-        else
+        if (pcmig_virt_classify(error) != PCMIG_VIRT_FAILURE_NO_DOMAIN)
             explain(error, "cannot connect to the source", args->source_uri);
         return -1;
     }

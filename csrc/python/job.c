@@ -4,7 +4,9 @@
 #include "python/sample.h"
 #include "python/state.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define CONNECT_TIMEOUT_MS 10000
 
@@ -20,8 +22,14 @@ struct job {
 static int job_open(struct job *job)
 {
     job->conn = pcmig_virt_open(job->uri, CONNECT_TIMEOUT_MS, &job->error);
-    if (job->conn == NULL)
+    if (job->conn == NULL) {
+        char reason[sizeof(job->error.message)];
+
+        /* libvirt's own text may name a socket or an address, never the URI. */
+        snprintf(reason, sizeof(reason), "cannot connect to %.160s: %.320s", job->uri, job->error.message);
+        memcpy(job->error.message, reason, sizeof(reason));
         return -1;
+    }
     job->domain = pcmig_virt_lookup(job->conn, job->name, &job->error);
     return job->domain != NULL ? 0 : -1;
 }

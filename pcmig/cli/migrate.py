@@ -26,6 +26,8 @@ EXIT_CODES = {
 
 # How the engine begins its text when the guest never left (engine/outcome.c); the verdict names the host too.
 SAFE_AT_SOURCE = "the guest runs on at the source: "
+# Parts of its texts on a guest that does not run, neither before nor after (engine/preflight.c, outcome.c).
+NOT_RUNNING = (" is not running: ", "the guest is at the source, paused")
 
 
 class Migrate(Command):
@@ -235,4 +237,6 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
             if interrupted:
                 return f"pcmig: cancelled after {elapsed}: {where}"
             why = (status["error"] or "no reason was given").removeprefix(SAFE_AT_SOURCE)
+            if any(text in why for text in NOT_RUNNING):
+                where = f"{plan.domain} stays as it is at the source ({plan.source_uri})"
             return f"pcmig: failed after {elapsed}: {why}\n{where}"
