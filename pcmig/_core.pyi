@@ -117,6 +117,10 @@ class Status(TypedDict):
     pace_mib: int | None  # post-copy bandwidth in force; 0 = unlimited
     eta_ms: int | None
     decision: Decision | None  # the latest that was not "keep"
+    switch_late_us: int | None  # from the decision to switch to the start-postcopy call that was accepted
+    cpu_us: int  # CPU time of the control thread
+    quickack: str  # acknowledgements on the route to the destination: "off", "set", "present", "denied", "unfit"
+    stats_failed: int  # statistics calls that failed: no verdict on the migration, only a figure
 
 @type_check_only
 class UffdTry(TypedDict):

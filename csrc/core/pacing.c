@@ -28,7 +28,7 @@ void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *
     pacing->params = *params;
     pacing->link_bps = link_bps;
     pacing->busy_permille = 1000;
-    pacing->pace_mib = share_mib(pacing, (uint64_t)params->value[PCMIG_PARAM_PACE_SHARE_PERMILLE]);
+    pacing->pace_mib = share_mib(pacing, (uint64_t)params->value[PCMIG_PARAM_PACE_FIRST_PERMILLE]);
 }
 
 static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
@@ -38,12 +38,14 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
     uint64_t requests =
         sample->postcopy_requests > pacing->last_requests ? sample->postcopy_requests - pacing->last_requests : 0;
     uint64_t elapsed_us = (uint64_t)(t_us - pacing->last_us);
-    uint64_t busy;
+    uint64_t busy, requests_bps;
 
     if (requests > UINT32_MAX)
         requests = UINT32_MAX;
     pacing->requests_ps = requests * 1000000 / elapsed_us;
-    busy = full_bps == 0 ? 1000 : pacing->requests_ps * page_bytes * 1000 / full_bps;
+    requests_bps = pacing->requests_ps * page_bytes;
+    pacing->requests_bps = pacing->requests_bps == 0 ? requests_bps : (pacing->requests_bps + requests_bps) / 2;
+    busy = full_bps == 0 ? 1000 : requests_bps * 1000 / full_bps;
     if (busy > 1000)
         busy = 1000;
     if (busy >= pacing->busy_permille)
@@ -92,28 +94,44 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
         pacing->floor_mib = open_mib;
 }
 
+/* The share of the link for background pages, in permille. */
+static uint64_t background_permille(const struct pcmig_pacing *pacing)
+{
+    const int64_t *value = pacing->params.value;
+    uint64_t first = (uint64_t)value[PCMIG_PARAM_PACE_FIRST_PERMILLE];
+    uint64_t fill = (uint64_t)value[PCMIG_PARAM_PACE_FILL_PERMILLE];
+    uint64_t busy_max = (uint64_t)value[PCMIG_PARAM_PACE_BUSY_MAX_PERMILLE];
+    uint64_t open = (uint64_t)value[PCMIG_PARAM_PACE_OPEN_PERMILLE];
+    uint64_t asked = pacing->requests_bps / (pacing->link_bps / 1000 + 1);
+    uint64_t left = fill > asked ? fill - asked : 0;
+    uint64_t ceiling;
+
+    if (open < busy_max)
+        open = busy_max;
+    ceiling = open - (open - busy_max) * pacing->busy_permille / 1000;
+    if (left < first)
+        left = first;
+    return left < ceiling ? left : ceiling;
+}
+
 enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
 {
-    uint64_t low = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_SHARE_PERMILLE];
-    uint64_t high = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE];
     int64_t pace, before = pacing->pace_mib;
     bool bound = false;
 
-    if (high < low)
-        high = low;
-    if (pacing->has_last && t_us > pacing->last_us)
-        measure_requests(pacing, t_us, sample);
-    if (!pacing->has_last || t_us > pacing->last_us) {
-        pacing->last_us = t_us;
-        pacing->last_requests = sample->postcopy_requests;
-        pacing->has_last = true;
-    }
     if (pacing->link_bps == 0) {
         /* Nothing to take a share of (a switch before the link was measured): open up step by step instead. */
         pacing->pace_mib = before < UNMEASURED_MAX_MIB ? before * 2 : before;
         return pacing->pace_mib == before ? PCMIG_PACING_UNCHANGED : PCMIG_PACING_REQUESTS_FADE;
     }
-    pace = share_mib(pacing, high - (high - low) * pacing->busy_permille / 1000);
+    if (pacing->has_last && t_us <= pacing->last_us)
+        return PCMIG_PACING_UNCHANGED;
+    if (pacing->has_last)
+        measure_requests(pacing, t_us, sample);
+    pace = pacing->has_last ? share_mib(pacing, background_permille(pacing)) : before;
+    pacing->last_us = t_us;
+    pacing->last_requests = sample->postcopy_requests;
+    pacing->has_last = true;
     keep_in_time(pacing, t_us, sample);
     if (pacing->floor_mib > pace) {
         pace = pacing->floor_mib;

@@ -1,13 +1,14 @@
 /* How fast background pages may go once the guest runs at the destination.
  *
  * QEMU's post-copy bandwidth bounds what it sends in every 100 ms; page requests are answered even when that is used up
- * (QEMU >= 5.0, migration_rate_limit()), so the bound slows only background pages. Those travel in a burst at the start
- * of each 100 ms, and a request that comes in the burst waits for it: a pace of a quarter of the link's rate means a wait
- * of at the most 25 ms, on a link of any rate.
+ * (QEMU >= 5.0, migration_rate_limit()). Background pages go first, in a burst at the start of each 100 ms, so the bound
+ * holds for them alone, and what requests ask for comes on top. A request that comes in the burst waits for it: at a
+ * pace of a quarter of the link's rate up to 25 ms, on a link of any rate.
  *
- * Control law, once per sample: the bytes that requests took since the last one, as a share of the link, say how busy the
- * guest is with missing pages. Background pages get `pace_share` of the link when it is busy and `pace_open` when it
- * is not, in between in proportion; closing at once, opening over a few samples.
+ * Control law, once per sample. Background pages get what requests leave of the link: every page that arrives before the
+ * guest asks for it is a stall less. They begin low, because the first pages after the switch are all asked for; while
+ * requests are frequent they get at the most `pace_busy_max`, for the sake of the wait, and up to `pace_open` as requests
+ * fade: closing at once, opening over a few samples.
  *
  * The bound on total time: requests bring pages too, so what counts is how fast the remainder falls. When it falls too
  * slowly to end in time, the pace is raised by what is missing, and lowered again once there is time to spare.
@@ -43,6 +44,7 @@ struct pcmig_pacing {
     int64_t floor_mib; /* what the bound on total time asks for; 0 = nothing */
     uint64_t last_requests;
     uint64_t busy_permille; /* 0 = requests have faded, 1000 = frequent */
+    uint64_t requests_bps;  /* bytes that requests take of the link, smoothed */
     bool has_last;
 };
 

@@ -41,10 +41,18 @@ static const struct pcmig_param_row rows[] = {
                                     "Wait instead where the queue cannot be seen (source on another host)."},
     [PCMIG_PARAM_DRAIN_QUEUE_MS] = {"drain_queue_ms", "ms", 10, 0, HOUR_MS,
                                     "The queue counts as empty when the link needs no longer for it."},
+    [PCMIG_PARAM_QUICKACK] = {"quickack", "0 or 1", 1, 0, 1,
+                              "Have page requests acknowledged at once: route option quickack towards the destination, "
+                              "until post-copy ends."},
     [PCMIG_PARAM_PACE_MIN_MIB] = {"pace_min_mib", "MiB/s", 1, 1, 1000000,
                                   "Lowest post-copy bandwidth; also in force until the link was measured."},
-    [PCMIG_PARAM_PACE_SHARE_PERMILLE] = {"pace_share_permille", "permille", 250, 1, 1000,
-                                         "Share of the link for background pages while page requests are frequent."},
+    [PCMIG_PARAM_PACE_FIRST_PERMILLE] = {"pace_first_permille", "permille", 200, 1, 1000,
+                                         "Share of the link for background pages at the switch."},
+    [PCMIG_PARAM_PACE_FILL_PERMILLE] = {"pace_fill_permille", "permille", 920, 1, 1000,
+                                        "Share of the link that page requests and background pages may fill together."},
+    [PCMIG_PARAM_PACE_BUSY_MAX_PERMILLE] =
+        {"pace_busy_max_permille", "permille", 300, 1, 1000,
+         "Highest share of the link for background pages while page requests are frequent."},
     [PCMIG_PARAM_PACE_OPEN_PERMILLE] = {"pace_open_permille", "permille", 900, 1, 1000,
                                         "Share of the link for background pages once requests have faded."},
     [PCMIG_PARAM_PACE_BUSY_PERMILLE] =

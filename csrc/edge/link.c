@@ -31,7 +31,8 @@ struct pcmig_link {
     char uuid[UUID_SIZE];
     size_t pid_count;
     char pids[MAX_PIDS][24];
-    bool qemu_seen; /* the inodes below are QEMU's; otherwise ports are compared */
+    bool qemu_seen;               /* the inodes below are QEMU's; otherwise ports are compared */
+    struct sockaddr_storage peer; /* ss_family AF_UNSPEC until a connection was seen */
     size_t inode_count;
     uint64_t inodes[MAX_INODES];
 };
@@ -137,6 +138,16 @@ static bool is_migration(const struct pcmig_link *link, const struct inet_diag_m
     return false;
 }
 
+static void take_peer(struct pcmig_link *link, const struct inet_diag_msg *msg)
+{
+    memset(&link->peer, 0, sizeof(link->peer));
+    link->peer.ss_family = msg->idiag_family;
+    if (msg->idiag_family == AF_INET)
+        memcpy(&((struct sockaddr_in *)&link->peer)->sin_addr, msg->id.idiag_dst, sizeof(struct in_addr));
+    else
+        memcpy(&((struct sockaddr_in6 *)&link->peer)->sin6_addr, msg->id.idiag_dst, sizeof(struct in6_addr));
+}
+
 /* Adds up one address family. Returns the number of connections, -1 on error. */
 static int sum_family(struct pcmig_link *link, uint8_t family, int64_t *bytes)
 {
@@ -176,6 +187,7 @@ static int sum_family(struct pcmig_link *link, uint8_t family, int64_t *bytes)
                 continue;
             *bytes += msg->idiag_wqueue;
             found++;
+            take_peer(link, msg);
         }
     }
 }
@@ -195,4 +207,10 @@ int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
     v4 = sum_family(link, AF_INET, &bytes);
     v6 = sum_family(link, AF_INET6, &bytes);
     return v4 > 0 || v6 > 0 ? bytes : -1;
+}
+
+bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out)
+{
+    *out = link->peer;
+    return link->peer.ss_family != AF_UNSPEC;
 }

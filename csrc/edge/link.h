@@ -8,7 +8,9 @@
 #ifndef PCMIG_EDGE_LINK_H
 #define PCMIG_EDGE_LINK_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 struct pcmig_link;
 
@@ -18,5 +20,8 @@ void pcmig_link_close(struct pcmig_link *link); /* NULL is fine */
 
 /* Bytes that wait, or -1 when no connection of the guest can be seen. Does not block. */
 int64_t pcmig_link_queue_bytes(struct pcmig_link *link);
+
+/* The destination's address, as the latest pcmig_link_queue_bytes saw it. Returns whether there is one. */
+bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out);
 
 #endif

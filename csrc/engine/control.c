@@ -118,6 +118,22 @@ static void set_speed(struct control *c, int64_t mib, bool postcopy)
     }
 }
 
+/* Once the destination's address is known, and not before it is needed. */
+static void quicken_acks(struct control *c)
+{
+    struct pcmig_migration *m = c->m;
+    enum pcmig_route_result result;
+    struct sockaddr_storage peer;
+
+    if (m->status.quickack != PCMIG_ROUTE_OFF || m->args.params.value[PCMIG_PARAM_QUICKACK] == 0 || m->link == NULL ||
+        !pcmig_link_peer(m->link, &peer))
+        return;
+    result = pcmig_route_quickack(&peer, &m->route);
+    pthread_mutex_lock(&m->lock);
+    m->status.quickack = result;
+    pthread_mutex_unlock(&m->lock);
+}
+
 static void start_postcopy(struct control *c, const struct pcmig_decision *decision)
 {
     struct pcmig_virt_error error = {0};
@@ -154,6 +170,7 @@ static void act(struct control *c, const struct pcmig_decision *decision)
         return;
     case PCMIG_ACTION_SET_PACE:
         c->pace_mib = decision->pace_mib;
+        quicken_acks(c);
         set_speed(c, decision->pace_mib, true);
         return;
     case PCMIG_ACTION_SWITCH:
@@ -516,6 +533,7 @@ static void clean_up(struct control *c)
 {
     struct pcmig_migration *m = c->m;
 
+    pcmig_route_restore(m->route);
     pcmig_virt_unwatch(m->source_watch);
     pcmig_virt_unwatch(m->destination_watch);
     pcmig_virt_domain_free(m->domain);

@@ -56,6 +56,7 @@ struct pcmig_migration {
     struct pcmig_virt_watch *source_watch;
     struct pcmig_virt_watch *destination_watch;
     struct pcmig_link *link;
+    struct pcmig_route *route; /* our change of the route to the destination, or NULL */
     char uuid[PCMIG_VIRT_UUID_SIZE];
     char *name;
 };

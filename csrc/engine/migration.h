@@ -7,6 +7,7 @@
 
 #include "core/ledger.h"
 #include "core/policy.h"
+#include "edge/route.h"
 #include "edge/virt.h"
 #include "engine/outcome.h"
 
@@ -49,8 +50,9 @@ struct pcmig_migration_status {
     int64_t pace_mib;       /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
     int64_t switch_late_us; /* from the decision to switch to the start-postcopy call that was accepted; -1 = none */
     int64_t cpu_us;         /* CPU time of the control thread */
-    unsigned stats_failed;  /* statistics calls that failed: no verdict, only a figure */
-    size_t decisions;       /* that were not "keep" */
+    enum pcmig_route_result quickack;
+    unsigned stats_failed; /* statistics calls that failed: no verdict, only a figure */
+    size_t decisions;      /* that were not "keep" */
 };
 
 struct pcmig_migration;
