@@ -123,5 +123,7 @@ def say(text: str, stream: TextIO) -> None:
         if text:
             stream.write(text + "\n")
         stream.flush()
+    except ValueError:  # the pager of --help closes a stream that broke
+        return
     except OSError:
         silence(stream)
