@@ -13,6 +13,8 @@
 #define RETRY_MAX_US      1000000
 /* Immediate waits that long at the most for a first measurement of the link. */
 #define IMMEDIATE_WAIT_US 1000000
+/* 285 years. Times beyond, which only a damaged trace has, count as this one, so that sums and products of times fit. */
+#define TIME_MAX_US       (INT64_C(1) << 53)
 
 enum stage {
     STAGE_PRECOPY,
@@ -42,7 +44,6 @@ struct pcmig_policy {
     unsigned attempts;
     bool undrained;
     bool finishing; /* FINISH_PRECOPY was said and still holds */
-    bool abort_said;
 };
 
 static int64_t param_us(const struct pcmig_policy *policy, enum pcmig_param param)
@@ -100,6 +101,7 @@ static int64_t next_sample_us(const struct pcmig_policy *policy)
 static void keep(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason)
 {
     int64_t abort_after = param_us(policy, PCMIG_PARAM_ABORT_AFTER_MS);
+    int64_t deadline = param_us(policy, PCMIG_PARAM_DEADLINE_MS);
 
     memset(out, 0, sizeof(*out));
     out->t_us = policy->now_us;
@@ -109,9 +111,10 @@ static void keep(const struct pcmig_policy *policy, struct pcmig_decision *out, 
     switch (policy->stage) {
     case STAGE_PRECOPY:
         out->next_us = next_sample_us(policy);
-        if (policy->kind == PCMIG_POLICY_DEADLINE && out->next_us > param_us(policy, PCMIG_PARAM_DEADLINE_MS))
-            out->next_us = param_us(policy, PCMIG_PARAM_DEADLINE_MS);
-        if (abort_after > 0 && !policy->abort_said && out->next_us > abort_after)
+        /* A deadline that is over waits for the first statistics, which come no sooner for asking often. */
+        if (policy->kind == PCMIG_POLICY_DEADLINE && deadline > policy->now_us && out->next_us > deadline)
+            out->next_us = deadline;
+        if (abort_after > 0 && out->next_us > abort_after)
             out->next_us = abort_after;
         break;
     case STAGE_DRAIN:
@@ -121,6 +124,8 @@ static void keep(const struct pcmig_policy *policy, struct pcmig_decision *out, 
         break; /* the answer comes as an event */
     case STAGE_RETRY:
         out->next_us = policy->retry_us;
+        if (abort_after > 0 && out->next_us > abort_after)
+            out->next_us = abort_after;
         break;
     case STAGE_POSTCOPY:
         out->next_us = policy->sample_us + param_us(policy, PCMIG_PARAM_PACE_PERIOD_MS);
@@ -241,16 +246,23 @@ static void precopy_sample(struct pcmig_policy *policy, struct pcmig_decision *o
     keep(policy, out, PCMIG_REASON_NONE);
 }
 
-/* What comes due by time alone. Returns whether it decided. */
-static bool precopy_due(struct pcmig_policy *policy, struct pcmig_decision *out)
+/* Returns whether it decided. */
+static bool abort_due(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     int64_t abort_after = param_us(policy, PCMIG_PARAM_ABORT_AFTER_MS);
 
-    if (abort_after > 0 && policy->now_us >= abort_after && !policy->abort_said) {
-        policy->abort_said = true;
-        decide(policy, out, PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER, policy->now_us / 1000, 0, 0);
+    if (abort_after <= 0 || policy->now_us < abort_after)
+        return false;
+    policy->stage = STAGE_DONE; /* nothing may switch a guest whose migration is being cancelled */
+    decide(policy, out, PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER, policy->now_us / 1000, 0, 0);
+    return true;
+}
+
+/* What comes due by time alone. Returns whether it decided. */
+static bool precopy_due(struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    if (abort_due(policy, out))
         return true;
-    }
     if (policy->kind == PCMIG_POLICY_DEADLINE && policy->now_us >= param_us(policy, PCMIG_PARAM_DEADLINE_MS) &&
         policy->has_sample) {
         begin_drain(policy, out, PCMIG_REASON_DEADLINE, policy->now_us / 1000, 0, 0);
@@ -325,6 +337,8 @@ static void refused(struct pcmig_policy *policy, struct pcmig_decision *out)
 /* Tries a refused switch again when its time has come. */
 static void retry(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
+    if (policy->stage == STAGE_RETRY && abort_due(policy, out))
+        return;
     if (policy->stage == STAGE_RETRY && policy->now_us >= policy->retry_us)
         do_switch(policy, out, PCMIG_REASON_RETRY, policy->attempts + 1, 0);
     else
@@ -419,14 +433,14 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
 {
     switch (request) {
     case PCMIG_REQUEST_SWITCH:
-        if (policy->stage == STAGE_PRECOPY) {
+        /* Under never, libvirt was not told of post-copy and would refuse for ever. */
+        if (policy->stage == STAGE_PRECOPY && policy->kind != PCMIG_POLICY_NEVER) {
             begin_drain(policy, out, PCMIG_REASON_REQUESTED, 0, 0, 0);
             return;
         }
         break;
     case PCMIG_REQUEST_ABORT:
         if (policy->stage < STAGE_SWITCH || policy->stage == STAGE_RETRY) {
-            policy->abort_said = true;
             policy->stage = STAGE_DONE; /* nothing may switch a guest whose migration is being cancelled */
             decide(policy, out, PCMIG_ACTION_ABORT, PCMIG_REASON_REQUESTED, 0, 0, 0);
             return;
@@ -434,7 +448,7 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
         keep(policy, out, PCMIG_REASON_TOO_LATE);
         return;
     case PCMIG_REQUEST_DETACH:
-        if (policy->stage == STAGE_POSTCOPY) {
+        if (policy->stage == STAGE_POSTCOPY || policy->stage == STAGE_SWITCH) {
             policy->pacing.pace_mib = pcmig_pacing_unattended_mib(&policy->pacing);
             policy->stage = STAGE_DONE;
             set_pace(policy, out, PCMIG_REASON_DETACHED, policy->pacing.pace_mib);
@@ -445,6 +459,7 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
             decide(policy, out, PCMIG_ACTION_UNDRAIN, PCMIG_REASON_DETACHED, 0, 0, 0);
             return;
         }
+        policy->stage = STAGE_DONE;
         break;
     case PCMIG_REQUEST_COUNT:
         break;
@@ -504,7 +519,7 @@ static void on_iteration(struct pcmig_policy *policy, struct pcmig_decision *out
 void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *input, struct pcmig_decision *out)
 {
     if (input->t_us > policy->now_us)
-        policy->now_us = input->t_us;
+        policy->now_us = input->t_us < TIME_MAX_US ? input->t_us : TIME_MAX_US;
     switch (input->kind) {
     case PCMIG_INPUT_SAMPLE:
         on_sample(policy, out, &input->sample);

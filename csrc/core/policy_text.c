@@ -94,6 +94,16 @@ int pcmig_decision_describe(const struct pcmig_decision *decision, char *buf, si
 #pragma GCC diagnostic pop
 }
 
+/* How much of TEXT to show: not more than 64 bytes, and no half of a UTF-8 character. */
+static int shown(const char *text, size_t len)
+{
+    if (len > 64) {
+        for (len = 64; len > 0 && ((unsigned char)text[len] & 0xC0) == 0x80;)
+            len--;
+    }
+    return (int)len;
+}
+
 /* A decimal number with up to three digits after the point, times SCALE. Returns -1 on anything else or on overflow. */
 static int64_t parse_scaled(const char *text, size_t len, int64_t scale)
 {
@@ -108,7 +118,7 @@ static int64_t parse_scaled(const char *text, size_t len, int64_t scale)
     if (i == 0)
         return -1;
     value *= scale;
-    if (i < len && text[i] == '.') {
+    if (i + 1 < len && text[i] == '.') {
         for (i++; i < len && text[i] >= '0' && text[i] <= '9'; i++) {
             if (unit % 10 != 0)
                 return -1; /* finer than the unit of the parameter */
@@ -141,16 +151,15 @@ int pcmig_policy_parse(const char *text, size_t len, enum pcmig_policy_kind *kin
         }
         if (!kinds[k].takes_value) {
             snprintf(err, err_size, "policy %s takes no value, but has \"%.*s\"", kinds[k].name,
-                     (int)(len - name_len > 64 ? 64 : len - name_len), equals);
+                     shown(equals, len - name_len), equals);
             return -1;
         }
         value = parse_scaled(equals + 1, len - name_len - 1, kinds[k].scale);
         row = pcmig_params_row(kinds[k].param);
         if (value < 0 || pcmig_params_set(params, kinds[k].param, value) < 0) {
             snprintf(err, err_size, "policy %s: \"%.*s\" is not a number of %s from %g to %g", kinds[k].name,
-                     (int)(len - name_len - 1 > 64 ? 64 : len - name_len - 1), equals + 1,
-                     kinds[k].scale == 1 ? "passes" : "seconds", (double)row->min / (double)kinds[k].scale,
-                     (double)row->max / (double)kinds[k].scale);
+                     shown(equals + 1, len - name_len - 1), equals + 1, kinds[k].scale == 1 ? "passes" : "seconds",
+                     (double)row->min / (double)kinds[k].scale, (double)row->max / (double)kinds[k].scale);
             return -1;
         }
         *kind = (enum pcmig_policy_kind)k;
@@ -159,6 +168,6 @@ int pcmig_policy_parse(const char *text, size_t len, enum pcmig_policy_kind *kin
     snprintf(
         err, err_size,
         "unknown policy \"%.*s\": it is one of auto, first-pass, passes=N, deadline=SECONDS, immediate, manual, never",
-        (int)(len > 64 ? 64 : len), text);
+        shown(text, len), text);
     return -1;
 }

@@ -17,6 +17,8 @@
 /* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
 #define SETTLE_POSTCOPY_US 180000000
 #define REOPEN_US          1000000
+/* A cancel that libvirt refused, because the job has not begun yet, is tried again that often. */
+#define ABORT_AGAIN_US     200000
 #define REOPEN_TIMEOUT_MS  3000
 #define STACK_BYTES        (512 * 1024)
 #define NEVER_US           INT64_MAX
@@ -33,7 +35,8 @@ struct control {
     int64_t reopen_us[2]; /* not before; destination, source */
     bool handed_off;
     bool detach;
-    bool abort_wanted;
+    bool abort_wanted; /* refused so far */
+    int64_t abort_us;  /* when to try it again */
     bool job_seen;
     int64_t precopy_mib; /* bandwidth of pre-copy when it is not drained; 0 = unlimited */
     int64_t bound_mib;   /* the operator's bound of the pace; 0 = none */
@@ -154,6 +157,7 @@ static void abort_job(struct control *c)
     struct pcmig_virt_error error = {0};
 
     /* Refused when the job has just ended or has not begun; the loop tries again while the call is running. */
+    c->abort_us = pcmig_migration_now_us(c->m) + ABORT_AGAIN_US;
     c->abort_wanted = c->m->domain == NULL || pcmig_virt_abort(c->m->domain, &error) < 0;
 }
 
@@ -178,6 +182,7 @@ static void act(struct control *c, const struct pcmig_decision *decision)
         start_postcopy(c, decision);
         return;
     case PCMIG_ACTION_ABORT:
+        c->draining = false;
         abort_job(c);
         return;
     case PCMIG_ACTION_KEEP:
@@ -255,8 +260,6 @@ static void look(struct control *c)
             c->m->status.stats_failed++;
             pthread_mutex_unlock(&c->m->lock);
         }
-        if (c->abort_wanted)
-            abort_job(c);
     }
     input.t_us = pcmig_migration_now_us(c->m);
     feed(c, &input);
@@ -476,6 +479,8 @@ static void run(struct control *c)
         due = c->due_us;
         if (c->settling && (due == NEVER_US || due > pcmig_migration_now_us(m) + SETTLE_LOOK_US))
             due = pcmig_migration_now_us(m) + SETTLE_LOOK_US;
+        if (c->abort_wanted && !c->settling && due > c->abort_us)
+            due = c->abort_us;
 
         pthread_mutex_lock(&m->lock);
         while (!has_mail(m, c->settling) && pcmig_migration_now_us(m) < due)
@@ -518,6 +523,8 @@ static void run(struct control *c)
         }
         if (pcmig_migration_now_us(m) >= c->due_us)
             look(c);
+        if (c->abort_wanted && !c->settling && pcmig_migration_now_us(m) >= c->abort_us)
+            abort_job(c);
         publish(c);
         if (c->detach) {
             finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);

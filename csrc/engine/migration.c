@@ -13,6 +13,8 @@
 
 /* A mailbox as long as this has no reader; iteration events are the only ones that could come in such numbers. */
 #define MAILBOX_MAX 4096
+/* A wait of more than thirty years is one for ever. */
+#define JOIN_MAX_MS INT64_C(1000000000000)
 /* Threads are many (two per migration) and need little; libvirt's RPC is the deepest thing they call. */
 #define STACK_BYTES (512 * 1024)
 
@@ -169,12 +171,13 @@ int pcmig_migration_start(struct pcmig_migration *migration)
     pthread_mutex_lock(&migration->lock);
     before = migration->started;
     migration->started = true;
+    if (!before)
+        migration->start_us = pcmig_clock_us(); /* read under the lock from now on, by whoever asks for the status */
     pthread_mutex_unlock(&migration->lock);
     if (before) {
         errno = EALREADY;
         return -1;
     }
-    migration->start_us = pcmig_clock_us();
     failure = open_trace(migration) < 0 ? errno : 0;
     if (failure == 0) {
         pthread_attr_init(&attr);
@@ -187,6 +190,9 @@ int pcmig_migration_start(struct pcmig_migration *migration)
             pcmig_migration_unref(migration);
     }
     if (failure != 0) {
+        if (migration->trace != NULL)
+            (void)fclose(migration->trace);
+        migration->trace = NULL;
         pthread_mutex_lock(&migration->lock);
         migration->started = false;
         pthread_mutex_unlock(&migration->lock);
@@ -312,9 +318,12 @@ void pcmig_migration_with_ledger(struct pcmig_migration *migration,
 bool pcmig_migration_join(struct pcmig_migration *migration, int64_t timeout_ms)
 {
     struct timespec deadline;
-    int64_t until_us = pcmig_clock_us() + timeout_ms * 1000;
+    int64_t until_us;
     bool over;
 
+    if (timeout_ms > JOIN_MAX_MS)
+        timeout_ms = -1;
+    until_us = pcmig_clock_us() + timeout_ms * 1000;
     deadline.tv_sec = until_us / 1000000;
     deadline.tv_nsec = until_us % 1000000 * 1000;
     pthread_mutex_lock(&migration->lock);

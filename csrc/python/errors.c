@@ -3,6 +3,8 @@
 
 #include "python/state.h"
 
+#include <string.h>
+
 /* One row per exception of our own; libvirt's kinds of failure name theirs. */
 static const struct {
     const char *name;
@@ -48,13 +50,18 @@ void pcmig_errors_raise(PyObject *module, const struct pcmig_virt_error *error)
     struct pcmig_state *state = pcmig_get_state(module);
     enum pcmig_virt_failure failure = pcmig_virt_classify(error);
     PyObject *type = state->libvirt_error;
-    PyObject *exception, *code, *domain;
+    PyObject *message, *exception, *code, *domain;
 
     for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
         if (failures[i].failure == failure)
             type = *slot_of(state, failures[i].slot);
     }
-    exception = PyObject_CallFunction(type, "s", error->message);
+    /* The message was cut to its buffer, perhaps within a character. */
+    message = PyUnicode_DecodeUTF8(error->message, (Py_ssize_t)strlen(error->message), "replace");
+    if (message == NULL)
+        return;
+    exception = PyObject_CallOneArg(type, message);
+    Py_DECREF(message);
     if (exception == NULL)
         return;
     code = PyLong_FromLong(error->code);

@@ -92,14 +92,19 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     PyObject *params = Py_None, *disks = Py_None, *fast = NULL;
     const char *policy = "auto";
     const char **disk_names = NULL;
-    long long timeout = 10000;
+    long long timeout = 10000, flags = 0;
     struct migration_object *self = NULL;
 
     if (module == NULL || !PyArg_ParseTupleAndKeywords(
-                              args, kwargs, "ss|$sIzsOiizOzzLz:Migration", names, &a.domain, &a.dest_uri, &a.source_uri,
-                              &a.flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib, &a.postcopy_bandwidth_mib,
+                              args, kwargs, "ss|$sLzsOiizOzzLz:Migration", names, &a.domain, &a.dest_uri, &a.source_uri,
+                              &flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib, &a.postcopy_bandwidth_mib,
                               &a.dest_name, &disks, &a.listen_address, &a.disks_uri, &timeout, &a.trace_path))
         return NULL;
+    if (flags < 0 || flags > UINT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "flags: %lld is not a set of VIR_MIGRATE_* bits, 0 to 0xffffffff", flags);
+        return NULL;
+    }
+    a.flags = (unsigned int)flags;
     a.connect_timeout_ms = timeout;
     pcmig_params_defaults(&a.params);
     if (pcmig_policy_from_text(module, policy, strlen(policy), &a.policy, &a.params) < 0)
@@ -114,6 +119,10 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     }
     if (check_args(module, &a) < 0)
         return NULL;
+    if (PyUnicode_Check(disks)) {
+        PyErr_Format(PyExc_TypeError, "disks is a list of target names, not the string %R", disks);
+        return NULL;
+    }
     if (disks != Py_None) {
         fast = PySequence_Fast(disks, "disks is a sequence of target names, or None");
         disk_names = fast != NULL ? disks_from(fast) : NULL;
