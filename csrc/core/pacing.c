@@ -65,9 +65,12 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
     if (remaining == 0 || remaining > UINT64_MAX / 2000000)
         return;
     if (pacing->finish_by_us == 0) {
-        int64_t unpaced_end_us = t_us + (int64_t)(remaining * 1000000 / pacing->link_bps);
+        uint64_t factor = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE];
+        uint64_t unpaced_end_us = (uint64_t)t_us + remaining * 1000000 / pacing->link_bps;
 
-        pacing->finish_by_us = unpaced_end_us / 1000 * pacing->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE];
+        /* A link next to nothing needs next to for ever. */
+        pacing->finish_by_us =
+            unpaced_end_us / 1000 > INT64_MAX / factor ? INT64_MAX : (int64_t)(unpaced_end_us / 1000 * factor);
         pacing->window_us = t_us;
         pacing->window_remaining_bytes = remaining;
         return;

@@ -42,6 +42,7 @@ struct pcmig_policy {
     int64_t refused_since_us;
     int64_t retry_us;
     unsigned attempts;
+    bool issued; /* libvirt accepted the switch */
     bool undrained;
     bool finishing; /* FINISH_PRECOPY was said and still holds */
 };
@@ -394,8 +395,11 @@ static bool before_switch(const struct pcmig_policy *policy)
 static void on_event(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_event event)
 {
     switch (event) {
+    case PCMIG_EVENT_SWITCH_ISSUED:
+        policy->issued = policy->issued || policy->stage == STAGE_SWITCH;
+        break;
     case PCMIG_EVENT_SWITCH_REFUSED:
-        if (policy->stage == STAGE_SWITCH) {
+        if (policy->stage == STAGE_SWITCH && !policy->issued) {
             refused(policy, out);
             return;
         }

@@ -1,0 +1,169 @@
+/* See policy_rules.h. */
+#include "policy_rules.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MIB           (1024 * 1024)
+/* Where the link was never measured, the pace doubles up to about that. */
+#define UNMEASURED    (2 * 65536)
+#define TIME_LIMIT_US (INT64_C(1) << 53)
+
+void policy_rules_init(struct policy_rules *rules, enum pcmig_policy_kind kind, const struct pcmig_params *params)
+{
+    memset(rules, 0, sizeof(*rules));
+    rules->kind = kind;
+    rules->params = *params;
+}
+
+static bool is_end(const struct policy_rules *rules, const struct pcmig_input *input)
+{
+    if (input->kind == PCMIG_INPUT_REQUEST)
+        return input->code == PCMIG_REQUEST_DETACH;
+    if (input->kind != PCMIG_INPUT_EVENT)
+        return false;
+    switch (input->code) {
+    case PCMIG_EVENT_SRC_RESUMED:
+    case PCMIG_EVENT_SRC_STOPPED_MIGRATED:
+    case PCMIG_EVENT_SRC_STOPPED_OTHER:
+    case PCMIG_EVENT_DST_RESUMED_MIGRATED:
+    case PCMIG_EVENT_DST_STOPPED:
+    case PCMIG_EVENT_JOB_COMPLETED:
+    case PCMIG_EVENT_CALL_SUCCEEDED:
+    case PCMIG_EVENT_SRC_POSTCOPY_FAILED:
+    case PCMIG_EVENT_DST_POSTCOPY_FAILED:
+        return true;
+    case PCMIG_EVENT_CALL_FAILED:
+        return !rules->switch_issued;
+    default:
+        return false;
+    }
+}
+
+/* What the input alone changes, before its decision is looked at. */
+static void take_input(struct policy_rules *rules, const struct pcmig_input *input)
+{
+    if (input->t_us > rules->now_us)
+        rules->now_us = input->t_us < TIME_LIMIT_US ? input->t_us : TIME_LIMIT_US;
+    rules->sampled = rules->sampled || input->kind == PCMIG_INPUT_SAMPLE;
+    if (input->kind == PCMIG_INPUT_REQUEST && input->code == PCMIG_REQUEST_SWITCH)
+        rules->asked = true;
+    if (input->kind != PCMIG_INPUT_EVENT)
+        return;
+    if (input->code == PCMIG_EVENT_SWITCH_REFUSED)
+        rules->switch_open = false;
+    if (input->code == PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY || input->code == PCMIG_EVENT_DST_RESUMED_POSTCOPY ||
+        (input->code == PCMIG_EVENT_SWITCH_ISSUED && rules->switch_open)) {
+        rules->switch_open = false;
+        rules->switch_issued = true;
+    }
+}
+
+static const char *check_next(const struct policy_rules *rules, const struct pcmig_input *input,
+                              const struct pcmig_decision *d)
+{
+    if (d->t_us != rules->now_us)
+        return "a decision bears the time of its input, and time does not go back";
+    if (d->next_us > d->t_us)
+        return NULL;
+    if (input->kind == PCMIG_INPUT_ITERATION && d->next_us == d->t_us)
+        return NULL; /* the moment to look */
+    return "next_us lies ahead";
+}
+
+static const char *check_pace(const struct policy_rules *rules, const struct pcmig_policy *policy,
+                              const struct pcmig_decision *d)
+{
+    int64_t min = rules->params.value[PCMIG_PARAM_PACE_MIN_MIB];
+    uint64_t link_bps = pcmig_policy_link_bps(policy);
+    int64_t max = link_bps == 0 ? UNMEASURED : (int64_t)(link_bps / MIB);
+
+    if (link_bps == 0 && d->reason == PCMIG_REASON_DETACHED && d->pace_mib == 0)
+        return NULL; /* unlimited: there is nothing to take a share of */
+    if (d->pace_mib < min)
+        return "the pace is not below pace_min";
+    return d->pace_mib <= (max > min ? max : min) ? NULL : "the pace is not above the link";
+}
+
+static const char *check_drain(struct policy_rules *rules, const struct pcmig_decision *d)
+{
+    if (rules->switch_issued || rules->switch_open)
+        return "no drain once the switch is under way";
+    if (rules->drains++ > 0)
+        return "one drain";
+    if (rules->kind == PCMIG_POLICY_NEVER)
+        return "never means never";
+    if (rules->kind == PCMIG_POLICY_MANUAL && !rules->asked)
+        return "manual switches on request only";
+    if (!rules->sampled && !rules->asked)
+        return "without one sample there is nothing to judge";
+    rules->drain_said = true;
+    return d->pace_mib == rules->params.value[PCMIG_PARAM_DRAIN_PACE_MIB] ? NULL : "a drain goes at drain_pace";
+}
+
+static const char *check_switch(struct policy_rules *rules)
+{
+    if (!rules->drain_said)
+        return "drain before the switch";
+    if (rules->switch_open)
+        return "one switch at a time";
+    if (rules->switch_issued)
+        return "no second switch after one that was accepted";
+    rules->switches++;
+    rules->switch_open = true;
+    return NULL;
+}
+
+static const char *check_action(struct policy_rules *rules, const struct pcmig_policy *policy,
+                                const struct pcmig_decision *d)
+{
+    switch (d->action) {
+    case PCMIG_ACTION_KEEP:
+        return NULL;
+    case PCMIG_ACTION_DRAIN:
+        return check_drain(rules, d);
+    case PCMIG_ACTION_SWITCH:
+        return check_switch(rules);
+    case PCMIG_ACTION_SET_PACE:
+        return rules->drain_said || rules->switch_issued ? check_pace(rules, policy, d)
+                                                         : "a post-copy pace only when post-copy is near";
+    case PCMIG_ACTION_FINISH_PRECOPY:
+        return rules->drain_said ? "once drained, pre-copy is not to finish" : NULL;
+    case PCMIG_ACTION_ABORT:
+        rules->abort_said = true;
+        if (rules->aborts++ > 0)
+            return "one abort";
+        return rules->switch_issued || rules->switch_open ? "no abort after the switch" : NULL;
+    case PCMIG_ACTION_UNDRAIN:
+        return rules->drain_said && !rules->switch_issued ? NULL : "undrain only what was drained, before the switch";
+    case PCMIG_ACTION_COUNT:
+        break;
+    }
+    return "an action of the enum";
+}
+
+const char *policy_rules_check(struct policy_rules *rules, const struct pcmig_policy *policy,
+                               const struct pcmig_input *input, const struct pcmig_decision *decision)
+{
+    bool was_over = rules->over;
+    const char *broken;
+    char text[256];
+    unsigned passes, permille;
+
+    take_input(rules, input);
+    if (was_over && decision->action != PCMIG_ACTION_KEEP)
+        return rules->abort_said ? "nothing after an abort" : "nothing after the end";
+    if ((unsigned)decision->reason >= PCMIG_REASON_COUNT)
+        return "a reason of the enum";
+    if (pcmig_decision_describe(decision, text, sizeof(text)) >= (int)sizeof(text))
+        return "a sentence fits in 256 bytes";
+    pcmig_policy_progress(policy, &passes, &permille);
+    if (permille > 1000)
+        return "a share is not more than all";
+    broken = check_next(rules, input, decision);
+    if (broken == NULL)
+        broken = check_action(rules, policy, decision);
+    if (is_end(rules, input) || decision->action == PCMIG_ACTION_ABORT)
+        rules->over = true;
+    return broken;
+}

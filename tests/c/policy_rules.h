@@ -1,0 +1,26 @@
+/* What must hold for every policy and every stream of inputs: checked decision by decision, by tests and by the fuzzer. */
+#ifndef TESTS_POLICY_RULES_H
+#define TESTS_POLICY_RULES_H
+
+#include "core/policy.h"
+
+struct policy_rules {
+    enum pcmig_policy_kind kind;
+    struct pcmig_params params;
+    int64_t now_us;
+    bool over; /* an end was seen, an abort was said, or we detached */
+    bool drain_said, finish_said, undrain_said, abort_said;
+    bool switch_open;   /* SWITCH said, no answer yet */
+    bool switch_issued; /* or post-copy seen */
+    bool asked;         /* REQUEST_SWITCH */
+    bool sampled;
+    unsigned drains, switches, aborts;
+};
+
+void policy_rules_init(struct policy_rules *rules, enum pcmig_policy_kind kind, const struct pcmig_params *params);
+
+/* To be called after each pcmig_policy_feed. Returns NULL, or the rule that DECISION breaks. */
+const char *policy_rules_check(struct policy_rules *rules, const struct pcmig_policy *policy,
+                               const struct pcmig_input *input, const struct pcmig_decision *decision);
+
+#endif

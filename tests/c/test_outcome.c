@@ -1,0 +1,164 @@
+/* Who has the guest: every combination of what the two hosts can say. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "engine/outcome.h"
+
+typedef void (*check_fn)(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v);
+
+static void for_all(check_fn check)
+{
+    for (int source = 0; source < PCMIG_HALF_COUNT; source++) {
+        for (int destination = 0; destination < PCMIG_HALF_COUNT; destination++) {
+            for (unsigned flags = 0; flags < 8; flags++) {
+                struct pcmig_evidence e = {(enum pcmig_half)source, (enum pcmig_half)destination, flags & 1,
+                                           (flags & 2) != 0};
+                struct pcmig_verdict v = pcmig_outcome_judge(&e, (flags & 4) != 0);
+
+                check(&e, (flags & 4) != 0, &v);
+            }
+        }
+    }
+}
+
+static bool whole(enum pcmig_half half)
+{
+    return half == PCMIG_HALF_RUNNING || half == PCMIG_HALF_PAUSED;
+}
+
+/* The source says nothing that contradicts the destination having the guest alone. */
+static bool source_gone(enum pcmig_half half)
+{
+    return half == PCMIG_HALF_ABSENT || half == PCMIG_HALF_UNKNOWN;
+}
+
+static void completed_only_there(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v)
+{
+    (void)patience_over;
+    if (v->outcome != PCMIG_OUTCOME_COMPLETED)
+        return;
+    assert_true(source_gone(e->source));
+    if (whole(e->destination))
+        return;
+    /* Nobody to ask there: then the source must have said so, and be gone. */
+    assert_int_equal(e->destination, PCMIG_HALF_UNKNOWN);
+    assert_int_equal(e->source, PCMIG_HALF_ABSENT);
+    assert_true(e->call_succeeded || e->source_handed_off);
+}
+
+static void failed_only_here(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v)
+{
+    if (v->outcome != PCMIG_OUTCOME_FAILED)
+        return;
+    assert_true(whole(e->source));
+    assert_false(whole(e->destination) && e->destination == PCMIG_HALF_RUNNING);
+    if (e->destination != PCMIG_HALF_ABSENT && e->destination != PCMIG_HALF_UNKNOWN)
+        assert_true(patience_over);
+}
+
+static void patience_ends(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v)
+{
+    (void)e;
+    assert_true(v->outcome < PCMIG_OUTCOME_DETACHED); /* that one is never a verdict */
+    if (patience_over)
+        assert_int_not_equal(v->outcome, PCMIG_OUTCOME_RUNNING);
+}
+
+/* A verdict before patience is over does not become another one by waiting. */
+static void settled_stays(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v)
+{
+    struct pcmig_verdict later = pcmig_outcome_judge(e, true);
+
+    if (!patience_over && v->outcome != PCMIG_OUTCOME_RUNNING) {
+        assert_int_equal(later.outcome, v->outcome);
+        assert_int_equal(later.advice, v->advice);
+    }
+}
+
+/* Somebody who is to act is told how, and nobody is told to act on a guest that is where it should be. */
+static void advice_fits(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v)
+{
+    bool failed_half = e->source == PCMIG_HALF_POSTCOPY_FAILED || e->destination == PCMIG_HALF_POSTCOPY_FAILED;
+
+    (void)patience_over;
+    assert_non_null(v->text);
+    assert_int_not_equal(strlen(v->text), 0);
+    assert_int_equal(v->outcome == PCMIG_OUTCOME_NEEDS_OPERATOR, v->advice != PCMIG_ADVICE_NONE);
+    if (v->advice == PCMIG_ADVICE_RESUME)
+        assert_true(failed_half);
+}
+
+/* While pages are on both sides, or the source has the guest, it has not moved. */
+static void not_moved(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v)
+{
+    (void)patience_over;
+    if (e->source == PCMIG_HALF_RUNNING || e->source == PCMIG_HALF_PAUSED || e->source == PCMIG_HALF_POSTCOPY ||
+        e->source == PCMIG_HALF_POSTCOPY_FAILED || e->source == PCMIG_HALF_MIGRATING || e->source == PCMIG_HALF_DEAD)
+        assert_int_not_equal(v->outcome, PCMIG_OUTCOME_COMPLETED);
+    if (e->destination == PCMIG_HALF_POSTCOPY || e->destination == PCMIG_HALF_POSTCOPY_FAILED)
+        assert_int_not_equal(v->outcome, PCMIG_OUTCOME_COMPLETED);
+}
+
+static void all_combinations(void **state)
+{
+    (void)state;
+    for_all(completed_only_there);
+    for_all(failed_only_here);
+    for_all(patience_ends);
+    for_all(settled_stays);
+    for_all(advice_fits);
+    for_all(not_moved);
+}
+
+/* The ends that are seen in practice, at once. */
+static void usual_ends(void **state)
+{
+    static const struct {
+        enum pcmig_half source, destination;
+        enum pcmig_outcome outcome;
+    } rows[] = {
+        {PCMIG_HALF_ABSENT, PCMIG_HALF_RUNNING, PCMIG_OUTCOME_COMPLETED},
+        {PCMIG_HALF_RUNNING, PCMIG_HALF_ABSENT, PCMIG_OUTCOME_FAILED},
+        {PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_OUTCOME_NEEDS_OPERATOR},
+        {PCMIG_HALF_RUNNING, PCMIG_HALF_RUNNING, PCMIG_OUTCOME_NEEDS_OPERATOR},
+        {PCMIG_HALF_POSTCOPY, PCMIG_HALF_POSTCOPY, PCMIG_OUTCOME_RUNNING},
+        {PCMIG_HALF_MIGRATING, PCMIG_HALF_RUNNING, PCMIG_OUTCOME_RUNNING},
+        {PCMIG_HALF_UNKNOWN, PCMIG_HALF_UNKNOWN, PCMIG_OUTCOME_RUNNING},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_evidence e = {.source = rows[i].source, .destination = rows[i].destination};
+
+        assert_int_equal(pcmig_outcome_judge(&e, false).outcome, rows[i].outcome);
+    }
+}
+
+static void names(void **state)
+{
+    (void)state;
+    for (int i = 0; i < PCMIG_OUTCOME_COUNT; i++) {
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(pcmig_outcome_name((enum pcmig_outcome)i),
+                                    pcmig_outcome_name((enum pcmig_outcome)k));
+    }
+    assert_string_equal(pcmig_outcome_name(PCMIG_OUTCOME_NEEDS_OPERATOR), "needs-operator");
+    assert_string_equal(pcmig_outcome_name(PCMIG_OUTCOME_COUNT), "unknown");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_combinations),
+        cmocka_unit_test(usual_ends),
+        cmocka_unit_test(names),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
