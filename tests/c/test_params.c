@@ -19,7 +19,7 @@ static bool ends_with(const char *text, const char *end)
 static void rows_are_sound(void **state)
 {
     static const char *const units[][2] = {
-        {"ms", "_ms"}, {"permille", "_permille"}, {"MiB/s", "_mib"}, {"passes", "passes"}};
+        {"ms", "_ms"}, {"permille", "_permille"}, {"MiB/s", "_mib"}, {"passes", "passes"}, {"0 or 1", ""}};
 
     (void)state;
     for (int i = 0; i < PCMIG_PARAM_COUNT; i++) {
