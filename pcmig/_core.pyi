@@ -119,7 +119,7 @@ class Status(TypedDict):
     decision: Decision | None  # the latest that was not "keep"
     switch_late_us: int | None  # from the decision to switch to the start-postcopy call that was accepted
     cpu_us: int  # CPU time of the control thread
-    quickack: str  # acknowledgements on the route to the destination: "off", "set", "present", "denied", "unfit"
+    quickack: str  # acknowledgements at once, on the route: "off", "set", "present", "denied", "unfit"
     stats_failed: int  # statistics calls that failed: no verdict on the migration, only a figure
 
 @type_check_only

@@ -30,6 +30,15 @@ SAFE_AT_SOURCE = "the guest runs on at the source: "
 NOT_RUNNING = (" is not running: ", "the guest is at the source, paused")
 
 
+# Why page requests could not be acknowledged at once (doc/switchover.rst), and what to do about it.
+SLOW_ACKS = {
+    "denied": "the guest may have stood still for 40 ms at a time in post-copy: setting the route option "
+    "quickack needs CAP_NET_ADMIN; an administrator can set it for good: ip route change ... quickack 1",
+    "unfit": "the guest may have stood still for 40 ms at a time in post-copy: the route to the destination "
+    "does not take the option quickack",
+}
+
+
 class Migrate(Command):
     """move a running guest to another host
 
@@ -158,6 +167,8 @@ class Migrate(Command):
                 pass  # the reader went away; say() deals with it
             except Exception as err:
                 say(f"pcmig: the accounting cannot be shown: {type(err).__name__}: {err}", sys.stderr)
+        if not args.quiet and status["quickack"] in SLOW_ACKS:
+            say(f"pcmig: note: {SLOW_ACKS[status['quickack']]}", sys.stderr)
         if not (args.quiet and good):
             say(verdict(plan, status, self.result["interrupted"]), self.out if good else sys.stderr)
 

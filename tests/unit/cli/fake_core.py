@@ -69,6 +69,10 @@ STATUS: dict[str, Any] = {
     "pace_mib": None,
     "eta_ms": None,
     "decision": None,
+    "switch_late_us": None,
+    "cpu_us": 0,
+    "quickack": "off",
+    "stats_failed": 0,
 }
 
 PRECOPY = {
