@@ -1,0 +1,1 @@
+"""Benchmarks: long runs that print figures. They are no tests; their pure parts have theirs in tests/unit."""

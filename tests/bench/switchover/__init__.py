@@ -1,0 +1,1 @@
+"""What switching to post-copy costs the guest: virsh, a poll as Nova's, pcmig."""

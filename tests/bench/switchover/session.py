@@ -1,0 +1,233 @@
+"""One bed and one guest that goes to and fro between its hosts, each time by another way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+import tempfile
+import time
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from tests.bed import Bed, BedError, Guest, GuestSpec, Heartbeat
+from tests.bed.layer import Reporter
+from tests.bed.verdict import parse_line
+from tests.bench.switchover import events, machine
+from tests.bench.switchover.commands import Place, Ran, migrate
+from tests.bench.switchover.events import Listeners
+from tests.bench.switchover.figures import trace_late_us
+from tests.bench.switchover.ways import Kind, Way
+
+SETTLE_S = 3.0  # what Guest.verdict takes for the guest's own rate
+SETTLE_PATIENCE_S = 60.0
+SETTLE_LOOK_S = 0.5
+STEADY_GAP_PERIODS = 4  # a heartbeat later than that many periods is a disturbance of the machine
+STEADY_WORK_RATIO = 0.9  # of the slowest to the fastest second
+EVENT_PATIENCE_S = 15.0
+TAIL_S = 2.0
+LOG_TAIL_BYTES = 100_000  # more than SETTLE_S of heartbeats
+
+
+def unsteady(
+    beats: Sequence[Heartbeat], now_s: float, host: str, period_ms: int, best_pps: float = 0.0
+) -> str | None:
+    """Why the guest's last SETTLE_S seconds are no calm to measure against; None when they are.
+
+    Calm is: heartbeats of one host without a gap, and as much work in each second as was ever seen.
+    """
+    last = [beat for beat in beats if beat.time_s >= now_s - SETTLE_S]
+    if not last or any(beat.host != host for beat in last):
+        return f"not on host {host} for {SETTLE_S:g} s yet"
+    times = [now_s - SETTLE_S, *(beat.time_s for beat in last), now_s]
+    gap_ms = max(b - a for a, b in itertools.pairwise(times)) * 1000
+    if gap_ms > STEADY_GAP_PERIODS * period_ms:
+        return f"a heartbeat took {gap_ms:.0f} ms"
+    seconds = [now_s - SETTLE_S + i for i in range(int(SETTLE_S))]
+    rates = [Work.between(last, second, second + 1).pps for second in seconds]
+    if min(rates) < STEADY_WORK_RATIO * max(*rates, best_pps):
+        return f"{min(rates):.0f} pages/s of work in a second, and {max(*rates, best_pps):.0f} in others"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What the guest got done in a time."""
+
+    pages: int
+    elapsed_s: float
+
+    @classmethod
+    def between(cls, beats: Sequence[Heartbeat], start_s: float, end_s: float) -> Work:
+        inside = [beat for beat in beats if start_s <= beat.time_s <= end_s]
+        if len(inside) < 2:
+            return cls(0, 0.0)
+        return cls(inside[-1].work - inside[0].work, inside[-1].time_s - inside[0].time_s)
+
+    @property
+    def pps(self) -> float:
+        return self.pages / self.elapsed_s if self.elapsed_s else 0.0
+
+
+class Session:
+    """`with Session(...) as session: session.measure(way)`, as often as wanted."""
+
+    def __init__(
+        self, stack: str, rate_mbit: float, spec: GuestSpec, traces: pathlib.Path | None, reporter: Reporter
+    ) -> None:
+        self.stack = stack
+        self.spec = spec
+        self.traces = traces
+        self.bed = Bed(stack, rate_mbit, reporter=reporter)
+        self._exits = contextlib.ExitStack()
+        self._best_pps = 0.0  # work of the guest undisturbed, as far as it was seen
+
+    def __enter__(self) -> Session:
+        with contextlib.ExitStack() as exits:
+            exits.enter_context(self.bed)
+            self.listeners = exits.enter_context(Listeners(self.bed.hosts, self.spec.name))
+            self.guest: Guest = self.bed.start_guest(self.spec)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self._exits.__exit__(kind, error, trace)
+
+    def measure(self, way: Way, number: int) -> dict[str, Any]:
+        """Migrate the guest to the other host; returns raw figures as they go into the JSON. Raises GuestGone
+        when the guest is not fit for another migration."""
+        settle = self._settle()
+        source = next(host for host in self.bed.hosts if host.name == self.guest.host())
+        place = Place(source, self.bed.other(source), self.guest.name)
+        with self._trace_file(way, number) as trace:
+            sent, cpu = machine.bytes_sent(source), machine.CpuTimes.now()
+            ran = migrate(way, place, trace)
+            seen = self._end(place, ran)
+            sent, load = machine.bytes_sent(source) - sent, machine.CpuTimes.now().shares_since(cpu)
+            late_us = trace_late_us(trace.read_text()) if way.kind is Kind.PCMIG and trace.exists() else None
+        end_s = seen.get("complete_s") or ran.end_s
+        verdict = self.guest.verdict(ran.start_s, end_s, TAIL_S)
+        beats = self.guest.heartbeats(ran.start_s - SETTLE_S)
+        before = Work.between(beats, ran.start_s - SETTLE_S, ran.start_s)
+        # A guest whose pages are watched for writes is slower, under emulation much.
+        early = Work.between(beats, ran.start_s, seen.get("switch_s") or end_s)
+        during = Work.between(beats, ran.start_s, end_s + TAIL_S)
+        row: dict[str, Any] = {
+            "stack": self.stack,
+            "way": way.name,
+            "round": number,
+            "direction": f"{source.name}->{place.destination.name}",
+            **{
+                key: _since(ran.start_s, seen.get(key)) for key in ("switch_s", "complete_s", "source_gone_s")
+            },
+            "command_s": round(ran.end_s - ran.start_s, 3),
+            "bytes": sent,
+            **{f"guest_{key}": value for key, value in dataclasses.asdict(verdict).items()},
+            "baseline_pps": round(before.pps),
+            "work_pages": during.pages,
+            "work_elapsed_s": round(during.elapsed_s, 3),
+            "work_before_switch_pages": early.pages,
+            "work_before_switch_elapsed_s": round(early.elapsed_s, 3),
+            **_cpu_figures(ran),
+            "trace_switch_late_us": late_us,
+            "settle": settle,
+            **load,
+            "events": [
+                [_since(ran.start_s, e.time_s), e.host, e.text] for e in self.listeners.since(ran.start_s)
+            ],
+            "report": _without_ledger(ran.report),
+        }
+        row["error"] = _error(row, ran, place)
+        if not verdict.alive:
+            raise GuestGone(f"the guest fell silent after {way.name}: {row['error']}", row)
+        return row
+
+    def _settle(self) -> dict[str, Any]:
+        """Wait until the guest is steady; after SETTLE_PATIENCE_S go on and tell what disturbs it."""
+        start_s = time.monotonic()
+        why: str | None = "too early"
+        while why and time.monotonic() < start_s + SETTLE_PATIENCE_S:
+            time.sleep(SETTLE_LOOK_S)
+            now_s = time.monotonic() - self.spec.heartbeat_ms / 1000  # the latest ones may be on their way
+            beats = recent_beats(self.bed.log)
+            host = beats[-1].host if beats else ""
+            why = unsteady(beats, now_s, host, self.spec.heartbeat_ms, self._best_pps)
+        self._best_pps = max(self._best_pps, Work.between(beats, now_s - SETTLE_S, now_s).pps)
+        return {"waited_s": round(time.monotonic() - start_s, 1), "disturbed": why}
+
+    def _end(self, place: Place, ran: Ran) -> dict[str, float]:
+        """Moments of the migration by the hosts' events; those that did not come are left out."""
+        patience_s = 0.0 if ran.code else EVENT_PATIENCE_S
+        wait = self.listeners.wait
+        moments = {
+            "complete_s": wait(place.destination.name, events.COMPLETE, ran.start_s, patience_s),
+            "source_gone_s": wait(place.source.name, events.SOURCE_GONE, ran.start_s, patience_s),
+            "switch_s": wait(place.source.name, events.SWITCHED, ran.start_s, 0.0),
+        }
+        return {name: moment for name, moment in moments.items() if moment is not None}
+
+    @contextlib.contextmanager
+    def _trace_file(self, way: Way, number: int) -> Any:
+        if self.traces is not None:
+            yield self.traces / f"{self.stack}.{way.name.replace('/', '_')}.{number}.trace"
+            return
+        with tempfile.TemporaryDirectory(prefix="pcmig-bench.") as folder:
+            yield pathlib.Path(folder) / "trace"
+
+
+class GuestGone(BedError):
+    """No more migrations with this guest; `row` tells of the last one."""
+
+    def __init__(self, text: str, row: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.row = row
+
+
+def recent_beats(log: pathlib.Path) -> list[Heartbeat]:
+    """The last seconds of a log that gets long: reading it whole every time would disturb the guest."""
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LOG_TAIL_BYTES))
+        lines = file.read().decode("latin-1").splitlines()
+    if size > LOG_TAIL_BYTES:
+        del lines[0]  # cut somewhere
+    return [beat for line in lines if (beat := parse_line(line)) is not None]
+
+
+def _since(start_s: float, moment_s: float | None) -> float | None:
+    return None if moment_s is None else round(moment_s - start_s, 3)
+
+
+def _cpu_figures(ran: Ran) -> dict[str, Any]:
+    status = (ran.report or {}).get("status") or {}
+    return {
+        "cpu_ms": round(ran.cpu_s * 1000, 1),
+        "cpu_after_start_ms": None
+        if ran.cpu_after_start_s is None
+        else round(ran.cpu_after_start_s * 1000, 1),
+        "cpu_control_ms": round(status["cpu_us"] / 1000, 1) if "cpu_us" in status else None,
+        "switch_late_us": status.get("switch_late_us"),
+    }
+
+
+def _without_ledger(report: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The ledger's rows are many, and none of the figures."""
+    return None if report is None else {key: value for key, value in report.items() if key != "ledger"}
+
+
+def _error(row: dict[str, Any], ran: Ran, place: Place) -> str | None:
+    """What makes a round worthless."""
+    if ran.error:
+        return ran.error
+    if row["guest_host"] != place.destination.name:
+        return f"the guest does not run on host {place.destination.name}"
+    if row["guest_page_errors"]:
+        return f"{row['guest_page_errors']} pages do not hold what the guest wrote"
+    if row["complete_s"] is None:
+        return f"host {place.destination.name} never said {events.COMPLETE!r}"
+    return None
