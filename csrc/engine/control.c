@@ -14,6 +14,12 @@
 /* ... and that long for an answer that settles it: libvirt's own clean-up takes seconds, a daemon that is restarted
  * takes a few, and keepalive needs up to 30 s to notice a dead connection. */
 #define SETTLE_US          40000000
+/* What both hosts say when they know nothing of the guest does not change by itself. */
+#define SETTLE_GONE_US     5000000
+/* Post-copy that the source takes for interrupted: so long for a libvirtd at the destination that may be restarting. */
+#define SETTLE_FAILED_US   15000000
+/* The final statistics may be a moment behind the states: they come with an event. */
+#define SETTLE_FINAL_US    2000000
 /* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
 #define SETTLE_POSTCOPY_US 180000000
 #define REOPEN_US          1000000
@@ -26,14 +32,16 @@
 /* What the control thread alone knows. */
 struct control {
     struct pcmig_migration *m;
-    int64_t due_us;       /* of the policy */
-    bool draining;        /* only the queue is of interest, not the statistics */
-    bool downtime_set;    /* QEMU has the downtime limit */
-    bool called;          /* the migrate call was started */
-    bool settling;        /* the call returned, or post-copy was interrupted */
-    int64_t settle_us;    /* since when */
-    int64_t reopen_us[2]; /* not before; destination, source */
+    int64_t due_us;            /* of the policy */
+    bool draining;             /* only the queue is of interest, not the statistics */
+    bool downtime_set;         /* QEMU has the downtime limit */
+    bool called;               /* the migrate call was started */
+    bool settling;             /* the call returned, or post-copy was interrupted */
+    int64_t settle_us;         /* since when the halves are as they are */
+    enum pcmig_half halves[2]; /* as last seen then; destination, source */
+    int64_t reopen_us[2];      /* not before; destination, source */
     bool handed_off;
+    bool final_seen; /* the statistics of JOB_COMPLETED have come */
     bool detach;
     bool abort_wanted; /* refused so far */
     int64_t abort_us;  /* when to try it again */
@@ -205,6 +213,8 @@ static void feed(struct control *c, struct pcmig_input *input)
     pthread_mutex_lock(&m->lock);
     pcmig_ledger_feed(m->ledger, input);
     pthread_mutex_unlock(&m->lock);
+    if (input->kind == PCMIG_INPUT_FINAL)
+        c->final_seen = true;
     if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
         c->last = input->sample;
     else if (input->kind == PCMIG_INPUT_QUEUE)
@@ -402,6 +412,18 @@ static enum pcmig_half ask(struct control *c, bool source)
     return PCMIG_HALF_UNKNOWN;
 }
 
+/* How long two halves that settle nothing are looked at. */
+static int64_t patience_us(enum pcmig_half source, enum pcmig_half destination)
+{
+    if (source == PCMIG_HALF_POSTCOPY || (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_POSTCOPY))
+        return SETTLE_POSTCOPY_US;
+    if (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_UNKNOWN)
+        return SETTLE_FAILED_US;
+    if (source == PCMIG_HALF_ABSENT && destination == PCMIG_HALF_ABSENT)
+        return SETTLE_GONE_US;
+    return SETTLE_US;
+}
+
 /* Returns whether the migration is over. */
 static bool settle(struct control *c, bool call_returned, bool call_succeeded,
                    const struct pcmig_virt_error *call_error)
@@ -412,12 +434,22 @@ static bool settle(struct control *c, bool call_returned, bool call_succeeded,
         .call_succeeded = call_succeeded,
         .source_handed_off = c->handed_off,
     };
-    int64_t waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
+    int64_t waited_us;
     bool moving = evidence.source == PCMIG_HALF_POSTCOPY && evidence.destination == PCMIG_HALF_POSTCOPY;
-    int64_t patience_us = evidence.source == PCMIG_HALF_POSTCOPY ? SETTLE_POSTCOPY_US : SETTLE_US;
-    struct pcmig_verdict verdict = pcmig_outcome_judge(&evidence, !moving && waited_us > patience_us);
+    struct pcmig_verdict verdict;
+
+    /* Whatever changes is still on its way. */
+    if (evidence.source != c->halves[1] || evidence.destination != c->halves[0])
+        c->settle_us = pcmig_migration_now_us(c->m);
+    c->halves[1] = evidence.source;
+    c->halves[0] = evidence.destination;
+    waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
+    verdict = pcmig_outcome_judge(&evidence, !moving && waited_us > patience_us(evidence.source, evidence.destination));
 
     if (verdict.outcome == PCMIG_OUTCOME_RUNNING)
+        return false;
+    if (verdict.outcome == PCMIG_OUTCOME_COMPLETED && !c->final_seen && evidence.source == PCMIG_HALF_ABSENT &&
+        waited_us < SETTLE_FINAL_US)
         return false;
     /* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns. */
     if (!call_returned && verdict.advice != PCMIG_ADVICE_RESUME)

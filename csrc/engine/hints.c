@@ -9,12 +9,16 @@
     "the kernel denies userfaultfd to QEMU's user at the destination: there, let that user read and write "            \
     "/dev/userfaultfd, or set the sysctl vm.unprivileged_userfaultfd=1 (pcmig check on that host tells more)"
 
+#define BROKEN "a connection between libvirt daemons broke: one of them ended or was restarted, or the network failed"
+
 static const struct {
     const char *fragment;
     const char *hint;
 } rows[] = {
     {"Userfaultfd not available", USERFAULTFD},
     {"ostcopy is not supported", USERFAULTFD},
+    {"End of file while reading data", BROKEN},
+    {"client socket is closed", BROKEN},
     {"already exists with uuid", "another guest has this name there: rename or undefine that one, or give --dname"},
     {"unable to resolve address",
      "the source cannot resolve the name that the destination gives itself: give --migrateuri tcp://ADDRESS"},

@@ -20,10 +20,22 @@ static const struct row rows[] = {
      true,
      {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
       "both hosts say that the guest runs there: stop the copy that is not wanted before it writes to shared disks"}},
-    /* Interrupted post-copy: each half has pages that the other lacks. */
+    /* Interrupted post-copy: each half has pages that the other lacks. While only the source says so, it may be no more
+     * than the daemons' connection that broke: the two QEMUs then go on and complete by themselves. */
+    {PCMIG_HALF_POSTCOPY_FAILED,
+     PCMIG_HALF_POSTCOPY_FAILED,
+     true,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_RESUME,
+      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep "
+      "both halves"}},
+    {PCMIG_HALF_POSTCOPY_FAILED,
+     PCMIG_HALF_RUNNING,
+     false,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+      "the guest runs at the destination with all of its memory, but the source has not removed its half"}},
     {PCMIG_HALF_POSTCOPY_FAILED,
      ANY,
-     true,
+     false,
      {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_RESUME,
       "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep "
       "both halves"}},

@@ -167,9 +167,16 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
     if (pcmig_virt_half(migration->destination, migration->uuid, &half, error) < 0)
         return -1;
     if (half != PCMIG_HALF_ABSENT) {
-        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
-                             "%s has guest %s already (%s): is it the same host as the source?",
-                             migration->args.dest_uri, migration->name, pcmig_half_name(half));
+        static const char *const hints[PCMIG_HALF_COUNT] = {
+            [PCMIG_HALF_RUNNING] = "is it the same host as the source?",
+            [PCMIG_HALF_MIGRATING] = "another migration of it is under way, pcmig watch shows it at the source",
+            [PCMIG_HALF_POSTCOPY] = "another migration of it is under way, pcmig watch shows it at the source",
+            [PCMIG_HALF_POSTCOPY_FAILED] = "another migration of it was interrupted: resume that one first",
+        };
+
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "%s has guest %s already (%s): %s",
+                             migration->args.dest_uri, migration->name, pcmig_half_name(half),
+                             hints[half] != NULL ? hints[half] : "see what it is with virsh domstate --reason");
         return -1;
     }
     return 0;
