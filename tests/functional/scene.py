@@ -197,7 +197,9 @@ class Scene:
         program = pathlib.Path(sys.executable).with_name("pcmig")
         path = self.folder / f"report-{time.monotonic_ns()}.json" if report else None
         typed = [*words, *(["--json", str(path)] if path else [])]
-        command = Command(typed, host.command([str(program), *typed]), path)
+        # Tests that run in the background were started with SIGINT ignored, which pcmig would respect.
+        argv = host.command(["env", "--default-signal=INT", str(program), *typed])
+        command = Command(typed, argv, path)
         self._commands.append(command)
         return command
 

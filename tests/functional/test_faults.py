@@ -1,0 +1,164 @@
+"""Daemons that die and networks that break. On a bed of its own, as it is left in pieces."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bed import Bed, Host
+from tests.functional.scene import RATE_MBIT, Command, Scene, SceneError, scene_on
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene_on(Bed("forky", RATE_MBIT, keepalive_s=2), tmp_path_factory.mktemp("faults")) as scene:
+        scene.bed.network.set_tcp_retries(5)
+        yield scene
+
+
+@pytest.fixture
+def fault(broken: Scene) -> Scene:
+    broken.prepare()
+    return broken
+
+
+def in_precopy(scene: Scene, source: Host) -> Command:
+    command = scene.migration("--policy", "manual")
+    scene.wait_precopy(source)
+    return command
+
+
+def in_postcopy(scene: Scene, destination: Host, *options: str) -> Command:
+    """Post-copy that takes its time."""
+    scene.bed.network.limit(60)
+    command = scene.migration("--policy", "immediate", *options)
+    scene.wait_postcopy(destination)
+    scene.wait_for(lambda: "post-copy" in command.said(), "pcmig says so")
+    return command
+
+
+def test_the_destinations_libvirtd_is_killed_in_pre_copy(fault: Scene) -> None:
+    source = fault.source
+    destination = fault.bed.other(source)
+    command = in_precopy(fault, source)
+    destination.kill_libvirtd()
+    run = command.wait(60)
+    run.expect(1, "runs on at the source")
+    assert fault.states()[source.name] == "running (migration canceled)" or "running" in (
+        fault.states()[source.name] or ""
+    )
+    destination.start_libvirtd()
+    fault.expect_at(source, run)
+
+
+def test_the_sources_libvirtd_is_killed_in_pre_copy(fault: Scene) -> None:
+    """The guest runs on meanwhile; the daemon that comes back cancels what it finds."""
+    source = fault.source
+    command = in_precopy(fault, source)
+    source.kill_libvirtd()
+    fault.wait_for(lambda: source.libvirtd() is None, "it is gone")
+    source.start_libvirtd()
+    run = command.wait(60)
+    run.expect(1, "runs on at the source")
+    fault.expect_at(source, run)
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_libvirtd_restarts_in_post_copy(fault: Scene, end: str) -> None:
+    """QEMU goes on by itself; so does the verdict wait for the daemon to come back."""
+    source = fault.source
+    destination = fault.bed.other(source)
+    command = in_postcopy(fault, destination)
+    (source if end == "source" else destination).kill_libvirtd()
+    (source if end == "source" else destination).start_libvirtd()
+    run = command.wait(90)
+    run.expect(0, "done: ")
+    fault.expect_at(destination, run)
+
+
+def test_pcmig_is_killed_in_post_copy(fault: Scene) -> None:
+    """Peer to peer: the migration does not need us."""
+    source = fault.source
+    destination = fault.bed.other(source)
+    command = in_postcopy(fault, destination)
+    command.end()
+    # The pace of that moment stays in force: nobody is there to open it.
+    source.virsh("migrate-setspeed", fault.name, "1000", "--postcopy")
+    fault.bed.network.limit(RATE_MBIT)
+    fault.ask("watch", source).expect(0, "done: ")
+    fault.expect_at(destination)
+
+
+def resume_as_told(scene: Scene, source: Host, text: str) -> None:
+    """Types the command that was printed, on the source host."""
+    match = re.search(r"^\s+(virsh .*--postcopy-resume.*)$", text, re.M)
+    assert match is not None, text
+    # The host knows its libvirt by another path than the machine does.
+    words = [word.replace(source.uri, "qemu:///system") for word in shlex.split(match[1])]
+    subprocess.run(source.inside(words), check=True, timeout=90, stdin=subprocess.DEVNULL)
+
+
+def test_post_copy_is_interrupted(fault: Scene) -> None:
+    source = fault.source
+    destination = fault.bed.other(source)
+    command = in_postcopy(fault, destination)
+    source.virsh("domjobabort", fault.name, "--postcopy")
+    run = command.wait(60)
+    run.expect(3, "needs an operator", "keep both halves|nothing is lost", "--postcopy-resume")
+    for host in fault.bed.hosts:
+        assert len(host.qemu_pids()) == 1, fault.states()
+    for host in fault.bed.hosts:
+        fault.ask("abort", host).expect(3)
+    fault.ask("watch", source).expect(3, "--postcopy-resume")
+    fault.migration(source=source).wait().expect(1, "interrupted", "resume")
+    fault.bed.network.limit(RATE_MBIT)
+    resume_as_told(fault, source, run.out + run.err)
+    fault.expect_at(destination, run)
+
+
+def test_the_link_goes_down_in_post_copy(fault: Scene) -> None:
+    """Both QEMUs notice after TCP's retries; what pcmig prints works when the link is back."""
+    source = fault.source
+    destination = fault.bed.other(source)
+    command = in_postcopy(fault, destination)
+    fault.bed.network.link_down()
+    run = command.wait(100)
+    run.expect(3, "needs an operator", "--postcopy-resume")
+    for host in fault.bed.hosts:
+        assert len(host.qemu_pids()) == 1, fault.states()
+    fault.bed.network.link_up()
+    fault.bed.network.limit(RATE_MBIT)
+    fault.wait_for(lambda: "failed" in str(fault.states()[destination.name]), "the destination noticed", 60)
+    resume_as_told(fault, source, run.out + run.err)
+    fault.expect_at(destination, run)
+
+
+def test_the_link_goes_down_in_pre_copy(fault: Scene) -> None:
+    source = fault.source
+    command = in_precopy(fault, source)
+    fault.bed.network.link_down()
+    try:
+        run = command.wait(100)
+    except SceneError:
+        fault.bed.network.link_up()
+        raise
+    run.expect(1, "runs on at the source")
+    fault.bed.network.link_up()
+    fault.expect_at(source, run)
+
+
+def test_the_source_qemu_dies_in_pre_copy(fault: Scene) -> None:
+    """The guest is lost, and pcmig does not claim otherwise."""
+    import os
+    import signal
+
+    source = fault.source
+    command = in_precopy(fault, source)
+    os.kill(source.qemu_pids()[0], signal.SIGKILL)
+    run = command.wait(100)
+    run.expect(3, "on neither host")
+    fault.wait_for(lambda: not any(host.qemu_pids() for host in fault.bed.hosts), "nothing is left")
