@@ -1,0 +1,315 @@
+"""The binding of Migration. Nothing is migrated: libvirt's test driver is the source, destinations refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import pathlib
+import select
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pcmig import _core
+
+TEST = "test:///default"  # has a running guest "test"
+JOIN_MS = 60_000
+
+
+@pytest.fixture
+def refused() -> Iterator[str]:
+    """A URI whose port is bound, so that nobody else listens there, and refuses."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"qemu+tcp://127.0.0.1:{bound.getsockname()[1]}/system"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A URI that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"qemu+tcp://127.0.0.1:{server.getsockname()[1]}/system"
+
+
+@pytest.fixture
+def empty_host(tmp_path: pathlib.Path) -> str:
+    """A host without guests, which cannot take any."""
+    node = tmp_path / "node.xml"
+    node.write_text("<node></node>")
+    return f"test://{node}"
+
+
+def finish(domain: str, destination: str, **options: Any) -> _core.Status:
+    migration = _core.Migration(domain, destination, **options)
+    migration.start()
+    assert migration.join(JOIN_MS)
+    return migration.status()
+
+
+def readable(migration: _core.Migration) -> bool:
+    return bool(select.select([migration.fileno()], [], [], 0)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"flags": -1}, ValueError, "flags: -1"),
+        ({"flags": 1 << 32}, ValueError, "4294967296"),
+        ({"flags": 1 << 80}, OverflowError, ""),
+        ({"flags": "live"}, TypeError, ""),
+        ({"flags": 16}, None, ""),
+        ({"flags": 4}, _core.FlagsError, "VIR_MIGRATE_TUNNELLED"),
+        ({"flags": 4, "policy": "never"}, None, ""),
+        ({"bandwidth_mib": -1}, ValueError, "bandwidth_mib: -1 is negative"),
+        ({"bandwidth_mib": 1 << 31}, OverflowError, ""),
+        ({"bandwidth_mib": 1.5}, TypeError, "float"),
+        ({"postcopy_bandwidth_mib": -5}, ValueError, "postcopy_bandwidth_mib: -5"),
+        ({"connect_timeout_ms": -1}, ValueError, "connect_timeout_ms: -1"),
+        ({"policy": "sometimes"}, _core.PolicyError, '"sometimes": it is one of auto, first-pass'),
+        ({"policy": "passes"}, _core.PolicyError, "passes=N"),
+        ({"policy": "deadline=0"}, _core.PolicyError, '"0" is not a number of seconds from 0.001'),
+        ({"policy": None}, TypeError, ""),
+        ({"policy": "auto\0"}, ValueError, "null"),
+        ({"params": {"downtime": 1}}, _core.PolicyError, "unknown parameter 'downtime'"),
+        ({"params": {"passes": 0}}, _core.PolicyError, "passes: 0 is not from 1 to 1000000 passes"),
+        ({"params": {"passes": 1 << 80}}, _core.PolicyError, "is not from 1"),
+        ({"params": {"passes": "3"}}, TypeError, ""),
+        ({"params": {1: 3}}, TypeError, "strings, not 1"),
+        ({"params": [("passes", 3)]}, TypeError, "dict"),
+        ({"disks": "vda"}, TypeError, "'vda'"),
+        ({"disks": [1]}, TypeError, ""),
+        ({"disks": 1}, TypeError, "sequence"),
+        ({"disks": ["vda", "vdb"]}, None, ""),
+        ({"source_uri": None}, TypeError, "str, not None"),
+        ({"trace_path": b"x"}, TypeError, ""),
+        ({"speed": 1}, TypeError, "speed"),
+    ],
+)
+def test_arguments(options: dict[str, Any], error: type[Exception] | None, text: str) -> None:
+    if error is None:
+        assert _core.Migration("test", TEST, **options).status()["outcome"] is None
+        return
+    with pytest.raises(error) as caught:
+        _core.Migration("test", TEST, **options)
+    assert text in str(caught.value)
+
+
+def test_positional_arguments_are_two() -> None:
+    make: Callable[..., object] = _core.Migration
+    for arguments in ((), ("test",), ("test", TEST, TEST), (None, TEST), ("test", 1)):
+        with pytest.raises(TypeError):
+            make(*arguments)
+
+
+def test_a_long_name_is_cut_between_characters() -> None:
+    for shift in range(3):
+        with pytest.raises(_core.PolicyError, match="unknown policy"):
+            _core.parse_policy("a" * shift + "\u20ac" * 100)
+        with pytest.raises(_core.NoDomainError):
+            _core.domain_xml(TEST, "a" * shift + "\u20ac" * 400)
+
+
+def test_before_the_start() -> None:
+    migration = _core.Migration("test", TEST)
+    status = migration.status()
+    assert status["phase"] == "setup"
+    assert status["elapsed_ms"] == 0
+    assert [status[name] for name in ("outcome", "error", "link_bps", "queue_bytes", "pace_mib")] == [
+        None
+    ] * 5
+    assert migration.decisions() == []
+    assert migration.ledger()["totals"]["total_us"] == 0
+    assert not migration.join(0)
+    assert not readable(migration)
+    migration.clear()
+    for call in (migration.switch, migration.abort, migration.detach, lambda: migration.set_bandwidth(1)):
+        with pytest.raises(_core.Error, match="not running"):
+            call()
+
+
+def test_start_once(refused: str) -> None:
+    migration = _core.Migration("test", refused, source_uri=TEST)
+    migration.start()
+    with pytest.raises(_core.Error, match="started before"):
+        migration.start()
+    assert migration.join(JOIN_MS)
+    with pytest.raises(_core.Error, match="started before"):
+        migration.start()
+    for call in (migration.switch, migration.abort, migration.detach, lambda: migration.set_bandwidth(1)):
+        with pytest.raises(_core.Error, match="not running"):
+            call()
+
+
+def test_set_bandwidth_checks_its_number() -> None:
+    migration = _core.Migration("test", TEST)
+    for number in (-1, 1 << 31):
+        with pytest.raises(ValueError, match=str(number)):
+            migration.set_bandwidth(number)
+    with pytest.raises(OverflowError):
+        migration.set_bandwidth(1 << 70)
+    with pytest.raises(TypeError):
+        migration.set_bandwidth("1")  # type: ignore[arg-type]
+
+
+def test_refused_destination(refused: str) -> None:
+    status = finish("test", refused, source_uri=TEST)
+    assert (status["outcome"], status["phase"]) == ("failed", "finished")
+    assert status["error"] is not None and refused in status["error"]
+    assert status["operator_command"] is None
+
+
+def test_refused_source(refused: str) -> None:
+    status = finish("test", TEST, source_uri=refused)
+    assert status["outcome"] == "failed"
+    assert status["error"] is not None and refused in status["error"]
+
+
+def test_unknown_guest() -> None:
+    status = finish("nobody", TEST, source_uri=TEST)
+    assert status["outcome"] == "failed"
+    assert status["error"] is not None and '"nobody"' in status["error"]
+
+
+def test_same_host() -> None:
+    status = finish("test", TEST, source_uri=TEST)
+    assert status["outcome"] == "failed"
+    assert status["error"] is not None and "same host" in status["error"]
+
+
+def test_a_call_that_fails_leaves_the_guest(empty_host: str) -> None:
+    status = finish("test", empty_host, source_uri=TEST)
+    assert status["outcome"] == "failed"
+    assert status["error"] is not None and status["error"].startswith("the guest runs on at the source")
+    assert _core.host_facts(TEST, domain="test")["guest"] is not None
+
+
+def test_no_answer_within_the_timeout(silent: str) -> None:
+    status = finish("test", silent, source_uri=TEST, connect_timeout_ms=200)
+    assert status["outcome"] == "failed"
+    assert status["error"] is not None and silent in status["error"] and "within 0.2 s" in status["error"]
+
+
+def test_join_releases_the_gil(silent: str) -> None:
+    """Another thread runs Python code while this one waits; the wait ends in time."""
+    migration = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=1500)
+    migration.start()
+    turns = 0
+    over = threading.Event()
+
+    def work() -> None:
+        nonlocal turns
+        while not over.wait(0.01):
+            turns += 1
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    start = time.monotonic()
+    assert not migration.join(timeout_ms=500)
+    waited = time.monotonic() - start
+    over.set()
+    worker.join()
+    assert 0.45 <= waited < 10
+    assert turns >= 5
+    assert migration.join((1 << 63) - 1)  # longer than any clock: for ever
+    with pytest.raises(TypeError):
+        migration.join("soon")  # type: ignore[arg-type]
+
+
+def test_fileno_is_readable_at_the_end(refused: str) -> None:
+    migration = _core.Migration("test", refused, source_uri=TEST)
+    with selectors.DefaultSelector() as selector:
+        selector.register(migration, selectors.EVENT_READ)
+        migration.start()
+        while migration.status()["outcome"] is None:
+            assert selector.select(timeout=JOIN_MS / 1000), "no news of the end"
+            migration.clear()
+    assert migration.join(0)
+
+
+def test_clear_takes_the_news(refused: str) -> None:
+    migration = _core.Migration("test", refused, source_uri=TEST)
+    migration.start()
+    assert migration.join(JOIN_MS)
+    assert select.select([migration], [], [], JOIN_MS / 1000)[0]
+    # The news of the end is written right after whoever waits is woken.
+    until = time.monotonic() + 10
+    while readable(migration) and time.monotonic() < until:
+        migration.clear()
+        time.sleep(0.05)
+    assert not readable(migration)
+    migration.clear()
+
+
+def test_asyncio(refused: str, empty_host: str) -> None:
+    async def follow(migration: _core.Migration) -> _core.Status:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def news() -> None:
+            migration.clear()
+            if migration.status()["outcome"] is not None and not done.done():
+                done.set_result(migration.status())
+
+        loop.add_reader(migration.fileno(), news)
+        try:
+            migration.start()
+            status: _core.Status = await asyncio.wait_for(done, JOIN_MS / 1000)
+            return status
+        finally:
+            loop.remove_reader(migration.fileno())
+
+    async def both() -> list[_core.Status]:
+        migrations = [_core.Migration("test", uri, source_uri=TEST) for uri in (refused, empty_host)]
+        return await asyncio.gather(*map(follow, migrations))
+
+    assert [status["outcome"] for status in asyncio.run(both())] == ["failed", "failed"]
+
+
+def test_requests_while_it_runs(silent: str) -> None:
+    migration = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=300)
+    migration.start()
+    migration.switch()
+    migration.set_bandwidth(0)
+    migration.abort()
+    assert migration.join(JOIN_MS)
+    assert migration.status()["outcome"] == "failed"
+
+
+def test_dropped_while_it_runs(refused: str) -> None:
+    for _ in range(20):
+        _core.Migration("test", refused, source_uri=TEST).start()
+    gc.collect()
+    assert finish("test", refused, source_uri=TEST)["outcome"] == "failed"
+
+
+def test_trace_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
+    migration = _core.Migration("test", TEST, trace_path=str(tmp_path / "missing" / "trace"))
+    for _ in range(2):  # it was not started, so it may be tried again
+        with pytest.raises(FileNotFoundError):
+            migration.start()
+    with pytest.raises(OSError) as caught:
+        _core.Migration("test", TEST, trace_path="/dev/full").start()
+    assert caught.value.errno == errno.ENOSPC
+    assert migration.status()["outcome"] is None
+
+
+def test_trace_is_complete_when_join_returns(tmp_path: pathlib.Path, empty_host: str) -> None:
+    path = tmp_path / "trace"
+    finish("test", empty_host, source_uri=TEST, policy="passes=2", trace_path=str(path))
+    lines = path.read_text().splitlines()
+    assert any("migrate-called" in line for line in lines)
+    assert any("call-failed" in line for line in lines)
+    _core.replay(path)
+
+
+def test_types_are_closed() -> None:
+    with pytest.raises(TypeError):
+        type("Mine", (_core.Migration,), {})
+    with pytest.raises(TypeError):
+        _core.Migration.start = None  # type: ignore[assignment,method-assign]
