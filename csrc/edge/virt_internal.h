@@ -18,4 +18,10 @@ struct pcmig_virt_domain {
 /* Copies libvirt's last error of this thread. */
 void pcmig_virt_error_take(struct pcmig_virt_error *error);
 
+/* An error with a virErrorNumber of our choice. */
+void pcmig_virt_error_code(struct pcmig_virt_error *error, int code, const char *message);
+
+/* Statistics of a job, from virDomainGetJobStats or JOB_COMPLETED; queue_bytes is -1. */
+void pcmig_virt_sample_from_params(struct pcmig_sample *sample, const virTypedParameter *params, int count);
+
 #endif

@@ -1,0 +1,322 @@
+/* Guests and their jobs, as libvirt tells of them and does to them. See virt.h. */
+#include "edge/virt.h"
+
+#include "edge/virt_internal.h"
+
+#include <ctype.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* libvirt's own text ("Domain not found: no domain with matching name 'x'") does not say where. */
+static void explain_no_domain(struct pcmig_virt_conn *conn, const char *name, struct pcmig_virt_error *error)
+{
+    char *uri = virConnectGetURI(conn->ptr);
+    const char *where = uri != NULL ? uri : "this host";
+
+    snprintf(error->message, sizeof(error->message),
+             "no guest \"%.100s\" on %.160s (virsh -c '%.160s' list --all shows those there are)", name, where, where);
+    free(uri);
+}
+
+struct pcmig_virt_domain *pcmig_virt_lookup(struct pcmig_virt_conn *conn, const char *name,
+                                            struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_domain *domain = calloc(1, sizeof(*domain));
+    char *end = NULL;
+    long id;
+
+    if (domain == NULL) {
+        pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
+        return NULL;
+    }
+    if (isdigit((unsigned char)name[0])) {
+        id = strtol(name, &end, 10);
+        if (*end == '\0' && id > 0 && id <= INT32_MAX)
+            domain->ptr = virDomainLookupByID(conn->ptr, (int)id);
+    }
+    if (domain->ptr == NULL && strlen(name) == PCMIG_VIRT_UUID_SIZE - 1)
+        domain->ptr = virDomainLookupByUUIDString(conn->ptr, name);
+    if (domain->ptr == NULL)
+        domain->ptr = virDomainLookupByName(conn->ptr, name);
+    if (domain->ptr == NULL || virDomainGetUUIDString(domain->ptr, domain->uuid) < 0) {
+        pcmig_virt_error_take(error);
+        if (error->code == VIR_ERR_NO_DOMAIN)
+            explain_no_domain(conn, name, error);
+        pcmig_virt_domain_free(domain);
+        return NULL;
+    }
+    return domain;
+}
+
+void pcmig_virt_domain_free(struct pcmig_virt_domain *domain)
+{
+    if (domain == NULL)
+        return;
+    if (domain->ptr != NULL)
+        (void)virDomainFree(domain->ptr);
+    free(domain);
+}
+
+const char *pcmig_virt_domain_name(const struct pcmig_virt_domain *domain)
+{
+    return virDomainGetName(domain->ptr);
+}
+
+const char *pcmig_virt_domain_uuid(const struct pcmig_virt_domain *domain)
+{
+    return domain->uuid;
+}
+
+int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    int result = virDomainIsPersistent(domain->ptr);
+
+    if (result < 0)
+        pcmig_virt_error_take(error);
+    return result;
+}
+
+int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    char *xml = pcmig_virt_domain_xml(domain, error);
+    int result;
+
+    if (xml == NULL)
+        return -1;
+    /* libvirt writes the root element first and its attributes in this form. */
+    result = strncmp(xml, "<domain type='qemu'", strlen("<domain type='qemu'")) == 0;
+    free(xml);
+    return result;
+}
+
+char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    char *xml = virDomainGetXMLDesc(domain->ptr, 0);
+
+    if (xml == NULL)
+        pcmig_virt_error_take(error);
+    return xml;
+}
+
+static const struct {
+    int state;
+    int reason; /* -1 = any other */
+    enum pcmig_half half;
+} halves[] = {
+    {VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_POSTCOPY, PCMIG_HALF_POSTCOPY},
+    {VIR_DOMAIN_RUNNING, 11 /* POSTCOPY_FAILED, since 8.5 */, PCMIG_HALF_POSTCOPY_FAILED},
+    {VIR_DOMAIN_RUNNING, -1, PCMIG_HALF_RUNNING},
+    {VIR_DOMAIN_BLOCKED, -1, PCMIG_HALF_RUNNING},
+    {VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_MIGRATION, PCMIG_HALF_MIGRATING},
+    {VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_STARTING_UP, PCMIG_HALF_MIGRATING},
+    {VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY, PCMIG_HALF_POSTCOPY},
+    {VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED},
+    {VIR_DOMAIN_PAUSED, -1, PCMIG_HALF_PAUSED},
+    {VIR_DOMAIN_PMSUSPENDED, -1, PCMIG_HALF_PAUSED},
+    {VIR_DOMAIN_SHUTOFF, -1, PCMIG_HALF_ABSENT},
+    {VIR_DOMAIN_SHUTDOWN, -1, PCMIG_HALF_DEAD},
+    {VIR_DOMAIN_CRASHED, -1, PCMIG_HALF_DEAD},
+};
+
+static const char *const half_names[] = {
+    [PCMIG_HALF_UNKNOWN] = "unknown",
+    [PCMIG_HALF_ABSENT] = "absent",
+    [PCMIG_HALF_RUNNING] = "running",
+    [PCMIG_HALF_PAUSED] = "paused",
+    [PCMIG_HALF_MIGRATING] = "migrating",
+    [PCMIG_HALF_POSTCOPY] = "postcopy",
+    [PCMIG_HALF_POSTCOPY_FAILED] = "postcopy-failed",
+    [PCMIG_HALF_DEAD] = "dead",
+};
+_Static_assert(sizeof(half_names) / sizeof(half_names[0]) == PCMIG_HALF_COUNT, "every half has a name");
+
+const char *pcmig_half_name(enum pcmig_half half)
+{
+    return half < PCMIG_HALF_COUNT ? half_names[half] : "unknown";
+}
+
+int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
+                    struct pcmig_virt_error *error)
+{
+    virDomainPtr ptr = virDomainLookupByUUIDString(conn->ptr, uuid);
+    int state, reason;
+
+    *half = PCMIG_HALF_UNKNOWN;
+    if (ptr == NULL)
+        pcmig_virt_error_take(error);
+    if (ptr != NULL && virDomainGetState(ptr, &state, &reason, 0) < 0) {
+        pcmig_virt_error_take(error);
+        (void)virDomainFree(ptr);
+        ptr = NULL;
+    }
+    if (ptr == NULL) {
+        if (error->code != VIR_ERR_NO_DOMAIN)
+            return -1;
+        *half = PCMIG_HALF_ABSENT;
+        return 0;
+    }
+    (void)virDomainFree(ptr);
+    for (size_t i = 0; i < sizeof(halves) / sizeof(halves[0]); i++) {
+        if (halves[i].state == state && (halves[i].reason == reason || halves[i].reason == -1)) {
+            *half = halves[i].half;
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* --- statistics ---------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    size_t offset;
+} fields[] = {
+    {VIR_DOMAIN_JOB_MEMORY_TOTAL, offsetof(struct pcmig_sample, memory_total_bytes)},
+    {VIR_DOMAIN_JOB_MEMORY_PROCESSED, offsetof(struct pcmig_sample, memory_processed_bytes)},
+    {VIR_DOMAIN_JOB_MEMORY_REMAINING, offsetof(struct pcmig_sample, memory_remaining_bytes)},
+    {VIR_DOMAIN_JOB_MEMORY_BPS, offsetof(struct pcmig_sample, memory_bps)},
+    {VIR_DOMAIN_JOB_MEMORY_CONSTANT, offsetof(struct pcmig_sample, zero_pages)},
+    {VIR_DOMAIN_JOB_MEMORY_NORMAL, offsetof(struct pcmig_sample, normal_pages)},
+    {VIR_DOMAIN_JOB_MEMORY_NORMAL_BYTES, offsetof(struct pcmig_sample, normal_bytes)},
+    {VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE, offsetof(struct pcmig_sample, dirty_pages_ps)},
+    {VIR_DOMAIN_JOB_MEMORY_ITERATION, offsetof(struct pcmig_sample, iteration)},
+    {VIR_DOMAIN_JOB_MEMORY_PAGE_SIZE, offsetof(struct pcmig_sample, page_size_bytes)},
+    {VIR_DOMAIN_JOB_MEMORY_POSTCOPY_REQS, offsetof(struct pcmig_sample, postcopy_requests)},
+    {VIR_DOMAIN_JOB_DISK_TOTAL, offsetof(struct pcmig_sample, disk_total_bytes)},
+    {VIR_DOMAIN_JOB_DISK_PROCESSED, offsetof(struct pcmig_sample, disk_processed_bytes)},
+    {VIR_DOMAIN_JOB_DISK_REMAINING, offsetof(struct pcmig_sample, disk_remaining_bytes)},
+    {VIR_DOMAIN_JOB_DOWNTIME, offsetof(struct pcmig_sample, downtime_ms)},
+    {VIR_DOMAIN_JOB_SETUP_TIME, offsetof(struct pcmig_sample, setup_time_ms)},
+    {VIR_DOMAIN_JOB_TIME_ELAPSED, offsetof(struct pcmig_sample, elapsed_ms)},
+};
+
+void pcmig_virt_sample_from_params(struct pcmig_sample *sample, const virTypedParameter *params, int count)
+{
+    memset(sample, 0, sizeof(*sample));
+    sample->queue_bytes = -1;
+    for (int p = 0; p < count; p++) {
+        if (params[p].type != VIR_TYPED_PARAM_ULLONG)
+            continue;
+        for (size_t f = 0; f < sizeof(fields) / sizeof(fields[0]); f++) {
+            uint64_t value = params[p].value.ul;
+
+            if (strcmp(params[p].field, fields[f].name) == 0)
+                memcpy((char *)sample + fields[f].offset, &value, sizeof(value));
+        }
+    }
+}
+
+int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error)
+{
+    virTypedParameterPtr params = NULL;
+    int type = VIR_DOMAIN_JOB_NONE;
+    int count = 0;
+
+    if (virDomainGetJobStats(domain->ptr, &type, &params, &count, 0) < 0) {
+        pcmig_virt_error_take(error);
+        return -1;
+    }
+    pcmig_virt_sample_from_params(sample, params, count);
+    virTypedParamsFree(params, count);
+    return type == VIR_DOMAIN_JOB_BOUNDED || type == VIR_DOMAIN_JOB_UNBOUNDED ? 1 : 0;
+}
+
+/* --- the migration itself ------------------------------------------------------------------------------------------ */
+
+int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt_migrate_args *args,
+                       struct pcmig_virt_error *error)
+{
+    virTypedParameterPtr params = NULL;
+    int count = 0, capacity = 0;
+    int result = -1;
+    const struct {
+        const char *name;
+        const char *value;
+    } strings[] = {
+        {VIR_MIGRATE_PARAM_URI, args->migrate_uri},
+        {VIR_MIGRATE_PARAM_DEST_NAME, args->dest_name},
+        {VIR_MIGRATE_PARAM_LISTEN_ADDRESS, args->listen_address},
+        {VIR_MIGRATE_PARAM_DISKS_URI, args->disks_uri},
+    };
+
+    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++) {
+        if (strings[i].value != NULL &&
+            virTypedParamsAddString(&params, &count, &capacity, strings[i].name, strings[i].value) < 0)
+            goto out;
+    }
+    for (const char *const *disk = args->disks; disk != NULL && *disk != NULL; disk++) {
+        if (virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_MIGRATE_DISKS, *disk) < 0)
+            goto out;
+    }
+    if (args->bandwidth_mib > 0 && virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
+                                                           (unsigned long long)args->bandwidth_mib) < 0)
+        goto out;
+    if (args->postcopy_bandwidth_mib > 0 && (args->flags & VIR_MIGRATE_POSTCOPY) != 0 &&
+        virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY,
+                                (unsigned long long)args->postcopy_bandwidth_mib) < 0)
+        goto out;
+    result = virDomainMigrateToURI3(domain->ptr, args->dest_uri, params, (unsigned int)count, args->flags);
+out:
+    if (result < 0)
+        pcmig_virt_error_take(error);
+    virTypedParamsFree(params, count);
+    return result < 0 ? -1 : 0;
+}
+
+static int checked(int result, struct pcmig_virt_error *error)
+{
+    if (result < 0) {
+        pcmig_virt_error_take(error);
+        return -1;
+    }
+    return 0;
+}
+
+int pcmig_virt_start_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    return checked(virDomainMigrateStartPostCopy(domain->ptr, 0), error);
+}
+
+int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool postcopy, struct pcmig_virt_error *error)
+{
+    /* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest
+     * value whose bytes fit in a signed 64 bit integer. */
+    unsigned long speed = mib > 0 ? (unsigned long)mib : postcopy ? 0 : (unsigned long)(INT64_MAX / (1024 * 1024));
+
+    return checked(
+        virDomainMigrateSetMaxSpeed(domain->ptr, speed, postcopy ? VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY : 0), error);
+}
+
+int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error)
+{
+    return checked(virDomainMigrateSetMaxDowntime(domain->ptr, (unsigned long long)downtime_ms, 0), error);
+}
+
+int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    return checked(virDomainAbortJob(domain->ptr), error);
+}
+
+unsigned int pcmig_virt_flag_live(void)
+{
+    return VIR_MIGRATE_LIVE;
+}
+
+unsigned int pcmig_virt_flag_peer2peer(void)
+{
+    return VIR_MIGRATE_PEER2PEER;
+}
+
+unsigned int pcmig_virt_flag_postcopy(void)
+{
+    return VIR_MIGRATE_POSTCOPY;
+}
+
+unsigned int pcmig_virt_flag_tunnelled(void)
+{
+    return VIR_MIGRATE_TUNNELLED;
+}
