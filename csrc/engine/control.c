@@ -145,6 +145,19 @@ static void quicken_acks(struct control *c)
     pthread_mutex_unlock(&m->lock);
 }
 
+/* Nobody steers what follows an interruption: neither a migration that goes on without libvirt nor one that is resumed.
+ * It would crawl at the pace of the moment, which QEMU keeps. Refused, it stays as it is. */
+static void open_pace(struct control *c)
+{
+    struct pcmig_virt_error error = {0};
+
+    if (c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, c->bound_mib, true, &error) < 0)
+        return;
+    pthread_mutex_lock(&c->m->lock);
+    c->m->status.pace_mib = c->bound_mib;
+    pthread_mutex_unlock(&c->m->lock);
+}
+
 static void start_postcopy(struct control *c, const struct pcmig_decision *decision)
 {
     struct pcmig_virt_error error = {0};
@@ -544,6 +557,8 @@ static void run(struct control *c)
                 c->settle_us = pcmig_migration_now_us(m);
             }
             feed(c, &mail[i]);
+            if (interrupted(&mail[i]))
+                open_pace(c);
         }
         if (bound >= 0)
             new_bound(c, bound);
