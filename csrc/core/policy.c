@@ -10,6 +10,8 @@
 
 /* While draining, the queue is looked at this often; 5 ms of a link are what an empty queue may be missed by. */
 #define DRAIN_LOOK_US     5000
+/* Without a sign of the switch, look at the statistics after this long: requests mean that it has happened. */
+#define SWITCH_LOOK_US    1000000
 #define RETRY_MAX_US      1000000
 /* Immediate waits that long at the most for a first measurement of the link. */
 #define IMMEDIATE_WAIT_US 1000000
@@ -122,7 +124,9 @@ static void keep(const struct pcmig_policy *policy, struct pcmig_decision *out, 
         out->next_us = policy->now_us + DRAIN_LOOK_US;
         break;
     case STAGE_SWITCH:
-        break; /* the answer comes as an event */
+        /* The answer comes as an event; should events get lost, the statistics tell. */
+        out->next_us = policy->now_us + SWITCH_LOOK_US;
+        break;
     case STAGE_RETRY:
         out->next_us = policy->retry_us;
         if (abort_after > 0 && out->next_us > abort_after)
@@ -487,6 +491,8 @@ static void on_sample(struct pcmig_policy *policy, struct pcmig_decision *out, c
         drain(policy, out);
     } else if (policy->stage == STAGE_POSTCOPY) {
         postcopy_sample(policy, out);
+    } else if (policy->stage == STAGE_SWITCH && policy->issued && sample->postcopy_requests > 0) {
+        enter_postcopy(policy, out);
     } else {
         retry(policy, out);
     }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define DECISIONS_PER_READ 64
+#define JOIN_SLICE_MS      200
 
 struct migration_object {
     PyObject_HEAD
@@ -242,9 +243,18 @@ static PyObject *migration_join(PyObject *op, PyObject *args, PyObject *kwargs)
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|L:join", names, &timeout))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    over = pcmig_migration_join(self->migration, timeout);
-    Py_END_ALLOW_THREADS
+    /* In slices, so that Ctrl-C is heard. */
+    do {
+        long long slice = timeout < 0 || timeout > JOIN_SLICE_MS ? JOIN_SLICE_MS : timeout;
+
+        Py_BEGIN_ALLOW_THREADS
+        over = pcmig_migration_join(self->migration, slice);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+        if (timeout >= 0)
+            timeout -= slice;
+    } while (!over && timeout != 0);
     return PyBool_FromLong(over);
 }
 

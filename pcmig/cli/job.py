@@ -114,6 +114,10 @@ class Job:
             "pace_mib": None,
             "eta_ms": None,
             "decision": None,
+            "switch_late_us": None,
+            "cpu_us": 0,
+            "quickack": "off",
+            "stats_failed": 0,
         }
 
     def _count_requests(self) -> None:
