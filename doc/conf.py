@@ -23,9 +23,5 @@ highlight_language = "none"
 html_theme = "furo"
 html_title = f"pcmig {release}"
 
-# Source page, name, description, authors, section. A page appears here once it is written.
-man_pages = [
-    row
-    for row in [("man/pcmig", "pcmig", _project["description"], [author], 1)]
-    if (ROOT / "doc" / f"{row[0]}.rst").exists()
-]
+# Source page, name, description, authors, section.
+man_pages = [("man/pcmig", "pcmig", _project["description"], [author], 1)]

@@ -21,7 +21,7 @@ def params_table() -> nodes.table:
         group += nodes.colspec(colwidth=width)
     group += nodes.thead("", nodes.row("", *(cell(name) for name in COLUMNS)))
     body = nodes.tbody()
-    for param in getattr(pcmig._core, "params", list)():
+    for param in pcmig._core.params():
         body += nodes.row(
             "",
             cell(param["name"], literal=True),
