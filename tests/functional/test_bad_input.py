@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pcmig import _core
 from tests.bed import Bed, BedError, Host
 from tests.functional.scene import BUSY, RATE_MBIT, Scene, scene_on
 
@@ -193,6 +194,11 @@ def test_qemu_7_under_emulation_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_userfaultfd_that_the_destination_is_denied(tmp_path: pathlib.Path) -> None:
+    user = _core.probe_host("nobody")["user"]
+    assert user is not None and user["uffd"] is not None
+    assert not user["uffd"]["syscall"]["ok"] and not user["uffd"]["node"]["ok"], (
+        f"this machine lets nobody use userfaultfd, so it cannot be denied here: {user['uffd']}"
+    )
     bed = Bed("forky", RATE_MBIT)
     bed.b.qemu_user = "nobody"
     with scene_on(bed, tmp_path) as scene:

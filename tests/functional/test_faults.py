@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bed import Bed, Host
-from tests.functional.scene import RATE_MBIT, Command, Scene, SceneError, scene_on
+from tests.functional.scene import RATE_MBIT, SLOW_MBIT, Command, Scene, SceneError, scene_on
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with scene_on(Bed("forky", RATE_MBIT, keepalive_s=2), tmp_path_factory.mktemp("faults")) as scene:
-        scene.bed.network.set_tcp_retries(5)
+        scene.bed.network.set_tcp_retries(3)  # gives up after three seconds
         yield scene
 
 
@@ -34,7 +34,7 @@ def in_precopy(scene: Scene, source: Host) -> Command:
 
 def in_postcopy(scene: Scene, destination: Host, *options: str) -> Command:
     """Post-copy that takes its time."""
-    scene.bed.network.limit(60)
+    scene.bed.network.limit(SLOW_MBIT)
     command = scene.migration("--policy", "immediate", *options)
     scene.wait_postcopy(destination)
     scene.wait_for(lambda: "post-copy" in command.said(), "pcmig says so")

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.functional.scene import Scene
+from tests.functional.scene import SLOW_MBIT, Scene
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -33,7 +33,7 @@ def test_an_interrupt_while_it_sets_up_cancels(scene: Scene) -> None:
 
 
 def test_an_interrupt_in_post_copy_detaches_and_watch_sees_the_end(scene: Scene) -> None:
-    scene.bed.network.limit(60)
+    scene.bed.network.limit(SLOW_MBIT)
     source = scene.source
     destination = scene.bed.other(source)
     command = scene.migration("--policy", "immediate")
@@ -50,7 +50,7 @@ def test_an_interrupt_in_post_copy_detaches_and_watch_sees_the_end(scene: Scene)
 
 
 def test_watch_at_the_destination(scene: Scene) -> None:
-    scene.bed.network.limit(60)
+    scene.bed.network.limit(SLOW_MBIT)
     source = scene.source
     destination = scene.bed.other(source)
     command = scene.migration("--policy", "immediate")
@@ -75,7 +75,7 @@ def test_watch_leaves_the_migration_alone(scene: Scene) -> None:
 
 
 def test_abort_is_refused_in_post_copy(scene: Scene) -> None:
-    scene.bed.network.limit(60)
+    scene.bed.network.limit(SLOW_MBIT)
     source = scene.source
     destination = scene.bed.other(source)
     command = scene.migration("--policy", "immediate")
