@@ -384,6 +384,9 @@ static void finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_adv
     if (m->trace != NULL)
         (void)fclose(m->trace);
     m->trace = NULL;
+    /* Likewise: the process may end as soon as the outcome is known, and must not leave our change behind. */
+    pcmig_route_restore(m->route);
+    m->route = NULL;
     pthread_mutex_lock(&m->lock);
     m->status.outcome = outcome;
     if (outcome != PCMIG_OUTCOME_DETACHED)
@@ -587,7 +590,6 @@ static void clean_up(struct control *c)
 {
     struct pcmig_migration *m = c->m;
 
-    pcmig_route_restore(m->route);
     pcmig_virt_unwatch(m->source_watch);
     pcmig_virt_unwatch(m->destination_watch);
     pcmig_virt_domain_free(m->domain);
