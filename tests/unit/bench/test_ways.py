@@ -28,9 +28,9 @@ def test_policies_of_pcmig() -> None:
 
 
 def test_settings_keep_their_commas() -> None:
-    text = "virsh,pcmig-first-pass@pace_share_permille=100,pace_min_mib=2,poll,pcmig@drain_max_ms=0"
+    text = "virsh,pcmig-first-pass@pace_busy_max_permille=100,pace_min_mib=2,poll,pcmig@drain_max_ms=0"
     first, second, third, fourth = parse_ways(text)
-    assert second.settings == ("pace_share_permille=100", "pace_min_mib=2")
+    assert second.settings == ("pace_busy_max_permille=100", "pace_min_mib=2")
     assert second.policy == "first-pass"
     assert (first.name, third.name) == ("virsh", "poll")
     assert fourth.settings == ("drain_max_ms=0",)
