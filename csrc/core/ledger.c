@@ -54,6 +54,15 @@ void pcmig_ledger_free(struct pcmig_ledger *ledger)
     free(ledger);
 }
 
+struct pcmig_ledger *pcmig_ledger_copy(const struct pcmig_ledger *ledger)
+{
+    struct pcmig_ledger *copy = malloc(sizeof(*copy));
+
+    if (copy != NULL)
+        *copy = *ledger; /* flat: no pointers in it */
+    return copy;
+}
+
 enum pcmig_phase pcmig_ledger_phase_now(const struct pcmig_ledger *ledger)
 {
     return ledger->started ? ledger->stays[ledger->current].row.phase : PCMIG_PHASE_SETUP;

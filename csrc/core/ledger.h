@@ -108,6 +108,9 @@ struct pcmig_ledger; /* opaque; pcmig_ledger_new allocates the one block it live
 struct pcmig_ledger *pcmig_ledger_new(const struct pcmig_params *params);
 void pcmig_ledger_free(struct pcmig_ledger *ledger);
 
+/* A copy to read at leisure, or NULL when memory is short. */
+struct pcmig_ledger *pcmig_ledger_copy(const struct pcmig_ledger *ledger);
+
 /* Takes one input. An input older than the one before it is taken as of that one's time. */
 void pcmig_ledger_feed(struct pcmig_ledger *ledger, const struct pcmig_input *input);
 

@@ -253,7 +253,8 @@ static bool changeable(const struct message *found)
 {
     const struct rtmsg *route = NLMSG_DATA(&found->header);
 
-    return route->rtm_type == RTN_UNICAST &&
+    /* A route from a router advertisement has a lifetime that a replacement would lose. */
+    return route->rtm_type == RTN_UNICAST && route->rtm_protocol != RTPROT_RA &&
            (route->rtm_family == AF_INET || find_attribute(found, RTA_MULTIPATH) == NULL);
 }
 

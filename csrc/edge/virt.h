@@ -106,6 +106,9 @@ int pcmig_virt_start_postcopy(struct pcmig_virt_domain *domain, struct pcmig_vir
 /* MIB = 0 means unlimited. POSTCOPY chooses which of the two bandwidths is set. */
 int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool postcopy, struct pcmig_virt_error *error);
 int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error);
+/* The options of virsh migrate that repeat FLAGS in a resume, each after a blank: " --persistent --undefinesource". libvirt
+ * takes what happens to the definitions from the call that ends the migration. Always terminated. */
+void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size);
 /* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it. */
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 

@@ -301,6 +301,33 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *
     return checked(virDomainAbortJob(domain->ptr), error);
 }
 
+void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size)
+{
+    static const struct {
+        unsigned int flag;
+        const char *option;
+    } options[] = {
+        {VIR_MIGRATE_PERSIST_DEST, " --persistent"},
+        {VIR_MIGRATE_UNDEFINE_SOURCE, " --undefinesource"},
+        {VIR_MIGRATE_TLS, " --tls"},
+        {VIR_MIGRATE_NON_SHARED_DISK, " --copy-storage-all"},
+        {VIR_MIGRATE_NON_SHARED_INC, " --copy-storage-inc"},
+        {VIR_MIGRATE_PARALLEL, " --parallel"},
+        {VIR_MIGRATE_UNSAFE, " --unsafe"},
+    };
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+        size_t len = strlen(options[i].option);
+
+        if ((flags & options[i].flag) == 0 || used + len >= size)
+            continue;
+        memcpy(out + used, options[i].option, len + 1);
+        used += len;
+    }
+}
+
 unsigned int pcmig_virt_flag_live(void)
 {
     return VIR_MIGRATE_LIVE;

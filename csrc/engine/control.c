@@ -33,6 +33,7 @@
 struct control {
     struct pcmig_migration *m;
     int64_t due_us;            /* of the policy */
+    bool slowed;               /* pre-copy has the bandwidth of the drain */
     bool draining;             /* only the queue is of interest, not the statistics */
     bool downtime_set;         /* QEMU has the downtime limit */
     bool called;               /* the migrate call was started */
@@ -124,6 +125,8 @@ static void set_speed(struct control *c, int64_t mib, bool postcopy)
         post_event(c, PCMIG_EVENT_PACE_REFUSED);
         return;
     }
+    if (!postcopy)
+        c->slowed = c->draining;
     if (postcopy) {
         pthread_mutex_lock(&c->m->lock);
         c->m->status.pace_mib = mib;
@@ -155,9 +158,20 @@ static void open_pace(struct control *c)
 
     if (c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, c->bound_mib, true, &error) < 0)
         return;
+    c->pace_mib = 0;
     pthread_mutex_lock(&c->m->lock);
     c->m->status.pace_mib = c->bound_mib;
     pthread_mutex_unlock(&c->m->lock);
+}
+
+/* Leaves no bandwidth behind that needs somebody to steer it. */
+static void let_go(struct control *c)
+{
+    c->draining = false;
+    if (c->slowed)
+        set_speed(c, c->precopy_mib, false);
+    if (c->pace_mib > 0)
+        open_pace(c);
 }
 
 static void start_postcopy(struct control *c, const struct pcmig_decision *decision)
@@ -358,11 +372,13 @@ static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
     char *out = m->status.operator_command;
     size_t size = sizeof(m->status.operator_command);
     const char *uri = m->args.source_uri;
+    char options[256];
 
     switch (advice) {
     case PCMIG_ADVICE_RESUME:
-        snprintf(out, size, "virsh -c '%s' migrate --live --p2p --postcopy --postcopy-resume '%s' '%s'%s%s%s", uri,
-                 m->name, m->args.dest_uri, m->args.migrate_uri != NULL ? " --migrateuri '" : "",
+        pcmig_virt_resume_options(m->args.flags, options, sizeof(options));
+        snprintf(out, size, "virsh -c '%s' migrate --live --p2p --postcopy --postcopy-resume%s '%s' '%s'%s%s%s", uri,
+                 options, m->name, m->args.dest_uri, m->args.migrate_uri != NULL ? " --migrateuri '" : "",
                  m->args.migrate_uri != NULL ? m->args.migrate_uri : "", m->args.migrate_uri != NULL ? "'" : "");
         return;
     case PCMIG_ADVICE_LOOK_SOURCE:
@@ -446,6 +462,14 @@ static int64_t patience_us(enum pcmig_half source, enum pcmig_half destination)
     return SETTLE_US;
 }
 
+static bool job_active(const struct control *c)
+{
+    struct pcmig_virt_error error = {0};
+    struct pcmig_sample sample;
+
+    return c->m->domain != NULL && pcmig_virt_job_stats(c->m->domain, &sample, &error) > 0;
+}
+
 /* Returns whether the migration is over. */
 static bool settle(struct control *c, bool call_returned, bool call_succeeded,
                    const struct pcmig_virt_error *call_error)
@@ -466,6 +490,8 @@ static bool settle(struct control *c, bool call_returned, bool call_succeeded,
     c->halves[1] = evidence.source;
     c->halves[0] = evidence.destination;
     waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
+    if (evidence.source == PCMIG_HALF_RUNNING || evidence.source == PCMIG_HALF_PAUSED)
+        evidence.job_active = job_active(c);
     verdict = pcmig_outcome_judge(&evidence, !moving && waited_us > patience_us(evidence.source, evidence.destination));
 
     if (verdict.outcome == PCMIG_OUTCOME_RUNNING)
@@ -476,6 +502,8 @@ static bool settle(struct control *c, bool call_returned, bool call_succeeded,
     /* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns. */
     if (!call_returned && verdict.advice != PCMIG_ADVICE_RESUME)
         return false;
+    if (verdict.outcome == PCMIG_OUTCOME_NEEDS_OPERATOR)
+        let_go(c);
     finish(c, verdict.outcome, verdict.advice, verdict.text, call_returned && !call_succeeded ? call_error : NULL);
     return true;
 }
@@ -584,6 +612,8 @@ static void run(struct control *c)
         if (c->news)
             publish(c);
         if (c->detach) {
+            if (m->status.phase < PCMIG_PHASE_SWITCHOVER)
+                let_go(c);
             finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);
             break;
         }

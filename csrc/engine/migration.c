@@ -307,12 +307,14 @@ size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first
     return n;
 }
 
-void pcmig_migration_with_ledger(struct pcmig_migration *migration,
-                                 void (*fn)(const struct pcmig_ledger *ledger, void *opaque), void *opaque)
+struct pcmig_ledger *pcmig_migration_ledger(struct pcmig_migration *migration)
 {
+    struct pcmig_ledger *copy;
+
     pthread_mutex_lock(&migration->lock);
-    fn(migration->ledger, opaque);
+    copy = pcmig_ledger_copy(migration->ledger);
     pthread_mutex_unlock(&migration->lock);
+    return copy;
 }
 
 bool pcmig_migration_join(struct pcmig_migration *migration, int64_t timeout_ms)

@@ -74,9 +74,8 @@ void pcmig_migration_status(struct pcmig_migration *migration, struct pcmig_migr
 size_t pcmig_migration_decisions(struct pcmig_migration *migration, size_t first, struct pcmig_decision *out,
                                  size_t max);
 
-/* Calls FN with the ledger, locked against changes. FN must not call back into the migration. */
-void pcmig_migration_with_ledger(struct pcmig_migration *migration,
-                                 void (*fn)(const struct pcmig_ledger *ledger, void *opaque), void *opaque);
+/* A copy of the ledger as it is now, for pcmig_ledger_free; NULL when memory is short. */
+struct pcmig_ledger *pcmig_migration_ledger(struct pcmig_migration *migration);
 
 /* Puts a request to the control thread. Returns 0, or -1 when the migration was not started or is over. */
 int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_request request);

@@ -5,6 +5,8 @@
 
 #define ANY PCMIG_HALF_COUNT
 
+#define ONE_HALF_GONE "post-copy was interrupted and one half of the guest is gone: the pages that only it had are lost"
+
 struct row {
     enum pcmig_half source;
     enum pcmig_half destination;
@@ -20,6 +22,23 @@ static const struct row rows[] = {
      true,
      {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
       "both hosts say that the guest runs there: stop the copy that is not wanted before it writes to shared disks"}},
+    /* One half of an interrupted post-copy is gone: nothing can be resumed, and nothing may be thrown away either. */
+    {PCMIG_HALF_POSTCOPY_FAILED,
+     PCMIG_HALF_ABSENT,
+     false,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
+    {PCMIG_HALF_POSTCOPY_FAILED,
+     PCMIG_HALF_DEAD,
+     false,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
+    {PCMIG_HALF_ABSENT,
+     PCMIG_HALF_POSTCOPY_FAILED,
+     false,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
+    {PCMIG_HALF_DEAD,
+     PCMIG_HALF_POSTCOPY_FAILED,
+     false,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
     /* Interrupted post-copy: each half has pages that the other lacks. While only the source says so, it may be no more
      * than the daemons' connection that broke: the two QEMUs then go on and complete by themselves. */
     {PCMIG_HALF_POSTCOPY_FAILED,
@@ -118,6 +137,13 @@ struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, 
         PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE,
         "the source handed the guest over; the destination could not be asked"};
 
+    static const struct pcmig_verdict call_lost = {
+        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_SOURCE,
+        "the migration goes on in pre-copy, but the call that started it is lost; pcmig watch follows it"};
+
+    /* libvirt does not end a peer-to-peer migration whose caller is gone: the guest may yet move. */
+    if (evidence->job_active && (evidence->source == PCMIG_HALF_RUNNING || evidence->source == PCMIG_HALF_PAUSED))
+        return patience_over ? call_lost : waiting;
     /* The source's word that it handed the guest over is as good as the destination's that it has it: libvirt ends the
      * source half only after the destination confirmed. */
     if (evidence->source == PCMIG_HALF_ABSENT && evidence->destination == PCMIG_HALF_UNKNOWN &&

@@ -41,6 +41,7 @@ struct pcmig_evidence {
     enum pcmig_half destination;
     bool call_succeeded;    /* the migrate call returned success */
     bool source_handed_off; /* the source said STOPPED/MIGRATED */
+    bool job_active;        /* the source has statistics of a running migration: the call may be lost, the job is not */
 };
 
 /* The verdict, PCMIG_OUTCOME_RUNNING while the two halves may still change by themselves. With PATIENCE_OVER there is no

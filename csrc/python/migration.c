@@ -340,17 +340,17 @@ static PyObject *migration_decisions(PyObject *op, PyObject *ignored)
     return list;
 }
 
-static void read_ledger(const struct pcmig_ledger *ledger, void *opaque)
-{
-    *(PyObject **)opaque = pcmig_ledger_as_dict(ledger);
-}
-
 static PyObject *migration_ledger(PyObject *op, PyObject *ignored)
 {
-    PyObject *dict = NULL;
+    /* Of a copy: making Python objects may run any Python code, which must not meet the migration's lock. */
+    struct pcmig_ledger *ledger = pcmig_migration_ledger(((struct migration_object *)op)->migration);
+    PyObject *dict;
 
     (void)ignored;
-    pcmig_migration_with_ledger(((struct migration_object *)op)->migration, read_ledger, &dict);
+    if (ledger == NULL)
+        return PyErr_NoMemory();
+    dict = pcmig_ledger_as_dict(ledger);
+    pcmig_ledger_free(ledger);
     return dict;
 }
 
