@@ -142,7 +142,8 @@ struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, 
         "the migration goes on in pre-copy, but the call that started it is lost; pcmig watch follows it"};
 
     /* libvirt does not end a peer-to-peer migration whose caller is gone: the guest may yet move. */
-    if (evidence->job_active && (evidence->source == PCMIG_HALF_RUNNING || evidence->source == PCMIG_HALF_PAUSED))
+    if (evidence->job_active && evidence->destination != PCMIG_HALF_RUNNING &&
+        (evidence->source == PCMIG_HALF_RUNNING || evidence->source == PCMIG_HALF_PAUSED))
         return patience_over ? call_lost : waiting;
     /* The source's word that it handed the guest over is as good as the destination's that it has it: libvirt ends the
      * source half only after the destination confirmed. */

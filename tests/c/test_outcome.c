@@ -16,9 +16,9 @@ static void for_all(check_fn check)
 {
     for (int source = 0; source < PCMIG_HALF_COUNT; source++) {
         for (int destination = 0; destination < PCMIG_HALF_COUNT; destination++) {
-            for (unsigned flags = 0; flags < 8; flags++) {
+            for (unsigned flags = 0; flags < 16; flags++) {
                 struct pcmig_evidence e = {(enum pcmig_half)source, (enum pcmig_half)destination, flags & 1,
-                                           (flags & 2) != 0};
+                                           (flags & 2) != 0, (flags & 8) != 0};
                 struct pcmig_verdict v = pcmig_outcome_judge(&e, (flags & 4) != 0);
 
                 check(&e, (flags & 4) != 0, &v);
@@ -57,6 +57,7 @@ static void failed_only_here(const struct pcmig_evidence *e, bool patience_over,
     if (v->outcome != PCMIG_OUTCOME_FAILED)
         return;
     assert_true(whole(e->source));
+    assert_false(e->job_active);
     assert_false(whole(e->destination) && e->destination == PCMIG_HALF_RUNNING);
     if (e->destination != PCMIG_HALF_ABSENT && e->destination != PCMIG_HALF_UNKNOWN)
         assert_true(patience_over);

@@ -141,11 +141,8 @@ def check(args: argparse.Namespace) -> None:
     """Before an hour of measuring: what could fail at its end. Raises BedError."""
     if args.rounds < 1:
         raise BedError(f"--rounds {args.rounds}: use 1 or more")
-    if args.traces is not None:
-        try:
-            args.traces.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BedError(f"--traces {args.traces}: {error.strerror}") from error
+    if args.traces is not None and not args.traces.is_dir():
+        raise BedError(f"--traces {args.traces}: there is no such folder")
     for option, path in (("--json", args.json), ("--plot", args.plot)):
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             raise BedError(f"{option} {path}: cannot be written")
