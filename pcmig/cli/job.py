@@ -18,6 +18,9 @@ POLL_S = 0.5
 # only when we have been told "none" so often in a row do we believe it.
 NONE_POLLS = 3
 
+# What the link carries in this time may be left at the last look at a pre-copy that then ended well.
+NEARLY_DONE_S = NONE_POLLS * POLL_S + 1
+
 # What one host says of its half of the guest, for people.
 HALVES = {
     "unknown": "in a state that could not be read",
@@ -41,6 +44,7 @@ class Job:
         self.half = "unknown"
         self.figures: dict[str, Any] = {}  # of the latest sample there was
         self.source = False  # this host is known to be the source
+        self.switched = False  # post-copy was seen
         self._previous: tuple[float, int] | None = None
         self._requests_ps = 0
         self._nones = 0
@@ -63,8 +67,14 @@ class Job:
         self.source = self.source or answer["state"] == "precopy" or answer["sample"] is not None
         self._nones = self._nones + 1 if answer["state"] == "none" else 0
         sure = not seen or self.half in ("absent", "dead") or self._nones >= NONE_POLLS
+        self.switched = self.switched or answer["state"] == "postcopy"
         if answer["state"] != "none" or (sure and self.half != "migrating"):
             self.state = answer["state"]
+
+    def nearly_done(self) -> bool:
+        """Whether pre-copy may have ended by itself since the latest figures: a poll and a pause ago."""
+        left = self.figures.get("memory_remaining_bytes", 0)
+        return bool(left <= NEARLY_DONE_S * self.figures.get("memory_bps", 0))
 
     def find(self) -> None:
         """Asks for the first time. Raises CommandError when no migration is under way."""

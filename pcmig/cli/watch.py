@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import select
+import shlex
 import signal
 import sys
 import time
@@ -78,11 +79,18 @@ def ending(job: Job) -> tuple[ExitCode, str] | None:
     """The exit code and last words if the migration is over, else None."""
     if job.state == "paused":
         return ExitCode.NEEDS_OPERATOR, (
-            f"{job.domain} was interrupted in post-copy; when the hosts reach each other again, type:\n"
-            f"  virsh migrate --live --p2p --postcopy --postcopy-resume {job.domain} DESTURI"
+            f"{job.domain} was interrupted in post-copy; when the hosts reach each other again, type,\n"
+            f"with the options that it was started with:\n"
+            f"  virsh -c {shlex.quote(job.uri)} migrate --live --p2p --postcopy --postcopy-resume"
+            f" {shlex.quote(job.domain)} DESTURI"
         )
     if job.state != "none":
         return None
+    if job.half == "absent" and job.source and not job.switched and not job.nearly_done():
+        return ExitCode.NEEDS_OPERATOR, (
+            f"{job.domain} is gone from {job.uri} in the middle of pre-copy: it ended there, or was ended;"
+            f" to be sure ask the destination:\n  virsh -c DESTURI domstate --reason {job.domain}"
+        )
     if job.half == "absent" and job.source:
         return ExitCode.DONE, f"done: {job.domain} has left {job.uri}"
     if job.half == "running" and job.source:
