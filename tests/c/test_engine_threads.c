@@ -25,12 +25,15 @@ struct shared {
     atomic_int over;
 };
 
-static void note_total(const struct pcmig_ledger *ledger, void *opaque)
+static int64_t total_us(struct pcmig_migration *migration)
 {
+    struct pcmig_ledger *ledger = pcmig_migration_ledger(migration);
     struct pcmig_ledger_totals totals;
 
+    assert_non_null(ledger);
     pcmig_ledger_totals(ledger, &totals);
-    *(int64_t *)opaque = totals.total_us;
+    pcmig_ledger_free(ledger);
+    return totals.total_us;
 }
 
 static void *read_all(void *arg)
@@ -38,12 +41,11 @@ static void *read_all(void *arg)
     struct shared *shared = arg;
     struct pcmig_migration_status status;
     struct pcmig_decision decisions[4];
-    int64_t total_us;
 
     while (!atomic_load(&shared->over)) {
         pcmig_migration_status(shared->migration, &status);
         (void)pcmig_migration_decisions(shared->migration, 0, decisions, 4);
-        pcmig_migration_with_ledger(shared->migration, note_total, &total_us);
+        assert_true(total_us(shared->migration) >= 0);
         pcmig_migration_clear(shared->migration);
         (void)pcmig_migration_join(shared->migration, 1);
     }
