@@ -105,7 +105,6 @@ def test_never_moves_an_idle_guest_without_post_copy(forky: Scene) -> None:
 
 
 def test_there_and_back_three_times(scene: Scene) -> None:
-    scene.bed.network.limit(1000)
     for _ in range(3):
         for _ in range(2):
             source = scene.source
