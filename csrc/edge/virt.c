@@ -295,11 +295,6 @@ void pcmig_virt_close(struct pcmig_virt_conn *conn)
     free(conn);
 }
 
-bool pcmig_virt_is_alive(struct pcmig_virt_conn *conn)
-{
-    return virConnectIsAlive(conn->ptr) == 1;
-}
-
 int pcmig_virt_versions(struct pcmig_virt_conn *conn, unsigned long *libvirt, unsigned long *qemu,
                         struct pcmig_virt_error *error)
 {

@@ -48,7 +48,6 @@ int pcmig_virt_init(struct pcmig_virt_error *error);
  * left to a thread that closes it should it ever succeed. */
 struct pcmig_virt_conn *pcmig_virt_open(const char *uri, int64_t timeout_ms, struct pcmig_virt_error *error);
 void pcmig_virt_close(struct pcmig_virt_conn *conn); /* NULL is fine */
-bool pcmig_virt_is_alive(struct pcmig_virt_conn *conn);
 
 /* Versions as major * 1000000 + minor * 1000 + micro: of the daemon and of its default QEMU. 0 = not reported. */
 int pcmig_virt_versions(struct pcmig_virt_conn *conn, unsigned long *libvirt, unsigned long *qemu,
