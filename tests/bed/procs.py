@@ -23,15 +23,20 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
-        """The identity of a process that lives now, or None (a zombie does not live)."""
+        """The identity of a process that lives now, or None.
+
+        A zombie does not live once its last thread is gone. Until then the others still hold its files: a
+        daemon killed a moment ago still has its port (proc(5): fields state, num_threads, starttime).
+        """
         try:
             stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
         except OSError:
             return None
         # The command in parentheses may hold spaces and parentheses itself: split after the last one.
         fields = stat.rpartition(")")[2].split()
-        state, start_ticks = fields[0], int(fields[19])
-        return None if state in "ZX" else cls(pid, start_ticks)
+        state, threads, start_ticks = fields[0], int(fields[17]), int(fields[19])
+        dead = state == "X" or (state == "Z" and threads <= 1)
+        return None if dead else cls(pid, start_ticks)
 
     def alive(self) -> bool:
         return ProcessId.of(self.pid) == self
