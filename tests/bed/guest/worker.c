@@ -5,7 +5,9 @@
  * usage: worker worker_mib=N write_pps=N verify_pps=N heartbeat_ms=N
  *
  * A heartbeat: "HB <sequence> <guest ms> <pages written> <pages verified in turn> <bad pages> <full verify passes>".
- * Each bad page, up to a number: "BAD <page> <generation> <offset of the first wrong word>".
+ * Each bad page, up to a number: "BAD <page> <generation> <offset of the first wrong word> <wrong words> <age>", where the
+ * first wrong word is what the page held <age> generations ago, 0 = in none of the last ones: tells a page that was left
+ * behind from one that was torn or overwritten.
  *
  * Work is dealt out in ticks of one millisecond, and what a tick could not do is dropped, not caught up: work missing
  * from the record is then time that the guest lost, by whatever held it (a stopped vCPU, a page that was not there).
@@ -24,6 +26,7 @@
 #define PAGE_WORDS      (PAGE_BYTES / sizeof(uint64_t))
 #define TICK_US         1000u
 #define BAD_PAGES_SHOWN 20u
+#define AGES_TRIED      16u
 
 struct options {
     uint64_t worker_mib, write_pps, verify_pps, heartbeat_ms;
@@ -76,23 +79,41 @@ static void write_page(struct memory *memory, uint64_t page)
         words[i] = expected_word(seed, i);
 }
 
+static void show_bad_page(const struct memory *memory, uint64_t page)
+{
+    const uint64_t *words = memory->words + page * PAGE_WORDS;
+    uint32_t generation = memory->generations[page], age;
+    uint64_t seed = page_seed(page, generation);
+    unsigned first = PAGE_WORDS, wrong = 0;
+
+    for (unsigned i = 0; i < PAGE_WORDS; i++) {
+        if (words[i] == expected_word(seed, i))
+            continue;
+        wrong++;
+        if (first == PAGE_WORDS)
+            first = i;
+    }
+    if (first == PAGE_WORDS)
+        first = 0; /* right by now: what was wrong a moment ago has been written since */
+    for (age = AGES_TRIED; age > 0; age--)
+        if (age <= generation && words[first] == expected_word(page_seed(page, generation - age), first))
+            break;
+    printf("BAD %" PRIu64 " %" PRIu32 " %zu %u %" PRIu32 "\n", page, generation, first * sizeof(uint64_t), wrong, age);
+}
+
 static void verify_page(const struct memory *memory, uint64_t page, struct record *record)
 {
     const uint64_t *words = memory->words + page * PAGE_WORDS;
     uint64_t seed = page_seed(page, memory->generations[page]);
     uint64_t difference = 0;
-    unsigned i;
 
-    for (i = 0; i < PAGE_WORDS; i++)
+    for (unsigned i = 0; i < PAGE_WORDS; i++)
         difference |= words[i] ^ expected_word(seed, i);
     if (difference == 0)
         return;
     record->bad++;
-    if (record->bad > BAD_PAGES_SHOWN)
-        return;
-    for (i = 0; i < PAGE_WORDS && words[i] == expected_word(seed, i); i++)
-        continue;
-    printf("BAD %" PRIu64 " %" PRIu32 " %zu\n", page, memory->generations[page], i * sizeof(uint64_t));
+    if (record->bad <= BAD_PAGES_SHOWN)
+        show_bad_page(memory, page);
 }
 
 static bool parse_option(struct options *options, const char *word)

@@ -120,7 +120,7 @@ def test_line_of_the_log() -> None:
     [
         "",
         "12.3456 b FILLED 32768",
-        "12.3456 b BAD 17 3 0",
+        "12.3456 b BAD 17 3 0 512 1",
         "12.3456 b HB 7 140 10 20 0",  # cut off by the switch
         "12.3456 b 40 10 20 0 1",  # and its rest, from the other host
         "12.3456 b xHB 7 140 10 20 0 1",
