@@ -1,0 +1,340 @@
+"""Options of nova-compute's configuration: the group [pcmig], and two of [libvirt] that Nova no longer has.
+
+Needs oslo.config, and nothing of Nova.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from typing import Any, cast
+
+from oslo_config import cfg, types
+
+from pcmig import _core
+from pcmig.nova.choice import RULES, Rule
+from pcmig.nova.settings import ConfigError, Setting, read
+
+SOURCES = ("api", "metadata")
+NOBODY = "nobody"
+
+GROUP = cfg.OptGroup(
+    "pcmig",
+    title="pcmig options",
+    help="""
+Options under this group tell nova-compute when and how a live migration switches
+to post-copy. They are read on hosts with
+``compute_driver = pcmig.PostCopyLibvirtDriver``, and matter only where post-copy is
+permitted: with ``live_migration_permit_post_copy``, ``live_migration_flag`` or
+``block_migration_flag`` of the group ``[libvirt]``.
+""",
+)
+
+PCMIG_OPTS = [
+    cfg.StrOpt(
+        "policy",
+        default="auto",
+        help="""
+When a live migration switches to post-copy.
+
+The switch is made by the compute service itself, within milliseconds, and does not
+wait for ``live_migration_completion_timeout``. Forcing a live migration to complete
+switches at once under every policy.
+
+Possible values:
+
+* ``auto``: when pre-copy turns out not to converge. A guest that converges is
+  moved by pre-copy alone. This is the default.
+* ``first-pass``: after one pass over the guest's memory. It is what
+  ``VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY`` in ``live_migration_flag`` stands for.
+* ``passes=N``: after that many passes over the guest's memory.
+* ``deadline=SECONDS``: when needed, and at the latest that long after the start.
+* ``immediate``: as soon as the migration is running.
+* ``manual``: only when the live migration is forced to complete.
+* ``never``: not at all. It contradicts flags that permit post-copy.
+
+Related options:
+
+* ``[pcmig] params``: the thresholds of these policies.
+* ``[libvirt] live_migration_permit_post_copy``: must be True, or the flag in
+  ``[libvirt] live_migration_flag``, for any policy to have an effect.
+* ``[libvirt] live_migration_timeout_action``: keeps its meaning. With
+  ``force_complete`` a migration that reaches its timeout switches then, if it has not
+  done so before.
+""",
+    ),
+    cfg.MultiStrOpt(
+        "params",
+        default=[],
+        help="""
+Thresholds of the policy and of the pacing.
+
+Each of them has a default that was found by measurement, see the chapter on
+parameters in pcmig's documentation. The option may be given several times.
+
+Possible values:
+
+* ``NAME=VALUE``, or several of them between commas, with a name from the list that
+  ``pcmig migrate --help-params`` prints and a whole number in its bounds.
+
+Related options:
+
+* ``[pcmig] policy``
+""",
+    ),
+    cfg.IntOpt(
+        "postcopy_bandwidth",
+        default=0,
+        min=0,
+        max=1000000,
+        help="""
+Upper bound (in MiB/s) of the bandwidth that a migration uses in post-copy for pages
+the guest has not asked for.
+
+Below this bound the pace follows the link and the guest's page requests: the fewer
+requests, the faster.
+
+Possible values:
+
+* 0: the link decides. This is the default.
+* A positive number of MiB/s.
+
+Related options:
+
+* ``[libvirt] live_migration_bandwidth``: bounds the bandwidth of pre-copy.
+""",
+    ),
+    cfg.StrOpt(
+        "default_choice",
+        default="allowed",
+        choices=[
+            ("forbidden", "No post-copy, unless the request asks for it."),
+            ("allowed", "Post-copy where the guest can, and pre-copy for the others."),
+            ("required", "A migration that cannot use post-copy is refused."),
+        ],
+        help="""
+What holds for a guest whose flavor and image say nothing about post-copy.
+
+A flavor says it with the extra spec ``pcmig:post_copy``, an image with the property
+``pcmig_post_copy``, both with one of the values below. ``forbidden`` or ``required``
+wins over ``allowed``; a flavor and an image that contradict each other make the
+migration fail in its pre-check.
+
+Related options:
+
+* ``[pcmig] request_sources``: whose request for one migration counts.
+""",
+    ),
+    cfg.ListOpt(
+        "request_sources",
+        default=["api"],
+        item_type=types.String(choices=[*SOURCES, NOBODY]),
+        help="""
+Whose request for or against post-copy counts for one live migration.
+
+A request never wins over a flavor or an image that forbids or requires post-copy; the
+migration is refused then. It wins over ``default_choice``. Where several sources say
+something, the one that stands first here counts.
+
+Possible values:
+
+* ``api``: what came with the request for the live migration. The policy of the
+  Compute API says who may make one. This is the default.
+* ``metadata``: the server's own metadata, key ``pcmig:post_copy``, with ``true`` or
+  ``false``. Whoever may change the server can set it.
+* ``nobody``: requests are ignored. Must stand alone.
+
+Related options:
+
+* ``[pcmig] default_choice``
+""",
+    ),
+    cfg.IntOpt(
+        "connect_timeout",
+        default=10,
+        min=1,
+        max=3600,
+        help="""
+Time (in seconds) to wait for a connection to libvirt, on this host and on the
+destination, before a live migration with post-copy is given up as impossible.
+
+The guest is untouched then.
+""",
+    ),
+    cfg.StrOpt(
+        "trace_dir",
+        help="""
+Folder for traces of live migrations with post-copy.
+
+A trace holds everything that the policy was told and what it decided, so that
+``pcmig replay`` can repeat it, under other policies too. Traces are never removed by
+the compute service.
+
+Possible values:
+
+* Empty: no traces are written. This is the default.
+* An absolute path of a folder that exists and that the compute service may write to.
+""",
+    ),
+]
+
+_REMOVED = """
+It was removed in Nova 14.0.0 and works again with
+``compute_driver = pcmig.PostCopyLibvirtDriver``. Flags given here are added to those
+that Nova sets today and to those that today's options ask for; what contradicts an
+option that is set keeps the compute service from starting.
+
+Possible values:
+
+* Names of libvirt's migration flags between commas, with or without
+  ``VIR_MIGRATE_``. Names of old are understood: ``VIR_MIGRATE_ENABLE_POSTCOPY``,
+  and ``VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY``, which stands for
+  ``policy = first-pass`` in the group ``[pcmig]``.
+* Empty: nothing is added. This is the default.
+
+``pcmig flags --nova LINE`` explains a line.
+
+Related options:
+
+"""
+
+LIBVIRT_OPTS = [
+    cfg.StrOpt(
+        "live_migration_flag",
+        deprecated_group="DEFAULT",
+        help=f"""
+Migration flags of live migrations without block migration.
+{_REMOVED}* ``[libvirt] block_migration_flag``
+* ``[libvirt] live_migration_permit_post_copy``
+* ``[pcmig] policy``
+""",
+    ),
+    cfg.StrOpt(
+        "block_migration_flag",
+        deprecated_group="DEFAULT",
+        help=f"""
+Migration flags of live migrations with block migration.
+{_REMOVED}* ``[libvirt] live_migration_flag``
+* ``[libvirt] live_migration_permit_post_copy``
+* ``[pcmig] policy``
+""",
+    ),
+]
+
+
+def list_opts() -> list[tuple[cfg.OptGroup | str, list[cfg.Opt]]]:
+    """For the entry point oslo.config.opts."""
+    return [(GROUP, list(PCMIG_OPTS)), ("libvirt", list(LIBVIRT_OPTS))]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Registers all options in CONF, nova.conf.CONF in nova-compute. Doing so twice does no harm."""
+    conf.register_group(GROUP)
+    conf.register_opts(PCMIG_OPTS, group=GROUP)
+    conf.register_opts(LIBVIRT_OPTS, group="libvirt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The group [pcmig], checked."""
+
+    policy: str = "auto"  # as _core.parse_policy() takes it
+    policy_setting: Setting | None = None
+    params: dict[str, int] = dataclasses.field(default_factory=dict)  # only those that are set
+    postcopy_bandwidth_mib: int = 0
+    default_choice: Rule = "allowed"
+    default_choice_setting: Setting | None = None
+    request_sources: tuple[str, ...] = ("api",)  # empty: nobody
+    connect_timeout_ms: int = 10_000
+    trace_dir: str | None = None
+
+
+def load(conf: cfg.ConfigOpts) -> Options:
+    """Reads and checks the group [pcmig]. Raises ConfigError for the first option that is not right."""
+    policy = _read(conf, "policy")
+    default_choice = _read(conf, "default_choice")
+    text = str(policy.value).strip()
+    try:
+        _core.parse_policy(text)
+    except _core.PolicyError as err:
+        raise policy.error(str(err)) from err
+    return Options(
+        policy=text,
+        policy_setting=policy,
+        params=_params(_read(conf, "params")),
+        postcopy_bandwidth_mib=_read(conf, "postcopy_bandwidth").value,
+        default_choice=cast(Rule, default_choice.value),
+        default_choice_setting=default_choice,
+        request_sources=_sources(_read(conf, "request_sources")),
+        connect_timeout_ms=_read(conf, "connect_timeout").value * 1000,
+        trace_dir=_folder(_read(conf, "trace_dir")),
+    )
+
+
+def _read(conf: Any, name: str) -> Setting:
+    setting = read(conf, GROUP.name, name)
+    if setting is None:
+        raise LookupError(f"[{GROUP.name}] {name} is not registered: call register_opts() first")
+    return setting
+
+
+def _params(setting: Setting) -> dict[str, int]:
+    """NAME=VALUE items as a dict. The bounds are the core's (csrc/core/params.c)."""
+    rows = {row["name"]: row for row in _core.params()}
+    params: dict[str, int] = {}
+    for item in (part.strip() for line in setting.value for part in line.split(",")):
+        if not item:
+            continue
+        name, equals, text = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise setting.error(f"{item!r} is not NAME=VALUE")
+        if name not in rows:
+            near = difflib.get_close_matches(name, rows, n=1)
+            hint = f"did you mean {near[0]}?" if near else "'pcmig migrate --help-params' lists them"
+            raise setting.error(f"unknown parameter {name!r}; {hint}")
+        if name in params:
+            raise setting.error(f"{name} is given twice")
+        row = rows[name]
+        bounds = f"a whole number from {row['min']} to {row['max']} ({row['unit']})"
+        if not text.lstrip("-").isdecimal() or not text.isascii() or len(text) > 20:
+            raise setting.error(f"{name} takes {bounds}, not {text[:40]!r}")
+        if not row["min"] <= int(text) <= row["max"]:
+            raise setting.error(f"{name} takes {bounds}, not {text}")
+        params[name] = int(text)
+    return params
+
+
+def _sources(setting: Setting) -> tuple[str, ...]:
+    sources = tuple(setting.value)
+    if NOBODY not in sources:
+        return sources
+    if len(sources) > 1:
+        raise setting.error(f"{NOBODY} must stand alone, since it means that no request counts")
+    return ()
+
+
+def _folder(setting: Setting) -> str | None:
+    path: str | None = setting.value
+    if not path:
+        return None
+    if not os.path.isabs(path):
+        raise setting.error("not an absolute path")
+    if not os.path.isdir(path):
+        raise setting.error("there is no such folder: create it, and let the compute service write to it")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise setting.error("the compute service may not write to this folder: change its owner or its mode")
+    return path
+
+
+__all__ = [
+    "GROUP",
+    "LIBVIRT_OPTS",
+    "PCMIG_OPTS",
+    "RULES",
+    "ConfigError",
+    "Options",
+    "list_opts",
+    "load",
+    "register_opts",
+]
