@@ -1,0 +1,170 @@
+"""`python -m tests.nova_own`: Nova's own tests with pcmig's driver in place of Nova's LibvirtDriver.
+
+Needs Nova and what its tests need (`pip install -r tests/nova_own/requirements.txt`); no libvirt and no root,
+since Nova's tests bring a fake one. A failure is run again alone, with the driver and with Nova's own class:
+what fails with both is listed and allowed, what fails only with the driver is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+from tests.nova_own import plan
+
+ROOT = pathlib.Path(__file__).parents[2]
+TEST_TIMEOUT_S = 300  # of one test, kept by a fixture of Nova
+
+
+class RunError(Exception):
+    """The tests could not be run."""
+
+
+def main() -> int:
+    args = parse_args()
+    if importlib.util.find_spec("nova") is None:
+        print("tests.nova_own: Nova is not installed: pip install -r tests/nova_own/requirements.txt")
+        return 2
+    modules: dict[str, str] = {}
+    for name in args.set or ["unit"]:
+        modules |= plan.SETS[name]
+    if args.module:
+        modules = dict.fromkeys(args.module, "")
+    start = time.monotonic()
+    print(f"nova {importlib.metadata.version('nova')}, driver {args.driver or 'of Nova'}", flush=True)
+    try:
+        ours, instances = run(args.driver, modules, None, args.jobs)
+        failed = list(plan.failures(ours))
+        again: dict[str, plan.Result] = {}
+        stock: dict[str, plan.Result] = {}
+        if failed and args.driver:
+            again, _ = run(args.driver, modules, failed, 1)
+            stock, _ = run("", modules, failed, 1)
+    except RunError as err:
+        print(f"tests.nova_own: {err}")
+        return 1
+    missing = show_counts(ours, modules)
+    print(f"drivers made: {', '.join(f'{count} {name}' for name, count in sorted(instances.items()))}")
+    verdict = plan.judge(ours, again, stock)
+    for title, results in (
+        ("fail with Nova's own class too", verdict.shared),
+        ("failed once, and passed when run alone", verdict.unsteady),
+        ("FAIL WITH THIS DRIVER", verdict.new),
+    ):
+        if results:
+            print(f"\n{len(results)} {title}:")
+        for result in results:
+            print(f"  {result.test}: {result.outcome}: {result.reason}")
+    # A set that makes no driver at all proves nothing; a single module may well be one that needs none.
+    name = args.driver.rpartition(":")[2]
+    wrong_class = bool(name) and ("LibvirtDriver" in instances or (name not in instances and not args.module))
+    if wrong_class:
+        print(f"the tests did not use {name} alone")
+    bad = bool(verdict.new or missing or wrong_class)
+    print(
+        f"\n{len(ours)} tests in {time.monotonic() - start:.0f} s: {len(verdict.new)} fail with this driver, "
+        f"{len(verdict.shared)} with Nova's own too, {len(verdict.unsteady)} unsteady"
+    )
+    return 1 if bad else 0
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.nova_own", description=__doc__)
+    parser.add_argument("--driver", default=plan.DRIVER, metavar="MODULE:CLASS", help='"" for Nova\'s own')
+    parser.add_argument("--set", action="append", choices=sorted(plan.SETS), help="default: unit")
+    parser.add_argument("--module", action="append", help="a module of tests instead of a set")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    return parser.parse_args()
+
+
+def run(
+    driver: str, modules: dict[str, str], tests: list[str] | None, jobs: int
+) -> tuple[dict[str, plan.Result], dict[str, int]]:
+    """Results by test, and how many drivers of which class were made. Raises RunError."""
+    orders = [
+        {"driver": driver, "modules": modules, "tests": tests, "share": [number, jobs]}
+        for number in range(jobs)
+    ]
+    outputs: list[tuple[list[dict[str, Any]], str]] = [([], "") for _ in orders]
+
+    def work(number: int) -> None:
+        outputs[number] = child(orders[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines: list[dict[str, Any]] = []
+    instances: dict[str, int] = {}
+    for part, errors in outputs:
+        end = part[-1] if part else {}
+        if not end.get("finished"):
+            begun = [line["started"] for line in part if "started" in line]
+            where = f"in {begun[-1]}" if begun else "before the first test"
+            raise RunError(f"the process of the tests ended {where}:\n{errors}")
+        if not end["in_place"]:
+            raise RunError(f"a test put another class in the place of {driver}")
+        for name, count in end["instances"].items():
+            instances[name] = instances.get(name, 0) + count
+        lines += [line for line in part if "outcome" in line]
+    return plan.by_test(lines), instances
+
+
+def child(order: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """What one process of tests wrote, and the end of its errors."""
+    with tempfile.TemporaryDirectory(prefix="pcmig-nova-own-") as folder:
+        env = os.environ | {
+            "OS_TEST_TIMEOUT": str(TEST_TIMEOUT_S),
+            "OS_STDOUT_CAPTURE": "1",
+            "OS_STDERR_CAPTURE": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "HOME": folder,
+        }
+        answer = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "tests.nova_own.child"],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=folder,
+            check=False,
+        )
+    lines = []
+    for line in answer.stdout.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue  # printed past sys.stdout by a C library
+    return lines, "\n".join(answer.stderr.splitlines()[-15:])
+
+
+def show_counts(results: dict[str, plan.Result], modules: dict[str, str]) -> list[str]:
+    """Prints a line per module; returns the modules of which no test was run."""
+    missing = []
+    for name, part in modules.items():
+        outcomes = [result.outcome for test, result in results.items() if test.startswith(f"{name}.")]
+        good, bad = outcomes.count("ok"), sum(outcome in plan.BAD for outcome in outcomes)
+        only = f" (names with {part!r})" if part else ""
+        print(
+            f"  {name}{only}: {len(outcomes)} run, {good} ok, {len(outcomes) - good - bad} skipped, {bad} bad"
+        )
+        if not outcomes:
+            missing.append(name)
+    if missing:
+        print(f"no test was run of: {', '.join(missing)}")
+    return missing
+
+
+if __name__ == "__main__":
+    sys.exit(main())
