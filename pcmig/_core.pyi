@@ -107,7 +107,10 @@ class Status(TypedDict):
     memory_processed_bytes: int
     memory_remaining_bytes: int
     disk_total_bytes: int
+    disk_processed_bytes: int
     disk_remaining_bytes: int
+    downtime_ms: int  # as libvirt tells it: expected while running, measured at the end; 0 = not told
+    setup_time_ms: int
     send_bps: int
     link_bps: int | None
     dirty_pages_ps: int
@@ -117,7 +120,9 @@ class Status(TypedDict):
     pace_mib: int | None  # post-copy bandwidth in force; 0 = unlimited
     eta_ms: int | None
     decision: Decision | None  # the latest that was not "keep"
-    switch_late_us: int | None  # from the decision to switch to the start-postcopy call that was accepted
+    switch_late_us: int | None  # from the decision to switch (of drained and gate open, the later one) to the
+    #                             start-postcopy call that was accepted
+    gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     cpu_us: int  # CPU time of the control thread
     quickack: str  # acknowledgements at once, on the route: "off", "set", "present", "denied", "unfit"
     stats_failed: int  # statistics calls that failed: no verdict on the migration, only a figure
@@ -281,6 +286,7 @@ class Replay(TypedDict):
     first_difference: Answer | None
     decisions: list[Answer]
     policy: str  # of the replay, and
+    gate: bool  # as recorded, and
     params: dict[str, int]  # its parameters
 
 @type_check_only
@@ -418,6 +424,11 @@ class Migration:
         disks_uri: str | None = None,
         connect_timeout_ms: int = 10_000,
         trace_path: str | None = None,
+        gate: bool = False,  # no switch before open_gate()
+        dest_xml: str | None = None,  # the guest's live XML at the destination
+        persist_xml: str | None = None,  # its definition there, with PERSIST_DEST
+        parallel_connections: int = 0,  # with PARALLEL; 0 = libvirt's default
+        tls_destination: str | None = None,  # with TLS: the name in the destination's certificate
     ) -> Migration: ...
     def start(self) -> None:
         """Checks what can be checked, then migrates, on threads of the core. Raises Error if started."""
@@ -432,6 +443,13 @@ class Migration:
         """Asks for post-copy now (the queue is drained first)."""
     def abort(self) -> None:
         """Cancels while the guest still runs at the source; refused in post-copy (see the decision)."""
+    def open_gate(self) -> None:
+        """Answers status()["gate"] == "wanted": the switch is issued as soon as the link is drained too.
+        Called early or late, it counts for the next time. Raises Error without a gate, or when not running.
+        """
+    def refuse_gate(self) -> None:
+        """Undrains and stays in pre-copy; the gate is asked for again when switch() is called, not before.
+        Takes back an open gate as long as the switch was not issued. Raises Error as open_gate() does."""
     def set_bandwidth(self, mib_per_s: int) -> None:
         """Bounds the bandwidth of the running phase; 0 = unlimited."""
     def detach(self) -> None:

@@ -69,9 +69,11 @@ enum pcmig_event {
 };
 
 enum pcmig_request {
-    PCMIG_REQUEST_SWITCH = 0, /* switch to post-copy as soon as the queue is drained */
-    PCMIG_REQUEST_ABORT = 1,  /* cancel, if the guest still runs at the source */
-    PCMIG_REQUEST_DETACH = 2, /* we stop steering: leave a pace behind that needs no steering */
+    PCMIG_REQUEST_SWITCH = 0,  /* switch to post-copy as soon as the queue is drained */
+    PCMIG_REQUEST_ABORT = 1,   /* cancel, if the guest still runs at the source */
+    PCMIG_REQUEST_DETACH = 2,  /* we stop steering: leave a pace behind that needs no steering */
+    PCMIG_REQUEST_OPEN_GATE,   /* what holds the switch (gate.h) lets it go */
+    PCMIG_REQUEST_REFUSE_GATE, /* there is to be no switch now */
     PCMIG_REQUEST_COUNT
 };
 

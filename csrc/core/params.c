@@ -10,6 +10,9 @@ static const struct pcmig_param_row rows[] = {
     [PCMIG_PARAM_DOWNTIME_LIMIT_MS] =
         {"downtime_limit_ms", "ms", 300, 1, 60000,
          "Pause of the guest that pre-copy may end with; also given to QEMU (its own default is 300)."},
+    [PCMIG_PARAM_DOWNTIME_CONTROL] = {"downtime_control", "0 or 1", 1, 0, 1,
+                                      "Give downtime_limit_ms to QEMU; 0 leaves QEMU's limit to somebody else, and the "
+                                      "policy only reckons with it."},
     [PCMIG_PARAM_PASS_TOLERANCE_PERMILLE] =
         {"pass_tolerance_permille", "permille", 10, 0, 500,
          "A pass counts as done when this share of its pages is still missing at a synchronisation."},
@@ -41,6 +44,9 @@ static const struct pcmig_param_row rows[] = {
                                     "Wait instead where the queue cannot be seen (source on another host)."},
     [PCMIG_PARAM_DRAIN_QUEUE_MS] = {"drain_queue_ms", "ms", 10, 0, HOUR_MS,
                                     "The queue counts as empty when the link needs no longer for it."},
+    [PCMIG_PARAM_GATE_WAIT_MS] = {"gate_wait_ms", "ms", 5000, 100, HOUR_MS,
+                                  "Longest wait for a gate that was asked for; after that pre-copy goes on for as long "
+                                  "before it is asked anew."},
     [PCMIG_PARAM_QUICKACK] = {"quickack", "0 or 1", 1, 0, 1,
                               "Have page requests acknowledged at once: route option quickack towards the destination, "
                               "until post-copy ends."},

@@ -39,8 +39,11 @@ struct pcmig_policy {
     struct pcmig_passes passes;
     struct pcmig_rate rate;
     struct pcmig_pacing pacing;
+    struct pcmig_gate gate;
     int64_t drain_start_us;
+    int64_t drained_us;    /* since when only the gate is waited for; -1 = not drained yet */
     bool drained_pace_set; /* the post-copy pace was set ahead of the switch */
+    bool requested;        /* the operator asked for the switch, and nothing has refused it */
     int64_t refused_since_us;
     int64_t retry_us;
     unsigned attempts;
@@ -54,7 +57,7 @@ static int64_t param_us(const struct pcmig_policy *policy, enum pcmig_param para
     return policy->params.value[param] * 1000;
 }
 
-struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params)
+struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params, bool gated)
 {
     struct pcmig_policy *policy = calloc(1, sizeof(*policy));
 
@@ -65,6 +68,7 @@ struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct 
     policy->last_iteration_us = INT64_MIN / 2;
     pcmig_passes_init(&policy->passes, (unsigned)params->value[PCMIG_PARAM_PASS_TOLERANCE_PERMILLE]);
     pcmig_rate_init(&policy->rate);
+    pcmig_gate_init(&policy->gate, gated);
     return policy;
 }
 
@@ -101,10 +105,22 @@ static int64_t next_sample_us(const struct pcmig_policy *policy)
     return policy->sample_us + interval;
 }
 
+/* In a drain: the queue is looked at often, the gate's answer comes as an input. */
+static int64_t next_of_drain_us(const struct pcmig_policy *policy)
+{
+    int64_t next = policy->now_us + DRAIN_LOOK_US, gate;
+
+    if (!pcmig_gate_holds(&policy->gate))
+        return next;
+    gate = policy->gate.wanted_us + param_us(policy, PCMIG_PARAM_GATE_WAIT_MS);
+    return policy->drained_us >= 0 || gate < next ? gate : next;
+}
+
 static void keep(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason)
 {
     int64_t abort_after = param_us(policy, PCMIG_PARAM_ABORT_AFTER_MS);
     int64_t deadline = param_us(policy, PCMIG_PARAM_DEADLINE_MS);
+    int64_t gate_again = policy->gate.again_us;
 
     memset(out, 0, sizeof(*out));
     out->t_us = policy->now_us;
@@ -117,11 +133,15 @@ static void keep(const struct pcmig_policy *policy, struct pcmig_decision *out, 
         /* A deadline that is over waits for the first statistics, which come no sooner for asking often. */
         if (policy->kind == PCMIG_POLICY_DEADLINE && deadline > policy->now_us && out->next_us > deadline)
             out->next_us = deadline;
+        if (gate_again > policy->now_us && out->next_us > gate_again)
+            out->next_us = gate_again;
         if (abort_after > 0 && out->next_us > abort_after)
             out->next_us = abort_after;
         break;
     case STAGE_DRAIN:
-        out->next_us = policy->now_us + DRAIN_LOOK_US;
+        out->next_us = next_of_drain_us(policy);
+        if (abort_after > 0 && out->next_us > abort_after)
+            out->next_us = abort_after;
         break;
     case STAGE_SWITCH:
         /* The answer comes as an event; should events get lost, the statistics tell. */
@@ -154,11 +174,19 @@ static void decide(struct pcmig_policy *policy, struct pcmig_decision *out, enum
 
 /* --- pre-copy ------------------------------------------------------------------------------------------------------- */
 
+/* Towards the switch, unless a gate says not now. */
 static void begin_drain(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason, int64_t a,
                         int64_t b, int64_t c)
 {
+    if (!pcmig_gate_want(&policy->gate, policy->now_us, reason == PCMIG_REASON_REQUESTED)) {
+        keep(policy, out, reason);
+        return;
+    }
     policy->stage = STAGE_DRAIN;
     policy->drain_start_us = policy->now_us;
+    policy->drained_us = -1;
+    policy->undrained = false;
+    policy->attempts = 0;
     policy->drained_pace_set = false;
     policy->finishing = false;
     pcmig_pacing_begin(&policy->pacing, &policy->params, policy->rate.link_bps);
@@ -273,6 +301,10 @@ static bool precopy_due(struct pcmig_policy *policy, struct pcmig_decision *out)
         begin_drain(policy, out, PCMIG_REASON_DEADLINE, policy->now_us / 1000, 0, 0);
         return true;
     }
+    if (policy->requested && policy->now_us >= policy->gate.again_us) {
+        begin_drain(policy, out, PCMIG_REASON_REQUESTED, 0, 0, 0); /* the gate was not answered the time before */
+        return true;
+    }
     return false;
 }
 
@@ -285,13 +317,44 @@ static void do_switch(struct pcmig_policy *policy, struct pcmig_decision *out, e
     decide(policy, out, PCMIG_ACTION_SWITCH, reason, a, b, 0);
 }
 
+/* Back to pre-copy at full speed. */
+static void give_up_drain(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason, int64_t a)
+{
+    policy->stage = STAGE_PRECOPY;
+    policy->sample_us = policy->now_us;
+    pcmig_rate_pause(&policy->rate);
+    decide(policy, out, PCMIG_ACTION_UNDRAIN, reason, a, 0, 0);
+}
+
+/* The queue is as empty as it gets: switch, or wait for the gate. */
+static void drained(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason, int64_t a,
+                    int64_t b)
+{
+    policy->drained_us = policy->now_us;
+    if (pcmig_gate_holds(&policy->gate))
+        keep(policy, out, reason);
+    else
+        do_switch(policy, out, reason, a, b);
+}
+
 static void drain(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     int64_t waited_us = policy->now_us - policy->drain_start_us;
+    int64_t gate_us = policy->now_us - policy->gate.wanted_us;
     int64_t queue = policy->sample.queue_bytes;
     int64_t empty =
         (int64_t)(policy->rate.link_bps / 1000 * (uint64_t)policy->params.value[PCMIG_PARAM_DRAIN_QUEUE_MS]);
 
+    if (abort_due(policy, out))
+        return;
+    if (pcmig_gate_timed_out(&policy->gate, policy->now_us, param_us(policy, PCMIG_PARAM_GATE_WAIT_MS))) {
+        give_up_drain(policy, out, PCMIG_REASON_GATE_TIMEOUT, gate_us / 1000);
+        return;
+    }
+    if (policy->drained_us >= 0) {
+        keep(policy, out, PCMIG_REASON_NONE); /* the gate is all that is missing */
+        return;
+    }
     if (!policy->drained_pace_set) {
         /* Ahead of the switch, so that not one background page goes out faster. */
         policy->drained_pace_set = true;
@@ -301,17 +364,17 @@ static void drain(struct pcmig_policy *policy, struct pcmig_decision *out)
     }
     if (queue < 0) {
         if (waited_us >= param_us(policy, PCMIG_PARAM_DRAIN_BLIND_MS))
-            do_switch(policy, out, PCMIG_REASON_DRAIN_BLIND, waited_us / 1000, 0);
+            drained(policy, out, PCMIG_REASON_DRAIN_BLIND, waited_us / 1000, 0);
         else
             keep(policy, out, PCMIG_REASON_NONE);
         return;
     }
     if (queue <= empty) {
-        do_switch(policy, out, PCMIG_REASON_DRAINED, queue, waited_us / 1000);
+        drained(policy, out, PCMIG_REASON_DRAINED, queue, waited_us / 1000);
         return;
     }
     if (waited_us >= param_us(policy, PCMIG_PARAM_DRAIN_MAX_MS)) {
-        do_switch(policy, out, PCMIG_REASON_DRAIN_TIMEOUT, queue, waited_us / 1000);
+        drained(policy, out, PCMIG_REASON_DRAIN_TIMEOUT, queue, waited_us / 1000);
         return;
     }
     keep(policy, out, PCMIG_REASON_NONE);
@@ -348,6 +411,42 @@ static void retry(struct pcmig_policy *policy, struct pcmig_decision *out)
         do_switch(policy, out, PCMIG_REASON_RETRY, policy->attempts + 1, 0);
     else
         keep(policy, out, PCMIG_REASON_NONE);
+}
+
+/* --- the gate ------------------------------------------------------------------------------------------------------- */
+
+static void gate_opened(struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    bool wanted = policy->gate.state == PCMIG_GATE_WANTED;
+
+    pcmig_gate_answer(&policy->gate, true);
+    if (policy->stage == STAGE_DRAIN && policy->drained_us >= 0 && wanted) {
+        do_switch(policy, out, PCMIG_REASON_GATE_OPEN, (policy->now_us - policy->gate.wanted_us) / 1000,
+                  (policy->now_us - policy->drained_us) / 1000);
+        return;
+    }
+    /* It counts for the next time, which may have come already. */
+    policy->gate.again_us = 0;
+    if (policy->stage != STAGE_PRECOPY || !precopy_due(policy, out))
+        keep(policy, out, PCMIG_REASON_NONE);
+}
+
+static void gate_refused(struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    if (policy->gate.state == PCMIG_GATE_NONE) {
+        keep(policy, out, PCMIG_REASON_NONE);
+        return;
+    }
+    if (policy->stage >= STAGE_SWITCH && policy->stage != STAGE_RETRY) {
+        keep(policy, out, PCMIG_REASON_TOO_LATE);
+        return;
+    }
+    pcmig_gate_answer(&policy->gate, false);
+    policy->requested = false;
+    if (policy->stage == STAGE_PRECOPY)
+        keep(policy, out, PCMIG_REASON_GATE_REFUSED);
+    else
+        give_up_drain(policy, out, PCMIG_REASON_GATE_REFUSED, 0);
 }
 
 /* --- post-copy ------------------------------------------------------------------------------------------------------ */
@@ -443,6 +542,7 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
     case PCMIG_REQUEST_SWITCH:
         /* Under never, libvirt was not told of post-copy and would refuse for ever. */
         if (policy->stage == STAGE_PRECOPY && policy->kind != PCMIG_POLICY_NEVER) {
+            policy->requested = true;
             begin_drain(policy, out, PCMIG_REASON_REQUESTED, 0, 0, 0);
             return;
         }
@@ -469,6 +569,12 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
         }
         policy->stage = STAGE_DONE;
         break;
+    case PCMIG_REQUEST_OPEN_GATE:
+        gate_opened(policy, out);
+        return;
+    case PCMIG_REQUEST_REFUSE_GATE:
+        gate_refused(policy, out);
+        return;
     case PCMIG_REQUEST_COUNT:
         break;
     }
@@ -569,6 +675,14 @@ void pcmig_policy_progress(const struct pcmig_policy *policy, unsigned *passes, 
 uint64_t pcmig_policy_link_bps(const struct pcmig_policy *policy)
 {
     return policy->rate.link_bps;
+}
+
+enum pcmig_gate_state pcmig_policy_gate(const struct pcmig_policy *policy)
+{
+    /* Whatever ended the drain, nobody needs to answer any more. */
+    if (policy->gate.state == PCMIG_GATE_WANTED && policy->stage != STAGE_DRAIN)
+        return PCMIG_GATE_CLOSED;
+    return policy->gate.state;
 }
 
 uint64_t pcmig_policy_requests_ps(const struct pcmig_policy *policy)

@@ -6,6 +6,7 @@
 #ifndef PCMIG_CORE_POLICY_H
 #define PCMIG_CORE_POLICY_H
 
+#include "gate.h"
 #include "input.h"
 #include "pacing.h"
 #include "params.h"
@@ -56,6 +57,9 @@ enum pcmig_reason {
     PCMIG_REASON_TIME_BOUND,    /* a = MiB/s needed to stay within the time factor */
     PCMIG_REASON_DETACHED,      /* a = MiB/s left behind */
     PCMIG_REASON_TOO_LATE,      /* the guest has moved already: an abort is not possible any more */
+    PCMIG_REASON_GATE_OPEN,     /* the gate came last: a = ms since it was asked for, b = ms since the drain was done */
+    PCMIG_REASON_GATE_REFUSED,
+    PCMIG_REASON_GATE_TIMEOUT, /* the gate was not answered: a = ms waited */
     PCMIG_REASON_COUNT
 };
 
@@ -70,8 +74,8 @@ struct pcmig_decision {
 
 struct pcmig_policy; /* opaque; pcmig_policy_new allocates the one block it lives in */
 
-/* A new policy, or NULL when memory is short. PARAMS is copied. */
-struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params);
+/* A new policy, or NULL when memory is short. PARAMS is copied. GATED: there is no switch until PCMIG_REQUEST_OPEN_GATE. */
+struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params, bool gated);
 void pcmig_policy_free(struct pcmig_policy *policy);
 
 /* Takes one input, writes the decision. Inputs older than the last one are taken as of the last one's time. */
@@ -82,6 +86,9 @@ void pcmig_policy_progress(const struct pcmig_policy *policy, unsigned *passes, 
 
 /* The link's rate as measured in pre-copy, bytes per second; 0 = not known yet. */
 uint64_t pcmig_policy_link_bps(const struct pcmig_policy *policy);
+
+/* The gate before the switch. */
+enum pcmig_gate_state pcmig_policy_gate(const struct pcmig_policy *policy);
 
 /* Page requests per second as last seen in post-copy. */
 uint64_t pcmig_policy_requests_ps(const struct pcmig_policy *policy);

@@ -65,6 +65,10 @@ static const struct {
                                  " MiB/s"},
     [PCMIG_REASON_DETACHED] = {"detached", "steering ends: %" PRId64 " MiB/s left in force"},
     [PCMIG_REASON_TOO_LATE] = {"too-late", "the guest runs at the destination already: it can no longer be cancelled"},
+    [PCMIG_REASON_GATE_OPEN] = {"gate-open",
+                                "the gate is open after %" PRId64 " ms, the link was drained %" PRId64 " ms before"},
+    [PCMIG_REASON_GATE_REFUSED] = {"gate-refused", "the gate was refused: pre-copy goes on"},
+    [PCMIG_REASON_GATE_TIMEOUT] = {"gate-timeout", "the gate was not answered within %" PRId64 " ms: pre-copy goes on"},
 };
 _Static_assert(sizeof(reasons) / sizeof(reasons[0]) == PCMIG_REASON_COUNT, "every reason has a row");
 

@@ -36,3 +36,8 @@ void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_s
     rate->window_start_us = t_us;
     rate->window_start_bytes = acked;
 }
+
+void pcmig_rate_pause(struct pcmig_rate *rate)
+{
+    rate->started = false;
+}

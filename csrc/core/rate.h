@@ -20,4 +20,7 @@ void pcmig_rate_init(struct pcmig_rate *rate);
 /* Takes a sample of unthrottled pre-copy. */
 void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample);
 
+/* Pre-copy was throttled meanwhile: the time between the last sample and the next one is not measured. */
+void pcmig_rate_pause(struct pcmig_rate *rate);
+
 #endif

@@ -33,11 +33,12 @@ int pcmig_trace_write_header(char *buf, size_t size)
     return snprintf(buf, size, "pcmig-trace %d\n", PCMIG_TRACE_VERSION);
 }
 
-int pcmig_trace_write_params(char *buf, size_t size, enum pcmig_policy_kind policy, const struct pcmig_params *params)
+int pcmig_trace_write_params(char *buf, size_t size, enum pcmig_policy_kind policy, bool gated,
+                             const struct pcmig_params *params)
 {
     struct out out = {buf, size, 0};
 
-    put(&out, "params policy=%s", pcmig_policy_kind_name(policy));
+    put(&out, "params policy=%s%s", pcmig_policy_kind_name(policy), gated ? " gate=1" : "");
     for (int i = 0; i < PCMIG_PARAM_COUNT; i++)
         put(&out, " %s=%" PRId64, pcmig_params_row((enum pcmig_param)i)->name, params->value[i]);
     put(&out, "\n");
@@ -246,7 +247,7 @@ static int parse_params(struct parser *p, struct pcmig_trace_line *out)
     int64_t number;
     char rest[96];
 
-    _Static_assert(PCMIG_PARAM_COUNT < 63, "a bit for each parameter and one for the policy");
+    _Static_assert(PCMIG_PARAM_COUNT < 62, "a bit for each parameter, one for the policy, one for the gate");
     pcmig_params_defaults(&out->params);
     do {
         int index;
@@ -260,6 +261,14 @@ static int parse_params(struct parser *p, struct pcmig_trace_line *out)
                 return fail(p, "unknown policy", value, "");
             out->policy = (enum pcmig_policy_kind)kind;
             if (!first_time(&seen, PCMIG_PARAM_COUNT))
+                return fail(p, "parameter", key, " stands twice");
+            continue;
+        }
+        if (is(key, "gate")) {
+            if (!is(value, "0") && !is(value, "1"))
+                return fail(p, "value", value, " of gate is neither 0 nor 1");
+            out->gated = is(value, "1");
+            if (!first_time(&seen, PCMIG_PARAM_COUNT + 1))
                 return fail(p, "parameter", key, " stands twice");
             continue;
         }
@@ -339,7 +348,7 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
         if (input->kind == PCMIG_INPUT_EVENT && (input->code = pcmig_names_find_event(word.text, word.len)) < 0)
             return fail(p, "unknown event", word, "");
         if (input->kind == PCMIG_INPUT_REQUEST && (input->code = pcmig_names_find_request(word.text, word.len)) < 0)
-            return fail(p, "unknown request", word, "; known are switch, abort and detach");
+            return fail(p, "unknown request", word, "; known are switch, abort, detach, open-gate and refuse-gate");
     }
     if (!at_end(p))
         return fail(p, "nothing may follow, but there is", (struct token){p->at, (size_t)(p->end - p->at)}, "");

@@ -36,7 +36,7 @@
 enum pcmig_trace_kind {
     PCMIG_TRACE_BLANK = 0, /* nothing, or a comment */
     PCMIG_TRACE_HEADER,    /* "pcmig-trace 1" */
-    PCMIG_TRACE_PARAMS,    /* `policy` and `params` */
+    PCMIG_TRACE_PARAMS,    /* `policy`, `gated` and `params` */
     PCMIG_TRACE_INPUT,     /* `input` */
     PCMIG_TRACE_DECISION   /* `decision` */
 };
@@ -44,6 +44,7 @@ enum pcmig_trace_kind {
 struct pcmig_trace_line {
     enum pcmig_trace_kind kind;
     enum pcmig_policy_kind policy;
+    bool gated;                 /* a gate was there; "gate=1" in the line, left out otherwise */
     struct pcmig_params params; /* those that the line does not name have their defaults */
     struct pcmig_input input;
     struct pcmig_decision decision;
@@ -53,7 +54,8 @@ struct pcmig_trace_line {
  * more means that it did not fit (PCMIG_TRACE_LINE_MAX always fits). An input whose kind or code has no name is an
  * error: -1. */
 int pcmig_trace_write_header(char *buf, size_t size);
-int pcmig_trace_write_params(char *buf, size_t size, enum pcmig_policy_kind policy, const struct pcmig_params *params);
+int pcmig_trace_write_params(char *buf, size_t size, enum pcmig_policy_kind policy, bool gated,
+                             const struct pcmig_params *params);
 int pcmig_trace_write_input(char *buf, size_t size, const struct pcmig_input *input);
 int pcmig_trace_write_decision(char *buf, size_t size, const struct pcmig_decision *decision);
 
@@ -81,6 +83,7 @@ struct pcmig_trace_result {
     struct pcmig_decision first_recorded, first_replayed;
     bool started; /* a params line was there: `policy` and `params` are those of the replay */
     enum pcmig_policy_kind policy;
+    bool gated; /* as recorded */
     struct pcmig_params params;
 };
 

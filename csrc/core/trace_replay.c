@@ -87,12 +87,13 @@ static int begin(struct pcmig_trace_replay *replay, const struct pcmig_trace_lin
         return -1;
     }
     result->policy = replay->options.other_policy ? replay->options.policy : line->policy;
+    result->gated = line->gated;
     result->params = line->params;
     for (int i = 0; i < PCMIG_PARAM_COUNT; i++) {
         if (replay->options.set[i])
             result->params.value[i] = replay->options.params.value[i];
     }
-    replay->policy = pcmig_policy_new(result->policy, &result->params);
+    replay->policy = pcmig_policy_new(result->policy, &result->params, result->gated);
     if (replay->policy == NULL) {
         snprintf(err, err_size, "out of memory");
         return -1;

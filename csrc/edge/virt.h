@@ -94,6 +94,10 @@ struct pcmig_virt_migrate_args {
     const char *listen_address;
     const char *disks_uri;
     const char *const *disks; /* NULL-terminated, or NULL = all */
+    const char *dest_xml;
+    const char *persist_xml;
+    const char *tls_destination;
+    int parallel_connections; /* 0 = libvirt's default */
     int bandwidth_mib;        /* 0 = unlimited */
     int postcopy_bandwidth_mib;
 };
@@ -131,6 +135,7 @@ void pcmig_virt_unwatch(struct pcmig_virt_watch *watch); /* NULL is fine */
 unsigned int pcmig_virt_flag_live(void);
 unsigned int pcmig_virt_flag_peer2peer(void);
 unsigned int pcmig_virt_flag_postcopy(void);
+unsigned int pcmig_virt_flag_parallel(void);
 unsigned int pcmig_virt_flag_tunnelled(void);
 
 #endif

@@ -241,6 +241,9 @@ int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt
         {VIR_MIGRATE_PARAM_DEST_NAME, args->dest_name},
         {VIR_MIGRATE_PARAM_LISTEN_ADDRESS, args->listen_address},
         {VIR_MIGRATE_PARAM_DISKS_URI, args->disks_uri},
+        {VIR_MIGRATE_PARAM_DEST_XML, args->dest_xml},
+        {VIR_MIGRATE_PARAM_PERSIST_XML, args->persist_xml},
+        {VIR_MIGRATE_PARAM_TLS_DESTINATION, args->tls_destination},
     };
 
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++) {
@@ -258,6 +261,10 @@ int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt
     if (args->postcopy_bandwidth_mib > 0 && (args->flags & VIR_MIGRATE_POSTCOPY) != 0 &&
         virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY,
                                 (unsigned long long)args->postcopy_bandwidth_mib) < 0)
+        goto out;
+    if (args->parallel_connections > 0 &&
+        virTypedParamsAddInt(&params, &count, &capacity, VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS,
+                             args->parallel_connections) < 0)
         goto out;
     result = virDomainMigrateToURI3(domain->ptr, args->dest_uri, params, (unsigned int)count, args->flags);
 out:
@@ -341,6 +348,11 @@ unsigned int pcmig_virt_flag_peer2peer(void)
 unsigned int pcmig_virt_flag_postcopy(void)
 {
     return VIR_MIGRATE_POSTCOPY;
+}
+
+unsigned int pcmig_virt_flag_parallel(void)
+{
+    return VIR_MIGRATE_PARALLEL;
 }
 
 unsigned int pcmig_virt_flag_tunnelled(void)

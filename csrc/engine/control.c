@@ -70,6 +70,7 @@ static void publish(struct control *c)
     status->sample = c->last;
     status->link_bps = pcmig_policy_link_bps(m->policy);
     status->requests_ps = pcmig_policy_requests_ps(m->policy);
+    status->gate = pcmig_policy_gate(m->policy);
     status->elapsed_us = pcmig_migration_now_us(m);
     status->cpu_us = pcmig_clock_thread_cpu_us();
     pthread_mutex_unlock(&m->lock);
@@ -261,6 +262,9 @@ static void feed(struct control *c, struct pcmig_input *input)
         if (m->trace != NULL)
             trace_line(m, line, pcmig_trace_write_decision(line, sizeof(line), &decision));
         keep_decision(m, &decision);
+        /* Before the call to libvirt: whoever is to open the gate does it while we drain. */
+        if (pcmig_policy_gate(m->policy) != m->status.gate)
+            publish(c);
         act(c, &decision);
     }
 }
@@ -277,7 +281,7 @@ static void set_downtime_once(struct control *c)
     struct pcmig_virt_error error = {0};
 
     /* Tried again with the next sample if QEMU is not ready for it. */
-    if (!c->downtime_set)
+    if (!c->downtime_set && c->m->args.params.value[PCMIG_PARAM_DOWNTIME_CONTROL] != 0)
         c->downtime_set = pcmig_virt_set_max_downtime(
                               c->m->domain, c->m->args.params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS], &error) == 0;
 }
@@ -323,6 +327,10 @@ static void *call_main(void *arg)
         .listen_address = args->listen_address,
         .disks_uri = args->disks_uri,
         .disks = args->disks,
+        .dest_xml = args->dest_xml,
+        .persist_xml = args->persist_xml,
+        .tls_destination = args->tls_destination,
+        .parallel_connections = args->parallel_connections,
         .bandwidth_mib = args->bandwidth_mib,
         .postcopy_bandwidth_mib = args->postcopy_bandwidth_mib,
     };

@@ -44,6 +44,9 @@ static bool copy_args(struct pcmig_migration *migration, const struct pcmig_migr
     copy->dest_name = copy_string(args->dest_name, &failed);
     copy->listen_address = copy_string(args->listen_address, &failed);
     copy->disks_uri = copy_string(args->disks_uri, &failed);
+    copy->dest_xml = copy_string(args->dest_xml, &failed);
+    copy->persist_xml = copy_string(args->persist_xml, &failed);
+    copy->tls_destination = copy_string(args->tls_destination, &failed);
     copy->trace_path = copy_string(args->trace_path, &failed);
     copy->disks = NULL;
     if (args->disks != NULL) {
@@ -70,6 +73,9 @@ static void free_args(struct pcmig_migration *migration)
     free((char *)args->dest_name);
     free((char *)args->listen_address);
     free((char *)args->disks_uri);
+    free((char *)args->dest_xml);
+    free((char *)args->persist_xml);
+    free((char *)args->tls_destination);
     free((char *)args->trace_path);
     for (size_t i = 0; migration->disks != NULL && migration->disks[i] != NULL; i++)
         free(migration->disks[i]);
@@ -92,7 +98,7 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
     }
     if (!copy_args(migration, args))
         goto err1;
-    migration->policy = pcmig_policy_new(args->policy, &args->params);
+    migration->policy = pcmig_policy_new(args->policy, &args->params, args->gated);
     if (migration->policy == NULL)
         goto err1;
     migration->ledger = pcmig_ledger_new(&args->params);
@@ -106,6 +112,7 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
     migration->mailbox.new_bound_mib = -1;
     migration->status.pace_mib = -1;
     migration->status.switch_late_us = -1;
+    migration->status.gate = pcmig_policy_gate(migration->policy);
     migration->status.sample.queue_bytes = -1;
     migration->start_us = pcmig_clock_us();
     return migration;
@@ -157,7 +164,8 @@ static int open_trace(struct pcmig_migration *migration)
     (void)pcmig_trace_write_header(line, sizeof(line));
     if (fputs(line, migration->trace) == EOF)
         return -1;
-    (void)pcmig_trace_write_params(line, sizeof(line), migration->args.policy, &migration->args.params);
+    (void)pcmig_trace_write_params(line, sizeof(line), migration->args.policy, migration->args.gated,
+                                   &migration->args.params);
     return fputs(line, migration->trace) == EOF || fflush(migration->trace) == EOF ? -1 : 0;
 }
 

@@ -26,9 +26,14 @@ struct pcmig_migration_args {
     const char *dest_name;
     const char *listen_address;
     const char *disks_uri;
-    const char *const *disks; /* NULL-terminated */
+    const char *const *disks;    /* NULL-terminated */
+    const char *dest_xml;        /* the guest's live XML there */
+    const char *persist_xml;     /* its definition there, with PERSIST_DEST */
+    const char *tls_destination; /* name in the destination's certificate */
+    int parallel_connections;    /* 0 = libvirt's default */
     enum pcmig_policy_kind policy;
     struct pcmig_params params;
+    bool gated;                 /* no switch before PCMIG_REQUEST_OPEN_GATE */
     int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
     int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
     int64_t connect_timeout_ms;
@@ -47,9 +52,12 @@ struct pcmig_migration_status {
     struct pcmig_sample sample; /* the latest */
     uint64_t link_bps;          /* 0 = not known */
     uint64_t requests_ps;
-    int64_t pace_mib;       /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
-    int64_t switch_late_us; /* from the decision to switch to the start-postcopy call that was accepted; -1 = none */
-    int64_t cpu_us;         /* CPU time of the control thread */
+    int64_t pace_mib; /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
+    int64_t
+        switch_late_us; /* from the decision to switch (of drained and gate open, the later) to the start-postcopy call
+                             * that was accepted; -1 = none */
+    enum pcmig_gate_state gate;
+    int64_t cpu_us; /* CPU time of the control thread */
     enum pcmig_route_result quickack;
     unsigned stats_failed; /* statistics calls that failed: no verdict, only a figure */
     size_t decisions;      /* that were not "keep" */

@@ -54,6 +54,7 @@ static int check_args(PyObject *module, const struct pcmig_migration_args *args)
         {"bandwidth_mib", args->bandwidth_mib},
         {"postcopy_bandwidth_mib", args->postcopy_bandwidth_mib},
         {"connect_timeout_ms", args->connect_timeout_ms},
+        {"parallel_connections", args->parallel_connections},
     };
 
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
@@ -65,6 +66,11 @@ static int check_args(PyObject *module, const struct pcmig_migration_args *args)
     if ((args->flags & pcmig_virt_flag_tunnelled()) != 0 && args->policy != PCMIG_POLICY_NEVER) {
         PyErr_SetString(pcmig_get_state(module)->flags_error,
                         "VIR_MIGRATE_TUNNELLED: libvirt refuses post-copy through its own tunnel; leave the flag out");
+        return -1;
+    }
+    if (args->parallel_connections > 0 && (args->flags & pcmig_virt_flag_parallel()) == 0) {
+        PyErr_Format(PyExc_ValueError, "parallel_connections: %d needs VIR_MIGRATE_PARALLEL in flags",
+                     args->parallel_connections);
         return -1;
     }
     return 0;
@@ -87,6 +93,11 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "disks_uri",
                             "connect_timeout_ms",
                             "trace_path",
+                            "gate",
+                            "dest_xml",
+                            "persist_xml",
+                            "parallel_connections",
+                            "tls_destination",
                             NULL};
     struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
     PyObject *module = PyType_GetModule(type);
@@ -94,13 +105,17 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     const char *policy = "auto";
     const char **disk_names = NULL;
     long long timeout = 10000, flags = 0;
+    int gated = 0;
     struct migration_object *self = NULL;
 
-    if (module == NULL || !PyArg_ParseTupleAndKeywords(
-                              args, kwargs, "ss|$sLzsOiizOzzLz:Migration", names, &a.domain, &a.dest_uri, &a.source_uri,
-                              &flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib, &a.postcopy_bandwidth_mib,
-                              &a.dest_name, &disks, &a.listen_address, &a.disks_uri, &timeout, &a.trace_path))
+    if (module == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzziz:Migration", names, &a.domain, &a.dest_uri,
+                                     &a.source_uri, &flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib,
+                                     &a.postcopy_bandwidth_mib, &a.dest_name, &disks, &a.listen_address, &a.disks_uri,
+                                     &timeout, &a.trace_path, &gated, &a.dest_xml, &a.persist_xml,
+                                     &a.parallel_connections, &a.tls_destination))
         return NULL;
+    a.gated = gated != 0;
     if (flags < 0 || flags > UINT32_MAX) {
         PyErr_Format(PyExc_ValueError, "flags: %lld is not a set of VIR_MIGRATE_* bits, 0 to 0xffffffff", flags);
         return NULL;
@@ -217,6 +232,30 @@ static PyObject *migration_detach(PyObject *op, PyObject *ignored)
     return request(op, PCMIG_REQUEST_DETACH);
 }
 
+static PyObject *answer_gate(PyObject *op, enum pcmig_request answer)
+{
+    struct pcmig_migration_status status;
+
+    pcmig_migration_status(((struct migration_object *)op)->migration, &status);
+    if (status.gate == PCMIG_GATE_NONE) {
+        PyErr_SetString(pcmig_get_state(module_of(op))->error, "this migration has no gate: make it with gate=True");
+        return NULL;
+    }
+    return request(op, answer);
+}
+
+static PyObject *migration_open_gate(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return answer_gate(op, PCMIG_REQUEST_OPEN_GATE);
+}
+
+static PyObject *migration_refuse_gate(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return answer_gate(op, PCMIG_REQUEST_REFUSE_GATE);
+}
+
 static PyObject *migration_set_bandwidth(PyObject *op, PyObject *arg)
 {
     long long mib = PyLong_AsLongLong(arg);
@@ -299,7 +338,8 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     pcmig_migration_status(self->migration, &s);
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
-        "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,s:s}",
+        "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
+        "s:s,s:s}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -307,16 +347,18 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         (unsigned long long)s.sample.memory_total_bytes, "memory_processed_bytes",
         (unsigned long long)s.sample.memory_processed_bytes, "memory_remaining_bytes",
         (unsigned long long)s.sample.memory_remaining_bytes, "disk_total_bytes",
-        (unsigned long long)s.sample.disk_total_bytes, "disk_remaining_bytes",
-        (unsigned long long)s.sample.disk_remaining_bytes, "send_bps", (unsigned long long)s.sample.memory_bps,
-        "link_bps", none_or_number(s.link_bps != 0, (long long)s.link_bps), "dirty_pages_ps",
-        (unsigned long long)s.sample.dirty_pages_ps, "postcopy_requests",
+        (unsigned long long)s.sample.disk_total_bytes, "disk_processed_bytes",
+        (unsigned long long)s.sample.disk_processed_bytes, "disk_remaining_bytes",
+        (unsigned long long)s.sample.disk_remaining_bytes, "downtime_ms", (unsigned long long)s.sample.downtime_ms,
+        "setup_time_ms", (unsigned long long)s.sample.setup_time_ms, "send_bps",
+        (unsigned long long)s.sample.memory_bps, "link_bps", none_or_number(s.link_bps != 0, (long long)s.link_bps),
+        "dirty_pages_ps", (unsigned long long)s.sample.dirty_pages_ps, "postcopy_requests",
         (unsigned long long)s.sample.postcopy_requests, "requests_ps", (unsigned long long)s.requests_ps, "queue_bytes",
         none_or_number(s.sample.queue_bytes >= 0, s.sample.queue_bytes), "pace_mib",
         none_or_number(s.pace_mib >= 0, s.pace_mib), "eta_ms", eta(&s), "decision",
         latest_decision(self->migration, s.decisions), "switch_late_us",
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
-        s.stats_failed, "quickack", pcmig_route_result_name(s.quickack));
+        s.stats_failed, "quickack", pcmig_route_result_name(s.quickack), "gate", pcmig_gate_state_name(s.gate));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *ignored)
@@ -374,6 +416,12 @@ static PyMethodDef methods[] = {
      "abort()\n\nCancels while the guest still runs at the source; afterwards it is refused. Raises Error when the "
      "migration is "
      "not running."},
+    {"open_gate", migration_open_gate, METH_NOARGS,
+     "open_gate()\n\nLets the switch come: at once when it waits for this alone, otherwise when its time has come. "
+     "Raises Error when there is no gate or the migration is not running."},
+    {"refuse_gate", migration_refuse_gate, METH_NOARGS,
+     "refuse_gate()\n\nNo switch until switch() is called; pre-copy goes on. Takes back an open gate too, while the "
+     "switch was not issued. Raises Error when there is no gate or the migration is not running."},
     {"set_bandwidth", migration_set_bandwidth, METH_O,
      "set_bandwidth(mib_per_s)\n\nBounds the running phase's bandwidth; 0 = unlimited. Raises ValueError, or Error "
      "when the "

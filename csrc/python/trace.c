@@ -189,11 +189,12 @@ static PyObject *result_as_dict(const struct pcmig_trace_result *r, PyObject *an
                                                       r->has_replayed ? &r->first_replayed : NULL);
     params = params_as_dict(&r->params);
     if (first != NULL && params != NULL)
-        dict = Py_BuildValue("{s:K,s:K,s:K,s:K,s:O,s:O,s:O,s:s,s:O}", "inputs", (unsigned long long)r->inputs,
+        dict = Py_BuildValue("{s:K,s:K,s:K,s:K,s:O,s:O,s:O,s:s,s:O,s:O}", "inputs", (unsigned long long)r->inputs,
                              "recorded", (unsigned long long)r->recorded, "replayed", (unsigned long long)r->replayed,
                              "different", (unsigned long long)r->different, "identical",
                              r->different == 0 ? Py_True : Py_False, "first_difference", first, "decisions", answers,
-                             "policy", pcmig_policy_kind_name(r->policy), "params", params);
+                             "policy", pcmig_policy_kind_name(r->policy), "gate", r->gated ? Py_True : Py_False,
+                             "params", params);
     Py_XDECREF(first);
     Py_XDECREF(params);
     return dict;

@@ -114,7 +114,10 @@ class Job:
             "memory_processed_bytes": figures.get("memory_processed_bytes", 0),
             "memory_remaining_bytes": remaining,
             "disk_total_bytes": figures.get("disk_total_bytes", 0),
+            "disk_processed_bytes": figures.get("disk_processed_bytes", 0),
             "disk_remaining_bytes": figures.get("disk_remaining_bytes", 0),
+            "downtime_ms": figures.get("downtime_ms", 0),
+            "setup_time_ms": figures.get("setup_time_ms", 0),
             "send_bps": figures.get("memory_bps", 0),
             "link_bps": None,
             "dirty_pages_ps": figures.get("dirty_pages_ps", 0),
@@ -128,6 +131,7 @@ class Job:
             "cpu_us": 0,
             "quickack": "off",
             "stats_failed": 0,
+            "gate": "none",
         }
 
     def _count_requests(self) -> None:

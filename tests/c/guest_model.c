@@ -14,7 +14,7 @@
 
 static void feed(struct guest_model *m, struct pcmig_input *input);
 
-void guest_model_init(struct guest_model *m, enum pcmig_policy_kind kind, const struct pcmig_params *params)
+void guest_model_init(struct guest_model *m, enum pcmig_policy_kind kind, const struct pcmig_params *params, bool gated)
 {
     struct pcmig_params defaults;
 
@@ -29,8 +29,8 @@ void guest_model_init(struct guest_model *m, enum pcmig_policy_kind kind, const 
     m->link_pages_ps = 12.5e6 / PAGE;
     m->downtime_s = (double)params->value[PCMIG_PARAM_DOWNTIME_LIMIT_MS] / 1000;
     m->left = m->guest_pages;
-    m->policy = pcmig_policy_new(kind, params);
-    policy_rules_init(&m->rules, kind, params);
+    m->policy = pcmig_policy_new(kind, params, gated);
+    policy_rules_init(&m->rules, kind, params, gated);
     m->iteration = 1;
     m->answer_us = INT64_MAX;
     guest_model_event(m, PCMIG_EVENT_MIGRATE_CALLED);

@@ -39,7 +39,8 @@ struct guest_model {
 };
 
 /* 256 MiB of guest, half of it written to, on 100 Mb/s; PARAMS as given, NULL = defaults. */
-void guest_model_init(struct guest_model *model, enum pcmig_policy_kind kind, const struct pcmig_params *params);
+void guest_model_init(struct guest_model *model, enum pcmig_policy_kind kind, const struct pcmig_params *params,
+                      bool gated);
 void guest_model_free(struct guest_model *model);
 
 /* Until the migration is over or FOR_US have passed. */

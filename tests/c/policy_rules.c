@@ -9,11 +9,13 @@
 #define UNMEASURED    (2 * 65536)
 #define TIME_LIMIT_US (INT64_C(1) << 53)
 
-void policy_rules_init(struct policy_rules *rules, enum pcmig_policy_kind kind, const struct pcmig_params *params)
+void policy_rules_init(struct policy_rules *rules, enum pcmig_policy_kind kind, const struct pcmig_params *params,
+                       bool gated)
 {
     memset(rules, 0, sizeof(*rules));
     rules->kind = kind;
     rules->params = *params;
+    rules->gated = gated;
 }
 
 static bool is_end(const struct policy_rules *rules, const struct pcmig_input *input)
@@ -48,6 +50,11 @@ static void take_input(struct policy_rules *rules, const struct pcmig_input *inp
     rules->sampled = rules->sampled || input->kind == PCMIG_INPUT_SAMPLE;
     if (input->kind == PCMIG_INPUT_REQUEST && input->code == PCMIG_REQUEST_SWITCH)
         rules->asked = true;
+    if (input->kind == PCMIG_INPUT_REQUEST && input->code == PCMIG_REQUEST_OPEN_GATE)
+        rules->gate_open = true;
+    if (input->kind == PCMIG_INPUT_REQUEST && input->code == PCMIG_REQUEST_REFUSE_GATE && !rules->switch_open &&
+        !rules->switch_issued)
+        rules->gate_open = false;
     if (input->kind != PCMIG_INPUT_EVENT)
         return;
     if (input->code == PCMIG_EVENT_SWITCH_REFUSED)
@@ -89,8 +96,9 @@ static const char *check_drain(struct policy_rules *rules, const struct pcmig_de
 {
     if (rules->switch_issued || rules->switch_open)
         return "no drain once the switch is under way";
-    if (rules->drains++ > 0)
+    if (rules->drain_said)
         return "one drain";
+    rules->drains++;
     if (rules->kind == PCMIG_POLICY_NEVER)
         return "never means never";
     if (rules->kind == PCMIG_POLICY_MANUAL && !rules->asked)
@@ -105,12 +113,26 @@ static const char *check_switch(struct policy_rules *rules)
 {
     if (!rules->drain_said)
         return "drain before the switch";
+    if (rules->gated && !rules->gate_open)
+        return "no switch before the gate is open";
     if (rules->switch_open)
         return "one switch at a time";
     if (rules->switch_issued)
         return "no second switch after one that was accepted";
     rules->switches++;
     rules->switch_open = true;
+    return NULL;
+}
+
+static const char *check_undrain(struct policy_rules *rules, const struct pcmig_decision *d)
+{
+    if (!rules->drain_said || rules->switch_issued)
+        return "undrain only what was drained, before the switch";
+    if (d->reason == PCMIG_REASON_GATE_REFUSED || d->reason == PCMIG_REASON_GATE_TIMEOUT) {
+        if (!rules->gated || (rules->gate_open && d->reason == PCMIG_REASON_GATE_TIMEOUT))
+            return "only a gate that is not open ends a drain";
+        rules->drain_said = false; /* back in pre-copy: the next drain is the first again */
+    }
     return NULL;
 }
 
@@ -135,7 +157,7 @@ static const char *check_action(struct policy_rules *rules, const struct pcmig_p
             return "one abort";
         return rules->switch_issued || rules->switch_open ? "no abort after the switch" : NULL;
     case PCMIG_ACTION_UNDRAIN:
-        return rules->drain_said && !rules->switch_issued ? NULL : "undrain only what was drained, before the switch";
+        return check_undrain(rules, d);
     case PCMIG_ACTION_COUNT:
         break;
     }
@@ -160,6 +182,8 @@ const char *policy_rules_check(struct policy_rules *rules, const struct pcmig_po
     pcmig_policy_progress(policy, &passes, &permille);
     if (permille > 1000)
         return "a share is not more than all";
+    if (pcmig_policy_gate(policy) == PCMIG_GATE_WANTED && !rules->drain_said && decision->action != PCMIG_ACTION_DRAIN)
+        return "the gate is wanted in a drain only";
     broken = check_next(rules, input, decision);
     if (broken == NULL)
         broken = check_action(rules, policy, decision);

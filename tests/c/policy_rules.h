@@ -14,10 +14,12 @@ struct policy_rules {
     bool switch_issued; /* or post-copy seen */
     bool asked;         /* REQUEST_SWITCH */
     bool sampled;
+    bool gated, gate_open;
     unsigned drains, switches, aborts;
 };
 
-void policy_rules_init(struct policy_rules *rules, enum pcmig_policy_kind kind, const struct pcmig_params *params);
+void policy_rules_init(struct policy_rules *rules, enum pcmig_policy_kind kind, const struct pcmig_params *params,
+                       bool gated);
 
 /* To be called after each pcmig_policy_feed. Returns NULL, or the rule that DECISION breaks. */
 const char *policy_rules_check(struct policy_rules *rules, const struct pcmig_policy *policy,

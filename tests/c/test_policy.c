@@ -35,8 +35,14 @@ static int drop(void **state)
 static void begin(enum pcmig_policy_kind kind, bool continuous)
 {
     guest_model_free(&m);
-    guest_model_init(&m, kind, &params);
+    guest_model_init(&m, kind, &params, false);
     m.continuous = continuous;
+}
+
+static void begin_gated(enum pcmig_policy_kind kind)
+{
+    guest_model_free(&m);
+    guest_model_init(&m, kind, &params, true);
 }
 
 static void run(int64_t for_us)
@@ -349,6 +355,243 @@ static void detach(void **state)
     assert_int_equal(m.said_count, 0);
 }
 
+/* --- the gate ----------------------------------------------------------------------------------------------------- */
+
+/* Runs until the policy has said ACTION once more. */
+static const struct pcmig_decision *run_until(enum pcmig_action action)
+{
+    unsigned before = guest_model_count(&m, action);
+
+    for (int64_t end_us = m.now_us + 300 * SECOND; guest_model_count(&m, action) == before; run(5000)) {
+        if (m.now_us > end_us || m.finished)
+            fail_msg("never said %s again", pcmig_action_name(action));
+    }
+    for (unsigned i = m.said_count; i > 0; i--) {
+        if (m.said[i - 1].action == action)
+            return &m.said[i - 1];
+    }
+    return NULL;
+}
+
+static enum pcmig_gate_state gate(void)
+{
+    return pcmig_policy_gate(m.policy);
+}
+
+/* The link is drained long before the gate opens: nothing is looked at meanwhile, and the answer itself switches. */
+static void gate_after_drain(void **state)
+{
+    const struct pcmig_decision *sw;
+    unsigned looks;
+
+    (void)state;
+    begin_gated(PCMIG_POLICY_FIRST_PASS);
+    assert_int_equal(gate(), PCMIG_GATE_CLOSED);
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    assert_int_equal(gate(), PCMIG_GATE_WANTED);
+    run(SECOND);
+    looks = m.looks;
+    run(2 * SECOND);
+    assert_int_equal(m.looks, looks);
+    assert_false(ever(PCMIG_ACTION_SWITCH));
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    sw = said(PCMIG_ACTION_SWITCH, PCMIG_REASON_GATE_OPEN);
+    assert_int_equal(sw->t_us, m.now_us);
+    assert_in_range(sw->a, 3000, 3010); /* from the drain's decision on */
+    assert_in_range(sw->b, 2500, 2999); /* less the drain */
+    run(300 * SECOND);
+    assert_true(m.postcopy && m.finished);
+    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_DRAIN), 1);
+    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_UNDRAIN), 0);
+    assert_int_equal(gate(), PCMIG_GATE_OPEN);
+}
+
+/* Opened during the drain: the drain alone counts. Also where the queue is not seen or never runs empty. */
+static void gate_before_drained(void **state)
+{
+    static const enum pcmig_reason reasons[] = {PCMIG_REASON_DRAINED, PCMIG_REASON_DRAIN_BLIND,
+                                                PCMIG_REASON_DRAIN_TIMEOUT};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+        begin_gated(PCMIG_POLICY_FIRST_PASS);
+        m.queue_seen = i != 1;
+        m.queue_stuck = i == 2;
+        (void)run_until(PCMIG_ACTION_DRAIN);
+        guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+        assert_false(ever(PCMIG_ACTION_SWITCH));
+        (void)run_until(PCMIG_ACTION_SWITCH);
+        (void)said(PCMIG_ACTION_SWITCH, reasons[i]);
+        run(300 * SECOND);
+        assert_true(m.postcopy && m.finished);
+    }
+}
+
+/* Opened before it was asked for: as if there were none. */
+static void gate_opened_early(void **state)
+{
+    (void)state;
+    begin_gated(PCMIG_POLICY_FIRST_PASS);
+    run(SECOND);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    assert_int_equal(m.said_count, 0);
+    run(300 * SECOND);
+    (void)said(PCMIG_ACTION_SWITCH, PCMIG_REASON_DRAINED);
+    assert_true(m.postcopy && m.finished);
+}
+
+static void gate_is_refused(void **state)
+{
+    (void)state;
+    begin_gated(PCMIG_POLICY_FIRST_PASS);
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    run(SECOND);
+    guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
+    assert_int_equal(said(PCMIG_ACTION_UNDRAIN, PCMIG_REASON_GATE_REFUSED)->t_us, m.now_us);
+    assert_int_equal(gate(), PCMIG_GATE_REFUSED);
+    run(60 * SECOND); /* full speed again, and nothing is asked */
+    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_DRAIN), 1);
+    assert_false(m.draining);
+    guest_model_request(&m, PCMIG_REQUEST_SWITCH); /* the operator insists */
+    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_DRAIN), 2);
+    assert_int_equal(gate(), PCMIG_GATE_WANTED);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    run(300 * SECOND);
+    assert_true(m.postcopy && m.finished);
+
+    begin_gated(PCMIG_POLICY_FIRST_PASS); /* before it was asked for */
+    guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
+    run(60 * SECOND);
+    assert_int_equal(m.said_count, 0);
+    assert_int_equal(gate(), PCMIG_GATE_REFUSED);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE); /* changed its mind */
+    run(300 * SECOND);
+    assert_true(m.postcopy && m.finished);
+
+    begin_gated(PCMIG_POLICY_FIRST_PASS); /* opened, taken back in the drain, and after a switch that libvirt refused */
+    m.refusals = 100000;
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
+    (void)said(PCMIG_ACTION_UNDRAIN, PCMIG_REASON_GATE_REFUSED);
+    run(10 * SECOND);
+    assert_false(ever(PCMIG_ACTION_SWITCH));
+    guest_model_request(&m, PCMIG_REQUEST_SWITCH);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    run(5 * SECOND);
+    assert_true(guest_model_count(&m, PCMIG_ACTION_SWITCH) > 1);
+    guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
+    m.said_count = 0;
+    run(10 * SECOND);
+    assert_int_equal(m.said_count, 0);
+}
+
+/* Not answered: pre-copy goes on, and it is asked for again. */
+static void gate_times_out(void **state)
+{
+    const struct pcmig_decision *undrain;
+    int64_t asked_us;
+
+    (void)state;
+    begin_gated(PCMIG_POLICY_FIRST_PASS);
+    asked_us = run_until(PCMIG_ACTION_DRAIN)->t_us;
+    undrain = run_until(PCMIG_ACTION_UNDRAIN);
+    assert_int_equal(undrain->reason, PCMIG_REASON_GATE_TIMEOUT);
+    assert_in_range(undrain->t_us - asked_us, 5 * SECOND, 5 * SECOND + 10000);
+    assert_in_range(undrain->a, 5000, 5010);
+    assert_int_equal(gate(), PCMIG_GATE_CLOSED);
+    asked_us = run_until(PCMIG_ACTION_DRAIN)->t_us;
+    assert_in_range(asked_us - undrain->t_us, 5 * SECOND, 5 * SECOND + 600000);
+    assert_int_equal(gate(), PCMIG_GATE_WANTED);
+    (void)run_until(PCMIG_ACTION_UNDRAIN);
+    run(SECOND);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE); /* late: counts for the next time, which comes at once */
+    assert_int_equal(run_until(PCMIG_ACTION_SWITCH)->reason, PCMIG_REASON_DRAINED);
+    assert_in_range(m.now_us - undrain->t_us, 10 * SECOND, 13 * SECOND);
+    run(300 * SECOND);
+    assert_true(m.postcopy && m.finished);
+
+    begin_gated(PCMIG_POLICY_MANUAL); /* what the operator asked for is not forgotten */
+    run(5 * SECOND);
+    guest_model_request(&m, PCMIG_REQUEST_SWITCH);
+    (void)run_until(PCMIG_ACTION_UNDRAIN);
+    asked_us = m.now_us;
+    assert_int_equal(run_until(PCMIG_ACTION_DRAIN)->reason, PCMIG_REASON_REQUESTED);
+    assert_in_range(m.now_us - asked_us, 4900000, 5 * SECOND + 10000);
+    (void)run_until(PCMIG_ACTION_UNDRAIN);
+    guest_model_request(&m, PCMIG_REQUEST_SWITCH); /* nor does it wait */
+    assert_true(m.draining);
+}
+
+/* Other policies, and what ends a drain that waits. */
+static void gate_and_the_rest(void **state)
+{
+    (void)state;
+    begin_gated(PCMIG_POLICY_IMMEDIATE);
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    run(SECOND);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    (void)said(PCMIG_ACTION_SWITCH, PCMIG_REASON_GATE_OPEN);
+
+    begin_gated(PCMIG_POLICY_AUTO); /* the operator cancels */
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    run(SECOND);
+    guest_model_request(&m, PCMIG_REQUEST_ABORT);
+    (void)said(PCMIG_ACTION_ABORT, PCMIG_REASON_REQUESTED);
+    assert_int_equal(gate(), PCMIG_GATE_CLOSED);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    run(20 * SECOND);
+    assert_false(ever(PCMIG_ACTION_SWITCH));
+    assert_null(m.broken);
+
+    params.value[PCMIG_PARAM_ABORT_AFTER_MS] = 30000; /* time is up in a drain that waits */
+    params.value[PCMIG_PARAM_DEADLINE_MS] = 28000;
+    begin_gated(PCMIG_POLICY_DEADLINE);
+    m.writes_ps = m.link_pages_ps * 0.6;
+    run(300 * SECOND);
+    assert_true(said(PCMIG_ACTION_DRAIN, ANY)->t_us < 30 * SECOND);
+    assert_in_range(said(PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER)->t_us, 30 * SECOND, 30 * SECOND + 10000);
+    assert_int_equal(gate(), PCMIG_GATE_CLOSED);
+    (void)defaults(NULL);
+
+    begin_gated(PCMIG_POLICY_FIRST_PASS); /* somebody else switches */
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    m.answer_us = m.now_us + SECOND;
+    run(300 * SECOND);
+    assert_true(m.postcopy && m.finished);
+    assert_int_equal(gate(), PCMIG_GATE_CLOSED);
+
+    begin_gated(PCMIG_POLICY_FIRST_PASS); /* we let go */
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    guest_model_request(&m, PCMIG_REQUEST_DETACH);
+    (void)said(PCMIG_ACTION_UNDRAIN, PCMIG_REASON_DETACHED);
+
+    begin(PCMIG_POLICY_FIRST_PASS, false); /* no gate: answers mean nothing */
+    assert_int_equal(gate(), PCMIG_GATE_NONE);
+    guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    run(300 * SECOND);
+    assert_true(m.postcopy && m.finished);
+    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_UNDRAIN), 0);
+    assert_int_equal(gate(), PCMIG_GATE_NONE);
+}
+
+/* After a drain in vain, the link's rate is what it was: the drain's own is not measured. */
+static void gate_leaves_the_rate(void **state)
+{
+    uint64_t before;
+
+    (void)state;
+    begin_gated(PCMIG_POLICY_FIRST_PASS);
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    before = pcmig_policy_link_bps(m.policy);
+    (void)run_until(PCMIG_ACTION_UNDRAIN);
+    (void)run_until(PCMIG_ACTION_DRAIN);
+    assert_in_range(pcmig_policy_link_bps(m.policy), before * 95 / 100, before * 105 / 100);
+}
+
 /* --- what is strange ---------------------------------------------------------------------------------------------- */
 
 /* Failing statistics are no evidence, and asking for them over and over helps nobody. */
@@ -437,10 +680,12 @@ static void random_streams(void **state)
         uint64_t seed = UINT64_C(0x9E3779B97F4A7C15) * (stream + 1);
         struct pcmig_input input = {.sample = {.memory_total_bytes = 65536 * 4096, .page_size_bytes = 4096}};
         struct pcmig_policy *twin;
+        bool gated = stream / PCMIG_POLICY_KIND_COUNT % 2 == 1;
 
         params.value[PCMIG_PARAM_ABORT_AFTER_MS] = stream % 4 == 0 ? 20000 : 0;
-        begin((enum pcmig_policy_kind)(stream % PCMIG_POLICY_KIND_COUNT), false);
-        twin = pcmig_policy_new(m.rules.kind, &params);
+        guest_model_free(&m);
+        guest_model_init(&m, (enum pcmig_policy_kind)(stream % PCMIG_POLICY_KIND_COUNT), &params, gated);
+        twin = pcmig_policy_new(m.rules.kind, &params, gated);
         assert_non_null(twin);
         for (int i = 0; i < 150; i++) {
             struct pcmig_decision d, other;
@@ -485,6 +730,13 @@ int main(void)
         TEST(switched_by_another),
         TEST(abort_requests),
         TEST(detach),
+        TEST(gate_after_drain),
+        TEST(gate_before_drained),
+        TEST(gate_opened_early),
+        TEST(gate_is_refused),
+        TEST(gate_times_out),
+        TEST(gate_and_the_rest),
+        TEST(gate_leaves_the_rate),
         TEST(failing_statistics),
         TEST(time_goes_backwards),
         TEST(random_streams),

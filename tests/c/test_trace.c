@@ -38,7 +38,7 @@ static void write(const struct pcmig_trace_line *line, char *buf)
         len = pcmig_trace_write_header(buf, PCMIG_TRACE_LINE_MAX);
         break;
     case PCMIG_TRACE_PARAMS:
-        len = pcmig_trace_write_params(buf, PCMIG_TRACE_LINE_MAX, line->policy, &line->params);
+        len = pcmig_trace_write_params(buf, PCMIG_TRACE_LINE_MAX, line->policy, line->gated, &line->params);
         break;
     case PCMIG_TRACE_INPUT:
         len = pcmig_trace_write_input(buf, PCMIG_TRACE_LINE_MAX, &line->input);
@@ -70,6 +70,8 @@ static void round_trip(void **state)
         "70000 queue 12345",
         "70000 queue -1",
         "90000 request switch",
+        "90001 request open-gate",
+        "90002 request refuse-gate",
         "90000 decision drain requested a=0 b=-9223372036854775808 c=5 pace_mib=1 next_us=9223372036854775807",
         "99000 final downtime_ms=4 elapsed_ms=99",
     };
@@ -95,9 +97,18 @@ static void round_trip(void **state)
     assert_int_equal(line.policy, PCMIG_POLICY_PASSES);
     assert_int_equal(line.params.value[PCMIG_PARAM_PASSES], 3);
     assert_int_equal(line.params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS], 300);
+    assert_false(line.gated);
     write(&line, buf);
+    assert_null(strstr(buf, "gate="));
     assert_int_equal(parse(buf, &again, err), 0);
     assert_memory_equal(&again.params, &line.params, sizeof(line.params));
+    line.gated = true;
+    write(&line, buf);
+    assert_non_null(strstr(buf, " gate=1 "));
+    assert_int_equal(parse(buf, &again, err), 0);
+    assert_true(again.gated);
+    assert_int_equal(parse("params policy=auto gate=0", &again, err), 0);
+    assert_false(again.gated);
 }
 
 /* Every name there is, and the longest lines. */
@@ -172,10 +183,10 @@ static void too_small(void **state)
     (void)state;
     pcmig_params_defaults(&params);
     memset(buf, 'x', sizeof(buf));
-    assert_true(pcmig_trace_write_params(buf, 10, PCMIG_POLICY_AUTO, &params) > 100);
+    assert_true(pcmig_trace_write_params(buf, 10, PCMIG_POLICY_AUTO, false, &params) > 100);
     assert_string_equal(buf, "params po");
     assert_int_equal(buf[10], 'x');
-    assert_true(pcmig_trace_write_params(NULL, 0, PCMIG_POLICY_AUTO, &params) > 100);
+    assert_true(pcmig_trace_write_params(NULL, 0, PCMIG_POLICY_AUTO, false, &params) > 100);
 }
 
 static void errors(void **state)
@@ -219,6 +230,8 @@ static void errors(void **state)
         {"params policy=auto policy=auto", "'policy' stands twice"},
         {"params policy=auto passes=1 passes=1", "'passes' stands twice"},
         {"params policy=auto speed=1", "unknown parameter 'speed'"},
+        {"params policy=auto gate=1 gate=1", "'gate' stands twice"},
+        {"params policy=auto gate=yes", "value 'yes' of gate is neither 0 nor 1"},
         {"params policy=auto passes=0", "value '0' of passes is not a whole number from 1 to 1000000"},
         {"1 decision jump none", "unknown action 'jump'"},
         {"1 decision keep because", "unknown reason 'because'"},
@@ -296,11 +309,11 @@ static void record(struct trace *trace)
 
     memset(trace, 0, sizeof(*trace));
     pcmig_params_defaults(&params);
-    trace->policy = pcmig_policy_new(PCMIG_POLICY_AUTO, &params);
+    trace->policy = pcmig_policy_new(PCMIG_POLICY_AUTO, &params, false);
     assert_non_null(trace->policy);
     pcmig_trace_write_header(buf, sizeof(buf));
     add(trace, buf);
-    pcmig_trace_write_params(buf, sizeof(buf), PCMIG_POLICY_AUTO, &params);
+    pcmig_trace_write_params(buf, sizeof(buf), PCMIG_POLICY_AUTO, false, &params);
     add(trace, buf);
     feed_event(trace, 0, PCMIG_EVENT_MIGRATE_CALLED);
     feed_event(trace, 1000, PCMIG_EVENT_DST_STARTED);

@@ -80,7 +80,7 @@ static void next_input(struct bytes *b, struct pcmig_input *input)
         }
         return;
     case PCMIG_INPUT_QUEUE:
-        input->sample.queue_bytes = (int64_t)number(b) - 1;
+        input->sample.queue_bytes = (int64_t)(number(b) - 1);
         return;
     default:
         return;
@@ -114,15 +114,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct pcmig_ledger *ledger;
     struct pcmig_params params;
     struct policy_rules rules;
+    bool gated;
 
     parse((const char *)data, size);
     pcmig_params_defaults(&params);
     for (unsigned n = byte(&b) % 8; n > 0; n--)
         one_param(&b, &params);
-    policy = pcmig_policy_new(kind, &params);
-    twin = pcmig_policy_new(kind, &params);
+    gated = byte(&b) % 2 != 0;
+    policy = pcmig_policy_new(kind, &params, gated);
+    twin = pcmig_policy_new(kind, &params, gated);
     ledger = pcmig_ledger_new(&params);
-    policy_rules_init(&rules, kind, &params);
+    policy_rules_init(&rules, kind, &params, gated);
     while (policy != NULL && twin != NULL && ledger != NULL && b.left > 0) {
         struct pcmig_decision decision, other;
 

@@ -28,7 +28,7 @@ static size_t write_line(const struct pcmig_trace_line *line, char *buf)
         len = pcmig_trace_write_header(buf, PCMIG_TRACE_LINE_MAX);
         break;
     case PCMIG_TRACE_PARAMS:
-        len = pcmig_trace_write_params(buf, PCMIG_TRACE_LINE_MAX, line->policy, &line->params);
+        len = pcmig_trace_write_params(buf, PCMIG_TRACE_LINE_MAX, line->policy, line->gated, &line->params);
         break;
     case PCMIG_TRACE_INPUT:
         len = pcmig_trace_write_input(buf, PCMIG_TRACE_LINE_MAX, &line->input);
@@ -116,7 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     pcmig_params_defaults(&params);
     ledger = pcmig_ledger_new(&params);
-    policy = pcmig_policy_new(size % 2 ? PCMIG_POLICY_AUTO : PCMIG_POLICY_IMMEDIATE, &params);
+    policy = pcmig_policy_new(size % 2 ? PCMIG_POLICY_AUTO : PCMIG_POLICY_IMMEDIATE, &params, size % 3 == 0);
     require(replay != NULL && ledger != NULL && policy != NULL, "out of memory");
     while ((text = next_line(&at, end, &len)) != NULL) {
         /* An allocation of its own, so that a step beyond its end is seen. */

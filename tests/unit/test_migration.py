@@ -88,6 +88,14 @@ def readable(migration: _core.Migration) -> bool:
         ({"disks": ["vda", "vdb"]}, None, ""),
         ({"source_uri": None}, TypeError, "str, not None"),
         ({"trace_path": b"x"}, TypeError, ""),
+        ({"gate": True}, None, ""),
+        ({"dest_xml": "<domain/>", "persist_xml": "<domain/>", "tls_destination": "b"}, None, ""),
+        ({"dest_xml": b"<domain/>"}, TypeError, ""),
+        ({"parallel_connections": 4, "flags": 1 << 17}, None, ""),
+        ({"parallel_connections": 4}, ValueError, "parallel_connections: 4 needs VIR_MIGRATE_PARALLEL"),
+        ({"parallel_connections": -1}, ValueError, "parallel_connections: -1 is negative"),
+        ({"params": {"gate_wait_ms": 99}}, _core.PolicyError, "gate_wait_ms: 99 is not from 100"),
+        ({"params": {"downtime_control": 0}}, None, ""),
         ({"speed": 1}, TypeError, "speed"),
     ],
 )
@@ -144,6 +152,28 @@ def test_start_once(refused: str) -> None:
     for call in (migration.switch, migration.abort, migration.detach, lambda: migration.set_bandwidth(1)):
         with pytest.raises(_core.Error, match="not running"):
             call()
+
+
+def test_gate(silent: str, refused: str) -> None:
+    """Answered while it runs, not before or after, and only where there is one."""
+    without = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=300)
+    migration = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=300, gate=True)
+    assert (without.status()["gate"], migration.status()["gate"]) == ("none", "closed")
+    with pytest.raises(_core.Error, match="not running"):
+        migration.open_gate()
+    for each in (without, migration):
+        each.start()
+    for call in (without.open_gate, without.refuse_gate):
+        with pytest.raises(_core.Error, match="gate=True"):
+            call()
+    migration.refuse_gate()
+    migration.open_gate()
+    for each in (without, migration):
+        assert each.join(JOIN_MS)
+    for call in (migration.open_gate, migration.refuse_gate):
+        with pytest.raises(_core.Error, match="not running"):
+            call()
+    assert finish("test", refused, source_uri=TEST, gate=True)["gate"] == "closed"
 
 
 def test_set_bandwidth_checks_its_number() -> None:

@@ -34,6 +34,34 @@ def test_identical(lines: list[str], tmp_path: pathlib.Path) -> None:
     assert first["text"]
 
 
+def test_gate() -> None:
+    """The header says whether there was a gate; the same answers give the same decisions."""
+    inputs = traces.inputs()
+    inputs[1] = "params policy=auto gate=1"
+    held = _core.replay(inputs)
+    assert held["gate"]
+    actions = [answer["replayed"]["action"] for answer in held["decisions"] if answer["replayed"]]
+    assert "drain" in actions and "undrain" in actions and "switch" not in actions
+    drain = next(answer["replayed"] for answer in held["decisions"] if answer["replayed"])
+    assert drain["action"] == "drain"
+    for later_us, reason in ((1, "drained"), (2_000_000, "gate-open")):
+        time_us = drain["t_us"] + later_us
+        at = next(i for i, line in enumerate(inputs) if i > 1 and int(line.split()[0]) >= time_us)
+        opened = [*inputs[:at], f"{time_us} request open-gate", *inputs[at:]]
+        lines = traces.with_decisions(opened)
+        again = _core.replay(lines)
+        assert again["identical"] and again["gate"] and again["recorded"] >= 3
+        switch = next(
+            each["recorded"]
+            for each in again["decisions"]
+            if each["recorded"] and each["recorded"]["action"] == "switch"
+        )
+        assert switch["reason"] == reason
+        assert (switch["t_us"] == time_us) == (reason == "gate-open")
+        lines[1] = "params policy=auto"  # without the gate nothing would have waited
+        assert _core.replay(lines)["identical"] == (reason == "drained")
+
+
 def test_difference(lines: list[str]) -> None:
     number = next(i for i, line in enumerate(lines) if " decision " in line)
     changed = [*lines[:number], lines[number].replace(" a=", " a=9"), *lines[number + 1 :]]

@@ -37,7 +37,12 @@ def inputs() -> list[str]:
 
 def recorded() -> list[str]:
     """The same with the decisions of the policy."""
-    lines = inputs()
+    return with_decisions(inputs())
+
+
+def with_decisions(lines: list[str]) -> list[str]:
+    """LINES without decisions, with those of the policy."""
+    lines = list(lines)
     for answer in reversed(_core.replay(lines)["decisions"]):
         decision = answer["replayed"]
         assert decision is not None

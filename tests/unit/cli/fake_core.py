@@ -59,7 +59,10 @@ STATUS: dict[str, Any] = {
     "memory_processed_bytes": 0,
     "memory_remaining_bytes": 256 * MIB,
     "disk_total_bytes": 0,
+    "disk_processed_bytes": 0,
     "disk_remaining_bytes": 0,
+    "downtime_ms": 0,
+    "setup_time_ms": 0,
     "send_bps": 0,
     "link_bps": None,
     "dirty_pages_ps": 0,
@@ -73,6 +76,7 @@ STATUS: dict[str, Any] = {
     "cpu_us": 0,
     "quickack": "off",
     "stats_failed": 0,
+    "gate": "none",
 }
 
 PRECOPY = {
