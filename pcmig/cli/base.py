@@ -72,12 +72,37 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
 
 
+def given(text: str) -> str:
+    """An argparse type: text that libvirt can take, which is UTF-8 and not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the value is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:  # bytes that are not UTF-8 arrive as surrogates
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from err
+    return text
+
+
+def given_path(text: str) -> str:
+    """An argparse type: a path, in whatever encoding."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
+
+
+def add_guest(parser: argparse.ArgumentParser) -> None:
+    """`-c/--connect` and DOMAIN: a guest, and the host to ask about it."""
+    add_connect(parser)
+    parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name, UUID or id")
+
+
 def add_connect(parser: argparse.ArgumentParser) -> None:
     """`-c/--connect`, as virsh has it."""
     parser.add_argument(
         "-c",
         "--connect",
         metavar="URI",
+        type=given,
         default=os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_CONNECT,
         help="libvirt of the source host (default: $LIBVIRT_DEFAULT_URI, or qemu:///system)",
     )

@@ -11,7 +11,16 @@ from typing import Any
 
 from pcmig import check
 from pcmig.check import gather, qemuconf
-from pcmig.cli.base import Command, ExitCode, add_connect, is_terminal, make_console
+from pcmig.cli.base import (
+    Command,
+    ExitCode,
+    UsageError,
+    add_connect,
+    given,
+    given_path,
+    is_terminal,
+    make_console,
+)
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cyan"}
 
@@ -27,30 +36,35 @@ class Check(Command):
         parser = super().get_parser(prog_name)
         add_connect(parser)
         parser.add_argument(
-            "--peer", metavar="URI", help="libvirt of the other host, as this host reaches it"
+            "--peer", type=given, metavar="URI", help="libvirt of the other host, as this host reaches it"
         )
-        parser.add_argument("--domain", metavar="NAME", help="also check this guest of the source host")
+        parser.add_argument(
+            "--domain", type=given, metavar="NAME", help="also check this guest of the source host"
+        )
         parser.add_argument(
             "--qemu-user",
+            type=given,
             metavar="USER",
             help="whom QEMU runs as (default: user of qemu.conf, else libvirt-qemu, qemu or root)",
         )
         parser.add_argument(
             "--qemu-conf",
+            type=given_path,
             metavar="FILE",
-            default=qemuconf.DEFAULT_PATH,
-            help="libvirt's QEMU settings (default: %(default)s)",
+            help=f"libvirt's QEMU settings (default: {qemuconf.DEFAULT_PATH})",
         )
         parser.add_argument("--json", action="store_true", help="print rows and facts as JSON")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> ExitCode:
+        if parsed_args.qemu_conf is not None:
+            check_readable(parsed_args.qemu_conf)
         found = gather.gather(
             parsed_args.connect,
             peer=parsed_args.peer,
             domain=parsed_args.domain,
             qemu_user=parsed_args.qemu_user,
-            qemu_conf=parsed_args.qemu_conf,
+            qemu_conf=parsed_args.qemu_conf or qemuconf.DEFAULT_PATH,
         )
         rows = check.run(found)
         if parsed_args.json:
@@ -60,6 +74,16 @@ class Check(Command):
         else:
             print_plain(rows)
         return ExitCode.FAILED if check.failed(rows) else ExitCode.DONE
+
+
+def check_readable(path: str) -> None:
+    """Raises UsageError when the file that was named cannot be read: libvirt's defaults would answer in its
+    place."""
+    try:
+        with open(path, encoding="utf-8", errors="replace"):
+            pass
+    except OSError as err:
+        raise UsageError(f"--qemu-conf {path!r}: {err.strerror}") from err
 
 
 def as_json(rows: list[check.Row], found: check.Facts) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import traceback
 from importlib import metadata
 from typing import Any
 
-from cliff import app, commandmanager, help
+from cliff import app, command, commandmanager, help
 
 from pcmig.cli.base import CommandError, ExitCode, UsageError, add_debug, say, silence
 
@@ -46,6 +46,18 @@ def make_manager() -> commandmanager.CommandManager:
 
 class Help(help.HelpCommand):
     """print help for a command"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = command.Command.get_parser(self, prog_name)
+        parser.add_argument("cmd", metavar="COMMAND", nargs="?", help="name of the command")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        word = parsed_args.cmd
+        if word is not None and word not in self.app.command_manager.commands:
+            raise UsageError(unknown_command(word))
+        parsed_args.cmd = [] if word is None else [word]
+        return super().take_action(parsed_args)
 
 
 class Pcmig(app.App):
@@ -97,8 +109,8 @@ class Pcmig(app.App):
         if word not in self.command_manager.commands:
             raise UsageError(unknown_command(word))
         factory = self.command_manager.commands[word].load()
-        command = factory(self, self.options, word)
-        return command.run(command.get_parser(f"{self.NAME} {word}").parse_args(argv[1:]))
+        chosen = factory(self, self.options, word)
+        return chosen.run(chosen.get_parser(f"{self.NAME} {word}").parse_args(argv[1:]))
 
 
 def unknown_command(word: str) -> str:

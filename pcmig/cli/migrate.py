@@ -60,8 +60,13 @@ class Migrate(Command):
 
     def take_action(self, args: argparse.Namespace) -> int:
         plan = options.make_plan(args, _core.params())
-        if args.json:
-            report.check_writable(args.json)
+        options.check_policy("--policy" if args.deadline is None else "--deadline", plan.policy, plan.params)
+        take_flags(plan)
+        for option, path in (("--json", args.json), ("--trace", args.trace)):
+            if path:
+                report.check_writable(path, option)
+        if args.trace and args.trace == args.json:
+            raise UsageError(f"--trace and --json name the same file, {args.json!r}")
         self.out: TextIO = sys.stderr if args.json == "-" else sys.stdout
         self.result = new_result(plan)
         started_s = time.monotonic()
@@ -141,14 +146,10 @@ class Migrate(Command):
                 say(f"pcmig: note: {message}", sys.stderr)
 
     def _check_flags(self, args: argparse.Namespace, plan: options.Plan) -> _core.Flags:
-        """The flags for libvirt, checked. Takes over the policy that an old name stands for."""
-        flags = _core.parse_flags(plan.flags_text)
-        if flags.policy and not plan.policy_given:
-            plan.policy = self.result["policy"] = flags.policy
+        """The flags for libvirt, checked."""
         flags = _core.parse_flags(plan.flags_line())
-        for severity, message, names in flags.check():
-            if severity == "error":
-                raise UsageError(f"{', '.join(names)}: {message}")
+        refuse_conflicts(flags)
+        for _, message, names in flags.check():
             if not args.quiet:
                 say(f"pcmig: note: {', '.join(names)}: {message}", sys.stderr)
         self.result["flags"] = list(flags.names)
@@ -184,6 +185,30 @@ class Migrate(Command):
         except OSError as err:
             # The guest's fate is what the exit code tells; a lost report does not change it.
             say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
+
+
+def take_flags(plan: options.Plan) -> None:
+    """Checks all flags as far as that goes before a host is asked, and takes over the policy that an old name
+    stands for. Raises UsageError."""
+    try:
+        flags = _core.parse_flags(plan.flags_text)
+    except _core.FlagsError as err:
+        raise UsageError(f"--flags: {err} ('pcmig flags' lists them all)") from err
+    if flags.policy and not plan.policy_given:
+        plan.policy = flags.policy
+    flags = _core.parse_flags(plan.flags_line())
+    names = {name.removeprefix("VIR_MIGRATE_") for name in flags.names}
+    for option, name in (("--migrate-disks", "disks"), ("--disks-uri", "disks_uri")):
+        if plan.engine[name] and not names & {"NON_SHARED_DISK", "NON_SHARED_INC"}:
+            raise UsageError(f"{option} needs --copy-storage-all or --copy-storage-inc")
+    refuse_conflicts(flags)
+
+
+def refuse_conflicts(flags: _core.Flags) -> None:
+    """Raises UsageError for the first error among FLAGS."""
+    for severity, message, names in flags.check():
+        if severity == "error":
+            raise UsageError(f"{', '.join(names)}: {message}")
 
 
 def new_result(plan: options.Plan) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import re
 from typing import TYPE_CHECKING, Any
 
-from pcmig.cli.base import UsageError, add_connect
+from pcmig import _core
+from pcmig.cli.base import UsageError, add_connect, given, given_path
 
 if TYPE_CHECKING:
     from pcmig._core import Param
@@ -34,9 +36,12 @@ PARAM_OPTIONS = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds everything `pcmig migrate` takes."""
-    parser.add_argument("domain", metavar="DOMAIN", help="guest to move: name, UUID or id")
+    parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest to move: name, UUID or id")
     parser.add_argument(
-        "desturi", metavar="DESTURI", help="libvirt of the destination, e.g. qemu+ssh://b/system"
+        "desturi",
+        type=given,
+        metavar="DESTURI",
+        help="libvirt of the destination, e.g. qemu+ssh://b/system",
     )
     add_connect(parser)
 
@@ -78,17 +83,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     place = parser.add_argument_group("the destination")
     place.add_argument(
-        "--migrateuri", metavar="URI", help="address for the guest's memory, e.g. tcp://10.0.0.2"
+        "--migrateuri", type=given, metavar="URI", help="address for the guest's memory, e.g. tcp://10.0.0.2"
     )
-    place.add_argument("--listen-address", metavar="ADDRESS", help="where the destination's QEMU listens")
-    place.add_argument("--dname", metavar="NAME", help="name of the guest at the destination")
+    place.add_argument(
+        "--listen-address", type=given, metavar="ADDRESS", help="where the destination's QEMU listens"
+    )
+    place.add_argument("--dname", type=given, metavar="NAME", help="name of the guest at the destination")
 
     disks = parser.add_argument_group("disks (default: they are on shared storage)")
     copy = disks.add_mutually_exclusive_group()
     copy.add_argument("--copy-storage-all", action="store_true", help="copy whole disks")
     copy.add_argument("--copy-storage-inc", action="store_true", help="copy disks over a common backing file")
-    disks.add_argument("--migrate-disks", metavar="LIST", help="copy these only: targets such as vda,vdb")
-    disks.add_argument("--disks-uri", metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2")
+    disks.add_argument(
+        "--migrate-disks", type=target_list, metavar="LIST", help="copy these only: targets such as vda,vdb"
+    )
+    disks.add_argument(
+        "--disks-uri", type=given, metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2"
+    )
 
     definition = parser.add_argument_group(
         "the definition (default: that of a persistent guest moves with it, so that nobody can start a "
@@ -119,20 +130,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         more.add_argument(name, action="store_true", help=argparse.SUPPRESS)
 
     output = parser.add_argument_group("output")
-    output.add_argument("--json", metavar="FILE", help="write the result as JSON; '-' is stdout")
-    output.add_argument("--trace", metavar="FILE", help="record what 'pcmig replay' reads")
+    output.add_argument(
+        "--json", type=given_path, metavar="FILE", help="write the result as JSON; '-' is stdout"
+    )
+    output.add_argument("--trace", type=given_path, metavar="FILE", help="record what 'pcmig replay' reads")
     output.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     output.add_argument("--no-progress", action="store_true", help="print decisions and the result only")
 
 
 def positive_seconds(text: str) -> float:
-    """An argparse type: seconds, with fractions, above 0."""
+    """An argparse type: seconds, with fractions down to the millisecond."""
     try:
         value = float(text)
     except ValueError:
         value = -1
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    if not 0.001 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0.001 or more")
     return value
 
 
@@ -141,6 +154,14 @@ def natural(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > 0x7FFFFFFF:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {0x7FFFFFFF}")
     return int(text)
+
+
+def target_list(text: str) -> list[str]:
+    """An argparse type: "vda, vdb" as ["vda", "vdb"]."""
+    targets = given(text).replace(",", " ").split()
+    if not targets:
+        raise argparse.ArgumentTypeError(f"{text!r} names no disk; write targets such as vda,vdb")
+    return targets
 
 
 class ParamsAction(argparse.Action):
@@ -152,7 +173,6 @@ class ParamsAction(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from rich.table import Table
 
-        from pcmig import _core
         from pcmig.cli.base import make_console
 
         table = Table("name", "default", "bounds", "unit", "what it is", box=None, pad_edge=False)
@@ -191,13 +211,6 @@ class Plan:
 
 def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
     """From ARGS of the parser and the core's table of parameters. Raises UsageError."""
-    for what, text in (("DOMAIN", args.domain), ("DESTURI", args.desturi)):
-        if not text.strip():
-            raise UsageError(f"{what} is empty")
-    disks = split_list(args.migrate_disks)
-    if (disks or args.disks_uri) and not (args.copy_storage_all or args.copy_storage_inc or args.flags):
-        option = "--migrate-disks" if disks else "--disks-uri"
-        raise UsageError(f"{option} needs --copy-storage-all or --copy-storage-inc")
     if args.keep_definition and (args.persistent or args.undefinesource):
         raise UsageError("--keep-definition contradicts --persistent and --undefinesource")
     if args.undefinesource and not args.persistent:
@@ -209,12 +222,14 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
     for attribute, option, name, factor in PARAM_OPTIONS:
         value = getattr(args, attribute)
         if value is not None:
+            if name in params:
+                raise UsageError(f"{option} and --set {name} set the same parameter: give one of them")
             params[name] = in_bounds(option, name, round(value * factor), rows)
     return Plan(
         domain=args.domain,
         source_uri=args.connect,
         dest_uri=args.desturi,
-        policy=f"deadline={args.deadline:g}" if args.deadline is not None else args.policy or DEFAULT_POLICY,
+        policy=policy_text(args),
         policy_given=args.deadline is not None or args.policy is not None,
         params=params,
         flag_names=[flag for attribute, flag in FLAG_OPTIONS if getattr(args, attribute)],
@@ -224,7 +239,7 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
             "migrate_uri": args.migrateuri,
             "listen_address": args.listen_address,
             "dest_name": args.dname,
-            "disks": disks or None,
+            "disks": args.migrate_disks,
             "disks_uri": args.disks_uri,
             "bandwidth_mib": args.bandwidth,
             "postcopy_bandwidth_mib": args.postcopy_bandwidth,
@@ -238,28 +253,43 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
     )
 
 
-def split_list(text: str | None) -> list[str]:
-    """ "vda, vdb" -> ["vda", "vdb"]."""
-    return [word for word in (text or "").replace(",", " ").split() if word]
+def policy_text(args: argparse.Namespace) -> str:
+    """The policy as the core reads it."""
+    if args.deadline is not None:
+        return f"deadline={args.deadline:.3f}".rstrip("0").rstrip(".")
+    return DEFAULT_POLICY if args.policy is None else str(args.policy)
+
+
+def check_policy(option: str, policy: str, params: dict[str, int]) -> None:
+    """Raises UsageError when the core does not know POLICY, or when PARAMS set what it has set itself."""
+    try:
+        own = _core.parse_policy(policy)["params"]
+    except (_core.PolicyError, UnicodeError) as err:
+        raise UsageError(f"{option}: {err}") from err
+    for name in own.keys() & params.keys():
+        raise UsageError(f"{option} and --set {name} set the same parameter: give one of them")
 
 
 def parse_settings(settings: list[str], rows: list[Param]) -> dict[str, int]:
-    """`--set` options as parameters. Raises UsageError that names what would be right."""
+    """`--set` options as parameters, by ROWS of the core. Raises UsageError that names what would be
+    right."""
     names = [row["name"] for row in rows]
     params: dict[str, int] = {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
-            raise UsageError(f"--set {setting!r}: write NAME=VALUE")
+            raise UsageError(f"--set {setting!r}: write NAME=VALUE, e.g. drain_max_ms=500")
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "'pcmig migrate --help-params' lists them"
             raise UsageError(f"--set: unknown parameter {name!r}; {hint}")
-        try:
-            value = int(text)
-        except ValueError:
-            raise UsageError(f"--set {name}: {text!r} is not a whole number") from None
-        params[name] = in_bounds(f"--set {name}", name, value, rows)
+        if name in params:
+            raise UsageError(f"--set {name} was given twice")
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+            row = rows[names.index(name)]
+            bounds = f"{row['min']} to {row['max']} {row['unit']}"
+            raise UsageError(f"--set {name}: {text!r} is not a whole number ({bounds})")
+        params[name] = in_bounds(f"--set {name}", name, int(text), rows)
     return params
 
 

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, is_terminal, make_console
+from pcmig.cli.base import (
+    Command,
+    CommandError,
+    ExitCode,
+    UsageError,
+    given_path,
+    is_terminal,
+    make_console,
+)
+from pcmig.cli.options import check_policy, parse_settings
 
 if TYPE_CHECKING:
     from pcmig._core import Answer, Decision
@@ -30,7 +39,7 @@ class Replay(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("trace", metavar="TRACE", help="file that migrate --trace wrote")
+        parser.add_argument("trace", type=given_path, metavar="TRACE", help="file that migrate --trace wrote")
         parser.add_argument("--policy", metavar="POLICY", help="replay under this policy")
         parser.add_argument(
             "--set",
@@ -46,7 +55,9 @@ class Replay(Command):
 
     def take_action(self, args: argparse.Namespace) -> int:
         what_if = args.policy is not None or bool(args.settings)
-        params = parse_settings(args.settings)
+        params = parse_settings(args.settings, _core.params())
+        if args.policy is not None:
+            check_policy("--policy", args.policy, params)
         try:
             result = _core.replay(args.trace, policy=args.policy, params=params)
             ledger = _core.ledger_from_trace(args.trace) if args.ledger else None
@@ -72,20 +83,6 @@ class Replay(Command):
                 accounting.render(ledger, make_console())
             print(verdict(result, what_if))
         return ExitCode.DONE if what_if or result["identical"] else ExitCode.FAILED
-
-
-def parse_settings(settings: list[str]) -> dict[str, int]:
-    """["drain_max_ms=500"] -> {"drain_max_ms": 500}. Raises UsageError."""
-    params: dict[str, int] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--set {setting!r}: expected NAME=VALUE, e.g. drain_max_ms=500")
-        try:
-            params[name] = int(value)
-        except ValueError as err:
-            raise UsageError(f"--set {setting!r}: {value!r} is not a whole number") from err
-    return params
 
 
 def rows(result: _core.Replay) -> list[tuple[str, str, str, str, str]]:

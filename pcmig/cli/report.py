@@ -15,19 +15,19 @@ from pcmig.cli.base import UsageError
 SCHEMA = 1  # grows when a field changes its meaning or goes away; fields may be added without
 
 
-def check_writable(path: str) -> None:
-    """Raises UsageError when a report could not be written to PATH: better now than when the guest has
-    moved."""
+def check_writable(path: str, option: str = "--json") -> None:
+    """Raises UsageError when PATH, given with OPTION, could not be written: better now than when the guest
+    has moved."""
     if path == "-":
         return
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path):
-        raise UsageError(f"--json {path!r} is a folder")
+        raise UsageError(f"{option} {path!r} is a folder")
     if not os.path.isdir(folder):
-        raise UsageError(f"--json {path!r}: the folder {folder!r} does not exist")
+        raise UsageError(f"{option} {path!r}: the folder {folder!r} does not exist")
     target = path if os.path.exists(path) and not _replaceable(path) else folder
     if not os.access(target, os.W_OK):
-        raise UsageError(f"--json {path!r} cannot be written: permission denied")
+        raise UsageError(f"{option} {path!r} cannot be written: permission denied")
 
 
 def write(path: str, report: dict[str, Any]) -> None:

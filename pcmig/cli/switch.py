@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, add_connect
+from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
 from pcmig.cli.job import Job
 
 CONFIRM_S = 10.0
@@ -24,8 +24,7 @@ class Switch(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        add_connect(parser)
-        parser.add_argument("domain", metavar="DOMAIN", help="guest: name, UUID or id")
+        add_guest(parser)
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:

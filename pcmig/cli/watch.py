@@ -10,7 +10,7 @@ import sys
 import time
 
 from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, add_connect
+from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
 from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
 from pcmig.cli.signals import SignalPipe
@@ -33,8 +33,7 @@ class Watch(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        add_connect(parser)
-        parser.add_argument("domain", metavar="DOMAIN", help="guest: name, UUID or id")
+        add_guest(parser)
         parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
         parser.add_argument("--no-progress", action="store_true", help="the same as --quiet")
         return parser

@@ -15,6 +15,11 @@ import time
 from types import ModuleType
 from typing import Any, ClassVar
 
+# What needs no script is the core's own.
+from pcmig._core import PolicyError, parse_policy
+
+__all__ = ["PolicyError", "parse_policy"]
+
 MIB = 1024 * 1024
 
 
@@ -23,10 +28,6 @@ class Error(Exception):
 
 
 class FlagsError(Error):
-    pass
-
-
-class PolicyError(Error):
     pass
 
 
@@ -191,6 +192,9 @@ class Migration:
         self._stop.set()
         self._news({"outcome": "detached"})
 
+    def join(self, timeout_ms: int = -1) -> bool:
+        return self.status()["outcome"] is not None
+
 
 def params() -> list[dict[str, Any]]:
     return [
@@ -273,5 +277,5 @@ def install(script: Script | None = None) -> ModuleType:
     module = sys.modules[__name__]
     Migration.script = script or [(0.0, PRECOPY), (0.01, POSTCOPY), (0.01, COMPLETED)]
     sys.modules["pcmig._core"] = module
-    pcmig._core = module  # type: ignore[attr-defined]
+    pcmig._core = module
     return module

@@ -102,18 +102,39 @@ def test_other_machine_is_not_probed(capsys: pytest.CaptureFixture[str]) -> None
     assert the_row(answer, "source", "userfaultfd")["status"] == "unknown"
 
 
-@pytest.mark.parametrize("uri", ["", "x", "qemu://[", "no such scheme:///", "\u00e9", "qemu:///system\n"])
+@pytest.mark.parametrize("uri", ["x", "qemu://[", "no such scheme:///", "\u00e9", "qemu:///system\n"])
 def test_odd_uris_are_rows(capsys: pytest.CaptureFixture[str], uri: str) -> None:
     code, answer = run_json(capsys, "--connect", "test:///default", "--peer", uri)
     assert code == base.ExitCode.FAILED
     assert the_row(answer, "peer", "libvirt")["status"] == "fail"
 
 
-@pytest.mark.parametrize("arguments", [("--nothing",), ("x",), ("--peer",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nothing",),
+        ("x",),
+        ("--peer",),
+        ("--peer", ""),
+        ("--connect", " "),
+        ("--domain", ""),
+        ("--qemu-user", ""),
+    ],
+)
 def test_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main.main(["check", *arguments])
     assert caught.value.code == base.ExitCode.USAGE
+
+
+def test_settings_that_cannot_be_read_are_usage(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    """Named by hand: libvirt's defaults in their place would be a wrong answer."""
+    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        code, out, err = run(capsys, "--connect", NO_LIBVIRT, "--qemu-conf", str(path))
+        assert (code, out) == (base.ExitCode.USAGE, "")
+        assert f"--qemu-conf '{path}': {why}" in err
 
 
 @pytest.mark.parametrize(

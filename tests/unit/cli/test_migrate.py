@@ -190,7 +190,7 @@ def test_guest_that_cannot_do_postcopy_is_refused_unless_never() -> None:
         (("g1", "d", "--set", "pace_min=3"), "did you mean 'pace_min_mib'"),
         (("g1", "d", "--deadline", "5", "--policy", "never"), "not allowed with"),
         (("g1", "d", "--deadl", "5"), "unrecognized arguments"),
-        (("", "d"), "DOMAIN is empty"),
+        (("", "d"), "DOMAIN: the value is empty"),
     ],
 )
 def test_usage_errors(arguments: tuple[str, ...], words: str) -> None:

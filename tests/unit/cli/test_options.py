@@ -39,6 +39,10 @@ def test_seconds_become_milliseconds() -> None:
     assert made.policy == "deadline=2.5"
     assert made.params == {"abort_after_ms": 250}
     assert made.engine["connect_timeout_ms"] == 3000
+    # No digit is lost, and no exponent appears, which the core would not read.
+    assert plan("--deadline", "1234567").policy == "deadline=1234567"
+    assert plan("--deadline", "12345.678").policy == "deadline=12345.678"
+    assert plan("--deadline", "300").policy == "deadline=300"
 
 
 def test_flags_of_options_and_of_nova() -> None:
@@ -67,8 +71,6 @@ def test_definition() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--migrate-disks", "vda"), "--migrate-disks needs --copy-storage-all"),
-        (("--disks-uri", "tcp://b"), "--disks-uri needs"),
         (("--keep-definition", "--persistent"), "contradicts"),
         (("--undefinesource",), "without a definition anywhere"),
         (("--set", "pace_min_mib"), "NAME=VALUE"),
