@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 
@@ -93,13 +92,14 @@ def test_pcmig_is_killed_in_post_copy(fault: Scene) -> None:
     fault.expect_at(destination)
 
 
-def resume_as_told(scene: Scene, source: Host, text: str) -> None:
-    """Types the command that was printed, on the source host."""
+def resume_as_told(scene: Scene, source: Host, text: str) -> str:
+    """Types the command that was printed into a shell on the source host; returns the command."""
     match = re.search(r"^\s+(virsh .*--postcopy-resume.*)$", text, re.M)
     assert match is not None, text
     # The host knows its libvirt by another path than the machine does.
-    words = [word.replace(source.uri, "qemu:///system") for word in shlex.split(match[1])]
-    subprocess.run(source.inside(words), check=True, timeout=90, stdin=subprocess.DEVNULL)
+    typed = match[1].replace(source.uri, "qemu:///system")
+    subprocess.run(source.inside(["sh", "-c", typed]), check=True, timeout=90, stdin=subprocess.DEVNULL)
+    return match[1]
 
 
 def test_post_copy_is_interrupted(fault: Scene) -> None:
@@ -118,6 +118,37 @@ def test_post_copy_is_interrupted(fault: Scene) -> None:
     fault.bed.network.limit(RATE_MBIT)
     resume_as_told(fault, source, run.out + run.err)
     fault.expect_at(destination, run)
+
+
+def test_post_copy_of_a_persistent_guest_is_interrupted(fault: Scene) -> None:
+    """The definition moves with the resumed guest: nobody can start a second copy at the source."""
+    source = fault.source
+    destination = fault.bed.other(source)
+    (source.state / "run/pcmig/defined.xml").write_text(source.virsh("dumpxml", fault.name))
+    source.virsh("define", "/run/pcmig/defined.xml")
+    try:
+        assert "yes" in persistent(source, fault.name)
+        command = in_postcopy(fault, destination)
+        source.virsh("domjobabort", fault.name, "--postcopy")
+        run = command.wait(60)
+        run.expect(3, "needs an operator", "--postcopy-resume")
+        fault.bed.network.limit(RATE_MBIT)
+        typed = resume_as_told(fault, source, run.out + run.err)
+        assert "--persistent" in typed and "--undefinesource" in typed, typed
+        # It runs there, with every page whole; and the source does not know it any more, not even by name.
+        fault.expect_at(destination, run)
+        assert fault.name not in source.virsh("list", "--all", "--name").split()
+        assert "yes" in persistent(destination, fault.name)
+    finally:
+        # The other tests want it transient.
+        for host in fault.bed.hosts:
+            if fault.name in host.virsh("list", "--all", "--name").split():
+                host.virsh("undefine", fault.name)
+
+
+def persistent(host: Host, name: str) -> str:
+    """The line of `virsh dominfo` on whether the guest is defined there."""
+    return next(line for line in host.virsh("dominfo", name).splitlines() if line.startswith("Persistent:"))
 
 
 def test_the_link_goes_down_in_post_copy(fault: Scene) -> None:
