@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
-from pcmig.cli.job import Job
+from pcmig.cli.job import HALVES, Job
 
 CONFIRM_S = 10.0
 
@@ -24,7 +25,8 @@ class Abort(Command):
 
     epilog = (
         "exit codes: 0 cancelled; 1 there is no migration, or it could not be cancelled; 2 usage; "
-        "3 the migration is paused and needs an operator; 4 in post-copy, the migration goes on"
+        "3 the guest does not run: it, or its interrupted migration, needs an operator; "
+        "4 in post-copy, the migration goes on"
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -48,6 +50,12 @@ class Abort(Command):
             raise CommandError(f"{job.domain}: libvirt took the cancellation, but the migration still runs")
         if job.half == "absent":
             raise CommandError(f"the migration of {job.domain} had finished before it could be cancelled")
+        if job.half != "running":
+            raise CommandError(
+                f"the migration has ended, but {job.domain} does not run at {job.uri}: it is {HALVES[job.half]}; "
+                f"see 'virsh -c {shlex.quote(job.uri)} domstate --reason {shlex.quote(job.domain)}'",
+                ExitCode.NEEDS_OPERATOR,
+            )
         print(f"cancelled: {job.domain} runs on at the source ({job.uri})")
         return ExitCode.DONE
 
