@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import shlex
 import sys
@@ -23,6 +24,9 @@ EXIT_CODES = {
     "detached": ExitCode.DETACHED,
 }
 
+
+# So long the engine may take to put the pace in force that it leaves behind.
+DETACH_MS = 10_000
 
 # How the engine begins its text when the guest never left (engine/outcome.c); the verdict names the host too.
 SAFE_AT_SOURCE = "the guest runs on at the source: "
@@ -79,6 +83,10 @@ class Migrate(Command):
             self.result["error"] = str(err)
             self._write(args, code, started_s)
             raise
+        except Exception as err:  # a defect: main() says so, a report is written nevertheless
+            self.result["error"] = f"internal error: {type(err).__name__}: {err}"
+            self._write(args, ExitCode.INTERNAL, started_s)
+            raise
         self._write(args, code, started_s)
         say("", sys.stdout)  # a reader that went away shows here, and no later
         return code
@@ -99,8 +107,12 @@ class Migrate(Command):
                 except OSError as err:
                     raise CommandError(f"--trace {args.trace!r}: {err.strerror}") from err
                 status = follower.run()
+            except BaseException:
+                self._let_go(migration, plan)
+                raise
             finally:
-                display.close()
+                with contextlib.suppress(Exception):  # what matters is where the guest is
+                    display.close()
             self.result |= {
                 "outcome": status["outcome"],
                 "error": status["error"],
@@ -154,6 +166,19 @@ class Migrate(Command):
                 say(f"pcmig: note: {', '.join(names)}: {message}", sys.stderr)
         self.result["flags"] = list(flags.names)
         return flags
+
+    def _let_go(self, migration: _core.Migration, plan: options.Plan) -> None:
+        """A defect of ours ends the steering, not the migration: leaves a pace behind that needs no steering,
+        and says how to look on. Nothing is done to a migration that has not begun or is over."""
+        with contextlib.suppress(_core.Error):
+            if migration.status()["outcome"] is not None:
+                return
+            migration.detach()
+            migration.join(DETACH_MS)
+            self.result["outcome"] = migration.status()["outcome"] or "detached"
+            if self.result["outcome"] == "detached":
+                text = f"the migration of {plan.domain} goes on without pcmig; to see the rest of it:"
+                say(f"pcmig: {text}\n  {watch_command(plan)}", sys.stderr)
 
     def _conclude(self, args: argparse.Namespace, plan: options.Plan, status: _core.Status) -> None:
         """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the

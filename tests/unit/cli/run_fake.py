@@ -16,6 +16,7 @@ SCRIPTS: dict[str, fake.Script] = {
     "stubborn": SLOW,
     "watched": SLOW,
     "postcopy": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (60.0, fake.COMPLETED)],
+    "broken": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (60.0, fake.COMPLETED)],
     "late": [(0.0, fake.PRECOPY), (1.0, fake.POSTCOPY), (60.0, fake.COMPLETED)],
     "long": [(0.0, fake.PRECOPY), (1.5, fake.POSTCOPY), (0.2, fake.COMPLETED)],
 }
@@ -25,6 +26,10 @@ if __name__ == "__main__":
     fake.install(SCRIPTS[name])
     fake.Migration.abort_works = name not in ("stubborn", "late")
     fake.jobs[:] = [fake.job("precopy")]
+    if name == "broken":
+        from pcmig.cli.follow import Follower
+
+        Follower._is_news = lambda self, decision: 1 / 0  # type: ignore[assignment,method-assign,return-value]
     from pcmig.cli.main import main
 
     sys.exit(main(sys.argv[2:]))

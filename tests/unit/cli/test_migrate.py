@@ -168,6 +168,18 @@ def test_json_tells_of_a_migration_that_was_not_started(tmp_path: pathlib.Path) 
     assert (done.stdout, "Traceback" in done.stderr) == ("", False)
 
 
+def test_a_defect_leaves_the_migration_to_itself(tmp_path: pathlib.Path) -> None:
+    """It must not go on unsteered, with the pace of that moment."""
+    report = tmp_path / "report.json"
+    done = run("broken", *MIGRATE, "--json", str(report))
+    assert done.returncode == 70
+    assert "internal error: ZeroDivisionError" in done.stderr and "Traceback" not in done.stderr
+    assert "goes on without pcmig" in done.stderr and "pcmig watch -c qemu:///system g1" in done.stderr
+    result = json.loads(report.read_text())
+    assert (result["outcome"], result["exit_code"]) == ("detached", 70)
+    assert result["error"].startswith("internal error: ZeroDivisionError")
+
+
 def test_old_flag_name_chooses_the_policy_unless_one_was_given() -> None:
     old = (*MIGRATE, "--flags", "POSTCOPY_AFTER_PRECOPY", "--json", "-")
     assert json.loads(run("quick", *old).stdout)["policy"] == "first-pass"
