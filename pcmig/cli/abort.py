@@ -51,9 +51,10 @@ class Abort(Command):
         if job.half == "absent":
             raise CommandError(f"the migration of {job.domain} had finished before it could be cancelled")
         if job.half != "running":
+            look = shlex.join(["virsh", "-c", job.uri, "domstate", "--reason", job.domain])
             raise CommandError(
-                f"the migration has ended, but {job.domain} does not run at {job.uri}: it is {HALVES[job.half]}; "
-                f"see 'virsh -c {shlex.quote(job.uri)} domstate --reason {shlex.quote(job.domain)}'",
+                f"the migration has ended, but {job.domain} does not run at {job.uri}: "
+                f"it is {HALVES[job.half]}; see '{look}'",
                 ExitCode.NEEDS_OPERATOR,
             )
         print(f"cancelled: {job.domain} runs on at the source ({job.uri})")

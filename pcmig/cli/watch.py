@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 
-from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
+from pcmig import _core, guest
+from pcmig.cli import units
+from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, given
 from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
 from pcmig.cli.signals import SignalPipe
@@ -18,12 +19,23 @@ from pcmig.cli.signals import SignalPipe
 # So long we look on when libvirt does not answer: a daemon that restarts needs a few seconds.
 SILENT_S = 30.0
 
+# One half that takes post-copy for interrupted is not believed at once: it may be no more than the daemons'
+# connection that broke, and the two QEMUs go on. As the engine does it (csrc/engine/control.c, SETTLE_*):
+# so long without the destination's word, ...
+INTERRUPTED_S = 15.0
+# ... and so long when it says that the guest runs on there, pages still missing.
+INTERRUPTED_RUNNING_S = 180.0
+
+# So long the destination has to confirm that it has what left the source.
+CONFIRM_S = 5.0
+
 
 class Watch(Command):
     """show a running migration until it ends
 
     Connect to the source; once the guest runs at the destination, that host will do as well. Looks twice a
-    second and steers nothing: Ctrl-C leaves the migration as it is.
+    second and steers nothing: Ctrl-C leaves the migration as it is. With --dest the destination is asked as
+    well how it ended; without, that is judged from what was seen here, and the last line says by what.
     """
 
     epilog = (
@@ -34,6 +46,9 @@ class Watch(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         add_guest(parser)
+        parser.add_argument(
+            "--dest", type=given, metavar="URI", help="libvirt of the destination, to be asked how it ended"
+        )
         parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
         parser.add_argument("--no-progress", action="store_true", help="the same as --quiet")
         return parser
@@ -41,11 +56,12 @@ class Watch(Command):
     def take_action(self, args: argparse.Namespace) -> int:
         job = Job(args.connect, args.domain)
         job.find()
+        other = Other(args.dest, uuid_of(job)) if args.dest else None
         quiet = args.quiet or args.no_progress
         display = make_display(sys.stdout, f"{job.domain} from {job.uri}", quiet=quiet, progress=True)
         try:
             with SignalPipe((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) as signals:
-                code, words = follow(job, display, signals)
+                code, words = follow(job, display, signals, other)
         finally:
             display.close()
         if code in (ExitCode.FAILED, ExitCode.NEEDS_OPERATOR):
@@ -54,13 +70,43 @@ class Watch(Command):
         return code
 
 
-def follow(job: Job, display: Display, signals: SignalPipe) -> tuple[ExitCode, str]:
+class Other:
+    """The guest's half at the destination, asked when the source alone does not settle it."""
+
+    def __init__(self, uri: str, guest: str) -> None:
+        self.uri = uri
+        self.guest = guest
+
+    def half(self) -> str:
+        """As HALVES names it; "unknown" when the host cannot be asked."""
+        try:
+            return _core.job_status(self.uri, self.guest)["half"]
+        except _core.NoDomainError:
+            return "absent"
+        except _core.LibvirtError:
+            return "unknown"
+
+
+def uuid_of(job: Job) -> str:
+    """The guest's UUID: at the destination it may have another name. Its name, if the XML cannot be had."""
+    try:
+        return guest.parse(_core.domain_xml(job.uri, job.domain)).findtext("uuid") or job.domain
+    except (_core.LibvirtError, guest.GuestXmlError):
+        return job.domain
+
+
+def follow(
+    job: Job, display: Display, signals: SignalPipe, other: Other | None = None
+) -> tuple[ExitCode, str]:
     """Shows the job until it ends, a signal comes or libvirt stays silent: exit code and last words."""
-    heard_s = time.monotonic()
+    heard_s = changed_s = time.monotonic()
+    before = None
     poller = select.poll()
     poller.register(signals.fileno(), select.POLLIN)
     while True:
-        if end := ending(job):
+        if job.state != before:
+            before, changed_s = job.state, time.monotonic()
+        if end := ending(job, other, time.monotonic() - changed_s):
             return end
         display.update(job.status())
         poller.poll(POLL_S * 1000)
@@ -74,27 +120,66 @@ def follow(job: Job, display: Display, signals: SignalPipe) -> tuple[ExitCode, s
                 return ExitCode.DETACHED, f"left: {job.uri} does not answer ({err}); the migration may go on"
 
 
-def ending(job: Job) -> tuple[ExitCode, str] | None:
-    """The exit code and last words if the migration is over, else None."""
+def ending(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, str] | None:
+    """The exit code and last words if the migration is over, else None. SINCE_S: seconds in this state."""
     if job.state == "paused":
-        return ExitCode.NEEDS_OPERATOR, (
-            f"{job.domain} was interrupted in post-copy; when the hosts reach each other again, type,\n"
-            f"with the options that it was started with:\n"
-            f"  virsh -c {shlex.quote(job.uri)} migrate --live --p2p --postcopy --postcopy-resume"
-            f" {shlex.quote(job.domain)} DESTURI"
-        )
+        return interrupted(job, other, since_s)
     if job.state != "none":
         return None
-    if job.half == "absent" and job.source and not job.switched and not job.nearly_done():
-        return ExitCode.NEEDS_OPERATOR, (
-            f"{job.domain} is gone from {job.uri} in the middle of pre-copy: it ended there, or was ended;"
-            f" to be sure ask the destination:\n  virsh -c DESTURI domstate --reason {job.domain}"
-        )
     if job.half == "absent" and job.source:
-        return ExitCode.DONE, f"done: {job.domain} has left {job.uri}"
+        return (other and departed(job, other, since_s)) or vanished(job, other, since_s)
     if job.half == "running" and job.source:
         return ExitCode.FAILED, f"the migration has ended, and {job.domain} runs on at the source ({job.uri})"
     if job.half == "running":
         return ExitCode.DONE, f"done: {job.domain} runs at {job.uri} with all of its memory"
     words = f"the migration has ended, and at {job.uri} {job.domain} is {HALVES[job.half]}"
     return ExitCode.NEEDS_OPERATOR, words
+
+
+def interrupted(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, str] | None:
+    """Post-copy counts as interrupted when both halves say so, or this one has said so for long."""
+    half = other.half() if other else "unknown"
+    patience_s = INTERRUPTED_RUNNING_S if half in ("postcopy", "running") else INTERRUPTED_S
+    if half != "postcopy-failed" and since_s < patience_s:
+        return None
+    said = f"{job.uri} has said so for {since_s:.0f} s"
+    if other:
+        said = f"{job.uri} says so, and at {other.uri} it is {HALVES[half]}"
+    ends = (job.uri if job.source else "SOURCEURI", other.uri if other else "DESTURI")
+    resume = ["migrate", "--live", "--p2p", "--postcopy", "--postcopy-resume", job.domain, ends[1]]
+    return ExitCode.NEEDS_OPERATOR, (
+        f"{job.domain} was interrupted in post-copy ({said}); when the hosts reach each other again, type,\n"
+        f"with the options that it was started with:\n"
+        f"  {shlex.join(['virsh', '-c', ends[0], *resume])}"
+    )
+
+
+def departed(job: Job, other: Other, since_s: float) -> tuple[ExitCode, str] | None:
+    """What the destination says of a guest that has left the source; None: nothing that settles it."""
+    half = other.half()
+    if half == "running":
+        return ExitCode.DONE, f"done: {job.domain} runs at {other.uri}, as that host says"
+    if half == "paused":
+        return ExitCode.DONE, f"done: {job.domain} is at {other.uri}, paused there, as that host says"
+    if half == "unknown" or since_s < CONFIRM_S:
+        return None
+    return ExitCode.NEEDS_OPERATOR, (
+        f"{job.domain} is gone from {job.uri}, and at {other.uri} it is {HALVES[half]}, as that host says"
+    )
+
+
+def vanished(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, str] | None:
+    """What is most likely of a guest that has left the source, and by what evidence."""
+    if other and since_s < CONFIRM_S:
+        return None
+    left = job.figures.get("memory_remaining_bytes", 0)
+    last = f"{units.size(left)} left at {units.rate(job.figures.get('memory_bps', 0))}, when it was last seen"
+    asked = f"{other.uri} could not be asked" if other else "the destination was not asked, see --dest"
+    ask = shlex.join(["virsh", "-c", other.uri if other else "DESTURI", "domstate", "--reason", job.domain])
+    if not job.switched and not job.nearly_done():
+        return ExitCode.NEEDS_OPERATOR, (
+            f"{job.domain} is gone from {job.uri} in the middle of pre-copy ({last}): it ended there, or was"
+            f" ended; {asked}; to be sure:\n  {ask}"
+        )
+    seen = "it was in post-copy, and then its half here ended" if job.switched else f"pre-copy had {last}"
+    return ExitCode.DONE, f"done: {job.domain} has left {job.uri} (judged by: {seen}; {asked})"

@@ -117,7 +117,8 @@ NEEDS_OPERATOR = {
     "operator_command": "virsh migrate --postcopy --postcopy-resume g1 qemu+tcp://b/system",
 }
 
-XML = "<domain type='kvm'><name>g1</name></domain>"
+UUID = "aaaaaaaa-0000-4000-8000-000000000001"
+XML = f"<domain type='kvm'><name>g1</name><uuid>{UUID}</uuid></domain>"
 
 Script = list[tuple[float, dict[str, Any]]]
 
@@ -236,11 +237,16 @@ def parse_flags(text: str) -> Flags:
     return Flags(names, "first-pass" if "POSTCOPY_AFTER_PRECOPY" in names else None)
 
 
+DEST = "qemu+tcp://b/system"
 jobs: list[Any] = []  # what job_status() answers in turn; the last one stays
+dest_jobs: list[Any] = []  # the same, for DEST
+asked: list[tuple[str, str]] = []
 
 
 def job_status(uri: str, domain: str) -> dict[str, Any]:
-    answer = jobs.pop(0) if len(jobs) > 1 else jobs[0]
+    asked.append((uri, domain))
+    answers = dest_jobs if uri == DEST else jobs
+    answer = answers.pop(0) if len(answers) > 1 else answers[0]
     if isinstance(answer, Exception):
         raise answer
     return dict(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,14 +25,21 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(abort, "CONFIRM_S", 0.1)
     monkeypatch.setattr(switch, "CONFIRM_S", 0.1)
     monkeypatch.setattr(watch, "SILENT_S", 0.1)
+    monkeypatch.setattr(watch, "CONFIRM_S", 0.1)
+    monkeypatch.setattr(watch, "INTERRUPTED_S", 0.1)
+    monkeypatch.setattr(watch, "INTERRUPTED_RUNNING_S", 0.2)
     monkeypatch.delenv("LIBVIRT_DEFAULT_URI", raising=False)
     fake.Migration.calls.clear()
     yield
 
 
-def run(capsys: pytest.CaptureFixture[str], command: str, *answers: Any) -> tuple[int, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], command: str, *answers: Any, dest: tuple[Any, ...] = ()
+) -> tuple[int, str]:
     fake.jobs[:] = answers
-    code = main.main([command, "g1"])
+    fake.dest_jobs[:] = dest
+    fake.asked.clear()
+    code = main.main([command, "g1", *(["--dest", fake.DEST] if dest else [])])
     out, err = capsys.readouterr()
     return code, out + err
 
@@ -42,6 +50,8 @@ ARRIVES = answer("postcopy", "postcopy")
 RUNS = answer("none")
 SHUTOFF = answer("none", "absent")
 FAILED = answer("paused", "postcopy-failed")
+NEARLY = answer("precopy", memory_remaining_bytes=fake.MIB, memory_bps=4 * fake.MIB)
+FULL = answer("precopy", memory_remaining_bytes=64 * fake.MIB, memory_bps=4 * fake.MIB)
 GONE = fake.NoDomainError("Domain not found")
 
 
@@ -58,7 +68,30 @@ GONE = fake.NoDomainError("Domain not found")
         ("watch", (SHUTOFF,), 1, "(the guest is not running there)"),
         ("watch", (answer("none", "migrating"),), 1, "connect to the source host"),
         ("watch", (GONE,), 1, "Domain not found"),
-        ("watch", (PRE, FAILED), 3, "--postcopy-resume g1"),
+        (
+            "watch",
+            (PRE, MOVED, GONE),
+            0,
+            "judged by: it was in post-copy, and then its half here ended; the d",
+        ),
+        (
+            "watch",
+            (NEARLY, GONE),
+            0,
+            "judged by: pre-copy had 1.0 MiB left at 4.0 MiB/s, when it was last seen",
+        ),
+        ("watch", (FULL, GONE), 3, "in the middle of pre-copy (64.0 MiB left at 4.0 MiB/s"),
+        ("watch", (PRE, FAILED), 3, "has said so for 0 s"),
+        (
+            "watch",
+            (PRE, FAILED),
+            3,
+            "virsh -c qemu:///system migrate --live --p2p --postcopy --postcopy-resume g1",
+        ),
+        ("watch", (FAILED,), 3, "virsh -c SOURCEURI migrate"),
+        # The daemons' connection broke, the two QEMUs went on.
+        ("watch", (PRE, MOVED, FAILED, FAILED, MOVED, GONE), 0, "done: g1 has left"),
+        ("watch", (PRE, MOVED, FAILED, FAILED, GONE), 0, "done: g1 has left"),
         ("watch", (PRE, answer("none", "dead")), 3, "g1 is crashed or shutting down"),
         ("watch", (PRE, fake.ConnectError("refused")), 4, "does not answer (refused)"),
         ("watch", (ARRIVES, ARRIVES, RUNS), 0, "runs at qemu:///system with all of its memory"),
@@ -90,6 +123,44 @@ def test_command(
         code,
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("answers", "dest", "code", "words"),
+    [
+        ((FULL, GONE), (RUNS,), 0, f"done: g1 runs at {fake.DEST}, as that host says"),
+        ((FULL, GONE), (answer("none", "paused"),), 0, f"done: g1 is at {fake.DEST}, paused there"),
+        ((PRE, MOVED, GONE), (MOVED, GONE, RUNS), 0, "as that host says"),  # it takes a moment
+        (
+            (PRE, MOVED, GONE),
+            (GONE,),
+            3,
+            f"g1 is gone from {URI}, and at {fake.DEST} it is not running there",
+        ),
+        ((PRE, MOVED, GONE), (fake.ConnectError("refused"),), 0, f"ended; {fake.DEST} could not be asked"),
+        ((FULL, GONE), (fake.ConnectError("refused"),), 3, f"virsh -c {fake.DEST} domstate --reason g1"),
+        ((PRE, FAILED), (FAILED,), 3, f"{fake.DEST} it is paused, because post-copy was interrupted"),
+        ((PRE, FAILED), (FAILED,), 3, f"--postcopy-resume g1 {fake.DEST}"),
+        ((PRE, FAILED), (MOVED,), 3, f"at {fake.DEST} it is in post-copy"),
+        ((PRE, RUNS), (GONE,), 1, "g1 runs on at the source"),
+    ],
+)
+def test_watch_asks_the_destination(
+    capsys: pytest.CaptureFixture[str], answers: tuple[Any, ...], dest: tuple[Any, ...], code: int, words: str
+) -> None:
+    done, text = run(capsys, "watch", *answers, dest=dest)
+    assert (done, words in text) == (code, True), text
+    # By UUID: it may have another name there.
+    assert {guest for uri, guest in fake.asked if uri == fake.DEST} <= {fake.UUID}
+
+
+def test_two_halves_that_are_interrupted_need_no_patience(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "INTERRUPTED_S", 60.0)
+    begun_s = time.monotonic()
+    assert run(capsys, "watch", PRE, FAILED, dest=(FAILED,))[0] == 3
+    assert time.monotonic() - begun_s < 5
 
 
 def test_refusal_asks_libvirt_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
