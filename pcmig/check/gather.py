@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import pwd
+import re
 import socket
+import subprocess
 from concurrent import futures
 from urllib.parse import urlsplit
 
@@ -14,6 +17,8 @@ from pcmig.check import model, qemuconf
 
 # What distributions build libvirt with: Debian and its family, Fedora and SUSE and theirs. Else it is root.
 DEFAULT_USERS = ("libvirt-qemu", "qemu")
+
+CAP_NET_ADMIN = 12  # linux/capability.h
 
 
 def gather(
@@ -44,13 +49,16 @@ def gather(
             )
         except _core.Error as err:
             probe_error = str(err)
+    addresses = resolve(other.facts["hostname"]) if other is not None and other.facts else None
     return model.Facts(
         here=here,
         probe=probe,
         probe_error=probe_error,
         settings=settings,
         peer=other,
-        peer_addresses=resolve(other.facts["hostname"]) if other is not None and other.facts else None,
+        peer_addresses=addresses,
+        net_admin=net_admin(root),
+        quickack=quickack(addresses[0]) if addresses else None,
         domain=domain,
         domain_error=domain_error,
     )
@@ -112,6 +120,28 @@ def default_user(connect: str) -> str:
         except KeyError:
             continue
     return "root"
+
+
+def net_admin(root: str = "/") -> bool | None:
+    """Whether this process has CAP_NET_ADMIN (proc(5), CapEff); None when that cannot be read."""
+    try:
+        status = (pathlib.Path(root) / "proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return None if match is None else bool(int(match[1], 16) >> CAP_NET_ADMIN & 1)
+
+
+def quickack(address: str) -> bool | None:
+    """Whether the route to ADDRESS has the option quickack (ip-route(8)); None when ip(8) does not tell."""
+    command = ["ip", "-j", "route", "get", "fibmatch", address.partition("%")[0]]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        routes = json.loads(answer.stdout) if answer.returncode == 0 else []
+        metrics = [metric for route in routes for metric in route.get("metrics", [])]
+        return any(metric.get("quickack") == 1 for metric in metrics) if routes else None
+    except (OSError, subprocess.TimeoutExpired, ValueError, AttributeError, TypeError):
+        return None
 
 
 def resolve(name: str | None) -> tuple[str, ...]:

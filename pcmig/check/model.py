@@ -47,6 +47,8 @@ class Facts:
     settings: QemuSettings = field(default_factory=QemuSettings)
     peer: Side | None = None
     peer_addresses: tuple[str, ...] | None = None  # of the peer's host name, resolved here; None: not tried
+    net_admin: bool | None = None  # this process has CAP_NET_ADMIN; None: cannot be read
+    quickack: bool | None = None  # the route to the peer has the option already; None: not known
     domain: str | None = None
     domain_error: str | None = None
 

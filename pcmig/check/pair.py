@@ -146,7 +146,7 @@ def migrate_host(f: Facts) -> Row | None:
         return None
     name = f.peer.facts["hostname"] or "?"
     fix = (
-        "give 'pcmig migrate --migrate-uri tcp://ADDRESS', set migrate_host in the peer's qemu.conf, or make "
+        "give 'pcmig migrate --migrateuri tcp://ADDRESS', set migrate_host in the peer's qemu.conf, or make "
         "the name known here"
     )
     why = "QEMU connects to the name that the peer calls itself by, unless a migrate URI says otherwise"

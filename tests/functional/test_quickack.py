@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 
 from tests.bed import Host
-from tests.functional.scene import Scene
+from tests.functional.scene import ROOT, Scene
 
 
 def route_options(host: Host) -> str:
@@ -15,6 +16,13 @@ def route_options(host: Host) -> str:
     return subprocess.run(
         host.command(["ip", "route", "show"]), capture_output=True, text=True, check=True
     ).stdout
+
+
+def foretold(host: Host, address: str) -> str:
+    """What pcmig check finds on the route from HOST to ADDRESS."""
+    code = f"from pcmig.check import gather; print(gather.quickack({address!r}))"
+    command = host.command(["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", code])
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize("wanted", [True, False], ids=["set", "left-alone"])
@@ -48,10 +56,12 @@ def test_the_route_has_quickack_during_post_copy_only(scene: Scene, wanted: bool
 def test_an_administrators_quickack_stays(scene: Scene) -> None:
     source = scene.source
     before = route_options(source).strip()
+    assert foretold(source, scene.bed.other(source).address) == "False"
     change = ["ip", "route", "change", *before.split()]
     subprocess.run(source.command([*change, "quickack", "1"]), check=True)
     try:
         with_option = route_options(source)
+        assert foretold(source, scene.bed.other(source).address) == "True"
         run = scene.migrate("--policy", "immediate").expect(0, "done: ")
         assert run.report is not None
         assert run.report["status"]["quickack"] == "present"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcmig import check
-from pcmig.check import capabilities, hosts, local, pair, qemuconf, userfaultfd, versions
+from pcmig.check import capabilities, gather, hosts, local, pair, qemuconf, userfaultfd, versions
 from pcmig.check.qemuconf import QemuSettings
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def facts(
         here=check.Side("qemu:///system", here or a_host()),
         peer=check.Side("qemu+tls://b/system", peer) if peer is not None else None,
         probe=probe or a_probe(),
-        **changes,
+        **{"net_admin": True, **changes},
     )
 
 
@@ -327,6 +327,60 @@ def test_tcp_retries(retries: int | None, status: str, says: str) -> None:
     assert says in found.found
 
 
+@pytest.mark.parametrize(
+    ("net_admin", "quickack", "status", "says"),
+    [
+        (True, None, "ok", "CAP_NET_ADMIN"),
+        (True, True, "ok", "the route to the peer has it"),
+        (False, True, "ok", "the route to the peer has it"),
+        (False, False, "warn", "no CAP_NET_ADMIN"),
+        (False, None, "warn", "no CAP_NET_ADMIN"),
+        (None, None, "unknown", "cannot be read"),
+    ],
+)
+def test_quickack(net_admin: bool | None, quickack: bool | None, status: str, says: str) -> None:
+    found = row(facts(net_admin=net_admin, quickack=quickack), "quickack")
+    assert (found.status, says in found.found) == (status, True)
+    assert ("ip route change" in found.fix) is (status != "ok")
+
+
+def test_capability_of_a_process(tmp_path: pathlib.Path) -> None:
+    status = tmp_path / "proc/self/status"
+    assert gather.net_admin(str(tmp_path)) is None
+    status.parent.mkdir(parents=True)
+    for text, has in (("0000000000001000", True), ("000001ffffffffff", True), ("000001ffffffefff", False)):
+        status.write_text(f"Name:\tx\nCapInh:\t000001ffffffffff\nCapEff:\t{text}\n")
+        assert gather.net_admin(str(tmp_path)) is has
+    status.write_text("Name:\tx\n")
+    assert gather.net_admin(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "has"),
+    [
+        ('[{"dst":"10.0.0.0/24","dev":"e","metrics":[{"mtu":1400},{"quickack":1}]}]', 0, True),
+        ('[{"dst":"10.0.0.0/24","dev":"e","metrics":[{"mtu":1400}]}]', 0, False),
+        ('[{"dst":"default","dev":"e"}]', 0, False),
+        ("[]", 0, None),
+        ("[1]", 0, None),
+        ("no json", 0, None),
+        ("", 2, None),
+    ],
+)
+def test_route_as_ip_tells(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, has: bool | None
+) -> None:
+    program = tmp_path / "ip"
+    program.write_text(
+        f"#!/bin/sh\n[ \"$*\" = '-j route get fibmatch fe80::1' ] || exit 9\necho '{answer}'; exit {code}\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    assert gather.quickack("fe80::1%eth0") is has
+    program.unlink()
+    assert gather.quickack("fe80::1") is None
+
+
 def test_seccomp_is_mentioned_only_where_there_is_a_filter() -> None:
     assert row(facts(probe=a_probe(seccomp=2)), "seccomp").status == "warn"
     assert "seccomp" not in names(facts(), "this host")
@@ -453,7 +507,7 @@ def test_pair_rows(peer: HostFacts, name: str, status: str) -> None:
 def test_name_that_the_peer_calls_itself_by(addresses: tuple[str, ...], status: str) -> None:
     found = row(facts(peer=a_host("b"), peer_addresses=addresses), "peer's name", "both")
     assert found.status == status
-    assert ("--migrate-uri" in found.fix) is (status == "warn")
+    assert ("--migrateuri" in found.fix) is (status == "warn")
 
 
 # --- the guest ----------------------------------------------------------------------------------------------
