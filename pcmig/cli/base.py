@@ -63,6 +63,9 @@ class Command(command.Command):
         parser = super().get_parser(prog_name)
         # A script that abbreviates an option would break with the next option that starts alike.
         parser.allow_abbrev = False
+        # argparse runs the lines together: the first one becomes a sentence.
+        summary, _, rest = self.get_description().partition("\n")
+        parser.description = f"{summary[:1].upper()}{summary[1:]}. {rest.strip()}".strip()
         add_debug(parser)
         return parser
 

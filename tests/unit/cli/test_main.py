@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
-from pcmig.cli.main import COMMANDS, unknown_command
+from pcmig.cli.main import COMMANDS, Pcmig, unknown_command
 from tests.unit.cli.conftest import ROOT
 
 # Until every command is there.
@@ -72,6 +73,26 @@ def test_help_of_each_command(name: str) -> None:
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
         assert f"usage: pcmig {name}" in done.stdout
+    description = " ".join(done.stdout.split("\n\n")[1].split())
+    assert description[0].isupper() and description.endswith("."), description
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_man_page_has_every_option(name: str) -> None:
+    """In the section on all commands, or in the command's own."""
+    module, _, attribute = dict(COMMANDS)[name].partition(":")
+    parser = getattr(importlib.import_module(module), attribute)(Pcmig(), None, name).get_parser(name)
+    page = (ROOT / "doc/man/pcmig.rst").read_text()
+    sections = re.split(r"^Options of (.+)\n-+\n", page.partition("\nExit status\n")[0], flags=re.MULTILINE)
+    text = dict(zip(sections[1::2], sections[2::2], strict=True))
+    told = text["all commands"] + text.get(name, "")
+    missing = [
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if f"**{option}**" not in told
+    ]
+    assert missing == []
 
 
 def test_debug_shows_a_traceback() -> None:
