@@ -101,7 +101,7 @@ def decide(
     pcmig.guest.obstacles() found. PERMITTED: this host's flags for this kind of migration include post-copy.
     Raises nothing: what cannot be understood is a refusal that says where it stands and what would be right.
     """
-    guest_rule = _guest_rule(flavor_extra_specs, image_properties)
+    guest_rule = guest_rule_of(flavor_extra_specs, image_properties)
     if isinstance(guest_rule, Choice):
         return guest_rule
     rule, said_by = guest_rule if guest_rule is not None else (operator_default, "[pcmig] default_choice")
@@ -146,7 +146,7 @@ def _refuse(reason: str) -> Choice:
     return Choice(False, f"refused: {reason}", reason)
 
 
-def _guest_rule(
+def guest_rule_of(
     flavor_extra_specs: Mapping[str, str], image_properties: Mapping[str, str]
 ) -> tuple[Rule, str] | Choice | None:
     """(rule, who said it), None if neither flavor nor image says anything, or a refusal.

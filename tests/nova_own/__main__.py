@@ -58,6 +58,7 @@ def main() -> int:
     verdict = plan.judge(ours, again, stock)
     for title, results in (
         ("fail with Nova's own class too", verdict.shared),
+        ("look at what must differ", verdict.different),
         ("failed once, and passed when run alone", verdict.unsteady),
         ("FAIL WITH THIS DRIVER", verdict.new),
     ):
@@ -73,7 +74,8 @@ def main() -> int:
     bad = bool(verdict.new or missing or wrong_class)
     print(
         f"\n{len(ours)} tests in {time.monotonic() - start:.0f} s: {len(verdict.new)} fail with this driver, "
-        f"{len(verdict.shared)} with Nova's own too, {len(verdict.unsteady)} unsteady"
+        f"{len(verdict.shared)} with Nova's own too, {len(verdict.different)} look at what must differ, "
+        f"{len(verdict.unsteady)} unsteady"
     )
     return 1 if bad else 0
 
