@@ -13,7 +13,7 @@ from concurrent import futures
 from urllib.parse import urlsplit
 
 from pcmig import _core
-from pcmig.check import model, qemuconf
+from pcmig.check import model, novadriver, qemuconf
 
 # What distributions build libvirt with: Debian and its family, Fedora and SUSE and theirs. Else it is root.
 DEFAULT_USERS = ("libvirt-qemu", "qemu")
@@ -59,6 +59,7 @@ def gather(
         peer_addresses=addresses,
         net_admin=net_admin(root),
         quickack=quickack(addresses[0]) if addresses else None,
+        nova=novadriver.gather() if is_local(connect) else None,
         domain=domain,
         domain_error=domain_error,
     )

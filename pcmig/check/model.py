@@ -9,6 +9,7 @@ from pcmig.check.qemuconf import QemuSettings
 
 if TYPE_CHECKING:
     from pcmig._core import HostFacts, HostProbe
+    from pcmig.check.novadriver import NovaDriver
 
 Status = Literal["ok", "warn", "fail", "unknown"]
 
@@ -49,6 +50,7 @@ class Facts:
     peer_addresses: tuple[str, ...] | None = None  # of the peer's host name, resolved here; None: not tried
     net_admin: bool | None = None  # this process has CAP_NET_ADMIN; None: cannot be read
     quickack: bool | None = None  # the route to the peer has the option already; None: not known
+    nova: NovaDriver | None = None  # None: there is no Nova here
     domain: str | None = None
     domain_error: str | None = None
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcmig import check
-from pcmig.check import capabilities, gather, hosts, local, pair, qemuconf, userfaultfd, versions
+from pcmig.check import capabilities, gather, hosts, local, novadriver, pair, qemuconf, userfaultfd, versions
+from pcmig.check.novadriver import NovaDriver
 from pcmig.check.qemuconf import QemuSettings
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def test_every_row_function_is_in_a_table() -> None:
     }
     made = {
         name
-        for module in (local, hosts, pair, userfaultfd)
+        for module in (local, hosts, novadriver, pair, userfaultfd)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation in ("Row | None", "Row")
     }
@@ -199,6 +200,7 @@ def every_kind() -> list[check.Facts]:
         facts(here=a_host(libvirt=11_003_000, qemu=11_000_000)),
         facts(here=a_host(capabilities=capabilities_xml(kinds="qemu"))),
         facts(probe=a_probe(seccomp=2)),
+        facts(nova=NovaDriver("/usr/bin/python3", "/usr/lib/python3/dist-packages/nova/__init__.py")),
         check.Facts(here=check.Side("qemu:///system"), probe_error="there is no user 'x' on this host"),
         check.Facts(here=check.Side("qemu+ssh://a/system")),
     ]
