@@ -66,7 +66,8 @@ class Job:
         # Only the source has statistics (libvirt refuses them at the destination).
         self.source = self.source or answer["state"] == "precopy" or answer["sample"] is not None
         self._nones = self._nones + 1 if answer["state"] == "none" else 0
-        sure = not seen or self.half in ("absent", "dead") or self._nones >= NONE_POLLS
+        # "dead" is also what a source half is for a moment that ends as it should.
+        sure = not seen or self.half == "absent" or self._nones >= NONE_POLLS
         self.switched = self.switched or answer["state"] == "postcopy"
         if answer["state"] != "none" or (sure and self.half != "migrating"):
             self.state = answer["state"]

@@ -26,7 +26,7 @@ INTERRUPTED_S = 15.0
 # ... and so long when it says that the guest runs on there, pages still missing.
 INTERRUPTED_RUNNING_S = 180.0
 
-# So long the destination has to confirm that it has what left the source.
+# So long the destination has to confirm that it has what left the source, and the source to end its half.
 CONFIRM_S = 5.0
 
 
@@ -132,6 +132,8 @@ def ending(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, str
         return ExitCode.FAILED, f"the migration has ended, and {job.domain} runs on at the source ({job.uri})"
     if job.half == "running":
         return ExitCode.DONE, f"done: {job.domain} runs at {job.uri} with all of its memory"
+    if job.half == "dead" and since_s < CONFIRM_S:
+        return None
     words = f"the migration has ended, and at {job.uri} {job.domain} is {HALVES[job.half]}"
     return ExitCode.NEEDS_OPERATOR, words
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -90,6 +91,27 @@ def test_pcmig_is_killed_in_post_copy(fault: Scene) -> None:
     fault.bed.network.limit(RATE_MBIT)
     fault.ask("watch", source).expect(0, "done: ")
     fault.expect_at(destination)
+
+
+def test_pcmig_has_a_defect_in_post_copy(fault: Scene) -> None:
+    """It lets go, with a pace that needs no steering: nobody has to open it by hand."""
+    source = fault.source
+    destination = fault.bed.other(source)
+    broken = (
+        "import sys; from pcmig.cli import follow, main\n"
+        "def look(self, seen=follow.Follower._look):\n"
+        "    status = seen(self)\n"
+        "    return status if status['phase'] != 'postcopy' else 1 / 0\n"
+        "follow.Follower._look = look\n"
+        "sys.exit(main.main(sys.argv[1:]))"
+    )
+    fault.bed.network.limit(SLOW_MBIT)
+    words = ["migrate", fault.name, destination.remote_uri, "-c", source.uri, "--policy", "immediate"]
+    argv = [sys.executable, "-c", broken, *words, "--migrateuri", destination.migrate_uri]
+    run = Command(words, source.command(argv), None).wait()
+    run.expect(70, "internal error: ZeroDivisionError", "goes on without pcmig", "pcmig watch")
+    fault.ask("watch", source, "--dest", destination.remote_uri).expect(0, "done: .*as that host says")
+    fault.expect_at(destination, run)
 
 
 def resume_as_told(scene: Scene, source: Host, text: str) -> str:

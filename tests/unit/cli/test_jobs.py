@@ -89,6 +89,13 @@ GONE = fake.NoDomainError("Domain not found")
             "virsh -c qemu:///system migrate --live --p2p --postcopy --postcopy-resume g1",
         ),
         ("watch", (FAILED,), 3, "virsh -c SOURCEURI migrate"),
+        (
+            "watch",
+            (PRE, MOVED, *[answer("none", "dead")] * 5, GONE),
+            0,
+            "done: g1 has left",
+        ),  # it takes a moment
+        ("switch", (PRE, answer("none", "dead"), MOVED), 0, "runs at the destination"),
         # The daemons' connection broke, the two QEMUs went on.
         ("watch", (PRE, MOVED, FAILED, FAILED, MOVED, GONE), 0, "done: g1 has left"),
         ("watch", (PRE, MOVED, FAILED, FAILED, GONE), 0, "done: g1 has left"),
