@@ -126,6 +126,7 @@ class Status(TypedDict):
     cpu_us: int  # CPU time of the control thread
     quickack: str  # acknowledgements at once, on the route: "off", "set", "present", "denied", "unfit"
     stats_failed: int  # statistics calls that failed: no verdict on the migration, only a figure
+    inputs_lost: int  # events and requests that memory was too short for; 0 but in dire straits
 
 @type_check_only
 class UffdTry(TypedDict):

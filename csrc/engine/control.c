@@ -26,6 +26,10 @@
 /* A cancel that libvirt refused, because the job has not begun yet, is tried again that often. */
 #define ABORT_AGAIN_US     200000
 #define REOPEN_TIMEOUT_MS  3000
+/* A connection that breaks while the migration goes on: events and requests wait that long at the most. */
+#define REOPEN_RUN_MS      500
+/* A bandwidth that libvirt refused is set again that often. */
+#define SPEED_AGAIN_US     200000
 #define STACK_BYTES        (512 * 1024)
 #define NEVER_US           INT64_MAX
 
@@ -33,7 +37,7 @@
 struct control {
     struct pcmig_migration *m;
     int64_t due_us;            /* of the policy */
-    bool slowed;               /* pre-copy has the bandwidth of the drain */
+    bool slowed;               /* pre-copy is to have the bandwidth of the drain */
     bool draining;             /* only the queue is of interest, not the statistics */
     bool downtime_set;         /* QEMU has the downtime limit */
     bool called;               /* the migrate call was started */
@@ -41,6 +45,7 @@ struct control {
     int64_t settle_us;         /* since when the halves are as they are */
     enum pcmig_half halves[2]; /* as last seen then; destination, source */
     int64_t reopen_us[2];      /* not before; destination, source */
+    bool broken[2];            /* the connection is to be reopened; likewise */
     bool handed_off;
     bool news;       /* something that readers of the snapshot care about has come */
     bool final_seen; /* the statistics of JOB_COMPLETED have come */
@@ -51,6 +56,9 @@ struct control {
     int64_t precopy_mib; /* bandwidth of pre-copy when it is not drained; 0 = unlimited */
     int64_t bound_mib;   /* the operator's bound of the pace; 0 = none */
     int64_t pace_mib;    /* what the policy wants in post-copy; -1 = nothing yet */
+    bool refused[2];     /* the bandwidth of pre-copy, of post-copy is not what it should be */
+    int64_t wanted_mib[2];
+    int64_t speed_us; /* when to set it again */
     struct pcmig_sample last;
 };
 
@@ -71,6 +79,7 @@ static void publish(struct control *c)
     status->link_bps = pcmig_policy_link_bps(m->policy);
     status->requests_ps = pcmig_policy_requests_ps(m->policy);
     status->gate = pcmig_policy_gate(m->policy);
+    status->inputs_lost = m->mailbox.lost;
     status->elapsed_us = pcmig_migration_now_us(m);
     status->cpu_us = pcmig_clock_thread_cpu_us();
     pthread_mutex_unlock(&m->lock);
@@ -122,16 +131,36 @@ static void set_speed(struct control *c, int64_t mib, bool postcopy)
 
     if (postcopy && c->bound_mib > 0 && (mib == 0 || mib > c->bound_mib))
         mib = c->bound_mib;
+    c->wanted_mib[postcopy] = mib;
     if (c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, mib, postcopy, &error) < 0) {
-        post_event(c, PCMIG_EVENT_PACE_REFUSED);
+        bool again = c->refused[postcopy];
+
+        c->refused[postcopy] = true;
+        c->speed_us = pcmig_migration_now_us(c->m) + SPEED_AGAIN_US;
+        if (!again)
+            post_event(c, PCMIG_EVENT_PACE_REFUSED);
         return;
     }
-    if (!postcopy)
-        c->slowed = c->draining;
+    c->refused[postcopy] = false;
     if (postcopy) {
         pthread_mutex_lock(&c->m->lock);
         c->m->status.pace_mib = mib;
         pthread_mutex_unlock(&c->m->lock);
+    }
+}
+
+static bool before_switch(const struct control *c)
+{
+    return pcmig_ledger_phase_now(c->m->ledger) < PCMIG_PHASE_SWITCHOVER;
+}
+
+/* What libvirt refused (another job held the guest, the connection was broken) is still wanted. */
+static void set_refused_speeds(struct control *c)
+{
+    c->refused[0] = c->refused[0] && before_switch(c);
+    for (int postcopy = 0; postcopy < 2; postcopy++) {
+        if (c->refused[postcopy])
+            set_speed(c, c->wanted_mib[postcopy], postcopy != 0);
     }
 }
 
@@ -204,10 +233,12 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     switch (decision->action) {
     case PCMIG_ACTION_DRAIN:
         c->draining = true;
+        c->slowed = true;
         set_speed(c, decision->pace_mib, false);
         return;
     case PCMIG_ACTION_UNDRAIN:
         c->draining = false;
+        c->slowed = false;
         set_speed(c, c->precopy_mib, false);
         return;
     case PCMIG_ACTION_SET_PACE:
@@ -411,6 +442,8 @@ static void finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_adv
 
     publish(c);
     /* Before anybody hears of the outcome: whoever waits for it wants to read the trace. */
+    if (m->trace != NULL && m->status.inputs_lost > 0)
+        (void)fprintf(m->trace, "# %u inputs lost: short of memory\n", m->status.inputs_lost);
     if (m->trace != NULL)
         (void)fclose(m->trace);
     m->trace = NULL;
@@ -516,6 +549,45 @@ static bool settle(struct control *c, bool call_returned, bool call_succeeded,
     return true;
 }
 
+/* What happened while nobody listened, as far as the guest's state tells. It goes through the mailbox like an event. */
+static void catch_up(struct control *c, bool source)
+{
+    static const struct {
+        bool source;
+        enum pcmig_half half;
+        enum pcmig_phase before; /* news in phases before this one */
+        enum pcmig_event event;
+    } rows[] = {
+        {true, PCMIG_HALF_POSTCOPY, PCMIG_PHASE_SWITCHOVER, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY},
+        {true, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_PHASE_PAUSED, PCMIG_EVENT_SRC_POSTCOPY_FAILED},
+        {false, PCMIG_HALF_POSTCOPY, PCMIG_PHASE_POSTCOPY, PCMIG_EVENT_DST_RESUMED_POSTCOPY},
+        {false, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_PHASE_PAUSED, PCMIG_EVENT_DST_POSTCOPY_FAILED},
+    };
+    struct pcmig_migration *m = c->m;
+    struct pcmig_virt_error error = {0};
+    enum pcmig_half half;
+
+    if (pcmig_virt_half(source ? m->source : m->destination, m->uuid, &half, &error) < 0)
+        return;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_input input = {.kind = PCMIG_INPUT_EVENT, .code = rows[i].event};
+
+        if (rows[i].source == source && rows[i].half == half && pcmig_ledger_phase_now(m->ledger) < rows[i].before)
+            pcmig_migration_post(m, &input);
+    }
+}
+
+/* The migrate call has a connection of its own and may go on when this one has broken. */
+static void reopen(struct control *c, bool source)
+{
+    struct pcmig_virt_error error = {0};
+
+    c->broken[source] = pcmig_preflight_open(c->m, source, REOPEN_RUN_MS, &error) < 0;
+    c->reopen_us[source] = pcmig_migration_now_us(c->m) + REOPEN_US;
+    if (!c->broken[source])
+        catch_up(c, source);
+}
+
 /* --- the loop ------------------------------------------------------------------------------------------------------ */
 
 static void wait_until(struct pcmig_migration *m, int64_t due_us)
@@ -533,18 +605,19 @@ static bool has_mail(const struct pcmig_migration *m, bool settling)
 {
     const struct pcmig_mailbox *box = &m->mailbox;
 
-    return box->count > 0 || box->new_bound_mib >= 0 || (box->call_returned && !settling);
+    return box->count > 0 || box->new_bound_mib >= 0 || box->source_closed || box->destination_closed ||
+           (box->call_returned && !settling);
 }
 
 static void new_bound(struct control *c, int64_t mib)
 {
     c->bound_mib = mib;
-    if (c->pace_mib >= 0) {
+    if (c->pace_mib >= 0)
         set_speed(c, c->pace_mib, true);
+    if (!before_switch(c))
         return;
-    }
     c->precopy_mib = mib;
-    if (!c->draining)
+    if (!c->slowed) /* otherwise when the drain ends */
         set_speed(c, mib, false);
 }
 
@@ -571,6 +644,12 @@ static void run(struct control *c)
             due = pcmig_migration_now_us(m) + SETTLE_LOOK_US;
         if (c->abort_wanted && !c->settling && due > c->abort_us)
             due = c->abort_us;
+        if ((c->refused[0] || c->refused[1]) && !c->settling && due > c->speed_us)
+            due = c->speed_us;
+        for (int end = 0; end < 2; end++) {
+            if (c->broken[end] && !c->settling && due > c->reopen_us[end])
+                due = c->reopen_us[end];
+        }
 
         pthread_mutex_lock(&m->lock);
         while (!has_mail(m, c->settling) && pcmig_migration_now_us(m) < due)
@@ -589,6 +668,10 @@ static void run(struct control *c)
         }
         bound = m->mailbox.new_bound_mib;
         m->mailbox.new_bound_mib = -1;
+        c->broken[1] = c->broken[1] || m->mailbox.source_closed;
+        c->broken[0] = c->broken[0] || m->mailbox.destination_closed;
+        m->mailbox.source_closed = false;
+        m->mailbox.destination_closed = false;
         call_returned = m->mailbox.call_returned;
         call_succeeded = m->mailbox.call_succeeded;
         call_error = m->mailbox.call_error;
@@ -613,6 +696,12 @@ static void run(struct control *c)
             c->settle_us = pcmig_migration_now_us(m);
             post_event(c, call_succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
         }
+        for (int end = 0; end < 2; end++) {
+            if (c->broken[end] && !c->settling && pcmig_migration_now_us(m) >= c->reopen_us[end])
+                reopen(c, end != 0);
+        }
+        if ((c->refused[0] || c->refused[1]) && !c->settling && pcmig_migration_now_us(m) >= c->speed_us)
+            set_refused_speeds(c);
         if (pcmig_migration_now_us(m) >= c->due_us)
             look(c);
         if (c->abort_wanted && !c->settling && pcmig_migration_now_us(m) >= c->abort_us)

@@ -60,6 +60,7 @@ struct pcmig_migration_status {
     int64_t cpu_us; /* CPU time of the control thread */
     enum pcmig_route_result quickack;
     unsigned stats_failed; /* statistics calls that failed: no verdict, only a figure */
+    unsigned inputs_lost;  /* events and requests that memory was too short for */
     size_t decisions;      /* that were not "keep" */
 };
 

@@ -339,7 +339,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:s,s:s}",
+        "s:I,s:s,s:s}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -358,7 +358,8 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         none_or_number(s.pace_mib >= 0, s.pace_mib), "eta_ms", eta(&s), "decision",
         latest_decision(self->migration, s.decisions), "switch_late_us",
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
-        s.stats_failed, "quickack", pcmig_route_result_name(s.quickack), "gate", pcmig_gate_state_name(s.gate));
+        s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
+        pcmig_gate_state_name(s.gate));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *ignored)

@@ -132,6 +132,7 @@ class Job:
             "cpu_us": 0,
             "quickack": "off",
             "stats_failed": 0,
+            "inputs_lost": 0,
             "gate": "none",
         }
 

@@ -77,6 +77,7 @@ STATUS: dict[str, Any] = {
     "cpu_us": 0,
     "quickack": "off",
     "stats_failed": 0,
+    "inputs_lost": 0,
     "gate": "none",
 }
 

@@ -1,0 +1,419 @@
+/* The control thread at work, with a libvirt that obeys the test: the functions below take the place of libvirt's. The
+ * guest is the one of libvirt's test driver, which cannot migrate; statistics and calls are made up. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <libvirt/libvirt.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "edge/clock.h"
+#include "engine/migration.h"
+
+#define MIB       (1024 * 1024)
+#define UNLIMITED ((unsigned long)(INT64_MAX / MIB))
+#define CONNS_MAX 8
+#define PATIENCE  20000 /* ms */
+
+/* --- libvirt ------------------------------------------------------------------------------------------------------- */
+
+static struct {
+    atomic_bool running;       /* the migrate call is in progress */
+    atomic_int refuse_switch;  /* start-postcopy is refused that often */
+    atomic_int refuse_precopy; /* a bandwidth of pre-copy likewise */
+    atomic_ulong precopy_mib;  /* as accepted last */
+    atomic_int precopy_sets;   /* how often */
+    atomic_int switches;       /* accepted */
+    atomic_int switches_tried;
+    atomic_llong switch_us;      /* time of the last one that was accepted */
+    _Atomic(virConnectPtr) dead; /* nothing goes through it */
+    atomic_int downtimes;
+} host;
+
+static pthread_mutex_t close_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct closer {
+    virConnectPtr conn;
+    virConnectCloseFunc callback;
+    void *opaque;
+    virFreeCallback release;
+} closers[CONNS_MAX];
+
+int virConnectRegisterCloseCallback(virConnectPtr conn, virConnectCloseFunc cb, void *opaque, virFreeCallback freecb)
+{
+    int result = -1;
+
+    pthread_mutex_lock(&close_lock);
+    for (size_t i = 0; i < CONNS_MAX && result < 0; i++) {
+        if (closers[i].conn != NULL)
+            continue;
+        closers[i] = (struct closer){conn, cb, opaque, freecb};
+        result = 0;
+    }
+    pthread_mutex_unlock(&close_lock);
+    return result;
+}
+
+int virConnectUnregisterCloseCallback(virConnectPtr conn, virConnectCloseFunc cb)
+{
+    struct closer found = {0};
+
+    pthread_mutex_lock(&close_lock);
+    for (size_t i = 0; i < CONNS_MAX; i++) {
+        if (closers[i].conn == conn && closers[i].callback == cb) {
+            found = closers[i];
+            memset(&closers[i], 0, sizeof(closers[i]));
+            break;
+        }
+    }
+    pthread_mutex_unlock(&close_lock);
+    if (found.release != NULL)
+        found.release(found.opaque);
+    return found.conn != NULL ? 0 : -1;
+}
+
+/* As the event thread would, for every connection whose URI is URI. Returns the first one. */
+static virConnectPtr break_connection(const char *uri)
+{
+    virConnectPtr broken = NULL;
+
+    pthread_mutex_lock(&close_lock);
+    for (size_t i = 0; i < CONNS_MAX; i++) {
+        char *own = closers[i].conn != NULL ? virConnectGetURI(closers[i].conn) : NULL;
+
+        if (own != NULL && strcmp(own, uri) == 0) {
+            closers[i].callback(closers[i].conn, VIR_CONNECT_CLOSE_REASON_ERROR, closers[i].opaque);
+            broken = broken != NULL ? broken : closers[i].conn;
+        }
+        free(own);
+    }
+    pthread_mutex_unlock(&close_lock);
+    return broken;
+}
+
+static int listeners(const char *uri)
+{
+    int n = 0;
+
+    pthread_mutex_lock(&close_lock);
+    for (size_t i = 0; i < CONNS_MAX; i++) {
+        char *own = closers[i].conn != NULL ? virConnectGetURI(closers[i].conn) : NULL;
+
+        n += own != NULL && strcmp(own, uri) == 0;
+        free(own);
+    }
+    pthread_mutex_unlock(&close_lock);
+    return n;
+}
+
+static bool is_dead(virDomainPtr domain)
+{
+    return virDomainGetConnect(domain) == atomic_load(&host.dead);
+}
+
+int virDomainMigrateToURI3(virDomainPtr domain, const char *dest_uri, virTypedParameterPtr params, unsigned int count,
+                           unsigned int flags)
+{
+    (void)domain;
+    (void)dest_uri;
+    (void)params;
+    (void)count;
+    (void)flags;
+    while (atomic_load(&host.running))
+        (void)usleep(2000);
+    return -1;
+}
+
+int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *params, int *count, unsigned int flags)
+{
+    int capacity = 0;
+
+    (void)flags;
+    if (is_dead(domain))
+        return -1;
+    *params = NULL;
+    *count = 0;
+    if (!atomic_load(&host.running)) {
+        *type = VIR_DOMAIN_JOB_NONE;
+        return 0;
+    }
+    *type = VIR_DOMAIN_JOB_UNBOUNDED;
+    if (virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_TOTAL, 256 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_REMAINING, 200 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_PROCESSED, 56 * MIB) < 0)
+        return -1;
+    return 0;
+}
+
+int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
+{
+    (void)flags;
+    if (is_dead(domain))
+        return -1;
+    atomic_fetch_add(&host.switches_tried, 1);
+    if (atomic_load(&host.refuse_switch) > 0) {
+        atomic_fetch_sub(&host.refuse_switch, 1);
+        return -1;
+    }
+    atomic_store(&host.switch_us, pcmig_clock_us());
+    atomic_fetch_add(&host.switches, 1);
+    return 0;
+}
+
+int virDomainMigrateSetMaxSpeed(virDomainPtr domain, unsigned long bandwidth, unsigned int flags)
+{
+    if (is_dead(domain))
+        return -1;
+    if (flags != 0)
+        return 0;
+    if (atomic_load(&host.refuse_precopy) > 0) {
+        atomic_fetch_sub(&host.refuse_precopy, 1);
+        return -1;
+    }
+    atomic_store(&host.precopy_mib, bandwidth);
+    atomic_fetch_add(&host.precopy_sets, 1);
+    return 0;
+}
+
+int virDomainMigrateSetMaxDowntime(virDomainPtr domain, unsigned long long downtime, unsigned int flags)
+{
+    (void)domain;
+    (void)downtime;
+    (void)flags;
+    atomic_fetch_add(&host.downtimes, 1);
+    return 0;
+}
+
+int virDomainAbortJob(virDomainPtr domain)
+{
+    (void)domain;
+    atomic_store(&host.running, false);
+    return 0;
+}
+
+/* --- a migration --------------------------------------------------------------------------------------------------- */
+
+static struct pcmig_params params;
+static char empty_host[64]; /* URI */
+static char node_path[] = "/tmp/pcmig-steering-XXXXXX.xml";
+
+static int make_host(void **state)
+{
+    static const char node[] = "<node></node>";
+    int fd = mkstemps(node_path, 4);
+
+    (void)state;
+    if (fd < 0 || write(fd, node, sizeof(node) - 1) < 0)
+        return -1;
+    (void)close(fd);
+    (void)snprintf(empty_host, sizeof(empty_host), "test://%s", node_path);
+    return 0;
+}
+
+static int drop_host(void **state)
+{
+    (void)state;
+    return unlink(node_path);
+}
+
+static int reset(void **state)
+{
+    (void)state;
+    pcmig_params_defaults(&params);
+    params.value[PCMIG_PARAM_DRAIN_BLIND_MS] = 20;
+    atomic_store(&host.running, true);
+    atomic_store(&host.refuse_switch, 0);
+    atomic_store(&host.refuse_precopy, 0);
+    atomic_store(&host.precopy_mib, 0);
+    atomic_store(&host.precopy_sets, 0);
+    atomic_store(&host.switches, 0);
+    atomic_store(&host.switches_tried, 0);
+    atomic_store(&host.downtimes, 0);
+    atomic_store(&host.dead, NULL);
+    return 0;
+}
+
+static struct pcmig_migration_status status_of(struct pcmig_migration *migration)
+{
+    struct pcmig_migration_status status;
+
+    pcmig_migration_status(migration, &status);
+    return status;
+}
+
+#define WAIT_FOR(condition)                                                                                            \
+    do {                                                                                                               \
+        int waited_ms = 0;                                                                                             \
+        for (; !(condition) && waited_ms < PATIENCE; waited_ms++)                                                      \
+            (void)usleep(1000);                                                                                        \
+        if (waited_ms == PATIENCE)                                                                                     \
+            fail_msg("waited in vain for %s", #condition);                                                             \
+    } while (0)
+
+/* In pre-copy, with statistics. */
+static struct pcmig_migration *begin(bool gated)
+{
+    struct pcmig_migration_args args = {
+        .source_uri = "test:///default",
+        .dest_uri = empty_host,
+        .domain = "test",
+        .policy = PCMIG_POLICY_MANUAL,
+        .params = params,
+        .gated = gated,
+        .connect_timeout_ms = 10000,
+    };
+    struct pcmig_migration *migration = pcmig_migration_new(&args);
+
+    assert_non_null(migration);
+    assert_int_equal(pcmig_migration_start(migration), 0);
+    WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
+    return migration;
+}
+
+static void end(struct pcmig_migration *migration)
+{
+    atomic_store(&host.running, false);
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_FAILED);
+    pcmig_migration_unref(migration);
+}
+
+static void ask(struct pcmig_migration *migration, enum pcmig_request request)
+{
+    assert_int_equal(pcmig_migration_request(migration, request), 0);
+}
+
+/* --- tests --------------------------------------------------------------------------------------------------------- */
+
+/* The answer to the gate is what switches: no look at anything comes between. */
+static void gate_switches_at_once(void **state)
+{
+    int64_t best_us = INT64_MAX;
+
+    for (int i = 0; i < 5; i++) {
+        struct pcmig_migration *migration;
+        int64_t opened_us, late_us;
+
+        (void)reset(state);
+        migration = begin(true);
+        assert_int_equal(status_of(migration).gate, PCMIG_GATE_CLOSED);
+        ask(migration, PCMIG_REQUEST_SWITCH);
+        WAIT_FOR(status_of(migration).gate == PCMIG_GATE_WANTED);
+        (void)usleep(200000);
+        assert_int_equal(atomic_load(&host.switches_tried), 0);
+        opened_us = pcmig_clock_us();
+        ask(migration, PCMIG_REQUEST_OPEN_GATE);
+        WAIT_FOR(atomic_load(&host.switches) == 1);
+        if (atomic_load(&host.switch_us) - opened_us < best_us)
+            best_us = atomic_load(&host.switch_us) - opened_us;
+        WAIT_FOR(status_of(migration).switch_late_us >= 0);
+        late_us = status_of(migration).switch_late_us;
+        assert_in_range(late_us, 0, atomic_load(&host.switch_us) - opened_us);
+        assert_int_equal(status_of(migration).gate, PCMIG_GATE_OPEN);
+        end(migration);
+    }
+    print_message("from open-gate to start-postcopy: %lld us at best\n", (long long)best_us);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(best_us < 1000); /* at best: the machine may be busy */
+#endif
+}
+
+/* A bandwidth of the drain that could not be taken back at first is not left in force. */
+static void undrain_is_tried_again(void **state)
+{
+    struct pcmig_migration *migration = begin(true);
+
+    (void)state;
+    ask(migration, PCMIG_REQUEST_SWITCH);
+    WAIT_FOR(atomic_load(&host.precopy_mib) == 1);
+    atomic_store(&host.refuse_precopy, 3);
+    ask(migration, PCMIG_REQUEST_REFUSE_GATE);
+    WAIT_FOR(atomic_load(&host.precopy_mib) == UNLIMITED);
+    assert_int_equal(atomic_load(&host.refuse_precopy), 0);
+    end(migration);
+}
+
+/* A bound that comes while a refused switch is tried again is not lost, and does not fill the queue in a drain. */
+static void bandwidth_while_retrying(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    params.value[PCMIG_PARAM_DRAIN_MAX_MS] = 300;
+    migration = begin(false);
+    atomic_store(&host.refuse_switch, 1000);
+    ask(migration, PCMIG_REQUEST_SWITCH);
+    WAIT_FOR(atomic_load(&host.switches_tried) > 0);
+    assert_int_equal(atomic_load(&host.precopy_mib), 1);
+    assert_int_equal(pcmig_migration_set_bandwidth(migration, 7), 0);
+    WAIT_FOR(atomic_load(&host.precopy_sets) == 2); /* with the undrain, not before */
+    assert_int_equal(atomic_load(&host.precopy_mib), 7);
+    assert_int_equal(pcmig_migration_set_bandwidth(migration, 9), 0);
+    WAIT_FOR(atomic_load(&host.precopy_mib) == 9);
+    atomic_store(&host.refuse_switch, 0);
+    WAIT_FOR(atomic_load(&host.switches) == 1);
+    end(migration);
+}
+
+/* The connections that steer and listen break, the migrate call's own does not: steering goes on over new ones, which
+ * are not tried for more than once a second. */
+static void broken_connection(void **state)
+{
+    struct pcmig_migration *migration = begin(false);
+    int64_t start_us = pcmig_clock_us();
+    virConnectPtr dead[3];
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        dead[i] = break_connection("test:///default");
+        assert_non_null(dead[i]);
+        assert_int_equal(virConnectRef(dead[i]), 0); /* its address is not used again */
+        atomic_store(&host.dead, dead[i]);
+        assert_non_null(break_connection(empty_host));
+        assert_int_equal(pcmig_migration_set_bandwidth(migration, 5 + (int64_t)i), 0);
+        WAIT_FOR(atomic_load(&host.precopy_mib) == 5 + i);
+        WAIT_FOR(listeners(empty_host) == 1);
+        assert_int_equal(listeners("test:///default"), 1);
+    }
+    assert_true(pcmig_clock_us() - start_us > 1900000);
+    ask(migration, PCMIG_REQUEST_SWITCH);
+    WAIT_FOR(atomic_load(&host.switches) == 1);
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_RUNNING);
+    assert_int_equal(status_of(migration).inputs_lost, 0);
+    end(migration);
+    for (size_t i = 0; i < 3; i++)
+        (void)virConnectClose(dead[i]);
+}
+
+static void downtime_control(void **state)
+{
+    struct pcmig_migration *migration = begin(false);
+
+    (void)state;
+    WAIT_FOR(atomic_load(&host.downtimes) == 1);
+    end(migration);
+    (void)reset(NULL);
+    params.value[PCMIG_PARAM_DOWNTIME_CONTROL] = 0;
+    migration = begin(false);
+    (void)usleep(300000);
+    assert_int_equal(atomic_load(&host.downtimes), 0);
+    end(migration);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup(name, reset)
+    const struct CMUnitTest tests[] = {
+        TEST(gate_switches_at_once), TEST(undrain_is_tried_again), TEST(bandwidth_while_retrying),
+        TEST(broken_connection),     TEST(downtime_control),
+    };
+
+    return cmocka_run_group_tests(tests, make_host, drop_host);
+}
