@@ -457,4 +457,4 @@ class Migration:
         """Stops steering; libvirt goes on with the migration by itself (peer-to-peer), with a pace that needs
         no steering. outcome becomes "detached"."""
     def join(self, timeout_ms: int = -1) -> bool:
-        """Waits for an outcome without holding the GIL; False on timeout."""
+        """Waits for an outcome without holding the GIL; False on timeout. Raises Error before start()."""

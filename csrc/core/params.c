@@ -35,7 +35,7 @@ static const struct pcmig_param_row rows[] = {
                                    "Shortest time between two statistics calls before the switch."},
     [PCMIG_PARAM_SAMPLE_MAX_MS] = {"sample_max_ms", "ms", 500, 5, 60000,
                                    "Longest time between two statistics calls before the switch."},
-    [PCMIG_PARAM_RETRY_MS] = {"retry_ms", "ms", 50, 1, 10000,
+    [PCMIG_PARAM_RETRY_MS] = {"retry_ms", "ms", 50, 1, 1000,
                               "Pause before a refused switch is tried again; doubles up to one second."},
     [PCMIG_PARAM_DRAIN_PACE_MIB] = {"drain_pace_mib", "MiB/s", 1, 1, 1000000,
                                     "Pre-copy bandwidth while the link's queue runs empty before the switch."},

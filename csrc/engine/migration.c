@@ -173,7 +173,7 @@ int pcmig_migration_start(struct pcmig_migration *migration)
 {
     pthread_attr_t attr;
     pthread_t thread;
-    bool before;
+    bool before, no_trace;
     int failure;
 
     pthread_mutex_lock(&migration->lock);
@@ -186,7 +186,8 @@ int pcmig_migration_start(struct pcmig_migration *migration)
         errno = EALREADY;
         return -1;
     }
-    failure = open_trace(migration) < 0 ? errno : 0;
+    no_trace = open_trace(migration) < 0;
+    failure = no_trace ? errno : 0;
     if (failure == 0) {
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, STACK_BYTES);
@@ -205,9 +206,24 @@ int pcmig_migration_start(struct pcmig_migration *migration)
         migration->started = false;
         pthread_mutex_unlock(&migration->lock);
         errno = failure;
-        return -1;
+        return no_trace ? -2 : -1;
     }
     return 0;
+}
+
+const char *pcmig_migration_trace_path(const struct pcmig_migration *migration)
+{
+    return migration->args.trace_path;
+}
+
+bool pcmig_migration_started(struct pcmig_migration *migration)
+{
+    bool started;
+
+    pthread_mutex_lock(&migration->lock);
+    started = migration->started;
+    pthread_mutex_unlock(&migration->lock);
+    return started;
 }
 
 int64_t pcmig_migration_now_us(const struct pcmig_migration *migration)

@@ -70,7 +70,8 @@ struct pcmig_migration;
 struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *args);
 void pcmig_migration_unref(struct pcmig_migration *migration); /* NULL is fine; a running migration is not disturbed */
 
-/* Starts the threads. Returns 0; -1 with errno EALREADY when started before, or the error of the trace file or thread. */
+/* Starts the threads. Returns 0; -1 with errno EALREADY when started before, or the error of a thread; -2 with the error
+ * of the trace file. */
 int pcmig_migration_start(struct pcmig_migration *migration);
 
 /* An eventfd, readable when there is news; pcmig_migration_clear reads it. */
@@ -92,7 +93,10 @@ int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_reques
 /* Bounds the bandwidth from now on: of pre-copy before the switch, of the pace after it. 0 = unlimited. */
 int pcmig_migration_set_bandwidth(struct pcmig_migration *migration, int64_t mib);
 
-/* Waits for an outcome, for ever when TIMEOUT_MS < 0. Returns whether there is one. */
+const char *pcmig_migration_trace_path(const struct pcmig_migration *migration); /* NULL = none */
+bool pcmig_migration_started(struct pcmig_migration *migration);
+
+/* Waits for an outcome, for ever when TIMEOUT_MS < 0 or when it is not started. Returns whether there is one. */
 bool pcmig_migration_join(struct pcmig_migration *migration, int64_t timeout_ms);
 
 #endif

@@ -189,6 +189,8 @@ static PyObject *migration_start(PyObject *op, PyObject *ignored)
         return NULL;
     }
     errno = saved;
+    if (result == -2)
+        return PyErr_SetFromErrnoWithFilename(PyExc_OSError, pcmig_migration_trace_path(self->migration));
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
@@ -282,6 +284,11 @@ static PyObject *migration_join(PyObject *op, PyObject *args, PyObject *kwargs)
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|L:join", names, &timeout))
         return NULL;
+    if (!pcmig_migration_started(self->migration)) {
+        PyErr_SetString(pcmig_get_state(module_of(op))->error,
+                        "the migration was not started: there is no end to wait for");
+        return NULL;
+    }
     /* In slices, so that Ctrl-C is heard. */
     do {
         long long slice = timeout < 0 || timeout > JOIN_SLICE_MS ? JOIN_SLICE_MS : timeout;
@@ -432,7 +439,8 @@ static PyMethodDef methods[] = {
      "migration is not "
      "running."},
     {"join", (PyCFunction)(void (*)(void))migration_join, METH_VARARGS | METH_KEYWORDS,
-     "join(timeout_ms=-1) -> bool\n\nWaits for an outcome without the GIL; False on timeout."},
+     "join(timeout_ms=-1) -> bool\n\nWaits for an outcome without the GIL; False on timeout. Raises Error when not "
+     "started."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -78,6 +78,7 @@ def readable(migration: _core.Migration) -> bool:
         ({"policy": "auto\0"}, ValueError, "null"),
         ({"params": {"downtime": 1}}, _core.PolicyError, "unknown parameter 'downtime'"),
         ({"params": {"passes": 0}}, _core.PolicyError, "passes: 0 is not from 1 to 1000000 passes"),
+        ({"params": {"retry_ms": 1001}}, _core.PolicyError, "retry_ms: 1001 is not from 1 to 1000 ms"),
         ({"params": {"passes": 1 << 80}}, _core.PolicyError, "is not from 1"),
         ({"params": {"passes": "3"}}, TypeError, ""),
         ({"params": {1: 3}}, TypeError, "strings, not 1"),
@@ -133,7 +134,9 @@ def test_before_the_start() -> None:
     ] * 5
     assert migration.decisions() == []
     assert migration.ledger()["totals"]["total_us"] == 0
-    assert not migration.join(0)
+    for timeout_ms in (0, -1):
+        with pytest.raises(_core.Error, match="not started"):
+            migration.join(timeout_ms)
     assert not readable(migration)
     migration.clear()
     for call in (migration.switch, migration.abort, migration.detach, lambda: migration.set_bandwidth(1)):
@@ -321,11 +324,12 @@ def test_dropped_while_it_runs(refused: str) -> None:
 def test_trace_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     migration = _core.Migration("test", TEST, trace_path=str(tmp_path / "missing" / "trace"))
     for _ in range(2):  # it was not started, so it may be tried again
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError) as missing:
             migration.start()
+        assert missing.value.filename == str(tmp_path / "missing" / "trace")
     with pytest.raises(OSError) as caught:
         _core.Migration("test", TEST, trace_path="/dev/full").start()
-    assert caught.value.errno == errno.ENOSPC
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
     assert migration.status()["outcome"] is None
 
 
