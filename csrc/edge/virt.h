@@ -120,7 +120,7 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *
 struct pcmig_virt_callbacks {
     void (*input)(void *opaque, const struct pcmig_input *input);
     void (*closed)(void *opaque);
-    void (*release)(void *opaque); /* called once per successful pcmig_virt_watch, when no callback can follow */
+    void (*release)(void *opaque); /* called once per pcmig_virt_watch, failed ones too, when no callback can follow */
 };
 
 struct pcmig_virt_watch;

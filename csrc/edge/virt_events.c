@@ -9,8 +9,12 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#define WATCH_EVENTS 3
+#define WATCH_EVENTS    3
+/* libvirt gives callbacks back when it deregisters them, or right after the one that runs has returned. */
+#define RELEASE_LOOK_MS 1
+#define RELEASE_MS      1000
 
 /* Referenced by its owner and by every callback registered with libvirt, which lets go of it asynchronously. */
 struct pcmig_virt_watch {
@@ -31,10 +35,20 @@ static void watch_unref(void *data)
 
     if (atomic_fetch_sub(&watch->references, 1) != 1)
         return;
-    if (watch->callbacks.release != NULL)
-        watch->callbacks.release(watch->opaque);
-    virConnectClose(watch->conn);
+    watch->callbacks.release(watch->opaque);
     free(watch);
+}
+
+/* Lets libvirt finish with the callbacks, and gives the connection back: the last reference closes it, which may block, and
+ * must not happen on the event thread, which the closing waits for. */
+static void watch_close(struct pcmig_virt_watch *watch)
+{
+    const struct timespec pause = {.tv_nsec = RELEASE_LOOK_MS * 1000000};
+
+    for (int i = 0; i < RELEASE_MS / RELEASE_LOOK_MS && atomic_load(&watch->references) > 1; i++)
+        (void)nanosleep(&pause, NULL);
+    (void)virConnectClose(watch->conn);
+    watch_unref(watch);
 }
 
 /* Gives the close callback's reference back, once. */
@@ -154,6 +168,7 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
 
     if (watch == NULL) {
         pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
+        callbacks->release(opaque);
         return NULL;
     }
     atomic_init(&watch->references, 1);
@@ -174,7 +189,7 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
     }
     if (virConnectRef(conn->ptr) < 0) {
         pcmig_virt_error_take(error);
-        free(watch);
+        watch_unref(watch);
         return NULL;
     }
     watch->conn = conn->ptr;
@@ -185,8 +200,7 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
         if (watch->callback_ids[i] < 0) {
             pcmig_virt_error_take(error);
             atomic_fetch_sub(&watch->references, 1);
-            watch->callbacks.release = NULL;
-            pcmig_virt_unwatch(watch);
+            pcmig_virt_unwatch(watch); /* which releases, once no callback that did register can follow */
             return NULL;
         }
     }
@@ -212,5 +226,5 @@ void pcmig_virt_unwatch(struct pcmig_virt_watch *watch)
          * others have freed it by now, and wait for one that runs: both happen under the connection's lock. */
         close_unref(watch);
     }
-    watch_unref(watch);
+    watch_close(watch);
 }

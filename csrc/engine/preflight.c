@@ -43,14 +43,10 @@ static struct pcmig_virt_watch *follow(struct pcmig_migration *migration, bool s
 {
     static const struct pcmig_virt_callbacks of_source = {on_input, on_source_closed, on_release};
     static const struct pcmig_virt_callbacks of_destination = {on_input, on_destination_closed, on_release};
-    struct pcmig_virt_watch *watch;
 
-    pcmig_migration_ref(migration);
-    watch = pcmig_virt_watch(source ? migration->source : migration->destination, migration->uuid, source,
-                             source ? &of_source : &of_destination, migration, error);
-    if (watch == NULL)
-        pcmig_migration_unref(migration);
-    return watch;
+    pcmig_migration_ref(migration); /* on_release gives it back, also when this fails */
+    return pcmig_virt_watch(source ? migration->source : migration->destination, migration->uuid, source,
+                            source ? &of_source : &of_destination, migration, error);
 }
 
 static void close_end(struct pcmig_migration *migration, bool source)
