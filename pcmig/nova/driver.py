@@ -1,0 +1,424 @@
+"""The compute driver: Nova's own for libvirt, with the C engine where post-copy is in play.
+
+Where it is not, every call goes to Nova's code as it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from nova import exception, objects
+from nova.compute import vm_states
+from nova.conf import CONF
+from nova.virt.libvirt import driver as libvirt_driver
+from oslo_log import log as logging
+
+from pcmig import _core
+from pcmig import guest as guest_xml
+from pcmig.nova import capability, choice, conf, flags, releases, steer
+
+LOG = logging.getLogger(__name__)
+
+conf.register_opts(CONF)
+
+# A role that the filter before the Compute API adds to the request's context, true or false; it travels with the
+# request to the source's compute service and is gone with it.
+REQUEST_ROLE = "os-migrateLive:post_copy="
+
+
+class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]  # Nova has no types
+    """compute_driver = pcmig.PostCopyLibvirtDriver"""
+
+    def __init__(self, virtapi: Any, read_only: bool = False) -> None:
+        self._host_live_flags = self._host_block_flags = 0
+        self._flags: flags.MigrationFlags | None = None
+        self._plans: dict[str, _Plan] = {}  # by the instance's UUID
+        self._this_thread = threading.local()
+        self._events: queue.SimpleQueue[Any] | None = None
+        # Here and not only in init_host, where Nova connects to libvirt: what is wrong by itself is told at once.
+        with _one_line():
+            self._options = conf.load(CONF)
+        super().__init__(virtapi, read_only)
+
+    # Flags: Nova reads them as two attributes, one pair for the host. Here they are those of the migration that
+    # the calling thread works on.
+
+    @property
+    def _live_migration_flags(self) -> int:
+        plan = getattr(self._this_thread, "plan", None)
+        return self._host_live_flags if plan is None else plan.flags
+
+    @_live_migration_flags.setter
+    def _live_migration_flags(self, bits: int) -> None:
+        self._host_live_flags = bits
+
+    @property
+    def _block_migration_flags(self) -> int:
+        plan = getattr(self._this_thread, "plan", None)
+        return self._host_block_flags if plan is None else plan.flags
+
+    @_block_migration_flags.setter
+    def _block_migration_flags(self, bits: int) -> None:
+        self._host_block_flags = bits
+
+    def _parse_migration_flags(self) -> None:
+        super()._parse_migration_flags()
+        connection = self._host.get_connection()
+        with _one_line():
+            merged = flags.merge(
+                CONF,
+                self._host_live_flags,
+                self._host_block_flags,
+                qemu_version=connection.getVersion(),
+                libvirt_version=connection.getLibVersion(),
+            )
+        self._flags = merged
+        self._host_live_flags, self._host_block_flags = merged.live.bits, merged.block.bits
+        for warning in merged.warnings:
+            LOG.warning("pcmig: %s", warning)
+        for name, kind in (("live", merged.live), ("block", merged.block)):
+            if kind.post_copy:
+                LOG.info(
+                    "Post-copy is permitted for %(kind)s migrations, policy %(policy)s (%(source)s), flags %(flags)s",
+                    {
+                        "kind": name,
+                        "policy": kind.policy,
+                        "source": kind.policy_from,
+                        "flags": ", ".join(kind.origins),
+                    },
+                )
+
+    def init_host(self, host: str) -> None:
+        super().init_host(host)
+        # Nova's thread runs libvirt's event loop by now; one loop in a process is enough.
+        _core.share_event_loop()
+
+    # Who may use post-copy
+
+    def _permitted(self, block_migration: bool) -> bool:
+        return self._flags is not None and self._flags.of(block_migration).post_copy
+
+    def _choose(
+        self,
+        context: Any,
+        instance: Any,
+        block_migration: bool,
+        obstacles: list[guest_xml.Obstacle],
+    ) -> choice.Choice:
+        """What is to be done with a migration of INSTANCE; see pcmig.nova.choice."""
+        try:
+            wish = choice.wish(
+                self._options.request_sources,
+                api=_asked(context),
+                metadata=_loaded(instance, "metadata", {}),
+            )
+        except choice.RequestError as err:
+            return choice.Choice(False, f"refused: {err}", str(err))
+        flavor = _loaded(instance, "flavor", None)
+        return choice.decide(
+            wish,
+            (flavor.extra_specs if flavor is not None and "extra_specs" in flavor else None) or {},
+            choice.image_properties(_loaded(instance, "system_metadata", {})),
+            self._options.default_choice,
+            obstacles,
+            permitted=self._permitted(block_migration),
+            paused=_loaded(instance, "vm_state", None) == vm_states.PAUSED,
+        )
+
+    def _obstacles(self, instance: Any, guest: Any) -> list[guest_xml.Obstacle]:
+        """What in the guest does not go with post-copy."""
+        found = guest_xml.obstacles(guest.get_xml_desc())
+        if self._get_vpmems(instance):
+            found.append(capability.VPMEM)
+        return found
+
+    def check_can_live_migrate_destination(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        data = super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
+        try:
+            # Which kind of migration it becomes is known only after the source's check.
+            kinds = {True, False} if "block_migration" not in data else {data.block_migration}
+            choices = [self._choose(context, instance, kind, []) for kind in kinds]
+            if any(chosen.post_copy for chosen in choices):
+                reason = self._destination_reason()
+                if reason is not None:
+                    raise exception.MigrationPreCheckError(reason=reason)
+        except Exception:
+            self.cleanup_live_migration_destination_check(context, data)
+            raise
+        return data
+
+    def _destination_reason(self) -> str | None:
+        found: str | None = releases.off_hub(
+            capability.destination_reason, self._uri(), self._options.connect_timeout_ms
+        )
+        return found
+
+    def check_can_live_migrate_source(
+        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        data = super().check_can_live_migrate_source(context, instance, *args, **kwargs)
+        if self._concerns(context, instance, data.block_migration):
+            obstacles = self._obstacles(instance, self._host.get_guest(instance))
+            chosen = self._choose(context, instance, data.block_migration, obstacles)
+            if chosen.refused is not None:
+                raise exception.MigrationPreCheckError(reason=chosen.refused)
+        return data
+
+    def _concerns(self, context: Any, instance: Any, block_migration: bool) -> bool:
+        """Whether anybody speaks of post-copy: this host, the guest's rule, or the request."""
+        if self._permitted(block_migration):
+            return True
+        chosen = self._choose(context, instance, block_migration, [])
+        return chosen.refused is not None
+
+    # The migration
+
+    def _live_migration(
+        self,
+        context: Any,
+        instance: Any,
+        dest: str,
+        post_method: Any,
+        recover_method: Any,
+        block_migration: Any,
+        migrate_data: Any,
+    ) -> None:
+        arguments = (context, instance, dest, post_method, recover_method, block_migration, migrate_data)
+        if not self._permitted(bool(migrate_data.block_migration)):
+            super()._live_migration(*arguments)
+            return
+        plan = self._plan(context, instance, migrate_data)
+        self._plans[instance.uuid] = plan
+        try:
+            super()._live_migration(*arguments)
+        finally:
+            self._plans.pop(instance.uuid, None)
+            if plan.steered is not None:
+                plan.steered.end()
+
+    def _plan(self, context: Any, instance: Any, migrate_data: Any) -> _Plan:
+        """What this migration gets, on a host that permits post-copy."""
+        assert self._flags is not None
+        block_migration = bool(migrate_data.block_migration)
+        kind = self._flags.of(block_migration)
+        obstacles = self._obstacles(instance, self._host.get_guest(instance))
+        chosen = self._choose(context, instance, block_migration, obstacles)
+        LOG.info("Live migration %(what)s", {"what": chosen.reason}, instance=instance)
+        if not chosen.post_copy:
+            bits = kind.bits & ~flags.POSTCOPY
+            if CONF.libvirt.live_migration_permit_auto_converge:
+                # Nova leaves it out only because post-copy is permitted (_handle_live_migration_auto_converge).
+                bits |= flags.BITS["VIR_MIGRATE_AUTO_CONVERGE"]
+            return _Plan(bits, None)
+        policy = kind.policy
+        params = dict(_core.parse_policy(policy)["params"])
+        params.setdefault("downtime_limit_ms", CONF.libvirt.live_migration_downtime)
+        params.update(self._options.params)
+        trace_dir = self._options.trace_dir
+        orders = steer.Orders(
+            source_uri=self._uri(),
+            policy=policy,
+            params=params,
+            postcopy_bandwidth_mib=self._options.postcopy_bandwidth_mib,
+            connect_timeout_ms=self._options.connect_timeout_ms,
+            trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
+        )
+        return _Plan(kind.bits, steer.Steered(orders, instance))
+
+    @contextlib.contextmanager
+    def _on_this_thread(self, plan: _Plan) -> Iterator[None]:
+        self._this_thread.plan = plan
+        try:
+            yield
+        finally:
+            self._this_thread.plan = None
+
+    def _live_migration_operation(
+        self,
+        context: Any,
+        instance: Any,
+        dest: str,
+        block_migration: Any,
+        migrate_data: Any,
+        guest: Any,
+        device_names: Any,
+    ) -> Any:
+        plan = self._plans.get(instance.uuid)
+        if plan is None:
+            return super()._live_migration_operation(
+                context, instance, dest, block_migration, migrate_data, guest, device_names
+            )
+        if plan.steered is not None:
+            guest = plan.steered.stand_in(guest)
+        with self._on_this_thread(plan):
+            return super()._live_migration_operation(
+                context, instance, dest, block_migration, migrate_data, guest, device_names
+            )
+
+    def _live_migration_monitor(
+        self,
+        context: Any,
+        instance: Any,
+        guest: Any,
+        dest: str,
+        post_method: Any,
+        recover_method: Any,
+        block_migration: Any,
+        migrate_data: Any,
+        operation: Any,
+        disk_paths: Any,
+    ) -> None:
+        arguments = (
+            context,
+            instance,
+            guest,
+            dest,
+            post_method,
+            recover_method,
+            block_migration,
+            migrate_data,
+            operation,
+            disk_paths,
+        )
+        plan = self._plans.get(instance.uuid)
+        if plan is None:
+            super()._live_migration_monitor(*arguments)
+            return
+        steered = plan.steered
+        if steered is None:
+            with self._on_this_thread(plan):
+                super()._live_migration_monitor(*arguments)
+            return
+        monitor = steer.Monitor(
+            steered,
+            instance,
+            guest,
+            migrate_data.migration,
+            self._live_migration_data_gb(instance, disk_paths),
+        )
+        engine = monitor.wait_for_engine(operation)
+        if engine is None:
+            # The operation failed before libvirt heard of it: Nova's monitor finds out what that means.
+            super()._live_migration_monitor(*arguments)
+            return
+        try:
+            status = monitor.follow(engine)
+        finally:
+            steered.end()
+        self._tell_outcome(
+            status, steered, context, instance, dest, post_method, recover_method, block_migration, migrate_data
+        )
+        self._clear_empty_migration(instance)
+
+    def _tell_outcome(
+        self,
+        status: dict[str, Any],
+        steered: steer.Steered,
+        context: Any,
+        instance: Any,
+        dest: str,
+        post_method: Any,
+        recover_method: Any,
+        block_migration: Any,
+        migrate_data: Any,
+    ) -> None:
+        """As Nova's monitor does, by the engine's verdict on both hosts and not by the call's return code."""
+        if status["outcome"] == "completed":
+            LOG.info("Migration operation has completed", instance=instance)
+            post_method(context, instance, dest, block_migration, migrate_data)
+        elif status["outcome"] == "failed":
+            # The guest runs on at the source, and nothing of it is needed at the destination.
+            if steered.abort_asked:
+                LOG.warning("Migration operation was cancelled", instance=instance)
+                recover_method(context, instance, dest, migrate_data, migration_status="cancelled")
+            else:
+                LOG.error("Live Migration failure: %s", status["error"], instance=instance)
+                LOG.error("Migration operation has aborted", instance=instance)
+                recover_method(context, instance, dest, migrate_data)
+        else:
+            # Nova's rollback would destroy the destination's half, which may be the one that runs.
+            command = status["operator_command"]
+            hint = f"; to go on: {command}" if command else ""
+            raise steer.PostCopyInterrupted(reason=f"{status['error']}{hint}")
+
+    def live_migration_force_complete(self, instance: Any) -> None:
+        steered = self._steered(instance)
+        if steered is None:
+            super().live_migration_force_complete(instance)
+        else:
+            steered.switch()
+
+    def live_migration_abort(self, instance: Any) -> None:
+        steered = self._steered(instance)
+        if steered is None:
+            super().live_migration_abort(instance)
+        else:
+            steered.abort()
+
+    def _steered(self, instance: Any) -> steer.Steered | None:
+        plan = self._plans.get(instance.uuid)
+        return None if plan is None else plan.steered
+
+    # Events
+
+    def emit_event(self, event: Any) -> None:
+        """Without eventlet Nova handles an event on the thread that runs libvirt's event loop, with calls to
+        conductor and Neutron. While the engine drives a migration, that thread is wanted for its events."""
+        if not self._plans or not releases.threading_mode():
+            super().emit_event(event)
+            return
+        if self._events is None:
+            self._events = queue.SimpleQueue()
+            threading.Thread(target=self._handle_events, name="pcmig-events", daemon=True).start()
+        self._events.put(event)
+
+    def _handle_events(self) -> None:
+        assert self._events is not None
+        while True:
+            super().emit_event(self._events.get())
+
+
+class _Plan:
+    """One live migration: the flags it gets, and the engine's side of it where the engine drives it."""
+
+    def __init__(self, bits: int, steered: steer.Steered | None) -> None:
+        self.flags = bits
+        self.steered = steered
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Ends the process with one line for a configuration that cannot work, as Nova does for a driver that
+    cannot be loaded (nova/virt/driver.py, load_compute_driver)."""
+    try:
+        yield
+    except conf.ConfigError as err:
+        _refuse_to_start(str(err))
+
+
+def _refuse_to_start(line: str) -> NoReturn:
+    LOG.error("%s", line)
+    sys.exit(f"nova-compute: {line}")
+
+
+def _asked(context: Any) -> bool | None:
+    """What came with the request for this migration."""
+    for role in getattr(context, "roles", None) or ():
+        if role.startswith(REQUEST_ROLE):
+            return {"true": True, "false": False}.get(role.removeprefix(REQUEST_ROLE))
+    return None
+
+
+def _loaded(instance: Any, name: str, default: Any) -> Any:
+    """An attribute of an instance, if it came with it: none of them is worth a call to the conductor."""
+    if isinstance(instance, objects.Instance) and not instance.obj_attr_is_set(name):
+        return default
+    return getattr(instance, name, default)

@@ -1,0 +1,328 @@
+"""One live migration that the C engine drives inside nova-compute.
+
+Nova runs a live migration on two threads: the operation, which sits in the migrate call, and the monitor,
+which looks after it. Here the operation hands the call to the engine and waits, and the monitor follows the
+engine: saves the record's status before the switch, saves statistics as Nova does, carries out timeouts,
+and tells Nova the outcome.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+from nova import exception
+from nova.conf import CONF
+from nova.virt.libvirt import guest as libvirt_guest
+from nova.virt.libvirt import migration as libvirt_migrate
+from oslo_log import log as logging
+
+from pcmig import _core
+from pcmig.nova import releases
+
+LOG = logging.getLogger(__name__)
+
+RUNNING = "running"
+# Nova's name for it; its event handler activates the port bindings of a record with this status
+# (nova/compute/manager.py, handle_lifecycle_event).
+POST_COPY = "running (post-copy)"
+
+# How often Nova looks after a migration, and the least it waits between two saves before 34.0.0, which has an
+# option for it.
+LOOK_S = 0.5
+SAVE_S = 5
+LOG_INFO_S = 30
+
+_MOVED_PHASES = ("switchover", "postcopy", "paused")
+
+
+class PostCopyInterrupted(exception.MigrationError):
+    """Neither host has the whole guest, or nobody can tell: only an operator can decide."""
+
+    msg_fmt = "Live migration needs an operator: %(reason)s"
+
+
+@dataclasses.dataclass(frozen=True)
+class Orders:
+    """What the engine is told about one migration besides Nova's own migrate call."""
+
+    source_uri: str
+    policy: str
+    params: dict[str, int]
+    postcopy_bandwidth_mib: int
+    connect_timeout_ms: int
+    trace_path: str | None
+
+
+class Steered:
+    """The engine's side of one live migration, shared by Nova's threads."""
+
+    def __init__(self, orders: Orders, instance: Any) -> None:
+        self._orders = orders
+        self._instance = instance
+        self._lock = threading.Lock()
+        self._ended = threading.Event()  # the monitor has seen the outcome, or given up
+        self._wanted: list[Callable[[_core.Migration], None]] = []  # asked for before the engine was there
+        self.engine: _core.Migration | None = None
+        self.abort_asked = False
+
+    def stand_in(self, guest: Any) -> StandIn:
+        """GUEST, but for migrate()."""
+        return StandIn(guest, self)
+
+    def migrate(
+        self,
+        destination: str,
+        *,
+        domain: str,
+        migrate_uri: str | None = None,
+        migrate_disks: list[str] | None = None,
+        destination_xml: str | None = None,
+        flags: int = 0,
+        bandwidth: int = 0,
+        parallel: int = 0,
+    ) -> None:
+        """What nova.virt.libvirt.guest.Guest.migrate does, by the engine; returns when the monitor is done.
+
+        Does not raise for a migration that failed: the monitor tells Nova.
+        """
+        if not migrate_disks:
+            # Without a list libvirt would copy every writable disk, volumes included (Guest.migrate).
+            flags &= ~libvirt.VIR_MIGRATE_NON_SHARED_INC
+        engine = _core.Migration(
+            domain,
+            destination,
+            source_uri=self._orders.source_uri,
+            flags=flags,
+            migrate_uri=migrate_uri,
+            policy=self._orders.policy,
+            params=self._orders.params,
+            bandwidth_mib=bandwidth,
+            postcopy_bandwidth_mib=self._orders.postcopy_bandwidth_mib,
+            disks=migrate_disks or None,
+            dest_xml=destination_xml,
+            persist_xml=destination_xml,
+            parallel_connections=parallel if flags & libvirt.VIR_MIGRATE_PARALLEL else 0,
+            connect_timeout_ms=self._orders.connect_timeout_ms,
+            trace_path=self._orders.trace_path,
+            gate=True,
+        )
+        engine.start()
+        with self._lock:
+            self.engine = engine
+            wanted, self._wanted = self._wanted, []
+        for ask in wanted:
+            ask(engine)
+        self._ended.wait()
+
+    def end(self) -> None:
+        """Lets migrate() return."""
+        self._ended.set()
+
+    def switch(self) -> None:
+        """Post-copy now, or as soon as the engine is there."""
+        self._ask(lambda engine: engine.switch())
+
+    def abort(self) -> None:
+        """Cancels as long as the guest runs at the source."""
+        self.abort_asked = True
+        self._ask(lambda engine: engine.abort())
+
+    def _ask(self, ask: Callable[[_core.Migration], None]) -> None:
+        with self._lock:
+            if self.engine is None:
+                self._wanted.append(ask)
+                return
+            engine = self.engine
+        ask(engine)
+
+
+class StandIn:
+    """A nova.virt.libvirt.guest.Guest whose migrate() is done by the engine."""
+
+    def __init__(self, guest: Any, steered: Steered) -> None:
+        self._guest = guest
+        self._steered = steered
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guest, name)
+
+    def migrate(self, destination: str, **kwargs: Any) -> None:
+        self._steered.migrate(destination, domain=self._guest.uuid, **kwargs)
+
+
+class Monitor:
+    """Follows the engine on Nova's monitor thread."""
+
+    def __init__(self, steered: Steered, instance: Any, guest: Any, record: Any, data_gb: int) -> None:
+        self._steered = steered
+        self._instance = instance
+        self._guest = guest
+        self._record = record  # nova.objects.Migration
+        self._data_gb = data_gb
+        self._steps = list(libvirt_migrate.downtime_steps(data_gb))
+        self._downtime: int | None = None
+        self._start_s = time.monotonic()
+        self._looked_s = self._saved_s = float("-inf")
+        self._told_s = 0.0
+        self._decisions = 0
+        self._timeout_done = False
+        self._save_failed = False
+
+    def wait_for_engine(self, operation: Any) -> _core.Migration | None:
+        """The engine once the operation has made it, or None when the operation ended without."""
+        while True:
+            ended = releases.operation_done(operation)
+            engine = self._steered.engine  # after `ended`: an engine made in between is seen
+            if engine is not None or ended:
+                return engine
+            time.sleep(0.02)
+
+    def follow(self, engine: _core.Migration) -> dict[str, Any]:
+        """Looks after the migration until its outcome; the last status."""
+        while True:
+            engine.clear()
+            status = engine.status()
+            self._tell_decisions(engine)
+            self._keep_record(engine, status)
+            if status["outcome"] is not None:
+                self._save(status)
+                return dict(status)
+            now_s = time.monotonic()
+            if now_s - self._looked_s >= LOOK_S:
+                self._looked_s = now_s
+                self._look(status, now_s)
+            releases.wait_readable(engine.fileno(), max(0.0, self._looked_s + LOOK_S - time.monotonic()))
+
+    def _tell_decisions(self, engine: _core.Migration) -> None:
+        decisions = engine.decisions()
+        for decision in decisions[self._decisions :]:
+            level = LOG.debug if decision["action"] == "set-pace" else LOG.info
+            level(
+                "Live migration: %(action)s: %(why)s",
+                {"action": decision["action"], "why": decision["text"]},
+                instance=self._instance,
+            )
+        self._decisions = len(decisions)
+
+    def _keep_record(self, engine: _core.Migration, status: Any) -> None:
+        """Saves the status before the switch, and puts it back when there was none."""
+        if status["gate"] == "wanted":
+            if self._save_status(POST_COPY):
+                engine.open_gate()
+            else:
+                engine.refuse_gate()
+        elif (
+            self._record.status == POST_COPY
+            and status["phase"] == "precopy"
+            and status["gate"] != "open"
+            and status["outcome"] is None
+        ):
+            self._save_status(RUNNING)
+
+    def _save_status(self, status: str) -> bool:
+        before = self._record.status
+        self._record.status = status
+        try:
+            self._record.save()
+        except Exception:  # the conductor, its database or the bus between: all of them, and no migration ends by it
+            LOG.exception(
+                "Cannot save status '%(status)s' of live migration %(uuid)s",
+                {"status": status, "uuid": self._record.uuid},
+                instance=self._instance,
+            )
+            self._record.status = before
+            return False
+        return True
+
+    def _look(self, status: Any, now_s: float) -> None:
+        """What Nova's monitor does each half second."""
+        if status["memory_total_bytes"] == 0:
+            return
+        elapsed_s = now_s - self._start_s
+        self._check_timeout(elapsed_s)
+        if status["phase"] == "precopy":
+            self._downtime = libvirt_migrate.update_downtime(
+                self._guest, self._instance, self._downtime, self._steps, elapsed_s
+            )
+        if now_s - self._saved_s >= _save_interval_s():
+            self._saved_s = now_s
+            self._save(status)
+            self._tell_progress(status, elapsed_s)
+
+    def _check_timeout(self, elapsed_s: float) -> None:
+        if self._timeout_done:
+            return
+        timeout_s = int(CONF.libvirt.live_migration_completion_timeout * self._data_gb)
+        if not libvirt_migrate.should_trigger_timeout_action(
+            self._instance, elapsed_s, timeout_s, self._record.status
+        ):
+            return
+        self._timeout_done = True
+        if CONF.libvirt.live_migration_timeout_action == "force_complete":
+            self._steered.switch()
+        else:
+            self._steered.abort()
+
+    def _save(self, status: Any) -> None:
+        """Statistics into the record, and progress into the instance. A failure is told once."""
+        if status["memory_total_bytes"] == 0:
+            return
+        remaining = round(status["memory_remaining_bytes"] * 100 / status["memory_total_bytes"])
+        try:
+            libvirt_migrate.save_stats(self._instance, self._record, _job_info(status), remaining)
+        except Exception as err:  # see _save_status
+            if not self._save_failed:
+                LOG.warning(
+                    "Cannot save statistics of live migration %(uuid)s: %(err)s",
+                    {"uuid": self._record.uuid, "err": err},
+                    instance=self._instance,
+                )
+            self._save_failed = True
+        else:
+            self._save_failed = False
+
+    def _tell_progress(self, status: Any, elapsed_s: float) -> None:
+        log = LOG.debug
+        if elapsed_s - self._told_s >= LOG_INFO_S:
+            log = LOG.info
+            self._told_s = elapsed_s
+        info = _job_info(status)
+        log(
+            "Migration running for %(secs)d secs, %(phase)s, pass %(passes)d, memory %(remaining)d of %(total)d "
+            "bytes remaining (%(processed)d processed); disk %(disk_remaining)d of %(disk_total)d bytes remaining; "
+            "%(requests)d page requests, %(requests_ps)d a second",
+            {
+                "secs": elapsed_s,
+                "phase": status["phase"],
+                "passes": status["passes"] + 1,
+                "remaining": info.memory_remaining,
+                "total": info.memory_total,
+                "processed": info.memory_processed,
+                "disk_remaining": info.disk_remaining,
+                "disk_total": info.disk_total,
+                "requests": status["postcopy_requests"],
+                "requests_ps": status["requests_ps"],
+            },
+            instance=self._instance,
+        )
+
+
+def _save_interval_s() -> float:
+    return float(getattr(CONF.libvirt, "live_migration_monitor_interval", SAVE_S))
+
+
+def _job_info(status: Any) -> Any:
+    return libvirt_guest.JobInfo(
+        type=libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
+        memory_total=status["memory_total_bytes"],
+        memory_processed=status["memory_processed_bytes"],
+        memory_remaining=status["memory_remaining_bytes"],
+        disk_total=status["disk_total_bytes"],
+        disk_processed=status["disk_processed_bytes"],
+        disk_remaining=status["disk_remaining_bytes"],
+    )
