@@ -85,6 +85,7 @@ void pcmig_virt_error_set(struct pcmig_virt_error *error, enum pcmig_virt_failur
 
 static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool initialised;
+static bool shared_loop; /* somebody else runs it */
 
 /* libvirt reports every error on stderr unless told otherwise; ours travel in struct pcmig_virt_error. */
 static void discard_error(void *opaque, virErrorPtr error)
@@ -112,6 +113,17 @@ static void *event_thread(void *arg)
     return NULL;
 }
 
+bool pcmig_virt_share_event_loop(void)
+{
+    bool in_time;
+
+    pthread_mutex_lock(&init_lock);
+    in_time = !initialised || shared_loop;
+    shared_loop = in_time;
+    pthread_mutex_unlock(&init_lock);
+    return in_time;
+}
+
 int pcmig_virt_init(struct pcmig_virt_error *error)
 {
     pthread_t thread;
@@ -124,6 +136,12 @@ int pcmig_virt_init(struct pcmig_virt_error *error)
     }
     if (virInitialize() < 0) {
         pcmig_virt_error_take(error);
+        goto out;
+    }
+    if (shared_loop) {
+        /* The loop runs, and the handler of errors is the process's own as well. */
+        initialised = true;
+        result = 0;
         goto out;
     }
     virSetErrorFunc(NULL, discard_error);

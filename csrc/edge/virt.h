@@ -41,6 +41,10 @@ void pcmig_virt_error_set(struct pcmig_virt_error *error, enum pcmig_virt_failur
 struct pcmig_virt_conn;
 struct pcmig_virt_domain;
 
+/* Tells that the process runs libvirt's default event loop by itself (virEventRunDefaultImpl), so that pcmig_virt_init
+ * starts no thread for it. Returns false when that thread runs already. */
+bool pcmig_virt_share_event_loop(void);
+
 /* Starts libvirt's event loop on a thread of its own, once per process. */
 int pcmig_virt_init(struct pcmig_virt_error *error);
 

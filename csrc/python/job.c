@@ -93,6 +93,17 @@ static PyObject *one_shot(PyObject *module, PyObject *args,
     Py_RETURN_NONE;
 }
 
+static PyObject *py_share_event_loop(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    if (!pcmig_virt_share_event_loop()) {
+        PyErr_SetString(pcmig_get_state(module)->error,
+                        "pcmig runs libvirt's event loop already: share it before the first connection");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_job_abort(PyObject *module, PyObject *args)
 {
     return one_shot(module, args, pcmig_virt_abort);
@@ -149,6 +160,9 @@ static PyMethodDef methods[] = {
      "job_status(uri, domain) -> dict\n\nThe guest's migration as URI's host sees it: state \"precopy\", \"postcopy\", "
      "\"paused\" "
      "or \"none\", half (see virt.h) and the statistics or None. Raises LibvirtError."},
+    {"share_event_loop", py_share_event_loop, METH_NOARGS,
+     "share_event_loop()\n\nThis process runs libvirt's default event loop by itself: no thread is started for it. "
+     "Raises Error when one was."},
     {"job_abort", py_job_abort, METH_VARARGS,
      "job_abort(uri, domain)\n\nCancels the guest's migration in pre-copy; libvirt refuses in post-copy. Raises "
      "LibvirtError."},

@@ -164,6 +164,8 @@ for _name in ("job_abort", "job_switch"):  # the test driver has neither
         repeat=40,
     )
 
+ROWS["share_event_loop"] = Row((fails(_core.share_event_loop),), repeat=50)  # pcmig's own runs by now
+
 ROWS["params"] = Row((_core.params,), repeat=50)
 ROWS["parse_policy"] = Row(
     (
