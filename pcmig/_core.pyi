@@ -378,8 +378,8 @@ def job_status(uri: str, domain: str, /) -> Job:
     """Looks once. Raises LibvirtError."""
 
 def share_event_loop() -> None:
-    """This process runs libvirt's default event loop by itself: no thread is started for it. To be called before
-    anything that connects; raises Error when pcmig's own thread was started before."""
+    """This process runs libvirt's default event loop by itself: no thread is started for it. To be called
+    before anything that connects; raises Error when pcmig's own thread was started before."""
 
 def job_abort(uri: str, domain: str, /) -> None:
     """Cancels the guest's migration in pre-copy; libvirt refuses in post-copy. Raises LibvirtError."""

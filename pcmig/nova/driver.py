@@ -6,11 +6,12 @@ Where it is not, every call goes to Nova's code as it came.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from nova import exception, objects
@@ -27,8 +28,8 @@ LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
-# A role that the filter before the Compute API adds to the request's context, true or false; it travels with the
-# request to the source's compute service and is gone with it.
+# A role that the filter before the Compute API adds to the request's context, true or false; it travels with
+# the request to the source's compute service and is gone with it.
 REQUEST_ROLE = "os-migrateLive:post_copy="
 
 
@@ -41,13 +42,13 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self._plans: dict[str, _Plan] = {}  # by the instance's UUID
         self._this_thread = threading.local()
         self._events: queue.SimpleQueue[Any] | None = None
-        # Here and not only in init_host, where Nova connects to libvirt: what is wrong by itself is told at once.
+        # Before Nova connects to libvirt: what is wrong by itself is told at once.
         with _one_line():
             self._options = conf.load(CONF)
         super().__init__(virtapi, read_only)
 
-    # Flags: Nova reads them as two attributes, one pair for the host. Here they are those of the migration that
-    # the calling thread works on.
+    # Flags: Nova reads them as two attributes, one pair for the host. Here they are those of the migration
+    # that the calling thread works on.
 
     @property
     def _live_migration_flags(self) -> int:
@@ -85,7 +86,8 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         for name, kind in (("live", merged.live), ("block", merged.block)):
             if kind.post_copy:
                 LOG.info(
-                    "Post-copy is permitted for %(kind)s migrations, policy %(policy)s (%(source)s), flags %(flags)s",
+                    "Post-copy is permitted for %(kind)s migrations, policy %(policy)s (%(source)s), "
+                    "flags %(flags)s",
                     {
                         "kind": name,
                         "policy": kind.policy,
@@ -161,9 +163,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         )
         return found
 
-    def check_can_live_migrate_source(
-        self, context: Any, instance: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def check_can_live_migrate_source(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> Any:
         data = super().check_can_live_migrate_source(context, instance, *args, **kwargs)
         if self._concerns(context, instance, data.block_migration):
             obstacles = self._obstacles(instance, self._host.get_guest(instance))
@@ -215,7 +215,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         if not chosen.post_copy:
             bits = kind.bits & ~flags.POSTCOPY
             if CONF.libvirt.live_migration_permit_auto_converge:
-                # Nova leaves it out only because post-copy is permitted (_handle_live_migration_auto_converge).
+                # Left out only for post-copy (Nova, _handle_live_migration_auto_converge).
                 bits |= flags.BITS["VIR_MIGRATE_AUTO_CONVERGE"]
             return _Plan(bits, None)
         policy = kind.policy
@@ -313,41 +313,14 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             status = monitor.follow(engine)
         finally:
             steered.end()
-        self._tell_outcome(
-            status, steered, context, instance, dest, post_method, recover_method, block_migration, migrate_data
+        _tell_outcome(
+            status,
+            steered,
+            instance,
+            post=functools.partial(post_method, context, instance, dest, block_migration, migrate_data),
+            recover=functools.partial(recover_method, context, instance, dest, migrate_data),
         )
         self._clear_empty_migration(instance)
-
-    def _tell_outcome(
-        self,
-        status: dict[str, Any],
-        steered: steer.Steered,
-        context: Any,
-        instance: Any,
-        dest: str,
-        post_method: Any,
-        recover_method: Any,
-        block_migration: Any,
-        migrate_data: Any,
-    ) -> None:
-        """As Nova's monitor does, by the engine's verdict on both hosts and not by the call's return code."""
-        if status["outcome"] == "completed":
-            LOG.info("Migration operation has completed", instance=instance)
-            post_method(context, instance, dest, block_migration, migrate_data)
-        elif status["outcome"] == "failed":
-            # The guest runs on at the source, and nothing of it is needed at the destination.
-            if steered.abort_asked:
-                LOG.warning("Migration operation was cancelled", instance=instance)
-                recover_method(context, instance, dest, migrate_data, migration_status="cancelled")
-            else:
-                LOG.error("Live Migration failure: %s", status["error"], instance=instance)
-                LOG.error("Migration operation has aborted", instance=instance)
-                recover_method(context, instance, dest, migrate_data)
-        else:
-            # Nova's rollback would destroy the destination's half, which may be the one that runs.
-            command = status["operator_command"]
-            hint = f"; to go on: {command}" if command else ""
-            raise steer.PostCopyInterrupted(reason=f"{status['error']}{hint}")
 
     def live_migration_force_complete(self, instance: Any) -> None:
         steered = self._steered(instance)
@@ -392,6 +365,34 @@ class _Plan:
     def __init__(self, bits: int, steered: steer.Steered | None) -> None:
         self.flags = bits
         self.steered = steered
+
+
+def _tell_outcome(
+    status: dict[str, Any],
+    steered: steer.Steered,
+    instance: Any,
+    *,
+    post: Callable[[], Any],
+    recover: Callable[..., Any],
+) -> None:
+    """As Nova's monitor does, by the engine's verdict on both hosts and not by the call's return code."""
+    if status["outcome"] == "completed":
+        LOG.info("Migration operation has completed", instance=instance)
+        post()
+    elif status["outcome"] == "failed":
+        # The guest runs on at the source, and nothing of it is needed at the destination.
+        if steered.abort_asked:
+            LOG.warning("Migration operation was cancelled", instance=instance)
+            recover(migration_status="cancelled")
+        else:
+            LOG.error("Live Migration failure: %s", status["error"], instance=instance)
+            LOG.error("Migration operation has aborted", instance=instance)
+            recover()
+    else:
+        # Nova's rollback would destroy the destination's half, which may be the one that runs.
+        command = status["operator_command"]
+        hint = f"; to go on: {command}" if command else ""
+        raise steer.PostCopyInterrupted(reason=f"{status['error']}{hint}")
 
 
 @contextlib.contextmanager

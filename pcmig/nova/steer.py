@@ -40,7 +40,7 @@ LOG_INFO_S = 30
 _MOVED_PHASES = ("switchover", "postcopy", "paused")
 
 
-class PostCopyInterrupted(exception.MigrationError):
+class PostCopyInterrupted(exception.MigrationError):  # type: ignore[misc]  # Nova has no types
     """Neither host has the whole guest, or nobody can tell: only an operator can decide."""
 
     msg_fmt = "Live migration needs an operator: %(reason)s"
@@ -229,7 +229,9 @@ class Monitor:
         self._record.status = status
         try:
             self._record.save()
-        except Exception:  # the conductor, its database or the bus between: all of them, and no migration ends by it
+        except (
+            Exception
+        ):  # the conductor, its database or the bus between: all of them, and no migration ends by it
             LOG.exception(
                 "Cannot save status '%(status)s' of live migration %(uuid)s",
                 {"status": status, "uuid": self._record.uuid},
@@ -293,8 +295,9 @@ class Monitor:
             self._told_s = elapsed_s
         info = _job_info(status)
         log(
-            "Migration running for %(secs)d secs, %(phase)s, pass %(passes)d, memory %(remaining)d of %(total)d "
-            "bytes remaining (%(processed)d processed); disk %(disk_remaining)d of %(disk_total)d bytes remaining; "
+            "Migration running for %(secs)d secs, %(phase)s, pass %(passes)d, "
+            "memory %(remaining)d of %(total)d bytes remaining (%(processed)d processed); "
+            "disk %(disk_remaining)d of %(disk_total)d bytes remaining; "
             "%(requests)d page requests, %(requests_ps)d a second",
             {
                 "secs": elapsed_s,
