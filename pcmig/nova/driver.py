@@ -38,6 +38,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
         self._host_live_flags = self._host_block_flags = 0
+        self._nova_flags = (0, 0)  # as Nova computed them
         self._flags: flags.MigrationFlags | None = None
         self._plans: dict[str, _Plan] = {}  # by the instance's UUID
         self._this_thread = threading.local()
@@ -70,17 +71,25 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def _parse_migration_flags(self) -> None:
         super()._parse_migration_flags()
-        connection = self._host.get_connection()
+        self._nova_flags = (self._host_live_flags, self._host_block_flags)
+        self._merge_flags()
+
+    def _merge_flags(self, **versions: int) -> flags.MigrationFlags:
         with _one_line():
-            merged = flags.merge(
-                CONF,
-                self._host_live_flags,
-                self._host_block_flags,
-                qemu_version=connection.getVersion(),
-                libvirt_version=connection.getLibVersion(),
-            )
+            merged = flags.merge(CONF, *self._nova_flags, **versions)
         self._flags = merged
         self._host_live_flags, self._host_block_flags = merged.live.bits, merged.block.bits
+        return merged
+
+    def init_host(self, host: str) -> None:
+        super().init_host(host)
+        # Nova's thread runs libvirt's event loop by now; one loop in a process is enough.
+        _core.share_event_loop()
+        # Again, now that Nova has judged the versions of libvirt and QEMU for itself.
+        connection = self._host.get_connection()
+        merged = self._merge_flags(
+            qemu_version=connection.getVersion(), libvirt_version=connection.getLibVersion()
+        )
         for warning in merged.warnings:
             LOG.warning("pcmig: %s", warning)
         for name, kind in (("live", merged.live), ("block", merged.block)):
@@ -95,11 +104,6 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                         "flags": ", ".join(kind.origins),
                     },
                 )
-
-    def init_host(self, host: str) -> None:
-        super().init_host(host)
-        # Nova's thread runs libvirt's event loop by now; one loop in a process is enough.
-        _core.share_event_loop()
 
     # Who may use post-copy
 
@@ -141,9 +145,17 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         return found
 
     def check_can_live_migrate_destination(
-        self, context: Any, instance: Any, *args: Any, **kwargs: Any
+        self,
+        context: Any,
+        instance: Any,
+        src_compute_info: Any,
+        dst_compute_info: Any,
+        block_migration: Any = False,
+        disk_over_commit: Any = False,
     ) -> Any:
-        data = super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
+        data = super().check_can_live_migrate_destination(
+            context, instance, src_compute_info, dst_compute_info, block_migration, disk_over_commit
+        )
         try:
             # Which kind of migration it becomes is known only after the source's check.
             kinds = {True, False} if "block_migration" not in data else {data.block_migration}
@@ -163,8 +175,10 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         )
         return found
 
-    def check_can_live_migrate_source(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> Any:
-        data = super().check_can_live_migrate_source(context, instance, *args, **kwargs)
+    def check_can_live_migrate_source(
+        self, context: Any, instance: Any, dest_check_data: Any, block_device_info: Any = None
+    ) -> Any:
+        data = super().check_can_live_migrate_source(context, instance, dest_check_data, block_device_info)
         if self._concerns(context, instance, data.block_migration):
             obstacles = self._obstacles(instance, self._host.get_guest(instance))
             chosen = self._choose(context, instance, data.block_migration, obstacles)
@@ -337,7 +351,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             steered.abort()
 
     def _steered(self, instance: Any) -> steer.Steered | None:
-        plan = self._plans.get(instance.uuid)
+        plan = self._plans.get(instance.uuid) if self._plans else None
         return None if plan is None else plan.steered
 
     # Events

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import libvirt
 from nova import exception
 from nova.conf import CONF
 from nova.virt.libvirt import guest as libvirt_guest
@@ -23,6 +22,7 @@ from oslo_log import log as logging
 
 from pcmig import _core
 from pcmig.nova import releases
+from pcmig.nova.flags import BITS
 
 LOG = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Steered:
         """
         if not migrate_disks:
             # Without a list libvirt would copy every writable disk, volumes included (Guest.migrate).
-            flags &= ~libvirt.VIR_MIGRATE_NON_SHARED_INC
+            flags &= ~BITS["VIR_MIGRATE_NON_SHARED_INC"]
         engine = _core.Migration(
             domain,
             destination,
@@ -106,7 +106,7 @@ class Steered:
             disks=migrate_disks or None,
             dest_xml=destination_xml,
             persist_xml=destination_xml,
-            parallel_connections=parallel if flags & libvirt.VIR_MIGRATE_PARALLEL else 0,
+            parallel_connections=parallel if flags & BITS["VIR_MIGRATE_PARALLEL"] else 0,
             connect_timeout_ms=self._orders.connect_timeout_ms,
             trace_path=self._orders.trace_path,
             gate=True,
@@ -321,7 +321,6 @@ def _save_interval_s() -> float:
 
 def _job_info(status: Any) -> Any:
     return libvirt_guest.JobInfo(
-        type=libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
         memory_total=status["memory_total_bytes"],
         memory_processed=status["memory_processed_bytes"],
         memory_remaining=status["memory_remaining_bytes"],
