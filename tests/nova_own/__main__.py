@@ -126,12 +126,15 @@ def run(
 def child(order: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """What one process of tests wrote, and the end of its errors."""
     with tempfile.TemporaryDirectory(prefix="pcmig-nova-own-") as folder:
+        # Functional tests look for api-paste.ini in Nova's checkout; its wheel has it in etc/ of the prefix.
+        pathlib.Path(folder, "etc").symlink_to(pathlib.Path(sys.prefix, "etc"))
         env = os.environ | {
             "OS_TEST_TIMEOUT": str(TEST_TIMEOUT_S),
             "OS_STDOUT_CAPTURE": "1",
             "OS_STDERR_CAPTURE": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "HOME": folder,
+            "OS_DEFAULT__PYBASEDIR": folder,
         }
         answer = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "tests.nova_own.child"],
