@@ -8,6 +8,7 @@ and tells Nova the outcome.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -212,10 +213,9 @@ class Monitor:
     def _keep_record(self, engine: _core.Migration, status: Any) -> None:
         """Saves the status before the switch, and puts it back when there was none."""
         if status["gate"] == "wanted":
-            if self._save_status(POST_COPY):
-                engine.open_gate()
-            else:
-                engine.refuse_gate()
+            answer = engine.open_gate if self._save_status(POST_COPY) else engine.refuse_gate
+            with contextlib.suppress(_core.Error):  # it ended meanwhile
+                answer()
         elif (
             self._record.status == POST_COPY
             and status["phase"] == "precopy"

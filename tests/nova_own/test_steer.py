@@ -1,0 +1,279 @@
+"""pcmig.nova.steer: what the monitor does with what the engine says.
+
+The engine is played here, to have a save that fails, a switch that comes to nothing, and outcomes on demand;
+the real one is in tests/cloud.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from nova import exception
+from nova.conf import CONF
+from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.virt.libvirt import guest as libvirt_guest
+
+from pcmig.nova import driver, steer
+
+MIB = 1024 * 1024
+STATUS: dict[str, Any] = {
+    "phase": "precopy",
+    "outcome": None,
+    "error": None,
+    "operator_command": None,
+    "gate": "closed",
+    "passes": 0,
+    "memory_total_bytes": 100 * MIB,
+    "memory_processed_bytes": 30 * MIB,
+    "memory_remaining_bytes": 75 * MIB,
+    "disk_total_bytes": 8 * MIB,
+    "disk_processed_bytes": 2 * MIB,
+    "disk_remaining_bytes": 6 * MIB,
+    "postcopy_requests": 0,
+    "requests_ps": 0,
+}
+
+
+class Engine:
+    """Plays a list of statuses, one for each look, and notes what it is asked."""
+
+    def __init__(self, *statuses: dict[str, Any]) -> None:
+        self.statuses = [STATUS | status for status in statuses]
+        self.asked: list[str] = []
+        self._reader, self._writer = os.pipe()
+        os.write(self._writer, b"x")  # readable: there is always news
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def clear(self) -> None: ...
+
+    def decisions(self) -> list[dict[str, Any]]:
+        return [{"action": "drain", "text": "pass 1 is done"}]
+
+    def status(self) -> dict[str, Any]:
+        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: self.asked.append(name)
+
+
+class Record:
+    """A nova.objects.Migration whose saves can be looked at, and fail."""
+
+    uuid = "b0a0a0a0-0000-4000-8000-000000000000"
+
+    def __init__(self, fail: tuple[str, ...] = ()) -> None:
+        self.status = "running"
+        self.fail = fail
+        self.saved: list[str] = []
+
+    def save(self) -> None:
+        if self.status in self.fail:
+            raise exception.NovaException("the conductor does not answer")
+        self.saved.append(self.status)
+
+
+class Instance:
+    uuid = "a0a0a0a0-0000-4000-8000-000000000000"
+    name = "instance-00000001"
+    progress = 0
+
+    def __init__(self) -> None:
+        self.saves = 0
+
+    def save(self) -> None:
+        self.saves += 1
+
+
+class Guest:
+    uuid = Instance.uuid
+
+    def __init__(self) -> None:
+        self.downtimes: list[int] = []
+
+    def migrate_configure_max_downtime(self, ms: int) -> None:
+        self.downtimes.append(ms)
+
+
+ORDERS = steer.Orders("test:///default", "auto", {}, 0, 1000, None)
+
+
+@pytest.fixture(autouse=True)
+def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(libvirt_guest, "libvirt", fakelibvirt)
+    CONF([], project="nova", version="test", default_config_files=[])
+    yield
+    CONF.clear_override("live_migration_completion_timeout", group="libvirt")
+    CONF.clear_override("live_migration_timeout_action", group="libvirt")
+
+
+def follow(
+    engine: Engine, record: Record, steered: steer.Steered | None = None
+) -> tuple[dict[str, Any], Instance, Guest]:
+    instance, guest = Instance(), Guest()
+    monitor = steer.Monitor(steered or steer.Steered(ORDERS, instance), instance, guest, record, 1)
+    status = monitor.follow(engine)  # type: ignore[arg-type]  # plays the engine
+    engine.close()
+    return status, instance, guest
+
+
+def test_the_status_is_saved_before_the_gate_opens() -> None:
+    record = Record()
+    engine = Engine(
+        {},
+        {"gate": "wanted", "phase": "drain"},
+        {"gate": "open", "phase": "postcopy"},
+        {"gate": "open", "phase": "finished", "outcome": "completed"},
+    )
+    engine.asked = record.saved  # one list: in which order
+    status, _, _ = follow(engine, record)
+    assert status["outcome"] == "completed"
+    first = record.saved.index("running (post-copy)")
+    assert record.saved[first + 1] == "open_gate"
+    assert record.status == "running (post-copy)"
+
+
+def test_a_status_that_cannot_be_saved_keeps_the_guest_where_it_is() -> None:
+    record = Record(fail=("running (post-copy)",))
+    engine = Engine({"gate": "wanted", "phase": "drain"}, {"gate": "refused"}, {"outcome": "failed"})
+    follow(engine, record)
+    assert engine.asked == ["refuse_gate"]
+    assert record.status == "running"
+    assert "running (post-copy)" not in record.saved
+
+
+def test_a_switch_that_comes_to_nothing_puts_the_status_back() -> None:
+    record = Record()
+    engine = Engine(
+        {"gate": "wanted", "phase": "drain"},
+        {"gate": "open", "phase": "drain"},
+        {"gate": "closed", "phase": "precopy"},
+        {"outcome": "completed", "phase": "finished"},
+    )
+    follow(engine, record)
+    statuses = [status for i, status in enumerate(record.saved) if i == 0 or record.saved[i - 1] != status]
+    assert statuses[-2:] == ["running (post-copy)", "running"]
+
+
+def test_statistics_are_saved_as_nova_does() -> None:
+    record = Record()
+    _, instance, _ = follow(Engine({}, {"outcome": "completed", "phase": "finished"}), record)
+    fields = ("memory_total", "memory_processed", "memory_remaining", "disk_total", "disk_processed")
+    assert [getattr(record, field) // MIB for field in fields] == [100, 30, 75, 8, 2]
+    assert instance.progress == 25
+    assert instance.saves >= 1
+
+
+def test_statistics_that_cannot_be_saved_end_nothing() -> None:
+    record = Record(fail=("running",))
+    status, _, _ = follow(Engine({}, {}, {"outcome": "completed", "phase": "finished"}), record)
+    assert status["outcome"] == "completed"
+
+
+def test_downtime_steps_go_to_the_guest_in_precopy_only() -> None:
+    _, _, guest = follow(Engine({}, {"outcome": "completed", "phase": "finished"}), Record())
+    assert guest.downtimes == [
+        CONF.libvirt.live_migration_downtime // CONF.libvirt.live_migration_downtime_steps
+    ]
+    _, _, guest = follow(Engine({"phase": "postcopy"}, {"outcome": "completed"}), Record())
+    assert guest.downtimes == []
+
+
+@pytest.mark.parametrize(("action", "asked"), [("abort", "abort"), ("force_complete", "switch")])
+def test_the_timeout_does_what_is_configured(
+    action: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CONF.set_override("live_migration_completion_timeout", 1, group="libvirt")
+    CONF.set_override("live_migration_timeout_action", action, group="libvirt")
+    now_s = iter(range(0, 1000, 2))
+    monkeypatch.setattr(steer.time, "monotonic", lambda: float(next(now_s)))  # type: ignore[attr-defined]
+    engine = Engine({}, {}, {}, {"outcome": "failed", "phase": "finished"})
+    steered = steer.Steered(ORDERS, Instance())
+    steered.engine = engine  # type: ignore[assignment]
+    follow(engine, Record(), steered)
+    assert engine.asked == [asked]
+
+
+def test_no_timeout_in_post_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    CONF.set_override("live_migration_completion_timeout", 1, group="libvirt")
+    now_s = iter(range(0, 1000, 2))
+    monkeypatch.setattr(steer.time, "monotonic", lambda: float(next(now_s)))  # type: ignore[attr-defined]
+    record = Record()
+    record.status = "running (post-copy)"
+    engine = Engine({"phase": "postcopy"}, {"phase": "postcopy"}, {"outcome": "completed"})
+    steered = steer.Steered(ORDERS, Instance())
+    steered.engine = engine  # type: ignore[assignment]
+    follow(engine, record, steered)
+    assert engine.asked == []
+
+
+def test_what_is_asked_before_the_engine_is_there_is_not_lost() -> None:
+    steered = steer.Steered(ORDERS, Instance())
+    steered.abort()
+    done = threading.Thread(
+        target=steered.migrate, args=("test:///nowhere",), kwargs={"domain": "nobody"}, daemon=True
+    )
+    done.start()
+    monitor = steer.Monitor(steered, Instance(), Guest(), Record(), 1)
+    engine = monitor.wait_for_engine(threading.Event())
+    assert engine is not None and engine.join(10_000)
+    assert engine.status()["outcome"] == "failed"
+    assert steered.abort_asked
+    steered.end()
+    done.join(10)
+    assert not done.is_alive()
+
+
+def test_an_operation_that_fails_before_the_engine_is_noticed() -> None:
+    ended = threading.Event()
+    ended.set()
+    monitor = steer.Monitor(steer.Steered(ORDERS, Instance()), Instance(), Guest(), Record(), 1)
+    assert monitor.wait_for_engine(ended) is None
+
+
+class Told:
+    """What the driver tells Nova."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def post(self) -> None:
+        self.calls.append(("post", {}))
+
+    def recover(self, **kwargs: Any) -> None:
+        self.calls.append(("recover", kwargs))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "aborted", "calls"),
+    [
+        ("completed", False, [("post", {})]),
+        ("failed", False, [("recover", {})]),
+        ("failed", True, [("recover", {"migration_status": "cancelled"})]),
+    ],
+)
+def test_nova_is_told_the_outcome(outcome: str, aborted: bool, calls: list[Any]) -> None:
+    told, steered = Told(), steer.Steered(ORDERS, Instance())
+    steered.abort_asked = aborted
+    driver._tell_outcome(
+        STATUS | {"outcome": outcome}, steered, Instance(), post=told.post, recover=told.recover
+    )
+    assert told.calls == calls
+
+
+@pytest.mark.parametrize("outcome", ["needs-operator", "detached"])
+def test_without_a_clear_outcome_nothing_is_rolled_back(outcome: str) -> None:
+    told, steered = Told(), steer.Steered(ORDERS, Instance())
+    status = STATUS | {"outcome": outcome, "error": "both halves wait", "operator_command": "virsh resume-it"}
+    with pytest.raises(steer.PostCopyInterrupted, match="both halves wait; to go on: virsh resume-it"):
+        driver._tell_outcome(status, steered, Instance(), post=told.post, recover=told.recover)
+    assert told.calls == []
