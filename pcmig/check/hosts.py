@@ -13,6 +13,8 @@ from pcmig.check.versions import (
     QEMU_POSTCOPY,
     QEMU_POSTCOPY_DEVICE,
     QEMU_TCG_FIXED,
+    QEMU_TCG_LOSES_WITH_POSTCOPY,
+    TCG_LOSES_WITH_POSTCOPY,
     show,
 )
 
@@ -116,6 +118,16 @@ def emulation(subject: str, side: Side) -> Row | None:
     if not kinds or "kvm" in kinds:
         return None
     version = side.facts["qemu_version"]
+    if version >= QEMU_TCG_LOSES_WITH_POSTCOPY:
+        return Row(
+            subject,
+            "emulation",
+            "warn",
+            f"no KVM, QEMU {show(version)}",
+            "KVM, or QEMU 10.0",
+            TCG_LOSES_WITH_POSTCOPY,
+            "use emulated guests for tries only, over links of 200 Mb/s or less",
+        )
     if version >= QEMU_TCG_FIXED:
         return Row(
             subject, "emulation", "ok", f"no KVM; QEMU {show(version)} migrates emulated guests intact"

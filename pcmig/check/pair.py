@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from pcmig.check.capabilities import capabilities, domain_type
 from pcmig.check.model import Facts, Row
-from pcmig.check.versions import QEMU_POSTCOPY, QEMU_POSTCOPY_EXPERIMENTAL, QEMU_TCG_FIXED, release, show
+from pcmig.check.versions import (
+    QEMU_POSTCOPY,
+    QEMU_POSTCOPY_EXPERIMENTAL,
+    QEMU_TCG_FIXED,
+    QEMU_TCG_LOSES_WITH_POSTCOPY,
+    TCG_LOSES_WITH_POSTCOPY,
+    release,
+    show,
+)
 from pcmig.guest import GuestXmlError, obstacles
 
 if TYPE_CHECKING:
@@ -208,6 +216,16 @@ def guest_emulation(f: Facts) -> Row | None:
         )
     if kind != "qemu":
         return Row("guest", "emulation", "ok", kind)
+    if version >= QEMU_TCG_LOSES_WITH_POSTCOPY:
+        return Row(
+            "guest",
+            "emulation",
+            "warn",
+            f"emulated (TCG) by QEMU {show(version)}",
+            "KVM, or QEMU 10.0",
+            TCG_LOSES_WITH_POSTCOPY,
+            "start it with KVM for what matters",
+        )
     if version >= QEMU_TCG_FIXED:
         return Row("guest", "emulation", "ok", f"emulated (TCG) by QEMU {show(version)}")
     return Row(
