@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import os
 import pathlib
@@ -32,7 +31,9 @@ class RunError(Exception):
 
 def main() -> int:
     args = parse_args()
-    if importlib.util.find_spec("nova") is None:
+    try:
+        version = importlib.metadata.version("nova")
+    except importlib.metadata.PackageNotFoundError:
         print("tests.nova_own: Nova is not installed: pip install -r tests/nova_own/requirements.txt")
         return 2
     modules: dict[str, str] = {}
@@ -41,7 +42,7 @@ def main() -> int:
     if args.module:
         modules = dict.fromkeys(args.module, "")
     start = time.monotonic()
-    print(f"nova {importlib.metadata.version('nova')}, driver {args.driver or 'of Nova'}", flush=True)
+    print(f"nova {version}, driver {args.driver or 'of Nova'}", flush=True)
     try:
         ours, instances = run(args.driver, modules, None, args.jobs)
         failed = list(plan.failures(ours))

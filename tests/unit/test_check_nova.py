@@ -67,6 +67,14 @@ def test_the_driver_is_not_found(tmp_path: pathlib.Path, python: pathlib.Path) -
     )
 
 
+def test_the_way_out_works(tmp_path: pathlib.Path, python: pathlib.Path) -> None:
+    """The line that the row gives makes that Python find the driver's module, where pcmig has it."""
+    _, _, fix = row_of(novadriver.ask([str(python)]))
+    place, line = fix.removeprefix("put this one line into ").split(": ", 1)
+    pathlib.Path(place).write_text(f"{line}\n", encoding="utf-8")
+    assert row_of(novadriver.ask([str(python)])) == ("ok", f"{ROOT}/pcmig/nova/shim/__init__.py", "")
+
+
 def test_where_pcmig_is_importable_the_line_is_shorter() -> None:
     _, _, fix = row_of(
         NovaDriver("python3", "/n/nova/__init__.py", None, "/n/pcmig/__init__.py", (3, 11), "/n")
