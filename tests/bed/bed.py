@@ -14,6 +14,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from typing import Self
 
 from tests.bed import layer, network
 from tests.bed.errors import BedError
@@ -33,6 +34,7 @@ class Bed:
     rate_mbit:  limit of the migration link in each direction; None for none
     qemu_user:  "root", or e.g. "nobody", whom the kernel denies userfaultfd and with it post-copy
     keepalive_s: libvirt's keepalive interval, of which it waits five
+    qemu_conf:  more lines for the hosts' qemu.conf
     keep:       leave the bed up at the end; `python -m tests.bed down` takes it down
     """
 
@@ -43,6 +45,7 @@ class Bed:
         *,
         qemu_user: str = "root",
         keepalive_s: int = 5,
+        qemu_conf: str = "",
         keep: bool = False,
         reporter: Reporter = lambda _: None,
     ) -> None:
@@ -57,7 +60,9 @@ class Bed:
         self.reporter = reporter
         self.state = BEDS / self.id
         self.network = Network(self.id)
-        self.a, self.b = (Host(self.id, name, self.state / name, qemu_user, keepalive_s) for name in "ab")
+        self.a, self.b = (
+            Host(self.id, name, self.state / name, qemu_user, keepalive_s, qemu_conf) for name in "ab"
+        )
         self._collector: subprocess.Popen[str] | None = None
         self._terminated = _TerminateAsException()
 
@@ -81,7 +86,7 @@ class Bed:
 
     # Life
 
-    def __enter__(self) -> Bed:
+    def __enter__(self) -> Self:
         _need_root()
         self._terminated.install()
         try:
@@ -164,21 +169,30 @@ class Bed:
     def _save(self, folder: pathlib.Path | None = None) -> None:
         """What `down` and `clean` of another process need to know."""
         folder = folder or self.state
-        collector = ProcessId.of(self._collector.pid) if self._collector else None
-        processes = [process for process in (self.a.holder, self.b.holder, collector) if process]
+        processes = self._processes()
         owner = ProcessId.of(os.getpid())
         assert owner is not None
-        state = {
+        state: dict[str, object] = {
             "stack": self.stack,
             "rate_mbit": self.rate_mbit,
             "keep": self.keep,
             "owner": [owner.pid, owner.start_ticks],
             "processes": [[process.pid, process.start_ticks] for process in processes],
             "hosts": {host.name: {"uri": host.uri, "remote_uri": host.remote_uri} for host in self.hosts},
+            **self._more_state(),
         }
         temporary = folder / "bed.json.new"
         temporary.write_text(json.dumps(state, indent=1))
         temporary.rename(folder / "bed.json")
+
+    def _processes(self) -> list[ProcessId]:
+        """Those that take the bed with them when they end; the hosts' come first."""
+        collector = ProcessId.of(self._collector.pid) if self._collector else None
+        return [process for process in (self.a.holder, self.b.holder, collector) if process]
+
+    def _more_state(self) -> dict[str, object]:
+        """What a larger bed that is built on this one adds to bed.json."""
+        return {}
 
 
 class KeptBed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -117,7 +118,9 @@ class Guest:
         deadline_s = time.monotonic() + patience_s
         while len(self.heartbeats(since_s)) < count:
             if time.monotonic() > deadline_s:
-                said = self.log.read_text(errors="replace").splitlines()[-3:]
+                said: list[str] = []
+                with contextlib.suppress(OSError):
+                    said = self.log.read_text(errors="replace").splitlines()[-3:]
                 raise BedError(
                     f"guest {self.name}: fewer than {count} heartbeats in {patience_s:.0f} s; last words:\n  "
                     + "\n  ".join(said or ["nothing"])
@@ -173,7 +176,9 @@ def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
                 work.chmod(0o755)
                 shutil.copy(_kernel(cache, reporter), work / "vmlinuz")
                 _build_worker(work / "init")
-                (work / "initramfs").write_bytes(gzip.compress(_cpio({"init": (work / "init").read_bytes()})))
+                (work / "initramfs").write_bytes(
+                    gzip.compress(newc_archive({"init": (work / "init").read_bytes()}))
+                )
                 work.rename(folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
@@ -185,11 +190,7 @@ def _kernel(cache: pathlib.Path, reporter: Reporter) -> pathlib.Path:
     kernel = cache / "vmlinuz"
     if kernel.exists():
         return kernel
-    if not (package := _kernel_package()):
-        run(["apt-get", "update", "-q"], "reading apt's lists of packages", timeout_s=300)
-        package = _kernel_package()
-    if not package:
-        raise BedError(f"apt knows no package {KERNEL_PACKAGE}: the bed needs Debian 12 or newer on amd64")
+    package = kernel_package()
     reporter(f"downloading the guest's kernel ({package}, 27 MB)")
     with tempfile.TemporaryDirectory(dir=cache, prefix=".kernel.") as name:
         work = pathlib.Path(name)
@@ -211,7 +212,17 @@ def _kernel(cache: pathlib.Path, reporter: Reporter) -> pathlib.Path:
     return kernel
 
 
-def _kernel_package() -> str | None:
+def kernel_package() -> str:
+    """Name of the package with the newest cloud kernel that apt knows."""
+    if not (package := _known_kernel_package()):
+        run(["apt-get", "update", "-q"], "reading apt's lists of packages", timeout_s=300)
+        package = _known_kernel_package()
+    if not package:
+        raise BedError(f"apt knows no package {KERNEL_PACKAGE}: the bed needs Debian 12 or newer on amd64")
+    return package
+
+
+def _known_kernel_package() -> str | None:
     output = run(["apt-cache", "depends", KERNEL_PACKAGE], "looking for a kernel package") if _known() else ""
     match = re.search(r"Depends: (linux-image-\S*cloud-amd64)", output)
     return match[1] if match else None
@@ -232,13 +243,16 @@ def _build_worker(program: pathlib.Path) -> None:
     run(["gcc", *flags, str(WORKER_SOURCE), "-o", str(program)], "compiling the guest's worker")
 
 
-def _cpio(programs: dict[str, bytes]) -> bytes:
-    """An initramfs ("newc" cpio) of programs and the console that the kernel opens for the first of them."""
+def newc_archive(programs: dict[str, bytes], files: dict[str, bytes] | None = None) -> bytes:
+    """An initramfs ("newc" cpio): programs, the console that the kernel opens for the first one, files."""
+    files = files or {}
+    folders = dict.fromkeys(["dev", *(name.rpartition("/")[0] for name in files if "/" in name)])
     entries: list[tuple[str, int, bytes, tuple[int, int]]] = [
-        ("dev", stat.S_IFDIR | 0o755, b"", (0, 0)),
+        *((folder, stat.S_IFDIR | 0o755, b"", (0, 0)) for folder in folders),
         ("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)),
     ]
     entries += [(name, stat.S_IFREG | 0o755, content, (0, 0)) for name, content in programs.items()]
+    entries += [(name, stat.S_IFREG | 0o644, content, (0, 0)) for name, content in files.items()]
     entries.append(("TRAILER!!!", 0, b"", (0, 0)))
     archive = bytearray()
     for inode, (name, mode, content, device) in enumerate(entries, 1):

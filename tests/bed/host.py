@@ -57,8 +57,24 @@ class Host:
     migrate_uri: where the other host's QEMU sends a guest
     """
 
+    UNSHARE: tuple[str, ...] = (
+        "--mount",
+        "--uts",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--propagation",
+        "private",
+    )
+
     def __init__(
-        self, bed_id: str, name: str, state: pathlib.Path, qemu_user: str = "root", keepalive_s: int = 5
+        self,
+        bed_id: str,
+        name: str,
+        state: pathlib.Path,
+        qemu_user: str = "root",
+        keepalive_s: int = 5,
+        qemu_conf: str = "",
     ) -> None:
         self.name = name
         self.state = state
@@ -69,6 +85,7 @@ class Host:
         self.migrate_uri = f"tcp://{self.address}"
         self.qemu_user = qemu_user
         self.keepalive_s = keepalive_s
+        self.qemu_conf = qemu_conf
         self.holder: ProcessId | None = None
         self._holder_process: subprocess.Popen[str] | None = None
 
@@ -77,16 +94,11 @@ class Host:
     def up(self, layer: pathlib.Path, guest_folder: pathlib.Path, stay: bool = False) -> None:
         """Make the host and start its libvirtd. It ends with this process unless it is to stay."""
         self._make_folders()
-        unshare = [
-            "unshare",
-            "--mount",
-            "--uts",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--propagation",
-            "private",
-        ]
+        self.hold(layer, guest_folder, stay)
+        self.start_libvirtd()
+
+    def hold(self, layer: pathlib.Path, guest_folder: pathlib.Path, stay: bool) -> None:
+        """Make the host's view of the machine, and its first process, which keeps it."""
         holder = [sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("holder.py"))]
         arguments = [
             self.name,
@@ -97,7 +109,7 @@ class Host:
         ]
         with (self.state / "holder.err").open("w") as errors:
             process = subprocess.Popen(
-                self.command([*unshare, "--", *holder, *arguments]),
+                self.command(["unshare", *self.UNSHARE, "--", *holder, *arguments]),
                 # The other end of this pipe closes when we end, however we end: the host never outlives us.
                 stdin=subprocess.DEVNULL if stay else subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -117,7 +129,6 @@ class Host:
                 "  (the bed needs unshare, mount and overlay; in a container, a privileged one)"
             )
         self.holder = ProcessId.of(int(answer))
-        self.start_libvirtd()
 
     def down(self) -> None:
         """End every process of the host: its first one takes the rest along."""
@@ -221,6 +232,12 @@ class Host:
                     found[int(entry.name)] = (int(status["NSpid"].split()[-1]), status["Name"])
         return found
 
+    def signal_process(self, pid: int, number: int) -> None:
+        """Signal a process by the machine's pid, provided that it is one of this host's."""
+        process = ProcessId.of(pid)
+        if process is not None and pid in self.processes():
+            process.signal(number)
+
     def libvirtd(self) -> ProcessId | None:
         with contextlib.suppress(OSError, ValueError):
             inner = int((self.state / "run" / pathlib.Path(PIDFILE).name).read_text())
@@ -259,6 +276,7 @@ class Host:
                 clear_capabilities=0 if self.qemu_user == "root" else 1,
                 keepalive_s=self.keepalive_s,
             )
+            + self.qemu_conf
         )
         # A user other than root, who must reach the console's socket and the guest's kernel.
         (self.state / "run/pcmig").chmod(0o777)

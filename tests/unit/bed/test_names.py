@@ -12,7 +12,7 @@ import pytest
 from tests.bed import network
 from tests.bed.bed import Bed
 from tests.bed.errors import BedError
-from tests.bed.guest import Guest, GuestSpec, _cpio, read_log
+from tests.bed.guest import Guest, GuestSpec, newc_archive, read_log
 from tests.bed.procs import ProcessId, run
 
 
@@ -88,8 +88,8 @@ def test_where_the_guest_spoke_last(tmp_path: pathlib.Path) -> None:
     assert [beat.sequence for beat in guest.heartbeats(since_s=1.15)] == [1]
 
 
-def test_initramfs_is_what_cpio_reads(tmp_path: pathlib.Path) -> None:
-    archive = _cpio({"init": b"#!program\n", "other": b"abc"})
+def test_initramfs_is_whatnewc_archive_reads(tmp_path: pathlib.Path) -> None:
+    archive = newc_archive({"init": b"#!program\n", "other": b"abc"})
     assert len(archive) % 4 == 0
     assert archive.count(b"070701") == 5
     assert b"TRAILER!!!" in archive

@@ -1,0 +1,1 @@
+"""Cloud bed: a real OpenStack with two compute hosts on one machine. Start with cloud.Cloud."""

@@ -1,0 +1,195 @@
+"""python -m tests.cloud prepare|up|status|cli|run|down: keep a cloud around while developing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from tests.bed import layer
+from tests.bed.bed import KeptBed, kept_beds
+from tests.bed.errors import BedError
+from tests.bed.guest import GuestSpec, read_log
+from tests.cloud import image, install
+from tests.cloud.cloud import STOCK_DRIVER, Cloud, KeptCloud
+from tests.cloud.service import outside
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    action: Callable[[argparse.Namespace], int] = arguments.action
+    try:
+        return action(arguments)
+    except BedError as error:
+        print(f"cloud: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cloud: interrupted, everything is taken down", file=sys.stderr)
+        return 130
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    extra = "".join(f"[{section}]\n{line}\n" for section, line in map(_option, arguments.nova_conf))
+    with Cloud(
+        arguments.stack,
+        arguments.rate or None,
+        driver=arguments.driver,
+        nova_conf=extra,
+        eventlet=arguments.eventlet,
+        keep=True,
+        reporter=lambda text: print(f"cloud: {text}", file=sys.stderr, flush=True),
+    ) as cloud:
+        try:
+            if not arguments.no_guest:
+                spec = GuestSpec(
+                    memory_mib=arguments.memory, worker_mib=arguments.worker, write_pps=arguments.write_pps
+                )
+                cloud.boot(spec)
+        except BaseException:
+            cloud.keep = False  # a cloud that did not come up is of no use to anybody
+            raise
+        _describe(KeptCloud(cloud.state))
+    return 0
+
+
+def _prepare(_: argparse.Namespace) -> int:
+    def say(text: str) -> None:
+        print(f"cloud: {text}", file=sys.stderr, flush=True)
+
+    install.ensure_venv(say)
+    image.ensure_images(say)
+    layer.ensure("forky", say)
+    return 0
+
+
+def _option(text: str) -> tuple[str, str]:
+    """("libvirt", "name = value") of "libvirt.name=value"."""
+    place, equals, value = text.partition("=")
+    section, dot, name = place.partition(".")
+    if not (equals and dot and section and name):
+        raise BedError(f"--nova-conf {text}: write it as SECTION.OPTION=VALUE")
+    return section, f"{name} = {value}"
+
+
+def _status(_: argparse.Namespace) -> int:
+    clouds = _clouds()
+    for cloud in clouds:
+        _describe(cloud)
+    if not clouds:
+        print("no clouds")
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    cloud = _chosen(arguments.cloud)
+    if cloud.in_use:
+        raise BedError(f"cloud {cloud.id} is in use by process {cloud.owner.pid if cloud.owner else '?'}")
+    cloud.down()
+    print(f"cloud {cloud.id} is down")
+    return 0
+
+
+def _cli(arguments: argparse.Namespace) -> int:
+    cloud = _chosen(arguments.cloud)
+    if not arguments.words:
+        raise BedError("which command? e.g. python -m tests.cloud cli nova list")
+    os.execvpe("nsenter", cloud.control.inside(arguments.words), cloud.client_env())
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    cloud = _chosen(arguments.cloud)
+    if not arguments.words:
+        raise BedError("which program? e.g. python -m tests.cloud run a virsh list")
+    node = cloud.control if arguments.node == "control" else cloud.host(arguments.node)
+    os.execvp("nsenter", node.inside(arguments.words))
+
+
+def _clouds() -> list[KeptCloud]:
+    return [KeptCloud(bed.state) for bed in kept_beds() if _is_cloud(bed)]
+
+
+def _is_cloud(bed: KeptBed) -> bool:
+    return isinstance(bed.content.get("cloud"), dict)
+
+
+def _chosen(cloud_id: str | None) -> KeptCloud:
+    clouds = [cloud for cloud in _clouds() if cloud_id in (None, cloud.id)]
+    if not clouds:
+        none = f"there is no cloud {cloud_id}" if cloud_id else "there is no cloud: python -m tests.cloud up"
+        raise BedError(none)
+    if len(clouds) > 1:
+        raise BedError(f"which cloud? --cloud {' or '.join(cloud.id for cloud in clouds)}")
+    return clouds[0]
+
+
+def _describe(cloud: KeptCloud) -> None:
+    assert cloud.cloud is not None
+    condition = "up" if cloud.running else "crashed (python -m tests.bed clean)"
+    rate = cloud.content.get("rate_mbit")
+    limit = f"{rate:g} Mb/s" if rate else "no rate limit"
+    print(
+        f"cloud {cloud.id}: {condition}, stack {cloud.content.get('stack')}, {limit}, {cloud.cloud['driver']}"
+    )
+    print(f"  commands: python -m tests.cloud cli --cloud {cloud.id} nova list")
+    for name in ("control", "a", "b"):
+        node = cloud.control if name == "control" else cloud.host(name)
+        print(f"  logs of {name}: {outside(node) / 'log'}")
+    for name, (id_, address) in cloud.cloud["servers"].items():
+        beats = read_log(outside(cloud.control) / "heartbeats" / f"{address}.log")
+        last = f"last heartbeat from host {beats[-1].host}, {beats[-1].bad} bad pages" if beats else "silent"
+        print(f"  server {name} {id_}, {address}: {last}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cloud", description="An OpenStack to develop with."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    spec = GuestSpec()
+
+    prepare = commands.add_parser("prepare", help="install what clouds need, and do no more")
+    prepare.set_defaults(action=_prepare)
+
+    up = commands.add_parser("up", help="bring a cloud up and leave it up")
+    up.add_argument("--stack", default="forky", choices=layer.STACKS)
+    up.add_argument("--rate", type=float, default=100, metavar="MBIT", help="0: no limit (default: 100)")
+    up.add_argument("--driver", default=STOCK_DRIVER, help=f"compute_driver (default: {STOCK_DRIVER})")
+    up.add_argument(
+        "--nova-conf",
+        action="append",
+        default=[],
+        metavar="SECTION.OPTION=VALUE",
+        help="for both computes' nova.conf",
+    )
+    up.add_argument("--eventlet", action="store_true", help="Nova with eventlet instead of native threads")
+    up.add_argument("--no-guest", action="store_true")
+    up.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB")
+    up.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB")
+    up.add_argument(
+        "--write-pps", type=int, default=spec.write_pps, metavar="N", help="page writes per second"
+    )
+    up.set_defaults(action=_up)
+
+    status = commands.add_parser("status", help="list clouds, their servers and logs")
+    status.set_defaults(action=_status)
+
+    cli = commands.add_parser("cli", help="run a client as the admin: cli nova list")
+    cli.add_argument("--cloud", metavar="ID", help="which cloud, if there are several")
+    cli.add_argument("words", nargs=argparse.REMAINDER)
+    cli.set_defaults(action=_cli)
+
+    run = commands.add_parser("run", help="run a program as a node sees it: run a virsh list")
+    run.add_argument("--cloud", metavar="ID", help="which cloud, if there are several")
+    run.add_argument("node", choices=("control", "a", "b"))
+    run.add_argument("words", nargs=argparse.REMAINDER)
+    run.set_defaults(action=_run)
+
+    down = commands.add_parser("down", help="take a kept cloud down")
+    down.add_argument("--cloud", metavar="ID", help="which cloud, if there are several")
+    down.set_defaults(action=_down)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What makes a host of the bed a compute host: Open vSwitch, neutron's agent, nova-compute and its driver."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import time
+
+from tests.bed.errors import BedError
+from tests.bed.host import Host
+from tests.bed.procs import run
+from tests.cloud import config
+from tests.cloud.config import ETC, OVSDB_PORT, Sections
+from tests.cloud.controlplane import START_PATIENCE_S, environment
+from tests.cloud.network import CONTROL, FLAT, management_address
+from tests.cloud.service import RUN, Service, outside
+
+OVS_RUN = "/run/openvswitch"
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+
+
+class Compute:
+    """A compute host: `name` is its name in OpenStack, host.name ("a" or "b") that in the bed."""
+
+    def __init__(self, host: Host, folder: pathlib.Path, nova_env: dict[str, str]) -> None:
+        self.host = host
+        self.name = f"pcmig-{host.name}"
+        self.venv = folder / "venv"
+        self.env = environment(self.venv)
+        self.nova_env = nova_env
+        self.services: dict[str, Service] = {}
+        self.started_at = 0.0  # of nova-compute, by time.time()
+
+    def configure(self, driver: str, nova_conf: Sections | str) -> None:
+        files = config.host_files(self.venv, self.host.name, driver, nova_conf, self.name)
+        config.write(outside(self.host) / "etc", files)
+
+    def prepare(self, wheel: pathlib.Path | None) -> None:
+        """Folders, names, the driver: what needs no other service."""
+        run_folder = outside(self.host)
+        for name in ("home", "instances", "nova/lock", "neutron/lock", "log"):
+            (run_folder / name).mkdir(parents=True, exist_ok=True)
+        hosts = run_folder / "hosts"
+        names = {"127.0.0.1": "localhost", CONTROL: "control"}
+        names.update({management_address(host): f"pcmig-{host}" for host in "ab"})
+        hosts.write_text("".join(f"{address} {name}\n" for address, name in names.items()))
+        self._inside(["cp", f"{RUN}/hosts", "/etc/hosts"], "naming the hosts")
+        if wheel is not None:
+            self._install(wheel)
+
+    def start_network(self) -> None:
+        """Open vSwitch's daemons, switching in user space, and br-ex on the flat network."""
+        host = self.host
+        if not pathlib.Path(SCHEMA).exists():
+            raise BedError("Open vSwitch is not installed (run: tools/bootstrap cloud)")
+        (host.state / OVS_RUN.removeprefix("/")).mkdir(parents=True, exist_ok=True)
+        database = f"{RUN}/ovs.db"
+        self._inside(["ovsdb-tool", "create", database, SCHEMA], "making Open vSwitch's database")
+        remotes = [f"--remote=punix:{OVS_RUN}/db.sock", f"--remote=ptcp:{OVSDB_PORT}:127.0.0.1"]
+        server = self._start("ovsdb-server", ["ovsdb-server", database, *remotes])
+        server.wait_ready(lambda: (host.state / "run/openvswitch/db.sock").exists(), 15)
+        self._inside(["ovs-vsctl", "--timeout=15", "--no-wait", "init"], "starting Open vSwitch")
+        self._start("ovs-vswitchd", ["ovs-vswitchd", f"unix:{OVS_RUN}/db.sock"])
+        bridge = ["add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev"]
+        self._inside(["ovs-vsctl", "--timeout=20", *bridge, "--", "add-port", "br-ex", FLAT], "making br-ex")
+
+    def start_agent(self) -> None:
+        argv = [f"{self.venv}/bin/neutron-openvswitch-agent", "--config-file", f"{ETC}/neutron/agent.conf"]
+        self._start("neutron-openvswitch-agent", argv)
+
+    def start_nova(self) -> Service:
+        self.started_at = time.time()
+        argv = [f"{self.venv}/bin/nova-compute", *config.compute_config_files()]
+        return self._start("nova-compute", argv, self.nova_env)
+
+    @property
+    def nova(self) -> Service:
+        return self.services["nova-compute"]
+
+    @property
+    def instances(self) -> pathlib.Path:
+        """Nova's folder of instances, as the machine sees it."""
+        return outside(self.host) / "instances"
+
+    # Parts
+
+    def _start(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> Service:
+        service = Service(name, self.host, argv, {**self.env, **(env or {})})
+        self.services[name] = service
+        return service.start()
+
+    def _inside(self, argv: list[str], what: str) -> str:
+        return run(self.host.inside(argv), f"host {self.host.name}: {what}", START_PATIENCE_S)
+
+    def _install(self, wheel: pathlib.Path) -> None:
+        """pcmig's wheel into OpenStack's environment, as this host alone sees it: others have their own."""
+        scratch = self.host.state / "run/cloud-venv"
+        scratch.mkdir(exist_ok=True)
+        # A tmpfs, because upper folders cannot be on an overlay, which /run's own disk may be.
+        self._inside(["mount", "-t", "tmpfs", "pcmig", "/run/cloud-venv"], "making room for the driver")
+        self._inside(["mkdir", "/run/cloud-venv/upper", "/run/cloud-venv/work"], "making room for the driver")
+        parts = f"lowerdir={self.venv},upperdir=/run/cloud-venv/upper,workdir=/run/cloud-venv/work"
+        self._inside(
+            ["mount", "-t", "overlay", "pcmig", str(self.venv), "-o", parts], "a view of its environment"
+        )
+        copy = outside(self.host) / wheel.name
+        shutil.copy(wheel, copy)
+        pip = [f"{self.venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        options = ["--no-deps", "--no-index", "--root-user-action=ignore"]
+        self._inside([*pip, *options, f"{RUN}/{wheel.name}"], "installing pcmig's wheel")

@@ -1,0 +1,20 @@
+"""Serves an OpenStack API under waitress.
+
+usage: python serve.py MODULE:ATTRIBUTE ADDRESS PORT NAME THREADS
+"""
+
+import importlib
+import sys
+
+import waitress
+
+
+def main() -> None:
+    place, address, port, name, threads = sys.argv[1:]
+    sys.argv = [name]  # the applications read their own options from it as they are loaded
+    module, _, attribute = place.partition(":")
+    application = getattr(importlib.import_module(module), attribute)
+    waitress.serve(application, host=address, port=int(port), threads=int(threads), ident=None)
+
+
+main()
