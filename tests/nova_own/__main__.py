@@ -22,7 +22,8 @@ from typing import Any
 from tests.nova_own import plan
 
 ROOT = pathlib.Path(__file__).parents[2]
-TEST_TIMEOUT_S = 300  # of one test, kept by a fixture of Nova
+TEST_TIMEOUT_S = 240  # of one test, kept by a fixture of Nova
+STUCK_S = TEST_TIMEOUT_S + 60  # without a result; the fixture does not reach a test whose threads hang
 
 
 class RunError(Exception):
@@ -36,13 +37,12 @@ def main() -> int:
     except importlib.metadata.PackageNotFoundError:
         print("tests.nova_own: Nova is not installed: pip install -r tests/nova_own/requirements.txt")
         return 2
-    modules: dict[str, str] = {}
-    for name in args.set or ["unit"]:
-        modules |= plan.SETS[name]
-    if args.module:
-        modules = dict.fromkeys(args.module, "")
+    modules = dict.fromkeys(args.module, "") if args.module else plan.SETS[args.set]
     start = time.monotonic()
-    print(f"nova {version}, driver {args.driver or 'of Nova'}", flush=True)
+    if args.threads:
+        os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
+    mode = "native threads" if args.threads else "eventlet"
+    print(f"nova {version}, {mode}, driver {args.driver or 'of Nova'}", flush=True)
     try:
         ours, instances = run(args.driver, modules, None, args.jobs)
         failed = list(plan.failures(ours))
@@ -84,8 +84,9 @@ def main() -> int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.nova_own", description=__doc__)
     parser.add_argument("--driver", default=plan.DRIVER, metavar="MODULE:CLASS", help='"" for Nova\'s own')
-    parser.add_argument("--set", action="append", choices=sorted(plan.SETS), help="default: unit")
+    parser.add_argument("--set", choices=sorted(plan.SETS), default="unit", help="default: %(default)s")
     parser.add_argument("--module", action="append", help="a module of tests instead of a set")
+    parser.add_argument("--threads", action="store_true", help="with native threads, without eventlet")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     return parser.parse_args()
 
@@ -137,22 +138,43 @@ def child(order: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
             "HOME": folder,
             "OS_DEFAULT__PYBASEDIR": folder,
         }
-        answer = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "tests.nova_own.child"],
-            input=json.dumps(order),
-            capture_output=True,
-            text=True,
-            env=env,
-            cwd=folder,
-            check=False,
-        )
-    lines = []
-    for line in answer.stdout.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue  # printed past sys.stdout by a C library
-    return lines, "\n".join(answer.stderr.splitlines()[-15:])
+        out, err, orders = (pathlib.Path(folder, name) for name in ("out", "err", "order"))
+        orders.write_text(json.dumps(order), encoding="utf-8")
+        with orders.open("rb") as stdin, out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "tests.nova_own.child"],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=env,
+                cwd=folder,
+            )
+            stuck = not goes_on(process, out)
+        lines = []
+        for line in out.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue  # printed past sys.stdout by a C library
+        said = err.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+    return lines, "\n".join([*said, f"killed after {STUCK_S} s without a result"] if stuck else said)
+
+
+def goes_on(process: subprocess.Popen[bytes], out: pathlib.Path) -> bool:
+    """Waits for the process of tests to end. Kills it and returns False when OUT has not grown for STUCK_S."""
+    size, since = 0, time.monotonic()
+    try:
+        while process.poll() is None:
+            if out.stat().st_size != size:
+                size, since = out.stat().st_size, time.monotonic()
+            elif time.monotonic() - since > STUCK_S:
+                return False
+            time.sleep(0.5)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return True
 
 
 def show_counts(results: dict[str, plan.Result], modules: dict[str, str]) -> list[str]:
