@@ -43,10 +43,14 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self._plans: dict[str, _Plan] = {}  # by the instance's UUID
         self._this_thread = threading.local()
         self._events: queue.SimpleQueue[Any] | None = None
-        # Before Nova connects to libvirt: what is wrong by itself is told at once.
-        with _one_line():
+        # Here and not in init_host, where SystemExit does not end the process: what is wrong by itself,
+        # whatever libvirt and QEMU are.
+        try:
             self._options = conf.load(CONF)
-        super().__init__(virtapi, read_only)
+            super().__init__(virtapi, read_only)
+            self._parse_migration_flags()
+        except conf.ConfigError as err:
+            _refuse_to_start(str(err))
 
     # Flags: Nova reads them as two attributes, one pair for the host. Here they are those of the migration
     # that the calling thread works on.
@@ -75,8 +79,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self._merge_flags()
 
     def _merge_flags(self, **versions: int) -> flags.MigrationFlags:
-        with _one_line():
-            merged = flags.merge(CONF, *self._nova_flags, **versions)
+        merged = flags.merge(CONF, *self._nova_flags, **versions)
         self._flags = merged
         self._host_live_flags, self._host_block_flags = merged.live.bits, merged.block.bits
         return merged
@@ -87,9 +90,13 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         _core.share_event_loop()
         # Again, now that Nova has judged the versions of libvirt and QEMU for itself.
         connection = self._host.get_connection()
-        merged = self._merge_flags(
-            qemu_version=connection.getVersion(), libvirt_version=connection.getLibVersion()
-        )
+        try:
+            merged = self._merge_flags(
+                qemu_version=connection.getVersion(), libvirt_version=connection.getLibVersion()
+            )
+        except conf.ConfigError as err:
+            # As Nova's own complaint about versions does (nova/virt/libvirt/driver.py, init_host).
+            raise exception.InternalError(str(err)) from err
         for warning in merged.warnings:
             LOG.warning("pcmig: %s", warning)
         for name, kind in (("live", merged.live), ("block", merged.block)):
@@ -410,17 +417,9 @@ def _tell_outcome(
         raise steer.PostCopyInterrupted(reason=f"{status['error']}{hint}")
 
 
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
+def _refuse_to_start(line: str) -> NoReturn:
     """Ends the process with one line for a configuration that cannot work, as Nova does for a driver that
     cannot be loaded (nova/virt/driver.py, load_compute_driver)."""
-    try:
-        yield
-    except conf.ConfigError as err:
-        _refuse_to_start(str(err))
-
-
-def _refuse_to_start(line: str) -> NoReturn:
     LOG.error("%s", line)
     sys.exit(f"nova-compute: {line}")
 

@@ -161,7 +161,7 @@ def child(order: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
 
 
 def goes_on(process: subprocess.Popen[bytes], out: pathlib.Path) -> bool:
-    """Waits for the process of tests to end. Kills it and returns False when OUT has not grown for STUCK_S."""
+    """Waits for the tests to end. Kills them and returns False when OUT has not grown for STUCK_S."""
     size, since = 0, time.monotonic()
     try:
         while process.poll() is None:

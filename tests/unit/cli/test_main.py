@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -23,14 +22,9 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*PCMIG, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
 
 
-def test_version_is_quick() -> None:
-    best_s = float("inf")
-    for _ in range(3):
-        begun_s = time.monotonic()
-        done = run("--version")
-        best_s = min(best_s, time.monotonic() - begun_s)
+def test_version() -> None:
+    done = run("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "pcmig")
-    assert best_s < 0.5
 
 
 def test_start_up_imports_no_heavy_module() -> None:

@@ -1,0 +1,384 @@
+"""nova-compute with pcmig's driver, in a real cloud: who moves how, and what everybody says of it after."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bed.guest import GuestSpec
+from tests.cloud.api import ApiError, wait_until
+from tests.cloud.cloud import PCMIG_DRIVER, Cloud
+from tests.cloud.config import Sections
+from tests.cloud.server import Server
+
+pytestmark = pytest.mark.timeout(420)
+
+RATE_MBIT = 200
+# They dirty all of their work within a second, over and over: at 200 Mb/s pre-copy does not end.
+BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
+SECOND = GuestSpec(name="second", memory_mib=112, worker_mib=32)
+FORBIDDEN = GuestSpec(name="forbidden", memory_mib=112, worker_mib=32)
+IDLE = GuestSpec(name="idle", memory_mib=112, worker_mib=32, write_pps=20, verify_pps=5000)
+PERMITTED: Sections = {
+    "DEFAULT": {"max_concurrent_live_migrations": 2},
+    "libvirt": {"live_migration_permit_post_copy": True},
+}
+POST_COPY = "running (post-copy)"
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=PERMITTED, reporter=print) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def busy(cloud: Cloud) -> Server:
+    return cloud.boot(BUSY)
+
+
+@pytest.fixture(scope="session")
+def idle(cloud: Cloud) -> Server:
+    return cloud.boot(IDLE)
+
+
+class Move:
+    """One live migration, watched to its end."""
+
+    def __init__(self, cloud: Cloud, server: Server) -> None:
+        self.cloud = cloud
+        self.server = server
+        self.source = str(server.nova_host)
+        self.before = len(cloud.migrations(server))
+        self.errors_before = server.verdict(time.monotonic() - 1, time.monotonic(), 0).page_errors
+        self.log_start = len(cloud.compute_log(self.source))
+        self.statuses: list[str] = []
+        self.start_s = time.monotonic()
+
+    def look(self) -> str:
+        """The record's status now, "" before there is one."""
+        records = self.cloud.migrations(self.server)
+        status = str(records[0]["status"]) if len(records) > self.before else ""
+        if status and (not self.statuses or self.statuses[-1] != status):
+            self.statuses.append(status)
+        return status
+
+    def wait_for(self, status: str, patience_s: float = 60) -> None:
+        wait_until(lambda: self.look() == status, patience_s, f"migration of {self.server.name} is {status}")
+
+    def end(self, status: str = "completed", patience_s: float = 120) -> None:
+        """The migration ends in STATUS, and the server is ACTIVE without a task."""
+        ended = ("completed", "error", "failed", "cancelled")
+        deadline_s = time.monotonic() + patience_s
+        while self.look() not in ended and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        assert self.statuses and self.statuses[-1] == status, f"{self.statuses}\n{self.log()[-6000:]}"
+        self.server.wait_status("ACTIVE")
+        self.end_s = time.monotonic()
+
+    def log(self) -> str:
+        """What nova-compute of the source said since the start."""
+        return self.cloud.compute_log(self.source)[self.log_start :]
+
+    def check_moved(self, host: str) -> None:
+        """The guest is whole at HOST, and everybody knows."""
+        self.check_at(host)
+        allocations = self.cloud.placement_allocations(self.server)
+        assert list(allocations) == [host]
+        record = self.cloud.migrations(self.server)[0]
+        assert self.cloud.placement_allocations(record["uuid"]) == {}
+        assert record["dest_compute"] == f"pcmig-{host}"
+        domain = self.server.domain
+        assert self.cloud.computes[host].host.domain_state(domain) is not None
+        assert self.cloud.computes[self.source].host.domain_state(domain) is None
+
+    def check_at(self, host: str) -> None:
+        assert self.server.nova_host == host
+        assert self.cloud.port_bindings(self.server).get(host) == "ACTIVE"
+        time.sleep(2.5)
+        verdict = self.server.verdict(self.start_s, self.end_s, 2.5)
+        assert verdict.alive and verdict.host == host, verdict
+        assert verdict.page_errors == self.errors_before, verdict
+        assert verdict.pages_checked > 0
+
+
+def other(host: str | None) -> str:
+    return "b" if host == "a" else "a"
+
+
+def test_a_guest_that_never_converges_moves(cloud: Cloud, busy: Server) -> None:
+    """As users type it."""
+    move = Move(cloud, busy)
+    target = other(busy.nova_host)
+    cloud.cli("nova", "live-migration", busy.id, cloud.computes[target].name)
+    move.end()
+    move.check_moved(target)
+    assert POST_COPY in move.statuses
+    log = move.log()
+    assert re.search(r"Live migration: switch: ", log)
+    # The record had its status in time, so that Nova's event handler moved the port, and not the clean-up.
+    assert "Unable to find migration record" not in log
+    assert log.index("Binding ports to destination host") < log.index("Migration operation has completed")
+    record = cloud.nova_db(f"select memory_total, memory_processed from migrations where uuid = "
+                           f"'{cloud.migrations(busy)[0]['uuid']}'")[0]  # fmt: skip
+    assert int(record["memory_total"] or 0) > 64 << 20
+    assert int(record["memory_processed"] or 0) > 16 << 20
+
+
+def test_an_idle_guest_stays_in_pre_copy(cloud: Cloud, idle: Server) -> None:
+    move = Move(cloud, idle)
+    target = other(idle.nova_host)
+    cloud.live_migrate(idle, target)
+    move.end()
+    move.check_moved(target)
+    assert POST_COPY not in move.statuses
+    assert "Live migration: switch" not in move.log()
+
+
+def test_block_migration_by_the_client(cloud: Cloud, busy: Server) -> None:
+    move = Move(cloud, busy)
+    target = other(busy.nova_host)
+    cloud.cli("nova", "--os-compute-api-version", "2.24", "live-migration", "--block-migrate", busy.id,
+              cloud.computes[target].name)  # fmt: skip
+    move.end()
+    move.check_moved(target)
+    assert POST_COPY in move.statuses
+    assert (cloud.computes[target].instances / busy.id / "disk").exists()
+    assert not (cloud.computes[move.source].instances / busy.id).exists()
+
+
+def test_aborted_in_pre_copy(cloud: Cloud, busy: Server) -> None:
+    source = str(busy.nova_host)
+    move = Move(cloud, busy)
+    cloud.live_migrate(busy, other(source))
+    move.wait_for("running")
+    record = cloud.migrations(busy)[0]
+    cloud.api.request("DELETE", "compute", f"/servers/{busy.id}/migrations/{record['id']}")
+    move.end("cancelled")
+    move.check_at(source)
+    assert list(cloud.placement_allocations(busy)) == [source]
+    assert other(source) not in cloud.port_bindings(busy)
+
+
+def test_abort_and_force_complete_in_post_copy_change_nothing(cloud: Cloud, busy: Server) -> None:
+    move = Move(cloud, busy)
+    target = other(busy.nova_host)
+    cloud.live_migrate(busy, target)
+    move.wait_for(POST_COPY)
+    path = f"/servers/{busy.id}/migrations/{cloud.migrations(busy)[0]['id']}"
+    with pytest.raises(ApiError) as refused:
+        cloud.api.request("DELETE", "compute", path)
+    assert refused.value.status in (400, 404)
+    with pytest.raises(ApiError) as refused:
+        cloud.api.post("compute", f"{path}/action", {"force_complete": None})
+    assert refused.value.status in (400, 404)
+    move.end()
+    move.check_moved(target)
+
+
+def test_two_at_once(cloud: Cloud, busy: Server) -> None:
+    source = str(busy.nova_host)
+    second = cloud.boot(SECOND, host=source)
+    try:
+        moves = [Move(cloud, server) for server in (busy, second)]
+        for move in moves:
+            cloud.live_migrate(move.server, other(source))
+        for move in moves:
+            move.end()
+        for move in moves:
+            move.check_moved(other(source))
+            assert POST_COPY in move.statuses
+    finally:
+        cloud.delete(second)
+
+
+def test_a_flavor_that_forbids(cloud: Cloud) -> None:
+    """The others on the same host keep their post-copy; this one gets no such flag and stays in pre-copy."""
+    server = cloud.boot(FORBIDDEN, flavor_specs={"pcmig:post_copy": "forbidden"})
+    try:
+        source = str(server.nova_host)
+        move = Move(cloud, server)
+        cloud.live_migrate(server, other(source))
+        move.wait_for("running")
+        time.sleep(8)  # a pass takes four
+        assert move.look() == "running"
+        assert "no post-copy: the flavor's extra spec pcmig:post_copy is forbidden" in move.log()
+        record = cloud.migrations(server)[0]
+        cloud.api.request("DELETE", "compute", f"/servers/{server.id}/migrations/{record['id']}")
+        wait_until(
+            lambda: move.look() not in ("running", "cancelled-pending"), 60, "the migration is cancelled"
+        )
+        server.wait_heartbeats(3, since_s=time.monotonic(), patience_s=30)
+    finally:
+        cloud.delete(server)
+
+
+def test_a_flavor_that_requires_what_the_request_cannot_have(cloud: Cloud) -> None:
+    """Refused in the pre-check, with the reason where an operator finds it; the guest is untouched."""
+    server = cloud.boot(
+        GuestSpec(name="torn", memory_mib=112, worker_mib=32),
+        flavor_specs={"pcmig:post_copy": "required"},
+        image_properties={"pcmig_post_copy": "forbidden"},
+    )
+    try:
+        source = str(server.nova_host)
+        cloud.live_migrate(server, other(source))
+        wait_until(lambda: reasons(cloud, server), 60, "the refusal is in the server's events")
+        assert "they contradict each other" in reasons(cloud, server)
+        server.wait_status("ACTIVE")
+        assert server.nova_host == source
+        server.wait_heartbeats(3, since_s=time.monotonic(), patience_s=30)
+    finally:
+        cloud.delete(server)
+
+
+def reasons(cloud: Cloud, server: Server) -> str:
+    """What `openstack server event show` tells of the server's live migrations that failed."""
+    actions = cloud.api.get("compute", f"/servers/{server.id}/os-instance-actions")["instanceActions"]
+    texts: list[str] = []
+    for action in actions:
+        if action["action"] != "live-migration":
+            continue
+        path = f"/servers/{server.id}/os-instance-actions/{action['request_id']}"
+        for event in cloud.api.get("compute", path)["instanceAction"]["events"]:
+            texts += [str(event.get("details") or ""), str(event.get("traceback") or "")]
+    return "\n".join(text for text in texts if text)
+
+
+def test_a_destination_that_cannot_receive_refuses_in_the_pre_check(cloud: Cloud, busy: Server) -> None:
+    source, target = str(busy.nova_host), other(busy.nova_host)
+    host = cloud.computes[target].host
+    path = host.state / "etc/qemu.conf"
+    before = path.read_text()
+    # What libvirtd would read at its next start, and what the check reads now: QEMU without root's rights.
+    path.write_text(
+        before.replace('user = "root"', 'user = "nobody"').replace('group = "root"', 'group = "nogroup"')
+    )
+    try:
+        assert path.read_text() != before
+        cloud.live_migrate(busy, target)
+        wait_until(lambda: "no guest can arrive here" in reasons(cloud, busy), 60, "the refusal is told")
+        assert "userfaultfd" in reasons(cloud, busy)
+        busy.wait_status("ACTIVE")
+        assert busy.nova_host == source
+    finally:
+        path.write_text(before)
+
+
+def test_force_complete_switches_now(cloud: Cloud, idle: Server) -> None:
+    """Under the policy that waits for it, with a guest that pre-copy would move by itself."""
+    source = str(idle.nova_host)
+    cloud.restart_compute(source, nova_conf={**PERMITTED, "pcmig": {"policy": "manual"}})
+    try:
+        move = Move(cloud, idle)
+        cloud.live_migrate(idle, other(source))
+        move.wait_for("running")
+        record = cloud.migrations(idle)[0]
+        cloud.api.post(
+            "compute", f"/servers/{idle.id}/migrations/{record['id']}/action", {"force_complete": None}
+        )
+        move.end()
+        move.check_moved(other(source))
+        assert POST_COPY in move.statuses
+        assert "Live migration: switch" in move.log()
+    finally:
+        cloud.restart_compute(source, nova_conf=PERMITTED)
+
+
+OLD = (
+    "VIR_MIGRATE_UNDEFINE_SOURCE, VIR_MIGRATE_PEER2PEER, VIR_MIGRATE_LIVE, VIR_MIGRATE_NON_SHARED_INC, "
+    "VIR_MIGRATE_ENABLE_POSTCOPY, VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "switches"),
+    [(OLD, True), ("VIR_MIGRATE_POSTCOPY", False), ("", False)],
+    ids=["old", "new", "none"],
+)
+def test_the_flag_line_decides(cloud: Cloud, idle: Server, line: str, switches: bool) -> None:
+    """The prototype's line stands for a switch after the first pass, also of a guest that would converge."""
+    source = str(idle.nova_host)
+    libvirt = {"block_migration_flag": line} if line else {}
+    cloud.restart_compute(source, nova_conf={"libvirt": libvirt})
+    try:
+        move = Move(cloud, idle)
+        cloud.live_migrate(idle, other(source))
+        move.end()
+        move.check_moved(other(source))
+        assert (POST_COPY in move.statuses) is switches
+        assert ("Live migration post-copy:" in move.log()) is bool(line)
+    finally:
+        cloud.restart_compute(source, nova_conf=PERMITTED)
+
+
+@pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        (
+            {"libvirt": {"block_migration_flag": "VIR_MIGRATE_LIFE"}},
+            "block_migration_flag = VIR_MIGRATE_LIFE",
+        ),
+        (
+            {
+                "libvirt": {
+                    "live_migration_permit_post_copy": False,
+                    "live_migration_flag": "VIR_MIGRATE_POSTCOPY",
+                }
+            },
+            "live_migration_permit_post_copy = false",
+        ),
+        ({"pcmig": {"policy": "soon"}}, r"\[pcmig\] policy = soon"),
+        ({"pcmig": {"params": "pace_fill_permille=9999999"}}, "pace_fill_permille takes a whole number"),
+    ],
+    ids=["flag", "contradiction", "policy", "number"],
+)
+def test_what_cannot_work_keeps_nova_compute_from_starting(cloud: Cloud, conf: Sections, said: str) -> None:
+    before = len(cloud.compute_log("a"))
+    service = cloud.restart_compute("a", nova_conf=conf, wait=False)
+    try:
+        wait_until(lambda: not service.running(), 60, "nova-compute ends")
+        log = cloud.compute_log("a")[before:]
+        lines = [line for line in log.splitlines() if line.startswith("nova-compute: ")]
+        assert len(lines) == 1 and re.search(said, lines[0]), log[-3000:]
+        assert "/run/cloud/etc/nova/extra.conf: [" in lines[0]  # the file that says so
+        assert "Traceback" not in log
+    finally:
+        cloud.restart_compute("a", nova_conf=PERMITTED)
+
+
+def test_ten_there_and_back(cloud: Cloud, busy: Server) -> None:
+    for _ in range(10):
+        move = Move(cloud, busy)
+        target = other(busy.nova_host)
+        cloud.live_migrate(busy, target)
+        move.end()
+        move.check_moved(target)
+        assert POST_COPY in move.statuses
+
+
+def test_with_eventlet(cloud: Cloud, busy: Server) -> None:
+    mode = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "false"}
+    for compute in cloud.computes.values():
+        compute.nova_env.update(mode)
+    try:
+        for name in cloud.computes:
+            before = len(cloud.compute_log(name))
+            cloud.restart_compute(name, nova_conf=PERMITTED)
+            assert "ventlet" in cloud.compute_log(name)[before:]
+        for _ in range(2):
+            move = Move(cloud, busy)
+            target = other(busy.nova_host)
+            cloud.live_migrate(busy, target)
+            move.end()
+            move.check_moved(target)
+            assert POST_COPY in move.statuses
+    finally:
+        for compute in cloud.computes.values():
+            for key in mode:
+                compute.nova_env.pop(key, None)
+        for name in cloud.computes:
+            cloud.restart_compute(name, nova_conf=PERMITTED)
