@@ -37,6 +37,7 @@ class Screen:
     """What the demo prints: numbered steps with the time since the start; colours only on a terminal."""
 
     def __init__(self) -> None:
+        self.steps = STEPS
         self.console = Console(highlight=False, soft_wrap=True)
         self._started_s = time.monotonic()
         self._step = 0
@@ -47,7 +48,7 @@ class Screen:
     def step(self, title: str) -> None:
         self._step += 1
         self.console.print(
-            f"\n[bold]{self._step}/{STEPS}  {title}[/bold]  [dim]({self.elapsed_s():.0f} s)[/dim]"
+            f"\n[bold]{self._step}/{self.steps}  {title}[/bold]  [dim]({self.elapsed_s():.0f} s)[/dim]"
         )
 
     def say(self, text: str) -> None:
@@ -303,7 +304,8 @@ def _parser() -> argparse.ArgumentParser:
     spec = GuestSpec()
     parser = argparse.ArgumentParser(
         prog="tools/demo",
-        description="Migrates a busy guest between two libvirt hosts that it brings up on this machine.",
+        description="Migrates a busy guest between two libvirt hosts that it brings up on this machine. "
+        "With --cloud as the first word, on an OpenStack and by Nova: tools/demo --cloud --help.",
         epilog=EPILOG,
         allow_abbrev=False,
     )
