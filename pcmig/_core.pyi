@@ -434,6 +434,7 @@ class Migration:
         persist_xml: str | None = None,  # its definition there, with PERSIST_DEST
         parallel_connections: int = 0,  # with PARALLEL; 0 = libvirt's default
         tls_destination: str | None = None,  # with TLS: the name in the destination's certificate
+        destination_optional: bool = False,  # go on when it cannot be reached from here, only from the source
     ) -> Migration: ...
     def start(self) -> None:
         """Checks what can be checked, then migrates, on threads of the core. Raises Error if started."""

@@ -34,6 +34,7 @@ struct pcmig_migration_args {
     enum pcmig_policy_kind policy;
     struct pcmig_params params;
     bool gated;                 /* no switch before PCMIG_REQUEST_OPEN_GATE */
+    bool destination_optional;  /* go on when only the source host can reach the destination, and not we */
     int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
     int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
     int64_t connect_timeout_ms;

@@ -194,7 +194,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     }
     if (pcmig_preflight_open(migration, false, args->connect_timeout_ms, error) < 0) {
         close_end(migration, false);
-        if (source_is_local(args->source_uri)) {
+        if (source_is_local(args->source_uri) && !args->destination_optional) {
             explain(error, "cannot connect to the destination", args->dest_uri);
             return -1;
         }

@@ -98,6 +98,7 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "persist_xml",
                             "parallel_connections",
                             "tls_destination",
+                            "destination_optional",
                             NULL};
     struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
     PyObject *module = PyType_GetModule(type);
@@ -105,17 +106,18 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     const char *policy = "auto";
     const char **disk_names = NULL;
     long long timeout = 10000, flags = 0;
-    int gated = 0;
+    int gated = 0, destination_optional = 0;
     struct migration_object *self = NULL;
 
     if (module == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzziz:Migration", names, &a.domain, &a.dest_uri,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzzizp:Migration", names, &a.domain, &a.dest_uri,
                                      &a.source_uri, &flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib,
                                      &a.postcopy_bandwidth_mib, &a.dest_name, &disks, &a.listen_address, &a.disks_uri,
                                      &timeout, &a.trace_path, &gated, &a.dest_xml, &a.persist_xml,
-                                     &a.parallel_connections, &a.tls_destination))
+                                     &a.parallel_connections, &a.tls_destination, &destination_optional))
         return NULL;
     a.gated = gated != 0;
+    a.destination_optional = destination_optional != 0;
     if (flags < 0 || flags > UINT32_MAX) {
         PyErr_Format(PyExc_ValueError, "flags: %lld is not a set of VIR_MIGRATE_* bits, 0 to 0xffffffff", flags);
         return NULL;

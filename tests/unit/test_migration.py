@@ -347,3 +347,19 @@ def test_types_are_closed() -> None:
         type("Mine", (_core.Migration,), {})
     with pytest.raises(TypeError):
         _core.Migration.start = None  # type: ignore[assignment,method-assign]
+
+
+@pytest.mark.parametrize(("optional", "told"), [(False, "cannot connect to the destination"), (True, "p2p")])
+def test_a_destination_that_only_the_source_reaches(optional: bool, told: str) -> None:
+    """libvirt's test driver has no migration, so that the call itself is the next thing to fail."""
+    migration = _core.Migration(
+        "test",
+        "qemu+tcp://127.0.0.1:1/system",
+        source_uri="test:///default",
+        destination_optional=optional,
+    )
+    migration.start()
+    assert migration.join(20_000)
+    status = migration.status()
+    assert status["outcome"] == "failed"
+    assert status["error"] is not None and told in status["error"]
