@@ -366,11 +366,12 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def emit_event(self, event: Any) -> None:
         """Without eventlet Nova handles an event on the thread that runs libvirt's event loop, with calls to
-        conductor and Neutron. While the engine drives a migration, that thread is wanted for its events."""
-        if not self._plans or not releases.threading_mode():
-            super().emit_event(event)
-            return
+        conductor and Neutron. As soon as the engine drives a migration, that thread is wanted for its events,
+        and all of Nova's go to another one, so that they stay in order."""
         if self._events is None:
+            if not self._plans or not releases.threading_mode():
+                super().emit_event(event)
+                return
             self._events = queue.SimpleQueue()
             threading.Thread(target=self._handle_events, name="pcmig-events", daemon=True).start()
         self._events.put(event)
