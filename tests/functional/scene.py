@@ -169,9 +169,15 @@ class Scene:
     def _sound(self, on: Host | None) -> bool:
         try:
             host = self.source
-            return (on is None or on is host) and not self._leftovers(host)
+            return (on is None or on is host) and not self._leftovers(host) and not self._bad_pages()
         except SceneError:
             return False
+
+    def _bad_pages(self) -> int:
+        """A bad page fails the test that it came up in, and no test after it."""
+        assert self.guest is not None
+        now_s = time.monotonic()
+        return self.guest.verdict(now_s - 1, now_s, 0).page_errors
 
     def remove(self) -> None:
         """Ends what there is of the guest on both hosts: it belongs to the tests, nobody needs its memory."""
