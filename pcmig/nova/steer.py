@@ -173,6 +173,7 @@ class Monitor:
         self._looked_s = self._saved_s = float("-inf")
         self._told_s = 0.0
         self._decisions = 0
+        self._switch_told = False
         self._timeout_done = False
         self._save_failed = False
 
@@ -191,6 +192,7 @@ class Monitor:
             engine.clear()
             status = engine.status()
             self._tell_decisions(engine)
+            self._tell_switch(status)
             self._keep_record(engine, status)
             if status["outcome"] is not None:
                 self._save(status)
@@ -211,6 +213,16 @@ class Monitor:
                 instance=self._instance,
             )
         self._decisions = len(decisions)
+
+    def _tell_switch(self, status: Any) -> None:
+        if self._switch_told or status["switch_late_us"] is None:
+            return
+        self._switch_told = True
+        LOG.info(
+            "Live migration: switched to post-copy, %(late)d us after the decision",
+            {"late": status["switch_late_us"]},
+            instance=self._instance,
+        )
 
     def _keep_record(self, engine: _core.Migration, status: Any) -> None:
         """Saves the status before the switch, and puts it back when there was none."""

@@ -35,6 +35,7 @@ STATUS: dict[str, Any] = {
     "disk_remaining_bytes": 6 * MIB,
     "postcopy_requests": 0,
     "requests_ps": 0,
+    "switch_late_us": None,
 }
 
 
@@ -140,6 +141,14 @@ def test_the_status_is_saved_before_the_gate_opens() -> None:
     first = record.saved.index("running (post-copy)")
     assert record.saved[first + 1] == "open_gate"
     assert record.status == "running (post-copy)"
+
+
+def test_the_log_says_once_how_late_the_switch_was(caplog: pytest.LogCaptureFixture) -> None:
+    switched = {"gate": "open", "phase": "postcopy", "switch_late_us": 17}
+    with caplog.at_level("INFO", steer.LOG.logger.name):
+        follow(Engine({}, switched, switched, switched | {"outcome": "completed"}), Record())
+    said = [record.getMessage() for record in caplog.records if "us after" in record.getMessage()]
+    assert said == ["Live migration: switched to post-copy, 17 us after the decision"]
 
 
 def test_a_status_that_cannot_be_saved_keeps_the_guest_where_it_is() -> None:

@@ -1,0 +1,142 @@
+"""python -m tests.bench.nova: see tests/bench/README.rst."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import pathlib
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from tests.bed import Bed, BedError, GuestSpec
+from tests.bench.nova import report
+from tests.bench.nova.figures import FIGURES
+from tests.bench.nova.session import Session
+from tests.bench.nova.ways import DEFAULT_WAYS, GRAMMAR, Way, parse_ways
+from tests.bench.switchover import machine
+from tests.bench.switchover.__main__ import SCHEMA, read, write
+from tests.bench.switchover.report import make_console
+
+
+class Bench:
+    """Measures round after round, and has its file up to date after each migration."""
+
+    def __init__(self, args: argparse.Namespace, console: Console) -> None:
+        self.args = args
+        self.console = console
+        self.ways: list[Way] = parse_ways(args.ways)
+        self.spec = GuestSpec(
+            name="guest", memory_mib=args.memory, worker_mib=args.worker, write_pps=args.write_pps
+        )
+        self.content: dict[str, Any] = {}
+
+    def run(self) -> None:
+        self.content = {
+            "schema": SCHEMA,
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "rate_mbit": self.args.rate,
+            "guest": dataclasses.asdict(self.spec),
+            "machine": machine.facts([self.args.stack]),
+            "ways": {way.name: way.meaning for way in self.ways},
+            "rounds": [],
+        }
+        with Session(self.args.stack, self.args.rate, self.spec, self._say) as session:
+            for index in range(self.args.rounds):
+                # Turned around every other time: each way in both directions, and fewer restarts.
+                for way in reversed(self.ways) if index % 2 else self.ways:
+                    self._take(session.measure(way, index + 1))
+
+    def _take(self, row: dict[str, Any]) -> None:
+        self.content["rounds"].append(row)
+        if self.args.json:
+            write(self.args.json, self.content)
+        known = ((figure, figure.of(row)) for figure in FIGURES.values())
+        figures = [f"{f.title} {value:.{f.digits}f} {f.unit}" for f, value in known if value is not None]
+        error = f" [red]{row['error']}[/red]" if row["error"] else ""
+        self.console.print(f"{row['round']:2} {row['way']:14} {', '.join(figures)}{error}", soft_wrap=True)
+
+    def _say(self, text: str) -> None:
+        self.console.print(f"   {text}", soft_wrap=True)
+
+
+def recorded(path: pathlib.Path) -> dict[str, Any]:
+    content = read(path)
+    if "guest" not in content:  # the other bench's files have the same number
+        raise BedError(f"--from {path}: not of this bench")
+    return content
+
+
+def make_parser() -> argparse.ArgumentParser:
+    spec = GuestSpec()
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.nova",
+        description="Compares Nova's own driver and pcmig's in one cloud. Needs root.",
+        allow_abbrev=False,
+    )
+    # Not the newest: with QEMU 11 and libvirt 12.8 Nova's own driver fails at many a switch.
+    parser.add_argument("--stack", default="backports", help="QEMU and libvirt (default: backports)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each way (default: 3)")
+    parser.add_argument(
+        "--ways", default=DEFAULT_WAYS, metavar="LIST", help=f"{GRAMMAR} (default: {DEFAULT_WAYS})"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=100, metavar="MBIT", help="migration link (default: 100)"
+    )
+    parser.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB", help="of the guest")
+    parser.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB", help="that it rewrites")
+    parser.add_argument("--write-pps", type=int, default=spec.write_pps, metavar="N", help="pages a second")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every round's figures")
+    parser.add_argument(
+        "--from",
+        dest="recorded",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="measure nothing: show this --json file",
+    )
+    return parser
+
+
+def check(args: argparse.Namespace, bench: Bench) -> None:
+    """Before many minutes of measuring: what could fail at their end. Raises BedError."""
+    if args.rounds < 1:
+        raise BedError(f"--rounds {args.rounds}: use 1 or more")
+    bench.spec.check()
+    if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
+        raise BedError(f"--json {args.json}: cannot be written")
+    Bed(args.stack, args.rate)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    console = make_console()
+    try:
+        bench = Bench(args, console)
+        check(args, bench)
+    except BedError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    code = 0
+    try:
+        if args.recorded:
+            bench.content = recorded(args.recorded)
+        else:
+            bench.run()
+    except BedError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("bench: interrupted, everything is taken down", file=sys.stderr)
+        code = 130
+    rounds = bench.content.get("rounds")
+    if not rounds:
+        return code or 1
+    report.show(console, bench.content)  # after an interruption too: what was measured stays measured
+    return code or int(any(row["error"] for row in rounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
