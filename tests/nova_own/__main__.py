@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ TEST_TIMEOUT_S = 240  # of one test, kept by a fixture of Nova
 STUCK_S = TEST_TIMEOUT_S + 60  # without a result; the fixture does not reach a test whose threads hang
 
 
+STOPPED = threading.Event()  # set when this process is told to end; the tests' processes end with it
+
+
 class RunError(Exception):
     """The tests could not be run."""
 
@@ -38,6 +42,7 @@ def main() -> int:
         print("tests.nova_own: Nova is not installed: pip install -r tests/nova_own/requirements.txt")
         return 2
     modules = dict.fromkeys(args.module, "") if args.module else plan.SETS[args.set]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
     if args.threads:
         os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
@@ -107,8 +112,14 @@ def run(
     threads = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        STOPPED.set()
+        for thread in threads:
+            thread.join()
+    STOPPED.clear()
     lines: list[dict[str, Any]] = []
     instances: dict[str, int] = {}
     for part, errors in outputs:
@@ -161,13 +172,13 @@ def child(order: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
 
 
 def goes_on(process: subprocess.Popen[bytes], out: pathlib.Path) -> bool:
-    """Waits for the tests to end. Kills them and returns False when OUT has not grown for STUCK_S."""
+    """Waits for the tests to end. Kills them, and returns False, when OUT has not grown for STUCK_S."""
     size, since = 0, time.monotonic()
     try:
         while process.poll() is None:
             if out.stat().st_size != size:
                 size, since = out.stat().st_size, time.monotonic()
-            elif time.monotonic() - since > STUCK_S:
+            elif time.monotonic() - since > STUCK_S or STOPPED.is_set():
                 return False
             time.sleep(0.5)
     finally:

@@ -23,7 +23,6 @@ UNIT = {
 FUNCTIONAL = {
     "nova.tests.functional.libvirt.test_live_migration": "",
     "nova.tests.functional.libvirt.test_migration_addr": "",
-    "nova.tests.functional.libvirt.test_numa_live_migration": "",
     "nova.tests.functional.libvirt.test_device_bus_migration": "",
 }
 SETS = {"unit": UNIT, "functional": FUNCTIONAL}
