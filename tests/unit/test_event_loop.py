@@ -6,10 +6,14 @@ import subprocess
 import sys
 
 COUNT_THREADS = """
-import os
+import os, time
 from pcmig import _core
 
-def threads():
+def threads(expected):
+    # A connection is closed on a thread of its own, which ends by itself.
+    end_s = time.monotonic() + 5
+    while len(os.listdir("/proc/self/task")) != expected and time.monotonic() < end_s:
+        time.sleep(0.01)
     return len(os.listdir("/proc/self/task"))
 """
 
@@ -23,11 +27,11 @@ def run(code: str) -> str:
 
 
 def test_own_loop_runs_on_a_thread_of_its_own() -> None:
-    assert run('_core.host_facts("test:///default"); print(threads())') == "2"
+    assert run('_core.host_facts("test:///default"); print(threads(2))') == "2"
 
 
 def test_shared_loop_starts_no_thread() -> None:
-    code = '_core.share_event_loop(); _core.host_facts("test:///default"); print(threads())'
+    code = '_core.share_event_loop(); _core.host_facts("test:///default"); print(threads(1))'
     assert run(code) == "1"
 
 
