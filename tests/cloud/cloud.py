@@ -208,7 +208,10 @@ class Cloud(Bed):
                 server.wait_heartbeats(5, since_s=started_s, patience_s=90)
             except BedError as error:
                 console = self.computes[host].instances / id_ / "console.log"
-                raise BedError(f"{error}\n  its console:\n  {tail(console)}") from error
+                switch = self.computes[host].switch_report()
+                raise BedError(
+                    f"{error}\n  its console:\n  {tail(console)}\n  the host's switch:\n{switch}"
+                ) from error
         return server
 
     def delete(self, server: Server, patience_s: float = 60.0) -> None:

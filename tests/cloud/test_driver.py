@@ -27,6 +27,7 @@ PERMITTED: Sections = {
     "libvirt": {"live_migration_permit_post_copy": True},
 }
 POST_COPY = "running (post-copy)"
+ENDED = ("completed", "error", "failed", "cancelled")
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +72,8 @@ class Move:
 
     def end(self, status: str = "completed", patience_s: float = 120) -> None:
         """The migration ends in STATUS, and the server is ACTIVE without a task."""
-        ended = ("completed", "error", "failed", "cancelled")
         deadline_s = time.monotonic() + patience_s
-        while self.look() not in ended and time.monotonic() < deadline_s:
+        while self.look() not in ENDED and time.monotonic() < deadline_s:
             time.sleep(0.1)
         assert self.statuses and self.statuses[-1] == status, f"{self.statuses}\n{self.log()[-6000:]}"
         self.server.wait_status("ACTIVE")
@@ -186,6 +186,9 @@ def test_two_at_once(cloud: Cloud, busy: Server) -> None:
         moves = [Move(cloud, server) for server in (busy, second)]
         for move in moves:
             cloud.live_migrate(move.server, other(source))
+        # Both are looked at all the time, so that no status is missed.
+        while [move for move in moves if move.look() not in ENDED]:
+            time.sleep(0.1)
         for move in moves:
             move.end()
         for move in moves:
