@@ -39,9 +39,9 @@ OPTIONS = (
 )
 
 NO_FILTER = (
-    "the Nova API has no pcmig filter and knows no post_copy, so nothing was migrated; either its operator adds "
-    "to api-paste.ini the section [filter:pcmig] with paste.filter_factory = pcmig.api:factory, and the word "
-    "pcmig before osapi_compute_app_v21 in the pipelines, or ask with --post-copy-by-metadata"
+    "the Nova API has no pcmig filter and knows no post_copy, so nothing was migrated; either its operator "
+    "adds to api-paste.ini a section [filter:pcmig] with paste.filter_factory = pcmig.api:factory, and the "
+    "word pcmig before osapi_compute_app_v21 in the pipelines, or ask with --post-copy-by-metadata"
 )
 
 

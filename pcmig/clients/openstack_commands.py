@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import urllib.parse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cliff import columns
 from osc_lib import exceptions
 from osc_lib.command import command
 
 from pcmig.clients import asking, state
-from pcmig.clients.openstack_migrate import compute_adapter, server_id
+from pcmig.clients.openstack_migrate import compute_adapter, compute_client, server_id
 
 # Those of Nova's statuses with which a live migration is under way (nova/conductor/tasks/live_migrate.py and
 # nova/compute/manager.py set them).
 RUNNING = ("accepted", "queued", "preparing", "running", state.POST_COPY_STATUS)
 
 
-class Figure(columns.FormattableColumn):  # type: ignore[misc]
+if TYPE_CHECKING:
+    Column = columns.FormattableColumn[Any]
+else:
+    Column = columns.FormattableColumn  # no generic one before cliff 4.8
+
+
+class Figure(Column):
     """A value that scripts get as it is, and people with a unit."""
 
     def __init__(self, value: Any, kind: str = "text") -> None:
@@ -29,7 +35,7 @@ class Figure(columns.FormattableColumn):  # type: ignore[misc]
         return state.readable(self._value, self._kind)
 
 
-class Show(command.ShowOne):  # type: ignore[misc]
+class Show(command.ShowOne):
     """Show the state of a server's live migration, the one in progress or else the newest"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -38,7 +44,7 @@ class Show(command.ShowOne):  # type: ignore[misc]
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        compute = self.app.client_manager.compute
+        compute = compute_client(self)
         id_ = server_id(compute, parsed_args.server)
         try:
             found = state.fetch(asking.Api(compute_adapter(compute)), id_)
@@ -67,13 +73,13 @@ def show_row(id_: str, found: dict[str, Any]) -> tuple[tuple[str, ...], tuple[An
     return tuple(name for name, _ in row), tuple(value for _, value in row)
 
 
-class List(command.Lister):  # type: ignore[misc]
+class List(command.Lister):
     """List the live migrations in progress with their phases"""
 
     COLUMNS = ("server", "status", "phase", "percent", "remaining_bytes", "source_compute", "dest_compute")
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        api = asking.Api(compute_adapter(self.app.client_manager.compute))
+        api = asking.Api(compute_adapter(compute_client(self)))
         rows: dict[str, tuple[Any, ...]] = {}
         for status in RUNNING:
             query = urllib.parse.urlencode({"migration_type": "live-migration", "status": status})

@@ -14,7 +14,7 @@ from osc_lib import exceptions
 from pcmig.clients import asking, state, waiting
 
 
-class Migrate(hooks.CommandHook):  # type: ignore[misc]
+class Migrate(hooks.CommandHook):
     """Entry point of the group openstack.cli.server_migrate."""
 
     def __init__(self, command: Any) -> None:
@@ -46,10 +46,11 @@ class Migrate(hooks.CommandHook):  # type: ignore[misc]
                 "--live-migration must be specified if --post-copy, --no-post-copy or "
                 "--post-copy-by-metadata is specified"
             )
-        adapter = compute_adapter(self.cmd.app.client_manager.compute)
+        compute = compute_client(self.cmd)
+        adapter = compute_adapter(compute)
         api = asking.Api(adapter)
         if parsed_args.wait:
-            self._server_id = server_id(self.cmd.app.client_manager.compute, parsed_args.server)
+            self._server_id = server_id(compute, parsed_args.server)
             try:
                 self._before = waiting.migration_id(api, self._server_id)
             except state.NoState:
@@ -71,7 +72,7 @@ class Migrate(hooks.CommandHook):  # type: ignore[misc]
         return return_code
 
 
-class Complete(hooks.CommandHook):  # type: ignore[misc]
+class Complete(hooks.CommandHook):
     """Entry point of the group openstack.cli.complete: `openstack complete` makes the commands without their
     names, so that cliff does not find their hooks; here `server migrate` gets its name."""
 
@@ -89,14 +90,20 @@ class Complete(hooks.CommandHook):  # type: ignore[misc]
         except ValueError:
             return parsed_args
 
-        def make(app: Any, app_args: Any, cmd_name: str | None = None) -> Any:
+        def named(app: Any, app_args: Any, cmd_name: str | None = None) -> Any:
             return installed(app, app_args, cmd_name or name)
 
+        make: Any = named
         manager.add_command(name, make)
         return parsed_args
 
     def after(self, parsed_args: argparse.Namespace, return_code: int) -> int:
         return return_code
+
+
+def compute_client(cmd: Any) -> Any:
+    """What a command of the client's asks nova-api by."""
+    return cmd.app.client_manager.compute
 
 
 def compute_adapter(compute: Any) -> Any:
@@ -105,6 +112,7 @@ def compute_adapter(compute: Any) -> Any:
 
 
 def server_id(compute: Any, name_or_id: str) -> str:
+    """Raises the client's own exception for a server that is not there."""
     if hasattr(compute, "find_server"):
         return str(compute.find_server(name_or_id, ignore_missing=False).id)
     from osc_lib import utils

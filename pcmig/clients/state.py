@@ -1,4 +1,4 @@
-"""The state of a server's live migration as pcmig's filter tells it (GET /servers/ID/os-pcmig), for people."""
+"""What pcmig's filter tells of a server's live migration (GET /servers/ID/os-pcmig), for people."""
 
 from __future__ import annotations
 
@@ -57,6 +57,9 @@ def percent(migration: dict[str, Any]) -> int | None:
 
 
 def remaining_bytes(migration: dict[str, Any]) -> int | None:
+    """Of a migration in progress."""
+    if not migration.get("in_progress"):
+        return None
     progress = migration.get("progress") or {}
     value = progress.get("remaining_bytes", migration.get("memory_remaining_bytes"))
     return value if isinstance(value, int) else None

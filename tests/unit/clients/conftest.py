@@ -67,7 +67,7 @@ def entry_points(tmp_path_factory: pytest.TempPathFactory) -> Mapping[bool, path
 def client(
     cloud: FakeCloud, entry_points: Mapping[bool, pathlib.Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Client:
-    """client("nova", "live-migration", "g1") runs it; plugin=False: without pcmig, terminal=True: on a pty."""
+    """client("nova", "list") runs it; plugin=False: without pcmig, terminal=True: on a pty."""
 
     home = tmp_path_factory.getbasetemp()  # one for all: stevedore keeps what it found there
 

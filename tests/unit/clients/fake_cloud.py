@@ -158,12 +158,12 @@ class FakeCloud:
     def _nova(self, method: str, path: str, query: Any, body: Any, headers: Any) -> tuple[int, Any]:
         if path in ("/servers", "/servers/detail"):
             wanted = (query.get("name") or [""])[0].strip("^$")
-            names = {id_: name for id_, name in self.servers.items() if re.search(wanted, name)}
-            return 200, {"servers": [self._record(id_) for id_ in names]}
+            ids = [id_ for id_, name in self.servers.items() if re.search(wanted, name)]
+            return 200, {"servers": [self._record(id_) for id_ in ids]}
         if path.startswith("/os-hypervisors"):
             servers = [{"uuid": id_, "name": name} for id_, name in self.servers.items()]
-            found = {"id": "1", "hypervisor_hostname": "host-a", "state": "up", "status": "enabled"}
-            return 200, {"hypervisors": [{**found, "servers": servers}]}
+            row = {"id": "1", "hypervisor_hostname": "host-a", "state": "up", "status": "enabled"}
+            return 200, {"hypervisors": [{**row, "servers": servers}]}
         if path == "/os-migrations":
             status = (query.get("status") or [""])[0]
             return 200, {"migrations": [row for row in self.running if row["status"] == status]}

@@ -1,4 +1,4 @@
-"""`openstack server migrate --live-migration --post-copy`, `openstack pcmig ...`, by openstackclient itself."""
+"""`openstack server migrate --live-migration --post-copy` and `openstack pcmig`, by the real client."""
 
 from __future__ import annotations
 
