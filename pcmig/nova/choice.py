@@ -13,7 +13,7 @@ What the guest is (paused, VFIO, ...) comes last: it can only take post-copy awa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pcmig.guest import Obstacle
@@ -30,6 +30,10 @@ EXTRA_SPEC = "pcmig:post_copy"
 IMAGE_PROPERTY = "pcmig_post_copy"
 # In a server's own metadata, with true or false.
 METADATA_KEY = "pcmig:post_copy"
+
+# A role that the filter before the Compute API (pcmig.api) adds to the request's context, true or false; it
+# travels with the request to the compute services and is gone with it.
+REQUEST_ROLE = "os-migrateLive:post_copy="
 
 _SM_IMAGE_PREFIX = "image_"
 
@@ -54,6 +58,24 @@ def image_properties(system_metadata: Mapping[str, object]) -> dict[str, str]:
         for key, value in system_metadata.items()
         if key.startswith(_SM_IMAGE_PREFIX) and value is not None
     }
+
+
+def request_role(wish: bool) -> str:
+    """The role that carries WISH."""
+    return f"{REQUEST_ROLE}{'true' if wish else 'false'}"
+
+
+def requested(roles: Iterable[str] | None) -> bool | None:
+    """The wish that one of ROLES carries."""
+    for role in roles or ():
+        if role.startswith(REQUEST_ROLE):
+            return {"true": True, "false": False}.get(role.removeprefix(REQUEST_ROLE))
+    return None
+
+
+def without_request(roles: Iterable[str] | None) -> list[str]:
+    """ROLES but for those that look like a wish."""
+    return [role for role in roles or () if not role.startswith(REQUEST_ROLE)]
 
 
 def wish(
@@ -140,6 +162,13 @@ def decide(
         return Choice(False, f"no post-copy: {found}")
     doubts = "".join(f"; {obstacle.element}: {obstacle.reason}" for obstacle in guest_capability)
     return Choice(True, f"post-copy: {said_by} {demand}{doubts}")
+
+
+def refusal(
+    request: bool, flavor_extra_specs: Mapping[str, str], image_properties: Mapping[str, str]
+) -> str | None:
+    """Why flavor and image do not let REQUEST be, whatever the hosts say; None if they do."""
+    return decide(request, flavor_extra_specs, image_properties, "allowed").refused
 
 
 def _refuse(reason: str) -> Choice:

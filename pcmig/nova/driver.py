@@ -28,10 +28,6 @@ LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
-# A role that the filter before the Compute API adds to the request's context, true or false; it travels with
-# the request to the source's compute service and is gone with it.
-REQUEST_ROLE = "os-migrateLive:post_copy="
-
 
 class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]  # Nova has no types
     """compute_driver = pcmig.PostCopyLibvirtDriver"""
@@ -128,7 +124,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         try:
             wish = choice.wish(
                 self._options.request_sources,
-                api=_asked(context),
+                api=choice.requested(getattr(context, "roles", None)),
                 metadata=_loaded(instance, "metadata", {}),
             )
         except choice.RequestError as err:
@@ -423,14 +419,6 @@ def _refuse_to_start(line: str) -> NoReturn:
     cannot be loaded (nova/virt/driver.py, load_compute_driver)."""
     LOG.error("%s", line)
     sys.exit(f"nova-compute: {line}")
-
-
-def _asked(context: Any) -> bool | None:
-    """What came with the request for this migration."""
-    for role in getattr(context, "roles", None) or ():
-        if role.startswith(REQUEST_ROLE):
-            return {"true": True, "false": False}.get(role.removeprefix(REQUEST_ROLE))
-    return None
 
 
 def _loaded(instance: Any, name: str, default: Any) -> Any:

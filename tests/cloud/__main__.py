@@ -37,6 +37,7 @@ def _up(arguments: argparse.Namespace) -> int:
         driver=arguments.driver,
         nova_conf=extra,
         eventlet=arguments.eventlet,
+        api_filter=False if arguments.no_api_filter else None,
         keep=True,
         reporter=lambda text: print(f"cloud: {text}", file=sys.stderr, flush=True),
     ) as cloud:
@@ -163,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         help="for both computes' nova.conf",
     )
     up.add_argument("--eventlet", action="store_true", help="Nova with eventlet instead of native threads")
+    up.add_argument(
+        "--no-api-filter", action="store_true", help="nova-api without pcmig's filter, whatever the driver"
+    )
     up.add_argument("--no-guest", action="store_true")
     up.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB")
     up.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB")

@@ -37,10 +37,12 @@ class ApiError(BedError):
 
 
 class Api:
-    """Asks as the admin, from inside the control node's network."""
+    """Asks as the admin, or as another user of a project, from inside the control node's network."""
 
-    def __init__(self, control_pid: int) -> None:
+    def __init__(self, control_pid: int, user: str = "admin", project: str = "admin") -> None:
         self.control_pid = control_pid
+        self.user = user
+        self.project = project
         self._token: str | None = None
 
     def get(self, service: str, path: str) -> Any:
@@ -59,25 +61,33 @@ class Api:
 
     def request(self, method: str, service: str, path: str, body: Any = None) -> Any:
         """The answer's JSON (None when it has none); bytes as a body go as they are."""
-        headers = {"X-Auth-Token": self.token(), "Accept": "application/json", **SERVICES[service][3]}
+        headers = {}
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/octet-stream"
         elif body is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(body).encode()
-        try:
-            status, _, content = self._exchange(method, service, path, headers, body)
-        except (OSError, http.client.HTTPException) as error:
-            raise BedError(f"{service} API, {method} {path}: {error}") from error
+        status, content = self.exchange(method, service, path, body, headers)
         if status >= 400:
             said = content.decode(errors="replace")[:500]
             raise ApiError(status, f"{service} API, {method} {path}: {status}: {said}")
         return json.loads(content) if content.strip() else None
 
+    def exchange(
+        self, method: str, service: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Status and content of any answer; these headers win over those that are usual here."""
+        usual = {"X-Auth-Token": self.token(), "Accept": "application/json", **SERVICES[service][3]}
+        try:
+            status, _, content = self._exchange(method, service, path, {**usual, **headers}, body)
+        except (OSError, http.client.HTTPException) as error:
+            raise BedError(f"{service} API, {method} {path}: {error}") from error
+        return status, content
+
     def token(self) -> str:
         if self._token is None:
-            user = {"name": "admin", "domain": {"id": "default"}, "password": PASSWORD}
-            project = {"name": "admin", "domain": {"id": "default"}}
+            user = {"name": self.user, "domain": {"id": "default"}, "password": PASSWORD}
+            project = {"name": self.project, "domain": {"id": "default"}}
             identity = {"methods": ["password"], "password": {"user": user}}
             body = json.dumps({"auth": {"identity": identity, "scope": {"project": project}}}).encode()
             headers = {"Content-Type": "application/json"}

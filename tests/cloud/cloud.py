@@ -43,6 +43,8 @@ class Cloud(Bed):
     driver:    compute_driver of both hosts; for one of pcmig's, this checkout's wheel is installed there
     nova_conf: more of both hosts' nova.conf, which wins: {"libvirt": {"option": value}}, or lines as they are
     eventlet:  Nova's services run with eventlet instead of native threads
+    api_filter: nova-api has pcmig's filter; not said: where the driver is one of pcmig's
+    Where pcmig has the driver or the filter, the wheel is in the clients' environment as well.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Cloud(Bed):
         driver: str = STOCK_DRIVER,
         nova_conf: Sections | str = "",
         eventlet: bool = False,
+        api_filter: bool | None = None,
         keep: bool = False,
         reporter: Reporter = lambda _: None,
     ) -> None:
@@ -60,6 +63,7 @@ class Cloud(Bed):
         self.driver = driver
         self.nova_conf = nova_conf
         self.eventlet = eventlet
+        self.api_filter = driver.startswith("pcmig.") if api_filter is None else api_filter
         self.control = ControlNode(self.state / "control")
         self.computes: dict[str, Compute] = {}
         self.servers: list[Server] = []
@@ -75,7 +79,8 @@ class Cloud(Bed):
 
     def up(self) -> None:
         folder = install.ensure_venv(self.reporter)
-        wheel = install.ensure_wheel(folder, self.reporter) if self.driver.startswith("pcmig.") else None
+        of_pcmig = self.driver.startswith("pcmig.")
+        wheel = install.ensure_wheel(folder, self.reporter) if of_pcmig or self.api_filter else None
         self._guest_folder = image.ensure_images(self.reporter)
         self._venv = folder / "venv"
         nova_env = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "false"} if self.eventlet else {}
@@ -90,16 +95,19 @@ class Cloud(Bed):
         self._save()
         network.connect(self.control.holder.pid, self.network.namespaces)
         say("two hosts and the control node are there")
-        self._plane = ControlPlane(self.control, folder, nova_env, say)
+        self._plane = ControlPlane(
+            self.control, folder, nova_env, say, wheel=wheel, api_filter=self.api_filter
+        )
         self.computes = {host.name: Compute(host, folder, nova_env) for host in self.hosts}
         for compute in self.computes.values():
             compute.configure(self.driver, self.nova_conf)
         found: list[Api] = []
         plane = self._plane
+        host_wheel = wheel if of_pcmig else None
         in_parallel(
             [
                 lambda: found.append(plane.start()),
-                *(lambda c=c: self._prepare(c, wheel) for c in self.computes.values()),
+                *(lambda c=c: self._prepare(c, host_wheel) for c in self.computes.values()),
             ]
         )
         self.api = found[0]
@@ -143,6 +151,11 @@ class Cloud(Bed):
         if wait:
             self._wait_compute(compute)
         return service
+
+    def restart_api(self, *, api_filter: bool = True, policy: str = "") -> None:
+        """End nova-api and start it, with pcmig's filter or without; policy: lines of its policy.yaml."""
+        assert self._plane is not None
+        self._plane.restart_nova_api(api_filter, policy)
 
     # Use
 

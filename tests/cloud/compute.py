@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 import time
 
 from tests.bed.errors import BedError
 from tests.bed.host import Host
 from tests.bed.procs import run
-from tests.cloud import config
+from tests.cloud import config, install
 from tests.cloud.config import ETC, OVSDB_PORT, Sections
 from tests.cloud.controlplane import START_PATIENCE_S, environment
 from tests.cloud.network import CONTROL, FLAT, management_address
@@ -46,7 +45,7 @@ class Compute:
         hosts.write_text("".join(f"{address} {name}\n" for address, name in names.items()))
         self._inside(["cp", f"{RUN}/hosts", "/etc/hosts"], "naming the hosts")
         if wheel is not None:
-            self._install(wheel)
+            install.install_wheel(self.host, self.venv, wheel)
 
     def start_network(self) -> None:
         """Open vSwitch's daemons, switching in user space, and br-ex on the flat network."""
@@ -102,20 +101,3 @@ class Compute:
 
     def _inside(self, argv: list[str], what: str) -> str:
         return run(self.host.inside(argv), f"host {self.host.name}: {what}", START_PATIENCE_S)
-
-    def _install(self, wheel: pathlib.Path) -> None:
-        """pcmig's wheel into OpenStack's environment, as this host alone sees it: others have their own."""
-        scratch = self.host.state / "run/cloud-venv"
-        scratch.mkdir(exist_ok=True)
-        # A tmpfs, because upper folders cannot be on an overlay, which /run's own disk may be.
-        self._inside(["mount", "-t", "tmpfs", "pcmig", "/run/cloud-venv"], "making room for the driver")
-        self._inside(["mkdir", "/run/cloud-venv/upper", "/run/cloud-venv/work"], "making room for the driver")
-        parts = f"lowerdir={self.venv},upperdir=/run/cloud-venv/upper,workdir=/run/cloud-venv/work"
-        self._inside(
-            ["mount", "-t", "overlay", "pcmig", str(self.venv), "-o", parts], "a view of its environment"
-        )
-        copy = outside(self.host) / wheel.name
-        shutil.copy(wheel, copy)
-        pip = [f"{self.venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-        options = ["--no-deps", "--no-index", "--root-user-action=ignore"]
-        self._inside([*pip, *options, f"{RUN}/{wheel.name}"], "installing pcmig's wheel")

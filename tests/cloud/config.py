@@ -87,7 +87,16 @@ def write(folder: pathlib.Path, files: Mapping[str, Sections | str]) -> None:
         raise BedError(f"writing the cloud's configuration: {error}") from error
 
 
-def control_files(venv: pathlib.Path) -> dict[str, Sections | str]:
+def api_paste(venv: pathlib.Path, api_filter: bool) -> str:
+    """nova-api's pipelines as Nova has them; with api_filter as doc/asking.rst says."""
+    text = (venv / "etc/nova/api-paste.ini").read_text()
+    if not api_filter:
+        return text
+    changed = text.replace(" osapi_compute_app_v21\n", " pcmig osapi_compute_app_v21\n")
+    return f"{changed}\n[filter:pcmig]\npaste.filter_factory = pcmig.api:factory\n"
+
+
+def control_files(venv: pathlib.Path, api_filter: bool = False) -> dict[str, Sections | str]:
     """The control node's files, by their name below ETC."""
     log: Mapping[str, Value] = {"use_stderr": True}
     nova = {
@@ -163,7 +172,7 @@ def control_files(venv: pathlib.Path) -> dict[str, Sections | str]:
             "ml2_type_flat": {"flat_networks": PHYSICAL_NETWORK},
         },
         "nova/nova.conf": nova,
-        "nova/api-paste.ini": (venv / "etc/nova/api-paste.ini").read_text(),
+        "nova/api-paste.ini": api_paste(venv, api_filter),
     }
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from tests.bed.errors import BedError
 from tests.bed.layer import Reporter
-from tests.cloud import config
+from tests.cloud import config, install
 from tests.cloud.api import PASSWORD, SERVICES, Api, fill_catalog, url
 from tests.cloud.config import DATABASES, ETC, database_url
 from tests.cloud.control import ControlNode
@@ -56,9 +56,18 @@ class ControlPlane:
     """Starts everything on the control node; knows its services by name."""
 
     def __init__(
-        self, node: ControlNode, folder: pathlib.Path, nova_env: dict[str, str], reporter: Reporter
+        self,
+        node: ControlNode,
+        folder: pathlib.Path,
+        nova_env: dict[str, str],
+        reporter: Reporter,
+        *,
+        wheel: pathlib.Path | None = None,
+        api_filter: bool = False,
     ) -> None:
         self.node = node
+        self.wheel = wheel
+        self.api_filter = api_filter
         self.folder = folder
         self.venv = folder / "venv"
         self.env = environment(self.venv)
@@ -85,8 +94,9 @@ class ControlPlane:
             "rabbit",
         ):
             (run / name).mkdir(parents=True, exist_ok=True)
-        files = config.control_files(self.venv)
-        config.write(run / "etc", files)
+        config.write(run / "etc", config.control_files(self.venv, self.api_filter))
+        if self.wheel is not None:
+            install.install_wheel(self.node, self.venv, self.wheel)
         _make_keys(run / "etc/keystone")
         self._start_rabbitmq()
         self._prepare_database()
@@ -105,6 +115,17 @@ class ControlPlane:
         fill_catalog(api)
         self.reporter("keystone is up, the catalog filled")
         return api
+
+    def restart_nova_api(self, api_filter: bool, policy: str) -> None:
+        """With pcmig's filter or without, and with these rules in its policy file (YAML)."""
+        self.api_filter = api_filter
+        self.services["nova"].stop()
+        pipelines = config.api_paste(self.venv, api_filter)
+        config.write(
+            outside(self.node) / "etc", {"nova/api-paste.ini": pipelines, "nova/policy.yaml": policy}
+        )
+        self._start_api("compute")
+        self.wait_api("compute")
 
     def wait_api(self, name: str) -> None:
         api = self.api

@@ -15,7 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.bed.errors import BedError
+from tests.bed.host import Host
 from tests.bed.layer import Reporter, cache_dir
+from tests.bed.procs import run
+from tests.cloud.service import RUN, outside
 
 REQUIREMENTS = pathlib.Path(__file__).with_name("requirements.txt")
 ROOT = pathlib.Path(__file__).parents[2]
@@ -96,6 +99,24 @@ def ensure_wheel(folder: pathlib.Path, reporter: Reporter = lambda _: None) -> p
         if not old.name.startswith("."):
             shutil.rmtree(old, ignore_errors=True)
     return next(kept.glob("pcmig-*.whl"))
+
+
+def install_wheel(node: Host, venv: pathlib.Path, wheel: pathlib.Path) -> None:
+    """pcmig's wheel into OpenStack's environment, as this node alone sees it: others have their own."""
+
+    def inside(argv: Sequence[str], what: str) -> None:
+        run(node.inside(argv), f"host {node.name}: {what}", PIP_PATIENCE_S)
+
+    (node.state / "run/cloud-venv").mkdir(exist_ok=True)
+    # A tmpfs, because upper folders cannot be on an overlay, which /run's own disk may be.
+    inside(["mount", "-t", "tmpfs", "pcmig", "/run/cloud-venv"], "making room for pcmig")
+    inside(["mkdir", "/run/cloud-venv/upper", "/run/cloud-venv/work"], "making room for pcmig")
+    parts = f"lowerdir={venv},upperdir=/run/cloud-venv/upper,workdir=/run/cloud-venv/work"
+    inside(["mount", "-t", "overlay", "pcmig", str(venv), "-o", parts], "a view of its environment")
+    shutil.copy(wheel, outside(node) / wheel.name)
+    pip = [f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    options = ["--no-deps", "--no-index", "--root-user-action=ignore"]
+    inside([*pip, *options, f"{RUN}/{wheel.name}"], "installing pcmig's wheel")
 
 
 def packaged_files() -> list[pathlib.Path]:

@@ -1,0 +1,82 @@
+"""The body of a server's action, and the key in it that is not Nova's: pure, bytes in, bytes out.
+
+What is no live migration with the key, or no JSON at all, is Nova's business: it goes on as it came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+ACTION = "os-migrateLive"
+KEY = "post_copy"
+
+# Nova's schema lets no live migration be deeper than two. Python's JSON reader gives up, not with ValueError,
+# at a depth that differs between its releases and with what has called it, so nothing near it goes on.
+MAX_DEPTH = 64
+
+# The spellings of Nova's own booleans (nova/api/validation/parameter_types.py, boolean).
+TRUE = ("True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes")
+FALSE = ("False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no")
+
+
+class Malformed(ValueError):
+    """The body can be read by nobody."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """A live migration that says something about post-copy."""
+
+    value: Any  # of the key, as it came
+    rest: bytes  # the body without the key
+
+
+def take(body: bytes) -> Taken | None:
+    """The key of BODY and the rest of it, or None if it has none: then BODY is to be passed on as it is.
+
+    Reads as Nova does (UTF-8 alone, of several equal keys the last one, NaN). Raises Malformed for what is
+    nested so deep that Nova could not read it either.
+    """
+    # A name can be written with escapes; without any, most bodies need no second reading.
+    if ACTION.encode() not in body and b"\\" not in body:
+        return None
+    try:
+        document = json.loads(body.decode())
+    except ValueError:  # also UnicodeDecodeError, and whole numbers of more digits than Python converts
+        return None
+    except RecursionError:
+        raise Malformed from None
+    if _deeper_than(document, MAX_DEPTH):
+        raise Malformed
+    if not isinstance(document, dict) or len(document) != 1:
+        return None
+    action = document.get(ACTION)
+    if not isinstance(action, dict) or KEY not in action:
+        return None
+    value = action.pop(KEY)
+    return Taken(value, json.dumps(document).encode())
+
+
+def truth(value: Any) -> bool | None:
+    """What VALUE says in one of Nova's spellings of a boolean; None if it is none of them."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return True if value in TRUE else False if value in FALSE else None
+    return None
+
+
+def _deeper_than(document: Any, depth: int) -> bool:
+    level = [document]
+    for _ in range(depth + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return False
+    return True

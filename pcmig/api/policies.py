@@ -1,0 +1,38 @@
+"""The rules of the filter, for Nova's policy files and for samples (entry point oslo.policy.policies).
+
+Needs oslo.policy, and nothing of Nova.
+"""
+
+from __future__ import annotations
+
+from oslo_policy import policy
+
+ASK = "os_compute_api:os-migrate-server:migrate_live:post_copy"
+SHOW = "os_compute_api:pcmig:show"
+
+# Nova's name for who is an admin (nova/policies/base.py).
+ADMIN = "rule:context_is_admin"
+
+RULES = [
+    policy.DocumentedRuleDefault(
+        name=ASK,
+        check_str=ADMIN,
+        description="Live migrate a server and say whether it is to use post-copy. The rules of live "
+        "migrations themselves hold as well.",
+        operations=[{"method": "POST", "path": "/servers/{server_id}/action (os-migrateLive, post_copy)"}],
+        scope_types=["project"],
+    ),
+    policy.DocumentedRuleDefault(
+        name=SHOW,
+        check_str=ADMIN,
+        description="Show whether post-copy may be asked for, and the newest live migration of a server with "
+        "its progress and hosts",
+        operations=[{"method": "GET", "path": "/servers/{server_id}/os-pcmig"}],
+        scope_types=["project"],
+    ),
+]
+
+
+def list_rules() -> list[policy.DocumentedRuleDefault]:
+    """For the entry point."""
+    return list(RULES)

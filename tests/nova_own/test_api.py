@@ -1,0 +1,471 @@
+"""The filter before Nova's own router, schemas, policies and faults. Run by tools/test nova-own.
+
+Nova's database and message queue are not there: what loads a server, and what starts a migration, is noted.
+"""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import oslo_messaging
+import pytest
+import webob
+from nova import context, exception, objects, policy, rpc
+from nova.api import auth
+from nova.api import wsgi as base_wsgi
+from nova.api.openstack import FaultWrapper
+from nova.api.openstack.compute import APIRouterV21
+from nova.api.validation import parameter_types
+from nova.compute import api as compute
+from nova.conf import CONF
+from oslo_middleware import sizelimit
+
+import pcmig.api
+from pcmig.api import body, policies
+from pcmig.nova import choice
+
+SERVER = "9a9e4a4e-2c1a-4b6c-9a3e-000000000001"
+PROJECT = "0123456789abcdef0123456789abcdef"
+MORE: tuple[dict[str, Any], ...] = ({"post_copy": True}, {})
+VERSIONS = ("2.1", "2.24", "2.25", "2.30", "2.34", "2.67", "2.68", "latest")
+
+
+@dataclasses.dataclass
+class World:
+    """What is behind the API."""
+
+    router: Any
+    extra_specs: dict[str, str] = dataclasses.field(default_factory=dict)
+    image: dict[str, str] = dataclasses.field(default_factory=dict)
+    started: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    loaded: int = 0
+
+    def get(self, ctxt: Any, server: str, expected_attrs: Any = None, cell_down_support: bool = False) -> Any:
+        self.loaded += 1
+        if server != SERVER:
+            raise exception.InstanceNotFound(instance_id=server)
+        flavor = objects.Flavor(ctxt, extra_specs=dict(self.extra_specs))
+        return objects.Instance(
+            ctxt,
+            uuid=SERVER,
+            project_id=PROJECT,
+            flavor=flavor,
+            system_metadata={f"image_{name}": value for name, value in self.image.items()},
+        )
+
+    def live_migrate(self, ctxt: Any, instance: Any, *arguments: Any) -> None:
+        self.started.append({"roles": list(ctxt.roles), "arguments": arguments})
+
+    @property
+    def wish(self) -> bool | None:
+        """What came with the one migration that started."""
+        (started,) = self.started
+        return choice.requested(started["roles"])
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[Any]:
+    objects.register_all()
+    CONF([], project="nova", default_config_files=[])
+    oslo_messaging.TransportURL.parse(CONF, "fake:/")  # registers the option
+    CONF.set_override("transport_url", "fake:/")
+    rpc.init(CONF)
+    yield APIRouterV21()
+    rpc.cleanup()
+    CONF.clear_override("transport_url")
+
+
+@pytest.fixture
+def world(router: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator[World]:
+    policy.init()  # registers the option
+    CONF.set_override("policy_file", str(tmp_path / "policy.yaml"), group="oslo_policy")
+    policy.reset()
+    world = World(router)
+    monkeypatch.setattr(compute.API, "get", lambda _, *args, **words: world.get(*args, **words))
+    monkeypatch.setattr(compute.API, "live_migrate", lambda _, *args: world.live_migrate(*args))
+    yield world
+    policy.reset()
+    CONF.clear_override("policy_file", group="oslo_policy")
+
+
+def api(world: World, roles: list[str], *, filtered: bool = True, project: str = PROJECT) -> Any:
+    """nova-api's pipeline for a user with these roles, from the size limit on."""
+    user = context.RequestContext("user", project, roles=roles, is_admin=None)
+    application = world.router
+    if filtered:
+        application = pcmig.api.factory({})(application)
+    return FaultWrapper(sizelimit.RequestBodySizeLimiter(auth.InjectContext(user, application)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    status: int
+    content: Any
+    headers: dict[str, str]
+
+    @property
+    def message(self) -> str:
+        ((_, fault),) = self.content.items()
+        assert fault["code"] == self.status
+        return str(fault["message"])
+
+
+def ask(
+    application: Any, raw: Any, version: str = "latest", path: str = f"/servers/{SERVER}/action", **more: Any
+) -> Answer:
+    """POSTs RAW: bytes, or what becomes JSON."""
+    headers = {"OpenStack-API-Version": f"compute {version}", "Content-Type": "application/json"}
+    headers.update(more.pop("headers", {}))
+    content = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
+    request = webob.Request.blank(path, method="POST", body=content, headers=headers, **more)
+    return answer_of(application, request)
+
+
+def answer_of(application: Any, request: Any) -> Answer:
+    response = request.get_response(application)
+    json_like = response.content_type == "application/json" and response.body
+    return Answer(response.status_int, response.json if json_like else response.text, dict(response.headers))
+
+
+def migrate(version: str = "latest", /, **more: Any) -> dict[str, Any]:
+    number = (2, 100) if version == "latest" else tuple(map(int, version.split(".")))
+    action: dict[str, Any] = {"host": None, "block_migration": False}
+    if number < (2, 25):
+        action["disk_over_commit"] = False
+    return {"os-migrateLive": {**action, **more}}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("value", [True, False, "yes", "0"])
+def test_every_version_takes_the_key(world: World, version: str, value: Any) -> None:
+    answer = ask(api(world, ["admin"]), migrate(version, post_copy=value), version)
+    assert (answer.status, answer.content) == (202, "")
+    assert world.wish is (value in (True, "yes"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_the_key_nothing_is_said(world: World, version: str) -> None:
+    answers = [ask(api(world, ["admin"], filtered=on), migrate(version), version) for on in (True, False)]
+    assert answers[0] == answers[1] and answers[0].status == 202
+    assert world.started[0] == world.started[1]
+    assert choice.requested(world.started[0]["roles"]) is None
+    assert world.loaded == 2  # once each: the filter asked for nothing
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_the_filter_nova_refuses_the_key(world: World, version: str) -> None:
+    answer = ask(api(world, ["admin"], filtered=False), migrate(version, post_copy=True), version)
+    assert answer.status == 400
+    assert "'post_copy' was unexpected" in answer.message
+    assert not world.started
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "maybe", "", [], {}, [True], 1.5, "\ud800", "x" * 5000])
+@pytest.mark.parametrize("version", ["2.1", "2.25", "latest"])
+def test_a_wrong_value_is_answered_as_nova_does(world: World, version: str, value: Any) -> None:
+    """In the words that Nova has for a wrong boolean of its own."""
+    ours = ask(api(world, ["admin"]), migrate(version, post_copy=value), version)
+    novas = ask(api(world, ["admin"]), migrate("2.24", disk_over_commit=value), "2.24")
+    assert ours.status == novas.status == 400
+    assert ours.message == novas.message.replace("disk_over_commit", "post_copy")
+    assert list(ours.content) == list(novas.content) == ["badRequest"]
+    assert not world.started
+
+
+def test_spellings_are_those_of_nova() -> None:
+    wanted = parameter_types.boolean["enum"]
+    assert {value for value in wanted if value is not True and value is not False} == {
+        *body.TRUE,
+        *body.FALSE,
+    }
+    assert all(body.truth(value) is not None for value in wanted)
+
+
+@pytest.mark.parametrize(
+    ("roles", "migrates", "asks"),
+    [(["admin"], True, True), (["manager", "member"], True, False), (["member", "reader"], False, False)],
+)
+def test_who_may_ask(world: World, roles: list[str], migrates: bool, asks: bool) -> None:
+    application = api(world, roles)
+    if "project_manager_or_admin" in policy._ENFORCER.registered_rules:  # since Nova 32
+        assert ask(application, migrate()).status == (202 if migrates else 403)
+    world.started.clear()
+    answer = ask(application, migrate(post_copy=True))
+    assert answer.status == (202 if asks else 403)
+    if not asks:
+        assert answer.message == f"Policy doesn't allow {policies.ASK} to be performed."
+        assert list(answer.content) == ["forbidden"]
+        assert not world.started
+
+
+def test_the_operators_policy_file_decides(world: World) -> None:
+    file = pathlib.Path(CONF.oslo_policy.policy_file)
+    rule = "os_compute_api:os-migrate-server:migrate_live"
+    file.write_text(
+        f'"{rule}": "role:member"\n"{policies.ASK}": "role:member and project_id:%(project_id)s"\n'
+    )
+    policy.reset()
+    assert ask(api(world, ["member"]), migrate(post_copy=True)).status == 202
+    assert world.wish is True
+    # The database would not even load another project's server for such a user.
+    assert ask(api(world, ["member"], project="f" * 32), migrate(post_copy=True)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("flavor", "image", "wish", "reason"),
+    [
+        ("forbidden", None, True, "the request is for post-copy, but the flavor's extra spec pcmig:post_copy "
+                                  "is forbidden"),
+        (None, "forbidden", True, "the request is for post-copy, but the image's property pcmig_post_copy "
+                                  "is forbidden"),
+        ("required", None, False, "the request is against post-copy, but the flavor's extra spec "
+                                  "pcmig:post_copy is required"),
+        ("required", "forbidden", True, "they contradict each other"),
+        ("sometimes", None, True, "'sometimes' is none of forbidden, allowed, required"),
+        ("forbidden", None, False, None),
+        ("required", None, True, None),
+        ("allowed", "allowed", True, None),
+        ("allowed", "required", True, None),
+    ],
+)  # fmt: skip
+def test_flavor_and_image(world: World, flavor: Any, image: Any, wish: bool, reason: str | None) -> None:
+    world.extra_specs = {"pcmig:post_copy": flavor} if flavor else {}
+    world.image = {"pcmig_post_copy": image} if image else {}
+    answer = ask(api(world, ["admin"]), migrate(post_copy=wish))
+    if reason is None:
+        assert answer.status == 202 and world.wish is wish
+        return
+    assert answer.status == 409 and reason in answer.message
+    assert list(answer.content) == ["conflictingRequest"]
+    assert not world.started
+
+
+def test_a_server_that_is_not_there(world: World) -> None:
+    path = "/servers/9a9e4a4e-2c1a-4b6c-9a3e-00000000beef/action"
+    answers = [ask(api(world, ["admin"]), migrate(**more), path=path) for more in MORE]
+    assert answers[0].status == 404
+    assert answers[0].content == answers[1].content
+
+
+def test_a_role_that_looks_like_a_request_is_none(world: World) -> None:
+    roles = ["admin", "os-migrateLive:post_copy=true"]
+    assert ask(api(world, roles), migrate()).status == 202
+    assert ask(api(world, roles), migrate(post_copy=False)).status == 202
+    assert [choice.requested(started["roles"]) for started in world.started] == [None, False]
+    assert all(started["roles"][:1] == ["admin"] for started in world.started)
+
+
+def test_the_request_ends_with_the_request(world: World) -> None:
+    application = api(world, ["admin"])
+    for more in MORE:
+        assert ask(application, migrate(**more)).status == 202
+    assert [choice.requested(started["roles"]) for started in world.started] == [True, None]
+
+
+OTHERS = [
+    b"",
+    b"null",
+    b"[]",
+    b"5",
+    b'"os-migrateLive"',
+    b"{}",
+    b"{",
+    b'{"os-migrateLive": null}',
+    b'{"os-migrateLive": [{"post_copy": true}]}',
+    b'{"os-migrateLive": {"post_copy": true}, "pause": null}',
+    b'{"no-such-action": {"post_copy": true}}',
+    b'{"os-migrateLive": {"post_copy": true}',
+    b'{"os-migrateLive": {"host": "\xff"}}',
+    '{"os-migrateLive": {"post_copy": true}}'.encode("utf-16"),
+    b'{"os-migrateLive": {"host": NaN, "block_migration": "auto"}}',
+    b'{"os-migrateLive": {"host": null, "block_migration": {"a": {"post_copy": true}}}}',
+    b'{"os-migrateLive": {"host": ' + b"9" * 5000 + b"}}",
+    b'{"os-migrateLive": {"host": "' + b"x" * 120_000 + b'"}}',
+]
+
+
+@pytest.mark.parametrize("raw", OTHERS, ids=range(len(OTHERS)))
+@pytest.mark.parametrize("version", ["2.1", "latest"])
+def test_the_rest_gets_novas_own_answer(world: World, version: str, raw: bytes) -> None:
+    answers = [ask(api(world, ["admin"], filtered=on), raw, version) for on in (True, False)]
+    assert answers[0] == answers[1]
+    assert 400 <= answers[0].status < 500
+
+
+@pytest.mark.parametrize("left", [b"[", b'{"a":'])
+def test_deep_nesting_is_no_error_of_the_server(world: World, left: bytes) -> None:
+    for depth in (70, 300, 900, 5000, 18_000):
+        right = b"]" if left == b"[" else b"}"
+        nested = left * depth + b"1" + right * depth
+        raw = b'{"os-migrateLive": {"post_copy": true, "host": ' + nested + b"}}"
+        if len(raw) < 114_688:
+            answer = ask(api(world, ["admin"]), raw)
+            assert (answer.status, answer.message) == (400, "Malformed request body")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"OpenStack-API-Version": "compute 9.99"}, 406),
+        ({"OpenStack-API-Version": "compute two"}, 400),
+        ({"Content-Type": "application/xml"}, 415),
+    ],
+)
+def test_what_nova_refuses_before_the_body(world: World, headers: dict[str, str], status: int) -> None:
+    raw = json.dumps(migrate(post_copy=5)).encode()
+    answers = [ask(api(world, ["member"], filtered=on), raw, headers=headers) for on in (True, False)]
+    assert answers[0] == answers[1]
+    assert answers[0].status == status
+
+
+def test_another_projects_url(world: World) -> None:
+    path = f"/{'f' * 32}/servers/{SERVER}/action"
+    answers = [
+        ask(api(world, ["admin"], filtered=on), migrate(post_copy=True), path=path) for on in (True, False)
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0].status == 400 and "Malformed request URL" in answers[0].message
+    assert (
+        ask(api(world, ["admin"]), migrate(post_copy=True), path=f"/{PROJECT}/servers/{SERVER}/action").status
+        == 202
+    )
+
+
+class Trickle(io.RawIOBase):
+    """A body that comes in pieces and cannot be read twice."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.left = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), 7)
+        piece, self.left = self.left[:size], self.left[size:]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def chunked(raw: bytes) -> Any:
+    headers = {"OpenStack-API-Version": "compute latest", "Content-Type": "application/json"}
+    path = f"/servers/{SERVER}/action"
+    request = webob.Request.blank(path, method="POST", headers=headers)
+    request.environ["wsgi.input"] = io.BufferedReader(Trickle(raw), 16)
+    request.environ["wsgi.input_terminated"] = True
+    request.environ["HTTP_TRANSFER_ENCODING"] = "chunked"
+    request.environ.pop("CONTENT_LENGTH", None)
+    return request
+
+
+@pytest.mark.parametrize("more", [{"post_copy": True}, {}])
+def test_chunks(world: World, more: dict[str, Any]) -> None:
+    assert answer_of(api(world, ["admin"]), chunked(json.dumps(migrate(**more)).encode())).status == 202
+    assert world.wish is more.get("post_copy")
+
+
+def test_too_many_chunks(world: World) -> None:
+    raw = json.dumps(migrate(post_copy="x" * 200_000)).encode()
+    answers = [answer_of(api(world, ["admin"], filtered=on), chunked(raw)) for on in (True, False)]
+    assert answers[0].status == answers[1].status == 413
+    assert answers[0].content == answers[1].content
+
+
+def test_bytes_pass_untouched(world: World) -> None:
+    """Spaces, order, duplicates and all, for whatever is behind the filter."""
+    seen: list[bytes] = []
+
+    @webob.dec.wsgify  # type: ignore[untyped-decorator]
+    def behind(request: Any) -> str:
+        seen.append(request.body)
+        return "ok"
+
+    user = context.RequestContext("user", PROJECT, roles=["admin"])
+    application = auth.InjectContext(user, pcmig.api.factory({})(behind))
+    bodies = [
+        *OTHERS[:-1],
+        b' {"os-migrateLive" :{ "host":1, "host": "post\\u005fcopy"} } ',
+        b'{"pause":null}',
+    ]
+    for raw in bodies:
+        assert ask(application, raw).content == "ok"
+    for raw in bodies:
+        request = chunked(raw)
+        assert request.get_response(application).text == "ok"
+    assert seen == [*bodies, *bodies]
+
+
+def test_paths_that_are_not_ours(world: World) -> None:
+    class Unread(io.RawIOBase):
+        def readinto(self, _: Any) -> int:
+            raise AssertionError("the body of this request is not ours to read")
+
+    ended: list[str] = []
+
+    @webob.dec.wsgify  # type: ignore[untyped-decorator]
+    def behind(request: Any) -> str:
+        ended.append(request.method)
+        return "ok"
+
+    user = context.RequestContext("user", PROJECT, roles=["admin"])
+    application = auth.InjectContext(user, pcmig.api.factory({})(behind))
+    for method, path in [
+        ("PUT", f"/servers/{SERVER}/action"),
+        ("POST", f"/servers/{SERVER}/actions"),
+        ("POST", f"/servers/{SERVER}/migrations/1/action"),
+        ("POST", "/servers//action"),
+        ("POST", "/servers"),
+        ("POST", f"/x/y/servers/{SERVER}/action"),
+        ("POST", ""),
+    ]:
+        request = webob.Request.blank(path, method=method)
+        request.environ["wsgi.input"] = Unread()
+        request.environ["CONTENT_LENGTH"] = "10"
+        assert request.get_response(application).text == "ok"
+    assert len(ended) == 7
+
+
+def test_without_a_context_nothing_is_done(world: World) -> None:
+    reached = mock.Mock(return_value=[b""])
+    application = pcmig.api.factory({})(reached)
+    request = webob.Request.blank(f"/servers/{SERVER}/action", method="POST", body=b'{"os-migrateLive": {}}')
+    application(request.environ, mock.Mock())
+    assert reached.called
+
+
+def test_the_filter_has_no_options() -> None:
+    with pytest.raises(ValueError, match="has no option role"):
+        pcmig.api.factory({}, role="member")
+
+
+def test_rules_are_known_to_another_enforcer(world: World) -> None:
+    application = api(world, ["admin"])
+    policy.reset()
+    assert ask(application, migrate(post_copy=True)).status == 202
+
+
+def test_it_is_a_middleware_as_novas(world: World) -> None:
+    assert isinstance(pcmig.api.factory({})(None), base_wsgi.Middleware)
+
+
+def test_the_sample_of_api_paste_ini_is_novas_with_the_filter() -> None:
+    """Two lines differ from the file that this Nova brings, and they differ by one word."""
+    novas, ours = (configparser.ConfigParser(interpolation=None) for _ in "ab")
+    prefix = pathlib.Path(sys.prefix)
+    novas.read(prefix / "etc/nova/api-paste.ini")
+    root = pathlib.Path(__file__).parents[2]
+    ours.read(root / "etc/nova/api-paste.ini.sample")
+    for name in ours.sections():
+        if name == "filter:pcmig":
+            continue
+        words = {option: value.split() for option, value in ours[name].items()}
+        assert words["keystone"].pop(-2) == "pcmig"
+        assert words == {option: value.split() for option, value in novas[name].items()}
