@@ -191,7 +191,7 @@ class HostProbe(TypedDict):
 class GuestFacts(TypedDict):
     name: str
     uuid: str
-    state: str  # "running", "paused", ...: see pcmig_half_name in edge/virt_domain.c
+    state: str  # "running", "paused", ...: see pcmig_half_name in core/halves.c
     xml: str
 
 @type_check_only

@@ -7,6 +7,7 @@
 #ifndef PCMIG_EDGE_VIRT_H
 #define PCMIG_EDGE_VIRT_H
 
+#include "core/halves.h"
 #include "core/input.h"
 
 #include <stdbool.h>
@@ -68,23 +69,9 @@ int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_
 int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* free() it */
 
-/* One half of a guest, as one host sees it. */
-enum pcmig_half {
-    PCMIG_HALF_UNKNOWN = 0,     /* the host could not be asked */
-    PCMIG_HALF_ABSENT,          /* not known there, or defined but shut off */
-    PCMIG_HALF_RUNNING,         /* running, all of its memory here */
-    PCMIG_HALF_PAUSED,          /* paused by a user, for I/O, ...: all of its memory here */
-    PCMIG_HALF_MIGRATING,       /* paused for a migration that is under way */
-    PCMIG_HALF_POSTCOPY,        /* in post-copy: runs here with pages missing, or waits here as their source */
-    PCMIG_HALF_POSTCOPY_FAILED, /* post-copy was interrupted; neither half is complete */
-    PCMIG_HALF_DEAD,            /* crashed or shutting down */
-    PCMIG_HALF_COUNT
-};
-
 /* State of the guest with this UUID on CONN. "no such guest" is not an error: it is PCMIG_HALF_ABSENT. */
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error);
-const char *pcmig_half_name(enum pcmig_half half);
 
 /* Statistics of the running job. Returns 1 and fills SAMPLE (queue_bytes = -1), 0 when no migration job is active, -1 on
  * error (which says nothing about the migration: see doc/architecture.rst). */

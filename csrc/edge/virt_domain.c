@@ -122,23 +122,6 @@ static const struct {
     {VIR_DOMAIN_CRASHED, -1, PCMIG_HALF_DEAD},
 };
 
-static const char *const half_names[] = {
-    [PCMIG_HALF_UNKNOWN] = "unknown",
-    [PCMIG_HALF_ABSENT] = "absent",
-    [PCMIG_HALF_RUNNING] = "running",
-    [PCMIG_HALF_PAUSED] = "paused",
-    [PCMIG_HALF_MIGRATING] = "migrating",
-    [PCMIG_HALF_POSTCOPY] = "postcopy",
-    [PCMIG_HALF_POSTCOPY_FAILED] = "postcopy-failed",
-    [PCMIG_HALF_DEAD] = "dead",
-};
-_Static_assert(sizeof(half_names) / sizeof(half_names[0]) == PCMIG_HALF_COUNT, "every half has a name");
-
-const char *pcmig_half_name(enum pcmig_half half)
-{
-    return half < PCMIG_HALF_COUNT ? half_names[half] : "unknown";
-}
-
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error)
 {

@@ -9,7 +9,7 @@
 #include "core/policy.h"
 #include "edge/route.h"
 #include "edge/virt.h"
-#include "engine/outcome.h"
+#include "core/outcome.h"
 
 #include <stdbool.h>
 #include <stddef.h>

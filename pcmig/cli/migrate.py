@@ -28,9 +28,9 @@ EXIT_CODES = {
 # So long the engine may take to put the pace in force that it leaves behind.
 DETACH_MS = 10_000
 
-# How the engine begins its text when the guest never left (engine/outcome.c); the verdict names the host too.
+# How the engine begins its text when the guest never left (core/outcome.c); the verdict names the host too.
 SAFE_AT_SOURCE = "the guest runs on at the source: "
-# Parts of its texts on a guest that does not run, neither before nor after (engine/preflight.c, outcome.c).
+# Parts of its texts on a guest that runs neither before nor after (engine/preflight.c, core/outcome.c).
 NOT_RUNNING = (" is not running: ", "the guest is at the source, paused")
 
 

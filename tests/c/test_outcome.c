@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "engine/outcome.h"
+#include "core/outcome.h"
 
 typedef void (*check_fn)(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v);
 

@@ -1,5 +1,5 @@
 /* See outcome.h. */
-#include "engine/outcome.h"
+#include "core/outcome.h"
 
 #include <stddef.h>
 

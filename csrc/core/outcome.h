@@ -5,10 +5,10 @@
  * guest, "failed" only when the source alone has it; anything else is waited for, then left to an operator.
  * No row destroys, resets or resumes a guest.
  */
-#ifndef PCMIG_ENGINE_OUTCOME_H
-#define PCMIG_ENGINE_OUTCOME_H
+#ifndef PCMIG_CORE_OUTCOME_H
+#define PCMIG_CORE_OUTCOME_H
 
-#include "edge/virt.h"
+#include "core/halves.h"
 
 #include <stdbool.h>
 

@@ -1,0 +1,132 @@
+"""What pcmig's filter tells of a server's live migration (GET /servers/ID/os-pcmig), for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pcmig.cli import units
+from pcmig.clients.asking import Api, NotAnswered
+
+POST_COPY_STATUS = "running (post-copy)"  # Nova's name of it (nova/compute/manager.py)
+
+
+class NoState(Exception):
+    """The API does not say: `status` is HTTP's."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def fetch(api: Api, server_id: str) -> dict[str, Any]:
+    """What the filter says of a server that is there. Raises NoState."""
+    try:
+        answer = api.ask("GET", f"/servers/{server_id}/os-pcmig")
+    except NotAnswered as err:
+        text = str(err)
+        if err.status == 404:
+            text = "the Nova API has no pcmig filter, which knows the state of live migrations"
+        raise NoState(err.status, text) from err
+    state = answer.get("pcmig") if isinstance(answer, dict) else None
+    if not isinstance(state, dict):
+        raise NoState(404, "what answers for the state of live migrations is not pcmig's filter")
+    return state
+
+
+def phase(migration: dict[str, Any]) -> str:
+    """Where a migration is: the engine's phase, else what Nova's status tells of it."""
+    progress = migration.get("progress")
+    if migration.get("in_progress") and progress and progress.get("phase"):
+        return str(progress["phase"])
+    status = str(migration.get("status"))
+    return "post-copy" if status == POST_COPY_STATUS else status
+
+
+def percent(migration: dict[str, Any]) -> int | None:
+    """0 to 100; None when nobody knows."""
+    progress = migration.get("progress") or {}
+    if migration.get("in_progress") and isinstance(progress.get("percent"), (int, float)):
+        return int(progress["percent"])
+    if migration.get("status") == "completed":
+        return 100
+    total = migration.get("memory_total_bytes")
+    remaining = migration.get("memory_remaining_bytes")
+    if not isinstance(total, int) or not isinstance(remaining, int) or total <= 0:
+        return None
+    return max(0, min(100, 100 * (total - remaining) // total))
+
+
+def remaining_bytes(migration: dict[str, Any]) -> int | None:
+    """Of a migration in progress."""
+    if not migration.get("in_progress"):
+        return None
+    progress = migration.get("progress") or {}
+    value = progress.get("remaining_bytes", migration.get("memory_remaining_bytes"))
+    return value if isinstance(value, int) else None
+
+
+def line(migration: dict[str, Any]) -> str:
+    """One line for who waits: "45% post-copy, pass 2, 120 MiB remain, 31 requests"."""
+    progress = migration.get("progress") or {}
+    known = percent(migration)
+    parts = [f"{known}% {phase(migration)}" if known is not None else phase(migration)]
+    if progress.get("passes"):
+        parts.append(f"pass {progress['passes']}")
+    remaining = remaining_bytes(migration)
+    if remaining is not None:
+        parts.append(f"{units.size(remaining)} remain")
+    if progress.get("requests"):
+        parts.append(f"{progress['requests']} page requests")
+    return ", ".join(parts)
+
+
+# What `openstack pcmig show` has, in its order: the filter's name, where it is (None: the migration itself),
+# and how a person reads it.
+FIELDS = (
+    ("id", None, "text"),
+    ("uuid", None, "text"),
+    ("status", None, "text"),
+    ("in_progress", None, "text"),
+    ("source_compute", None, "text"),
+    ("dest_compute", None, "text"),
+    ("created_at", None, "text"),
+    ("updated_at", None, "text"),
+    ("phase", "progress", "text"),
+    ("policy", "progress", "text"),
+    ("reason", "progress", "text"),
+    ("passes", "progress", "text"),
+    ("percent", "progress", "percent"),
+    ("elapsed_ms", "progress", "ms"),
+    ("eta_ms", "progress", "ms"),
+    ("downtime_ms", "progress", "short_ms"),
+    ("total_bytes", "progress", "bytes"),
+    ("transferred_bytes", "progress", "bytes"),
+    ("remaining_bytes", "progress", "bytes"),
+    ("rate_bytes_per_s", "progress", "rate"),
+    ("dirty_bytes_per_s", "progress", "rate"),
+    ("requests", "progress", "text"),
+    ("progress_missing", None, "text"),
+    ("memory_total_bytes", None, "bytes"),
+    ("memory_processed_bytes", None, "bytes"),
+    ("memory_remaining_bytes", None, "bytes"),
+    ("disk_total_bytes", None, "bytes"),
+    ("disk_processed_bytes", None, "bytes"),
+    ("disk_remaining_bytes", None, "bytes"),
+)
+
+
+def readable(value: Any, kind: str) -> str:
+    """A field's value for a person; nothing for what nobody knows."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if kind == "text" or not isinstance(value, (int, float)):
+        return str(value)
+    if kind == "bytes":
+        return units.size(int(value))
+    if kind == "rate":
+        return units.rate(value)
+    if kind == "ms":
+        return f"{value / 1000:.1f} s"
+    return f"{value} ms" if kind == "short_ms" else f"{value}%"
