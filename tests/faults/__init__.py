@@ -1,0 +1,1 @@
+"""The fault matrix: what breaks in a live migration, and what becomes of the guest. See README.rst."""

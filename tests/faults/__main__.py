@@ -1,0 +1,169 @@
+"""python -m tests.faults: see README.rst."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import tempfile
+from typing import Any
+
+from rich.console import Console
+
+from tests.bed import Bed, BedError
+from tests.bed.layer import STACKS
+from tests.bench.switchover import machine
+from tests.bench.switchover.report import make_console
+from tests.faults import table
+from tests.faults.faults import FAULTS, faults_of
+from tests.faults.moments import MOMENTS, choose_cells
+from tests.faults.runner import Runner
+from tests.faults.stage import DRIVERS, PCMIG, STAGES
+
+SCHEMA = 1
+
+
+class Record:
+    """The file of all cells played so far, by whatever bed and driver; complete after each cell."""
+
+    def __init__(self, path: pathlib.Path | None) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"schema": SCHEMA, "stacks": {}, "cells": []}
+        if path is not None and path.exists():
+            try:
+                self.content = json.loads(path.read_text())
+            except (OSError, ValueError) as error:
+                raise BedError(f"--json {path}: {error}") from error
+            if not isinstance(self.content, dict) or self.content.get("schema") != SCHEMA:
+                raise BedError(f"--json {path}: not of this program, or of another version of it")
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.content["cells"]
+        return rows
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self.save()
+
+    def save(self) -> None:
+        if self.path is None:
+            return
+        temporary = self.path.with_name(f".{self.path.name}.new")
+        try:
+            temporary.write_text(json.dumps(self.content, indent=1) + "\n")
+            temporary.replace(self.path)
+        except OSError as error:
+            raise BedError(f"--json {self.path}: {error.strerror}") from error
+
+
+def play(args: argparse.Namespace, cells: list[tuple[str, str]], record: Record, console: Console) -> bool:
+    """All cells, round after round; whether every one was good."""
+    record.content["stacks"] |= machine.facts([args.stack])["stacks"]
+
+    def say(text: str) -> None:
+        console.print(f"   {text}", soft_wrap=True)
+
+    good = True
+    with (
+        tempfile.TemporaryDirectory(prefix="pcmig-faults.") as folder,
+        STAGES[args.bed](args.driver, args.stack, pathlib.Path(folder), say) as stage,
+    ):
+        runner = Runner(stage, args.bed, args.stack)
+        for seed in range(args.seed, args.seed + args.rounds):
+            for fault, moment in cells:
+                row = runner.play(FAULTS[fault], moment, seed)
+                record.add(row)
+                console.print(line(row), soft_wrap=True)
+                good = good and bool(row["good"])
+    return good
+
+
+def line(row: dict[str, Any]) -> str:
+    """A cell just played."""
+    name = f"{row['driver']:6} {row['cell']:36} seed {row['seed']:3}"
+    if row["good"] is None:
+        return f"{name}  [yellow]no verdict: {row['error']}[/yellow]"
+    times = [f"silent {row['silence_s']:g} s"]
+    if row["heal_s"] is not None:
+        times.insert(0, f"healed in {row['heal_s']:g} s")
+    if row["offset_ms"] is not None and row["moment"] == "switch":
+        times.append(f"{row['offset_ms']:+.0f} ms from the switch")
+    colour = "green" if row["good"] else "red"
+    problems = "".join(f"\n       [red]{problem}[/red]" for _, problem in row["problems"])
+    return f"{name}  [{colour}]{row['end']}[/{colour}], {', '.join(times)}{problems}"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description="Breaks live migrations in every way and tells what became of the guest. Needs root.",
+        epilog="exit codes: 0 every cell was as good as can be; 1 some were not; 2 usage",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--bed", choices=sorted(STAGES), default="hosts", help="default: hosts")
+    parser.add_argument(
+        "--cells", default="*", metavar="GLOB", help="FAULT or FAULT/MOMENT, also several between commas"
+    )
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="each with the next seed")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the first round (default: 1)")
+    parser.add_argument("--driver", choices=DRIVERS, default=PCMIG, help="stock: virsh, or Nova's own driver")
+    parser.add_argument("--stack", choices=STACKS, default="forky", help="QEMU and libvirt (default: forky)")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="add every cell to this file")
+    parser.add_argument(
+        "--rst", type=pathlib.Path, metavar="FILE", help="write the tables of all cells in it"
+    )
+    parser.add_argument("--list", action="store_true", help="list the cells and exit")
+    parser.add_argument("--show", action="store_true", help="play nothing: show what --json holds")
+    return parser
+
+
+def check(args: argparse.Namespace, cells: list[tuple[str, str]]) -> None:
+    """Before many minutes: what could fail at their end. Raises BedError that says what would be right."""
+    if not cells:
+        raise BedError(f"--cells {args.cells!r} fits none: see --list")
+    if args.rounds < 1:
+        raise BedError(f"--rounds {args.rounds}: use 1 or more")
+    for option, path in (("--json", args.json), ("--rst", args.rst)):
+        if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+            raise BedError(f"{option} {path}: cannot be written")
+    Bed(args.stack)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    console = make_console()
+    cells = choose_cells(args.cells, faults_of(args.bed))
+    try:
+        check(args, cells)
+        record = Record(args.json)
+    except BedError as error:
+        print(f"faults: {error}", file=sys.stderr)
+        return 2
+    if args.list:
+        for fault, moment in cells:
+            console.print(f"{fault + '/' + moment:36} {FAULTS[fault].title}, {MOMENTS[moment].title}")
+        return 0
+    code = 0
+    try:
+        if not args.show and not play(args, cells, record, console):
+            code = 1
+    except BedError as error:
+        print(f"faults: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("faults: interrupted, everything is taken down", file=sys.stderr)
+        code = 130
+    if record.rows:  # after an interruption too
+        table.show(console, record.rows)
+        for driver in sorted({row["driver"] for row in record.rows}):
+            console.print(table.summary(record.rows, driver))
+        if args.rst:
+            args.rst.write_text(table.rst(record.rows))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

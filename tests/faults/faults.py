@@ -1,0 +1,232 @@
+"""The faults, one row each: how it strikes, how it is mended, and which ends are good enough after it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import signal
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from tests.bed import Host
+from tests.bed.procs import ProcessId
+from tests.faults import wire
+from tests.faults.judge import WHOLE, End
+from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH
+from tests.faults.stage import CloudStage, Stage
+
+STOP_PATIENCE_S = 15.0
+# A fault this much after the switch cannot have come before it.
+SURE_S = 0.005
+
+
+@dataclasses.dataclass(frozen=True)
+class Act:
+    """One fault, ready: everything that takes time is done, so that strike() is a matter of milliseconds."""
+
+    strike: Callable[[], None]
+    mend: Callable[[], None] = lambda: None
+
+
+Arm = Callable[[Stage], Act]
+Allowed = Mapping[str, frozenset[End]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """lasts_s: how long until it is mended; None: never, before the verdict
+    allowed: by moment, the ends that physics permits and that nobody would complain about
+    sysctls: of both hosts' networks, to have in seconds what takes minutes
+    """
+
+    name: str
+    title: str
+    arm: Arm
+    lasts_s: float | None = 0.0
+    allowed: Allowed = dataclasses.field(default_factory=lambda: HEALS)
+    sysctls: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    beds: Collection[str] = ("hosts", "cloud")
+
+    def allowed_at(self, moment: str, offset_s: float | None) -> frozenset[End]:
+        """OFFSET_S: from the switch to the fault, if it is known.
+
+        Around the switch both sides' ends are fine, but a guest that had left before the fault cannot be gone
+        with its source.
+        """
+        if moment != SWITCH:
+            return self.allowed[moment]
+        both = self.allowed[PRECOPY] | self.allowed[POSTCOPY]
+        return both - {End.GONE} if offset_s is not None and offset_s > SURE_S else both
+
+
+HEALS: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED})}
+FOR_EVER: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED, End.SPLIT})}
+SOURCE_DIES: Allowed = {
+    PRECOPY: frozenset({End.GONE}),
+    POSTCOPY: frozenset({End.MOVED, End.DESTINATION_HALF}),
+}
+DESTINATION_DIES: Allowed = {
+    PRECOPY: frozenset({End.STAYED}),
+    POSTCOPY: frozenset({End.MOVED, End.SOURCE_HALF}),
+}
+
+# TCP gives up after 3 s, and a silent peer is noticed within 6 s, instead of 15 minutes and 2 hours.
+SHORT = {
+    "net.ipv4.tcp_retries2": 3,
+    "net.ipv4.tcp_keepalive_time": 3,
+    "net.ipv4.tcp_keepalive_intvl": 1,
+    "net.ipv4.tcp_keepalive_probes": 3,
+}
+
+
+def cut(*rules: str, management: bool = False) -> Arm:
+    """Both hosts hear nothing any more of what RULES name; with `management`, on the cloud bed the source's
+    nova-compute is cut off from everybody as well."""
+
+    def arm(stage: Stage) -> Act:
+        cut_off = stage.management(stage.source) if management else {}
+        return Act(stage.wire.breaker(rules, cut_off), stage.wire.mend)
+
+    return arm
+
+
+def libvirtd(ends: Sequence[str], number: signal.Signals) -> Arm:
+    def arm(stage: Stage) -> Act:
+        hosts = [getattr(stage, end) for end in ends]
+        daemons = [daemon for host in hosts if (daemon := host.libvirtd()) is not None]
+
+        def strike() -> None:
+            for daemon in daemons:
+                daemon.signal(number)
+
+        def mend() -> None:
+            for host, daemon in zip(hosts, daemons, strict=True):
+                _bring_back(host, daemon, number)
+
+        return Act(strike, mend)
+
+    return arm
+
+
+def _bring_back(host: Host, daemon: ProcessId, number: signal.Signals) -> None:
+    if number == signal.SIGSTOP:
+        daemon.signal(signal.SIGCONT)
+        return
+    deadline_s = time.monotonic() + STOP_PATIENCE_S
+    while daemon.alive() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    daemon.end()  # one that does not end by itself, as systemd does it
+    host.start_libvirtd()
+
+
+def qemu(end: str) -> Arm:
+    def arm(stage: Stage) -> Act:
+        host: Host = getattr(stage, end)
+        processes = [process for pid in host.qemu_pids() if (process := ProcessId.of(pid)) is not None]
+
+        def strike() -> None:
+            for process in processes:
+                process.signal(signal.SIGKILL)
+
+        return Act(strike)
+
+    return arm
+
+
+def disk_full(stage: Stage) -> Act:
+    return Act(lambda: stage.fill(stage.destination), lambda: stage.unfill(stage.destination))
+
+
+def compute_killed(end: str) -> Arm:
+    def arm(stage: Stage) -> Act:
+        assert isinstance(stage, CloudStage)
+        name = getattr(stage, end).name
+        nova = stage.cloud.computes[name].nova
+        processes = [process for pid in nova.pids() if (process := ProcessId.of(pid)) is not None]
+
+        def strike() -> None:
+            for process in processes:
+                process.signal(signal.SIGKILL)
+
+        return Act(strike, lambda: stage.bring_back_compute(name))
+
+    return arm
+
+
+def service_down(name: str) -> Arm:
+    def arm(stage: Stage) -> Act:
+        assert isinstance(stage, CloudStage)
+        service = stage.control_service(name)
+        return Act(service.kill, functools.partial(stage.bring_back_service, name))
+
+    return arm
+
+
+SOURCE, DESTINATION = "source", "destination"
+CLOUD = ("cloud",)
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        Fault("stream-5s", "stream cut for 5 s", cut(*wire.STREAM), 5),
+        # TCP outlives it, as it outlives 60 s with the kernel's defaults.
+        Fault(
+            "stream-60s",
+            "stream cut for 60 s (20 s, retries to match)",
+            cut(*wire.STREAM),
+            20,
+            sysctls={"net.ipv4.tcp_retries2": 7},
+        ),
+        Fault(
+            "stream-10min",
+            "stream cut for 10 min (30 s, TCP gives up in 3 s)",
+            cut(*wire.STREAM),
+            30,
+            sysctls=SHORT,
+        ),
+        Fault(
+            "stream-forever", "stream cut for ever", cut(*wire.STREAM), None, allowed=FOR_EVER, sysctls=SHORT
+        ),
+        Fault("control", "control network cut for 20 s", cut(*wire.CONTROL, management=True), 20),
+        Fault(
+            "both",
+            "both networks cut for 20 s (TCP gives up in 3 s)",
+            cut(*wire.ALL, management=True),
+            20,
+            sysctls=SHORT,
+        ),
+        Fault("loss", "2 % of packets lost for 20 s", cut(*wire.loss(20)), 20),
+        *(
+            Fault(f"libvirtd-{who}-{what}", f"libvirtd of {who}: {title}", libvirtd(ends, number), lasts_s)
+            for who, ends in (
+                (SOURCE, (SOURCE,)),
+                (DESTINATION, (DESTINATION,)),
+                ("both", (SOURCE, DESTINATION)),
+            )
+            for what, title, number, lasts_s in (
+                ("kill", "SIGKILL, back after 3 s", signal.SIGKILL, 3.0),
+                ("stop", "SIGSTOP for 30 s", signal.SIGSTOP, 30.0),
+                ("restart", "restart", signal.SIGTERM, 0.0),
+            )
+        ),
+        Fault("disk-full", "destination's disk full for 20 s", disk_full, 20),
+        Fault("qemu-source", "source QEMU killed", qemu(SOURCE), None, allowed=SOURCE_DIES),
+        Fault(
+            "qemu-destination", "destination QEMU killed", qemu(DESTINATION), None, allowed=DESTINATION_DIES
+        ),
+        Fault("compute-source", "nova-compute of source: SIGKILL", compute_killed(SOURCE), 2, beds=CLOUD),
+        Fault(
+            "compute-destination",
+            "nova-compute of destination: SIGKILL",
+            compute_killed(DESTINATION),
+            2,
+            beds=CLOUD,
+        ),
+        Fault("rabbitmq", "RabbitMQ down for a minute", service_down("rabbitmq"), 60, beds=CLOUD),
+        Fault("mariadb", "MariaDB down for a minute", service_down("mariadb"), 60, beds=CLOUD),
+    )
+}
+
+
+def faults_of(bed: str) -> list[str]:
+    return [fault.name for fault in FAULTS.values() if bed in fault.beds]

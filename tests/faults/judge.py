@@ -1,0 +1,200 @@
+"""What became of a guest, by the word of both hosts, of the guest, and of what operators see."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from tests.bed.verdict import Heartbeat
+
+
+class End(enum.Enum):
+    """Where the guest is in the end; the value is the table's word for it."""
+
+    MOVED = "moved"  # it runs at the destination, whole, and nowhere else
+    STAYED = "stayed"  # the same at the source
+    SPLIT = "kept in halves"  # post-copy is broken or hangs, and both halves are there
+    SOURCE_HALF = "source half kept"  # the destination's QEMU is gone, the source's waits
+    DESTINATION_HALF = "destination half kept"
+    PAUSED = "paused"  # whole, on one host, and nobody lets it run
+    DOUBLE = "runs twice"
+    GONE = "gone"
+
+
+WHOLE = frozenset({End.MOVED, End.STAYED})
+HALVES = frozenset({End.SPLIT, End.SOURCE_HALF, End.DESTINATION_HALF})
+
+
+class Claim(enum.Enum):
+    """What the operator is told: exit status and words of the command, or Nova's record."""
+
+    MOVED = "moved"
+    STAYED = "stayed"
+    FAILED = "failed"  # and not a word about where the guest is
+    OPERATOR = "needs an operator"
+    RECOVERING = "recovering"  # it says that post-copy is interrupted, and goes on
+    SILENT = "no end and no word"
+    WRONG = "told wrong"  # it cannot be true, or says something else in each place
+
+
+# What may be said of each end. "failed" alone sends the operator to look, so it is right wherever the guest
+# does not run at the destination.
+TRUE_CLAIMS: Mapping[End, frozenset[Claim]] = {
+    End.MOVED: frozenset({Claim.MOVED}),
+    End.STAYED: frozenset({Claim.STAYED, Claim.FAILED}),
+    End.SPLIT: frozenset({Claim.OPERATOR, Claim.RECOVERING, Claim.FAILED}),
+    End.SOURCE_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
+    End.DESTINATION_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
+    End.PAUSED: frozenset({Claim.OPERATOR, Claim.FAILED}),
+    End.DOUBLE: frozenset(),
+    End.GONE: frozenset({Claim.OPERATOR, Claim.FAILED}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """One host's view.
+
+    state: `virsh domstate --reason`; "" where the host does not know the guest, None where it does not answer
+    qemus: how many QEMU processes of the guest are there
+    """
+
+    state: str | None
+    qemus: int
+
+    @property
+    def runs(self) -> bool:
+        """With all of its memory."""
+        return (self.state or "").startswith("running") and "post-copy" not in (self.state or "")
+
+    @property
+    def whole_but_paused(self) -> bool:
+        return bool(re.match(r"paused \((?!migrating|post-copy|starting)", self.state or ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All that a cell's verdict is made of.
+
+    beats:    heartbeats since the start
+    errors:   pages found bad since the start
+    verified: every page was verified after the end
+    contradictions: in what the operator is told, each with its value
+    """
+
+    source: str
+    destination: str
+    halves: Mapping[str, Half]
+    beats: Sequence[Heartbeat]
+    errors: int
+    verified: bool
+    claim: Claim
+    contradictions: tuple[str, ...] = ()
+    said: str = ""
+
+
+class Kind(enum.Enum):
+    """Of a problem; the value is the summary's word for it."""
+
+    LOST = "guests lost"
+    DOUBLE = "double runs"
+    MEMORY = "memory wrong"
+    TOLD = "wrong records"
+    STUCK = "left to be healed by hand"
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    kind: Kind
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgment:
+    end: End
+    problems: tuple[Problem, ...]
+
+
+def find_end(source: Half, destination: Half) -> End:
+    if source.runs and destination.runs:
+        return End.DOUBLE
+    if destination.runs:
+        return End.MOVED
+    if source.runs:
+        return End.STAYED
+    if source.qemus and destination.qemus:
+        return End.SPLIT
+    if source.qemus:
+        return End.PAUSED if source.whole_but_paused else End.SOURCE_HALF
+    if destination.qemus:
+        return End.PAUSED if destination.whole_but_paused else End.DESTINATION_HALF
+    return End.GONE
+
+
+def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
+    """ALLOWED: the ends that are as good as can be after this fault."""
+    end = find_end(evidence.halves[evidence.source], evidence.halves[evidence.destination])
+    problems: list[Problem] = []
+    if end not in allowed:
+        kind = {End.DOUBLE: Kind.DOUBLE, End.SPLIT: Kind.STUCK, End.PAUSED: Kind.STUCK}.get(end, Kind.LOST)
+        best = " or ".join(sorted(each.value for each in allowed))
+        problems.append(Problem(kind, f"{end.value} ({_states(evidence)}) where {best} was possible"))
+    problems += [Problem(Kind.DOUBLE, text) for text in double_runs(evidence.beats, evidence.source)]
+    if evidence.errors:
+        problems.append(Problem(Kind.MEMORY, f"{evidence.errors} pages do not hold what the guest wrote"))
+    if end in WHOLE:
+        problems += _not_quite_whole(evidence, end)
+    if evidence.claim not in TRUE_CLAIMS[end]:
+        problems.append(Problem(Kind.TOLD, f"{end.value}, and the operator is told: {evidence.claim.value}"))
+    problems += [Problem(Kind.TOLD, text) for text in evidence.contradictions]
+    if "Traceback" in evidence.said:
+        problems.append(Problem(Kind.TOLD, "a traceback was printed"))
+    return Judgment(end, tuple(problems))
+
+
+def double_runs(beats: Sequence[Heartbeat], source: str) -> list[str]:
+    """Signs of two copies in the guest's own count of its heartbeats: a number told twice, or by a host that
+    it had left. Arrival says nothing: the source's last ones may come after the destination's first ones."""
+    problems = []
+    hosts: dict[int, str] = {}
+    for beat in beats:
+        if beat.sequence in hosts:
+            both = "both hosts" if hosts[beat.sequence] != beat.host else f"host {beat.host} twice"
+            problems.append(f"heartbeat {beat.sequence} came from {both}")
+            break
+        hosts[beat.sequence] = beat.host
+    ordered = [hosts[sequence] for sequence in sorted(hosts)]
+    changes = sum(a != b for a, b in itertools.pairwise(ordered))
+    if ordered and (changes > 1 or (changes == 1 and ordered[0] != source)):
+        problems.append(f"the guest changed hosts {changes} times, from {ordered[0]} first")
+    return problems
+
+
+def longest_silence_s(beats: Sequence[Heartbeat], start_s: float, end_s: float) -> float:
+    """In the time from START_S to END_S."""
+    times = [start_s, *(beat.time_s for beat in beats if start_s < beat.time_s < end_s), end_s]
+    return max(b - a for a, b in itertools.pairwise(times))
+
+
+def _not_quite_whole(evidence: Evidence, end: End) -> list[Problem]:
+    here, there = evidence.destination, evidence.source
+    if end is End.STAYED:
+        here, there = there, here
+    problems = []
+    left = evidence.halves[there]
+    if left.qemus or left.state:
+        text = f"host {there} still has {left.qemus} QEMU of it ({left.state or 'unknown to libvirt'})"
+        problems.append(Problem(Kind.STUCK, text))
+    if not evidence.verified:
+        problems.append(Problem(Kind.STUCK, "the guest does not verify its memory any more"))
+    if evidence.beats and evidence.beats[-1].host != here:
+        text = f"the last heartbeat came from host {evidence.beats[-1].host}, not {here}"
+        problems.append(Problem(Kind.DOUBLE, text))
+    return problems
+
+
+def _states(evidence: Evidence) -> str:
+    return ", ".join(f"{name}: {half.state or 'none'}" for name, half in sorted(evidence.halves.items()))

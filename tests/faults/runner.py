@@ -1,0 +1,192 @@
+"""Plays one cell: migrate, break, mend, wait, judge."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import time
+from typing import Any
+
+from tests.bed import BedError
+from tests.faults.faults import Act, Fault
+from tests.faults.judge import WHOLE, End, Evidence, Kind, find_end, judge, longest_silence_s
+from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH, cell_name, delay_s
+from tests.faults.stage import Stage
+
+HEAL_PATIENCE_S = 90.0  # from the mending
+FOR_EVER_S = 40.0  # from a fault that is never mended: everybody has given up long before
+HOPELESS_S = 12.0  # from the command's end, when the guest is not whole
+GONE_S = 3.0
+LOOK_S = 0.5
+ASK_AGAIN_S = 3.0
+SWITCH_PATIENCE_S = 30.0
+FIRST_LATENCY_S = 0.15  # from asking for the switch to the switch, until it has been seen
+SAID_CHARS = 2000
+
+
+class Runner:
+    """Knows from cell to cell how long a switch takes from being asked for."""
+
+    def __init__(self, stage: Stage, bed: str, stack: str) -> None:
+        self.stage = stage
+        self.bed = bed
+        self.stack = stack
+        self._latencies_s: list[float] = []
+
+    def play(self, fault: Fault, moment: str, seed: int) -> dict[str, Any]:
+        """The record of one cell. Where the fault could not even strike, it has an "error" and no verdict."""
+        row: dict[str, Any] = {
+            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "bed": self.bed,
+            "driver": self.stage.driver,
+            "stack": self.stack,
+            "cell": cell_name(fault.name, moment),
+            "fault": fault.name,
+            "moment": moment,
+            "seed": seed,
+            "delay_s": delay_s(cell_name(fault.name, moment), seed),
+        }
+        try:
+            row |= self._play(fault, moment, row["delay_s"])
+        except (BedError, AssertionError) as error:
+            row |= {"good": None, "error": str(error)}
+        finally:
+            self.stage.restore()
+        return row
+
+    def _play(self, fault: Fault, moment: str, chance_s: float) -> dict[str, Any]:
+        stage = self.stage
+        stage.prepare()
+        stage.wire.set(fault.sysctls)
+        errors_before = max((beat.bad for beat in stage.guest.heartbeats()), default=0)
+        start_s = time.monotonic()
+        stage.start()
+        act = fault.arm(stage)
+        strike_s = self._strike(act, moment, chance_s)
+        mended_s = None
+        if fault.lasts_s is not None:
+            time.sleep(max(0.0, strike_s + fault.lasts_s - time.monotonic()))
+            act.mend()
+            mended_s = time.monotonic()
+        settled_s = self._settle(strike_s, mended_s)
+        end_s = time.monotonic()
+        evidence = self._evidence(start_s, errors_before)
+        switched_s = stage.switched_s(start_s)
+        offset_s = None if switched_s is None else strike_s - switched_s
+        verdict = judge(evidence, fault.allowed_at(moment, offset_s))
+        problems = [[problem.kind.value, problem.text] for problem in verdict.problems]
+        if mended_s is not None and settled_s is None and not problems:
+            problems.append(
+                [Kind.STUCK.value, f"not settled {HEAL_PATIENCE_S:.0f} s after the fault was over"]
+            )
+        healed_s = None
+        if settled_s is not None and verdict.end in WHOLE:
+            healed_s = max(0.0, settled_s - (strike_s if mended_s is None else mended_s))
+        return {
+            "good": not problems,
+            "end": verdict.end.value,
+            "problems": problems,
+            "offset_ms": _ms(offset_s),
+            "heal_s": None if healed_s is None else round(healed_s, 1),
+            "silence_s": round(longest_silence_s(evidence.beats, strike_s, end_s), 2),
+            "claim": evidence.claim.value,
+            "halves": {name: [half.state, half.qemus] for name, half in evidence.halves.items()},
+            "direction": f"{evidence.source}->{evidence.destination}",
+            "beats": {
+                host.name: sum(b.host == host.name for b in evidence.beats) for host in stage.bed.hosts
+            },
+            "page_errors": evidence.errors,
+            "said": evidence.said[-SAID_CHARS:],
+            **stage.facts(),
+        }
+
+    # The moment
+
+    def _strike(self, act: Act, moment: str, chance_s: float) -> float:
+        """Strikes at the moment; returns when."""
+        if moment == PRECOPY:
+            time.sleep(chance_s)
+            return _struck(act)
+        asked_s = time.monotonic()
+        if moment == SWITCH and chance_s < 0:
+            # Nobody can know when the switch will be: as long after the request as it was before.
+            latency_s = statistics.median(self._latencies_s) if self._latencies_s else FIRST_LATENCY_S
+            self.stage.switch()
+            time.sleep(max(0.0, asked_s + latency_s + chance_s - time.monotonic()))
+            struck_s = _struck(act)
+            self._note_latency(asked_s, 1.0)
+            return struck_s
+        self.stage.switch()
+        switched_s = self._note_latency(asked_s, SWITCH_PATIENCE_S)
+        if switched_s is None:
+            raise BedError(f"the migration did not switch within {SWITCH_PATIENCE_S:.0f} s")
+        time.sleep(max(0.0, switched_s + chance_s - time.monotonic()))
+        if moment == POSTCOPY and self.stage.over():
+            raise BedError("post-copy was over before the fault could strike")
+        return _struck(act)
+
+    def _note_latency(self, asked_s: float, patience_s: float) -> float | None:
+        deadline_s = time.monotonic() + patience_s
+        while (switched_s := self.stage.switched_s(asked_s)) is None and time.monotonic() < deadline_s:
+            time.sleep(0.002)
+        if switched_s is not None:
+            self._latencies_s = [*self._latencies_s[-6:], switched_s - asked_s]
+        return switched_s
+
+    # The end
+
+    def _settle(self, strike_s: float, mended_s: float | None) -> float | None:
+        """Waits until nothing more is to be expected; returns when the guest was whole and the operator's
+        side had come to its end."""
+        deadline_s = mended_s + HEAL_PATIENCE_S if mended_s is not None else strike_s + FOR_EVER_S
+        over_s = asked_s = None
+        while (now_s := time.monotonic()) < deadline_s:
+            over_s = (over_s or now_s) if self.stage.over() else None
+            halves = self.stage.halves()
+            end = find_end(halves[self.stage.source.name], halves[self.stage.destination.name])
+            whole = end in WHOLE and sum(half.qemus for half in halves.values()) == 1
+            if over_s is not None:
+                if whole:
+                    return now_s
+                if now_s > over_s + (GONE_S if end is End.GONE else HOPELESS_S):
+                    return None
+            elif (
+                mended_s is not None
+                and end is End.STAYED
+                and self.stage.switched_s(0.0) is None
+                and now_s > (asked_s or mended_s) + ASK_AGAIN_S
+            ):
+                # It survived the fault in pre-copy, where the migration stays until it is told to switch.
+                self.stage.switch()
+                asked_s = now_s
+            time.sleep(LOOK_S)
+        return None
+
+    def _evidence(self, start_s: float, errors_before: int) -> Evidence:
+        stage = self.stage
+        halves = stage.halves()
+        end = find_end(halves[stage.source.name], halves[stage.destination.name])
+        verified = end in WHOLE and stage.guest.wait_verified(time.monotonic())
+        claim, contradictions, said = stage.claim()
+        beats = stage.guest.heartbeats(start_s)
+        return Evidence(
+            stage.source.name,
+            stage.destination.name,
+            halves,
+            beats,
+            max((beat.bad for beat in beats), default=errors_before) - errors_before,
+            verified,
+            claim,
+            contradictions,
+            said,
+        )
+
+
+def _struck(act: Act) -> float:
+    struck_s = time.monotonic()
+    act.strike()
+    return struck_s
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

@@ -1,0 +1,451 @@
+"""Where a cell plays: a bed with one guest, a driver that migrates it, and what is asked afterwards."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import pathlib
+import re
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tests.bed import Bed, BedError, Guest, GuestSpec, Host
+from tests.bed.layer import Reporter
+from tests.bed.procs import run
+from tests.bench.switchover import events
+from tests.bench.switchover.events import Listeners
+from tests.cloud import network as cloud_network
+from tests.cloud.cloud import MIGRATION_ENDED, PCMIG_DRIVER, STOCK_DRIVER, Cloud
+from tests.cloud.config import Sections
+from tests.cloud.server import Server
+from tests.cloud.service import RUN, Service
+from tests.faults.judge import Claim, Half
+from tests.faults.wire import Wire
+from tests.functional.scene import Command, Scene
+
+PCMIG, STOCK = "pcmig", "stock"
+DRIVERS = (PCMIG, STOCK)
+# Slow enough for post-copy of several seconds, and for QEMU 11 under emulation (doc/check.rst).
+RATE_MBIT = 60
+GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32)
+KEEPALIVE_S = 2  # libvirt's; it gives up after six of them
+DISK_MIB = 64
+PRECOPY_MIB = 4
+PATIENCE_S = 30.0
+CALL_PATIENCE_S = 10
+
+
+class Stage(abc.ABC):
+    """`with` it; then, cell by cell: prepare, start, switch, look, restore."""
+
+    bed: Bed
+    wire: Wire
+    guest: Guest
+    source: Host
+    destination: Host
+
+    def __init__(self, driver: str) -> None:
+        self.driver = driver
+        self._exits = contextlib.ExitStack()
+        self._listening = contextlib.ExitStack()
+        self._listeners: Listeners | None = None
+        self._filled: dict[str, str] = {}  # host to the folder that `fill` fills up
+
+    def __enter__(self) -> Stage:
+        with contextlib.ExitStack() as exits:
+            self._up(exits)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+        self._exits.close()
+
+    # A cell
+
+    def prepare(self) -> None:
+        """A sound guest on `source`, and nothing broken."""
+        self.restore()
+        self._prepare()
+        self.bed.network.limit(RATE_MBIT)
+        self._listeners = self._listening.enter_context(Listeners(self.bed.hosts, self.domain))
+        time.sleep(0.3)  # until they listen
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start the migration; returns once pre-copy has put something on the wire."""
+
+    @abc.abstractmethod
+    def switch(self) -> None:
+        """Ask for post-copy now. Never raises for a refusal."""
+
+    @abc.abstractmethod
+    def over(self) -> bool:
+        """The operator's side has come to an end, whichever."""
+
+    @abc.abstractmethod
+    def claim(self) -> tuple[Claim, tuple[str, ...], str]:
+        """What the operator is told, contradictions in it, and the words."""
+
+    def facts(self) -> dict[str, Any]:
+        """More for the record of a cell."""
+        return {}
+
+    def restore(self) -> None:
+        """Mend whatever is broken; at any time."""
+        self._listening.close()
+        self.wire.mend()
+        self.wire.restore()
+        for host in self.bed.hosts:
+            self.unfill(host)
+            daemon = host.libvirtd()
+            if daemon is None:
+                host.start_libvirtd()
+            else:
+                daemon.signal(signal.SIGCONT)
+            # What only looked on, or was abandoned by its parent.
+            for pid, (_, command) in host.processes().items():
+                if command == "virsh":
+                    host.signal_process(pid, signal.SIGKILL)
+
+    # What there is to see
+
+    @property
+    @abc.abstractmethod
+    def domain(self) -> str: ...
+
+    def switched_s(self, since_s: float) -> float | None:
+        """When the source stopped for the switch, by its own event."""
+        assert self._listeners is not None
+        return self._listeners.wait(self.source.name, events.SWITCHED, since_s, 0.0)
+
+    def halves(self) -> dict[str, Half]:
+        return {host.name: look(host, self.domain) for host in self.bed.hosts}
+
+    # What faults need
+
+    def management(self, host: Host) -> dict[str, str]:
+        """Interfaces of the host beside the migration link that belong to the control network."""
+        return {}
+
+    def fill(self, host: Host) -> None:
+        """Not a byte is left on the disk that the guest's host writes to."""
+        folder = self._filled[host.name]
+        # It is a file system of its own, and its size is no secret: the last blocks go by single bytes.
+        script = f"dd if=/dev/zero of={folder}/fill bs=64k; cat /dev/zero >> {folder}/fill; :"
+        _inside(host, ["sh", "-c", f"({script}) 2> /dev/null"])
+
+    def unfill(self, host: Host) -> None:
+        if host.name in self._filled:
+            _inside(host, ["rm", "-f", f"{self._filled[host.name]}/fill"])
+
+    # Parts
+
+    @abc.abstractmethod
+    def _up(self, exits: contextlib.ExitStack) -> None: ...
+
+    @abc.abstractmethod
+    def _prepare(self) -> None: ...
+
+    def _small_disk(self, host: Host, folder: str) -> None:
+        _inside(host, ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "pcmig", folder])
+        self._filled[host.name] = folder
+
+    def _wait_precopy(self) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while processed_bytes(self.source, self.domain) < PRECOPY_MIB << 20:
+            if time.monotonic() > deadline_s:
+                raise BedError(f"no migration of {self.domain} got under way: {self.claim()[2][-600:]}")
+            time.sleep(0.1)
+
+
+class HostsStage(Stage):
+    """The two-host bed; `pcmig migrate`, or virsh as the control."""
+
+    def __init__(self, driver: str, stack: str, folder: pathlib.Path, reporter: Reporter) -> None:
+        super().__init__(driver)
+        self.bed = Bed(stack, RATE_MBIT, keepalive_s=KEEPALIVE_S, reporter=reporter)
+        self.folder = folder
+        self.scene = Scene(self.bed, folder)
+        self.command: Command | None = None
+
+    def _up(self, exits: contextlib.ExitStack) -> None:
+        exits.enter_context(self.bed)
+        self.wire = Wire(self.bed.network, self.folder)
+        for host in self.bed.hosts:
+            # Where libvirt writes the state of guests: all that this one, without disks, needs a disk for.
+            host.kill_libvirtd()
+            self._small_disk(host, "/run/libvirt/qemu")
+            host.start_libvirtd()
+
+    def _prepare(self) -> None:
+        if self.command is not None:
+            self.command.end()
+            self.command = None
+        self.guest = self.scene.prepare(GUEST)
+        self.source = self.scene.source
+        self.destination = self.bed.other(self.source)
+
+    @property
+    def domain(self) -> str:
+        return self.scene.name
+
+    def start(self) -> None:
+        if self.driver == PCMIG:
+            self.command = self.scene.migration("--policy", "manual", source=self.source)
+        else:
+            ends = [self.domain, self.destination.remote_uri, "--migrateuri", self.destination.migrate_uri]
+            words = ["virsh", "migrate", "--live", "--p2p", "--postcopy", *ends]
+            self.command = Command(words, self.source.inside(words), None)
+        self._wait_precopy()
+
+    def switch(self) -> None:
+        assert self.command is not None
+        if self.driver == PCMIG:
+            self.command.process.send_signal(signal.SIGUSR1)
+            return
+        with contextlib.suppress(BedError):
+            self.source.virsh("migrate-postcopy", self.domain, timeout_s=CALL_PATIENCE_S)
+
+    def over(self) -> bool:
+        assert self.command is not None
+        return self.command.process.poll() is not None
+
+    def claim(self) -> tuple[Claim, tuple[str, ...], str]:
+        assert self.command is not None
+        said = self.command.said()
+        return command_claim(self.driver, self.command.process.poll(), said), (), said
+
+    def facts(self) -> dict[str, Any]:
+        assert self.command is not None
+        return {"exit": self.command.process.poll()}
+
+    def __exit__(self, *exception: object) -> None:
+        if self.command is not None:
+            self.command.end()
+        super().__exit__(*exception)
+
+
+class CloudStage(Stage):
+    """The cloud bed; pcmig's driver in both nova-computes, or Nova's own as the control."""
+
+    CONF: Mapping[str, Sections] = {
+        PCMIG: {"libvirt": {"live_migration_permit_post_copy": True}, "pcmig": {"policy": "manual"}},
+        STOCK: {"libvirt": {"live_migration_permit_post_copy": True}},
+    }
+
+    def __init__(self, driver: str, stack: str, folder: pathlib.Path, reporter: Reporter) -> None:
+        super().__init__(driver)
+        self.cloud = Cloud(
+            stack,
+            RATE_MBIT,
+            driver=PCMIG_DRIVER if driver == PCMIG else STOCK_DRIVER,
+            nova_conf=self.CONF[driver],
+            reporter=reporter,
+        )
+        for host in self.cloud.hosts:
+            host.keepalive_s = KEEPALIVE_S
+        self.bed = self.cloud
+        self.folder = folder
+        self.server: Server | None = None
+        self._domain = ""
+        self._guests = 0
+        self._before = 0
+
+    def _up(self, exits: contextlib.ExitStack) -> None:
+        exits.enter_context(self.cloud)
+        self.wire = Wire(self.cloud.network, self.folder)
+        for host in self.cloud.hosts:
+            self._small_disk(host, f"{RUN}/instances")
+
+    def _prepare(self) -> None:
+        for name, compute in self.cloud.computes.items():
+            if not compute.nova.running():
+                self.bring_back_compute(name)
+        if self.server is None or not self._sound(self.server):
+            self._replace()
+        assert self.server is not None
+        self.source = getattr(self.cloud, str(self.server.nova_host))
+        self.destination = self.cloud.other(self.source)
+        self._before = len(self.cloud.migrations(self.server))
+
+    def _sound(self, server: Server) -> bool:
+        """Nova has it right, and so has the guest."""
+        try:
+            record = server.show()
+            host = str(record["OS-EXT-SRV-ATTR:host"]).removeprefix("pcmig-")
+            halves = self.halves()
+            beats = server.heartbeats(time.monotonic() - 2)
+            return (
+                record["status"] == "ACTIVE"
+                and record["OS-EXT-STS:task_state"] is None
+                and halves[host].runs
+                and sum(half.qemus for half in halves.values()) == 1
+                and bool(beats)
+                and beats[-1].bad == 0
+                and list(self.cloud.placement_allocations(server)) == [host]
+            )
+        except BedError:
+            return False
+
+    def _replace(self) -> None:
+        """A new guest. What is left of the old one goes by force: it belongs to the tests."""
+        if self.server is not None:
+            for host in self.cloud.hosts:
+                for words in (("destroy", self._domain), ("undefine", self._domain)):
+                    with contextlib.suppress(BedError):
+                        host.virsh(*words, timeout_s=CALL_PATIENCE_S)
+                for pid in host.qemu_pids():
+                    host.signal_process(pid, signal.SIGKILL)
+            with contextlib.suppress(BedError):
+                action = {"os-resetState": {"state": "error"}}
+                self.cloud.api.post("compute", f"/servers/{self.server.id}/action", action)
+            # Nova forgets a migration of a dead server only with its nova-compute.
+            for name in self.cloud.computes:
+                self.cloud.restart_compute(name)
+            with contextlib.suppress(BedError):
+                self.cloud.delete(self.server)
+        self._guests += 1
+        name = f"{GUEST.name}-{self._guests}"
+        spec = GuestSpec(name, GUEST.memory_mib, GUEST.worker_mib)
+        self.cloud.network.limit(None)
+        self.server = self.guest = self.cloud.boot(spec)
+        self._domain = self.server.domain
+
+    @property
+    def domain(self) -> str:
+        return self._domain
+
+    def start(self) -> None:
+        assert self.server is not None
+        self.cloud.live_migrate(self.server, self.destination.name)
+        self._wait_precopy()
+
+    def switch(self) -> None:
+        assert self.server is not None
+        with contextlib.suppress(BedError):
+            record = self.cloud.migrations(self.server)[0]
+            path = f"/servers/{self.server.id}/migrations/{record['id']}/action"
+            self.cloud.api.post("compute", path, {"force_complete": None})
+
+    def over(self) -> bool:
+        try:
+            record = self.record()
+        except BedError:
+            return False
+        return record["migration"] in MIGRATION_ENDED and record["task"] is None
+
+    def record(self) -> dict[str, Any]:
+        """Everything that Nova, neutron and placement say of the server."""
+        server = self.server
+        assert server is not None
+        shown = server.show()
+        records = self.cloud.migrations(server)
+        latest = records[0] if len(records) > self._before else None
+        return {
+            "status": shown["status"],
+            "task": shown["OS-EXT-STS:task_state"],
+            "host": str(shown["OS-EXT-SRV-ATTR:host"]).removeprefix("pcmig-"),
+            "fault": shown.get("fault", {}).get("message", ""),
+            "migration": latest["status"] if latest else None,
+            "bindings": self.cloud.port_bindings(server),
+            "allocations": sorted(self.cloud.placement_allocations(server)),
+            "migration_allocations": sorted(self.cloud.placement_allocations(latest["uuid"]))
+            if latest
+            else [],
+        }
+
+    def claim(self) -> tuple[Claim, tuple[str, ...], str]:
+        try:
+            record = self.record()
+        except BedError as error:
+            return Claim.SILENT, (), str(error)
+        told, contradictions = record_claim(record, self.source.name, self.destination.name)
+        return told, contradictions, f"{record['status']} on {record['host']}: {record['fault']}"
+
+    def facts(self) -> dict[str, Any]:
+        with contextlib.suppress(BedError):
+            return {"record": self.record()}
+        return {}
+
+    def management(self, host: Host) -> dict[str, str]:
+        return {host.name: cloud_network.MANAGEMENT}
+
+    def bring_back_compute(self, name: str) -> None:
+        self.cloud.restart_compute(name)
+
+    def control_service(self, name: str) -> Service:
+        assert self.cloud._plane is not None
+        return self.cloud._plane.services[name]
+
+    def bring_back_service(self, name: str) -> None:
+        self.control_service(name).start()
+
+    def restore(self) -> None:
+        super().restore()
+        for name in ("mariadb", "rabbitmq"):
+            if not self.control_service(name).running():
+                self.bring_back_service(name)
+
+
+STAGES = {"hosts": HostsStage, "cloud": CloudStage}
+
+
+def command_claim(driver: str, code: int | None, said: str) -> Claim:
+    """What a command told by its exit status and its words; CODE None: it has not ended."""
+    if code is None:
+        return Claim.RECOVERING if re.search("interrupted|resum", said) else Claim.SILENT
+    if driver == STOCK:
+        return Claim.FAILED if code else Claim.MOVED
+    if code == 1:
+        return Claim.STAYED if "at the source" in said else Claim.FAILED
+    return {0: Claim.MOVED, 3: Claim.OPERATOR}.get(code, Claim.WRONG)
+
+
+def record_claim(record: Mapping[str, Any], source: str, destination: str) -> tuple[Claim, tuple[str, ...]]:
+    """What Nova's record tells an operator, and where its parts contradict each other."""
+    if record["status"] == "ERROR":
+        return Claim.OPERATOR, ()
+    if record["status"] == "MIGRATING" or record["task"] is not None:
+        interrupted = re.search("interrupted|resum", f"{record['fault']} {record['migration']}")
+        return (Claim.RECOVERING if interrupted else Claim.SILENT), ()
+    if record["status"] != "ACTIVE" or record["host"] not in (source, destination):
+        return Claim.WRONG, (f"status {record['status']}, host {record['host']}",)
+    moved = record["host"] == destination
+    wanted = ("completed",) if moved else ("error", "failed", "cancelled")
+    here = record["host"]
+    contradictions = []
+    if record["migration"] not in wanted:
+        contradictions.append(f"ACTIVE on {here}, migration {record['migration']}")
+    if record["bindings"].get(here) != "ACTIVE" or len(record["bindings"]) != 1:
+        contradictions.append(f"ACTIVE on {here}, port bindings {record['bindings']}")
+    if record["allocations"] != [here] or record["migration_allocations"]:
+        held = [
+            *record["allocations"],
+            *(f"{name} by the migration" for name in record["migration_allocations"]),
+        ]
+        contradictions.append(f"ACTIVE on {here}, resources held on {', '.join(held) or 'none'}")
+    return (Claim.MOVED if moved else Claim.STAYED), tuple(contradictions)
+
+
+def look(host: Host, domain: str) -> Half:
+    state: str | None
+    try:
+        state = host.virsh("domstate", domain, "--reason", timeout_s=CALL_PATIENCE_S).strip()
+    except BedError as error:
+        state = "" if re.search("failed to get domain|[Dd]omain not found", str(error)) else None
+    return Half(state, len(host.qemu_pids()))
+
+
+def processed_bytes(host: Host, domain: str) -> int:
+    with contextlib.suppress(BedError):
+        stats = host.virsh("domjobinfo", domain, "--rawstats", timeout_s=CALL_PATIENCE_S)
+        match = re.search(r"memory_processed:\s*(\d+)", stats)
+        return int(match[1]) if match else 0
+    return 0
+
+
+def _inside(host: Host, argv: list[str]) -> None:
+    run(host.inside(argv), f"host {host.name}: {argv[0]}")

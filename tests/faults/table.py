@@ -1,0 +1,152 @@
+"""The matrix as a table: on the terminal, and as reStructuredText for doc/faults.rst."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.faults import FAULTS
+from tests.faults.judge import Kind
+from tests.faults.moments import MOMENTS, cell_name
+
+Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """All rounds of one cell by one driver. `broken`: rounds in which the fault could not strike; they count
+    for nothing."""
+
+    rounds: int
+    good: int
+    broken: int
+    ends: tuple[str, ...]  # the most frequent first
+    heal_s: float | None  # median
+    heal_max_s: float | None
+    problems: tuple[str, ...]  # each once
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Tally:
+        judged = [row for row in rows if row["good"] is not None]
+        healed = [row["heal_s"] for row in judged if row["heal_s"] is not None]
+        ends = [row["end"] for row in judged]
+        return cls(
+            len(judged),
+            sum(bool(row["good"]) for row in judged),
+            len(rows) - len(judged),
+            tuple(sorted(set(ends), key=lambda end: (-ends.count(end), end))),
+            round(statistics.median(healed), 1) if healed else None,
+            max(healed) if healed else None,
+            tuple(dict.fromkeys(text for row in judged for _, text in row["problems"])),
+        )
+
+    def text(self) -> str:
+        """E.g. "20/20 moved, 3.1 s"."""
+        if not self.rounds:
+            return "?" if self.broken else "-"
+        count = f"{self.good}/{self.rounds} " if self.rounds > 1 else "" if self.good else "✗ "
+        heal = "" if self.heal_s is None else f", {self.heal_s:g} s"
+        return f"{count}{' or '.join(self.ends)}{heal}"
+
+    @property
+    def colour(self) -> str:
+        if not self.rounds:
+            return "yellow"
+        return "green" if self.good == self.rounds else "red"
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """A cell that was played again with the same seed counts once."""
+    kept: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        kept[(row["bed"], row["driver"], row["cell"], row["seed"])] = row
+    return list(kept.values())
+
+
+def tallies(rows: Iterable[Row], bed: str) -> dict[tuple[str, str], Tally]:
+    """By cell and driver."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in latest(rows):
+        if row["bed"] == bed:
+            found.setdefault((row["cell"], row["driver"]), []).append(row)
+    return {key: Tally.of(each) for key, each in found.items()}
+
+
+def beds_of(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row["bed"] for row in rows))
+
+
+def _drivers(found: Mapping[tuple[str, str], Tally]) -> list[str]:
+    return sorted({driver for _, driver in found})
+
+
+def _lines(found: Mapping[tuple[str, str], Tally]) -> list[tuple[str, list[Tally | None]]]:
+    """A line for each fault that was played: its title, and for each moment each driver's tally."""
+    drivers = _drivers(found)
+    return [
+        (
+            fault.title,
+            [found.get((cell_name(fault.name, moment), driver)) for moment in MOMENTS for driver in drivers],
+        )
+        for fault in FAULTS.values()
+        if any((cell_name(fault.name, moment), driver) in found for moment in MOMENTS for driver in drivers)
+    ]
+
+
+def show(console: Console, rows: Sequence[Row]) -> None:
+    for bed in beds_of(rows):
+        found = tallies(rows, bed)
+        table = Table(title=f"\n{bed} bed", title_justify="left", show_lines=True)
+        table.add_column("fault")
+        for moment in MOMENTS.values():
+            for driver in _drivers(found):
+                table.add_column(f"{moment.title}\n{driver}")
+        for title, cells in _lines(found):
+            table.add_row(
+                title, *("" if tally is None else f"[{tally.colour}]{tally.text()}[/]" for tally in cells)
+            )
+        console.print(table)
+        for (cell, driver), tally in found.items():
+            for problem in tally.problems:
+                console.print(f"[red]{driver} {cell}: {problem}[/red]", soft_wrap=True, highlight=False)
+
+
+def summary(rows: Sequence[Row], driver: str) -> str:
+    """How many rounds were as good as can be, and how many had each kind of problem."""
+    judged = [row for row in latest(rows) if row["driver"] == driver and row["good"] is not None]
+    counts = [
+        f"{sum(any(kind == each.value for kind, _ in row['problems']) for row in judged)} {each.value}"
+        for each in Kind
+    ]
+    good = sum(bool(row["good"]) for row in judged)
+    return f"{driver}: {good} of {len(judged)} as good as can be; {', '.join(counts)}"
+
+
+def rst(rows: Sequence[Row]) -> str:
+    """Tables to be included by a page; a heading is the page's business."""
+    blocks = []
+    for bed in beds_of(rows):
+        found = tallies(rows, bed)
+        drivers = _drivers(found)
+        head = [f"{moment.title}: {driver}" for moment in MOMENTS.values() for driver in drivers]
+        lines = [
+            f".. list-table:: {bed} bed; time from the end of the fault until all was well",
+            "   :header-rows: 1",
+            "   :stub-columns: 1",
+            "",
+            *_list_row(["fault", *head]),
+        ]
+        for title, cells in _lines(found):
+            lines += _list_row([title, *("" if tally is None else tally.text() for tally in cells)])
+        blocks.append("\n".join(lines))
+        blocks.append("\n".join(f"* {summary([r for r in rows if r['bed'] == bed], d)}" for d in drivers))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _list_row(cells: Sequence[str]) -> list[str]:
+    return [f"   {'*' if index == 0 else ' '} - {cell}".rstrip() for index, cell in enumerate(cells)]

@@ -1,0 +1,138 @@
+"""tests/faults/judge.py: every end, every kind of problem."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.bed.verdict import Heartbeat
+from tests.faults.judge import (
+    WHOLE,
+    Claim,
+    End,
+    Evidence,
+    Half,
+    Kind,
+    double_runs,
+    find_end,
+    judge,
+    longest_silence_s,
+)
+
+RUNNING = Half("running (migrated)", 1)
+NONE = Half("", 0)
+BROKEN = Half("paused (post-copy failed)", 1)
+
+
+def beats(*pairs: tuple[str, int], start_s: float = 100.0) -> list[Heartbeat]:
+    return [
+        Heartbeat(start_s + index / 10, host, sequence, 0, 0, 0, 0, 0)
+        for index, (host, sequence) in enumerate(pairs)
+    ]
+
+
+MOVED = Evidence(
+    "a", "b", {"a": NONE, "b": RUNNING}, beats(("a", 1), ("a", 2), ("b", 3)), 0, True, Claim.MOVED
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "end"),
+    [
+        (RUNNING, RUNNING, End.DOUBLE),
+        (NONE, RUNNING, End.MOVED),
+        (Half("paused (post-copy)", 1), RUNNING, End.MOVED),  # with something left over
+        (RUNNING, NONE, End.STAYED),
+        (RUNNING, Half("paused (migrating)", 1), End.STAYED),
+        (BROKEN, BROKEN, End.SPLIT),
+        (Half("paused (post-copy)", 1), Half("running (post-copy)", 1), End.SPLIT),
+        (Half("paused (migrating)", 1), Half("paused (migrating)", 1), End.SPLIT),
+        (Half(None, 1), Half("running (post-copy failed)", 1), End.SPLIT),
+        (BROKEN, NONE, End.SOURCE_HALF),
+        (Half("paused (migrating)", 1), NONE, End.SOURCE_HALF),
+        (NONE, BROKEN, End.DESTINATION_HALF),
+        (Half("paused (user)", 1), NONE, End.PAUSED),
+        (NONE, Half("paused (unknown)", 1), End.PAUSED),
+        (NONE, NONE, End.GONE),
+        (Half("shut off (crashed)", 0), NONE, End.GONE),
+    ],
+)
+def test_where_the_guest_is(source: Half, destination: Half, end: End) -> None:
+    assert find_end(source, destination) is end
+
+
+def test_a_guest_that_moved_as_it_should() -> None:
+    judgment = judge(MOVED, WHOLE)
+    assert judgment.end is End.MOVED
+    assert judgment.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({"errors": 3}, Kind.MEMORY, "3 pages"),
+        ({"verified": False}, Kind.STUCK, "does not verify"),
+        ({"claim": Claim.STAYED}, Kind.TOLD, "moved, and the operator is told: stayed"),
+        ({"claim": Claim.SILENT}, Kind.TOLD, "no end and no word"),
+        ({"contradictions": ("ACTIVE on a",)}, Kind.TOLD, "ACTIVE on a"),
+        ({"said": "Traceback (most recent call last):"}, Kind.TOLD, "traceback"),
+        ({"halves": {"a": BROKEN, "b": RUNNING}}, Kind.STUCK, "host a still has 1 QEMU"),
+        ({"halves": {"a": Half("shut off (failed)", 0), "b": RUNNING}}, Kind.STUCK, "shut off"),
+        ({"beats": beats(("a", 1), ("b", 2), ("a", 3))}, Kind.DOUBLE, "last heartbeat came from host a"),
+    ],
+)
+def test_what_is_not_as_it_should_be(changes: dict[str, object], kind: Kind, text: str) -> None:
+    problems = judge(dataclasses.replace(MOVED, **changes), WHOLE).problems  # type: ignore[arg-type]
+    assert any(problem.kind is kind and text in problem.text for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("halves", "kind"),
+    [
+        ({"a": RUNNING, "b": RUNNING}, Kind.DOUBLE),
+        ({"a": BROKEN, "b": BROKEN}, Kind.STUCK),
+        ({"a": NONE, "b": NONE}, Kind.LOST),
+        ({"a": BROKEN, "b": NONE}, Kind.LOST),
+        ({"a": NONE, "b": BROKEN}, Kind.LOST),
+    ],
+)
+def test_an_end_that_need_not_be(halves: dict[str, Half], kind: Kind) -> None:
+    problems = judge(dataclasses.replace(MOVED, halves=halves, claim=Claim.OPERATOR), WHOLE).problems
+    assert problems[0].kind is kind
+    assert "moved or stayed was possible" in problems[0].text
+
+
+def test_what_physics_forbids_is_fine_when_it_is_told() -> None:
+    lost = dataclasses.replace(MOVED, halves={"a": NONE, "b": BROKEN}, verified=False, claim=Claim.OPERATOR)
+    assert judge(lost, {End.DESTINATION_HALF}).problems == ()
+    silent = dataclasses.replace(lost, claim=Claim.SILENT)
+    assert [problem.kind for problem in judge(silent, {End.DESTINATION_HALF}).problems] == [Kind.TOLD]
+
+
+def test_heartbeats_of_one_guest() -> None:
+    assert double_runs([], "a") == []
+    assert double_runs(beats(("a", 1), ("a", 2)), "a") == []
+    # Taken down late, but told in order.
+    assert double_runs(beats(("a", 1), ("b", 3), ("a", 2), ("b", 4)), "a") == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "text"),
+    [
+        ([("a", 1), ("b", 2), ("a", 2), ("b", 3)], "heartbeat 2 came from both hosts"),
+        ([("a", 7), ("a", 8), ("a", 7)], "heartbeat 7 came from host a twice"),
+        ([("a", 1), ("b", 2), ("a", 3)], "changed hosts 2 times"),
+        ([("b", 1), ("a", 2)], "changed hosts 1 times, from b"),
+    ],
+)
+def test_heartbeats_of_two(pairs: list[tuple[str, int]], text: str) -> None:
+    assert text in double_runs(beats(*pairs), "a")[0]
+
+
+def test_silence_is_counted_from_the_start_and_to_the_end() -> None:
+    found = beats(("a", 1), ("a", 2), ("a", 3))  # at 100, 100.1 and 100.2 s
+    assert longest_silence_s(found, 100.05, 100.3) == pytest.approx(0.1)
+    assert longest_silence_s(found, 99.0, 100.3) == pytest.approx(1.0)
+    assert longest_silence_s(found, 100.0, 105.0) == pytest.approx(4.8)
+    assert longest_silence_s([], 100.0, 105.0) == pytest.approx(5.0)

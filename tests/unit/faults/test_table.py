@@ -1,0 +1,124 @@
+"""tests/faults/table.py and the record file."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.bed import BedError
+from tests.faults import table
+from tests.faults.__main__ import Record, line, main
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {
+        "bed": "hosts",
+        "driver": "pcmig",
+        "cell": "stream-5s/post-copy",
+        "fault": "stream-5s",
+        "moment": "post-copy",
+        "seed": 1,
+        "good": True,
+        "end": "moved",
+        "problems": [],
+        "heal_s": 3.0,
+        "silence_s": 5.1,
+        "offset_ms": 812.0,
+        **changes,
+    }
+
+
+BAD = row(
+    driver="stock",
+    good=False,
+    end="kept in halves",
+    heal_s=None,
+    problems=[["left to be healed by hand", "kept in halves where moved was possible"]],
+)
+
+
+def test_rounds_are_added_up() -> None:
+    rows = [row(seed=seed, heal_s=float(seed)) for seed in (1, 2, 9)]
+    tally = table.Tally.of([*rows, row(seed=4, good=None, error="too late")])
+    assert (tally.rounds, tally.good, tally.broken) == (3, 3, 1)
+    assert (tally.heal_s, tally.heal_max_s) == (2.0, 9.0)
+    assert tally.text() == "3/3 moved, 2 s"
+    assert tally.colour == "green"
+
+
+def test_a_cell_that_went_wrong_is_seen() -> None:
+    tally = table.Tally.of([BAD])
+    assert tally.text() == "✗ kept in halves"
+    assert tally.colour == "red"
+    both = table.Tally.of([row(), row(seed=2, good=False, end="gone", heal_s=None)])
+    assert both.text() == "1/2 gone or moved, 3 s"
+
+
+def test_a_cell_without_a_verdict() -> None:
+    assert table.Tally.of([row(good=None, error="no migration")]).text() == "?"
+
+
+def test_a_cell_that_was_played_again_counts_once() -> None:
+    rows = [row(good=False), row(seed=2), row(heal_s=1.0)]
+    assert [each["heal_s"] for each in table.latest(rows)] == [1.0, 3.0]
+
+
+def test_the_summary_counts_kinds_of_problems() -> None:
+    text = table.summary([row(), BAD], "stock")
+    assert text.startswith("stock: 0 of 1 as good as can be; 0 guests lost, 0 double runs")
+    assert text.endswith("1 left to be healed by hand")
+    assert "1 of 1" in table.summary([row(), BAD], "pcmig")
+
+
+def test_restructured_text() -> None:
+    lines = table.rst([row(), BAD, row(bed="cloud")]).splitlines()
+    assert lines[0].startswith(".. list-table:: hosts bed")
+    start = next(index for index, text in enumerate(lines) if "stream cut for 5 s" in text)
+    assert lines[start] == "   * - stream cut for 5 s"
+    # In pre-copy and at the switch nothing was played; every line has as many cells as the head.
+    assert lines[start + 1 : start + 7] == ["     -"] * 4 + ["     - moved, 3 s", "     - ✗ kept in halves"]
+    head = lines.index("   * - fault")
+    assert all(text.startswith("     - ") for text in lines[head + 1 : head + 7])
+    assert any(text.startswith(".. list-table:: cloud bed") for text in lines)
+
+
+def test_the_terminal() -> None:
+    console = Console(record=True, width=200)
+    table.show(console, [row(), BAD])
+    text = console.export_text()
+    assert "moved, 3 s" in text
+    assert "stock stream-5s/post-copy: kept in halves where moved was possible" in text
+
+
+def test_a_line_for_each_cell() -> None:
+    assert "healed in 3 s, silent 5.1 s" in line(row())
+    assert "-12 ms from the switch" in line(row(moment="switch", offset_ms=-12.0))
+    assert "no verdict: too late" in line(row(good=None, error="too late"))
+    assert "where moved was possible" in line(BAD)
+
+
+def test_the_record_is_added_to(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "cells.json"
+    Record(path).add(row())
+    second = Record(path)
+    second.add(row(seed=2))
+    assert [each["seed"] for each in Record(path).rows] == [1, 2]
+    path.write_text("[]")
+    with pytest.raises(BedError, match="not of this program"):
+        Record(path)
+
+
+def test_the_command(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--cells", "loss"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert main(["--list", "--cells", "lost"]) == 2
+    assert "fits none" in capsys.readouterr().err
+    assert main(["--rounds", "0"]) == 2
+    path, rst = tmp_path / "cells.json", tmp_path / "faults.rst"
+    Record(path).add(row())
+    assert main(["--show", "--json", str(path), "--rst", str(rst)]) == 0
+    assert "1 of 1 as good as can be" in capsys.readouterr().out
+    assert "moved, 3 s" in rst.read_text()
