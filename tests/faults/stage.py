@@ -381,7 +381,12 @@ class CloudStage(Stage):
         return self.cloud._plane.services[name]
 
     def bring_back_service(self, name: str) -> None:
-        self.control_service(name).start()
+        plane = self.cloud._plane
+        assert plane is not None
+        service = plane.services[name]
+        service.stop()  # it has been told to end, and may not be done yet
+        service.start()
+        service.wait_ready(getattr(plane, f"_{name}_listens"), PATIENCE_S)
 
     def restore(self) -> None:
         super().restore()
