@@ -13,6 +13,7 @@ from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec, read_log
 from tests.cloud import image, install
 from tests.cloud.cloud import STOCK_DRIVER, Cloud, KeptCloud
+from tests.cloud.controlplane import in_parallel
 from tests.cloud.service import outside
 
 
@@ -58,7 +59,7 @@ def _prepare(_: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(f"cloud: {text}", file=sys.stderr, flush=True)
 
-    install.ensure_venv(say)
+    in_parallel([lambda: install.ensure_venv(say), lambda: install.ensure_horizon(say)])
     image.ensure_images(say)
     layer.ensure("forky", say)
     return 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.bed.bed import Bed, KeptBed
 from tests.bed.errors import BedError
@@ -26,6 +26,9 @@ from tests.cloud.control import ControlNode
 from tests.cloud.controlplane import ControlPlane, in_parallel
 from tests.cloud.server import Port, Server, command_line
 from tests.cloud.service import RUN, Service, outside, tail
+
+if TYPE_CHECKING:
+    from tests.cloud.dashboard import Dashboard
 
 STOCK_DRIVER = "libvirt.LibvirtDriver"
 PCMIG_DRIVER = "pcmig.PostCopyLibvirtDriver"
@@ -74,6 +77,7 @@ class Cloud(Bed):
         self._images: dict[str, str] = {}
         self._flavors: dict[str, str] = {}
         self._ports = 0
+        self._dashboard: Dashboard | None = None
 
     # Life
 
@@ -156,6 +160,14 @@ class Cloud(Bed):
         """End nova-api and start it, with pcmig's filter or without; policy: lines of its policy.yaml."""
         assert self._plane is not None
         self._plane.restart_nova_api(api_filter, policy)
+
+    def start_dashboard(self) -> Dashboard:
+        """Horizon with pcmig's plugin, on the control node; about 20 s, and once is enough."""
+        if self._dashboard is None:
+            from tests.cloud.dashboard import Dashboard  # its browser's packages are those of tests alone
+
+            self._dashboard = Dashboard(self.control, self.reporter).start()
+        return self._dashboard
 
     # Use
 

@@ -321,11 +321,11 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
         raise BedError(f"copying the databases to {target}: {error}") from error
 
 
-def in_parallel(jobs: Sequence[Callable[[], None]]) -> None:
+def in_parallel(jobs: Sequence[Callable[[], object]]) -> None:
     """Run jobs at the same time; the first error comes out once all have ended."""
     errors: list[BaseException] = []
 
-    def guarded(job: Callable[[], None]) -> None:
+    def guarded(job: Callable[[], object]) -> None:
         try:
             job()
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -20,48 +21,101 @@ from tests.bed.layer import Reporter, cache_dir
 from tests.bed.procs import run
 from tests.cloud.service import RUN, outside
 
-REQUIREMENTS = pathlib.Path(__file__).with_name("requirements.txt")
+HERE = pathlib.Path(__file__).parent
 ROOT = pathlib.Path(__file__).parents[2]
-NEEDED_MIB = 1500
 PIP_PATIENCE_S = 1800
 SHOWN_LINES = 25
+KEPT_WHEELS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A virtual environment in the cache."""
+
+    name: str
+    requirements: pathlib.Path
+    prefix: str  # of its folder's name
+    needed_mib: int
+
+
+OPENSTACK = Environment("OpenStack", HERE / "requirements.txt", "", 1500)
+HORIZON = Environment("Horizon", HERE / "requirements-dashboard.txt", "horizon-", 800)
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """What a wheel is made of."""
+
+    root: pathlib.Path
+    wheel: str
+    patterns: tuple[str, ...]
+
+
+PCMIG = Project(
+    ROOT,
+    "pcmig-*.whl",
+    (
+        "pyproject.toml",
+        "setup.py",
+        "MANIFEST.in",
+        "README.rst",
+        "LICENSE",
+        "csrc/**/*.[ch]",
+        "pcmig/**/*.py*",
+    ),
+)
+DASHBOARD = Project(
+    ROOT / "dashboard", "pcmig_dashboard-*.whl", ("pyproject.toml", "README.rst", "pcmig_dashboard/**/*")
+)
 
 
 def ensure_venv(reporter: Reporter = lambda _: None) -> pathlib.Path:
     """The folder with OpenStack's environment in `venv`; about 1 minute and 700 MiB the first time."""
+    return _ensure(OPENSTACK, reporter)
+
+
+def ensure_horizon(reporter: Reporter = lambda _: None) -> pathlib.Path:
+    """The same with Horizon, about 1 minute and 400 MiB; apart, as Horizon's host has no part of Nova."""
+    return _ensure(HORIZON, reporter)
+
+
+def _ensure(wanted: Environment, reporter: Reporter) -> pathlib.Path:
     # The interpreter under its full name: a host's layer may have another python3.
     python = pathlib.Path(sys.executable).resolve()
-    lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text().splitlines()]
+    lines = [line.partition("#")[0].strip() for line in wanted.requirements.read_text().splitlines()]
     recipe = "\n".join([*filter(None, lines), str(python)])
-    folder = cache_dir() / "cloud" / hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    folder = cache_dir() / "cloud" / f"{wanted.prefix}{digest}"
     if (folder / "ready").exists():
         return folder
-    with _lock(reporter) as cache:
+    with _lock(wanted, reporter) as cache:
         if (folder / "ready").exists():
             return folder
         free_mib = shutil.disk_usage(cache).free >> 20
-        if free_mib < NEEDED_MIB:
-            raise BedError(f"{cache} has {free_mib} MiB free, OpenStack's packages need {NEEDED_MIB}")
+        if free_mib < wanted.needed_mib:
+            raise BedError(
+                f"{cache} has {free_mib} MiB free, {wanted.name}'s packages need {wanted.needed_mib}"
+            )
         shutil.rmtree(folder, ignore_errors=True)  # scripts in it name their interpreter: built in its place
         folder.mkdir(parents=True)
         started_s = time.monotonic()
-        reporter(f"installing OpenStack (PyPI) in {folder}: 1 to 3 minutes, log in install.log there")
+        reporter(f"installing {wanted.name} (PyPI) in {folder}: 1 to 3 minutes, log in install.log there")
         log = folder / "install.log"
-        logged([str(python), "-m", "venv", str(folder / "venv")], log, "making the cloud's environment")
+        logged([str(python), "-m", "venv", str(folder / "venv")], log, f"making {wanted.name}'s environment")
         pip = [str(folder / "venv/bin/python"), "-m", "pip", "--disable-pip-version-check", "install"]
-        logged([*pip, "-r", str(REQUIREMENTS)], log, "installing OpenStack from PyPI")
+        logged([*pip, "-r", str(wanted.requirements)], log, f"installing {wanted.name} from PyPI")
         (folder / "ready").touch()
-        reporter(f"OpenStack is installed ({time.monotonic() - started_s:.0f} s)")
+        reporter(f"{wanted.name} is installed ({time.monotonic() - started_s:.0f} s)")
     return folder
 
 
 @contextlib.contextmanager
-def _lock(reporter: Reporter) -> Iterator[pathlib.Path]:
-    """Against a second process that installs at the same time; beds without OpenStack do not wait for it."""
+def _lock(wanted: Environment, reporter: Reporter) -> Iterator[pathlib.Path]:
+    """Against a second process that installs the same; beds without OpenStack do not wait for it."""
     cache = cache_dir() / "cloud"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / "lock").open("w")
+        lock = (cache / f"{wanted.prefix}lock").open("w")
     except OSError as error:
         raise BedError(
             f"cache folder {cache}: {error.strerror} (set PCMIG_CACHE to a writable one)"
@@ -77,73 +131,77 @@ def _lock(reporter: Reporter) -> Iterator[pathlib.Path]:
 
 def ensure_wheel(folder: pathlib.Path, reporter: Reporter = lambda _: None) -> pathlib.Path:
     """pcmig's wheel, built from this checkout unless its files have one already; for the hosts to install."""
-    digest = _digest_of_sources()
+    return _ensure_wheel(PCMIG, folder, reporter)
+
+
+def ensure_dashboard_wheel(folder: pathlib.Path, reporter: Reporter = lambda _: None) -> pathlib.Path:
+    """The same of Horizon's plugin."""
+    return _ensure_wheel(DASHBOARD, folder, reporter)
+
+
+def _ensure_wheel(project: Project, folder: pathlib.Path, reporter: Reporter) -> pathlib.Path:
+    name = project.wheel.partition("-")[0]
+    digest = _digest_of_sources(project)
     kept = folder / "wheels" / digest
     with contextlib.suppress(StopIteration):
-        return next(kept.glob("pcmig-*.whl"))
-    reporter("building pcmig's wheel")
+        return next(kept.glob(project.wheel))
+    reporter(f"building {name}'s wheel")
     work = folder / "wheels" / f".{digest}.{os.getpid()}"
     try:
         work.mkdir(parents=True)
-        _copy_sources(work / "tree")
+        _copy_sources(project, work / "tree")
         log = work / "build.log"
         pip = [str(folder / "venv/bin/python"), "-m", "pip", "--disable-pip-version-check"]
         wheel = [*pip, "wheel", "--no-deps", "--wheel-dir", str(work), str(work / "tree")]
-        logged(wheel, log, "building pcmig's wheel")
+        logged(wheel, log, f"building {name}'s wheel")
         shutil.rmtree(work / "tree")
         with contextlib.suppress(OSError):  # another process was faster
             work.rename(kept)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    for old in sorted((folder / "wheels").iterdir(), key=lambda path: path.stat().st_mtime)[:-8]:
+    for old in sorted((folder / "wheels").iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_WHEELS]:
         if not old.name.startswith("."):
             shutil.rmtree(old, ignore_errors=True)
-    return next(kept.glob("pcmig-*.whl"))
+    return next(kept.glob(project.wheel))
 
 
-def install_wheel(node: Host, venv: pathlib.Path, wheel: pathlib.Path) -> None:
-    """pcmig's wheel into OpenStack's environment, as this node alone sees it: others have their own."""
+def install_wheel(node: Host, venv: pathlib.Path, wheel: pathlib.Path, view: str = "cloud-venv") -> None:
+    """A wheel into an environment as this node alone sees it: others have their own.
+
+    view: name of the node's view of that environment
+    """
 
     def inside(argv: Sequence[str], what: str) -> None:
         run(node.inside(argv), f"host {node.name}: {what}", PIP_PATIENCE_S)
 
-    (node.state / "run/cloud-venv").mkdir(exist_ok=True)
+    (node.state / "run" / view).mkdir(exist_ok=True)
     # A tmpfs, because upper folders cannot be on an overlay, which /run's own disk may be.
-    inside(["mount", "-t", "tmpfs", "pcmig", "/run/cloud-venv"], "making room for pcmig")
-    inside(["mkdir", "/run/cloud-venv/upper", "/run/cloud-venv/work"], "making room for pcmig")
-    parts = f"lowerdir={venv},upperdir=/run/cloud-venv/upper,workdir=/run/cloud-venv/work"
+    inside(["mount", "-t", "tmpfs", "pcmig", f"/run/{view}"], "making room for pcmig")
+    inside(["mkdir", f"/run/{view}/upper", f"/run/{view}/work"], "making room for pcmig")
+    parts = f"lowerdir={venv},upperdir=/run/{view}/upper,workdir=/run/{view}/work"
     inside(["mount", "-t", "overlay", "pcmig", str(venv), "-o", parts], "a view of its environment")
     shutil.copy(wheel, outside(node) / wheel.name)
     pip = [f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     options = ["--no-deps", "--no-index", "--root-user-action=ignore"]
-    inside([*pip, *options, f"{RUN}/{wheel.name}"], "installing pcmig's wheel")
+    inside([*pip, *options, f"{RUN}/{wheel.name}"], f"installing {wheel.name}")
 
 
-def packaged_files() -> list[pathlib.Path]:
+def packaged_files(project: Project = PCMIG) -> list[pathlib.Path]:
     """Files of this checkout that a wheel is made of."""
-    patterns = (
-        "pyproject.toml",
-        "setup.py",
-        "MANIFEST.in",
-        "README.rst",
-        "LICENSE",
-        "csrc/**/*.[ch]",
-        "pcmig/**/*.py*",
-    )
-    found = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    found = {path for pattern in project.patterns for path in project.root.glob(pattern) if path.is_file()}
     return sorted(path for path in found if path.suffix != ".pyc" and "__pycache__" not in path.parts)
 
 
-def _digest_of_sources() -> str:
+def _digest_of_sources(project: Project) -> str:
     digest = hashlib.sha256()
-    for path in packaged_files():
-        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    for path in packaged_files(project):
+        digest.update(f"{path.relative_to(project.root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def _copy_sources(target: pathlib.Path) -> None:
-    for path in packaged_files():
-        copy = target / path.relative_to(ROOT)
+def _copy_sources(project: Project, target: pathlib.Path) -> None:
+    for path in packaged_files(project):
+        copy = target / path.relative_to(project.root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
 

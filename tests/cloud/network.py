@@ -71,7 +71,7 @@ def connect(control_pid: int, host_namespaces: dict[str, str]) -> None:
 
 def _compute_checksums(control_pid: int, interface: str) -> None:
     """Senders fill checksums in: Open vSwitch in user space passes on what they leave to hardware."""
-    with _network_of(control_pid):
+    with network_of(control_pid):
         control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with control:
         value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0))
@@ -81,7 +81,7 @@ def _compute_checksums(control_pid: int, interface: str) -> None:
 
 def socket_in(control_pid: int, address: tuple[str, int], timeout_s: float) -> socket.socket:
     """A TCP connection made inside the control node's network; it stays there wherever it is used."""
-    with _network_of(control_pid):
+    with network_of(control_pid):
         connection = socket.socket()
     try:
         connection.settimeout(timeout_s)
@@ -93,7 +93,7 @@ def socket_in(control_pid: int, address: tuple[str, int], timeout_s: float) -> s
 
 
 @contextlib.contextmanager
-def _network_of(pid: int) -> Iterator[None]:
+def network_of(pid: int) -> Iterator[None]:
     """This thread, and no other, is in the network namespace of a process until the block ends."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,0 +1,1 @@
+"""The file for Horizon's folder local/enabled."""

@@ -1,0 +1,49 @@
+"""The tab Live Migration of an instance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.utils.translation import gettext_lazy as _
+from horizon import tabs
+from novaclient import exceptions as nova
+
+from pcmig_dashboard import compute, figures
+
+REFRESH_S = 2  # PCMIG_REFRESH_S in Horizon's settings is another one
+REST = "api/pcmig/servers/%s/"
+
+
+def look(request: Any, server_id: str) -> dict[str, Any]:
+    """The panel as it is now (figures.panel); what cannot be found out is told in it."""
+    try:
+        return figures.panel(compute.show(request, server_id).get("migration"))
+    except nova.Unauthorized:
+        raise
+    except compute.NoFilter:
+        return figures.unknown(
+            str(_("The Compute API has no filter of pcmig, which would tell how far a live migration is."))
+        )
+    except Exception as error:
+        return figures.unknown(compute.reason(error))
+
+
+class MigrationTab(tabs.Tab):  # type: ignore[misc]  # Horizon has no types
+    name = _("Live Migration")
+    slug = "pcmig"
+    template_name = "pcmig_dashboard/migration.html"
+    preload = False  # an instance's other tabs do not wait for this one
+
+    def get_context_data(self, request: Any) -> dict[str, Any]:
+        server_id = self.tab_group.kwargs["instance"].id
+        panel = look(request, server_id)
+        return {
+            "panel": panel,
+            "rows": [(key, label, panel["values"][key]) for key, label in figures.labels()],
+            "url": settings.WEBROOT + REST % server_id,
+            "interval_ms": int(getattr(settings, "PCMIG_REFRESH_S", REFRESH_S) * 1000),
+            "title": self.name,
+            "lost": _("Horizon does not answer; these figures are old."),
+            "expired": _("Your session has ended; log in again to go on watching."),
+        }
