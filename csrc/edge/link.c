@@ -8,9 +8,12 @@
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +27,14 @@
 #define MAX_INODES         512
 /* More than one only where several hosts of a test share a process namespace. */
 #define MAX_PIDS           8
+/* The stream, the channel of page requests, and what parallel connections there are. */
+#define MAX_STREAMS        64
+
+/* One connection of the guest's QEMU to the destination. */
+struct stream {
+    uint8_t family;
+    struct inet_diag_sockid id; /* ports and addresses in network order */
+};
 
 struct pcmig_link {
     int fd;
@@ -35,6 +46,17 @@ struct pcmig_link {
     struct sockaddr_storage peer; /* ss_family AF_UNSPEC until a connection was seen */
     size_t inode_count;
     uint64_t inodes[MAX_INODES];
+    size_t stream_count; /* as last seen: they stay known after QEMU has closed them */
+    struct stream streams[MAX_STREAMS];
+};
+
+/* What one look adds up. */
+struct sum {
+    int64_t bytes;
+    int64_t silence_ms;
+    int found;
+    size_t stream_count;
+    struct stream streams[MAX_STREAMS];
 };
 
 struct pcmig_link *pcmig_link_open(const char *uuid)
@@ -148,8 +170,38 @@ static void take_peer(struct pcmig_link *link, const struct inet_diag_msg *msg)
         memcpy(&((struct sockaddr_in6 *)&link->peer)->sin6_addr, msg->id.idiag_dst, sizeof(struct in6_addr));
 }
 
-/* Adds up one address family. Returns the number of connections, -1 on error. */
-static int sum_family(struct pcmig_link *link, uint8_t family, int64_t *bytes)
+static void take_silence(struct sum *sum, const struct nlmsghdr *header, const struct inet_diag_msg *msg)
+{
+    int left = (int)header->nlmsg_len - (int)NLMSG_LENGTH(sizeof(*msg));
+
+    for (const struct rtattr *attr = (const struct rtattr *)(msg + 1); RTA_OK(attr, left); attr = RTA_NEXT(attr, left)) {
+        struct tcp_info info;
+
+        if (attr->rta_type != INET_DIAG_INFO || RTA_PAYLOAD(attr) < offsetof(struct tcp_info, tcpi_rtt))
+            continue;
+        memset(&info, 0, sizeof(info));
+        memcpy(&info, RTA_DATA(attr), RTA_PAYLOAD(attr) < sizeof(info) ? RTA_PAYLOAD(attr) : sizeof(info));
+        if (info.tcpi_unacked > 0 && info.tcpi_last_ack_recv > sum->silence_ms)
+            sum->silence_ms = info.tcpi_last_ack_recv;
+    }
+}
+
+static void take(struct pcmig_link *link, struct sum *sum, const struct nlmsghdr *header)
+{
+    const struct inet_diag_msg *msg = NLMSG_DATA(header);
+
+    if (header->nlmsg_len < NLMSG_LENGTH(sizeof(*msg)) || !is_migration(link, msg))
+        return;
+    sum->bytes += msg->idiag_wqueue;
+    sum->found++;
+    take_peer(link, msg);
+    take_silence(sum, header, msg);
+    if (sum->stream_count < MAX_STREAMS)
+        sum->streams[sum->stream_count++] = (struct stream){msg->idiag_family, msg->id};
+}
+
+/* Adds up one address family. Returns 0, or -1 on error. */
+static int sum_family(struct pcmig_link *link, uint8_t family, bool silence, struct sum *sum)
 {
     struct {
         struct nlmsghdr header;
@@ -159,10 +211,12 @@ static int sum_family(struct pcmig_link *link, uint8_t family, int64_t *bytes)
                    .nlmsg_type = SOCK_DIAG_BY_FAMILY,
                    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
                    .nlmsg_seq = ++link->sequence},
-        .request = {.sdiag_family = family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = 1 << TCP_ESTABLISHED},
+        .request = {.sdiag_family = family,
+                    .sdiag_protocol = IPPROTO_TCP,
+                    .idiag_ext = silence ? 1 << (INET_DIAG_INFO - 1) : 0,
+                    .idiag_states = 1 << TCP_ESTABLISHED},
     };
     _Alignas(struct nlmsghdr) char buf[32768];
-    int found = 0;
 
     if (send(link->fd, &query, sizeof(query), 0) != (ssize_t)sizeof(query))
         return -1;
@@ -175,28 +229,21 @@ static int sum_family(struct pcmig_link *link, uint8_t family, int64_t *bytes)
         if (n <= 0)
             return -1;
         for (; NLMSG_OK(header, (size_t)n); header = NLMSG_NEXT(header, n)) {
-            const struct inet_diag_msg *msg = NLMSG_DATA(header);
-
             if (header->nlmsg_seq != link->sequence)
                 continue;
             if (header->nlmsg_type == NLMSG_DONE)
-                return found;
+                return 0;
             if (header->nlmsg_type == NLMSG_ERROR)
                 return -1;
-            if (header->nlmsg_len < NLMSG_LENGTH(sizeof(*msg)) || !is_migration(link, msg))
-                continue;
-            *bytes += msg->idiag_wqueue;
-            found++;
-            take_peer(link, msg);
+            take(link, sum, header);
         }
     }
 }
 
-int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
+static void look(struct pcmig_link *link, bool silence, struct sum *sum)
 {
-    int64_t bytes = 0;
-    int v4, v6;
-
+    sum->bytes = sum->silence_ms = sum->found = 0;
+    sum->stream_count = 0;
     if (link->pid_count == 0)
         find_qemu(link);
     /* Anew each time: the channel for page requests is opened in the middle of a migration. */
@@ -204,13 +251,127 @@ int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
     link->qemu_seen = false;
     for (size_t i = 0; i < link->pid_count; i++)
         collect_inodes(link, link->pids[i]);
-    v4 = sum_family(link, AF_INET, &bytes);
-    v6 = sum_family(link, AF_INET6, &bytes);
-    return v4 > 0 || v6 > 0 ? bytes : -1;
+    /* A family that this kernel has not is one without connections. */
+    (void)sum_family(link, AF_INET, silence, sum);
+    (void)sum_family(link, AF_INET6, silence, sum);
+    if (sum->found > 0) {
+        link->stream_count = sum->stream_count;
+        memcpy(link->streams, sum->streams, sum->stream_count * sizeof(sum->streams[0]));
+    }
+}
+
+int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
+{
+    struct sum sum;
+
+    look(link, false, &sum);
+    return sum.found > 0 ? sum.bytes : -1;
+}
+
+int64_t pcmig_link_silence_ms(struct pcmig_link *link)
+{
+    struct sum sum;
+
+    look(link, true, &sum);
+    return sum.found > 0 ? sum.silence_ms : -1;
 }
 
 bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out)
 {
     *out = link->peer;
     return link->peer.ss_family != AF_UNSPEC;
+}
+
+/* --- waking the other end ------------------------------------------------------------------------------------------ */
+
+/* Asks for, or destroys, the one socket of a stream. Returns its inode (0 = nobody holds it any more), -1 when there is
+ * none or the kernel refuses. */
+static int64_t one_socket(struct pcmig_link *link, const struct stream *stream, uint16_t type)
+{
+    struct {
+        struct nlmsghdr header;
+        struct inet_diag_req_v2 request;
+    } query = {
+        .header = {.nlmsg_len = sizeof(query),
+                   .nlmsg_type = type,
+                   .nlmsg_flags = NLM_F_REQUEST | (type == SOCK_DESTROY ? NLM_F_ACK : 0),
+                   .nlmsg_seq = ++link->sequence},
+        .request = {.sdiag_family = stream->family,
+                    .sdiag_protocol = IPPROTO_TCP,
+                    .idiag_states = ~0U,
+                    .id = stream->id},
+    };
+    _Alignas(struct nlmsghdr) char buf[4096];
+    struct nlmsghdr *header = (struct nlmsghdr *)buf;
+    const struct inet_diag_msg *msg = NLMSG_DATA(header);
+    ssize_t n;
+
+    query.request.id.idiag_cookie[0] = query.request.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+    if (send(link->fd, &query, sizeof(query), 0) != (ssize_t)sizeof(query))
+        return -1;
+    do {
+        n = recv(link->fd, buf, sizeof(buf), 0);
+    } while ((n < 0 && errno == EINTR) || (n > 0 && NLMSG_OK(header, (size_t)n) && header->nlmsg_seq != link->sequence));
+    if (n <= 0 || !NLMSG_OK(header, (size_t)n) || header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
+        header->nlmsg_len < NLMSG_LENGTH(sizeof(*msg)))
+        return -1;
+    return (int64_t)msg->idiag_inode;
+}
+
+static socklen_t address(const struct stream *stream, bool peer, struct sockaddr_storage *out)
+{
+    const void *from = peer ? (const void *)stream->id.idiag_dst : (const void *)stream->id.idiag_src;
+    uint16_t port = peer ? stream->id.idiag_dport : stream->id.idiag_sport;
+
+    memset(out, 0, sizeof(*out));
+    if (stream->family == AF_INET) {
+        struct sockaddr_in *in = (struct sockaddr_in *)out;
+
+        in->sin_family = AF_INET;
+        in->sin_port = port;
+        memcpy(&in->sin_addr, from, sizeof(in->sin_addr));
+        return sizeof(*in);
+    } else {
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)out;
+
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = port;
+        in6->sin6_scope_id = stream->id.idiag_if;
+        memcpy(&in6->sin6_addr, from, sizeof(in6->sin6_addr));
+        return sizeof(*in6);
+    }
+}
+
+static void knock(const struct stream *stream, int wait_ms)
+{
+    struct sockaddr_storage local, peer;
+    socklen_t local_size = address(stream, false, &local), peer_size = address(stream, true, &peer);
+    int fd = socket(stream->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    int one = 1;
+
+    if (fd < 0)
+        return;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
+        bind(fd, (struct sockaddr *)&local, local_size) == 0 &&
+        connect(fd, (struct sockaddr *)&peer, peer_size) < 0 && errno == EINPROGRESS)
+        (void)poll(&wait, 1, wait_ms); /* whatever comes of it, the other end has answered by then, or cannot be reached */
+    close(fd);
+}
+
+unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
+{
+    unsigned tried = 0;
+
+    for (size_t i = 0; i < link->stream_count; i++) {
+        int64_t inode = one_socket(link, &link->streams[i], SOCK_DIAG_BY_FAMILY);
+
+        if (inode > 0)
+            continue; /* QEMU has it: this stream lives */
+        if (inode == 0)
+            (void)one_socket(link, &link->streams[i], SOCK_DESTROY);
+        knock(&link->streams[i], wait_ms);
+        tried++;
+    }
+    return tried;
 }

@@ -24,4 +24,15 @@ int64_t pcmig_link_queue_bytes(struct pcmig_link *link);
 /* The destination's address, as the latest pcmig_link_queue_bytes saw it. Returns whether there is one. */
 bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out);
 
+/* For how long the destination has acknowledged nothing although something is due: milliseconds, 0 when all is well, -1 when
+ * no connection of the guest can be seen. Source: tcpi_unacked and tcpi_last_ack_recv of struct tcp_info. Does not block. */
+int64_t pcmig_link_silence_ms(struct pcmig_link *link);
+
+/* For a stream that this host has closed and the destination has not (it has nothing to send, so it does not notice):
+ * makes its kernel reset its end. A connection attempt from the old port has it answer with what it believes of the old
+ * connection, and this host's kernel refuses that (RFC 9293, 3.5.1, half-open connections); an orphan that still
+ * tries to deliver is destroyed where CAP_NET_ADMIN allows that. Connections that QEMU still has are left alone. Blocks for up to
+ * WAIT_MS per connection. Returns how many were tried. */
+unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms);
+
 #endif

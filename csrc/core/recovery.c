@@ -1,0 +1,130 @@
+/* See recovery.h. */
+#include "core/recovery.h"
+
+#include <stddef.h>
+
+/* Both ends agree that it is broken: the first attempt is made at once, and the n-th waits for as long as the network may
+ * need to come back without anybody's waiting minutes once it has. */
+#define BACK_OFF_FIRST_US 1000000
+#define BACK_OFF_MAX_US   30000000
+/* The destination says that the stream is broken and the source does not: it may be about to notice. */
+#define ONE_SIDED_US      2000000
+/* After the destination's socket was reset, QEMU and libvirt need a moment to say so. */
+#define WAKE_US           1500000
+#define LOOK_US           1000000
+#define HELD_LOOK_US      5000000
+
+/* libvirtd of these versions crashes at the destination when a post-copy migration is resumed, which ends nothing but the
+ * daemon; the guest's QEMU lives on. Measured: 11.3.0 crashed 4 of 4 times (segfault in the incoming path), 9.0.0 and 12.8.0
+ * resume. Versions in between that nobody has tried are not held. */
+static const struct {
+    unsigned long from;
+    unsigned long to;
+    const char *text;
+} crashes[] = {
+    {11003000, 11003999,
+     "libvirt 11.3 at the destination crashes when post-copy is resumed: upgrade libvirt there (the guest's QEMU goes on "
+     "through a restart of libvirtd), the resume follows by itself"},
+};
+
+static const char *const names[] = {
+    [PCMIG_RECOVERY_NONE] = "none",   [PCMIG_RECOVERY_WAIT] = "wait", [PCMIG_RECOVERY_HELD] = "held",
+    [PCMIG_RECOVERY_PAUSE] = "pause", [PCMIG_RECOVERY_WAKE] = "wake", [PCMIG_RECOVERY_RESUME] = "resume",
+};
+_Static_assert(sizeof(names) / sizeof(names[0]) == PCMIG_RECOVERY_STEP_COUNT, "every step has a name");
+
+const char *pcmig_recovery_step_name(enum pcmig_recovery_step step)
+{
+    return (unsigned)step < PCMIG_RECOVERY_STEP_COUNT ? names[step] : "unknown";
+}
+
+void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks)
+{
+    *recovery = (struct pcmig_recovery){
+        .stall_us = stall_ms * 1000, .networks = networks > 0 ? networks : 1, .broken_us = -1};
+}
+
+void pcmig_recovery_hurry(struct pcmig_recovery *recovery)
+{
+    recovery->retry_us = 0;
+}
+
+const char *pcmig_recovery_hold(const struct pcmig_recovery_view *view)
+{
+    /* Where the destination cannot be asked, the source's version is the best guess: hosts are upgraded together. */
+    unsigned long version = view->destination_libvirt != 0 ? view->destination_libvirt : view->source_libvirt;
+
+    for (size_t i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++) {
+        if (version >= crashes[i].from && version <= crashes[i].to)
+            return crashes[i].text;
+    }
+    return NULL;
+}
+
+static int64_t back_off_us(unsigned attempts)
+{
+    int64_t wait = BACK_OFF_FIRST_US;
+
+    while (attempts-- > 1 && wait < BACK_OFF_MAX_US)
+        wait *= 2;
+    return wait < BACK_OFF_MAX_US ? wait : BACK_OFF_MAX_US;
+}
+
+static struct pcmig_recovery_order order(enum pcmig_recovery_step step, int64_t next_us)
+{
+    return (struct pcmig_recovery_order){.step = step, .next_us = next_us};
+}
+
+/* The source serves pages as far as it knows. */
+static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    if (view->destination != PCMIG_HALF_POSTCOPY_FAILED) {
+        recovery->broken_us = -1;
+        recovery->attempts = 0;
+        recovery->retry_us = 0;
+        if (recovery->stall_us > 0 && view->silence_ms >= 0 && view->silence_ms * 1000 >= recovery->stall_us)
+            return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
+        return order(PCMIG_RECOVERY_NONE, INT64_MAX);
+    }
+    if (recovery->broken_us < 0)
+        recovery->broken_us = view->t_us;
+    if (view->t_us - recovery->broken_us < ONE_SIDED_US)
+        return order(PCMIG_RECOVERY_WAIT, recovery->broken_us + ONE_SIDED_US);
+    return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
+}
+
+struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    bool reachable = view->destination != PCMIG_HALF_UNKNOWN;
+    struct pcmig_recovery_order resume;
+
+    if (view->source == PCMIG_HALF_POSTCOPY)
+        return while_serving(recovery, view);
+    if (view->source != PCMIG_HALF_POSTCOPY_FAILED)
+        return order(PCMIG_RECOVERY_NONE, INT64_MAX);
+    if (view->destination != PCMIG_HALF_POSTCOPY_FAILED && view->destination != PCMIG_HALF_POSTCOPY && reachable)
+        return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* its half is gone, or complete */
+    if (recovery->broken_us < 0)
+        recovery->broken_us = view->t_us;
+    /* It answers again: no need to sit out the back-off of the time when it did not. */
+    if (reachable && !recovery->was_reachable)
+        recovery->retry_us = 0;
+    recovery->was_reachable = reachable;
+    if (view->call_running || (!reachable && view->destination_asked))
+        return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
+    if (pcmig_recovery_hold(view) != NULL)
+        return order(PCMIG_RECOVERY_HELD, view->t_us + HELD_LOOK_US);
+    if (view->t_us < recovery->retry_us)
+        return order(PCMIG_RECOVERY_WAIT, recovery->retry_us);
+    if (view->destination == PCMIG_HALF_POSTCOPY && !recovery->wake_done) {
+        recovery->wake_done = true;
+        recovery->retry_us = view->t_us + WAKE_US;
+        return order(PCMIG_RECOVERY_WAKE, recovery->retry_us);
+    }
+    recovery->wake_done = false;
+    resume = order(PCMIG_RECOVERY_RESUME, view->t_us + LOOK_US);
+    resume.network = recovery->attempts % recovery->networks;
+    recovery->attempts++;
+    recovery->retry_us = view->t_us + back_off_us(recovery->attempts);
+    return resume;
+}

@@ -1,0 +1,66 @@
+/* What heals an interrupted post-copy, and when: views of both halves in, an order out.
+ *
+ * Pure: no libvirt, no clock, no allocation. Nothing here throws memory away: the orders are to look again, to pause a
+ * stream that is dead already, to have its other end notice, and to resume.
+ */
+#ifndef PCMIG_CORE_RECOVERY_H
+#define PCMIG_CORE_RECOVERY_H
+
+#include "halves.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum pcmig_recovery_step {
+    PCMIG_RECOVERY_NONE = 0, /* nothing is broken, or nothing can be healed: the halves decide (outcome.h) */
+    PCMIG_RECOVERY_WAIT,     /* until next_us, or news */
+    PCMIG_RECOVERY_HELD,     /* a resume would crash the destination's libvirtd; looked at again at next_us */
+    PCMIG_RECOVERY_PAUSE,    /* the stream is dead and the source does not know: pause it */
+    PCMIG_RECOVERY_WAKE,     /* the destination has not noticed: have its end of the stream reset, look again at next_us */
+    PCMIG_RECOVERY_RESUME,   /* over network `network` */
+    PCMIG_RECOVERY_STEP_COUNT
+};
+
+/* What is seen at one moment. */
+struct pcmig_recovery_view {
+    int64_t t_us;
+    enum pcmig_half source;
+    enum pcmig_half destination;
+    bool destination_asked;          /* we have a connection there, or try to; otherwise only the source's host reaches it */
+    bool call_running;               /* the migrate call, or a resume, has not returned */
+    int64_t silence_ms;              /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
+    unsigned long source_libvirt;    /* versions, major * 1000000 + minor * 1000 + micro; 0 = not known */
+    unsigned long destination_libvirt;
+};
+
+struct pcmig_recovery_order {
+    enum pcmig_recovery_step step;
+    unsigned network; /* of RESUME: from 0 */
+    int64_t next_us;  /* when to look again at the latest; INT64_MAX = no need */
+};
+
+struct pcmig_recovery {
+    int64_t stall_us;   /* silence that counts as dead; 0 = never */
+    unsigned networks;  /* ways to resume over, at least 1 */
+    unsigned attempts;  /* resumes that were ordered since the interruption */
+    int64_t broken_us;  /* since when; -1 = not broken */
+    int64_t retry_us;   /* no attempt before this */
+    bool was_reachable; /* the destination could be asked at the last look */
+    bool wake_done;     /* since the last attempt */
+};
+
+/* A stream whose other end has been silent for STALL_MS is paused (0 = never); resumes go over NETWORKS ways in turn. */
+void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks);
+
+/* The next step. An order of RESUME counts as an attempt. */
+struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
+
+/* An attempt is due at once: somebody asked, or a network is known to be back. */
+void pcmig_recovery_hurry(struct pcmig_recovery *recovery);
+
+/* Why a resume is held, as a sentence for people, or NULL when it is not. */
+const char *pcmig_recovery_hold(const struct pcmig_recovery_view *view);
+
+const char *pcmig_recovery_step_name(enum pcmig_recovery_step step); /* "resume"; never NULL */
+
+#endif
