@@ -93,6 +93,17 @@ class Decision(TypedDict):
     text: str
 
 @type_check_only
+class Recovery(TypedDict):
+    """An interrupted post-copy that is being healed."""
+
+    state: str  # "waiting", "resuming", "held" (until something else changes; the text says what)
+    attempts: int  # so far
+    permille: int  # of the guest's memory had crossed
+    since_ms: int  # of the interruption, since the start
+    next_ms: int | None  # of the next attempt, since the start
+    text: str  # "post-copy interrupted at 43 %, resuming, attempt 3"
+
+@type_check_only
 class Status(TypedDict):
     """One moment of a migration. Figures that are not known are None."""
 
@@ -123,6 +134,7 @@ class Status(TypedDict):
     switch_late_us: int | None  # from the decision to switch (of drained and gate open, the later one) to the
     #                             start-postcopy call that was accepted
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
+    recovery: Recovery | None  # None: post-copy is not interrupted
     cpu_us: int  # CPU time of the control thread
     quickack: str  # acknowledgements at once, on the route: "off", "set", "present", "denied", "unfit"
     stats_failed: int  # statistics calls that failed: no verdict on the migration, only a figure
@@ -435,6 +447,10 @@ class Migration:
         parallel_connections: int = 0,  # with PARALLEL; 0 = libvirt's default
         tls_destination: str | None = None,  # with TLS: the name in the destination's certificate
         destination_optional: bool = False,  # go on when it cannot be reached from here, only from the source
+        recover: bool = False,  # resume an interrupted post-copy, however long it takes, instead of ending
+        # Migrate URIs of other networks, tried in turn after the first.
+        resume_uris: list[str] | None = None,
+        adopt: bool = False,  # DOMAIN, a UUID, migrates already, or did: look after what is there
     ) -> Migration: ...
     def start(self) -> None:
         """Checks what can be checked, then migrates, on threads of the core. Raises Error if started."""
@@ -456,6 +472,10 @@ class Migration:
     def refuse_gate(self) -> None:
         """Undrains and stays in pre-copy; the gate is asked for again when switch() is called, not before.
         Takes back an open gate as long as the switch was not issued. Raises Error as open_gate() does."""
+    def pause(self) -> None:
+        """Interrupts post-copy deliberately; with recover=True it then waits for resume()."""
+    def resume(self) -> None:
+        """An attempt to resume now. Only with recover=True."""
     def set_bandwidth(self, mib_per_s: int) -> None:
         """Bounds the bandwidth of the running phase; 0 = unlimited."""
     def detach(self) -> None:

@@ -74,6 +74,8 @@ enum pcmig_request {
     PCMIG_REQUEST_DETACH = 2,  /* we stop steering: leave a pace behind that needs no steering */
     PCMIG_REQUEST_OPEN_GATE,   /* what holds the switch (gate.h) lets it go */
     PCMIG_REQUEST_REFUSE_GATE, /* there is to be no switch now */
+    PCMIG_REQUEST_PAUSE,       /* interrupt post-copy deliberately, both halves stay as they are */
+    PCMIG_REQUEST_RESUME,      /* resume an interrupted post-copy now, and not when its next attempt is due */
     PCMIG_REQUEST_COUNT
 };
 

@@ -36,7 +36,8 @@ static const char *const events[] = {
 static const char *const requests[] = {
     [PCMIG_REQUEST_SWITCH] = "switch",           [PCMIG_REQUEST_ABORT] = "abort",
     [PCMIG_REQUEST_DETACH] = "detach",           [PCMIG_REQUEST_OPEN_GATE] = "open-gate",
-    [PCMIG_REQUEST_REFUSE_GATE] = "refuse-gate",
+    [PCMIG_REQUEST_REFUSE_GATE] = "refuse-gate", [PCMIG_REQUEST_PAUSE] = "pause",
+    [PCMIG_REQUEST_RESUME] = "resume",
 };
 
 #define FIELD(member)                                                                                                  \

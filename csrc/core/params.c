@@ -68,6 +68,10 @@ static const struct pcmig_param_row rows[] = {
                                     "Time between two looks at the page requests in post-copy."},
     [PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE] = {"pace_time_factor_permille", "permille", 1100, 1000, 100000,
                                                "Bound of the total time against a migration that is not paced."},
+    [PCMIG_PARAM_STALL_MS] =
+        {"stall_ms", "ms", 10000, 0, DAY_MS,
+         "Post-copy whose destination acknowledges nothing for so long is paused, to be resumed when it "
+         "answers again, rather than left to TCP's retries, which take minutes; 0 = never."},
 };
 _Static_assert(sizeof(rows) / sizeof(rows[0]) == PCMIG_PARAM_COUNT, "every parameter has a row");
 

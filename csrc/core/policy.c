@@ -24,6 +24,7 @@ enum stage {
     STAGE_SWITCH, /* start-postcopy decided, the answer is awaited */
     STAGE_RETRY,  /* libvirt refused, waiting to try again */
     STAGE_POSTCOPY,
+    STAGE_PAUSED, /* post-copy was interrupted, and may be resumed */
     STAGE_DONE,
 };
 
@@ -155,6 +156,7 @@ static void keep(const struct pcmig_policy *policy, struct pcmig_decision *out, 
     case STAGE_POSTCOPY:
         out->next_us = policy->sample_us + param_us(policy, PCMIG_PARAM_PACE_PERIOD_MS);
         break;
+    case STAGE_PAUSED:
     case STAGE_DONE:
         break;
     }
@@ -509,10 +511,15 @@ static void on_event(struct pcmig_policy *policy, struct pcmig_decision *out, en
         break;
     case PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY:
     case PCMIG_EVENT_DST_RESUMED_POSTCOPY:
-        if (before_switch(policy)) {
+        if (before_switch(policy) || policy->stage == STAGE_PAUSED) {
             enter_postcopy(policy, out);
             return;
         }
+        break;
+    case PCMIG_EVENT_SRC_POSTCOPY_FAILED:
+    case PCMIG_EVENT_DST_POSTCOPY_FAILED:
+        if (policy->stage != STAGE_DONE)
+            policy->stage = STAGE_PAUSED;
         break;
     case PCMIG_EVENT_SRC_RESUMED:
     case PCMIG_EVENT_SRC_STOPPED_MIGRATED:
@@ -521,8 +528,6 @@ static void on_event(struct pcmig_policy *policy, struct pcmig_decision *out, en
     case PCMIG_EVENT_DST_STOPPED:
     case PCMIG_EVENT_JOB_COMPLETED:
     case PCMIG_EVENT_CALL_SUCCEEDED:
-    case PCMIG_EVENT_SRC_POSTCOPY_FAILED:
-    case PCMIG_EVENT_DST_POSTCOPY_FAILED:
         policy->stage = STAGE_DONE;
         break;
     case PCMIG_EVENT_CALL_FAILED:
@@ -575,6 +580,8 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
     case PCMIG_REQUEST_REFUSE_GATE:
         gate_refused(policy, out);
         return;
+    case PCMIG_REQUEST_PAUSE: /* the stream's business, and not that of switch and pace (recovery.h) */
+    case PCMIG_REQUEST_RESUME:
     case PCMIG_REQUEST_COUNT:
         break;
     }

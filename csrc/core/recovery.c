@@ -23,7 +23,8 @@ static const struct {
     const char *text;
 } crashes[] = {
     {11003000, 11003999,
-     "libvirt 11.3 at the destination crashes when post-copy is resumed: upgrade libvirt there (the guest's QEMU goes on "
+     "libvirt 11.3 at the destination crashes when post-copy is resumed: upgrade libvirt there (the guest's QEMU goes "
+     "on "
      "through a restart of libvirtd), the resume follows by itself"},
 };
 
@@ -40,8 +41,8 @@ const char *pcmig_recovery_step_name(enum pcmig_recovery_step step)
 
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks)
 {
-    *recovery = (struct pcmig_recovery){
-        .stall_us = stall_ms * 1000, .networks = networks > 0 ? networks : 1, .broken_us = -1};
+    *recovery =
+        (struct pcmig_recovery){.stall_us = stall_ms * 1000, .networks = networks > 0 ? networks : 1, .broken_us = -1};
 }
 
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery)
@@ -76,7 +77,8 @@ static struct pcmig_recovery_order order(enum pcmig_recovery_step step, int64_t 
 }
 
 /* The source serves pages as far as it knows. */
-static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery,
+                                                 const struct pcmig_recovery_view *view)
 {
     if (view->destination != PCMIG_HALF_POSTCOPY_FAILED) {
         recovery->broken_us = -1;

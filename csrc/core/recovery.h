@@ -16,8 +16,8 @@ enum pcmig_recovery_step {
     PCMIG_RECOVERY_WAIT,     /* until next_us, or news */
     PCMIG_RECOVERY_HELD,     /* a resume would crash the destination's libvirtd; looked at again at next_us */
     PCMIG_RECOVERY_PAUSE,    /* the stream is dead and the source does not know: pause it */
-    PCMIG_RECOVERY_WAKE,     /* the destination has not noticed: have its end of the stream reset, look again at next_us */
-    PCMIG_RECOVERY_RESUME,   /* over network `network` */
+    PCMIG_RECOVERY_WAKE, /* the destination has not noticed: have its end of the stream reset, look again at next_us */
+    PCMIG_RECOVERY_RESUME, /* over network `network` */
     PCMIG_RECOVERY_STEP_COUNT
 };
 
@@ -26,10 +26,10 @@ struct pcmig_recovery_view {
     int64_t t_us;
     enum pcmig_half source;
     enum pcmig_half destination;
-    bool destination_asked;          /* we have a connection there, or try to; otherwise only the source's host reaches it */
-    bool call_running;               /* the migrate call, or a resume, has not returned */
-    int64_t silence_ms;              /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
-    unsigned long source_libvirt;    /* versions, major * 1000000 + minor * 1000 + micro; 0 = not known */
+    bool destination_asked; /* we have a connection there, or try to; otherwise only the source's host reaches it */
+    bool call_running;      /* the migrate call, or a resume, has not returned */
+    int64_t silence_ms;     /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
+    unsigned long source_libvirt; /* versions, major * 1000000 + minor * 1000 + micro; 0 = not known */
     unsigned long destination_libvirt;
 };
 
@@ -53,7 +53,8 @@ struct pcmig_recovery {
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks);
 
 /* The next step. An order of RESUME counts as an attempt. */
-struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
+struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
+                                                const struct pcmig_recovery_view *view);
 
 /* An attempt is due at once: somebody asked, or a network is known to be back. */
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery);

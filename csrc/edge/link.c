@@ -174,7 +174,8 @@ static void take_silence(struct sum *sum, const struct nlmsghdr *header, const s
 {
     int left = (int)header->nlmsg_len - (int)NLMSG_LENGTH(sizeof(*msg));
 
-    for (const struct rtattr *attr = (const struct rtattr *)(msg + 1); RTA_OK(attr, left); attr = RTA_NEXT(attr, left)) {
+    for (const struct rtattr *attr = (const struct rtattr *)(msg + 1); RTA_OK(attr, left);
+         attr = RTA_NEXT(attr, left)) {
         struct tcp_info info;
 
         if (attr->rta_type != INET_DIAG_INFO || RTA_PAYLOAD(attr) < offsetof(struct tcp_info, tcpi_rtt))
@@ -311,7 +312,8 @@ static int64_t one_socket(struct pcmig_link *link, const struct stream *stream, 
         return -1;
     do {
         n = recv(link->fd, buf, sizeof(buf), 0);
-    } while ((n < 0 && errno == EINTR) || (n > 0 && NLMSG_OK(header, (size_t)n) && header->nlmsg_seq != link->sequence));
+    } while ((n < 0 && errno == EINTR) ||
+             (n > 0 && NLMSG_OK(header, (size_t)n) && header->nlmsg_seq != link->sequence));
     if (n <= 0 || !NLMSG_OK(header, (size_t)n) || header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
         header->nlmsg_len < NLMSG_LENGTH(sizeof(*msg)))
         return -1;
@@ -353,9 +355,10 @@ static void knock(const struct stream *stream, int wait_ms)
     if (fd < 0)
         return;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
-        bind(fd, (struct sockaddr *)&local, local_size) == 0 &&
-        connect(fd, (struct sockaddr *)&peer, peer_size) < 0 && errno == EINPROGRESS)
-        (void)poll(&wait, 1, wait_ms); /* whatever comes of it, the other end has answered by then, or cannot be reached */
+        bind(fd, (struct sockaddr *)&local, local_size) == 0 && connect(fd, (struct sockaddr *)&peer, peer_size) < 0 &&
+        errno == EINPROGRESS)
+        (void)poll(&wait, 1,
+                   wait_ms); /* whatever comes of it, the other end has answered by then, or cannot be reached */
     close(fd);
 }
 

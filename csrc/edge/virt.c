@@ -11,7 +11,7 @@
 #include <time.h>
 
 /* Two missed answers more than libvirt's own client defaults would need minutes; the daemons use 5 x 5 s too. */
-#define KEEPALIVE_INTERVAL_S 5
+#define KEEPALIVE_INTERVAL_S 2
 #define KEEPALIVE_COUNT      5
 
 void pcmig_virt_error_take(struct pcmig_virt_error *error)

@@ -1,7 +1,7 @@
 /* Every call to libvirt, behind types of our own.
  *
  * All functions that take a `struct pcmig_virt_error` return 0 (or a pointer) on success and -1 (or NULL) on failure with
- * the error filled in. They may block for as long as libvirt does (keepalive breaks a dead connection after about 30 s);
+ * the error filled in. They may block for as long as libvirt does (keepalive breaks a dead connection after about 12 s);
  * none may be called with the GIL held or from an event callback. API level: libvirt >= 8.0.
  */
 #ifndef PCMIG_EDGE_VIRT_H
@@ -106,6 +106,9 @@ void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size);
 /* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it. */
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 
+/* Interrupts post-copy at the source: both QEMUs keep what they have, and wait to be resumed. libvirt >= 8.5. */
+int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
+
 /* Events of one guest. The callback runs on the event thread and must neither block nor call libvirt. INPUT's time is not
  * set. A broken connection is reported through `closed`. */
 struct pcmig_virt_callbacks {
@@ -126,6 +129,7 @@ void pcmig_virt_unwatch(struct pcmig_virt_watch *watch); /* NULL is fine */
 unsigned int pcmig_virt_flag_live(void);
 unsigned int pcmig_virt_flag_peer2peer(void);
 unsigned int pcmig_virt_flag_postcopy(void);
+unsigned int pcmig_virt_flag_postcopy_resume(void); /* libvirt >= 8.5; libvirtd of before refuses it */
 unsigned int pcmig_virt_flag_parallel(void);
 unsigned int pcmig_virt_flag_tunnelled(void);
 

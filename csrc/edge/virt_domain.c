@@ -291,6 +291,18 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *
     return checked(virDomainAbortJob(domain->ptr), error);
 }
 
+int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+#if LIBVIR_VERSION_NUMBER >= 8005000
+    return checked(virDomainAbortJobFlags(domain->ptr, VIR_DOMAIN_ABORT_JOB_POSTCOPY), error);
+#else
+    (void)domain;
+    pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                         "pcmig was built with libvirt before 8.5, which cannot pause post-copy");
+    return -1;
+#endif
+}
+
 void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size)
 {
     static const struct {
@@ -331,6 +343,11 @@ unsigned int pcmig_virt_flag_peer2peer(void)
 unsigned int pcmig_virt_flag_postcopy(void)
 {
     return VIR_MIGRATE_POSTCOPY;
+}
+
+unsigned int pcmig_virt_flag_postcopy_resume(void)
+{
+    return 1U << 19; /* VIR_MIGRATE_POSTCOPY_RESUME, which headers before 8.5 do not have */
 }
 
 unsigned int pcmig_virt_flag_parallel(void)

@@ -1,72 +1,25 @@
 /* The control thread of one migration: waits for events, requests and due times, takes samples, feeds the core, acts on
  * its decisions, and at the end asks both hosts who has the guest. */
+#include "engine/control.h"
+
 #include "core/trace.h"
 #include "edge/clock.h"
-#include "engine/hints.h"
-#include "engine/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* After the migrate call has returned, both hosts are asked this often ... */
+/* After the migrate call has returned, both hosts are asked this often, and less often once nothing changes for long. */
 #define SETTLE_LOOK_US     100000
-/* ... and that long for an answer that settles it: libvirt's own clean-up takes seconds, a daemon that is restarted
- * takes a few, and keepalive needs up to 30 s to notice a dead connection. */
-#define SETTLE_US          40000000
-/* What both hosts say when they know nothing of the guest does not change by itself. */
-#define SETTLE_GONE_US     5000000
-/* Post-copy that the source takes for interrupted: so long for a libvirtd at the destination that may be restarting. */
-#define SETTLE_FAILED_US   15000000
-/* The final statistics may be a moment behind the states: they come with an event. */
-#define SETTLE_FINAL_US    2000000
-/* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
-#define SETTLE_POSTCOPY_US 180000000
-#define REOPEN_US          1000000
+#define SETTLE_SLOW_US     1000000
+#define SETTLE_FAST_FOR_US 10000000
 /* A cancel that libvirt refused, because the job has not begun yet, is tried again that often. */
 #define ABORT_AGAIN_US     200000
-#define REOPEN_TIMEOUT_MS  3000
-/* A connection that breaks while the migration goes on: events and requests wait that long at the most. */
-#define REOPEN_RUN_MS      500
 /* A bandwidth that libvirt refused is set again that often. */
 #define SPEED_AGAIN_US     200000
-#define STACK_BYTES        (512 * 1024)
-#define NEVER_US           INT64_MAX
-
-/* What the control thread alone knows. */
-struct control {
-    struct pcmig_migration *m;
-    int64_t due_us;            /* of the policy */
-    bool slowed;               /* pre-copy is to have the bandwidth of the drain */
-    bool draining;             /* only the queue is of interest, not the statistics */
-    bool downtime_set;         /* QEMU has the downtime limit */
-    bool called;               /* the migrate call was started */
-    bool settling;             /* the call returned, or post-copy was interrupted */
-    int64_t settle_us;         /* since when the halves are as they are */
-    enum pcmig_half halves[2]; /* as last seen then; destination, source */
-    int64_t reopen_us[2];      /* not before; destination, source */
-    bool broken[2];            /* the connection is to be reopened; likewise */
-    bool handed_off;
-    bool news;       /* something that readers of the snapshot care about has come */
-    bool final_seen; /* the statistics of JOB_COMPLETED have come */
-    bool detach;
-    bool abort_wanted; /* refused so far */
-    int64_t abort_us;  /* when to try it again */
-    bool job_seen;
-    int64_t precopy_mib; /* bandwidth of pre-copy when it is not drained; 0 = unlimited */
-    int64_t bound_mib;   /* the operator's bound of the pace; 0 = none */
-    int64_t pace_mib;    /* what the policy wants in post-copy; -1 = nothing yet */
-    bool refused[2];     /* the bandwidth of pre-copy, of post-copy is not what it should be */
-    int64_t wanted_mib[2];
-    int64_t speed_us; /* when to set it again */
-    struct pcmig_sample last;
-};
-
-static void feed(struct control *c, struct pcmig_input *input);
-
 /* --- snapshot ------------------------------------------------------------------------------------------------------ */
 
-static void publish(struct control *c)
+void pcmig_control_publish(struct control *c)
 {
     struct pcmig_migration *m = c->m;
     struct pcmig_migration_status *status = &m->status;
@@ -118,11 +71,11 @@ static void trace_line(struct pcmig_migration *m, const char *line, int length)
 
 /* --- acting on decisions ------------------------------------------------------------------------------------------- */
 
-static void post_event(struct control *c, enum pcmig_event event)
+void pcmig_control_event(struct control *c, enum pcmig_event event)
 {
     struct pcmig_input input = {.t_us = pcmig_migration_now_us(c->m), .kind = PCMIG_INPUT_EVENT, .code = event};
 
-    feed(c, &input);
+    pcmig_control_feed(c, &input);
 }
 
 static void set_speed(struct control *c, int64_t mib, bool postcopy)
@@ -138,7 +91,7 @@ static void set_speed(struct control *c, int64_t mib, bool postcopy)
         c->refused[postcopy] = true;
         c->speed_us = pcmig_migration_now_us(c->m) + SPEED_AGAIN_US;
         if (!again)
-            post_event(c, PCMIG_EVENT_PACE_REFUSED);
+            pcmig_control_event(c, PCMIG_EVENT_PACE_REFUSED);
         return;
     }
     c->refused[postcopy] = false;
@@ -195,7 +148,7 @@ static void open_pace(struct control *c)
 }
 
 /* Leaves no bandwidth behind that needs somebody to steer it. */
-static void let_go(struct control *c)
+void pcmig_control_let_go(struct control *c)
 {
     c->draining = false;
     if (c->slowed)
@@ -210,13 +163,13 @@ static void start_postcopy(struct control *c, const struct pcmig_decision *decis
     int64_t late_us = pcmig_migration_now_us(c->m) - decision->t_us;
 
     if (c->m->domain == NULL || pcmig_virt_start_postcopy(c->m->domain, &error) < 0) {
-        post_event(c, PCMIG_EVENT_SWITCH_REFUSED);
+        pcmig_control_event(c, PCMIG_EVENT_SWITCH_REFUSED);
         return;
     }
     pthread_mutex_lock(&c->m->lock);
     c->m->status.switch_late_us = late_us;
     pthread_mutex_unlock(&c->m->lock);
-    post_event(c, PCMIG_EVENT_SWITCH_ISSUED);
+    pcmig_control_event(c, PCMIG_EVENT_SWITCH_ISSUED);
 }
 
 static void abort_job(struct control *c)
@@ -261,7 +214,7 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     }
 }
 
-static void feed(struct control *c, struct pcmig_input *input)
+void pcmig_control_feed(struct control *c, struct pcmig_input *input)
 {
     struct pcmig_migration *m = c->m;
     struct pcmig_decision decision;
@@ -295,9 +248,16 @@ static void feed(struct control *c, struct pcmig_input *input)
         keep_decision(m, &decision);
         /* Before the call to libvirt: whoever is to open the gate does it while we drain. */
         if (pcmig_policy_gate(m->policy) != m->status.gate)
-            publish(c);
+            pcmig_control_publish(c);
         act(c, &decision);
     }
+}
+
+/* From now on the halves tell what comes next. */
+static void begin_settling(struct control *c)
+{
+    c->settling = true;
+    c->settle_us = pcmig_migration_now_us(c->m);
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------- */
@@ -332,7 +292,6 @@ static void look(struct control *c)
             input.kind = PCMIG_INPUT_SAMPLE;
             input.sample.queue_bytes = queue_bytes(c);
             set_downtime_once(c);
-            c->job_seen = true;
         } else if (active < 0) {
             pthread_mutex_lock(&c->m->lock);
             c->m->status.stats_failed++;
@@ -340,273 +299,30 @@ static void look(struct control *c)
         }
     }
     input.t_us = pcmig_migration_now_us(c->m);
-    feed(c, &input);
-}
-
-/* --- the migrate call ---------------------------------------------------------------------------------------------- */
-
-static void *call_main(void *arg)
-{
-    struct pcmig_migration *m = arg;
-    const struct pcmig_migration_args *args = &m->args;
-    struct pcmig_virt_error error = {0};
-    struct pcmig_virt_migrate_args call = {
-        .dest_uri = args->dest_uri,
-        .flags = args->flags | pcmig_virt_flag_live() | pcmig_virt_flag_peer2peer(),
-        .migrate_uri = args->migrate_uri,
-        .dest_name = args->dest_name,
-        .listen_address = args->listen_address,
-        .disks_uri = args->disks_uri,
-        .disks = args->disks,
-        .dest_xml = args->dest_xml,
-        .persist_xml = args->persist_xml,
-        .tls_destination = args->tls_destination,
-        .parallel_connections = args->parallel_connections,
-        .bandwidth_mib = args->bandwidth_mib,
-        .postcopy_bandwidth_mib = args->postcopy_bandwidth_mib,
-    };
-    bool succeeded;
-
-    if (args->policy != PCMIG_POLICY_NEVER)
-        call.flags |= pcmig_virt_flag_postcopy();
-    succeeded = pcmig_virt_migrate(m->domain_call, &call, &error) == 0;
-
-    pthread_mutex_lock(&m->lock);
-    m->mailbox.call_returned = true;
-    m->mailbox.call_succeeded = succeeded;
-    m->mailbox.call_error = error;
-    pthread_cond_broadcast(&m->cond);
-    pthread_mutex_unlock(&m->lock);
-    pcmig_virt_domain_free(m->domain_call);
-    pcmig_virt_close(m->source_call);
-    pcmig_migration_unref(m);
-    return NULL;
-}
-
-static int start_call(struct control *c)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    int failure;
-
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pcmig_migration_ref(c->m);
-    post_event(c, PCMIG_EVENT_MIGRATE_CALLED);
-    failure = pthread_create(&thread, &attr, call_main, c->m);
-    pthread_attr_destroy(&attr);
-    if (failure != 0) {
-        pcmig_migration_unref(c->m);
-        return -1;
-    }
-    c->called = true;
-    return 0;
-}
-
-/* --- the end ------------------------------------------------------------------------------------------------------- */
-
-static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
-{
-    char *out = m->status.operator_command;
-    size_t size = sizeof(m->status.operator_command);
-    const char *uri = m->args.source_uri;
-    char options[256];
-
-    switch (advice) {
-    case PCMIG_ADVICE_RESUME:
-        pcmig_virt_resume_options(m->args.flags, options, sizeof(options));
-        snprintf(out, size, "virsh -c '%s' migrate --live --p2p --postcopy --postcopy-resume%s '%s' '%s'%s%s%s", uri,
-                 options, m->name, m->args.dest_uri, m->args.migrate_uri != NULL ? " --migrateuri '" : "",
-                 m->args.migrate_uri != NULL ? m->args.migrate_uri : "", m->args.migrate_uri != NULL ? "'" : "");
-        return;
-    case PCMIG_ADVICE_LOOK_SOURCE:
-        snprintf(out, size, "virsh -c '%s' domstate --reason '%s'", uri, m->name);
-        return;
-    case PCMIG_ADVICE_LOOK_BOTH:
-        snprintf(out, size, "virsh -c '%s' domstate --reason '%s'; virsh -c '%s' domstate --reason '%s'", uri, m->name,
-                 m->args.dest_uri, m->args.dest_name != NULL ? m->args.dest_name : m->name);
-        return;
-    case PCMIG_ADVICE_NONE:
-    case PCMIG_ADVICE_COUNT:
-        out[0] = '\0';
-        return;
-    }
-}
-
-static void finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advice advice, const char *text,
-                   const struct pcmig_virt_error *error)
-{
-    struct pcmig_migration *m = c->m;
-    const char *hint;
-
-    publish(c);
-    /* Before anybody hears of the outcome: whoever waits for it wants to read the trace. */
-    if (m->trace != NULL && m->status.inputs_lost > 0)
-        (void)fprintf(m->trace, "# %u inputs lost: short of memory\n", m->status.inputs_lost);
-    if (m->trace != NULL)
-        (void)fclose(m->trace);
-    m->trace = NULL;
-    /* Likewise: the process may end as soon as the outcome is known, and must not leave our change behind. */
-    pcmig_route_restore(m->route);
-    m->route = NULL;
-    pthread_mutex_lock(&m->lock);
-    m->status.outcome = outcome;
-    if (outcome != PCMIG_OUTCOME_DETACHED)
-        m->status.phase = outcome == PCMIG_OUTCOME_NEEDS_OPERATOR && advice == PCMIG_ADVICE_RESUME
-                              ? PCMIG_PHASE_PAUSED
-                              : PCMIG_PHASE_FINISHED;
-    if (error != NULL && outcome != PCMIG_OUTCOME_COMPLETED)
-        m->status.error = *error;
-    hint = m->status.error.code != 0 ? pcmig_hint(m->status.error.message) : NULL;
-    snprintf(m->status.text, sizeof(m->status.text), "%s%s%s%s%s", text,
-             m->status.error.code != 0 && text[0] != '\0' ? ": " : "",
-             m->status.error.code != 0 ? m->status.error.message : "", hint != NULL ? "; " : "",
-             hint != NULL ? hint : "");
-    advise(m, advice);
-    m->over = true;
-    pthread_cond_broadcast(&m->cond);
-    pthread_mutex_unlock(&m->lock);
-    pcmig_migration_notify(m);
-}
-
-/* State of one half; reopens a broken connection, now and then. */
-static enum pcmig_half ask(struct control *c, bool source)
-{
-    struct pcmig_migration *m = c->m;
-    struct pcmig_virt_error error = {0};
-    struct pcmig_virt_conn **conn = source ? &m->source : &m->destination;
-    enum pcmig_half half = PCMIG_HALF_UNKNOWN;
-    int64_t now = pcmig_migration_now_us(m);
-
-    if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0)
-        return half;
-    if (now < c->reopen_us[source])
-        return PCMIG_HALF_UNKNOWN;
-    /* On the source, "no such guest" makes the reopening fail but the connection stand. */
-    (void)pcmig_preflight_open(m, source, REOPEN_TIMEOUT_MS, &error);
-    c->reopen_us[source] = pcmig_migration_now_us(m) + REOPEN_US;
-    if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0)
-        return half;
-    return PCMIG_HALF_UNKNOWN;
-}
-
-/* How long two halves that settle nothing are looked at. */
-static int64_t patience_us(enum pcmig_half source, enum pcmig_half destination)
-{
-    if (source == PCMIG_HALF_POSTCOPY || (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_POSTCOPY))
-        return SETTLE_POSTCOPY_US;
-    if (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_UNKNOWN)
-        return SETTLE_FAILED_US;
-    if (source == PCMIG_HALF_ABSENT && destination == PCMIG_HALF_ABSENT)
-        return SETTLE_GONE_US;
-    return SETTLE_US;
-}
-
-static bool job_active(const struct control *c)
-{
-    struct pcmig_virt_error error = {0};
-    struct pcmig_sample sample;
-
-    return c->m->domain != NULL && pcmig_virt_job_stats(c->m->domain, &sample, &error) > 0;
-}
-
-/* Returns whether the migration is over. */
-static bool settle(struct control *c, bool call_returned, bool call_succeeded,
-                   const struct pcmig_virt_error *call_error)
-{
-    struct pcmig_evidence evidence = {
-        .source = ask(c, true),
-        .destination = ask(c, false),
-        .call_succeeded = call_succeeded,
-        .source_handed_off = c->handed_off,
-    };
-    int64_t waited_us;
-    bool moving = evidence.source == PCMIG_HALF_POSTCOPY && evidence.destination == PCMIG_HALF_POSTCOPY;
-    struct pcmig_verdict verdict;
-
-    /* Whatever changes is still on its way. */
-    if (evidence.source != c->halves[1] || evidence.destination != c->halves[0])
-        c->settle_us = pcmig_migration_now_us(c->m);
-    c->halves[1] = evidence.source;
-    c->halves[0] = evidence.destination;
-    waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
-    if (evidence.source == PCMIG_HALF_RUNNING || evidence.source == PCMIG_HALF_PAUSED)
-        evidence.job_active = job_active(c);
-    verdict = pcmig_outcome_judge(&evidence, !moving && waited_us > patience_us(evidence.source, evidence.destination));
-
-    if (verdict.outcome == PCMIG_OUTCOME_RUNNING)
-        return false;
-    if (verdict.outcome == PCMIG_OUTCOME_COMPLETED && !c->final_seen && evidence.source == PCMIG_HALF_ABSENT &&
-        waited_us < SETTLE_FINAL_US)
-        return false;
-    /* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns. */
-    if (!call_returned && verdict.advice != PCMIG_ADVICE_RESUME)
-        return false;
-    if (verdict.outcome == PCMIG_OUTCOME_NEEDS_OPERATOR)
-        let_go(c);
-    finish(c, verdict.outcome, verdict.advice, verdict.text, call_returned && !call_succeeded ? call_error : NULL);
-    return true;
-}
-
-/* What happened while nobody listened, as far as the guest's state tells. It goes through the mailbox like an event. */
-static void catch_up(struct control *c, bool source)
-{
-    static const struct {
-        bool source;
-        enum pcmig_half half;
-        enum pcmig_phase before; /* news in phases before this one */
-        enum pcmig_event event;
-    } rows[] = {
-        {true, PCMIG_HALF_POSTCOPY, PCMIG_PHASE_SWITCHOVER, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY},
-        {true, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_PHASE_PAUSED, PCMIG_EVENT_SRC_POSTCOPY_FAILED},
-        {false, PCMIG_HALF_POSTCOPY, PCMIG_PHASE_POSTCOPY, PCMIG_EVENT_DST_RESUMED_POSTCOPY},
-        {false, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_PHASE_PAUSED, PCMIG_EVENT_DST_POSTCOPY_FAILED},
-    };
-    struct pcmig_migration *m = c->m;
-    struct pcmig_virt_error error = {0};
-    enum pcmig_half half;
-
-    if (pcmig_virt_half(source ? m->source : m->destination, m->uuid, &half, &error) < 0)
-        return;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct pcmig_input input = {.kind = PCMIG_INPUT_EVENT, .code = rows[i].event};
-
-        if (rows[i].source == source && rows[i].half == half && pcmig_ledger_phase_now(m->ledger) < rows[i].before)
-            pcmig_migration_post(m, &input);
-    }
-}
-
-/* The migrate call has a connection of its own and may go on when this one has broken. */
-static void reopen(struct control *c, bool source)
-{
-    struct pcmig_virt_error error = {0};
-
-    c->broken[source] = pcmig_preflight_open(c->m, source, REOPEN_RUN_MS, &error) < 0;
-    c->reopen_us[source] = pcmig_migration_now_us(c->m) + REOPEN_US;
-    if (!c->broken[source])
-        catch_up(c, source);
+    pcmig_control_feed(c, &input);
+    if (!c->settling && pcmig_ledger_phase_now(c->m->ledger) == PCMIG_PHASE_POSTCOPY && pcmig_heal_stalled(c))
+        begin_settling(c);
 }
 
 /* --- the loop ------------------------------------------------------------------------------------------------------ */
 
 static void wait_until(struct pcmig_migration *m, int64_t due_us)
 {
-    int64_t at_us = due_us == NEVER_US ? 0 : due_us + m->start_us;
+    int64_t at_us = due_us == PCMIG_NEVER_US ? 0 : due_us + m->start_us;
     struct timespec deadline = {.tv_sec = at_us / 1000000, .tv_nsec = at_us % 1000000 * 1000};
 
-    if (due_us == NEVER_US)
+    if (due_us == PCMIG_NEVER_US)
         pthread_cond_wait(&m->cond, &m->lock);
     else
         (void)pthread_cond_timedwait(&m->cond, &m->lock, &deadline);
 }
 
-static bool has_mail(const struct pcmig_migration *m, bool settling)
+static bool has_mail(const struct pcmig_migration *m)
 {
     const struct pcmig_mailbox *box = &m->mailbox;
 
     return box->count > 0 || box->new_bound_mib >= 0 || box->source_closed || box->destination_closed ||
-           (box->call_returned && !settling);
+           box->call_returned;
 }
 
 static void new_bound(struct control *c, int64_t mib)
@@ -627,6 +343,83 @@ static bool interrupted(const struct pcmig_input *input)
            (input->code == PCMIG_EVENT_SRC_POSTCOPY_FAILED || input->code == PCMIG_EVENT_DST_POSTCOPY_FAILED);
 }
 
+static void on_request(struct control *c, enum pcmig_request request)
+{
+    if (request == PCMIG_REQUEST_DETACH)
+        c->detach = true;
+    if (request == PCMIG_REQUEST_PAUSE) {
+        c->held = c->m->args.recover;
+        pcmig_heal_pause(c);
+    }
+    if (request == PCMIG_REQUEST_RESUME) {
+        c->held = false;
+        c->heal_us = 0;
+        pcmig_recovery_hurry(&c->recovery);
+    }
+}
+
+static void on_mail(struct control *c, struct pcmig_input *input)
+{
+    if (input->kind == PCMIG_INPUT_REQUEST)
+        on_request(c, (enum pcmig_request)input->code);
+    if (interrupted(input) && !c->settling)
+        begin_settling(c);
+    pcmig_control_feed(c, input);
+    if (interrupted(input))
+        open_pace(c);
+}
+
+/* The mailbox's own part of the letters: what is no stream of inputs. Returns the new bound of the bandwidth, -1 = none. */
+static int64_t take_notes(struct control *c, struct pcmig_mailbox *box, bool *returned)
+{
+    int64_t bound = box->new_bound_mib;
+
+    box->new_bound_mib = -1;
+    c->broken[1] = c->broken[1] || box->source_closed;
+    c->broken[0] = c->broken[0] || box->destination_closed;
+    box->source_closed = false;
+    box->destination_closed = false;
+    *returned = box->call_returned;
+    if (box->call_returned) {
+        c->call_succeeded = box->call_succeeded;
+        c->call_error = box->call_error;
+    }
+    box->call_returned = false;
+    return bound;
+}
+
+/* When there is something to do without any news. */
+static int64_t next_due_us(const struct control *c)
+{
+    int64_t now = pcmig_migration_now_us(c->m), due = c->due_us;
+    int64_t look = now + (now - c->settle_us < SETTLE_FAST_FOR_US ? SETTLE_LOOK_US : SETTLE_SLOW_US);
+
+    if (c->settling)
+        return due < look ? due : look;
+    if (c->abort_wanted && due > c->abort_us)
+        due = c->abort_us;
+    if ((c->refused[0] || c->refused[1]) && due > c->speed_us)
+        due = c->speed_us;
+    for (int end = 0; end < 2; end++) {
+        if (c->broken[end] && due > c->reopen_us[end])
+            due = c->reopen_us[end];
+    }
+    return due;
+}
+
+/* What is due while the migration is being steered, and not settled. */
+static void do_due(struct control *c)
+{
+    for (int end = 0; end < 2; end++) {
+        if (c->broken[end] && pcmig_migration_now_us(c->m) >= c->reopen_us[end])
+            pcmig_settle_reopen(c, end != 0);
+    }
+    if ((c->refused[0] || c->refused[1]) && pcmig_migration_now_us(c->m) >= c->speed_us)
+        set_refused_speeds(c);
+    if (c->abort_wanted && pcmig_migration_now_us(c->m) >= c->abort_us)
+        abort_job(c);
+}
+
 static void run(struct control *c)
 {
     struct pcmig_migration *m = c->m;
@@ -634,25 +427,12 @@ static void run(struct control *c)
     size_t capacity = 0;
 
     for (;;) {
-        struct pcmig_virt_error call_error = {0};
-        bool call_returned, call_succeeded;
-        int64_t bound, due;
+        int64_t bound, due = next_due_us(c);
+        bool returned;
         size_t count;
 
-        due = c->due_us;
-        if (c->settling && (due == NEVER_US || due > pcmig_migration_now_us(m) + SETTLE_LOOK_US))
-            due = pcmig_migration_now_us(m) + SETTLE_LOOK_US;
-        if (c->abort_wanted && !c->settling && due > c->abort_us)
-            due = c->abort_us;
-        if ((c->refused[0] || c->refused[1]) && !c->settling && due > c->speed_us)
-            due = c->speed_us;
-        for (int end = 0; end < 2; end++) {
-            if (c->broken[end] && !c->settling && due > c->reopen_us[end])
-                due = c->reopen_us[end];
-        }
-
         pthread_mutex_lock(&m->lock);
-        while (!has_mail(m, c->settling) && pcmig_migration_now_us(m) < due)
+        while (!has_mail(m) && pcmig_migration_now_us(m) < due)
             wait_until(m, due);
         /* Take the letters and leave our empty buffer: nothing is copied, the event thread never waits. */
         {
@@ -666,55 +446,31 @@ static void run(struct control *c)
             mail = full;
             capacity = full_capacity;
         }
-        bound = m->mailbox.new_bound_mib;
-        m->mailbox.new_bound_mib = -1;
-        c->broken[1] = c->broken[1] || m->mailbox.source_closed;
-        c->broken[0] = c->broken[0] || m->mailbox.destination_closed;
-        m->mailbox.source_closed = false;
-        m->mailbox.destination_closed = false;
-        call_returned = m->mailbox.call_returned;
-        call_succeeded = m->mailbox.call_succeeded;
-        call_error = m->mailbox.call_error;
+        bound = take_notes(c, &m->mailbox, &returned);
         pthread_mutex_unlock(&m->lock);
 
-        for (size_t i = 0; i < count; i++) {
-            if (mail[i].kind == PCMIG_INPUT_REQUEST && mail[i].code == PCMIG_REQUEST_DETACH)
-                c->detach = true;
-            if (interrupted(&mail[i]) && !c->settling) {
-                c->settling = true;
-                c->settle_us = pcmig_migration_now_us(m);
-            }
-            feed(c, &mail[i]);
-            if (interrupted(&mail[i]))
-                open_pace(c);
-        }
+        for (size_t i = 0; i < count; i++)
+            on_mail(c, &mail[i]);
         if (bound >= 0)
             new_bound(c, bound);
-        if (call_returned && c->called) {
+        if (returned && c->called) {
             c->called = false;
-            c->settling = true;
-            c->settle_us = pcmig_migration_now_us(m);
-            post_event(c, call_succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
+            begin_settling(c);
+            pcmig_control_event(c, c->call_succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
         }
-        for (int end = 0; end < 2; end++) {
-            if (c->broken[end] && !c->settling && pcmig_migration_now_us(m) >= c->reopen_us[end])
-                reopen(c, end != 0);
-        }
-        if ((c->refused[0] || c->refused[1]) && !c->settling && pcmig_migration_now_us(m) >= c->speed_us)
-            set_refused_speeds(c);
+        if (!c->settling)
+            do_due(c);
         if (pcmig_migration_now_us(m) >= c->due_us)
             look(c);
-        if (c->abort_wanted && !c->settling && pcmig_migration_now_us(m) >= c->abort_us)
-            abort_job(c);
         if (c->news)
-            publish(c);
+            pcmig_control_publish(c);
         if (c->detach) {
             if (m->status.phase < PCMIG_PHASE_SWITCHOVER)
-                let_go(c);
-            finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);
+                pcmig_control_let_go(c);
+            pcmig_settle_finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);
             break;
         }
-        if (c->settling && settle(c, call_returned, call_succeeded, &call_error))
+        if (c->settling && pcmig_settle(c))
             break;
     }
     free(mail);
@@ -729,7 +485,27 @@ static void clean_up(struct control *c)
     pcmig_virt_domain_free(m->domain);
     pcmig_virt_close(m->source);
     pcmig_virt_close(m->destination);
+    pcmig_virt_domain_free(m->domain_call);
+    pcmig_virt_close(m->source_call);
     pcmig_link_close(m->link);
+}
+
+static unsigned networks(const struct pcmig_migration_args *args)
+{
+    unsigned n = 1; /* the migration's own */
+
+    while (args->resume_uris != NULL && args->resume_uris[n - 1] != NULL)
+        n++;
+    return n;
+}
+
+/* A migration that somebody else started, or we in another life: what it is by now, the halves tell. */
+static void adopt(struct control *c)
+{
+    pcmig_settle_catch_up(c, true);
+    pcmig_settle_catch_up(c, false);
+    begin_settling(c);
+    run(c);
 }
 
 void *pcmig_control_main(void *migration)
@@ -740,15 +516,15 @@ void *pcmig_control_main(void *migration)
 
     control.bound_mib = m->args.postcopy_bandwidth_mib;
     control.precopy_mib = m->args.bandwidth_mib;
-    if (pcmig_preflight(m, &error) < 0) {
-        pcmig_virt_domain_free(m->domain_call);
-        pcmig_virt_close(m->source_call);
-        finish(&control, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "", &error);
-    } else if (start_call(&control) < 0) {
+    pcmig_recovery_init(&control.recovery, m->args.params.value[PCMIG_PARAM_STALL_MS], networks(&m->args));
+    if (m->args.adopt && pcmig_preflight_adopt(m, &error) == 0) {
+        adopt(&control);
+    } else if (m->args.adopt || pcmig_preflight(m, &error) < 0) {
+        pcmig_settle_finish(&control, m->args.adopt ? PCMIG_OUTCOME_NEEDS_OPERATOR : PCMIG_OUTCOME_FAILED,
+                            PCMIG_ADVICE_NONE, "", &error);
+    } else if (pcmig_call_start(&control, NULL) < 0) {
         pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_OTHER, "cannot start a thread for the migrate call");
-        pcmig_virt_domain_free(m->domain_call);
-        pcmig_virt_close(m->source_call);
-        finish(&control, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest was not touched", &error);
+        pcmig_settle_finish(&control, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest was not touched", &error);
     } else {
         run(&control);
     }

@@ -30,6 +30,7 @@ struct pcmig_migration {
     /* The arguments, copied; read-only from the start on. */
     struct pcmig_migration_args args;
     char **disks;
+    char **resume_uris;
 
     pthread_mutex_t lock;
     pthread_cond_t cond; /* CLOCK_MONOTONIC; new mail, or an outcome */
@@ -66,6 +67,10 @@ void *pcmig_control_main(void *migration);
 
 /* Connects, and refuses what can be known to fail before the guest is touched. Returns 0 or -1 with ERROR. */
 int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error);
+
+/* Connects to what there is of a migration that is under way, or was: neither end must be reachable yet. Returns 0, or -1 with
+ * ERROR. */
+int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_error *error);
 
 /* (Re)opens the connection to one end and follows its events. Returns 0 or -1 with ERROR. */
 int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t timeout_ms,

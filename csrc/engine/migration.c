@@ -30,11 +30,37 @@ static char *copy_string(const char *text, bool *failed)
     return copy;
 }
 
+/* A NULL-terminated copy; NULL where there is none. */
+static char **copy_list(const char *const *list, bool *failed)
+{
+    size_t n = 0;
+    char **copy;
+
+    if (list == NULL)
+        return NULL;
+    while (list[n] != NULL)
+        n++;
+    copy = calloc(n + 1, sizeof(*copy));
+    if (copy == NULL) {
+        *failed = true;
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++)
+        copy[i] = copy_string(list[i], failed);
+    return copy;
+}
+
+static void free_list(char **list)
+{
+    for (size_t i = 0; list != NULL && list[i] != NULL; i++)
+        free(list[i]);
+    free(list);
+}
+
 static bool copy_args(struct pcmig_migration *migration, const struct pcmig_migration_args *args)
 {
     struct pcmig_migration_args *copy = &migration->args;
     bool failed = false;
-    size_t n = 0;
 
     *copy = *args;
     copy->source_uri = copy_string(args->source_uri, &failed);
@@ -48,17 +74,10 @@ static bool copy_args(struct pcmig_migration *migration, const struct pcmig_migr
     copy->persist_xml = copy_string(args->persist_xml, &failed);
     copy->tls_destination = copy_string(args->tls_destination, &failed);
     copy->trace_path = copy_string(args->trace_path, &failed);
-    copy->disks = NULL;
-    if (args->disks != NULL) {
-        while (args->disks[n] != NULL)
-            n++;
-        migration->disks = calloc(n + 1, sizeof(*migration->disks));
-        if (migration->disks == NULL)
-            return false;
-        for (size_t i = 0; i < n; i++)
-            migration->disks[i] = copy_string(args->disks[i], &failed);
-        copy->disks = (const char *const *)migration->disks;
-    }
+    migration->disks = copy_list(args->disks, &failed);
+    copy->disks = (const char *const *)migration->disks;
+    migration->resume_uris = copy_list(args->resume_uris, &failed);
+    copy->resume_uris = (const char *const *)migration->resume_uris;
     return !failed;
 }
 
@@ -77,9 +96,8 @@ static void free_args(struct pcmig_migration *migration)
     free((char *)args->persist_xml);
     free((char *)args->tls_destination);
     free((char *)args->trace_path);
-    for (size_t i = 0; migration->disks != NULL && migration->disks[i] != NULL; i++)
-        free(migration->disks[i]);
-    free(migration->disks);
+    free_list(migration->disks);
+    free_list(migration->resume_uris);
 }
 
 struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *args)
@@ -224,6 +242,19 @@ bool pcmig_migration_started(struct pcmig_migration *migration)
     started = migration->started;
     pthread_mutex_unlock(&migration->lock);
     return started;
+}
+
+const char *pcmig_recovery_state_name(enum pcmig_recovery_state state)
+{
+    static const char *const names[] = {
+        [PCMIG_RECOVERY_STATE_NONE] = "none",
+        [PCMIG_RECOVERY_STATE_WAITING] = "waiting",
+        [PCMIG_RECOVERY_STATE_RESUMING] = "resuming",
+        [PCMIG_RECOVERY_STATE_HELD] = "held",
+    };
+    _Static_assert(sizeof(names) / sizeof(names[0]) == PCMIG_RECOVERY_STATE_COUNT, "every state has a name");
+
+    return (unsigned)state < PCMIG_RECOVERY_STATE_COUNT ? names[state] : "unknown";
 }
 
 int64_t pcmig_migration_now_us(const struct pcmig_migration *migration)

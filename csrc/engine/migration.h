@@ -33,12 +33,35 @@ struct pcmig_migration_args {
     int parallel_connections;    /* 0 = libvirt's default */
     enum pcmig_policy_kind policy;
     struct pcmig_params params;
-    bool gated;                 /* no switch before PCMIG_REQUEST_OPEN_GATE */
+    const char *const *resume_uris; /* NULL-terminated; migrate URIs of other networks to resume over; NULL = none */
+    bool
+        recover; /* an interrupted post-copy is resumed, for as long as it takes, instead of being left to an operator */
+    bool adopt;  /* DOMAIN, a UUID, is migrating already, or was: no migrate call, what is there is looked after */
+    bool gated;  /* no switch before PCMIG_REQUEST_OPEN_GATE */
     bool destination_optional;  /* go on when only the source host can reach the destination, and not we */
     int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
     int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
     int64_t connect_timeout_ms;
     const char *trace_path;
+};
+
+enum pcmig_recovery_state {
+    PCMIG_RECOVERY_STATE_NONE = 0, /* not interrupted */
+    PCMIG_RECOVERY_STATE_WAITING,  /* for the destination, or for the next attempt */
+    PCMIG_RECOVERY_STATE_RESUMING, /* an attempt is under way */
+    PCMIG_RECOVERY_STATE_HELD,     /* no attempt until something else changes; the text says what */
+    PCMIG_RECOVERY_STATE_COUNT
+};
+
+const char *pcmig_recovery_state_name(enum pcmig_recovery_state state); /* "waiting"; never NULL */
+
+struct pcmig_recovery_status {
+    enum pcmig_recovery_state state;
+    unsigned attempts; /* so far */
+    unsigned permille; /* of the guest's memory had crossed */
+    int64_t since_us;  /* of the interruption */
+    int64_t next_us;   /* of the next attempt at the earliest; -1 = not known */
+    char text[512];    /* "post-copy interrupted at 43 %, resuming, attempt 3" */
 };
 
 struct pcmig_migration_status {
@@ -63,6 +86,7 @@ struct pcmig_migration_status {
     unsigned stats_failed; /* statistics calls that failed: no verdict, only a figure */
     unsigned inputs_lost;  /* events and requests that memory was too short for */
     size_t decisions;      /* that were not "keep" */
+    struct pcmig_recovery_status recovery;
 };
 
 struct pcmig_migration;

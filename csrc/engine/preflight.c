@@ -214,3 +214,26 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     migration->link = pcmig_link_open(migration->uuid); /* NULL: the queue is then not known */
     return 0;
 }
+
+int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_error ignored = {0};
+
+    if (strlen(migration->args.domain) != PCMIG_VIRT_UUID_SIZE - 1) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
+                             "\"%s\" is no UUID: a guest that may have moved has no name here", migration->args.domain);
+        return -1;
+    }
+    memcpy(migration->uuid, migration->args.domain, PCMIG_VIRT_UUID_SIZE);
+    /* Either may be down, and the guest's half there be gone: that is for the halves to tell. */
+    (void)pcmig_preflight_open(migration, true, migration->args.connect_timeout_ms, &ignored);
+    (void)pcmig_preflight_open(migration, false, migration->args.connect_timeout_ms, &ignored);
+    migration->name =
+        strdup(migration->domain != NULL ? pcmig_virt_domain_name(migration->domain) : migration->args.domain);
+    if (migration->name == NULL) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "out of memory");
+        return -1;
+    }
+    migration->link = pcmig_link_open(migration->uuid);
+    return 0;
+}

@@ -26,23 +26,42 @@ static PyObject *module_of(PyObject *self)
 /* --- construction -------------------------------------------------------------------------------------------------- */
 
 /* A NULL-terminated array of borrowed strings; FAST must outlive it. NULL with an exception. */
-static const char **disks_from(PyObject *fast)
+static const char **strings_from(PyObject *fast)
 {
     Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
-    const char **disks = calloc((size_t)n + 1, sizeof(*disks));
+    const char **strings = calloc((size_t)n + 1, sizeof(*strings));
 
-    if (disks == NULL) {
+    if (strings == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        disks[i] = PyUnicode_AsUTF8(PySequence_Fast_GET_ITEM(fast, i));
-        if (disks[i] == NULL) {
-            free(disks);
+        strings[i] = PyUnicode_AsUTF8(PySequence_Fast_GET_ITEM(fast, i));
+        if (strings[i] == NULL) {
+            free(strings);
             return NULL;
         }
     }
-    return disks;
+    return strings;
+}
+
+/* The same of LIST, a sequence of WHAT or None (then OUT stays NULL). HOLD keeps the strings, for Py_XDECREF after use. Returns
+ * 0, or -1 with an exception. */
+static int take_list(PyObject *list, const char *name, const char *what, PyObject **hold, const char ***out)
+{
+    if (list == Py_None)
+        return 0;
+    if (PyUnicode_Check(list)) {
+        PyErr_Format(PyExc_TypeError, "%s is a list of %s, not the string %R", name, what, list);
+        return -1;
+    }
+    *hold = PySequence_Fast(list, "not a sequence");
+    if (*hold == NULL) {
+        PyErr_Format(PyExc_TypeError, "%s is a sequence of %s, or None, not %R", name, what, list);
+        return -1;
+    }
+    *out = strings_from(*hold);
+    return *out != NULL ? 0 : -1;
 }
 
 static int check_args(PyObject *module, const struct pcmig_migration_args *args)
@@ -99,25 +118,30 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "parallel_connections",
                             "tls_destination",
                             "destination_optional",
+                            "recover",
+                            "resume_uris",
+                            "adopt",
                             NULL};
     struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
     PyObject *module = PyType_GetModule(type);
-    PyObject *params = Py_None, *disks = Py_None, *fast = NULL;
+    PyObject *params = Py_None, *disks = Py_None, *uris = Py_None, *hold_disks = NULL, *hold_uris = NULL;
     const char *policy = "auto";
-    const char **disk_names = NULL;
+    const char **disk_names = NULL, **resume_uris = NULL;
     long long timeout = 10000, flags = 0;
-    int gated = 0, destination_optional = 0;
+    int gated = 0, destination_optional = 0, recover = 0, adopt = 0;
     struct migration_object *self = NULL;
 
     if (module == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzzizp:Migration", names, &a.domain, &a.dest_uri,
-                                     &a.source_uri, &flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib,
-                                     &a.postcopy_bandwidth_mib, &a.dest_name, &disks, &a.listen_address, &a.disks_uri,
-                                     &timeout, &a.trace_path, &gated, &a.dest_xml, &a.persist_xml,
-                                     &a.parallel_connections, &a.tls_destination, &destination_optional))
+        !PyArg_ParseTupleAndKeywords(
+            args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOp:Migration", names, &a.domain, &a.dest_uri, &a.source_uri, &flags,
+            &a.migrate_uri, &policy, &params, &a.bandwidth_mib, &a.postcopy_bandwidth_mib, &a.dest_name, &disks,
+            &a.listen_address, &a.disks_uri, &timeout, &a.trace_path, &gated, &a.dest_xml, &a.persist_xml,
+            &a.parallel_connections, &a.tls_destination, &destination_optional, &recover, &uris, &adopt))
         return NULL;
     a.gated = gated != 0;
     a.destination_optional = destination_optional != 0;
+    a.recover = recover != 0;
+    a.adopt = adopt != 0;
     if (flags < 0 || flags > UINT32_MAX) {
         PyErr_Format(PyExc_ValueError, "flags: %lld is not a set of VIR_MIGRATE_* bits, 0 to 0xffffffff", flags);
         return NULL;
@@ -137,17 +161,11 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     }
     if (check_args(module, &a) < 0)
         return NULL;
-    if (PyUnicode_Check(disks)) {
-        PyErr_Format(PyExc_TypeError, "disks is a list of target names, not the string %R", disks);
-        return NULL;
-    }
-    if (disks != Py_None) {
-        fast = PySequence_Fast(disks, "disks is a sequence of target names, or None");
-        disk_names = fast != NULL ? disks_from(fast) : NULL;
-        if (disk_names == NULL)
-            goto out;
-        a.disks = disk_names;
-    }
+    if (take_list(disks, "disks", "target names", &hold_disks, &disk_names) < 0 ||
+        take_list(uris, "resume_uris", "migrate URIs", &hold_uris, &resume_uris) < 0)
+        goto out;
+    a.disks = disk_names;
+    a.resume_uris = resume_uris;
     self = (struct migration_object *)type->tp_alloc(type, 0);
     if (self == NULL)
         goto out;
@@ -158,7 +176,9 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     }
 out:
     free(disk_names);
-    Py_XDECREF(fast);
+    free(resume_uris);
+    Py_XDECREF(hold_disks);
+    Py_XDECREF(hold_uris);
     return (PyObject *)self;
 }
 
@@ -234,6 +254,18 @@ static PyObject *migration_detach(PyObject *op, PyObject *ignored)
 {
     (void)ignored;
     return request(op, PCMIG_REQUEST_DETACH);
+}
+
+static PyObject *migration_pause(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return request(op, PCMIG_REQUEST_PAUSE);
+}
+
+static PyObject *migration_resume(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return request(op, PCMIG_REQUEST_RESUME);
 }
 
 static PyObject *answer_gate(PyObject *op, enum pcmig_request answer)
@@ -328,6 +360,16 @@ static PyObject *eta(const struct pcmig_migration_status *status)
                           bps != 0 ? (long long)(left * 1000 / bps) : 0);
 }
 
+static PyObject *recovery(const struct pcmig_recovery_status *r)
+{
+    if (r->state == PCMIG_RECOVERY_STATE_NONE)
+        Py_RETURN_NONE;
+    return Py_BuildValue("{s:s,s:I,s:I,s:L,s:N,s:N}", "state", pcmig_recovery_state_name(r->state), "attempts",
+                         r->attempts, "permille", r->permille, "since_ms", (long long)(r->since_us / 1000), "next_ms",
+                         none_or_number(r->next_us >= 0 && r->next_us != INT64_MAX, r->next_us / 1000), "text",
+                         none_or_text(r->text));
+}
+
 static PyObject *latest_decision(struct pcmig_migration *migration, size_t count)
 {
     struct pcmig_decision decision;
@@ -348,7 +390,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s}",
+        "s:I,s:s,s:s,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -368,7 +410,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         latest_decision(self->migration, s.decisions), "switch_late_us",
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
-        pcmig_gate_state_name(s.gate));
+        pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *ignored)
@@ -432,6 +474,14 @@ static PyMethodDef methods[] = {
     {"refuse_gate", migration_refuse_gate, METH_NOARGS,
      "refuse_gate()\n\nNo switch until switch() is called; pre-copy goes on. Takes back an open gate too, while the "
      "switch was not issued. Raises Error when there is no gate or the migration is not running."},
+    {"pause", migration_pause, METH_NOARGS,
+     "pause()\n\nInterrupts post-copy deliberately: both halves stay as they are, the guest waits for pages. A "
+     "migration that "
+     "recovers waits for resume(). Raises Error when the migration is not running."},
+    {"resume", migration_resume, METH_NOARGS,
+     "resume()\n\nAn attempt to resume an interrupted post-copy now, and not when the next one is due; only with "
+     "recover=True. "
+     "Raises Error when the migration is not running."},
     {"set_bandwidth", migration_set_bandwidth, METH_O,
      "set_bandwidth(mib_per_s)\n\nBounds the running phase's bandwidth; 0 = unlimited. Raises ValueError, or Error "
      "when the "

@@ -40,6 +40,7 @@ class Follower:
         self.cancelling = False
         self.detaching = False
         self._decisions_shown = 0
+        self._recovery: str | None = None  # as it was told last
         self._pace_shown_us: int | None = None
 
     def run(self) -> Status:
@@ -62,6 +63,7 @@ class Follower:
             if self._is_news(decision):
                 self.display.decision(decision)
         self._decisions_shown = len(decisions)
+        self._tell_recovery(status)
         if status["outcome"] is None and status["phase"] != "finished":
             self.display.update(status)
         for number in self.signals.take():
@@ -71,6 +73,14 @@ class Follower:
                 "the guest moved before the cancellation reached it: leaving the migration to itself"
             )
         return status
+
+    def _tell_recovery(self, status: Status) -> None:
+        """A line when post-copy breaks, for each attempt to resume it, and when it flows again."""
+        told = status["recovery"] and f"{status['recovery']['state']}{status['recovery']['attempts']}"
+        if told == self._recovery or status["outcome"] is not None:
+            return
+        self._recovery = told
+        self.display.note(status["recovery"]["text"] if status["recovery"] else "post-copy goes on")
 
     def _is_news(self, decision: Decision) -> bool:
         """Whether DECISION gets a line: the pace changes every second, and the figures show it anyway."""
@@ -94,7 +104,9 @@ class Follower:
         """Ctrl-C or SIGTERM: cancels where that is possible, detaches where it is not."""
         if self.detaching:
             return
-        if status["phase"] in MOVED:
+        if status["recovery"]:
+            self._detach("leaving the guest as it is: both halves are kept")
+        elif status["phase"] in MOVED:
             self._detach("the guest runs at the destination already: leaving the migration to itself")
         elif not self.cancelling:
             self.cancelling = True

@@ -134,6 +134,7 @@ class Job:
             "stats_failed": 0,
             "inputs_lost": 0,
             "gate": "none",
+            "recovery": None,
         }
 
     def _count_requests(self) -> None:

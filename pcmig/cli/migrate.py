@@ -123,6 +123,8 @@ class Migrate(Command):
                 "ledger": migration.ledger(),
             }
         code = EXIT_CODES[status["outcome"] or "failed"]
+        if status["outcome"] == "detached" and status["recovery"]:
+            code = ExitCode.NEEDS_OPERATOR
         self._conclude(args, plan, status)
         return code
 
@@ -183,7 +185,7 @@ class Migrate(Command):
     def _conclude(self, args: argparse.Namespace, plan: options.Plan, status: _core.Status) -> None:
         """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the
         guest is."""
-        good = status["outcome"] in ("completed", "detached")
+        good = status["outcome"] in ("completed", "detached") and not status["recovery"]
         if not args.quiet and status["memory_processed_bytes"]:
             try:
                 from pcmig import accounting
@@ -279,12 +281,22 @@ def watch_command(plan: options.Plan) -> str:
     return shlex.join(["pcmig", "watch", "-c", plan.source_uri, plan.domain])
 
 
+def resume_command(plan: options.Plan) -> str:
+    """What to type to go on with a migration that was left interrupted."""
+    return shlex.join(["pcmig", "resume", "-c", plan.source_uri, plan.domain, plan.dest_uri])
+
+
 def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
     """The last words on a migration; INTERRUPTED: the operator asked for its end."""
     elapsed = f"{status['elapsed_ms'] / 1000:.1f} s"
     match status["outcome"]:
         case "completed":
             return f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
+        case "detached" if status["recovery"]:
+            return (
+                f"pcmig: {plan.domain} needs an operator: {status['recovery']['text']}; "
+                f"nothing is lost, keep both halves\ntype:\n  {resume_command(plan)}"
+            )
         case "detached":
             return (
                 f"detached: the migration of {plan.domain} goes on without pcmig; to see the rest of it:\n"

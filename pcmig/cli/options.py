@@ -90,6 +90,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     place.add_argument("--dname", type=given, metavar="NAME", help="name of the guest at the destination")
 
+    broken = parser.add_argument_group(
+        "a post-copy that is interrupted (default: it is resumed, however long it takes)"
+    )
+    broken.add_argument(
+        "--resume-uri",
+        action="append",
+        default=[],
+        type=given,
+        metavar="URI",
+        help="like --migrateuri, over another network, for resuming; given several times, they are tried in turn",
+    )
+    broken.add_argument(
+        "--no-resume", action="store_true", help="leave both halves to an operator, and say what to type"
+    )
+
     disks = parser.add_argument_group("disks (default: they are on shared storage)")
     copy = disks.add_mutually_exclusive_group()
     copy.add_argument("--copy-storage-all", action="store_true", help="copy whole disks")
@@ -213,6 +228,8 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
     """From ARGS of the parser and the core's table of parameters. Raises UsageError."""
     if args.keep_definition and (args.persistent or args.undefinesource):
         raise UsageError("--keep-definition contradicts --persistent and --undefinesource")
+    if args.no_resume and args.resume_uri:
+        raise UsageError("--no-resume contradicts --resume-uri")
     if args.undefinesource and not args.persistent:
         raise UsageError(
             "--undefinesource without --persistent would leave the guest without a definition anywhere"
@@ -244,6 +261,8 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
             "bandwidth_mib": args.bandwidth,
             "postcopy_bandwidth_mib": args.postcopy_bandwidth,
             "trace_path": args.trace,
+            "recover": not args.no_resume,
+            "resume_uris": args.resume_uri,
             **(
                 {}
                 if args.connect_timeout is None

@@ -79,6 +79,7 @@ STATUS: dict[str, Any] = {
     "stats_failed": 0,
     "inputs_lost": 0,
     "gate": "none",
+    "recovery": None,
 }
 
 PRECOPY = {

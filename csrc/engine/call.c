@@ -1,0 +1,108 @@
+/* The migrate call, which blocks until libvirt is done, and its resumption: on a thread and a connection of its own. */
+#include "engine/control.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STACK_BYTES (512 * 1024)
+
+struct call {
+    struct pcmig_migration *m;
+    struct pcmig_virt_conn *conn;     /* NULL = to be opened: a resume */
+    struct pcmig_virt_domain *domain; /* likewise */
+    const char *migrate_uri;          /* lives as long as the migration */
+    bool resume;
+};
+
+static int open_own(struct call *call, struct pcmig_virt_error *error)
+{
+    if (call->conn == NULL)
+        call->conn = pcmig_virt_open(call->m->args.source_uri, call->m->args.connect_timeout_ms, error);
+    if (call->conn != NULL && call->domain == NULL)
+        call->domain = pcmig_virt_lookup(call->conn, call->m->uuid, error);
+    return call->domain != NULL ? 0 : -1;
+}
+
+static bool migrate(struct call *call, struct pcmig_virt_error *error)
+{
+    const struct pcmig_migration_args *args = &call->m->args;
+    struct pcmig_virt_migrate_args to = {
+        .dest_uri = args->dest_uri,
+        .flags = args->flags | pcmig_virt_flag_live() | pcmig_virt_flag_peer2peer(),
+        .migrate_uri = call->migrate_uri,
+        .dest_name = args->dest_name,
+        .listen_address = args->listen_address,
+        .disks_uri = args->disks_uri,
+        .disks = args->disks,
+        .dest_xml = args->dest_xml,
+        .persist_xml = args->persist_xml,
+        .tls_destination = args->tls_destination,
+        .parallel_connections = args->parallel_connections,
+        .bandwidth_mib = args->bandwidth_mib,
+        .postcopy_bandwidth_mib = args->postcopy_bandwidth_mib,
+    };
+
+    if (args->policy != PCMIG_POLICY_NEVER || call->resume)
+        to.flags |= pcmig_virt_flag_postcopy();
+    if (call->resume)
+        to.flags |= pcmig_virt_flag_postcopy_resume();
+    return open_own(call, error) == 0 && pcmig_virt_migrate(call->domain, &to, error) == 0;
+}
+
+static void end(struct call *call)
+{
+    pcmig_virt_domain_free(call->domain);
+    pcmig_virt_close(call->conn);
+    pcmig_migration_unref(call->m);
+    free(call);
+}
+
+static void *call_main(void *arg)
+{
+    struct call *call = arg;
+    struct pcmig_migration *m = call->m;
+    struct pcmig_virt_error error = {0};
+    bool succeeded = migrate(call, &error);
+
+    pthread_mutex_lock(&m->lock);
+    m->mailbox.call_returned = true;
+    m->mailbox.call_succeeded = succeeded;
+    m->mailbox.call_error = error;
+    pthread_cond_broadcast(&m->cond);
+    pthread_mutex_unlock(&m->lock);
+    end(call);
+    return NULL;
+}
+
+int pcmig_call_start(struct control *c, const char *resume_uri)
+{
+    struct pcmig_migration *m = c->m;
+    struct call *call = calloc(1, sizeof(*call));
+    pthread_attr_t attr;
+    pthread_t thread;
+    int failure;
+
+    if (call == NULL)
+        return -1;
+    call->m = pcmig_migration_ref(m);
+    call->resume = resume_uri != NULL;
+    call->migrate_uri = resume_uri != NULL && resume_uri[0] != '\0' ? resume_uri : m->args.migrate_uri;
+    if (!call->resume) {
+        call->conn = m->source_call;
+        call->domain = m->domain_call;
+        m->source_call = NULL;
+        m->domain_call = NULL;
+        pcmig_control_event(c, PCMIG_EVENT_MIGRATE_CALLED);
+    }
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    failure = pthread_create(&thread, &attr, call_main, call);
+    pthread_attr_destroy(&attr);
+    if (failure != 0) {
+        end(call);
+        return -1;
+    }
+    c->called = true;
+    return 0;
+}

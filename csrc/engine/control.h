@@ -1,0 +1,75 @@
+/* What the files of the control thread share: control.c (the loop, and acting on decisions), call.c (the migrate call),
+ * settle.c (who has the guest), heal.c (an interrupted post-copy). All of it runs on the control thread alone. Nobody else
+ * includes this. */
+#ifndef PCMIG_ENGINE_CONTROL_H
+#define PCMIG_ENGINE_CONTROL_H
+
+#include "core/recovery.h"
+#include "engine/internal.h"
+
+struct control {
+    struct pcmig_migration *m;
+    int64_t due_us;      /* of the policy */
+    bool slowed;         /* pre-copy is to have the bandwidth of the drain */
+    bool draining;       /* only the queue is of interest, not the statistics */
+    bool downtime_set;   /* QEMU has the downtime limit */
+    bool called;         /* a migrate call has not returned */
+    bool call_succeeded; /* the latest that has */
+    struct pcmig_virt_error call_error;
+    bool settling;             /* no call runs, or post-copy was interrupted: the halves tell what comes next */
+    int64_t settle_us;         /* since when the halves are as they are */
+    enum pcmig_half halves[2]; /* as last seen then; destination, source */
+    int64_t reopen_us[2];      /* not before; destination, source */
+    bool broken[2];            /* the connection is to be reopened; likewise */
+    unsigned long versions[2]; /* libvirt's, of the connections as they are; 0 = not known; likewise */
+    bool handed_off;
+    bool news;       /* something that readers of the snapshot care about has come */
+    bool final_seen; /* the statistics of JOB_COMPLETED have come */
+    bool detach;
+    bool abort_wanted;   /* refused so far */
+    int64_t abort_us;    /* when to try it again */
+    int64_t precopy_mib; /* bandwidth of pre-copy when it is not drained; 0 = unlimited */
+    int64_t bound_mib;   /* the operator's bound of the pace; 0 = none */
+    int64_t pace_mib;    /* what the policy wants in post-copy; -1 = nothing yet */
+    bool refused[2];     /* the bandwidth of pre-copy, of post-copy is not what it should be */
+    int64_t wanted_mib[2];
+    int64_t speed_us; /* when to set it again */
+    struct pcmig_recovery recovery;
+    int64_t heal_us; /* when recovery wants to look again */
+    bool held;       /* paused on request: no attempt until one is asked for */
+    bool changed;    /* the halves, at the last look */
+    int64_t look_us; /* when silence was last asked for */
+    struct pcmig_sample last;
+};
+
+#define PCMIG_NEVER_US INT64_MAX
+
+/* control.c: an input goes to trace, ledger and policy, and the decision is acted on. */
+void pcmig_control_feed(struct control *c, struct pcmig_input *input);
+void pcmig_control_event(struct control *c, enum pcmig_event event);
+/* Leaves no bandwidth behind that needs somebody to steer it. */
+void pcmig_control_let_go(struct control *c);
+/* The snapshot for Python's threads. */
+void pcmig_control_publish(struct control *c);
+
+/* call.c: starts the migrate call on a thread of its own. RESUME_URI: with VIR_MIGRATE_POSTCOPY_RESUME over this migrate URI ("" =
+ * as the migration was called). NULL = the first call. Returns 0 or -1. */
+int pcmig_call_start(struct control *c, const char *resume_uri);
+
+/* settle.c: asks both ends who has the guest. Returns whether the migration is over. */
+bool pcmig_settle(struct control *c);
+void pcmig_settle_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advice advice, const char *text,
+                         const struct pcmig_virt_error *error);
+/* Reopens one end, and posts what happened there meanwhile. */
+void pcmig_settle_reopen(struct control *c, bool source);
+/* Posts what the guest's state there tells of the past. */
+void pcmig_settle_catch_up(struct control *c, bool source);
+
+/* heal.c: one step of recovery, by the halves as last seen. */
+void pcmig_heal(struct control *c);
+/* Whether the destination has been silent for longer than any live network is. Asks the kernel once a second at the most. */
+bool pcmig_heal_stalled(struct control *c);
+/* Pauses post-copy if it runs. */
+void pcmig_heal_pause(struct control *c);
+
+#endif

@@ -1,0 +1,177 @@
+/* An interrupted post-copy: what core/recovery.h orders is done here, and told. */
+#include "engine/control.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Long enough for an answer over any network; the control thread waits for it. */
+#define WAKE_WAIT_MS    300
+/* Silence is a matter of seconds. */
+#define SILENCE_LOOK_US 1000000
+
+/* The destination's silence, not asked for more often than it changes. */
+static int64_t silence_ms(struct control *c)
+{
+    int64_t now = pcmig_migration_now_us(c->m);
+
+    if (c->m->link == NULL || (c->look_us > 0 && now - c->look_us < SILENCE_LOOK_US))
+        return -1;
+    c->look_us = now;
+    return pcmig_link_silence_ms(c->m->link);
+}
+
+bool pcmig_heal_stalled(struct control *c)
+{
+    int64_t limit_ms = c->m->args.params.value[PCMIG_PARAM_STALL_MS];
+
+    return c->m->args.recover && limit_ms > 0 && silence_ms(c) >= limit_ms;
+}
+
+static void ask_versions(struct control *c)
+{
+    struct pcmig_virt_conn *ends[] = {c->m->destination, c->m->source};
+    struct pcmig_virt_error error = {0};
+    unsigned long qemu;
+
+    for (int end = 0; end < 2; end++) {
+        if (ends[end] == NULL)
+            c->versions[end] = 0;
+        else if (c->versions[end] == 0 && pcmig_virt_versions(ends[end], &c->versions[end], &qemu, &error) < 0)
+            c->versions[end] = 0;
+    }
+}
+
+/* Share of the guest's memory that had crossed when post-copy broke. */
+static unsigned crossed_permille(const struct control *c)
+{
+    uint64_t total = c->last.memory_total_bytes, left = c->last.memory_remaining_bytes;
+
+    return total > 0 && left <= total ? (unsigned)((total - left) * 1000 / total) : 0;
+}
+
+static void tell(struct control *c, enum pcmig_recovery_state state, int64_t next_us, const char *text)
+{
+    struct pcmig_recovery_status *status = &c->m->status.recovery;
+    unsigned permille = crossed_permille(c);
+    bool news;
+
+    pthread_mutex_lock(&c->m->lock);
+    news = status->state != state || status->attempts != c->recovery.attempts;
+    status->state = state;
+    status->attempts = c->recovery.attempts;
+    status->since_us = c->recovery.broken_us;
+    status->permille = permille;
+    status->next_us = next_us;
+    if (state == PCMIG_RECOVERY_STATE_NONE)
+        status->text[0] = '\0';
+    else
+        snprintf(status->text, sizeof(status->text), "post-copy interrupted at %u %%, %s", permille / 10, text);
+    pthread_mutex_unlock(&c->m->lock);
+    c->news = c->news || news;
+}
+
+static void tell_waiting(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
+{
+    char text[sizeof(c->m->status.recovery.text)];
+    int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
+
+    if (c->called && c->recovery.attempts > 0) {
+        snprintf(text, sizeof(text), "resuming, attempt %u", c->recovery.attempts);
+        tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
+        return;
+    }
+    if (view->destination == PCMIG_HALF_UNKNOWN && view->destination_asked)
+        snprintf(text, sizeof(text), "waiting until the destination answers");
+    else if (c->called)
+        snprintf(text, sizeof(text), "waiting for libvirt to end the broken migration");
+    else if (c->recovery.attempts > 0)
+        snprintf(text, sizeof(text), "attempt %u failed (%.300s), next in %lld s", c->recovery.attempts,
+                 c->call_error.message, (long long)left_s);
+    else
+        snprintf(text, sizeof(text), "resuming soon");
+    tell(c, PCMIG_RECOVERY_STATE_WAITING, next_us, text);
+}
+
+static void resume(struct control *c, unsigned network)
+{
+    const struct pcmig_migration_args *args = &c->m->args;
+    char text[64];
+    size_t count = 0;
+
+    while (args->resume_uris != NULL && args->resume_uris[count] != NULL)
+        count++;
+    snprintf(text, sizeof(text), "resuming, attempt %u", c->recovery.attempts);
+    tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
+    memset(&c->call_error, 0, sizeof(c->call_error));
+    /* The migration's own way first, then the others. Short of a thread it is tried again with the next attempt. */
+    (void)pcmig_call_start(c, network == 0 || network > count ? "" : args->resume_uris[network - 1]);
+}
+
+void pcmig_heal_pause(struct control *c)
+{
+    struct pcmig_virt_error error = {0};
+
+    if (c->m->domain != NULL && pcmig_virt_pause_postcopy(c->m->domain, &error) < 0)
+        c->call_error = error; /* told with the next attempt; tried again while the stream is dead */
+}
+
+/* The stream runs again, or always did. */
+static void whole_again(struct control *c)
+{
+    if (c->m->status.recovery.state != PCMIG_RECOVERY_STATE_NONE)
+        tell(c, PCMIG_RECOVERY_STATE_NONE, -1, "");
+    /* The event may have been missed. */
+    if (pcmig_ledger_phase_now(c->m->ledger) == PCMIG_PHASE_PAUSED && c->halves[1] == PCMIG_HALF_POSTCOPY)
+        pcmig_control_event(c, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY);
+}
+
+void pcmig_heal(struct control *c)
+{
+    struct pcmig_recovery_view view = {
+        .t_us = pcmig_migration_now_us(c->m),
+        .source = c->halves[1],
+        .destination = c->halves[0],
+        .destination_asked = !c->m->args.destination_optional || c->m->destination != NULL,
+        .call_running = c->called,
+        .silence_ms = -1,
+    };
+    struct pcmig_recovery_order order;
+
+    c->heal_us = PCMIG_NEVER_US;
+    if (c->held) {
+        tell(c, PCMIG_RECOVERY_STATE_HELD, -1, "paused on request until it is resumed");
+        return;
+    }
+    if (view.source == PCMIG_HALF_POSTCOPY)
+        view.silence_ms = silence_ms(c);
+    else if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
+        ask_versions(c);
+    view.destination_libvirt = c->versions[0];
+    view.source_libvirt = c->versions[1];
+    order = pcmig_recovery_next(&c->recovery, &view);
+    c->heal_us = order.next_us;
+    switch (order.step) {
+    case PCMIG_RECOVERY_NONE:
+        whole_again(c);
+        return;
+    case PCMIG_RECOVERY_WAIT:
+        tell_waiting(c, &view, order.next_us);
+        return;
+    case PCMIG_RECOVERY_HELD:
+        tell(c, PCMIG_RECOVERY_STATE_HELD, order.next_us, pcmig_recovery_hold(&view));
+        return;
+    case PCMIG_RECOVERY_PAUSE:
+        pcmig_heal_pause(c);
+        return;
+    case PCMIG_RECOVERY_WAKE:
+        if (c->m->link != NULL)
+            (void)pcmig_link_wake(c->m->link, WAKE_WAIT_MS);
+        tell_waiting(c, &view, order.next_us);
+        return;
+    case PCMIG_RECOVERY_RESUME:
+        resume(c, order.network);
+        return;
+    case PCMIG_RECOVERY_STEP_COUNT:
+        return;
+    }
+}

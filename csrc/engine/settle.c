@@ -1,0 +1,243 @@
+/* Who has the guest: asked of both hosts once the migrate call has returned or post-copy was interrupted. */
+#include "engine/control.h"
+#include "engine/hints.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ... that long for an answer that settles it: libvirt's own clean-up takes seconds, a daemon that is restarted takes a few,
+ * and keepalive needs up to 30 s to notice a dead connection. */
+#define SETTLE_US          40000000
+/* What both hosts say when they know nothing of the guest does not change by itself. */
+#define SETTLE_GONE_US     5000000
+/* Post-copy that the source takes for interrupted: so long for a libvirtd at the destination that may be restarting. */
+#define SETTLE_FAILED_US   15000000
+/* The final statistics may be a moment behind the states: they come with an event. */
+#define SETTLE_FINAL_US    2000000
+/* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
+#define SETTLE_POSTCOPY_US 180000000
+#define REOPEN_US          1000000
+#define REOPEN_TIMEOUT_MS  3000
+/* A connection that breaks while the migration goes on: events and requests wait that long at the most. */
+#define REOPEN_RUN_MS      500
+
+static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
+{
+    char *out = m->status.operator_command;
+    size_t size = sizeof(m->status.operator_command);
+    const char *uri = m->args.source_uri;
+    char options[256];
+
+    switch (advice) {
+    case PCMIG_ADVICE_RESUME:
+        pcmig_virt_resume_options(m->args.flags, options, sizeof(options));
+        snprintf(out, size, "virsh -c '%s' migrate --live --p2p --postcopy --postcopy-resume%s '%s' '%s'%s%s%s", uri,
+                 options, m->name, m->args.dest_uri, m->args.migrate_uri != NULL ? " --migrateuri '" : "",
+                 m->args.migrate_uri != NULL ? m->args.migrate_uri : "", m->args.migrate_uri != NULL ? "'" : "");
+        return;
+    case PCMIG_ADVICE_LOOK_SOURCE:
+        snprintf(out, size, "virsh -c '%s' domstate --reason '%s'", uri, m->name);
+        return;
+    case PCMIG_ADVICE_LOOK_BOTH:
+        snprintf(out, size, "virsh -c '%s' domstate --reason '%s'; virsh -c '%s' domstate --reason '%s'", uri, m->name,
+                 m->args.dest_uri, m->args.dest_name != NULL ? m->args.dest_name : m->name);
+        return;
+    case PCMIG_ADVICE_NONE:
+    case PCMIG_ADVICE_COUNT:
+        out[0] = '\0';
+        return;
+    }
+}
+
+void pcmig_settle_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advice advice, const char *text,
+                         const struct pcmig_virt_error *error)
+{
+    struct pcmig_migration *m = c->m;
+    const char *hint;
+
+    pcmig_control_publish(c);
+    /* Before anybody hears of the outcome: whoever waits for it wants to read the trace. */
+    if (m->trace != NULL && m->status.inputs_lost > 0)
+        (void)fprintf(m->trace, "# %u inputs lost: short of memory\n", m->status.inputs_lost);
+    if (m->trace != NULL)
+        (void)fclose(m->trace);
+    m->trace = NULL;
+    /* Likewise: the process may end as soon as the outcome is known, and must not leave our change behind. */
+    pcmig_route_restore(m->route);
+    m->route = NULL;
+    pthread_mutex_lock(&m->lock);
+    m->status.outcome = outcome;
+    if (outcome != PCMIG_OUTCOME_DETACHED)
+        m->status.phase = outcome == PCMIG_OUTCOME_NEEDS_OPERATOR && advice == PCMIG_ADVICE_RESUME
+                              ? PCMIG_PHASE_PAUSED
+                              : PCMIG_PHASE_FINISHED;
+    if (error != NULL && outcome != PCMIG_OUTCOME_COMPLETED)
+        m->status.error = *error;
+    hint = m->status.error.code != 0 ? pcmig_hint(m->status.error.message) : NULL;
+    snprintf(m->status.text, sizeof(m->status.text), "%s%s%s%s%s", text,
+             m->status.error.code != 0 && text[0] != '\0' ? ": " : "",
+             m->status.error.code != 0 ? m->status.error.message : "", hint != NULL ? "; " : "",
+             hint != NULL ? hint : "");
+    advise(m, advice);
+    m->over = true;
+    pthread_cond_broadcast(&m->cond);
+    pthread_mutex_unlock(&m->lock);
+    pcmig_migration_notify(m);
+}
+
+/* State of one half; reopens a broken connection, now and then. */
+static enum pcmig_half ask(struct control *c, bool source)
+{
+    struct pcmig_migration *m = c->m;
+    struct pcmig_virt_error error = {0};
+    struct pcmig_virt_conn **conn = source ? &m->source : &m->destination;
+    enum pcmig_half half = PCMIG_HALF_UNKNOWN;
+    int64_t now = pcmig_migration_now_us(m);
+
+    if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0)
+        return half;
+    if (now < c->reopen_us[source])
+        return PCMIG_HALF_UNKNOWN;
+    /* On the source, "no such guest" makes the reopening fail but the connection stand. */
+    c->versions[source] = 0;
+    (void)pcmig_preflight_open(m, source, REOPEN_TIMEOUT_MS, &error);
+    c->reopen_us[source] = pcmig_migration_now_us(m) + REOPEN_US;
+    if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0)
+        return half;
+    return PCMIG_HALF_UNKNOWN;
+}
+
+/* How long two halves that settle nothing are looked at. */
+static int64_t patience_us(enum pcmig_half source, enum pcmig_half destination)
+{
+    if (source == PCMIG_HALF_POSTCOPY || (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_POSTCOPY))
+        return SETTLE_POSTCOPY_US;
+    if (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_UNKNOWN)
+        return SETTLE_FAILED_US;
+    if (source == PCMIG_HALF_ABSENT && destination == PCMIG_HALF_ABSENT)
+        return SETTLE_GONE_US;
+    return SETTLE_US;
+}
+
+static bool job_active(const struct control *c)
+{
+    struct pcmig_virt_error error = {0};
+    struct pcmig_sample sample;
+
+    return c->m->domain != NULL && pcmig_virt_job_stats(c->m->domain, &sample, &error) > 0;
+}
+
+/* With recovery, what is broken is healed however long it takes: a half that cannot be asked, or that may yet move, is
+ * waited for. */
+static bool patience_over(const struct control *c, int64_t waited_us)
+{
+    enum pcmig_half source = c->halves[1], destination = c->halves[0];
+
+    if (source == PCMIG_HALF_POSTCOPY && destination == PCMIG_HALF_POSTCOPY)
+        return false;
+    if (c->m->args.recover && (source == PCMIG_HALF_UNKNOWN || destination == PCMIG_HALF_UNKNOWN ||
+                               source == PCMIG_HALF_POSTCOPY || job_active(c)))
+        return false;
+    return waited_us > patience_us(source, destination);
+}
+
+/* The stream flows and libvirt looks after it: back to steering. */
+static bool goes_on(const struct control *c)
+{
+    return c->called && c->halves[1] == PCMIG_HALF_POSTCOPY && c->halves[0] != PCMIG_HALF_POSTCOPY_FAILED &&
+           c->m->status.recovery.state == PCMIG_RECOVERY_STATE_NONE;
+}
+
+/* Returns whether it was worth a look at the verdict: nothing is being healed. */
+static bool heal(struct control *c)
+{
+    if (!c->m->args.recover)
+        return true;
+    if (c->held || pcmig_migration_now_us(c->m) >= c->heal_us || c->heal_us == PCMIG_NEVER_US || c->changed)
+        pcmig_heal(c);
+    if (goes_on(c)) {
+        c->settling = false;
+        return false;
+    }
+    return c->m->status.recovery.state == PCMIG_RECOVERY_STATE_NONE;
+}
+
+bool pcmig_settle(struct control *c)
+{
+    struct pcmig_evidence evidence = {
+        .source = ask(c, true),
+        .destination = ask(c, false),
+        .call_succeeded = c->call_succeeded,
+        .source_handed_off = c->handed_off,
+    };
+    struct pcmig_verdict verdict;
+    int64_t waited_us;
+
+    /* Whatever changes is still on its way. */
+    c->changed = evidence.source != c->halves[1] || evidence.destination != c->halves[0];
+    if (c->changed)
+        c->settle_us = pcmig_migration_now_us(c->m);
+    c->halves[1] = evidence.source;
+    c->halves[0] = evidence.destination;
+    if (!heal(c))
+        return false;
+    waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
+    if (evidence.source == PCMIG_HALF_RUNNING || evidence.source == PCMIG_HALF_PAUSED)
+        evidence.job_active = job_active(c);
+    verdict = pcmig_outcome_judge(&evidence, patience_over(c, waited_us));
+
+    if (verdict.outcome == PCMIG_OUTCOME_RUNNING)
+        return false;
+    if (verdict.outcome == PCMIG_OUTCOME_COMPLETED && !c->final_seen && evidence.source == PCMIG_HALF_ABSENT &&
+        waited_us < SETTLE_FINAL_US)
+        return false;
+    /* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns. */
+    if (c->called && verdict.advice != PCMIG_ADVICE_RESUME)
+        return false;
+    if (verdict.outcome == PCMIG_OUTCOME_NEEDS_OPERATOR)
+        pcmig_control_let_go(c);
+    pcmig_settle_finish(c, verdict.outcome, verdict.advice, verdict.text,
+                        !c->called && !c->call_succeeded && c->call_error.code != 0 ? &c->call_error : NULL);
+    return true;
+}
+
+/* What happened while nobody listened, as far as the guest's state tells. It goes through the mailbox like an event. */
+void pcmig_settle_catch_up(struct control *c, bool source)
+{
+    static const struct {
+        bool source;
+        enum pcmig_half half;
+        enum pcmig_phase before; /* news in phases before this one */
+        enum pcmig_event event;
+    } rows[] = {
+        {true, PCMIG_HALF_POSTCOPY, PCMIG_PHASE_SWITCHOVER, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY},
+        {true, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_PHASE_PAUSED, PCMIG_EVENT_SRC_POSTCOPY_FAILED},
+        {false, PCMIG_HALF_POSTCOPY, PCMIG_PHASE_POSTCOPY, PCMIG_EVENT_DST_RESUMED_POSTCOPY},
+        {false, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_PHASE_PAUSED, PCMIG_EVENT_DST_POSTCOPY_FAILED},
+    };
+    struct pcmig_migration *m = c->m;
+    struct pcmig_virt_error error = {0};
+    struct pcmig_virt_conn *conn = source ? m->source : m->destination;
+    enum pcmig_half half;
+
+    if (conn == NULL || pcmig_virt_half(conn, m->uuid, &half, &error) < 0)
+        return;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_input input = {.kind = PCMIG_INPUT_EVENT, .code = rows[i].event};
+
+        if (rows[i].source == source && rows[i].half == half && pcmig_ledger_phase_now(m->ledger) < rows[i].before)
+            pcmig_migration_post(m, &input);
+    }
+}
+
+/* The migrate call has a connection of its own and may go on when this one has broken. */
+void pcmig_settle_reopen(struct control *c, bool source)
+{
+    struct pcmig_virt_error error = {0};
+
+    c->versions[source] = 0;
+    c->broken[source] = pcmig_preflight_open(c->m, source, REOPEN_RUN_MS, &error) < 0;
+    c->reopen_us[source] = pcmig_migration_now_us(c->m) + REOPEN_US;
+    if (!c->broken[source])
+        pcmig_settle_catch_up(c, source);
+}

@@ -1,0 +1,219 @@
+/* core/recovery: an interrupted post-copy is resumed, and nothing is done to one that lives. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "core/recovery.h"
+
+#define S INT64_C(1000000)
+
+static struct pcmig_recovery_view view(int64_t t_us, enum pcmig_half source, enum pcmig_half destination)
+{
+    return (struct pcmig_recovery_view){
+        .t_us = t_us, .source = source, .destination = destination, .destination_asked = true, .silence_ms = -1};
+}
+
+static enum pcmig_recovery_step step(struct pcmig_recovery *recovery, struct pcmig_recovery_view at)
+{
+    return pcmig_recovery_next(recovery, &at).step;
+}
+
+/* Both halves agree: at once, then ever more slowly, over the networks in turn, for ever. */
+static void both_say_so(void **state)
+{
+    struct pcmig_recovery recovery;
+    int64_t t = 100 * S, last = 0;
+    unsigned resumes = 0;
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 2);
+    while (resumes < 10) {
+        struct pcmig_recovery_view at = view(t, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+        struct pcmig_recovery_order order = pcmig_recovery_next(&recovery, &at);
+
+        if (order.step == PCMIG_RECOVERY_RESUME) {
+            assert_int_equal(order.network, resumes % 2);
+            resumes++;
+            if (resumes == 1)
+                assert_int_equal(t, 100 * S);
+            if (resumes == 2)
+                assert_int_equal(t - last, S);
+            if (resumes == 5)
+                assert_int_equal(t - last, 8 * S);
+            assert_true(t - last <= 30 * S || last == 0);
+            last = t;
+        } else {
+            assert_int_equal(order.step, PCMIG_RECOVERY_WAIT);
+        }
+        t += S / 10;
+    }
+    assert_int_equal(recovery.attempts, 10);
+}
+
+static void no_two_calls_at_once(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.call_running = true;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.call_running = false;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+}
+
+/* No attempt while it does not answer, and one at once when it does. */
+static void destination_away(void **state)
+{
+    struct pcmig_recovery recovery;
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    for (int i = 0; i < 6; i++)
+        (void)step(&recovery, view(i * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED));
+    assert_true(recovery.retry_us > 6 * S);
+    assert_int_equal(step(&recovery, view(7 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_UNKNOWN)), PCMIG_RECOVERY_WAIT);
+    assert_int_equal(step(&recovery, view(3600 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_UNKNOWN)),
+                     PCMIG_RECOVERY_WAIT);
+    recovery.retry_us = INT64_MAX;
+    assert_int_equal(step(&recovery, view(3601 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED)),
+                     PCMIG_RECOVERY_RESUME);
+}
+
+/* Only the source's host reaches it: nothing to wait for but the back-off. */
+static void destination_never_asked(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_UNKNOWN);
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.destination_asked = false;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+}
+
+static void destination_has_not_noticed(void **state)
+{
+    struct pcmig_recovery recovery;
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    assert_int_equal(step(&recovery, view(S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY)), PCMIG_RECOVERY_WAKE);
+    assert_int_equal(step(&recovery, view(2 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY)),
+                     PCMIG_RECOVERY_WAIT);
+    /* It may be libvirt's own connection that broke: libvirt tells, and refuses what would harm. */
+    assert_int_equal(step(&recovery, view(3 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY)),
+                     PCMIG_RECOVERY_RESUME);
+    assert_int_equal(step(&recovery, view(10 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY)),
+                     PCMIG_RECOVERY_WAKE);
+}
+
+static void silence(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(S, PCMIG_HALF_POSTCOPY, PCMIG_HALF_UNKNOWN);
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.call_running = true;
+    at.silence_ms = 9999;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    at.silence_ms = 10000;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE);
+    pcmig_recovery_init(&recovery, 0, 1); /* 0 = never */
+    at.silence_ms = INT32_MAX;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+}
+
+static void source_has_not_noticed(void **state)
+{
+    struct pcmig_recovery recovery;
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    assert_int_equal(step(&recovery, view(S, PCMIG_HALF_POSTCOPY, PCMIG_HALF_POSTCOPY_FAILED)), PCMIG_RECOVERY_WAIT);
+    assert_int_equal(step(&recovery, view(4 * S, PCMIG_HALF_POSTCOPY, PCMIG_HALF_POSTCOPY_FAILED)),
+                     PCMIG_RECOVERY_PAUSE);
+}
+
+static void crashing_libvirt_is_held(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.destination_libvirt = 11003000;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_HELD);
+    assert_non_null(strstr(pcmig_recovery_hold(&at), "upgrade libvirt"));
+    assert_int_equal(recovery.attempts, 0);
+    at.destination_libvirt = 12008000; /* upgraded meanwhile */
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+    at.destination_libvirt = 0;
+    at.source_libvirt = 11003000;
+    assert_non_null(pcmig_recovery_hold(&at));
+    at.source_libvirt = 9000000;
+    assert_null(pcmig_recovery_hold(&at));
+}
+
+/* Whatever else the halves are, nothing is resumed and nothing paused. */
+static void nothing_else(void **state)
+{
+    (void)state;
+    for (int source = 0; source < PCMIG_HALF_COUNT; source++) {
+        for (int destination = 0; destination < PCMIG_HALF_COUNT; destination++) {
+            struct pcmig_recovery recovery;
+            struct pcmig_recovery_view at = view(50 * S, (enum pcmig_half)source, (enum pcmig_half)destination);
+            enum pcmig_recovery_step found;
+
+            pcmig_recovery_init(&recovery, 10000, 1);
+            (void)pcmig_recovery_next(&recovery, &at);
+            at.t_us += 60 * S;
+            found = pcmig_recovery_next(&recovery, &at).step;
+            if (found == PCMIG_RECOVERY_RESUME || found == PCMIG_RECOVERY_WAKE)
+                assert_true(source == PCMIG_HALF_POSTCOPY_FAILED &&
+                            (destination == PCMIG_HALF_POSTCOPY_FAILED || destination == PCMIG_HALF_POSTCOPY));
+            if (found == PCMIG_RECOVERY_PAUSE)
+                assert_true(source == PCMIG_HALF_POSTCOPY && destination == PCMIG_HALF_POSTCOPY_FAILED);
+        }
+    }
+}
+
+static void hurry(void **state)
+{
+    struct pcmig_recovery recovery;
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    for (int i = 0; i < 100; i++)
+        (void)step(&recovery, view(i * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED));
+    assert_int_equal(step(&recovery, view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED)),
+                     PCMIG_RECOVERY_WAIT);
+    pcmig_recovery_hurry(&recovery);
+    assert_int_equal(step(&recovery, view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED)),
+                     PCMIG_RECOVERY_RESUME);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_say_so),
+        cmocka_unit_test(no_two_calls_at_once),
+        cmocka_unit_test(destination_away),
+        cmocka_unit_test(destination_never_asked),
+        cmocka_unit_test(destination_has_not_noticed),
+        cmocka_unit_test(silence),
+        cmocka_unit_test(source_has_not_noticed),
+        cmocka_unit_test(crashing_libvirt_is_held),
+        cmocka_unit_test(nothing_else),
+        cmocka_unit_test(hurry),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
