@@ -32,11 +32,9 @@ static bool is_end(const struct policy_rules *rules, const struct pcmig_input *i
     case PCMIG_EVENT_DST_STOPPED:
     case PCMIG_EVENT_JOB_COMPLETED:
     case PCMIG_EVENT_CALL_SUCCEEDED:
-    case PCMIG_EVENT_SRC_POSTCOPY_FAILED:
-    case PCMIG_EVENT_DST_POSTCOPY_FAILED:
         return true;
     case PCMIG_EVENT_CALL_FAILED:
-        return !rules->switch_issued;
+        return !rules->switch_issued && !rules->paused;
     default:
         return false;
     }
@@ -64,6 +62,10 @@ static void take_input(struct policy_rules *rules, const struct pcmig_input *inp
         rules->switch_open = false;
         rules->switch_issued = true;
     }
+    if (input->code == PCMIG_EVENT_SRC_POSTCOPY_FAILED || input->code == PCMIG_EVENT_DST_POSTCOPY_FAILED)
+        rules->paused = true;
+    if (input->code == PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY || input->code == PCMIG_EVENT_DST_RESUMED_POSTCOPY)
+        rules->paused = false;
 }
 
 static const char *check_next(const struct policy_rules *rules, const struct pcmig_input *input,
@@ -175,6 +177,8 @@ const char *policy_rules_check(struct policy_rules *rules, const struct pcmig_po
     take_input(rules, input);
     if (was_over && decision->action != PCMIG_ACTION_KEEP)
         return rules->abort_said ? "nothing after an abort" : "nothing after the end";
+    if (rules->paused && decision->action != PCMIG_ACTION_KEEP)
+        return "nothing while post-copy is interrupted";
     if ((unsigned)decision->reason >= PCMIG_REASON_COUNT)
         return "a reason of the enum";
     if (pcmig_decision_describe(decision, text, sizeof(text)) >= (int)sizeof(text))

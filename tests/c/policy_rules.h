@@ -12,6 +12,7 @@ struct policy_rules {
     bool drain_said, finish_said, undrain_said, abort_said;
     bool switch_open;   /* SWITCH said, no answer yet */
     bool switch_issued; /* or post-copy seen */
+    bool paused;        /* post-copy was interrupted, and not resumed */
     bool asked;         /* REQUEST_SWITCH */
     bool sampled;
     bool gated, gate_open;
