@@ -99,7 +99,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=given,
         metavar="URI",
-        help="like --migrateuri, over another network, for resuming; given several times, they are tried in turn",
+        help="like --migrateuri, over another network, for resuming; several are tried in turn",
     )
     broken.add_argument(
         "--no-resume", action="store_true", help="leave both halves to an operator, and say what to type"

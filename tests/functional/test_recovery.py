@@ -45,7 +45,7 @@ def test_somebody_breaks_the_stream(scene: Scene) -> None:
 
 
 def test_the_network_is_cut_and_comes_back(scene: Scene) -> None:
-    """Nobody tells QEMU: the silence is noticed, the stream paused, and resumed when the destination answers."""
+    """Nobody tells QEMU: the silence is noticed, the stream paused, and resumed when that end answers."""
     source = scene.source
     destination = scene.bed.other(source)
     command = in_postcopy(scene, destination, "--set", "stall_ms=4000")
