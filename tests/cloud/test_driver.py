@@ -30,18 +30,18 @@ POST_COPY = "running (post-copy)"
 ENDED = ("completed", "error", "failed", "cancelled")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cloud() -> Iterator[Cloud]:
     with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=PERMITTED, reporter=print) as cloud:
         yield cloud
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def busy(cloud: Cloud) -> Server:
     return cloud.boot(BUSY)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def idle(cloud: Cloud) -> Server:
     return cloud.boot(IDLE)
 
@@ -75,7 +75,7 @@ class Move:
         deadline_s = time.monotonic() + patience_s
         while self.look() not in ENDED and time.monotonic() < deadline_s:
             time.sleep(0.1)
-        assert self.statuses and self.statuses[-1] == status, f"{self.statuses}\n{self.log()[-6000:]}"
+        assert self.statuses and self.statuses[-1] == status, f"{self.statuses}\n{self.log()[-20000:]}"
         self.server.wait_status("ACTIVE")
         self.end_s = time.monotonic()
 
@@ -98,8 +98,10 @@ class Move:
     def check_at(self, host: str) -> None:
         assert self.server.nova_host == host
         assert self.cloud.port_bindings(self.server).get(host) == "ACTIVE"
-        time.sleep(2.5)
-        verdict = self.server.verdict(self.start_s, self.end_s, 2.5)
+        # A machine that is busy with other things may keep the guest from its CPU for seconds.
+        self.server.wait_heartbeats(20, since_s=self.end_s, patience_s=30)
+        time.sleep(2.0)
+        verdict = self.server.verdict(self.start_s, self.end_s, 2.0)
         assert verdict.alive and verdict.host == host, verdict
         assert verdict.page_errors == self.errors_before, verdict
         assert verdict.pages_checked > 0
