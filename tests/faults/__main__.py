@@ -18,11 +18,12 @@ from tests.bench.switchover import machine
 from tests.bench.switchover.report import make_console
 from tests.faults import table
 from tests.faults.faults import FAULTS, faults_of
-from tests.faults.moments import MOMENTS, choose_cells
+from tests.faults.moments import MOMENTS, SWITCH, choose_cells
 from tests.faults.runner import Runner
 from tests.faults.stage import DRIVERS, PCMIG, STAGES
 
 SCHEMA = 1
+NEAR_MS = 1000
 
 
 class Record:
@@ -89,8 +90,11 @@ def line(row: dict[str, Any]) -> str:
     times = [f"silent {row['silence_s']:g} s"]
     if row["heal_s"] is not None:
         times.insert(0, f"healed in {row['heal_s']:g} s")
-    if row["offset_ms"] is not None and row["moment"] == "switch":
-        times.append(f"{row['offset_ms']:+.0f} ms from the switch")
+    if row["moment"] == SWITCH:
+        # Before the fault it was a forecast, and a fault may keep the switch away for long, or for ever.
+        offset_ms = row["offset_ms"]
+        known = offset_ms is not None and abs(offset_ms) < NEAR_MS
+        times.append(f"{offset_ms:+.0f} ms from the switch" if known else "before the switch")
     colour = "green" if row["good"] else "red"
     problems = "".join(f"\n       [red]{problem}[/red]" for _, problem in row["problems"])
     return f"{name}  [{colour}]{row['end']}[/{colour}], {', '.join(times)}{problems}"

@@ -33,6 +33,7 @@ class Claim(enum.Enum):
 
     MOVED = "moved"
     STAYED = "stayed"
+    PAUSED = "paused, but whole"
     FAILED = "failed"  # and not a word about where the guest is
     OPERATOR = "needs an operator"
     RECOVERING = "recovering"  # it says that post-copy is interrupted, and goes on
@@ -48,7 +49,7 @@ TRUE_CLAIMS: Mapping[End, frozenset[Claim]] = {
     End.SPLIT: frozenset({Claim.OPERATOR, Claim.RECOVERING, Claim.FAILED}),
     End.SOURCE_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
     End.DESTINATION_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
-    End.PAUSED: frozenset({Claim.OPERATOR, Claim.FAILED}),
+    End.PAUSED: frozenset({Claim.PAUSED, Claim.OPERATOR, Claim.FAILED}),
     End.DOUBLE: frozenset(),
     End.GONE: frozenset({Claim.OPERATOR, Claim.FAILED}),
 }
@@ -132,6 +133,13 @@ def find_end(source: Half, destination: Half) -> End:
     if destination.qemus:
         return End.PAUSED if destination.whole_but_paused else End.DESTINATION_HALF
     return End.GONE
+
+
+def settled(source: Half, destination: Half) -> bool:
+    """The guest runs on one host, and the other has nothing of it."""
+    end = find_end(source, destination)
+    other = source if end is End.MOVED else destination
+    return end in WHOLE and not other.qemus and not other.state
 
 
 def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:

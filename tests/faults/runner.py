@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.bed import BedError
 from tests.faults.faults import Act, Fault
-from tests.faults.judge import WHOLE, End, Evidence, Kind, find_end, judge, longest_silence_s
+from tests.faults.judge import WHOLE, End, Evidence, Kind, find_end, judge, longest_silence_s, settled
 from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH, cell_name, delay_s
 from tests.faults.stage import Stage
 
@@ -143,10 +143,10 @@ class Runner:
         while (now_s := time.monotonic()) < deadline_s:
             over_s = (over_s or now_s) if self.stage.over() else None
             halves = self.stage.halves()
-            end = find_end(halves[self.stage.source.name], halves[self.stage.destination.name])
-            whole = end in WHOLE and sum(half.qemus for half in halves.values()) == 1
+            pair = halves[self.stage.source.name], halves[self.stage.destination.name]
+            end = find_end(*pair)
             if over_s is not None:
-                if whole:
+                if settled(*pair):
                     return now_s
                 if now_s > over_s + (GONE_S if end is End.GONE else HOPELESS_S):
                     return None

@@ -405,8 +405,10 @@ def command_claim(driver: str, code: int | None, said: str) -> Claim:
     if driver == STOCK:
         return Claim.FAILED if code else Claim.MOVED
     if code == 1:
-        return Claim.STAYED if "at the source" in said else Claim.FAILED
-    return {0: Claim.MOVED, 3: Claim.OPERATOR}.get(code, Claim.WRONG)
+        for words, claim in (("at the source, paused", Claim.PAUSED), ("at the source", Claim.STAYED)):
+            if words in said:
+                return claim
+    return {0: Claim.MOVED, 1: Claim.FAILED, 3: Claim.OPERATOR}.get(code, Claim.WRONG)
 
 
 def record_claim(record: Mapping[str, Any], source: str, destination: str) -> tuple[Claim, tuple[str, ...]]:

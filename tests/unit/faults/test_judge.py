@@ -18,6 +18,7 @@ from tests.faults.judge import (
     find_end,
     judge,
     longest_silence_s,
+    settled,
 )
 
 RUNNING = Half("running (migrated)", 1)
@@ -60,6 +61,13 @@ MOVED = Evidence(
 )
 def test_where_the_guest_is(source: Half, destination: Half, end: End) -> None:
     assert find_end(source, destination) is end
+
+
+def test_settled_is_whole_and_nothing_left() -> None:
+    assert settled(NONE, RUNNING) and settled(RUNNING, NONE)
+    assert not settled(RUNNING, Half("paused (migrating)", 1))
+    assert not settled(RUNNING, Half("in shutdown (unknown)", 0))
+    assert not settled(BROKEN, BROKEN) and not settled(NONE, NONE)
 
 
 def test_a_guest_that_moved_as_it_should() -> None:
