@@ -161,7 +161,7 @@ int pcmig_policy_parse(const char *text, size_t len, enum pcmig_policy_kind *kin
         value = parse_scaled(equals + 1, len - name_len - 1, kinds[k].scale);
         row = pcmig_params_row(kinds[k].param);
         if (value < 0 || pcmig_params_set(params, kinds[k].param, value) < 0) {
-            snprintf(err, err_size, "policy %s: \"%.*s\" is not a number of %s from %g to %g", kinds[k].name,
+            snprintf(err, err_size, "policy %s: \"%.*s\" is not a number of %s from %.10g to %.10g", kinds[k].name,
                      shown(equals + 1, len - name_len - 1), equals + 1, kinds[k].scale == 1 ? "passes" : "seconds",
                      (double)row->min / (double)kinds[k].scale, (double)row->max / (double)kinds[k].scale);
             return -1;
