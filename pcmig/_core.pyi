@@ -378,6 +378,91 @@ def params() -> list[Param]:
 def parse_policy(text: str) -> dict[str, Any]:
     """{"kind": "passes", "params": {"passes": 3}}. Raises PolicyError with what would be right."""
 
+_HalfName = Literal[
+    "unknown", "absent", "running", "paused", "migrating", "postcopy", "postcopy-failed", "dead"
+]
+_Side = Literal["source", "destination"]
+_Act = Literal[
+    "start",
+    "resume",
+    "reboot",
+    "shutdown",
+    "destroy",
+    "undefine",
+    "delete-files",
+    "rollback",
+    "post-migration",
+    "migrate-resume",
+]
+_Memory = Literal["unknown", "source", "destination", "both", "nowhere"]
+
+@type_check_only
+class Half(TypedDict):
+    half: _HalfName
+    job_active: bool | None  # whether the host says that a migration runs there; None = it could not tell
+
+def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> Half:
+    """The half of the guest with this UUID at URI.
+
+    Blocks without the GIL: CONNECT_TIMEOUT_MS to connect, then as long as libvirt takes (about 30 s when the
+    connection breaks meanwhile). Raises ConnectError or another LibvirtError when the host does not tell: for
+    guard() that is "unknown". Ask the source before the destination: the other order may see a half vanish that
+    did not."""
+
+@type_check_only
+class Permission(TypedDict):
+    allowed: bool
+    reason: str  # a sentence without its capital and full stop
+    advice: str | None  # commands that help
+    situation: str  # see situations()
+    memory: _Memory
+
+def guard(
+    *,
+    side: _Side,
+    act: _Act,
+    source: _HalfName = "unknown",
+    destination: _HalfName = "unknown",
+    in_flight: bool = False,
+    call_succeeded: bool = False,
+    source_handed_off: bool = False,
+    job_active: bool | None = None,
+    insist: bool = False,
+    guest: str | None = None,
+    source_uri: str | None = None,
+    dest_uri: str | None = None,
+) -> Permission:
+    """Whether ACT may be done to the half on SIDE; see doc/safety.rst.
+
+    `in_flight`: a migration between these two hosts is on record, and how it ended is not. `job_active`: as
+    half() of the source says. `source_handed_off`: the source said STOPPED/MIGRATED. `insist`: the owner
+    deletes the guest; it allows "destroy", "undefine" and "delete-files" always, and nothing else. The last
+    three go into the advice. Raises ValueError for an unknown name."""
+
+def memory_where(
+    *,
+    source: _HalfName = "unknown",
+    destination: _HalfName = "unknown",
+    in_flight: bool = False,
+    call_succeeded: bool = False,
+    source_handed_off: bool = False,
+    job_active: bool | None = None,
+) -> _Memory:
+    """Who holds the newer memory of the guest; "both": each half has pages that the other lacks. Raises
+    ValueError for an unknown name."""
+
+@type_check_only
+class Situation(TypedDict):
+    name: str
+    memory: _Memory
+    text: str
+    advice: str  # for who was refused, with GUEST, SOURCEURI and DESTURI
+    source: list[_Act]  # what the guard permits there,
+    destination: list[_Act]  # and there; besides, what is absent may be destroyed anywhere
+
+def situations() -> list[Situation]:
+    """Every situation that the guard knows."""
+
 @type_check_only
 class Job(TypedDict):
     """A guest's migration as one host sees it."""

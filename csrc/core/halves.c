@@ -1,6 +1,8 @@
 /* See halves.h. */
 #include "core/halves.h"
 
+#include <string.h>
+
 static const char *const names[] = {
     [PCMIG_HALF_UNKNOWN] = "unknown",
     [PCMIG_HALF_ABSENT] = "absent",
@@ -16,4 +18,13 @@ _Static_assert(sizeof(names) / sizeof(names[0]) == PCMIG_HALF_COUNT, "every half
 const char *pcmig_half_name(enum pcmig_half half)
 {
     return (unsigned)half < PCMIG_HALF_COUNT ? names[half] : "unknown";
+}
+
+int pcmig_half_find(const char *name, size_t len)
+{
+    for (int half = 0; half < PCMIG_HALF_COUNT; half++) {
+        if (strlen(names[half]) == len && memcmp(names[half], name, len) == 0)
+            return half;
+    }
+    return -1;
 }

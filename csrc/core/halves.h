@@ -1,7 +1,10 @@
-/* One half of a guest, as one host sees it: during a migration there are two. Pure; edge/virt_domain.c fills it from
- * libvirt's states. */
+/* The two halves of a guest that is migrated, as their hosts see them, and what else is known. Pure; edge/virt_domain.c
+ * makes a half from libvirt's states. */
 #ifndef PCMIG_CORE_HALVES_H
 #define PCMIG_CORE_HALVES_H
+
+#include <stdbool.h>
+#include <stddef.h>
 
 enum pcmig_half {
     PCMIG_HALF_UNKNOWN = 0,     /* the host could not be asked */
@@ -16,5 +19,20 @@ enum pcmig_half {
 };
 
 const char *pcmig_half_name(enum pcmig_half half); /* "postcopy-failed"; never NULL */
+
+/* The half of this name of LEN characters, or -1. */
+int pcmig_half_find(const char *name, size_t len);
+
+/* What is known when somebody asks how a migration stands. The source is to be asked first: it gives its half up only after
+ * the destination has confirmed that it is whole, so the other order may see a half vanish that did not. */
+struct pcmig_evidence {
+    enum pcmig_half source;
+    enum pcmig_half destination;
+    bool call_succeeded;    /* the migrate call returned success */
+    bool source_handed_off; /* the source said STOPPED/MIGRATED */
+    bool job_active;        /* the source has statistics of a running migration: the call may be lost, the job is not */
+    bool job_absent;        /* the source answered that it runs no migration; neither of the two: it could not tell */
+    bool in_flight;         /* a migration between these two is on record, and how it ended is not */
+};
 
 #endif

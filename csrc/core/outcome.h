@@ -35,15 +35,6 @@ struct pcmig_verdict {
     const char *text; /* a sentence, static */
 };
 
-/* What is known when the question is asked. */
-struct pcmig_evidence {
-    enum pcmig_half source;
-    enum pcmig_half destination;
-    bool call_succeeded;    /* the migrate call returned success */
-    bool source_handed_off; /* the source said STOPPED/MIGRATED */
-    bool job_active;        /* the source has statistics of a running migration: the call may be lost, the job is not */
-};
-
 /* The verdict, PCMIG_OUTCOME_RUNNING while the two halves may still change by themselves. With PATIENCE_OVER there is no
  * more waiting: the outcome is never PCMIG_OUTCOME_RUNNING then. */
 struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, bool patience_over);

@@ -13,6 +13,7 @@ static const setup_fn setups[] = {
     pcmig_flags_setup,
     pcmig_probe_setup,
     pcmig_trace_setup,
+    pcmig_guard_setup,
 };
 /* clang-format on */
 

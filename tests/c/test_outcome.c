@@ -17,8 +17,11 @@ static void for_all(check_fn check)
     for (int source = 0; source < PCMIG_HALF_COUNT; source++) {
         for (int destination = 0; destination < PCMIG_HALF_COUNT; destination++) {
             for (unsigned flags = 0; flags < 16; flags++) {
-                struct pcmig_evidence e = {(enum pcmig_half)source, (enum pcmig_half)destination, flags & 1,
-                                           (flags & 2) != 0, (flags & 8) != 0};
+                struct pcmig_evidence e = {.source = (enum pcmig_half)source,
+                                           .destination = (enum pcmig_half)destination,
+                                           .call_succeeded = (flags & 1) != 0,
+                                           .source_handed_off = (flags & 2) != 0,
+                                           .job_active = (flags & 8) != 0};
                 struct pcmig_verdict v = pcmig_outcome_judge(&e, (flags & 4) != 0);
 
                 check(&e, (flags & 4) != 0, &v);

@@ -164,6 +164,41 @@ for _name in ("job_abort", "job_switch"):  # the test driver has neither
         repeat=40,
     )
 
+_UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"  # of the test driver's guest
+ROWS["half"] = Row(
+    (
+        lambda: _core.half(_TEST, _UUID),
+        lambda: _core.half(_TEST, _UUID.replace("6", "7"), connect_timeout_ms=5000),
+        fails(lambda: _core.half(_TEST, "no UUID")),
+        fails(lambda: _core.half(_NOWHERE, _UUID)),
+        fails(lambda: _core.half(_TEST, _UUID, connect_timeout_ms=0)),
+        fails(lambda: _core.half(_TEST, 1)),  # type: ignore[arg-type]
+    ),
+    repeat=40,
+)
+_PAUSED: dict[str, Any] = {"source": "postcopy-failed", "destination": "postcopy-failed", "in_flight": True}
+ROWS["guard"] = Row(
+    (
+        lambda: _core.guard(side="source", act="start"),
+        lambda: _core.guard(
+            side="source", act="destroy", guest="g", source_uri="a:", dest_uri="b:", **_PAUSED
+        ),
+        lambda: _core.guard(side="destination", act="destroy", insist=True, job_active=False, **_PAUSED),
+        fails(lambda: _core.guard(side="left", act="start")),  # type: ignore[arg-type]
+        fails(lambda: _core.guard(side="source", act="stare")),  # type: ignore[arg-type]
+        fails(lambda: _core.guard(side="source", act="start", source="dying")),  # type: ignore[arg-type]
+        fails(lambda: _core.guard(side="source")),  # type: ignore[call-arg]
+        fails(lambda: _core.guard(side="source", act="start", guest="\udc80")),
+    )
+)
+ROWS["memory_where"] = Row(
+    (
+        lambda: _core.memory_where(**_PAUSED),
+        fails(lambda: _core.memory_where(destination="dying")),  # type: ignore[arg-type]
+    )
+)
+ROWS["situations"] = Row((_core.situations,), repeat=50)
+
 ROWS["share_event_loop"] = Row((fails(_core.share_event_loop),), repeat=50)  # pcmig's own runs by now
 
 ROWS["params"] = Row((_core.params,), repeat=50)

@@ -1,0 +1,608 @@
+/* What may be done to which half: every combination of what the two hosts can say, of what else is known, of side and act. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/guard.h"
+#include "core/outcome.h"
+
+#define IN(value, set) (((set)&1u << (value)) != 0)
+#define HALF(name)     (1u << PCMIG_HALF_##name)
+#define ACT(name)      (1u << PCMIG_ACT_##name)
+#define ANY_HALF       ((1u << PCMIG_HALF_COUNT) - 1)
+
+#define RUNS    (ACT(START) | ACT(RESUME) | ACT(REBOOT))
+#define REMOVES (ACT(DESTROY) | ACT(UNDEFINE) | ACT(DELETE_FILES))
+
+/* A half that is the guest, or a part of it. */
+#define HAS_PAGES (HALF(RUNNING) | HALF(PAUSED) | HALF(POSTCOPY) | HALF(POSTCOPY_FAILED))
+/* In such a half, or beside it, a migration is known to be on. */
+#define SPEAKS    (HALF(MIGRATING) | HALF(POSTCOPY) | HALF(POSTCOPY_FAILED))
+
+struct question {
+    struct pcmig_evidence e;
+    enum pcmig_side side;
+    enum pcmig_act act;
+    bool insist;
+};
+
+static enum pcmig_half own(const struct question *q)
+{
+    return q->side == PCMIG_SIDE_SOURCE ? q->e.source : q->e.destination;
+}
+
+static enum pcmig_half other(const struct question *q)
+{
+    return q->side == PCMIG_SIDE_SOURCE ? q->e.destination : q->e.source;
+}
+
+static bool moved(const struct pcmig_evidence *e)
+{
+    return e->call_succeeded || e->source_handed_off;
+}
+
+static struct pcmig_permission ask(const struct question *q)
+{
+    return pcmig_guard_may(&q->e, q->side, q->act, q->insist);
+}
+
+static bool on_record(const struct pcmig_evidence *e)
+{
+    return e->in_flight || e->job_active || IN(e->source, SPEAKS) || IN(e->destination, SPEAKS);
+}
+
+/* Destroying what is not there is allowed to anybody. */
+static bool destroys_nothing(const struct question *q)
+{
+    return q->act == PCMIG_ACT_DESTROY && own(q) == PCMIG_HALF_ABSENT;
+}
+
+static void explain(const struct question *q, const char *rule)
+{
+    print_message("%s: source %s, destination %s, moved %d, job %d/%d, record %d: %s at the %s, insist %d\n", rule,
+                  pcmig_half_name(q->e.source), pcmig_half_name(q->e.destination), moved(&q->e), q->e.job_active,
+                  q->e.job_absent, q->e.in_flight, pcmig_act_name(q->act), pcmig_side_name(q->side), q->insist);
+}
+
+#define REQUIRE(q, rule, condition)                                                                                    \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            explain(q, rule);                                                                                          \
+            fail();                                                                                                    \
+        }                                                                                                              \
+    } while (0)
+
+typedef void (*check_fn)(const struct question *q, const struct pcmig_permission *p);
+
+static unsigned for_all(check_fn check)
+{
+    unsigned count = 0;
+
+    for (unsigned n = 0; n < PCMIG_HALF_COUNT * PCMIG_HALF_COUNT * 64; n++) {
+        struct question q = {.e = {.source = (enum pcmig_half)(n / 64 % PCMIG_HALF_COUNT),
+                                   .destination = (enum pcmig_half)(n / 64 / PCMIG_HALF_COUNT),
+                                   .call_succeeded = (n & 1) != 0,
+                                   .source_handed_off = (n & 2) != 0,
+                                   .job_active = (n & 4) != 0,
+                                   .job_absent = (n & 8) != 0,
+                                   .in_flight = (n & 16) != 0},
+                             .insist = (n & 32) != 0};
+
+        if (q.e.job_active && q.e.job_absent)
+            continue;
+        for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
+            for (int act = 0; act < PCMIG_ACT_COUNT; act++) {
+                struct pcmig_permission p;
+
+                q.side = (enum pcmig_side)side;
+                q.act = (enum pcmig_act)act;
+                p = ask(&q);
+                check(&q, &p);
+                count++;
+            }
+        }
+    }
+    return count;
+}
+
+/* Nobody can make the guest run twice, owners that insist no more than others. */
+static void runs_once(const struct question *q, const struct pcmig_permission *p)
+{
+    if (!p->allowed || !IN(q->act, RUNS))
+        return;
+    REQUIRE(q, "runs once", !IN(other(q), HAS_PAGES | HALF(MIGRATING)));
+    /* An old source is not revived, wherever the guest is by now; one that runs again after all is no old one. */
+    if (q->side == PCMIG_SIDE_SOURCE && moved(&q->e))
+        REQUIRE(q, "stays handed over", q->e.source == PCMIG_HALF_RUNNING);
+    /* Silence is no permission while a migration is on. */
+    if (on_record(&q->e) && other(q) == PCMIG_HALF_UNKNOWN)
+        REQUIRE(q, "nobody saw the other side", false);
+}
+
+/* Nothing is thrown away that may be the only one of its kind. */
+static void keeps_memory(const struct question *q, const struct pcmig_permission *p)
+{
+    enum pcmig_memory where = pcmig_memory_where(&q->e);
+    enum pcmig_memory elsewhere = q->side == PCMIG_SIDE_SOURCE ? PCMIG_MEMORY_DESTINATION : PCMIG_MEMORY_SOURCE;
+
+    if (!p->allowed || q->insist || destroys_nothing(q))
+        return;
+    if (IN(q->act, REMOVES) && on_record(&q->e))
+        REQUIRE(q, "keeps the newer memory", where == elsewhere);
+    /* A reboot and a power-off end a half as well: only where the guest is whole, alone and their owner's. */
+    if (IN(q->act, ACT(REBOOT) | ACT(SHUTDOWN)) && on_record(&q->e)) {
+        REQUIRE(q, "keeps the partner", IN(other(q), HALF(ABSENT) | HALF(DEAD) | HALF(UNKNOWN)));
+        REQUIRE(q, "keeps what is being sent", !IN(own(q), SPEAKS));
+    }
+}
+
+/* The two ends of a migration each need the guest on the right side, and none of it on the wrong one. */
+static void ends_right(const struct question *q, const struct pcmig_permission *p)
+{
+    if (!p->allowed)
+        return;
+    if (q->act == PCMIG_ACT_ROLLBACK) {
+        REQUIRE(q, "rollback", !IN(q->e.destination, HAS_PAGES));
+        REQUIRE(q, "rollback",
+                q->e.source == PCMIG_HALF_RUNNING || q->e.source == PCMIG_HALF_PAUSED ||
+                    (!on_record(&q->e) && q->e.destination != PCMIG_HALF_UNKNOWN));
+        REQUIRE(q, "rollback", on_record(&q->e) || q->e.source != PCMIG_HALF_UNKNOWN);
+    }
+    if (q->act == PCMIG_ACT_POST_MIGRATION) {
+        REQUIRE(q, "post-migration", !IN(q->e.source, HAS_PAGES | HALF(MIGRATING)));
+        REQUIRE(q, "post-migration",
+                q->e.destination == PCMIG_HALF_RUNNING || q->e.destination == PCMIG_HALF_PAUSED || moved(&q->e));
+        if (q->e.in_flight)
+            REQUIRE(q, "post-migration", q->e.source == PCMIG_HALF_ABSENT);
+    }
+}
+
+/* Halves of a post-copy: nothing may be done to them but to bring them together. */
+static void postcopy_is_left_alone(const struct question *q, const struct pcmig_permission *p)
+{
+    unsigned postcopy = HALF(POSTCOPY) | HALF(POSTCOPY_FAILED);
+    bool both = IN(q->e.source, postcopy | HALF(MIGRATING) | HALF(PAUSED)) &&
+                IN(q->e.destination, postcopy | HALF(MIGRATING) | HALF(PAUSED));
+
+    if (p->allowed && q->act == PCMIG_ACT_MIGRATE_RESUME) {
+        REQUIRE(q, "resume", both);
+        REQUIRE(q, "resume",
+                q->e.source == PCMIG_HALF_POSTCOPY_FAILED || q->e.destination == PCMIG_HALF_POSTCOPY_FAILED);
+    }
+    if (IN(q->e.source, postcopy) || IN(q->e.destination, postcopy))
+        REQUIRE(q, "left alone", !p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_MIGRATE_RESUME);
+}
+
+/* Where the evidence is thin or contradicts itself, nothing follows from it. */
+static void no_conclusions(const struct question *q, const struct pcmig_permission *p)
+{
+    const struct pcmig_evidence *e = &q->e;
+    bool at_destination = e->destination == PCMIG_HALF_RUNNING || e->destination == PCMIG_HALF_PAUSED;
+
+    if (!p->allowed || q->insist || destroys_nothing(q))
+        return;
+    if (e->job_active)
+        REQUIRE(q, "a job is at work", q->act == PCMIG_ACT_MIGRATE_RESUME);
+    if (moved(e) && !at_destination)
+        REQUIRE(q, "handed over, and yet there",
+                IN(e->source, HALF(ABSENT) | HALF(RUNNING) | HALF(MIGRATING)) || q->act == PCMIG_ACT_MIGRATE_RESUME);
+    if (on_record(e) && q->act != PCMIG_ACT_MIGRATE_RESUME) {
+        REQUIRE(q, "the source's half is ending", e->source != PCMIG_HALF_DEAD);
+        if (e->source == PCMIG_HALF_ABSENT && e->destination == PCMIG_HALF_PAUSED && !moved(e))
+            REQUIRE(q, "unconfirmed", q->act == PCMIG_ACT_RESUME && q->side == PCMIG_SIDE_DESTINATION);
+    }
+    /* A rest at the destination is one only when the source says that it sends nothing. */
+    if (q->act == PCMIG_ACT_ROLLBACK ||
+        (IN(q->act, REMOVES) && q->side == PCMIG_SIDE_DESTINATION && !at_destination && on_record(e))) {
+        if (on_record(e))
+            REQUIRE(q, "a rest", e->job_absent && (e->source == PCMIG_HALF_RUNNING || e->source == PCMIG_HALF_PAUSED));
+        if (e->source == PCMIG_HALF_PAUSED && on_record(e))
+            REQUIRE(q, "a rest", e->destination == PCMIG_HALF_ABSENT && !moved(e));
+        if (e->source == PCMIG_HALF_RUNNING && on_record(e))
+            REQUIRE(q, "a rest", IN(e->destination, HALF(ABSENT) | HALF(DEAD) | HALF(MIGRATING)));
+    }
+    /* Without a record, what a host silent or empty leaves open is its owner's. */
+    if (moved(e) && e->source == PCMIG_HALF_ABSENT && !at_destination && IN(q->act, REMOVES))
+        REQUIRE(q, "handed over", q->side == PCMIG_SIDE_SOURCE);
+}
+
+/* What insisting does: it lets the owner remove, and nothing else. */
+static void insisting(const struct question *q, const struct pcmig_permission *p)
+{
+    struct question calm = *q;
+    struct pcmig_permission without;
+
+    calm.insist = false;
+    without = ask(&calm);
+    if (!q->insist)
+        return;
+    if (IN(q->act, REMOVES))
+        REQUIRE(q, "the owner may", p->allowed);
+    else
+        REQUIRE(q, "insisting changes no other act", p->allowed == without.allowed);
+    /* Whoever removes one half is told of the other. */
+    if (p->allowed && !without.allowed && other(q) != PCMIG_HALF_ABSENT) {
+        REQUIRE(q, "the other half", p->advice != NULL && strstr(p->advice, "destroy '%g'") != NULL);
+        REQUIRE(q, "the other half", strstr(p->advice, q->side == PCMIG_SIDE_SOURCE ? "%d" : "%s") != NULL);
+    }
+}
+
+/* Without a sign of a migration, and with the other side empty or silent, a host is as it would be without us. */
+static void stock(const struct question *q, const struct pcmig_permission *p)
+{
+    if (on_record(&q->e) || moved(&q->e) || IN(q->act, ACT(ROLLBACK) | ACT(POST_MIGRATION) | ACT(MIGRATE_RESUME)))
+        return;
+    if (!IN(other(q), HAS_PAGES))
+        REQUIRE(q, "stock", p->allowed);
+    if (q->act == PCMIG_ACT_SHUTDOWN && own(q) == PCMIG_HALF_RUNNING && other(q) != PCMIG_HALF_RUNNING &&
+        other(q) != PCMIG_HALF_PAUSED)
+        REQUIRE(q, "stock", p->allowed);
+}
+
+/* Whoever cannot ask a host is allowed nothing that any answer of it would forbid. Once the source has handed over, the
+ * destination has had all of the guest: what it then cannot be is left out. */
+static void silence_allows_no_more(const struct question *q, const struct pcmig_permission *p)
+{
+    unsigned possible = moved(&q->e) && q->e.source == PCMIG_HALF_ABSENT
+                            ? HALF(ABSENT) | HALF(RUNNING) | HALF(PAUSED) | HALF(DEAD)
+                            : ANY_HALF;
+
+    if (!q->e.in_flight || !p->allowed)
+        return;
+    for (int half = 0; half < PCMIG_HALF_COUNT; half++) {
+        struct question answered = *q;
+
+        if (q->e.source == PCMIG_HALF_UNKNOWN) {
+            answered.e.source = (enum pcmig_half)half;
+            REQUIRE(&answered, "source known", ask(&answered).allowed);
+        }
+        answered = *q;
+        if (q->e.destination == PCMIG_HALF_UNKNOWN && IN(half, possible)) {
+            answered.e.destination = (enum pcmig_half)half;
+            REQUIRE(&answered, "destination known", ask(&answered).allowed);
+        }
+    }
+}
+
+/* A record, and a job that may be running, only take away; but for a rollback of what only a record explains. */
+static void a_record_allows_no_more(const struct question *q, const struct pcmig_permission *p)
+{
+    struct question without = *q;
+
+    if (!q->e.in_flight || !p->allowed || q->act == PCMIG_ACT_MIGRATE_RESUME)
+        return;
+    without.e.in_flight = false;
+    REQUIRE(q, "without a record", ask(&without).allowed);
+    without = *q;
+    if (q->e.job_active) {
+        without.e.job_active = false;
+        without.e.job_absent = true;
+        REQUIRE(q, "without a job", ask(&without).allowed);
+    }
+}
+
+/* Where the outcome is certain, the guard sees the guest on the same side. */
+static void agrees_with_the_outcome(const struct question *q, const struct pcmig_permission *p)
+{
+    enum pcmig_outcome outcome = pcmig_outcome_judge(&q->e, false).outcome;
+    enum pcmig_memory where = pcmig_memory_where(&q->e);
+
+    (void)p;
+    if (outcome == PCMIG_OUTCOME_COMPLETED)
+        REQUIRE(q, "completed", where == PCMIG_MEMORY_DESTINATION || where == PCMIG_MEMORY_UNKNOWN);
+    if (outcome == PCMIG_OUTCOME_FAILED)
+        REQUIRE(q, "failed", where == PCMIG_MEMORY_SOURCE || where == PCMIG_MEMORY_UNKNOWN);
+}
+
+/* An answer names what stands in the way and what it would do; a refusal comes with a command. */
+static void texts(const struct question *q, const struct pcmig_permission *p)
+{
+    static const struct pcmig_guard_names names = {"g1", "qemu+tcp://a/system", "qemu+tcp://b/system"};
+    const char *text = pcmig_situation_text(p->situation);
+    char advice[256];
+
+    REQUIRE(q, "situation", p->situation == pcmig_situation_of(&q->e));
+    REQUIRE(q, "reason", strncmp(p->reason, text, strlen(text)) == 0 && strstr(p->reason, "guest") != NULL);
+    REQUIRE(q, "reason", strlen(p->reason) > strlen(text) + 10 && strlen(p->reason) < sizeof(p->reason) - 1);
+    REQUIRE(q, "reason", strchr(p->reason, '%') == NULL);
+    if (!p->allowed)
+        REQUIRE(q, "advice", p->advice != NULL);
+    if (!p->allowed && q->act < PCMIG_ACT_ROLLBACK)
+        REQUIRE(q, "side", strstr(p->reason, pcmig_side_name(q->side)) != NULL);
+    if (p->advice == NULL)
+        return;
+    REQUIRE(q, "advice", pcmig_guard_advice(p->advice, &names, advice, sizeof(advice)));
+    REQUIRE(q, "command", strncmp(advice, "pcmig ", 6) == 0 || strncmp(advice, "virsh ", 6) == 0);
+    REQUIRE(q, "guest and host", strstr(advice, "'g1'") != NULL && strstr(advice, "'qemu+tcp://") != NULL);
+    REQUIRE(q, "advice", strchr(advice, '%') == NULL);
+}
+
+static void all_combinations(void **state)
+{
+    static const check_fn checks[] = {
+        runs_once,
+        keeps_memory,
+        ends_right,
+        postcopy_is_left_alone,
+        insisting,
+        stock,
+        texts,
+        silence_allows_no_more,
+        a_record_allows_no_more,
+        agrees_with_the_outcome,
+        no_conclusions,
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
+        assert_int_equal(for_all(checks[i]), 8 * 8 * 48 * 2 * 10);
+}
+
+/* What was seen to go wrong in clouds, and what must go on working. */
+static void seen_in_practice(void **state)
+{
+    static const struct {
+        struct pcmig_evidence e;
+        enum pcmig_side side;
+        enum pcmig_act act;
+        bool insist;
+        bool allowed;
+        const char *says; /* in reason or advice */
+    } rows[] = {
+#define BOTH(s, d) .source = PCMIG_HALF_##s, .destination = PCMIG_HALF_##d
+        /* Hard reboot on the source after a migration that nobody recorded; also without any record. */
+        {{BOTH(ABSENT, RUNNING), .in_flight = true}, PCMIG_SIDE_SOURCE, PCMIG_ACT_REBOOT, false, false, "second copy"},
+        {{BOTH(ABSENT, RUNNING)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_START, false, false, "the destination has it"},
+        {{BOTH(ABSENT, UNKNOWN), .in_flight = true}, PCMIG_SIDE_SOURCE, PCMIG_ACT_START, false, false, "not answer"},
+        {{BOTH(ABSENT, UNKNOWN), .source_handed_off = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_START,
+         false,
+         false,
+         "handed the guest over"},
+        /* The source's paused half after the switch, also when its daemon has forgotten why it is paused. */
+        {{BOTH(POSTCOPY, RUNNING)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_RESUME, false, false, "old memory"},
+        {{BOTH(PAUSED, RUNNING)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_RESUME, false, false, "runs at the destination"},
+        {{BOTH(PAUSED, POSTCOPY)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_RESUME, false, false, "in post-copy"},
+        /* A rollback that asks the destination to destroy what runs there. */
+        {{BOTH(POSTCOPY_FAILED, POSTCOPY), .in_flight = true},
+         PCMIG_SIDE_DESTINATION,
+         PCMIG_ACT_ROLLBACK,
+         false,
+         false,
+         "pcmig resume"},
+        {{BOTH(PAUSED, RUNNING), .in_flight = true}, PCMIG_SIDE_DESTINATION, PCMIG_ACT_ROLLBACK, false, false, "runs"},
+        {{BOTH(RUNNING, MIGRATING), .in_flight = true, .job_absent = true},
+         PCMIG_SIDE_DESTINATION,
+         PCMIG_ACT_ROLLBACK,
+         false,
+         true,
+         "holds nothing"},
+        /* A source half that vanished is no success. */
+        {{BOTH(ABSENT, POSTCOPY_FAILED), .in_flight = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_POST_MIGRATION,
+         false,
+         false,
+         "one half of it is gone"},
+        {{BOTH(ABSENT, POSTCOPY), .in_flight = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_DELETE_FILES,
+         false,
+         false,
+         "only good ones"},
+        {{BOTH(POSTCOPY_FAILED, ABSENT), .in_flight = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_RESUME,
+         false,
+         false,
+         "one half of it is gone"},
+        /* The usual ends. */
+        {{BOTH(ABSENT, RUNNING), .in_flight = true}, PCMIG_SIDE_SOURCE, PCMIG_ACT_POST_MIGRATION, false, true, "whole"},
+        {{BOTH(ABSENT, UNKNOWN), .in_flight = true, .source_handed_off = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_POST_MIGRATION,
+         false,
+         true,
+         "handed"},
+        {{BOTH(RUNNING, ABSENT), .in_flight = true, .job_absent = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_ROLLBACK,
+         false,
+         true,
+         "alone"},
+        {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED), .in_flight = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_MIGRATE_RESUME,
+         false,
+         true,
+         "both halves wait"},
+        {{BOTH(POSTCOPY_FAILED, UNKNOWN), .in_flight = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_MIGRATE_RESUME,
+         false,
+         false,
+         "does not answer"},
+        /* A guest in post-copy is not powered off half; its owner can wait, or insist on deleting it. */
+        {{BOTH(POSTCOPY, POSTCOPY)}, PCMIG_SIDE_DESTINATION, PCMIG_ACT_REBOOT, false, false, "pcmig watch"},
+        {{BOTH(POSTCOPY, POSTCOPY)}, PCMIG_SIDE_DESTINATION, PCMIG_ACT_SHUTDOWN, false, false, "still needed"},
+        {{BOTH(POSTCOPY, POSTCOPY)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_DESTROY, false, false, "memory that nobody else has"},
+        {{BOTH(POSTCOPY, POSTCOPY)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_DESTROY, true, true, "owner insists"},
+        {{BOTH(RUNNING, MIGRATING), .job_active = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_REBOOT,
+         false,
+         false,
+         "pcmig abort"},
+        /* No migration: nobody notices that there is a guard. */
+        {{BOTH(RUNNING, UNKNOWN)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_REBOOT, false, true, "no migration"},
+        {{BOTH(UNKNOWN, ABSENT)}, PCMIG_SIDE_DESTINATION, PCMIG_ACT_START, false, true, "no migration"},
+        {{BOTH(RUNNING, UNKNOWN)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_DELETE_FILES, false, true, "no migration"},
+        /* Two copies: a person chooses. */
+        {{BOTH(RUNNING, RUNNING)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_DESTROY, false, false, "the copy that is not wanted"},
+#undef BOTH
+    };
+    static const struct pcmig_guard_names names = {NULL, NULL, NULL};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct question q = {rows[i].e, rows[i].side, rows[i].act, rows[i].insist};
+        struct pcmig_permission p = ask(&q);
+        char advice[256] = "";
+
+        if (p.advice != NULL)
+            assert_true(pcmig_guard_advice(p.advice, &names, advice, sizeof(advice)));
+        REQUIRE(&q, p.reason, p.allowed == rows[i].allowed);
+        REQUIRE(&q, p.reason, strstr(p.reason, rows[i].says) != NULL || strstr(advice, rows[i].says) != NULL);
+    }
+}
+
+/* The table once more, one letter for each act: what is taken away or added by mistake shows here. */
+static void the_table(void **state)
+{
+    static const char letters[] =
+        "srbodufRPM"; /* start, resume, reboot, power off, destroy, undefine, files, Rollback, ... */
+    static const struct {
+        enum pcmig_situation situation;
+        const char *permits[PCMIG_SIDE_COUNT];
+    } rows[] = {
+        {PCMIG_SITUATION_UNSEEN, {"srboduf", "srboduf"}},
+        {PCMIG_SITUATION_NOBODY, {"srbodufR", "srbodufR"}},
+        {PCMIG_SITUATION_HOME_SOURCE, {"srbodufR", "odufR"}},
+        {PCMIG_SITUATION_HOME_DESTINATION, {"odufP", "srbodufP"}},
+        {PCMIG_SITUATION_PRECOPY, {"", ""}},
+        {PCMIG_SITUATION_SWITCHING, {"", ""}},
+        {PCMIG_SITUATION_POSTCOPY, {"", ""}},
+        {PCMIG_SITUATION_INTERRUPTED, {"M", "M"}},
+        {PCMIG_SITUATION_CUT_OFF, {"", ""}},
+        {PCMIG_SITUATION_AT_SOURCE, {"srboR", "dufR"}},
+        {PCMIG_SITUATION_LEFTOVER, {"R", "dufR"}},
+        {PCMIG_SITUATION_ARRIVED, {"", ""}},
+        {PCMIG_SITUATION_AT_DESTINATION, {"dufP", "srboP"}},
+        {PCMIG_SITUATION_UNCONFIRMED, {"", "r"}},
+        {PCMIG_SITUATION_HANDED_OVER, {"dufP", "srboP"}},
+        {PCMIG_SITUATION_HALF_LOST, {"", ""}},
+        {PCMIG_SITUATION_GONE, {"", ""}},
+        {PCMIG_SITUATION_DOUBLE, {"", ""}},
+        {PCMIG_SITUATION_SILENT, {"", ""}},
+        {PCMIG_SITUATION_IN_DOUBT, {"", ""}},
+    };
+
+    (void)state;
+    assert_int_equal(sizeof(rows) / sizeof(rows[0]), PCMIG_SITUATION_COUNT);
+    for (size_t i = 0; i < PCMIG_SITUATION_COUNT; i++) {
+        assert_int_equal(rows[i].situation, i);
+        for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
+            for (int act = 0; act < PCMIG_ACT_COUNT; act++) {
+                bool permits = pcmig_guard_permits(rows[i].situation, (enum pcmig_side)side, (enum pcmig_act)act);
+
+                if (permits != (strchr(rows[i].permits[side], letters[act]) != NULL)) {
+                    print_message("%s: %s at the %s\n", pcmig_situation_name(rows[i].situation),
+                                  pcmig_act_name((enum pcmig_act)act), pcmig_side_name((enum pcmig_side)side));
+                    fail();
+                }
+            }
+        }
+    }
+}
+
+/* Each situation is some evidence's. */
+static void every_situation_happens(void **state)
+{
+    unsigned seen = 0;
+
+    (void)state;
+    for (unsigned n = 0; n < 64 * 32; n++) {
+        struct pcmig_evidence e = {(enum pcmig_half)(n / 32 % 8),
+                                   (enum pcmig_half)(n / 32 / 8),
+                                   (n & 1) != 0,
+                                   (n & 2) != 0,
+                                   (n & 4) != 0,
+                                   (n & 8) != 0,
+                                   (n & 16) != 0};
+
+        seen |= 1u << pcmig_situation_of(&e);
+    }
+    for (int i = 0; i < PCMIG_SITUATION_COUNT; i++) {
+        if (!IN(i, seen))
+            print_message("nothing leads to %s\n", pcmig_situation_name((enum pcmig_situation)i));
+        assert_true(IN(i, seen));
+    }
+}
+
+static void advice_is_cut(void **state)
+{
+    static const struct pcmig_guard_names names = {"guest", "a:", "b:"};
+    char out[12];
+
+    (void)state;
+    assert_true(pcmig_guard_advice("%g %s %d", &names, out, sizeof(out)));
+    assert_string_equal(out, "guest a: b:");
+    assert_false(pcmig_guard_advice("%g %s %d.", &names, out, sizeof(out)));
+    assert_string_equal(out, "guest a: b:");
+    assert_true(pcmig_guard_advice("100%", &names, out, sizeof(out)));
+    assert_string_equal(out, "100%");
+}
+
+#define DIFFERENT(count, name)                                                                                         \
+    do {                                                                                                               \
+        for (int i = 0; i < (count); i++) {                                                                            \
+            for (int k = 0; k < i; k++)                                                                                \
+                assert_string_not_equal(name(i), name(k));                                                             \
+            assert_string_not_equal(name(i), "");                                                                      \
+        }                                                                                                              \
+        assert_string_equal(name(count), "unknown");                                                                   \
+    } while (0)
+
+static void names(void **state)
+{
+    (void)state;
+    DIFFERENT(PCMIG_SITUATION_COUNT, pcmig_situation_name);
+    DIFFERENT(PCMIG_SITUATION_COUNT, pcmig_situation_text);
+    DIFFERENT(PCMIG_MEMORY_COUNT, pcmig_memory_name);
+    DIFFERENT(PCMIG_SIDE_COUNT, pcmig_side_name);
+    DIFFERENT(PCMIG_ACT_COUNT, pcmig_act_name);
+    DIFFERENT(PCMIG_HALF_COUNT, pcmig_half_name);
+    for (int i = 0; i < PCMIG_HALF_COUNT; i++)
+        assert_int_equal(pcmig_half_find(pcmig_half_name(i), strlen(pcmig_half_name(i))), i);
+    for (int i = 0; i < PCMIG_ACT_COUNT; i++)
+        assert_int_equal(pcmig_act_find(pcmig_act_name(i), strlen(pcmig_act_name(i))), i);
+    assert_int_equal(pcmig_side_find("destination", 11), PCMIG_SIDE_DESTINATION);
+    assert_int_equal(pcmig_side_find("dest", 4), -1);
+    assert_int_equal(pcmig_half_find("postcopy-failed", 8), PCMIG_HALF_POSTCOPY);
+    assert_int_equal(pcmig_half_find("", 0), -1);
+    assert_int_equal(pcmig_act_find("reset", 5), -1);
+}
+
+/* Values that no caller should have are in doubt, and nothing follows from them. */
+static void nonsense(void **state)
+{
+    struct pcmig_evidence e = {.source = (enum pcmig_half)99, .destination = PCMIG_HALF_RUNNING};
+
+    (void)state;
+    assert_int_equal(pcmig_situation_of(&e), PCMIG_SITUATION_IN_DOUBT);
+    e.source = PCMIG_HALF_RUNNING;
+    e.destination = PCMIG_HALF_ABSENT;
+    assert_false(pcmig_guard_may(&e, PCMIG_SIDE_SOURCE, PCMIG_ACT_COUNT, true).allowed);
+    assert_false(pcmig_guard_may(&e, PCMIG_SIDE_COUNT, PCMIG_ACT_DESTROY, true).allowed);
+    assert_false(pcmig_guard_permits(PCMIG_SITUATION_COUNT, PCMIG_SIDE_SOURCE, PCMIG_ACT_START));
+    assert_non_null(pcmig_guard_situation_advice(PCMIG_SITUATION_COUNT));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_combinations), cmocka_unit_test(seen_in_practice),
+        cmocka_unit_test(the_table),        cmocka_unit_test(every_situation_happens),
+        cmocka_unit_test(advice_is_cut),    cmocka_unit_test(names),
+        cmocka_unit_test(nonsense),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
