@@ -406,8 +406,8 @@ def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> Half:
 
     Blocks without the GIL: CONNECT_TIMEOUT_MS to connect, then as long as libvirt takes (about 30 s when the
     connection breaks meanwhile). Raises ConnectError or another LibvirtError when the host does not tell: for
-    guard() that is "unknown". Ask the source before the destination: the other order may see a half vanish that
-    did not."""
+    guard() that is "unknown". Ask the source before the destination: the other order may see a half vanish
+    that did not."""
 
 @type_check_only
 class Permission(TypedDict):
