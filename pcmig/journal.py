@@ -1,0 +1,307 @@
+"""The journal: one JSON file for each migration in flight, so that whoever comes after a process that died
+knows what was under way, from where to where, and with which arguments.
+
+A file is written before the guest is touched and removed when its fate is settled. Each has at most one owner,
+a process; an owner that is gone leaves the entry to the next. Files are replaced as a whole and reach the disk
+before a call returns. Calls block for as long as the disk does, and for no other process longer than that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+SCHEMA = 1  # grows when a field changes its meaning or goes away
+SUFFIX = ".json"
+ENVIRONMENT = "PCMIG_JOURNAL_DIR"
+SYSTEM_FOLDER = pathlib.Path("/var/lib/pcmig/migrations")
+
+# Keyword arguments of _core.Migration that a migration needs to be adopted, and what they are.
+ENGINE: dict[str, type | tuple[type, ...]] = {
+    "flags": int,
+    "migrate_uri": str,
+    "policy": str,
+    "params": dict,
+    "bandwidth_mib": int,
+    "postcopy_bandwidth_mib": int,
+    "dest_name": str,
+    "disks": list,
+    "listen_address": str,
+    "disks_uri": str,
+    "connect_timeout_ms": int,
+    "dest_xml": str,
+    "persist_xml": str,
+    "parallel_connections": int,
+    "tls_destination": str,
+    "destination_optional": bool,
+    "recover": bool,
+    "resume_uris": list,
+}
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class JournalError(Exception):
+    """A file or folder of the journal cannot be used; the text names it."""
+
+
+class HeldError(JournalError):
+    """Another process looks after the migration."""
+
+    def __init__(self, owner: Owner, entry: Entry) -> None:
+        super().__init__(
+            f"process {owner.pid} looks after the migration of {entry.name} to {entry.dest_uri}, "
+            f"since {entry.owned or entry.started}"
+        )
+        self.owner = owner
+        self.entry = entry
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """A process, told apart from one that got its number later."""
+
+    pid: int
+    start_ticks: int  # since boot, as field 22 of /proc/PID/stat has it
+    boot: str  # /proc/sys/kernel/random/boot_id
+
+    @classmethod
+    def of(cls, pid: int) -> Owner | None:
+        """The process PID; None when there is none."""
+        try:
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return None
+        # A zombie looks after nothing any more.
+        return None if stat[0] in "ZX" else cls(pid, int(stat[19]), boot)
+
+    @property
+    def alive(self) -> bool:
+        return Owner.of(self.pid) == self
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One migration. Times are UTC, ISO 8601."""
+
+    uuid: str  # as libvirt writes it
+    name: str  # of the guest at the source
+    source_uri: str
+    dest_uri: str
+    engine: dict[str, Any]  # keyword arguments of Migration, see ENGINE
+    started: str
+    owner: Owner | None = None  # None: left to itself
+    owned: str | None = None  # since when
+    held: bool = False  # paused on request: not to be resumed until somebody asks for it
+    caller: dict[str, Any] = dataclasses.field(default_factory=dict)  # the caller's own; opaque here
+
+    @property
+    def keeper(self) -> Owner | None:
+        """The process that looks after it; None when there is none (any more)."""
+        return self.owner if self.owner is not None and self.owner.alive else None
+
+
+def default_folder() -> pathlib.Path:
+    """Where the command keeps it: $PCMIG_JOURNAL_DIR, or /var/lib/pcmig/migrations as root, or
+    $XDG_STATE_HOME/pcmig/migrations."""
+    if given := os.environ.get(ENVIRONMENT):
+        return pathlib.Path(given)
+    if os.geteuid() == 0:
+        return SYSTEM_FOLDER
+    state = os.environ.get("XDG_STATE_HOME")
+    return (pathlib.Path(state) if state else pathlib.Path.home() / ".local/state") / "pcmig" / "migrations"
+
+
+def engine_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of Migration's keyword ARGUMENTS that an entry keeps."""
+    return {name: value for name, value in arguments.items() if name in ENGINE and value is not None}
+
+
+class Journal:
+    """The files in one folder, which need not be there yet."""
+
+    def __init__(self, folder: pathlib.Path | str | None = None) -> None:
+        self.folder = default_folder() if folder is None else pathlib.Path(folder)
+
+    def path(self, uuid: str) -> pathlib.Path:
+        """Of the entry for this guest. Raises JournalError for what is no UUID."""
+        if not _UUID.fullmatch(uuid):
+            raise JournalError(f"{uuid!r} is no UUID of a guest")
+        return self.folder / f"{uuid}{SUFFIX}"
+
+    def read(self, uuid: str) -> Entry | None:
+        """None when there is none. Raises JournalError when the file cannot be used."""
+        return _read(self.path(uuid))
+
+    def all(self) -> tuple[list[Entry], list[JournalError]]:
+        """Every entry, oldest first; and what is wrong with those that cannot be used."""
+        entries, errors = [], []
+        try:
+            paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+        except OSError as err:
+            return [], [JournalError(f"the journal {self.folder} cannot be read: {err.strerror}")]
+        for path in paths:
+            try:
+                entry = _read(path)
+            except JournalError as err:
+                errors.append(err)
+                continue
+            if entry is not None:  # removed since
+                entries.append(entry)
+        return sorted(entries, key=lambda entry: entry.started), errors
+
+    def write(self, entry: Entry) -> None:
+        """As it is, over what is there. Raises JournalError."""
+        with self._locked():
+            self._write(entry)
+
+    def claim(self, entry: Entry, since: str) -> Entry:
+        """Writes ENTRY with this process as its owner from SINCE on, and returns it. Raises HeldError when
+        another process that lives has it, JournalError when what is there, or the folder, cannot be used."""
+        mine = dataclasses.replace(entry, owner=Owner.of(os.getpid()), owned=since)
+        with self._locked():
+            there = self.read(entry.uuid)
+            if there is not None and there.keeper not in (None, mine.owner):
+                assert there.owner is not None
+                raise HeldError(there.owner, there)
+            self._write(mine)
+        return mine
+
+    def update(self, uuid: str, **changes: Any) -> Entry | None:
+        """The entry with CHANGES of its fields, written; None when there is none. Raises JournalError."""
+        with self._locked():
+            entry = self.read(uuid)
+            if entry is not None:
+                entry = dataclasses.replace(entry, **changes)
+                self._write(entry)
+        return entry
+
+    def remove(self, uuid: str) -> None:
+        """No error when there is none. Raises JournalError."""
+        path = self.path(uuid)
+        if not path.exists():
+            return
+        with self._locked():
+            try:
+                path.unlink(missing_ok=True)
+                _sync_folder(self.folder)
+            except OSError as err:
+                raise JournalError(f"{path} cannot be removed: {err.strerror}") from err
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Between reading and writing, nobody else writes. The lock ends with the process, however that
+        ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as err:
+            raise JournalError(f"the journal {self.folder} cannot be written: {err.strerror}") from err
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _write(self, entry: Entry) -> None:
+        path = self.path(entry.uuid)
+        unknown = entry.engine.keys() - ENGINE.keys()
+        if unknown:
+            raise ValueError(f"engine: {sorted(unknown)} is not for the journal; see engine_arguments()")
+        text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(entry)}, indent=2) + "\n"
+        temporary = None
+        try:
+            # mkstemp makes it 0600: URIs and XML are nobody else's business.
+            handle, temporary = tempfile.mkstemp(prefix=".new-", dir=self.folder)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            temporary = None
+            _sync_folder(self.folder)
+        except OSError as err:
+            raise JournalError(f"{path} cannot be written: {err.strerror}") from err
+        finally:
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """A new name is on the disk only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: pathlib.Path) -> Entry | None:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise JournalError(f"{path} cannot be read: {err.strerror}") from err
+    except ValueError as err:  # no UTF-8, no JSON
+        raise _unusable(path, f"is no JSON ({err})") from err
+    except RecursionError:
+        raise _unusable(path, "is no JSON that pcmig wrote") from None
+    return _parse(path, data)
+
+
+def _unusable(path: pathlib.Path, what: str) -> JournalError:
+    return JournalError(f"{path} {what}: look at it, and move it away if no migration of this guest needs it")
+
+
+# Fields of an entry beside "schema": type, and whether null will do.
+_FIELDS: dict[str, tuple[type, bool]] = {
+    "uuid": (str, False),
+    "name": (str, False),
+    "source_uri": (str, False),
+    "dest_uri": (str, False),
+    "engine": (dict, False),
+    "started": (str, False),
+    "owner": (dict, True),
+    "owned": (str, True),
+    "held": (bool, False),
+    "caller": (dict, False),
+}
+
+
+def _parse(path: pathlib.Path, data: Any) -> Entry:
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise _unusable(path, "is no entry of pcmig's journal (it has no schema)")
+    if schema > SCHEMA:
+        raise JournalError(
+            f"{path} was written by a newer pcmig (schema {schema}, this one knows {SCHEMA}): use that one"
+        )
+    for name, (kind, optional) in _FIELDS.items():
+        value = data.get(name)
+        if not (optional and value is None) and type(value) is not kind:
+            raise _unusable(path, f"has no valid {name!r}")
+    if data["uuid"] + SUFFIX != path.name:
+        raise _unusable(path, f"is about another guest, {data['uuid']!r}")
+    for name, value in data["engine"].items():
+        if name not in ENGINE:
+            raise JournalError(f"{path} was written by a newer pcmig (engine: {name!r}): use that one")
+        if not isinstance(value, ENGINE[name]) or (ENGINE[name] is int and type(value) is not int):
+            raise _unusable(path, f"has no valid {name!r} in 'engine'")
+    owner = data["owner"]
+    if owner is not None:
+        try:
+            owner = Owner(int(owner["pid"]), int(owner["start_ticks"]), str(owner["boot"]))
+        except (KeyError, TypeError, ValueError) as err:
+            raise _unusable(path, "has no valid 'owner'") from err
+    return Entry(**{name: data[name] for name in _FIELDS} | {"owner": owner})
