@@ -15,7 +15,7 @@ author = "the pcmig developers"
 copyright = author
 version = release = _project["version"]
 
-extensions = ["c_headers", "choice_tables", "params_table", "flags_tables"]
+extensions = ["c_headers", "choice_tables", "params_table", "flags_tables", "safety_tables"]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
 highlight_language = "none"
