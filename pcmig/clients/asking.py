@@ -126,7 +126,7 @@ def message_in(content: Any) -> str | None:
 
 
 class Courier:
-    """Puts WISH into the live migrations that go through ADAPTER, an object of this process's one command.
+    """Puts WISH into the live migrations that go through ADAPTER, from here to dismiss().
 
     REFUSAL makes the client's own exception from a message. `refused` counts requests that failed.
     """
@@ -139,6 +139,12 @@ class Courier:
         self._wish = wish
         self._refusal = refusal
         adapter.request = self.request
+
+    @staticmethod
+    def dismiss(adapter: Any) -> None:
+        """ADAPTER without a courier, should it have one: in the client's interactive mode adapters stay."""
+        if isinstance(getattr(adapter.request, "__self__", None), Courier):
+            del adapter.request
 
     def request(self, url: str, method: str, **kwargs: Any) -> Any:
         """As the adapter's own, which it stands for."""

@@ -20,6 +20,25 @@ from pcmig.clients import asking
 COMMANDS = ("do_live_migration", "do_host_evacuate_live")
 
 
+class OneOf(argparse.Action):
+    """Stores a constant, and refuses an option that would store another: what a mutually exclusive group
+    does, for which add_arg() has no word before novaclient 17."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **kwargs)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) not in (None, self.const):
+            raise argparse.ArgumentError(self, "not allowed with the other one")
+        setattr(namespace, self.dest, self.const)
+
+
 def __pre_parse_args__() -> None:
     for name in COMMANDS:
         command = getattr(shell, name, None)
@@ -27,8 +46,8 @@ def __pre_parse_args__() -> None:
             continue
         # add_arg puts each before those that are there.
         for option, dest, action, text in reversed(asking.OPTIONS):
-            group = {"group": "post_copy"} if dest == "post_copy" else {}
-            utils.add_arg(command, option, dest=dest, action=action, default=None, help=text, **group)
+            value = action == "store_true"
+            utils.add_arg(command, option, dest=dest, action=OneOf, const=value, default=None, help=text)
 
 
 def __post_parse_args__(args: argparse.Namespace) -> None:
@@ -42,12 +61,19 @@ def _asking(command: Any, wish: asking.Wish) -> Any:
 
     @functools.wraps(command)
     def run(client: Any, args: argparse.Namespace) -> None:
-        courier = asking.Courier(client.client, wish, exceptions.CommandError)
-        command(client, args)
+        reasons: list[str] = []
+
+        def refusal(words: str) -> Exception:
+            reasons.append(words)
+            error: Exception = exceptions.CommandError("refused, see below the table" if has_table else words)
+            return error
+
         # host-evacuate-live goes on after a refusal, and shows them in its table.
+        has_table = command.__name__ == "do_host_evacuate_live"
+        courier = asking.Courier(client.client, wish, refusal)
+        command(client, args)
         if courier.refused:
-            raise exceptions.CommandError(
-                f"{courier.refused} of {courier.asked} live migrations were refused, see above"
-            )
+            counted = f"{courier.refused} of {courier.asked} live migrations were refused"
+            raise exceptions.CommandError(f"{counted}: {reasons[-1]}" if reasons else counted)
 
     return run

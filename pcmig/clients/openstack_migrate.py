@@ -39,6 +39,9 @@ class Migrate(hooks.CommandHook):
 
     def before(self, parsed_args: argparse.Namespace) -> argparse.Namespace:
         wish = asking.wish_of(parsed_args)
+        compute = compute_client(self.cmd)
+        adapter = compute_adapter(compute)
+        asking.Courier.dismiss(adapter)  # that of an earlier command, which may have failed
         if wish is None:
             return parsed_args
         if not parsed_args.live_migration:
@@ -46,8 +49,6 @@ class Migrate(hooks.CommandHook):
                 "--live-migration must be specified if --post-copy, --no-post-copy or "
                 "--post-copy-by-metadata is specified"
             )
-        compute = compute_client(self.cmd)
-        adapter = compute_adapter(compute)
         api = asking.Api(adapter)
         if parsed_args.wait:
             self._server_id = server_id(compute, parsed_args.server)

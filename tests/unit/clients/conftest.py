@@ -1,16 +1,19 @@
-"""Runs the clients as users do: their own commands, in processes of their own, with pcmig or without."""
+"""Runs the clients as users do: their own commands, each in its own process, with pcmig or without."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import pty
+import socket
 import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -18,7 +21,6 @@ from tests.unit.clients.fake_cloud import FakeCloud
 
 ROOT = pathlib.Path(__file__).parents[3]
 TIMEOUT_S = 60
-MAINS = {"nova": "novaclient.shell", "openstack": "openstackclient.shell"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +65,55 @@ def entry_points(tmp_path_factory: pytest.TempPathFactory) -> Mapping[bool, path
     return folders
 
 
-@pytest.fixture
-def client(
-    cloud: FakeCloud, entry_points: Mapping[bool, pathlib.Path], tmp_path_factory: pytest.TempPathFactory
-) -> Client:
-    """client("nova", "list") runs it; plugin=False: without pcmig, terminal=True: on a pty."""
+class Forker:
+    """A process that has the clients imported, with pcmig's plugins or without; see forker.py."""
 
-    home = tmp_path_factory.getbasetemp()  # one for all: stevedore keeps what it found there
-
-    def run(*words: str, plugin: bool = True, terminal: bool = False, **env: str) -> Done:
-        environment = {
+    def __init__(self, entry_points: pathlib.Path, home: pathlib.Path) -> None:
+        self.env = {
             "PATH": os.environ["PATH"],
-            "HOME": str(home),
+            "HOME": str(home),  # one for all: stevedore keeps what it found there
             "LC_ALL": "C.UTF-8",
             "COLUMNS": "200",
-            "PYTHONPATH": f"{entry_points[plugin]}:{ROOT}",
+            "PYTHONPATH": f"{entry_points}:{ROOT}",
             "PYTHONWARNINGS": "ignore",
             "no_proxy": "*",
+        }
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.settimeout(TIMEOUT_S)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.clients.forker"], stdin=theirs.fileno(), env=self.env, cwd=ROOT
+        )
+        theirs.close()
+
+    def run(self, words: Sequence[str], env: Mapping[str, str], files: Sequence[int]) -> int:
+        order = {"words": words, "env": {**self.env, **env}}
+        socket.send_fds(self._channel, [json.dumps(order).encode()], files)
+        return int(self._channel.recv(64))
+
+    def close(self) -> None:
+        self._channel.close()
+        self._process.wait(TIMEOUT_S)
+
+
+@pytest.fixture(scope="session")
+def forkers(
+    entry_points: Mapping[bool, pathlib.Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[bool, Forker]]:
+    home = tmp_path_factory.getbasetemp()
+    found = {plugin: Forker(folder, home) for plugin, folder in entry_points.items()}
+    yield found
+    for forker in found.values():
+        forker.close()
+
+
+@pytest.fixture
+def client(cloud: FakeCloud, forkers: Mapping[bool, Forker], tmp_path: pathlib.Path) -> Client:
+    """client("nova", "list") runs it; plugin=False: without pcmig, terminal=True: on a pty;
+    typed: what is on its standard input."""
+    names = ("in", "out", "err")
+
+    def run(*words: str, plugin: bool = True, terminal: bool = False, typed: str = "", **env: str) -> Done:
+        environment = {
             "OS_AUTH_URL": f"{cloud.url}/v3",
             "OS_USERNAME": "admin",
             "OS_PASSWORD": "secret",
@@ -89,40 +123,38 @@ def client(
             "OS_IDENTITY_API_VERSION": "3",
             **env,
         }
-        argv = [sys.executable, "-c", f"import sys, {MAINS[words[0]]} as s; sys.argv[0] = {words[0]!r}; "
-                "sys.exit(s.main())", *words[1:]]  # fmt: skip
-        return on_terminal(argv, environment) if terminal else piped(argv, environment)
+        (tmp_path / "in").write_text(typed)
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context((tmp_path / name).open("w" if name != "in" else "r")) for name in names
+            ]
+            numbers = [file.fileno() for file in files]
+            screen = Screen() if terminal else None
+            if screen is not None:
+                numbers[1] = screen.theirs
+            code = forkers[plugin].run(words, environment, numbers)
+        out = screen.text() if screen is not None else (tmp_path / "out").read_text()
+        return Done(code, out, (tmp_path / "err").read_text())
 
     return run
 
 
-def piped(argv: list[str], env: Mapping[str, str]) -> Done:
-    done = subprocess.run(
-        argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+class Screen:
+    """A terminal that keeps what is written to it."""
 
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self._pieces: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-def on_terminal(argv: list[str], env: Mapping[str, str]) -> Done:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        argv, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, text=True
-    )
-    os.close(theirs)
-    kill = threading.Timer(TIMEOUT_S, process.kill)
-    kill.start()
-    text = b""
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:  # EIO: the other end is closed
-            break
-        if not piece:
-            break
-        text += piece
-    assert process.stderr is not None
-    err = process.stderr.read()
-    code = process.wait()
-    kill.cancel()
-    os.close(ours)
-    return Done(code, text.decode(), err)
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(self._ours, 4096):
+                self._pieces.append(piece)
+
+    def text(self) -> str:
+        os.close(self.theirs)
+        self._reader.join(TIMEOUT_S)
+        os.close(self._ours)
+        return b"".join(self._pieces).decode()

@@ -43,6 +43,15 @@ def test_without_the_option_nothing_is_added(cloud: FakeCloud, client: Client, p
     assert not [request for request in cloud.requests if "metadata" in request or "pcmig" in request]
 
 
+def test_interactively_a_wish_is_for_one_command(cloud: FakeCloud, client: Client) -> None:
+    migrate = "server migrate --live-migration"
+    typed = f"{migrate} --post-copy g1\n{migrate} g1\n{migrate} --post-copy g2\n{migrate} g1\nquit\n"
+    done = client("openstack", typed=typed, **NEWEST)
+    assert "Traceback" not in done.text
+    asked = [body["os-migrateLive"].get("post_copy") for body in cloud.actions]
+    assert asked == [True, None, None], done.text
+
+
 def test_help_and_completion_have_it(client: Client) -> None:
     shown = client("openstack", "help", "server", "migrate").out
     bare = client("openstack", "help", "server", "migrate", plugin=False).out
@@ -159,7 +168,7 @@ def test_wait_without_a_filter_to_ask_is_the_client_s_own(cloud: FakeCloud, clie
     cloud.filter = False
     done = client(*MIGRATE, "--post-copy-by-metadata", "--wait", "g1", **NEWEST)
     assert done.code == 0
-    assert done.out.startswith("Complete, check success/failure by")
+    assert done.out.startswith("Complete") and "%" not in done.out
 
 
 def test_show_for_people_and_for_scripts(cloud: FakeCloud, client: Client) -> None:
