@@ -171,6 +171,25 @@ def refusal(
     return decide(request, flavor_extra_specs, image_properties, "allowed").refused
 
 
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What flavor and image leave to a request; the reason where they do not."""
+
+    forbidden: str | None = None  # why post-copy cannot be asked for
+    required: str | None = None  # why it cannot be asked against
+
+
+def bounds(flavor_extra_specs: Mapping[str, str], image_properties: Mapping[str, str]) -> Bounds:
+    """For who wants to know before the request."""
+    rule = guest_rule_of(flavor_extra_specs, image_properties)
+    if isinstance(rule, Choice):  # they contradict each other, or cannot be understood
+        return Bounds(rule.refused, rule.refused)
+    if rule is None or rule[0] == "allowed":
+        return Bounds()
+    text = f"{rule[1]} is {rule[0]}"
+    return Bounds(forbidden=text) if rule[0] == "forbidden" else Bounds(required=text)
+
+
 def _refuse(reason: str) -> Choice:
     return Choice(False, f"refused: {reason}", reason)
 

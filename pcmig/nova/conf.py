@@ -142,7 +142,8 @@ Possible values:
 * ``api``: what came with the request for the live migration. The policy of the
   Compute API says who may make one. This is the default.
 * ``metadata``: the server's own metadata, key ``pcmig:post_copy``, with ``true`` or
-  ``false``. Whoever may change the server can set it.
+  ``false``. Whoever may change the server can set it. It counts for one live migration,
+  which takes it out.
 * ``nobody``: requests are ignored. Must stand alone.
 
 Related options:

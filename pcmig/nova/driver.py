@@ -22,7 +22,7 @@ from oslo_log import log as logging
 
 from pcmig import _core
 from pcmig import guest as guest_xml
-from pcmig.nova import capability, choice, conf, flags, releases, steer
+from pcmig.nova import capability, choice, conf, flags, messages, releases, steer
 
 LOG = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self._plans: dict[str, _Plan] = {}  # by the instance's UUID
         self._this_thread = threading.local()
         self._events: queue.SimpleQueue[Any] | None = None
+        self._messages: Any = None  # the message server, where there is one
         # Here and not in init_host, where SystemExit does not end the process: what is wrong by itself,
         # whatever libvirt and QEMU are.
         try:
@@ -107,6 +108,23 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                         "flags": ", ".join(kind.origins),
                     },
                 )
+        if merged.live.post_copy or merged.block.post_copy:
+            self._messages = messages.serve(host, self._progress)
+
+    def cleanup_host(self, host: str) -> None:
+        if self._messages is not None:
+            self._messages.stop()
+        super().cleanup_host(host)
+
+    def _progress(self, instance: str) -> messages.Answer:
+        """For the API's os-pcmig, on a thread of the message server."""
+        plan = self._plans.get(instance)
+        if plan is None:
+            return None, "no live migration of this server is under way here"
+        if plan.steered is None:
+            return None, f"Nova drives this migration: {plan.reason}"
+        found = plan.steered.progress()
+        return found, None if found is not None else "the migration is being prepared"
 
     # Who may use post-copy
 
@@ -156,20 +174,21 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         block_migration: Any = False,
         disk_over_commit: Any = False,
     ) -> Any:
-        data = super().check_can_live_migrate_destination(
-            context, instance, src_compute_info, dst_compute_info, block_migration, disk_over_commit
-        )
-        try:
-            # Which kind of migration it becomes is known only after the source's check.
-            kinds = {True, False} if "block_migration" not in data else {data.block_migration}
-            choices = [self._choose(context, instance, kind, []) for kind in kinds]
-            if any(chosen.post_copy for chosen in choices):
-                reason = self._destination_reason()
-                if reason is not None:
-                    raise exception.MigrationPreCheckError(reason=reason)
-        except Exception:
-            self.cleanup_live_migration_destination_check(context, data)
-            raise
+        with self._last_word_if_it_fails(instance):
+            data = super().check_can_live_migrate_destination(
+                context, instance, src_compute_info, dst_compute_info, block_migration, disk_over_commit
+            )
+            try:
+                # Which kind of migration it becomes is known only after the source's check.
+                kinds = {True, False} if "block_migration" not in data else {data.block_migration}
+                choices = [self._choose(context, instance, kind, []) for kind in kinds]
+                if any(chosen.post_copy for chosen in choices):
+                    reason = self._destination_reason()
+                    if reason is not None:
+                        raise exception.MigrationPreCheckError(reason=reason)
+            except Exception:
+                self.cleanup_live_migration_destination_check(context, data)
+                raise
         return data
 
     def _destination_reason(self) -> str | None:
@@ -181,13 +200,45 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def check_can_live_migrate_source(
         self, context: Any, instance: Any, dest_check_data: Any, block_device_info: Any = None
     ) -> Any:
-        data = super().check_can_live_migrate_source(context, instance, dest_check_data, block_device_info)
-        if self._concerns(context, instance, data.block_migration):
-            obstacles = self._obstacles(instance, self._host.get_guest(instance))
-            chosen = self._choose(context, instance, data.block_migration, obstacles)
-            if chosen.refused is not None:
-                raise exception.MigrationPreCheckError(reason=chosen.refused)
+        with self._last_word_if_it_fails(instance):
+            data = super().check_can_live_migrate_source(
+                context, instance, dest_check_data, block_device_info
+            )
+            if self._concerns(context, instance, data.block_migration):
+                obstacles = self._obstacles(instance, self._host.get_guest(instance))
+                chosen = self._choose(context, instance, data.block_migration, obstacles)
+                if chosen.refused is not None:
+                    raise exception.MigrationPreCheckError(reason=chosen.refused)
         return data
+
+    @contextlib.contextmanager
+    def _last_word_if_it_fails(self, instance: Any) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self._forget_wish(instance)
+            raise
+
+    def _forget_wish(self, instance: Any) -> None:
+        """A word in the server's metadata is good for one request for a live migration: it is taken out when
+        the migration has begun, or could not. Conductor tries other hosts with the record that it has, in
+        which the word still stands."""
+        key = choice.METADATA_KEY
+        if "metadata" not in self._options.request_sources or key not in _loaded(instance, "metadata", {}):
+            return
+        try:
+            instance.delete_metadata_key(key)
+        except Exception as err:  # the conductor, its database or the bus between
+            LOG.warning(
+                "Cannot take %(key)s out of the server's metadata, it will hold for the next live migration "
+                "as well: %(err)s",
+                {"key": key, "err": err},
+                instance=instance,
+            )
+
+    def rollback_live_migration_at_source(self, context: Any, instance: Any, migrate_data: Any) -> None:
+        self._forget_wish(instance)  # of one that ended before it got to _live_migration
+        super().rollback_live_migration_at_source(context, instance, migrate_data)
 
     def _concerns(self, context: Any, instance: Any, block_migration: bool) -> bool:
         """Whether anybody speaks of post-copy: this host, the guest's rule, or the request."""
@@ -210,9 +261,11 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     ) -> None:
         arguments = (context, instance, dest, post_method, recover_method, block_migration, migrate_data)
         if not self._permitted(bool(migrate_data.block_migration)):
+            self._forget_wish(instance)
             super()._live_migration(*arguments)
             return
         plan = self._plan(context, instance, migrate_data)
+        self._forget_wish(instance)
         self._plans[instance.uuid] = plan
         try:
             super()._live_migration(*arguments)
@@ -234,7 +287,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             if CONF.libvirt.live_migration_permit_auto_converge:
                 # Left out only for post-copy (Nova, _handle_live_migration_auto_converge).
                 bits |= flags.BITS["VIR_MIGRATE_AUTO_CONVERGE"]
-            return _Plan(bits, None)
+            return _Plan(bits, None, chosen.reason)
         policy = kind.policy
         params = dict(_core.parse_policy(policy)["params"])
         # QEMU's limit rises in Nova's steps; what converges is judged by the last of them.
@@ -249,7 +302,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             connect_timeout_ms=self._options.connect_timeout_ms,
             trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
         )
-        return _Plan(kind.bits, steer.Steered(orders, instance))
+        return _Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
 
     @contextlib.contextmanager
     def _on_this_thread(self, plan: _Plan) -> Iterator[None]:
@@ -381,9 +434,10 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 class _Plan:
     """One live migration: the flags it gets, and the engine's side of it where the engine drives it."""
 
-    def __init__(self, bits: int, steered: steer.Steered | None) -> None:
+    def __init__(self, bits: int, steered: steer.Steered | None, reason: str) -> None:
         self.flags = bits
         self.steered = steered
+        self.reason = reason  # as pcmig.nova.choice gives it
 
 
 def _tell_outcome(

@@ -22,7 +22,7 @@ from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import releases
+from pcmig.nova import progress, releases
 from pcmig.nova.flags import BITS
 
 LOG = logging.getLogger(__name__)
@@ -134,6 +134,14 @@ class Steered:
         """Cancels as long as the guest runs at the source."""
         self.abort_asked = True
         self._ask(lambda engine: engine.abort())
+
+    def progress(self) -> dict[str, Any] | None:
+        """How far it is, from any thread; None before the engine is there."""
+        engine = self.engine
+        if engine is None:
+            return None
+        page_bytes = engine.ledger()["totals"]["page_size_bytes"]
+        return progress.progress(engine.status(), engine.decisions(), self._orders.policy, page_bytes)
 
     def _ask(self, ask: Callable[[_core.Migration], None]) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import datetime
 import io
 import json
 import pathlib
@@ -18,6 +19,8 @@ from unittest import mock
 import oslo_messaging
 import pytest
 import webob
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from nova import context, exception, objects, policy, rpc
 from nova.api import auth
 from nova.api import wsgi as base_wsgi
@@ -29,8 +32,9 @@ from nova.conf import CONF
 from oslo_middleware import sizelimit
 
 import pcmig.api
-from pcmig.api import body, policies
-from pcmig.nova import choice
+from pcmig.api import body, policies, views
+from pcmig.nova import choice, messages
+from tests.unit.api.test_body import BODIES
 
 SERVER = "9a9e4a4e-2c1a-4b6c-9a3e-000000000001"
 PROJECT = "0123456789abcdef0123456789abcdef"
@@ -57,6 +61,7 @@ class World:
             ctxt,
             uuid=SERVER,
             project_id=PROJECT,
+            user_id="user",
             flavor=flavor,
             system_metadata={f"image_{name}": value for name, value in self.image.items()},
         )
@@ -91,6 +96,7 @@ def world(router: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) 
     world = World(router)
     monkeypatch.setattr(compute.API, "get", lambda _, *args, **words: world.get(*args, **words))
     monkeypatch.setattr(compute.API, "live_migrate", lambda _, *args: world.live_migrate(*args))
+    monkeypatch.setattr(compute.API, "pause", lambda *_: None)  # another action, for bodies at random
     yield world
     policy.reset()
     CONF.clear_override("policy_file", group="oslo_policy")
@@ -469,3 +475,211 @@ def test_the_sample_of_api_paste_ini_is_novas_with_the_filter() -> None:
         words = {option: value.split() for option, value in ours[name].items()}
         assert words["keystone"].pop(-2) == "pcmig"
         assert words == {option: value.split() for option, value in novas[name].items()}
+
+
+# What is read: migrations in post-copy, and os-pcmig
+
+
+def migration(id_: int, status: str, **more: Any) -> Any:
+    made_at = datetime.datetime(2026, 3, 1, 10, 0, id_, tzinfo=datetime.UTC)
+    return objects.Migration(
+        id=id_, uuid=f"5a5a5a5a-0000-4000-8000-00000000000{id_}", status=status, instance_uuid=SERVER,
+        migration_type="live-migration", source_compute="a", dest_compute="b", source_node="a",
+        dest_node="b", dest_host="10.0.0.2", memory_total=100, memory_processed=70, memory_remaining=30,
+        disk_total=0, disk_processed=0, disk_remaining=0, created_at=made_at, updated_at=made_at,
+        user_id="user", project_id=PROJECT, hidden=False,
+        **more,
+    )  # fmt: skip
+
+
+class Records:
+    """Nova's table of migrations."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *rows: Any) -> None:
+        self.rows = rows
+        monkeypatch.setattr(objects.MigrationList, "get_by_filters", self.by_filters)
+        monkeypatch.setattr(compute.API, "get_migrations_in_progress_by_instance", self.running)
+        monkeypatch.setattr(compute.API, "get_migration_by_id_and_instance", self.by_id)
+
+    def by_filters(self, ctxt: Any, filters: Any, limit: Any = None, **order: Any) -> Any:
+        assert filters["instance_uuid"] == SERVER and filters["migration_type"] == "live-migration"
+        assert order == {"sort_keys": ["created_at", "id"], "sort_dirs": ["desc", "desc"]}
+        found = [row for row in self.rows if filters.get("status") in (None, row.status)]
+        return sorted(found, key=lambda row: -row.id)[:limit]
+
+    def running(self, ctxt: Any, server: str, kind: str) -> Any:
+        return [row for row in self.rows if row.status in ("queued", "preparing", "running")]
+
+    def by_id(self, ctxt: Any, id_: Any, server: str) -> Any:
+        for row in self.rows:
+            if str(row.id) == str(id_):
+                return row
+        raise exception.MigrationNotFoundForInstance(migration_id=id_, instance_id=server)
+
+
+def look(application: Any, path: str, version: str = "latest") -> Answer:
+    headers = {"OpenStack-API-Version": f"compute {version}"}
+    request = webob.Request.blank(path, headers=headers)
+    return answer_of(application, request)
+
+
+MIGRATIONS = f"/servers/{SERVER}/migrations"
+LISTS = ["2.23", "2.58", "2.59", "2.79", "2.80", "latest"]
+
+
+@pytest.mark.parametrize("version", LISTS)
+def test_a_migration_in_post_copy_is_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """In the form that Nova has for one that is running."""
+    Records(monkeypatch, migration(1, "completed"), migration(2, views.POST_COPY))
+    ours = look(api(world, ["admin"]), MIGRATIONS, version)
+    assert look(api(world, ["admin"], filtered=False), MIGRATIONS, version).content == {"migrations": []}
+    Records(monkeypatch, migration(1, "completed"), migration(2, "running"))
+    novas = look(api(world, ["admin"], filtered=False), MIGRATIONS, version)
+    assert len(novas.content["migrations"]) == 1
+    novas.content["migrations"][0]["status"] = views.POST_COPY
+    assert (ours.status, ours.content) == (200, novas.content)
+    assert {**ours.headers, "Content-Length": ""} == {**novas.headers, "Content-Length": ""}
+
+
+@pytest.mark.parametrize("version", LISTS)
+def test_and_shown(world: World, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    Records(monkeypatch, migration(1, "completed"), migration(2, views.POST_COPY))
+    ours = look(api(world, ["admin"]), f"{MIGRATIONS}/2", version)
+    assert look(api(world, ["admin"], filtered=False), f"{MIGRATIONS}/2", version).status == 404
+    Records(monkeypatch, migration(1, "completed"), migration(2, "running"))
+    novas = look(api(world, ["admin"], filtered=False), f"{MIGRATIONS}/2", version)
+    novas.content["migration"]["status"] = views.POST_COPY
+    assert (ours.status, ours.content) == (200, novas.content)
+    assert {**ours.headers, "Content-Length": ""} == {**novas.headers, "Content-Length": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "roles"),
+    [
+        (MIGRATIONS, "2.22", ["admin"]),
+        (f"{MIGRATIONS}/2", "2.22", ["admin"]),
+        (f"{MIGRATIONS}/1", "latest", ["admin"]),
+        (f"{MIGRATIONS}/3", "latest", ["admin"]),
+        (f"{MIGRATIONS}/0", "latest", ["admin"]),
+        (f"{MIGRATIONS}/x", "latest", ["admin"]),
+        (f"{MIGRATIONS}/{'9' * 5000}", "latest", ["admin"]),
+        (f"{MIGRATIONS}/2/action", "latest", ["admin"]),
+        (MIGRATIONS, "latest", ["reader"]),
+        (f"{MIGRATIONS}/2", "latest", ["reader"]),
+        (f"{MIGRATIONS}?unknown=1", "latest", ["admin"]),
+        ("/servers/9a9e4a4e-2c1a-4b6c-9a3e-00000000beef/migrations", "latest", ["admin"]),
+        ("/servers/9a9e4a4e-2c1a-4b6c-9a3e-00000000beef/migrations/2", "latest", ["admin"]),
+        (f"/{'f' * 32}{MIGRATIONS}/2", "latest", ["admin"]),
+        (MIGRATIONS, "9.99", ["admin"]),
+        (f"{MIGRATIONS}/2", "9.99", ["admin"]),
+    ],
+)
+def test_nobody_sees_more_than_nova_lets_them(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, version: str, roles: list[str]
+) -> None:
+    Records(monkeypatch, migration(1, "completed"), migration(2, views.POST_COPY), migration(3, "running"))
+    if path.endswith("/3"):
+        assert look(api(world, roles), path, version).content["migration"]["status"] == "running"
+    answers = [look(api(world, roles, filtered=on), path, version) for on in (True, False)]
+    assert answers[0] == answers[1]
+    assert answers[0].status < 500
+
+
+def test_hosts_are_shown_to_whom_nova_shows_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    Records(monkeypatch, migration(2, views.POST_COPY), migration(3, "running"))
+    (ours, novas) = look(api(world, ["manager", "member"]), MIGRATIONS).content["migrations"]
+    assert (ours["source_compute"], ours["dest_compute"]) == (novas["source_compute"], novas["dest_compute"])
+    assert ours["source_compute"] is None  # since Nova 32
+
+
+PCMIG = f"/servers/{SERVER}/os-pcmig"
+PROGRESS = {"phase": "post-copy", "percent": 70, "requests": 5}
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.60", "latest"])
+def test_the_newest_migration_is_shown(world: World, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    asked: list[Any] = []
+
+    def progress(_: Any, __: Any, host: str, server: str) -> Any:
+        asked.append((host, server))
+        return PROGRESS, None
+
+    monkeypatch.setattr(messages.Client, "progress", progress)
+    Records(monkeypatch, migration(1, "completed"), migration(2, views.POST_COPY))
+    answer = look(api(world, ["admin"]), PCMIG, version)
+    assert answer.status == 200 and asked == [("a", SERVER)]
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["OpenStack-API-Version"].startswith("compute 2.")
+    assert answer.content == {
+        "pcmig": {
+            "post_copy": {"may_ask": True, "forbidden": None, "required": None},
+            "migration": {
+                "id": 2, "uuid": "5a5a5a5a-0000-4000-8000-000000000002", "status": "running (post-copy)",
+                "in_progress": True, "source_compute": "a", "dest_compute": "b",
+                "created_at": "2026-03-01T10:00:02.000000", "updated_at": "2026-03-01T10:00:02.000000",
+                "memory_total_bytes": 100, "memory_processed_bytes": 70, "memory_remaining_bytes": 30,
+                "disk_total_bytes": 0, "disk_processed_bytes": 0, "disk_remaining_bytes": 0,
+                "progress": PROGRESS,
+            },
+        }
+    }  # fmt: skip
+    Records(monkeypatch, migration(1, "completed"))
+    shown = look(api(world, ["admin"]), PCMIG, version).content["pcmig"]["migration"]
+    assert (shown["id"], shown["progress"], shown["progress_missing"]) == (1, None, "the migration has ended")
+    Records(monkeypatch)
+    assert look(api(world, ["admin"]), PCMIG, version).content["pcmig"]["migration"] is None
+    assert len(asked) == 1
+
+
+def test_what_may_be_asked_is_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    Records(monkeypatch)
+    pathlib.Path(CONF.oslo_policy.policy_file).write_text(f'"{policies.SHOW}": "role:reader"\n')
+    policy.reset()
+    world.extra_specs = {"pcmig:post_copy": "forbidden"}
+    assert look(api(world, ["reader"]), PCMIG).content["pcmig"]["post_copy"] == {
+        "may_ask": False,
+        "forbidden": "the flavor's extra spec pcmig:post_copy is forbidden",
+        "required": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "roles", "version", "status"),
+    [
+        (PCMIG, ["member", "manager"], "latest", 403),
+        (PCMIG, ["admin"], "9.99", 406),
+        (PCMIG, ["admin"], "two", 400),
+        ("/servers/9a9e4a4e-2c1a-4b6c-9a3e-00000000beef/os-pcmig", ["admin"], "latest", 404),
+        ("/servers/nothing/os-pcmig", ["member"], "latest", 404),
+        (f"/{'f' * 32}{PCMIG}", ["admin"], "latest", 400),
+    ],
+)
+def test_os_pcmig_refuses_as_nova_does(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, roles: list[str], version: str, status: int
+) -> None:
+    """The same faults as Nova has for the list beside it, but for the name of the rule."""
+    Records(monkeypatch)
+    ours, novas = (look(api(world, roles), path.replace("os-pcmig", part), version)
+                   for part in ("os-pcmig", "migrations"))  # fmt: skip
+    assert ours.status == status
+    if status == 403:
+        assert ours.message == f"Policy doesn't allow {policies.SHOW} to be performed."
+    else:
+        assert ours == novas
+
+
+def test_without_the_filter_there_is_no_os_pcmig(world: World) -> None:
+    assert look(api(world, ["admin"], filtered=False), PCMIG).status == 404
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BODIES, st.sampled_from(VERSIONS))
+def test_no_body_is_an_error_of_the_server(world: World, raw: bytes, version: str) -> None:
+    """Whatever comes: an answer below 500, and without the key the one that Nova gives."""
+    answers = [ask(api(world, ["admin"], filtered=on), raw, version) for on in (True, False)]
+    assert answers[0].status < 500
+    if answers[0] != answers[1]:
+        document = json.loads(raw)
+        assert "post_copy" in document["os-migrateLive"]

@@ -1,0 +1,90 @@
+"""What nova-api asks nova-compute of a migration under way: both ends of one message, on a topic of its own.
+
+Nova's own topic has its own versions and endpoints, to which a driver can add none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import oslo_messaging
+from nova import rpc
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+TOPIC = "pcmig"
+VERSION = "1.0"
+
+# A compute host answers from memory, within milliseconds. One without pcmig's driver never does, so it is not
+# asked again for a while: every question to it occupies one of nova-api's threads for so long.
+TIMEOUT_S = 3
+SILENCE_S = 15
+
+# (progress as pcmig.nova.progress has it, or why there is none) of the instance with this UUID
+Answer = tuple[dict[str, Any] | None, str | None]
+
+
+class Endpoint:
+    """nova-compute's end; answers at once, whatever thread asks."""
+
+    target = oslo_messaging.Target(version=VERSION)
+
+    def __init__(self, look: Callable[[str], Answer]) -> None:
+        self._look = look
+
+    def progress(self, context: Any, instance: str) -> dict[str, Any]:
+        found, missing = self._look(instance)
+        return {"progress": found, "missing": missing}
+
+
+def serve(host: str, look: Callable[[str], Answer]) -> Any:
+    """Answers for HOST from now on, until stop() of what it returns; None if that cannot be.
+
+    That nobody can ask how far a migration is keeps none from running.
+    """
+    try:
+        target = oslo_messaging.Target(topic=TOPIC, server=host)
+        server = rpc.get_server(target, [Endpoint(look)])
+        server.start()
+    except Exception as err:  # the bus in whatever form
+        LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
+        return None
+    return server
+
+
+class Client:
+    """nova-api's end."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._router = rpc.ClientRouter(rpc.get_client(oslo_messaging.Target(topic=TOPIC, version=VERSION)))
+        self._clock = clock
+        self._silent: dict[str, float] = {}  # host to when it was silent
+
+    def progress(self, context: Any, host: str, instance: str) -> Answer:
+        """Of the instance with this UUID on HOST; CONTEXT is targeted at its cell. Raises nothing."""
+        silent_s = self._silent.get(host)
+        if silent_s is not None and self._clock() - silent_s < SILENCE_S:
+            return None, _nobody(host)
+        try:
+            client = self._router.client(context).prepare(server=host, timeout=TIMEOUT_S, retry=0)
+            answer = client.call(context, "progress", instance=instance)
+        except oslo_messaging.MessagingTimeout:
+            self._silent[host] = self._clock()
+            return None, _nobody(host)
+        except Exception as err:  # the bus in whatever form, and what a newer driver may raise
+            LOG.warning(
+                "pcmig: no progress from nova-compute on %(host)s: %(err)s", {"host": host, "err": err}
+            )
+            return None, f"nova-compute on {host} cannot be asked: {type(err).__name__}"
+        self._silent.pop(host, None)
+        return answer["progress"], answer["missing"]
+
+
+def _nobody(host: str) -> str:
+    return (
+        f"nova-compute on {host} did not answer within {TIMEOUT_S} s: it is down, "
+        "or runs without pcmig's driver, or without post-copy"
+    )

@@ -1,0 +1,59 @@
+"""How far a migration is, as the API's os-pcmig tells: pure, the engine's figures in, plain values out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PHASES = {
+    "setup": "setting up",
+    "precopy": "pre-copy",
+    "drain": "draining",
+    "switchover": "switching",
+    "postcopy": "post-copy",
+    "paused": "paused",
+    "finished": "finished",
+}
+_MOVED = ("postcopy", "paused", "finished")
+
+
+def progress(
+    status: Mapping[str, Any], decisions: Iterable[Mapping[str, Any]], policy: str, page_bytes: int
+) -> dict[str, Any]:
+    """STATUS and DECISIONS are those of pcmig._core.Migration; PAGE_BYTES is the unit of its dirty pages.
+
+    `percent` is the share of the running pass while the guest is at the source, that of the guest's memory
+    which has arrived afterwards. Unknown figures are None. Sizes are bytes, rates bytes per second, times ms.
+    """
+    phase = status["phase"]
+    total, remaining = status["memory_total_bytes"], status["memory_remaining_bytes"]
+    permille = status["pass_permille"]
+    if phase in _MOVED:
+        permille = (total - remaining) * 1000 // total if total else 0
+    return {
+        "phase": PHASES.get(phase, phase),
+        "policy": policy,
+        "reason": reason(decisions),
+        "passes": status["passes"],
+        "percent": max(0, min(100, permille // 10)),
+        "elapsed_ms": status["elapsed_ms"],
+        "remaining_bytes": remaining,
+        "total_bytes": total,
+        "transferred_bytes": status["memory_processed_bytes"],
+        "rate_bytes_per_s": status["send_bps"],
+        "dirty_bytes_per_s": status["dirty_pages_ps"] * page_bytes,
+        "requests": status["postcopy_requests"],
+        "eta_ms": status["eta_ms"],
+        "downtime_ms": status["downtime_ms"] or None,
+    }
+
+
+def reason(decisions: Iterable[Mapping[str, Any]]) -> str | None:
+    """Why it switched, or else the latest that was decided; pacing is no reason for anything."""
+    found: str | None = None
+    for decision in decisions:
+        if decision["action"] == "switch":
+            return str(decision["text"])
+        if decision["action"] != "set-pace":
+            found = str(decision["text"])
+    return found

@@ -1,0 +1,268 @@
+"""nova-compute's side of asking: the word in a server's metadata, and what it tells of a migration.
+
+Run by tools/test nova-own. The message bus is oslo.messaging's own for tests, in this process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import oslo_messaging
+import pytest
+from nova import context, exception, objects, rpc
+from nova.conf import CONF
+from nova.virt.libvirt import driver as libvirt_driver
+
+from pcmig.nova import driver, flags, messages, steer
+from pcmig.nova.conf import Options
+
+UUID = "a0a0a0a0-0000-4000-8000-000000000000"
+HOST = "compute-1"
+
+
+class Instance:
+    """With a word in its metadata, and what became of it."""
+
+    uuid = UUID
+    vm_state = "active"
+
+    def __init__(self, metadata: dict[str, str] | None = None, fails: bool = False) -> None:
+        self.metadata = {"pcmig:post_copy": "true", "other": "1"} if metadata is None else metadata
+        self.system_metadata: dict[str, str] = {}
+        self.flavor = None
+        self.fails = fails
+
+    def delete_metadata_key(self, key: str) -> None:
+        if self.fails:
+            raise exception.NovaException("the conductor does not answer")
+        del self.metadata[key]
+
+
+def compute(sources: tuple[str, ...] = ("metadata",), permitted: bool = True) -> driver.PostCopyLibvirtDriver:
+    """A driver without a libvirt."""
+    made = driver.PostCopyLibvirtDriver.__new__(driver.PostCopyLibvirtDriver)
+    made._options = Options(request_sources=sources)
+    made._plans = {}
+    kind = types.SimpleNamespace(post_copy=permitted, bits=0, policy="auto")
+    made._flags = mock.Mock(spec=flags.MigrationFlags, of=lambda _: kind)
+    made._host = mock.Mock()
+    return made
+
+
+@dataclasses.dataclass
+class Nova:
+    """What Nova's own driver was called for, with the metadata at that moment."""
+
+    calls: list[tuple[str, dict[str, str]]] = dataclasses.field(default_factory=list)
+    fails: bool = False
+
+    def method(self, name: str, result: Any = None) -> Any:
+        def called(_: Any, __: Any, instance: Any, *rest: Any, **words: Any) -> Any:
+            self.calls.append((name, dict(instance.metadata)))
+            if self.fails:
+                raise exception.MigrationPreCheckError(reason="Nova's own")
+            return result
+
+        return called
+
+
+@pytest.fixture
+def nova(monkeypatch: pytest.MonkeyPatch) -> Nova:
+    nova = Nova()
+    data = objects.LibvirtLiveMigrateData(block_migration=False)
+    stock = libvirt_driver.LibvirtDriver
+    for name, result in [
+        ("_live_migration", None),
+        ("check_can_live_migrate_source", data),
+        ("check_can_live_migrate_destination", data),
+        ("rollback_live_migration_at_source", None),
+    ]:
+        monkeypatch.setattr(stock, name, nova.method(name, result))
+    monkeypatch.setattr(stock, "cleanup_live_migration_destination_check", lambda *_: None)
+    monkeypatch.setattr(driver.PostCopyLibvirtDriver, "_obstacles", lambda *_: [])
+    monkeypatch.setattr(driver.PostCopyLibvirtDriver, "_uri", staticmethod(lambda: "qemu:///system"))
+    return nova
+
+
+def migrate(made: driver.PostCopyLibvirtDriver, instance: Instance) -> None:
+    data = types.SimpleNamespace(block_migration=False, migration=types.SimpleNamespace(uuid=UUID))
+    made._live_migration(None, instance, "there", None, None, False, data)
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_the_word_is_read_once_and_taken_out(nova: Nova, permitted: bool) -> None:
+    made, instance = compute(permitted=permitted), Instance()
+    read: list[dict[str, str]] = []
+
+    def plan(*arguments: Any) -> Any:
+        read.append(dict(instance.metadata))
+        return driver._Plan(0, None, "")
+
+    with mock.patch.object(made, "_plan", plan):
+        migrate(made, instance)
+    assert read == ([{"pcmig:post_copy": "true", "other": "1"}] if permitted else [])
+    assert nova.calls == [("_live_migration", {"other": "1"})]
+    assert instance.metadata == {"other": "1"}
+
+
+def test_it_stays_where_it_does_not_count(nova: Nova) -> None:
+    for sources in (("api",), ()):
+        instance = Instance()
+        migrate(compute(sources), instance)
+        assert "pcmig:post_copy" in instance.metadata
+
+
+def test_servers_without_it_are_left_alone(nova: Nova) -> None:
+    instance = Instance({"other": "1"}, fails=True)
+    migrate(compute(), instance)
+    assert instance.metadata == {"other": "1"}
+
+
+def test_the_migration_goes_on_when_it_cannot_be_taken_out(nova: Nova) -> None:
+    instance = Instance(fails=True)
+    with mock.patch.object(driver.LOG, "warning") as warned:
+        migrate(compute(), instance)
+    assert "it will hold for the next live migration" in warned.call_args[0][0]
+    assert [name for name, _ in nova.calls] == ["_live_migration"]
+
+
+@pytest.mark.parametrize("word", ["true", "maybe"])
+def test_a_refusal_in_the_sources_check_takes_it_out(nova: Nova, word: str) -> None:
+    made, instance = compute(permitted=word != "true"), Instance({"pcmig:post_copy": word})
+    with pytest.raises(exception.MigrationPreCheckError):
+        made.check_can_live_migrate_source(None, instance, None)
+    assert instance.metadata == {}
+
+
+def test_a_check_that_is_passed_leaves_it(nova: Nova) -> None:
+    made, instance = compute(), Instance()
+    made.check_can_live_migrate_source(None, instance, None)
+    assert "pcmig:post_copy" in instance.metadata
+
+
+def test_a_check_that_nova_ends_takes_it_out(nova: Nova) -> None:
+    nova.fails = True
+    made, instance = compute(), Instance()
+    with pytest.raises(exception.MigrationPreCheckError, match="Nova's own"):
+        made.check_can_live_migrate_source(None, instance, None)
+    assert "pcmig:post_copy" not in instance.metadata
+
+
+def test_the_destinations_no_takes_it_out(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver.PostCopyLibvirtDriver, "_destination_reason", lambda _: "no userfaultfd")
+    instance = Instance()
+    with pytest.raises(exception.MigrationPreCheckError, match="no userfaultfd"):
+        compute().check_can_live_migrate_destination(None, instance, None, None, False)
+    assert instance.metadata == {"other": "1"}
+
+
+def test_so_does_a_rollback(nova: Nova) -> None:
+    instance = Instance()
+    compute().rollback_live_migration_at_source(None, instance, None)
+    assert nova.calls == [("rollback_live_migration_at_source", {"other": "1"})]
+
+
+# Progress
+
+
+class Engine:
+    def status(self) -> dict[str, Any]:
+        return {
+            "phase": "postcopy",
+            "elapsed_ms": 5000,
+            "passes": 2,
+            "pass_permille": 0,
+            "memory_total_bytes": 100,
+            "memory_processed_bytes": 70,
+            "memory_remaining_bytes": 30,
+            "send_bps": 10,
+            "dirty_pages_ps": 1,
+            "postcopy_requests": 42,
+            "eta_ms": 3000,
+            "downtime_ms": 0,
+        }
+
+    def decisions(self) -> list[dict[str, Any]]:
+        return [{"action": "switch", "text": "it does not converge"}]
+
+    def ledger(self) -> dict[str, Any]:
+        return {"totals": {"page_size_bytes": 4096}}
+
+
+def test_what_the_driver_tells() -> None:
+    made = compute()
+    assert made._progress(UUID) == (None, "no live migration of this server is under way here")
+    made._plans[UUID] = driver._Plan(0, None, "no post-copy: the request asks against it")
+    assert made._progress(UUID) == (
+        None,
+        "Nova drives this migration: no post-copy: the request asks against it",
+    )
+    steered = steer.Steered(steer.Orders("test:///default", "passes=2", {}, 0, 1000, None), Instance())
+    made._plans[UUID] = driver._Plan(0, steered, "post-copy")
+    assert made._progress(UUID) == (None, "the migration is being prepared")
+    steered.engine = Engine()  # type: ignore[assignment]  # played
+    found, missing = made._progress(UUID)
+    assert missing is None and found is not None
+    assert (found["phase"], found["policy"], found["requests"]) == ("post-copy", "passes=2", 42)
+    assert (found["percent"], found["reason"]) == (70, "it does not converge")
+
+
+@pytest.fixture
+def bus() -> Iterator[Any]:
+    CONF([], project="nova", default_config_files=[])
+    oslo_messaging.TransportURL.parse(CONF, "fake:/")
+    CONF.set_override("transport_url", "fake:/")
+    rpc.init(CONF)
+    yield context.RequestContext("user", "project", roles=["admin"])
+    rpc.cleanup()
+    CONF.clear_override("transport_url")
+
+
+def test_asked_over_the_bus(bus: Any) -> None:
+    answers: dict[str, messages.Answer] = {
+        "one": ({"phase": "pre-copy", "eta_ms": None}, None),
+        "two": (None, "why"),
+    }
+    server = messages.serve(HOST, answers.__getitem__)
+    try:
+        client = messages.Client()
+        for name, answer in answers.items():
+            assert client.progress(bus, HOST, name) == answer
+        found, missing = client.progress(bus, HOST, "three")  # the other end fails
+        assert found is None and missing is not None
+        assert missing.startswith(f"nova-compute on {HOST} cannot be asked: ")
+    finally:
+        server.stop()
+        server.wait()
+
+
+def test_a_host_that_is_silent_is_left_alone_for_a_while(bus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "TIMEOUT_S", 0.2)
+    now_s = [100.0]
+    client = messages.Client(lambda: now_s[0])
+    asked = mock.Mock(wraps=client._router.client)
+    monkeypatch.setattr(client._router, "client", asked)
+    for later_s, questions in ((0, 1), (messages.SILENCE_S - 1, 1), (messages.SILENCE_S, 2)):
+        now_s[0] = 100.0 + later_s
+        found, missing = client.progress(bus, "stock-host", "one")
+        assert found is None and "did not answer" in str(missing)
+        assert asked.call_count == questions
+    server = messages.serve("stock-host", lambda _: ({"phase": "pre-copy"}, None))
+    try:
+        now_s[0] += messages.SILENCE_S
+        assert client.progress(bus, "stock-host", "one") == ({"phase": "pre-copy"}, None)
+        assert client.progress(bus, "stock-host", "one") == ({"phase": "pre-copy"}, None)
+    finally:
+        server.stop()
+        server.wait()
+
+
+def test_without_a_bus_the_service_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "TRANSPORT", None)
+    with mock.patch.object(messages.LOG, "warning") as warned:
+        assert messages.serve(HOST, lambda _: (None, None)) is None
+    assert warned.called

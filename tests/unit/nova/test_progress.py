@@ -1,0 +1,74 @@
+"""How far a migration is, from the engine's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pcmig.nova.progress import PHASES, progress, reason
+
+STATUS: dict[str, Any] = {
+    "phase": "precopy",
+    "elapsed_ms": 1500,
+    "passes": 1,
+    "pass_permille": 457,
+    "memory_total_bytes": 1000,
+    "memory_processed_bytes": 1300,
+    "memory_remaining_bytes": 100,
+    "send_bps": 12_500_000,
+    "dirty_pages_ps": 10,
+    "postcopy_requests": 0,
+    "eta_ms": None,
+    "downtime_ms": 0,
+}
+
+
+def decision(action: str, text: str) -> dict[str, Any]:
+    return {"action": action, "text": text}
+
+
+def test_in_pre_copy() -> None:
+    assert progress(STATUS, [], "auto", 4096) == {
+        "phase": "pre-copy",
+        "policy": "auto",
+        "reason": None,
+        "passes": 1,
+        "percent": 45,
+        "elapsed_ms": 1500,
+        "remaining_bytes": 100,
+        "total_bytes": 1000,
+        "transferred_bytes": 1300,
+        "rate_bytes_per_s": 12_500_000,
+        "dirty_bytes_per_s": 40_960,
+        "requests": 0,
+        "eta_ms": None,
+        "downtime_ms": None,
+    }
+
+
+@pytest.mark.parametrize("phase", ["postcopy", "paused", "finished"])
+def test_once_moved_it_is_the_share_that_has_arrived(phase: str) -> None:
+    found = progress({**STATUS, "phase": phase, "postcopy_requests": 7, "downtime_ms": 3}, [], "auto", 4096)
+    assert (found["percent"], found["requests"], found["downtime_ms"]) == (90, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("total", "remaining", "percent"), [(0, 0, 0), (1000, 0, 100), (1000, 1500, 0), (1000, -5, 100)]
+)
+def test_odd_figures_stay_within_bounds(total: int, remaining: int, percent: int) -> None:
+    status = {**STATUS, "phase": "postcopy", "memory_total_bytes": total, "memory_remaining_bytes": remaining}
+    assert progress(status, [], "auto", 4096)["percent"] == percent
+
+
+def test_every_phase_of_the_engine_has_a_name() -> None:
+    assert set(PHASES) == {"setup", "precopy", "drain", "switchover", "postcopy", "paused", "finished"}
+    assert progress({**STATUS, "phase": "new"}, [], "auto", 4096)["phase"] == "new"
+
+
+def test_reason() -> None:
+    assert reason([]) is None
+    wait, pace = decision("keep", "it converges"), decision("set-pace", "3 MiB/s")
+    switch = decision("switch", "does not converge")
+    assert reason([wait, pace]) == "it converges"
+    assert reason([wait, switch, pace, decision("undrain", "later")]) == "does not converge"
