@@ -13,8 +13,8 @@ POST_COPY = "running (post-copy)"
 # Statuses of live migrations that have ended (nova/compute/manager.py, nova/conductor/tasks/live_migrate.py).
 ENDED = ("completed", "error", "failed", "cancelled")
 
-# Those in which the source's nova-compute drives it.
-DRIVEN = ("running", POST_COPY)
+# While post-copy is interrupted, the status is a sentence that begins so (pcmig.nova.interruption).
+INTERRUPTED = "post-copy interrupted"
 
 _SAME = ("id", "uuid", "status", "source_compute", "dest_compute", "created_at", "updated_at")
 _FIGURES = (
@@ -37,6 +37,11 @@ def in_progress(status: str) -> bool:
     return status not in ENDED
 
 
+def in_post_copy(status: str) -> bool:
+    """Interrupted or not."""
+    return status == POST_COPY or status.startswith(INTERRUPTED)
+
+
 def migration(
     record: Mapping[str, Any], progress: dict[str, Any] | None, missing: str | None
 ) -> dict[str, Any]:
@@ -55,7 +60,8 @@ def no_progress(status: str) -> str | None:
     """Why nobody needs to be asked how far a migration with STATUS is."""
     if not in_progress(status):
         return "the migration has ended"
-    return None if status in DRIVEN else "the migration is being prepared"
+    driven = status == "running" or in_post_copy(status)  # by the source's nova-compute
+    return None if driven else "the migration is being prepared"
 
 
 def fields() -> tuple[str, ...]:

@@ -94,7 +94,7 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
             instance = self._instance(context, match["server"])
         except webob.exc.HTTPNotFound:  # gone since
             return answer
-        found = _live_migrations(context, instance, status=views.POST_COPY)
+        found = _in_post_copy(context, instance)
         if not found:
             return answer
         more = [self._as_nova_has_it(req, context, instance, migration, index=True) for migration in found]
@@ -116,7 +116,7 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
             return answer
         if not _can(context, releases.SHOW, instance, fatal=False):
             return answer
-        for migration in _live_migrations(context, instance, status=views.POST_COPY):
+        for migration in _in_post_copy(context, instance):
             if str(migration.id) == match["id"]:
                 view = self._as_nova_has_it(req, context, instance, migration, index=False)
                 return _answer(req, {"migration": view})
@@ -187,13 +187,18 @@ def _refusal(req: Any, context: Any, project: str | None) -> Any:
     return wsgi.Fault(webob.exc.HTTPBadRequest(explanation=text))
 
 
-def _live_migrations(
-    context: Any, instance: Any, *, status: str | None = None, limit: int | None = None
-) -> Any:
+def _in_post_copy(context: Any, instance: Any) -> list[Any]:
+    """There is one at the most; the newest few are looked at, as the database filters by whole statuses."""
+    return [
+        migration
+        for migration in _live_migrations(context, instance, limit=5)
+        if views.in_post_copy(str(migration.status))
+    ]
+
+
+def _live_migrations(context: Any, instance: Any, *, limit: int | None = None) -> Any:
     """The server's live migrations, the newest first."""
     filters = {"instance_uuid": instance.uuid, "migration_type": fields.MigrationType.LIVE_MIGRATION}
-    if status is not None:
-        filters["status"] = status
     order = {"sort_keys": ["created_at", "id"], "sort_dirs": ["desc", "desc"]}
     return objects.MigrationList.get_by_filters(context, filters, limit=limit, **order)
 

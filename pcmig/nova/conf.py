@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from typing import Any, cast
 
 from oslo_config import cfg, types
@@ -163,6 +164,44 @@ destination, before a live migration with post-copy is given up as impossible.
 The guest is untouched then.
 """,
     ),
+    cfg.ListOpt(
+        "resume_networks",
+        default=[],
+        help="""
+Other ways to the destination, to resume an interrupted post-copy over.
+
+The way of the migration itself always comes first. Each attempt takes the next one,
+around and around, until the migration goes on.
+
+Possible values:
+
+* Empty: only the way of the migration itself. This is the default.
+* Names, addresses or URIs (``tcp://...``) between commas, with ``%s`` for the
+  destination's host name, as in ``%s.storage.example.org, %s-mgmt``. What has no
+  ``://`` gets ``tcp://``.
+
+Related options:
+
+* ``[libvirt] live_migration_inbound_addr``: the way of the migration itself.
+""",
+    ),
+    cfg.StrOpt(
+        "journal_dir",
+        help="""
+Folder of the journal: one file for each live migration with post-copy in flight.
+
+With it the compute service goes on with migrations after it was restarted, and knows
+which guests must not be touched meanwhile. It must outlive a restart of the host.
+Files are made for the compute service alone; they hold the guests' configuration and
+the connections of their volumes.
+
+Possible values:
+
+* Empty: ``pcmig/migrations`` in the folder of ``[DEFAULT] state_path``. This is the
+  default.
+* An absolute path of a folder that exists and that the compute service may write to.
+""",
+    ),
     cfg.StrOpt(
         "trace_dir",
         help="""
@@ -249,6 +288,12 @@ class Options:
     request_sources: tuple[str, ...] = ("api",)  # empty: nobody
     connect_timeout_ms: int = 10_000
     trace_dir: str | None = None
+    resume_networks: tuple[str, ...] = ()  # URIs, with %s for the destination's host name
+    journal_dir: str | None = None  # None: below Nova's state_path
+
+    def resume_uris(self, dest: str) -> tuple[str, ...]:
+        """Migrate URIs of the other networks to the host DEST."""
+        return tuple(network.replace("%s", dest) for network in self.resume_networks)
 
 
 def load(conf: cfg.ConfigOpts) -> Options:
@@ -270,6 +315,8 @@ def load(conf: cfg.ConfigOpts) -> Options:
         request_sources=_sources(_read(conf, "request_sources")),
         connect_timeout_ms=_read(conf, "connect_timeout").value * 1000,
         trace_dir=_folder(_read(conf, "trace_dir")),
+        resume_networks=_networks(_read(conf, "resume_networks")),
+        journal_dir=_folder(_read(conf, "journal_dir")),
     )
 
 
@@ -313,6 +360,23 @@ def _sources(setting: Setting) -> tuple[str, ...]:
     if len(sources) > 1:
         raise setting.error(f"{NOBODY} must stand alone, since it means that no request counts")
     return ()
+
+
+_NETWORK = re.compile(r"(tcp|rdma)://(\[[0-9A-Fa-f:.%s]+\]|[A-Za-z0-9_.%s-]+)(:[0-9]{1,5})?")
+
+
+def _networks(setting: Setting) -> tuple[str, ...]:
+    networks: list[str] = []
+    for item in (str(part).strip() for part in setting.value):
+        network = item if "://" in item else f"tcp://{item}"
+        if not _NETWORK.fullmatch(network) or network.replace("%s", "").count("%"):
+            raise setting.error(
+                f"{item!r} is neither a name or an address nor a URI like tcp://HOST or rdma://HOST:PORT "
+                "(%s stands for the destination's host name, an IPv6 address needs brackets)"
+            )
+        if network not in networks:
+            networks.append(network)
+    return tuple(networks)
 
 
 def _folder(setting: Setting) -> str | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from nova import exception, objects
+from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova.conf import CONF
 from nova.virt.libvirt import driver as libvirt_driver
@@ -264,7 +265,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             self._forget_wish(instance)
             super()._live_migration(*arguments)
             return
-        plan = self._plan(context, instance, migrate_data)
+        plan = self._plan(context, instance, dest, migrate_data)
         self._forget_wish(instance)
         self._plans[instance.uuid] = plan
         try:
@@ -274,7 +275,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             if plan.steered is not None:
                 plan.steered.end()
 
-    def _plan(self, context: Any, instance: Any, migrate_data: Any) -> _Plan:
+    def _plan(self, context: Any, instance: Any, dest: str, migrate_data: Any) -> _Plan:
         """What this migration gets, on a host that permits post-copy."""
         assert self._flags is not None
         block_migration = bool(migrate_data.block_migration)
@@ -301,6 +302,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             postcopy_bandwidth_mib=self._options.postcopy_bandwidth_mib,
             connect_timeout_ms=self._options.connect_timeout_ms,
             trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
+            resume_uris=self._options.resume_uris(dest),
         )
         return _Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
 
@@ -370,6 +372,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             return
         monitor = steer.Monitor(
             steered,
+            context,
             instance,
             guest,
             migrate_data.migration,
@@ -387,6 +390,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         _tell_outcome(
             status,
             steered,
+            context,
             instance,
             post=functools.partial(post_method, context, instance, dest, block_migration, migrate_data),
             recover=functools.partial(recover_method, context, instance, dest, migrate_data),
@@ -443,6 +447,7 @@ class _Plan:
 def _tell_outcome(
     status: dict[str, Any],
     steered: steer.Steered,
+    context: Any,
     instance: Any,
     *,
     post: Callable[[], Any],
@@ -465,7 +470,14 @@ def _tell_outcome(
         # Nova's rollback would destroy the destination's half, which may be the one that runs.
         command = status["operator_command"]
         hint = f"; to go on: {command}" if command else ""
-        raise steer.PostCopyInterrupted(reason=f"{status['error']}{hint}")
+        error = steer.PostCopyInterrupted(reason=f"{status['error']}{hint}")
+        LOG.error("%s", error, instance=instance)
+        try:
+            # Nova tells no fault of what happens on this thread.
+            compute_utils.add_instance_fault_from_exc(context, instance, error)
+        except Exception as err:  # only news are lost
+            LOG.warning("Cannot add the fault to the server: %s", err, instance=instance)
+        raise error
 
 
 def _refuse_to_start(line: str) -> NoReturn:

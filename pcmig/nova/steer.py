@@ -22,7 +22,7 @@ from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import progress, releases
+from pcmig.nova import interruption, progress, releases
 from pcmig.nova.flags import BITS
 
 LOG = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Orders:
     postcopy_bandwidth_mib: int
     connect_timeout_ms: int
     trace_path: str | None
+    resume_uris: tuple[str, ...] = ()
 
 
 class Steered:
@@ -113,6 +114,8 @@ class Steered:
             gate=True,
             # libvirtd reaches it with keys of its own (qemu+ssh), which nova-compute need not have.
             destination_optional=True,
+            recover=True,
+            resume_uris=list(self._orders.resume_uris),
         )
         engine.start()
         with self._lock:
@@ -169,7 +172,9 @@ class StandIn:
 class Monitor:
     """Follows the engine on Nova's monitor thread."""
 
-    def __init__(self, steered: Steered, instance: Any, guest: Any, record: Any, data_gb: int) -> None:
+    def __init__(
+        self, steered: Steered, context: Any, instance: Any, guest: Any, record: Any, data_gb: int
+    ) -> None:
         self._steered = steered
         self._instance = instance
         self._guest = guest
@@ -184,6 +189,9 @@ class Monitor:
         self._switch_told = False
         self._timeout_done = False
         self._save_failed = False
+        self._interruption = interruption.Interruption(
+            context, instance, record, self._save_status, POST_COPY
+        )
 
     def wait_for_engine(self, operation: Any) -> _core.Migration | None:
         """The engine once the operation has made it, or None when the operation ended without."""
@@ -202,7 +210,9 @@ class Monitor:
             self._tell_decisions(engine)
             self._tell_switch(status)
             self._keep_record(engine, status)
+            self._interruption.look(status["recovery"])
             if status["outcome"] is not None:
+                self._interruption.end()
                 self._save(status)
                 return dict(status)
             now_s = time.monotonic()
@@ -236,6 +246,7 @@ class Monitor:
         """Saves the status before the switch, and puts it back when there was none."""
         if status["gate"] == "wanted":
             answer = engine.open_gate if self._save_status(POST_COPY) else engine.refuse_gate
+            self._interruption.switched()
             with contextlib.suppress(_core.Error):  # it ended meanwhile
                 answer()
         elif (
@@ -268,7 +279,8 @@ class Monitor:
         if status["memory_total_bytes"] == 0:
             return
         elapsed_s = now_s - self._start_s
-        self._check_timeout(elapsed_s)
+        if status["recovery"] is None:
+            self._check_timeout(elapsed_s)
         if status["phase"] == "precopy":
             self._downtime = libvirt_migrate.update_downtime(
                 self._guest, self._instance, self._downtime, self._steps, elapsed_s

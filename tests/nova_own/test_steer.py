@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from nova.conf import CONF
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import guest as libvirt_guest
 
-from pcmig.nova import driver, steer
+from pcmig.nova import driver, interruption, steer
 
 MIB = 1024 * 1024
 STATUS: dict[str, Any] = {
@@ -36,6 +37,7 @@ STATUS: dict[str, Any] = {
     "postcopy_requests": 0,
     "requests_ps": 0,
     "switch_late_us": None,
+    "recovery": None,
 }
 
 
@@ -71,6 +73,7 @@ class Record:
     """A nova.objects.Migration whose saves can be looked at, and fail."""
 
     uuid = "b0a0a0a0-0000-4000-8000-000000000000"
+    source_compute = "a"
 
     def __init__(self, fail: tuple[str, ...] = ()) -> None:
         self.status = "running"
@@ -105,6 +108,7 @@ class Guest:
         self.downtimes.append(ms)
 
 
+CONTEXT = types.SimpleNamespace(request_id="req-1")
 ORDERS = steer.Orders("test:///default", "auto", {}, 0, 1000, None)
 
 
@@ -121,7 +125,7 @@ def follow(
     engine: Engine, record: Record, steered: steer.Steered | None = None
 ) -> tuple[dict[str, Any], Instance, Guest]:
     instance, guest = Instance(), Guest()
-    monitor = steer.Monitor(steered or steer.Steered(ORDERS, instance), instance, guest, record, 1)
+    monitor = steer.Monitor(steered or steer.Steered(ORDERS, instance), CONTEXT, instance, guest, record, 1)
     status = monitor.follow(engine)  # type: ignore[arg-type]  # plays the engine
     engine.close()
     return status, instance, guest
@@ -232,7 +236,7 @@ def test_what_is_asked_before_the_engine_is_there_is_not_lost() -> None:
         target=steered.migrate, args=("test:///nowhere",), kwargs={"domain": "nobody"}, daemon=True
     )
     done.start()
-    monitor = steer.Monitor(steered, Instance(), Guest(), Record(), 1)
+    monitor = steer.Monitor(steered, CONTEXT, Instance(), Guest(), Record(), 1)
     engine = monitor.wait_for_engine(threading.Event())
     assert engine is not None and engine.join(10_000)
     assert engine.status()["outcome"] == "failed"
@@ -245,7 +249,7 @@ def test_what_is_asked_before_the_engine_is_there_is_not_lost() -> None:
 def test_an_operation_that_fails_before_the_engine_is_noticed() -> None:
     ended = threading.Event()
     ended.set()
-    monitor = steer.Monitor(steer.Steered(ORDERS, Instance()), Instance(), Guest(), Record(), 1)
+    monitor = steer.Monitor(steer.Steered(ORDERS, Instance()), CONTEXT, Instance(), Guest(), Record(), 1)
     assert monitor.wait_for_engine(ended) is None
 
 
@@ -274,15 +278,133 @@ def test_nova_is_told_the_outcome(outcome: str, aborted: bool, calls: list[Any])
     told, steered = Told(), steer.Steered(ORDERS, Instance())
     steered.abort_asked = aborted
     driver._tell_outcome(
-        STATUS | {"outcome": outcome}, steered, Instance(), post=told.post, recover=told.recover
+        STATUS | {"outcome": outcome}, steered, CONTEXT, Instance(), post=told.post, recover=told.recover
     )
     assert told.calls == calls
 
 
 @pytest.mark.parametrize("outcome", ["needs-operator", "detached"])
-def test_without_a_clear_outcome_nothing_is_rolled_back(outcome: str) -> None:
+def test_without_a_clear_outcome_nothing_is_rolled_back(
+    outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's fault says it."""
+    faults: list[str] = []
+    monkeypatch.setattr(
+        driver.compute_utils,  # type: ignore[attr-defined]
+        "add_instance_fault_from_exc",
+        lambda _context, _instance, error: faults.append(str(error)),
+    )
     told, steered = Told(), steer.Steered(ORDERS, Instance())
     status = STATUS | {"outcome": outcome, "error": "both halves wait", "operator_command": "virsh resume-it"}
     with pytest.raises(steer.PostCopyInterrupted, match="both halves wait; to go on: virsh resume-it"):
-        driver._tell_outcome(status, steered, Instance(), post=told.post, recover=told.recover)
+        driver._tell_outcome(status, steered, CONTEXT, Instance(), post=told.post, recover=told.recover)
     assert told.calls == []
+    assert faults == ["Live migration needs an operator: both halves wait; to go on: virsh resume-it"]
+
+
+INTERRUPTED = {
+    "gate": "open",
+    "phase": "paused",
+    "recovery": {
+        "state": "waiting",
+        "attempts": 0,
+        "permille": 432,
+        "since_ms": 7000,
+        "next_ms": None,
+        "text": "post-copy interrupted at 43 %, waiting until the destination answers",
+    },
+}
+
+
+def resuming(attempt: int) -> dict[str, Any]:
+    text = f"post-copy interrupted at 43 %, resuming, attempt {attempt}"
+    return INTERRUPTED | {
+        "recovery": INTERRUPTED["recovery"] | {"state": "resuming", "attempts": attempt, "text": text}  # type: ignore[operator]
+    }
+
+
+class Events:
+    """Stands in for objects.InstanceActionEvent."""
+
+    def __init__(self, fail: bool = False) -> None:
+        self.fail = fail
+        self.said: list[tuple[str, str]] = []
+
+    def _note(self, what: str, name: str) -> None:
+        if self.fail:
+            raise exception.NovaException("the conductor does not answer")
+        self.said.append((what, name))
+
+    def event_start(self, _context: Any, _uuid: str, name: str, want_result: bool, host: str) -> None:
+        self._note("start", name)
+
+    def event_finish(self, _context: Any, _uuid: str, name: str, want_result: bool) -> None:
+        self._note("finish", name)
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> Events:
+    events = Events()
+    monkeypatch.setattr(interruption.objects, "InstanceActionEvent", events)  # type: ignore[attr-defined]
+    monkeypatch.setattr(interruption, "AFTER_SWITCH_S", 0.0)
+    monkeypatch.setattr(interruption, "SAVE_S", 0.0)
+    return events
+
+
+def changes(saved: list[str]) -> list[str]:
+    return [status for i, status in enumerate(saved) if i == 0 or saved[i - 1] != status]
+
+
+def test_an_interruption_is_told_and_taken_back(events: Events) -> None:
+    record = Record()
+    postcopy = {"gate": "open", "phase": "postcopy"}
+    follow(
+        Engine(
+            {"gate": "wanted", "phase": "drain"},
+            postcopy,
+            INTERRUPTED,
+            resuming(1),
+            resuming(2),
+            postcopy,
+            postcopy | {"outcome": "completed"},
+        ),
+        record,
+    )
+    first, second, third = (
+        step["recovery"]["text"]
+        for step in (INTERRUPTED, resuming(1), resuming(2))  # type: ignore[index]
+    )
+    assert changes(record.saved)[-5:] == [
+        "running (post-copy)", first, second, third, "running (post-copy)",
+    ]  # fmt: skip
+    assert events.said == [(what, text) for text in (first, second, third) for what in ("start", "finish")]
+
+
+def test_the_status_that_the_event_handler_looks_for_stands_for_a_while(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interruption, "AFTER_SWITCH_S", 60.0)
+    record = Record()
+    follow(Engine({"gate": "wanted", "phase": "drain"}, INTERRUPTED, {"outcome": "completed"}), record)
+    assert record.status == "running (post-copy)"
+    assert len(events.said) == 2
+
+
+def test_news_that_cannot_be_told_end_nothing(events: Events) -> None:
+    events.fail = True
+    record = Record(fail=(INTERRUPTED["recovery"]["text"],))  # type: ignore[index]
+    record.status = "running (post-copy)"
+    status, _, _ = follow(Engine(INTERRUPTED, INTERRUPTED, {"outcome": "completed", "gate": "open"}), record)
+    assert status["outcome"] == "completed"
+    assert record.status == "running (post-copy)"
+
+
+def test_no_timeout_while_post_copy_is_interrupted(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    CONF.set_override("live_migration_completion_timeout", 1, group="libvirt")
+    now_s = iter(range(0, 1000, 2))
+    monkeypatch.setattr(steer.time, "monotonic", lambda: float(next(now_s)))  # type: ignore[attr-defined]
+    engine = Engine(INTERRUPTED, INTERRUPTED, INTERRUPTED, {"outcome": "completed", "gate": "open"})
+    steered = steer.Steered(ORDERS, Instance())
+    steered.engine = engine  # type: ignore[assignment]
+    follow(engine, Record(), steered)
+    assert engine.asked == []

@@ -37,6 +37,7 @@ def test_a_migration_without_progress_says_why() -> None:
         ("preparing", False, True),
         ("running", True, True),
         ("running (post-copy)", True, True),
+        ("post-copy interrupted at 43 %, resuming, attempt 3", True, True),
         ("post-migrating", False, True),
         ("completed", False, False),
         ("failed", False, False),

@@ -69,6 +69,20 @@ def test_everything_set(tmp_path: pathlib.Path) -> None:
     assert options.trace_dir == str(tmp_path)
 
 
+def test_networks_to_resume_over(tmp_path: pathlib.Path) -> None:
+    options = loaded(tmp_path, "resume_networks = %s-mgmt, tcp://[fd00::%s]:49152, %s-mgmt, 192.0.2.7")
+    assert options.resume_networks == ("tcp://%s-mgmt", "tcp://[fd00::%s]:49152", "tcp://192.0.2.7")
+    assert options.resume_uris("b1")[0] == "tcp://b1-mgmt"
+    assert loaded(tmp_path, "").resume_uris("b1") == ()
+
+
+@pytest.mark.parametrize("item", ["ssh://%s", "two words", "%d-mgmt", "tcp://", "fd00::1", "tcp://%s/path"])
+def test_what_is_no_network(tmp_path: pathlib.Path, item: str) -> None:
+    assert f"{item!r} is neither a name or an address nor a URI" in refused(
+        tmp_path, f"resume_networks = {item}"
+    )
+
+
 def test_nobody_may_ask(tmp_path: pathlib.Path) -> None:
     assert loaded(tmp_path, "request_sources = nobody").request_sources == ()
 
