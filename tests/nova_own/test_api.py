@@ -463,18 +463,17 @@ def test_it_is_a_middleware_as_novas(world: World) -> None:
 
 
 def test_the_sample_of_api_paste_ini_is_novas_with_the_filter() -> None:
-    """Two lines differ from the file that this Nova brings, and they differ by one word."""
+    """The two pipelines differ by one word from those in the file that this Nova brings."""
     novas, ours = (configparser.ConfigParser(interpolation=None) for _ in "ab")
-    prefix = pathlib.Path(sys.prefix)
-    novas.read(prefix / "etc/nova/api-paste.ini")
-    root = pathlib.Path(__file__).parents[2]
-    ours.read(root / "etc/nova/api-paste.ini.sample")
-    for name in ours.sections():
-        if name == "filter:pcmig":
-            continue
-        words = {option: value.split() for option, value in ours[name].items()}
-        assert words["keystone"].pop(-2) == "pcmig"
-        assert words == {option: value.split() for option, value in novas[name].items()}
+    novas.read(pathlib.Path(sys.prefix) / "etc/nova/api-paste.ini")
+    ours.read(pathlib.Path(__file__).parents[2] / "etc/nova/api-paste.ini.sample")
+    pipelines = [name for name in ours.sections() if name != "filter:pcmig"]
+    assert len(pipelines) == 2
+    for name in pipelines:
+        words = ours[name]["keystone"].split()
+        assert words.pop(-2) == "pcmig"
+        assert words == novas[name]["keystone"].split()
+        assert ours[name]["use"] == novas[name]["use"]
 
 
 # What is read: migrations in post-copy, and os-pcmig
@@ -568,7 +567,7 @@ def test_and_shown(world: World, monkeypatch: pytest.MonkeyPatch, version: str) 
         (f"{MIGRATIONS}/2/action", "latest", ["admin"]),
         (MIGRATIONS, "latest", ["reader"]),
         (f"{MIGRATIONS}/2", "latest", ["reader"]),
-        (f"{MIGRATIONS}?unknown=1", "latest", ["admin"]),
+        (f"{MIGRATIONS}/2?unknown=1", "2.1", ["admin"]),
         ("/servers/9a9e4a4e-2c1a-4b6c-9a3e-00000000beef/migrations", "latest", ["admin"]),
         ("/servers/9a9e4a4e-2c1a-4b6c-9a3e-00000000beef/migrations/2", "latest", ["admin"]),
         (f"/{'f' * 32}{MIGRATIONS}/2", "latest", ["admin"]),
@@ -589,9 +588,12 @@ def test_nobody_sees_more_than_nova_lets_them(
 
 def test_hosts_are_shown_to_whom_nova_shows_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     Records(monkeypatch, migration(2, views.POST_COPY), migration(3, "running"))
-    (ours, novas) = look(api(world, ["manager", "member"]), MIGRATIONS).content["migrations"]
+    policy.init()
+    hidden = "os_compute_api:servers:migrations:index:host" in policy._ENFORCER.registered_rules
+    roles = ["manager", "member"] if hidden else ["admin"]  # Nova 31 lists for admins alone, with hosts
+    ours, novas = look(api(world, roles), MIGRATIONS).content["migrations"]
     assert (ours["source_compute"], ours["dest_compute"]) == (novas["source_compute"], novas["dest_compute"])
-    assert ours["source_compute"] is None  # since Nova 32
+    assert (ours["source_compute"] is None) is hidden
 
 
 PCMIG = f"/servers/{SERVER}/os-pcmig"
