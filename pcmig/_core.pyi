@@ -468,7 +468,7 @@ class Job(TypedDict):
     """A guest's migration as one host sees it."""
 
     state: str  # "precopy", "postcopy", "paused", "none"; also "none" when the statistics failed
-    half: str  # "running", "absent", "migrating", ... see edge/virt.h
+    half: str  # "running", "absent", "migrating", ... see core/halves.h
     sample: dict[str, Any] | None  # struct pcmig_sample; None where there are no statistics
 
 def job_status(uri: str, domain: str, /) -> Job:

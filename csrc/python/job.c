@@ -159,7 +159,7 @@ static PyMethodDef methods[] = {
     {"job_status", py_job_status, METH_VARARGS,
      "job_status(uri, domain) -> dict\n\nThe guest's migration as URI's host sees it: state \"precopy\", \"postcopy\", "
      "\"paused\" "
-     "or \"none\", half (see virt.h) and the statistics or None. Raises LibvirtError."},
+     "or \"none\", half (see core/halves.h) and the statistics or None. Raises LibvirtError."},
     {"share_event_loop", py_share_event_loop, METH_NOARGS,
      "share_event_loop()\n\nThis process runs libvirt's default event loop by itself: no thread is started for it. "
      "Raises Error when one was."},

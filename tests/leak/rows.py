@@ -247,7 +247,7 @@ ROWS["Migration.start"] = Row((_finished, fails(_DONE.start)), repeat=20)
 for _name in ("fileno", "clear", "status", "decisions", "ledger"):
     ROWS[f"Migration.{_name}"] = Row((getattr(_NEW, _name), getattr(_DONE, _name)))
 ROWS["Migration.join"] = Row((partial(_DONE.join, 0), fails(partial(_DONE.join, "soon"))))  # type: ignore[arg-type]
-for _name in ("switch", "abort", "detach", "open_gate", "refuse_gate"):
+for _name in ("switch", "abort", "detach", "open_gate", "refuse_gate", "pause", "resume"):
     ROWS[f"Migration.{_name}"] = Row((either(getattr(_NEW, _name)), either(getattr(_DONE, _name))))
 ROWS["Migration.set_bandwidth"] = Row(
     (either(partial(_DONE.set_bandwidth, 5)), fails(partial(_DONE.set_bandwidth, "x")))  # type: ignore[arg-type]
