@@ -204,8 +204,11 @@ def _live_migrations(context: Any, instance: Any, *, limit: int | None = None) -
 
 
 def _sayings(instance: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """The extra specs of the instance's flavor, and the properties of its image."""
-    return instance.flavor.extra_specs or {}, choice.image_properties(instance.system_metadata)
+    """The extra specs of the instance's flavor, and the properties of its image; what came with the record,
+    for one that no host has yet has nowhere to load the rest from."""
+    specs = instance.flavor.extra_specs if instance.obj_attr_is_set("flavor") else None
+    kept = instance.system_metadata if instance.obj_attr_is_set("system_metadata") else {}
+    return specs or {}, choice.image_properties(kept)
 
 
 def _dumped(content: Any) -> bytes:

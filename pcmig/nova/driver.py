@@ -113,8 +113,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             self._messages = messages.serve(host, self._progress)
 
     def cleanup_host(self, host: str) -> None:
-        if self._messages is not None:
-            self._messages.stop()
+        messages.stop(self._messages)
         super().cleanup_host(host)
 
     def _progress(self, instance: str) -> messages.Answer:

@@ -5,6 +5,7 @@ Nova's own topic has its own versions and endpoints, to which a driver can add n
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,7 @@ class Endpoint:
 
 
 def serve(host: str, look: Callable[[str], Answer]) -> Any:
-    """Answers for HOST from now on, until stop() of what it returns; None if that cannot be.
+    """Answers for HOST from now on, until stop(); returns what that wants, None if nobody can be answered.
 
     That nobody can ask how far a migration is keeps none from running.
     """
@@ -53,6 +54,13 @@ def serve(host: str, look: Callable[[str], Answer]) -> Any:
         LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
         return None
     return server
+
+
+def stop(server: Any) -> None:
+    """Ends what serve() began. The service is about to end, so that nothing of it matters any more."""
+    if server is not None:
+        with contextlib.suppress(Exception):
+            server.stop()
 
 
 class Client:

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from nova import context, exception, objects, policy, rpc
 from nova.api import auth
 from nova.api import wsgi as base_wsgi
-from nova.api.openstack import FaultWrapper
+from nova.api.openstack import FaultWrapper, LegacyV2CompatibleWrapper
 from nova.api.openstack.compute import APIRouterV21
 from nova.api.validation import parameter_types
 from nova.compute import api as compute
 from nova.conf import CONF
 from oslo_middleware import sizelimit
+from paste.deploy import loadwsgi
 
 import pcmig.api
 from pcmig.api import body, policies, views
@@ -51,11 +52,14 @@ class World:
     image: dict[str, str] = dataclasses.field(default_factory=dict)
     started: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     loaded: int = 0
+    bare: bool = False
 
     def get(self, ctxt: Any, server: str, expected_attrs: Any = None, cell_down_support: bool = False) -> Any:
         self.loaded += 1
         if server != SERVER:
             raise exception.InstanceNotFound(instance_id=server)
+        if self.bare:
+            return objects.Instance(uuid=SERVER, project_id=PROJECT)
         flavor = objects.Flavor(ctxt, extra_specs=dict(self.extra_specs))
         return objects.Instance(
             ctxt,
@@ -474,6 +478,31 @@ def test_the_sample_of_api_paste_ini_is_novas_with_the_filter() -> None:
         assert words.pop(-2) == "pcmig"
         assert words == novas[name]["keystone"].split()
         assert ours[name]["use"] == novas[name]["use"]
+
+
+def test_paste_finds_the_filter(world: World) -> None:
+    sample = pathlib.Path(__file__).parents[2] / "etc/nova/api-paste.ini.sample"
+    for place, name in ((f"config:{sample}", "pcmig"), ("egg:pcmig", "pcmig")):
+        made = loadwsgi.loadfilter(place, name, global_conf={})(None)
+        assert isinstance(made, base_wsgi.Middleware)
+
+
+def test_the_old_api(world: World) -> None:
+    """Version 2 without microversions: the same words, and no headers of versions."""
+    for value, status in ((True, 202), ("no", 202), (5, 400)):
+        world.started.clear()
+        application = LegacyV2CompatibleWrapper(api(world, ["admin"]))
+        answer = ask(application, migrate("2.1", post_copy=value))
+        assert answer.status == status
+        assert "OpenStack-API-Version" not in answer.headers
+        if status == 202:
+            assert world.wish is (value is True)
+
+
+def test_a_server_that_no_host_has_yet(world: World) -> None:
+    """Nova has its record from the request to build it, without a database to load the rest from."""
+    world.bare = True
+    assert ask(api(world, ["admin"]), migrate(post_copy=True)).status == 202  # Nova's checks are not here
 
 
 # What is read: migrations in post-copy, and os-pcmig

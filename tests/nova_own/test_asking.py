@@ -236,7 +236,7 @@ def test_asked_over_the_bus(bus: Any) -> None:
         assert found is None and missing is not None
         assert missing.startswith(f"nova-compute on {HOST} cannot be asked: ")
     finally:
-        server.stop()
+        messages.stop(server)
         server.wait()
 
 
@@ -257,12 +257,14 @@ def test_a_host_that_is_silent_is_left_alone_for_a_while(bus: Any, monkeypatch: 
         assert client.progress(bus, "stock-host", "one") == ({"phase": "pre-copy"}, None)
         assert client.progress(bus, "stock-host", "one") == ({"phase": "pre-copy"}, None)
     finally:
-        server.stop()
+        messages.stop(server)
         server.wait()
 
 
 def test_without_a_bus_the_service_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "TRANSPORT", None)
     with mock.patch.object(messages.LOG, "warning") as warned:
-        assert messages.serve(HOST, lambda _: (None, None)) is None
-    assert warned.called
+        server = messages.serve(HOST, lambda _: (None, None))
+    assert server is None and warned.called
+    messages.stop(server)
+    messages.stop(mock.Mock(stop=mock.Mock(side_effect=OSError)))
