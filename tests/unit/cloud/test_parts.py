@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import pathlib
 import socket
 import struct
 
@@ -55,3 +56,21 @@ def test_a_list_is_one_line_for_each_value() -> None:
 def test_worker_options_follow_the_kernels_own() -> None:
     line = command_line(GuestSpec(worker_mib=64, write_pps=1, verify_pps=2, heartbeat_ms=10))
     assert line.endswith(" -- worker_mib=64 write_pps=1 verify_pps=2 heartbeat_ms=10")
+
+
+def test_the_filter_is_in_both_pipelines_or_in_none(tmp_path: pathlib.Path) -> None:
+    place = tmp_path / "etc/nova/api-paste.ini"
+    place.parent.mkdir(parents=True)
+    novas = (
+        "[composite:new]\nkeystone = cors keystonecontext osapi_compute_app_v21\n"
+        "[composite:old]\nkeystone = cors keystonecontext legacy_v2_compatible osapi_compute_app_v21\n"
+        "[app:osapi_compute_app_v21]\npaste.app_factory = nova\n"
+    )
+    place.write_text(novas)
+    assert config.api_paste(tmp_path, False) == novas
+    parser = configparser.ConfigParser()
+    parser.read_string(config.api_paste(tmp_path, True))
+    for name in ("new", "old"):
+        assert parser[f"composite:{name}"]["keystone"].split()[-2:] == ["pcmig", "osapi_compute_app_v21"]
+    assert parser["filter:pcmig"]["paste.filter_factory"] == "pcmig.api:factory"
+    assert "app:osapi_compute_app_v21" in parser
