@@ -13,7 +13,7 @@ from tests.faults.judge import WHOLE, End, Evidence, Kind, find_end, judge, long
 from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH, cell_name, delay_s
 from tests.faults.stage import Stage
 
-HEAL_PATIENCE_S = 90.0  # from the mending
+HEAL_PATIENCE_S = 120.0  # from the mending
 FOR_EVER_S = 40.0  # from a fault that is never mended: everybody has given up long before
 HOPELESS_S = 12.0  # from the command's end, when the guest is not whole
 GONE_S = 3.0

@@ -31,7 +31,7 @@ DRIVERS = (PCMIG, STOCK)
 RATE_MBIT = 60
 GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32)
 KEEPALIVE_S = 2  # libvirt's; it gives up after six of them
-DISK_MIB = 64
+DISK = "4g"  # of memory, were it ever used
 PRECOPY_MIB = 4
 PATIENCE_S = 30.0
 CALL_PATIENCE_S = 10
@@ -51,7 +51,7 @@ class Stage(abc.ABC):
         self._exits = contextlib.ExitStack()
         self._listening = contextlib.ExitStack()
         self._listeners: Listeners | None = None
-        self._filled: dict[str, str] = {}  # host to the folder that `fill` fills up
+        self._disks: dict[str, str] = {}  # by host, the folder that is a file system of its own
 
     def __enter__(self) -> Stage:
         with contextlib.ExitStack() as exits:
@@ -131,15 +131,14 @@ class Stage(abc.ABC):
         return {}
 
     def fill(self, host: Host) -> None:
-        """Not a byte is left on the disk that the guest's host writes to."""
-        folder = self._filled[host.name]
-        # It is a file system of its own, and its size is no secret: the last blocks go by single bytes.
-        script = f"dd if=/dev/zero of={folder}/fill bs=64k; cat /dev/zero >> {folder}/fill; :"
-        _inside(host, ["sh", "-c", f"({script}) 2> /dev/null"])
+        """Not a page is left on the disk that the host writes the guest's files to."""
+        folder = self._disks[host.name]
+        used = f"$(df -k --output=used {folder} | tail -1)"
+        _inside(host, ["sh", "-c", f"mount -o remount,size=$(({used} + 4))k {folder}"])
 
     def unfill(self, host: Host) -> None:
-        if host.name in self._filled:
-            _inside(host, ["rm", "-f", f"{self._filled[host.name]}/fill"])
+        if host.name in self._disks:
+            _inside(host, ["mount", "-o", f"remount,size={DISK}", self._disks[host.name]])
 
     # Parts
 
@@ -149,9 +148,10 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     def _prepare(self) -> None: ...
 
-    def _small_disk(self, host: Host, folder: str) -> None:
-        _inside(host, ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "pcmig", folder])
-        self._filled[host.name] = folder
+    def _give_disk(self, host: Host, folder: str) -> None:
+        """A file system of its own for a folder of the host, whose size is a matter of a moment."""
+        _inside(host, ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "pcmig", folder])
+        self._disks[host.name] = folder
 
     def _wait_precopy(self) -> None:
         deadline_s = time.monotonic() + PATIENCE_S
@@ -177,7 +177,7 @@ class HostsStage(Stage):
         for host in self.bed.hosts:
             # Where libvirt writes the state of guests: all that this one, without disks, needs a disk for.
             host.kill_libvirtd()
-            self._small_disk(host, "/run/libvirt/qemu")
+            self._give_disk(host, "/run/libvirt/qemu")
             host.start_libvirtd()
 
     def _prepare(self) -> None:
@@ -194,7 +194,7 @@ class HostsStage(Stage):
 
     def start(self) -> None:
         if self.driver == PCMIG:
-            self.command = self.scene.migration("--policy", "manual", source=self.source)
+            self.command = self.scene.migration("--policy", "manual", "--no-progress", source=self.source)
         else:
             ends = [self.domain, self.destination.remote_uri, "--migrateuri", self.destination.migrate_uri]
             words = ["virsh", "migrate", "--live", "--p2p", "--postcopy", *ends]
@@ -258,7 +258,7 @@ class CloudStage(Stage):
         exits.enter_context(self.cloud)
         self.wire = Wire(self.cloud.network, self.folder)
         for host in self.cloud.hosts:
-            self._small_disk(host, f"{RUN}/instances")
+            self._give_disk(host, f"{RUN}/instances")
 
     def _prepare(self) -> None:
         for name, compute in self.cloud.computes.items():
