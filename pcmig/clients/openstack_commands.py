@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from cliff import columns
@@ -12,11 +11,6 @@ from osc_lib.command import command
 
 from pcmig.clients import asking, state
 from pcmig.clients.openstack_migrate import compute_adapter, compute_client, server_id
-
-# Those of Nova's statuses with which a live migration is under way (nova/conductor/tasks/live_migrate.py and
-# nova/compute/manager.py set them).
-RUNNING = ("accepted", "queued", "preparing", "running", state.POST_COPY_STATUS)
-
 
 if TYPE_CHECKING:
     Column = columns.FormattableColumn[Any]
@@ -76,35 +70,38 @@ def show_row(id_: str, found: dict[str, Any]) -> tuple[tuple[str, ...], tuple[An
 class List(command.Lister):
     """List the live migrations in progress with their phases"""
 
-    COLUMNS = ("server", "status", "phase", "percent", "remaining_bytes", "source_compute", "dest_compute")
+    COLUMNS = (
+        "server",
+        "name",
+        "status",
+        "phase",
+        "percent",
+        "remaining_bytes",
+        "source_compute",
+        "dest_compute",
+    )
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         api = asking.Api(compute_adapter(compute_client(self)))
-        rows: dict[str, tuple[Any, ...]] = {}
-        for status in RUNNING:
-            query = urllib.parse.urlencode({"migration_type": "live-migration", "status": status})
-            try:
-                records = api.ask("GET", f"/os-migrations?{query}")["migrations"]
-            except asking.NotAnswered as err:
-                raise exceptions.CommandError(f"the API does not list migrations: {err}") from err
-            for record in records:
-                row = self._row(api, record)
-                if row is not None:
-                    rows[record["instance_uuid"]] = row
-        return self.COLUMNS, [rows[id_] for id_ in sorted(rows)]
-
-    def _row(self, api: asking.Api, record: dict[str, Any]) -> tuple[Any, ...] | None:
-        id_ = record["instance_uuid"]
         try:
-            migration = state.fetch(api, id_).get("migration") or record
-        except state.NoState as err:
-            if err.status != 404:
-                raise exceptions.CommandError(str(err)) from err
-            migration = record
-        if migration is not record and not migration["in_progress"]:
-            return None  # it has ended since
+            servers = api.ask("GET", "/servers/detail?status=MIGRATING&all_tenants=1")["servers"]
+        except asking.NotAnswered as err:
+            raise exceptions.CommandError(f"the API does not list servers that migrate: {err}") from err
+        rows = [self._row(api, server) for server in servers]
+        return self.COLUMNS, [row for row in rows if row is not None]
+
+    def _row(self, api: asking.Api, server: dict[str, Any]) -> tuple[Any, ...] | None:
+        try:
+            migration = _migration(api, server["id"])
+        except (state.NoState, asking.NotAnswered) as err:
+            if err.status == 404:  # the server has gone meanwhile
+                return None
+            raise exceptions.CommandError(f"the API does not tell how far {server['id']} is: {err}") from err
+        if migration is None or migration.get("in_progress") is False:
+            return None  # it has ended meanwhile
         return (
-            id_,
+            server["id"],
+            server["name"],
             migration["status"],
             state.phase(migration),
             Figure(state.percent(migration), "percent"),
@@ -112,3 +109,15 @@ class List(command.Lister):
             migration["source_compute"],
             migration["dest_compute"],
         )
+
+
+def _migration(api: asking.Api, server_id: str) -> dict[str, Any] | None:
+    """The newest of a server: the filter's, and without a filter what Nova's own list has."""
+    try:
+        found: dict[str, Any] | None = state.fetch(api, server_id).get("migration")
+        return found
+    except state.NoState as err:
+        if err.status != 404:
+            raise
+    records = api.ask("GET", f"/os-migrations?instance_uuid={server_id}")["migrations"]
+    return max(records, key=lambda record: int(record["id"]), default=None)

@@ -8,6 +8,8 @@ from pcmig.cli import units
 from pcmig.clients.asking import Api, NotAnswered
 
 POST_COPY_STATUS = "running (post-copy)"  # Nova's name of it (nova/compute/manager.py)
+# What Nova's record begins with while post-copy is interrupted; a sentence on what is done follows.
+INTERRUPTED = "post-copy interrupted"
 
 
 class NoState(Exception):
@@ -24,7 +26,7 @@ def fetch(api: Api, server_id: str) -> dict[str, Any]:
         answer = api.ask("GET", f"/servers/{server_id}/os-pcmig")
     except NotAnswered as err:
         text = str(err)
-        if err.status == 404:
+        if err.status == 404 and "nstance" not in text:  # "Instance … could not be found."
             text = "the Nova API has no pcmig filter, which knows the state of live migrations"
         raise NoState(err.status, text) from err
     state = answer.get("pcmig") if isinstance(answer, dict) else None
@@ -39,7 +41,9 @@ def phase(migration: dict[str, Any]) -> str:
     if migration.get("in_progress") and progress and progress.get("phase"):
         return str(progress["phase"])
     status = str(migration.get("status"))
-    return "post-copy" if status == POST_COPY_STATUS else status
+    if status == POST_COPY_STATUS:
+        return "post-copy"
+    return INTERRUPTED if status.startswith(INTERRUPTED) else status
 
 
 def percent(migration: dict[str, Any]) -> int | None:

@@ -88,7 +88,7 @@ def _follow(api: Api, server_id: str, before: Any, progress: Progress) -> str:
             new = migration if migration and migration["id"] != before else None
             if new:
                 progress.show(new)
-                post_copy = post_copy or state.phase(new) == "post-copy"
+                post_copy = post_copy or state.phase(new).startswith("post-copy")
             if server["status"] != "MIGRATING" and not (new and new["in_progress"]):
                 return _outcome(server, new, post_copy, progress.elapsed())
         time.sleep(POLL_S)

@@ -158,6 +158,8 @@ class FakeCloud:
     def _nova(self, method: str, path: str, query: Any, body: Any, headers: Any) -> tuple[int, Any]:
         if path in ("/servers", "/servers/detail"):
             wanted = (query.get("name") or [""])[0].strip("^$")
+            if "status" in query and query["status"][0] != self.states[0][1]:
+                return 200, {"servers": []}
             ids = [id_ for id_, name in self.servers.items() if re.search(wanted, name)]
             return 200, {"servers": [self._record(id_) for id_ in ids]}
         if path.startswith("/os-hypervisors"):
@@ -165,8 +167,8 @@ class FakeCloud:
             row = {"id": "1", "hypervisor_hostname": "host-a", "state": "up", "status": "enabled"}
             return 200, {"hypervisors": [{**row, "servers": servers}]}
         if path == "/os-migrations":
-            status = (query.get("status") or [""])[0]
-            return 200, {"migrations": [row for row in self.running if row["status"] == status]}
+            id_ = query["instance_uuid"][0]
+            return 200, {"migrations": [row for row in self.running if row["instance_uuid"] == id_]}
         found = re.fullmatch(r"/servers/([^/]+)(/.*)?", path)
         if not found or found[1] not in self.servers:
             return 404, {"itemNotFound": {"code": 404, "message": "Instance could not be found."}}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.unit.clients.conftest import Client
-from tests.unit.clients.fake_cloud import SECOND_ID, SERVER_ID, FakeCloud, migration, progress, state
+from tests.unit.clients.fake_cloud import SERVER_ID, FakeCloud, migration, progress, state
 
 KEY = "pcmig:post_copy"
 MIGRATE = ("openstack", "server", "migrate", "--live-migration")
@@ -200,13 +200,14 @@ def test_show_where_it_cannot(cloud: FakeCloud, client: Client) -> None:
 
 
 def test_list(cloud: FakeCloud, client: Client) -> None:
-    cloud.servers[SECOND_ID] = "g2"
+    assert json.loads(client("openstack", "pcmig", "list", "-f", "json").out) == []
     found = migration(7, "running (post-copy)", in_progress=True, progress=progress("post-copy", 80))
     cloud.states = [(state(found), "MIGRATING")]
     cloud.running = [{**found, "instance_uuid": SERVER_ID, "migration_type": "live-migration"}]
     (row,) = json.loads(client("openstack", "pcmig", "list", "-f", "json").out)
     assert row == {
         "server": SERVER_ID,
+        "name": "g1",
         "status": "running (post-copy)",
         "phase": "post-copy",
         "percent": 80,
