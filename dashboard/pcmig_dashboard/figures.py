@@ -11,16 +11,13 @@ from django.utils.translation import gettext, gettext_lazy
 MIB = 1 << 20
 UNNAMED = "?"
 
-# The API's names of phases, and those of the engine's own status.
+# The API's names of phases (pcmig/nova/progress.py).
 PHASES = {
-    "setup": gettext_lazy("Being set up"),
+    "setting up": gettext_lazy("Setting up"),
     "pre-copy": gettext_lazy("Pre-copy"),
-    "precopy": gettext_lazy("Pre-copy"),
     "draining": gettext_lazy("Emptying the link before the switch"),
-    "drain": gettext_lazy("Emptying the link before the switch"),
-    "switchover": gettext_lazy("Switching to post-copy"),
+    "switching": gettext_lazy("Switching to post-copy"),
     "post-copy": gettext_lazy("Post-copy"),
-    "postcopy": gettext_lazy("Post-copy"),
     "paused": gettext_lazy("Paused: the link between the hosts is down"),
     "finished": gettext_lazy("Finished"),
 }
