@@ -144,7 +144,13 @@ def rst(rows: Sequence[Row]) -> str:
         for title, cells in _lines(found):
             lines += _list_row([title, *("" if tally is None else tally.text() for tally in cells)])
         blocks.append("\n".join(lines))
-        blocks.append("\n".join(f"* {summary([r for r in rows if r['bed'] == bed], d)}" for d in drivers))
+        notes = [summary([row for row in rows if row["bed"] == bed], driver) for driver in drivers]
+        notes += [
+            f"{driver}, ``{cell}``: {problem}"
+            for (cell, driver), tally in found.items()
+            for problem in tally.problems
+        ]
+        blocks.append("\n".join(f"* {note}" for note in notes))
     return "\n\n".join(blocks) + "\n"
 
 
