@@ -484,6 +484,24 @@ def job_abort(uri: str, domain: str, /) -> None:
 def job_switch(uri: str, domain: str, /) -> None:
     """Switches the guest's migration to post-copy now. Raises LibvirtError."""
 
+def job_pause(uri: str, domain: str, /) -> None:
+    """Interrupts the guest's post-copy: both halves keep what they have, and wait to be resumed. Raises
+    LibvirtError."""
+
+@type_check_only
+class Migrating(TypedDict):
+    uuid: str
+    name: str
+    half: str
+    job_active: bool  # asked only where `half` alone does not tell
+
+def migrations(uri: str, /) -> list[Migrating]:
+    """Every guest at URI that migrates from or to it, or was interrupted at it. Raises LibvirtError."""
+
+def resume_hold(destination_libvirt: int, source_libvirt: int, /) -> str | None:
+    """Why a post-copy that is interrupted between these versions of libvirt cannot be resumed, as a sentence;
+    None: it can. Versions are major * 1000000 + minor * 1000 + micro, 0 = not known."""
+
 def domain_xml(uri: str, domain: str, /) -> str:
     """The guest's live XML. Raises LibvirtError."""
 

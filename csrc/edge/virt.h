@@ -73,6 +73,10 @@ char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error);
 
+/* UUIDs of the guests that are active on CONN: COUNT of them, to be free()d as one block. Returns 0 or -1. */
+int pcmig_virt_active(struct pcmig_virt_conn *conn, char (**uuids)[PCMIG_VIRT_UUID_SIZE], size_t *count,
+                      struct pcmig_virt_error *error);
+
 /* Statistics of the running job. Returns 1 and fills SAMPLE (queue_bytes = -1), 0 when no migration job is active, -1 on
  * error (which says nothing about the migration: see doc/architecture.rst). */
 int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error);

@@ -71,6 +71,30 @@ const char *pcmig_virt_domain_uuid(const struct pcmig_virt_domain *domain)
     return domain->uuid;
 }
 
+int pcmig_virt_active(struct pcmig_virt_conn *conn, char (**uuids)[PCMIG_VIRT_UUID_SIZE], size_t *count,
+                      struct pcmig_virt_error *error)
+{
+    virDomainPtr *domains = NULL;
+    int n = virConnectListAllDomains(conn->ptr, &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+
+    *uuids = NULL;
+    *count = 0;
+    if (n < 0) {
+        pcmig_virt_error_take(error);
+        return -1;
+    }
+    *uuids = calloc((size_t)n + 1, sizeof(**uuids));
+    if (*uuids == NULL)
+        pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
+    for (int i = 0; i < n; i++) {
+        if (*uuids != NULL && virDomainGetUUIDString(domains[i], (*uuids)[*count]) == 0)
+            ++*count;
+        (void)virDomainFree(domains[i]);
+    }
+    free(domains);
+    return *uuids != NULL ? 0 : -1;
+}
+
 int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
     int result = virDomainIsPersistent(domain->ptr);

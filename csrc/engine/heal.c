@@ -125,6 +125,14 @@ static void whole_again(struct control *c)
         pcmig_control_event(c, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY);
 }
 
+/* Not what ended, goes on, or lost a half while the request to pause was on its way. */
+static bool may_be_held(const struct pcmig_recovery_view *view)
+{
+    return (view->source == PCMIG_HALF_POSTCOPY_FAILED || view->source == PCMIG_HALF_UNKNOWN) &&
+           (view->destination == PCMIG_HALF_POSTCOPY_FAILED || view->destination == PCMIG_HALF_POSTCOPY ||
+            view->destination == PCMIG_HALF_UNKNOWN);
+}
+
 void pcmig_heal(struct control *c)
 {
     struct pcmig_recovery_view view = {
@@ -138,7 +146,7 @@ void pcmig_heal(struct control *c)
     struct pcmig_recovery_order order;
 
     c->heal_us = PCMIG_NEVER_US;
-    if (c->held) {
+    if (c->held && may_be_held(&view)) {
         tell(c, PCMIG_RECOVERY_STATE_HELD, -1, "paused on request until it is resumed");
         return;
     }

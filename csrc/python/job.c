@@ -1,4 +1,5 @@
-/* Jobs of somebody else: what `pcmig watch`, `abort` and `switch` need. Blocking, without the GIL. */
+/* Jobs of somebody else: what `pcmig watch`, `abort`, `switch`, `pause` and `status` need. Blocking, without the GIL. */
+#include "core/recovery.h"
 #include "edge/virt.h"
 #include "python/errors.h"
 #include "python/sample.h"
@@ -114,6 +115,111 @@ static PyObject *py_job_switch(PyObject *module, PyObject *args)
     return one_shot(module, args, pcmig_virt_start_postcopy);
 }
 
+static PyObject *py_job_pause(PyObject *module, PyObject *args)
+{
+    return one_shot(module, args, pcmig_virt_pause_postcopy);
+}
+
+/* --- all of a host ------------------------------------------------------------------------------------------------- */
+
+struct found {
+    char uuid[PCMIG_VIRT_UUID_SIZE];
+    char *name;
+    enum pcmig_half half;
+    bool job;
+};
+
+/* Fills OUT when a migration of the guest is under way there, or was interrupted. Returns whether one is. */
+static bool migrates(struct pcmig_virt_conn *conn, const char *uuid, struct found *out)
+{
+    struct pcmig_virt_error unsaid = {0};
+    struct pcmig_virt_domain *domain = pcmig_virt_lookup(conn, uuid, &unsaid);
+    struct pcmig_sample sample;
+
+    if (domain == NULL || pcmig_virt_half(conn, uuid, &out->half, &unsaid) < 0) {
+        pcmig_virt_domain_free(domain);
+        return false;
+    }
+    /* Where the half itself speaks of a migration the question for its job may block. */
+    out->job = (out->half == PCMIG_HALF_RUNNING || out->half == PCMIG_HALF_PAUSED) &&
+               pcmig_virt_job_stats(domain, &sample, &unsaid) > 0;
+    if (out->job || out->half == PCMIG_HALF_MIGRATING || out->half == PCMIG_HALF_POSTCOPY ||
+        out->half == PCMIG_HALF_POSTCOPY_FAILED) {
+        memcpy(out->uuid, uuid, sizeof(out->uuid));
+        out->name = strdup(pcmig_virt_domain_name(domain));
+    }
+    pcmig_virt_domain_free(domain);
+    return out->name != NULL;
+}
+
+/* Without the GIL. Returns 0 with COUNT guests in FOUND, or -1. */
+static int find_all(const char *uri, struct found **found, size_t *count, struct pcmig_virt_error *error)
+{
+    char(*uuids)[PCMIG_VIRT_UUID_SIZE] = NULL;
+    struct pcmig_virt_conn *conn = pcmig_virt_open(uri, CONNECT_TIMEOUT_MS, error);
+    size_t active = 0;
+    int result = conn != NULL ? pcmig_virt_active(conn, &uuids, &active, error) : -1;
+
+    *count = 0;
+    *found = calloc(active + 1, sizeof(**found));
+    for (size_t i = 0; *found != NULL && i < active; i++)
+        *count += migrates(conn, uuids[i], &(*found)[*count]) ? 1 : 0;
+    free(uuids);
+    pcmig_virt_close(conn);
+    return result;
+}
+
+static PyObject *py_migrations(PyObject *module, PyObject *args)
+{
+    struct pcmig_virt_error error = {0};
+    struct found *found = NULL;
+    PyObject *list = NULL;
+    size_t count = 0;
+    const char *uri;
+    int result;
+
+    if (!PyArg_ParseTuple(args, "s:migrations", &uri))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = find_all(uri, &found, &count, &error);
+    Py_END_ALLOW_THREADS
+    if (result < 0)
+        pcmig_errors_raise(module, &error);
+    else if (found == NULL)
+        PyErr_NoMemory();
+    else
+        list = PyList_New(0);
+    for (size_t i = 0; i < count; i++) {
+        PyObject *row = list == NULL ? NULL
+                                     : Py_BuildValue("{s:s,s:s,s:s,s:O}", "uuid", found[i].uuid, "name", found[i].name,
+                                                     "half", pcmig_half_name(found[i].half), "job_active",
+                                                     found[i].job ? Py_True : Py_False);
+
+        if (row == NULL || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+        free(found[i].name);
+    }
+    free(found);
+    return list;
+}
+
+static PyObject *py_resume_hold(PyObject *module, PyObject *args)
+{
+    struct pcmig_recovery_view view = {0};
+    const char *why;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "kk:resume_hold", &view.destination_libvirt, &view.source_libvirt))
+        return NULL;
+    why = pcmig_recovery_hold(&view);
+    if (why == NULL)
+        Py_RETURN_NONE;
+    return PyUnicode_FromString(why);
+}
+
+/* --- one guest ----------------------------------------------------------------------------------------------------- */
+
 static PyObject *py_domain_xml(PyObject *module, PyObject *args)
 {
     struct job job = {0};
@@ -168,6 +274,16 @@ static PyMethodDef methods[] = {
      "LibvirtError."},
     {"job_switch", py_job_switch, METH_VARARGS,
      "job_switch(uri, domain)\n\nSwitches the guest's migration to post-copy now. Raises LibvirtError."},
+    {"job_pause", py_job_pause, METH_VARARGS,
+     "job_pause(uri, domain)\n\nInterrupts the guest's post-copy: both halves keep what they have. Raises "
+     "LibvirtError."},
+    {"migrations", py_migrations, METH_VARARGS,
+     "migrations(uri) -> list\n\nuuid, name, half and job_active of each guest there that migrates, or was "
+     "interrupted. "
+     "Raises LibvirtError."},
+    {"resume_hold", py_resume_hold, METH_VARARGS,
+     "resume_hold(destination_libvirt, source_libvirt) -> str | None\n\nWhy post-copy cannot be resumed between these "
+     "versions (0 = not known); None: it can."},
     {"domain_xml", py_domain_xml, METH_VARARGS,
      "domain_xml(uri, domain) -> str\n\nThe guest's live XML. Raises LibvirtError."},
     {"domain_persistent", py_domain_persistent, METH_VARARGS,

@@ -153,7 +153,7 @@ for _name in ("domain_xml", "domain_persistent", "job_status"):
         ),
         repeat=40,
     )
-for _name in ("job_abort", "job_switch"):  # the test driver has neither
+for _name in ("job_abort", "job_pause", "job_switch"):  # the test driver has none of them
     _function = getattr(_core, _name)
     ROWS[_name] = Row(
         (
@@ -164,6 +164,21 @@ for _name in ("job_abort", "job_switch"):  # the test driver has neither
         repeat=40,
     )
 
+ROWS["migrations"] = Row(
+    (
+        lambda: _core.migrations(_TEST),
+        fails(lambda: _core.migrations(_NOWHERE)),
+        fails(lambda: _core.migrations(1)),  # type: ignore[arg-type]
+    ),
+    repeat=40,
+)
+ROWS["resume_hold"] = Row(
+    (
+        lambda: _core.resume_hold(11003000, 0),
+        lambda: _core.resume_hold(0, 12008000),
+        fails(lambda: _core.resume_hold(-1, "x")),  # type: ignore[arg-type]
+    )
+)
 _UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"  # of the test driver's guest
 ROWS["half"] = Row(
     (
