@@ -55,6 +55,15 @@ def parse(xml: str) -> ET.Element:
     return root
 
 
+def identity(xml: str) -> tuple[str, str]:
+    """UUID and name. Raises GuestXmlError."""
+    root = parse(xml)
+    uuid, name = root.findtext("uuid"), root.findtext("name")
+    if not uuid or not name:
+        raise GuestXmlError("the guest's XML has no UUID or no name")
+    return uuid, name
+
+
 # Why QEMU refuses post-copy with a device that does DMA through VFIO.
 _VFIO = "QEMU does not combine post-copy with VFIO: the device writes to memory that may not be there yet"
 

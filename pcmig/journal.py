@@ -1,9 +1,9 @@
 """The journal: one JSON file for each migration in flight, so that whoever comes after a process that died
 knows what was under way, from where to where, and with which arguments.
 
-A file is written before the guest is touched and removed when its fate is settled. Each has at most one owner,
-a process; an owner that is gone leaves the entry to the next. Files are replaced as a whole and reach the disk
-before a call returns. Calls block for as long as the disk does, and for no other process longer than that.
+A file is written before the guest is touched and removed when its fate is settled. Each has at most one
+owner, a process; an owner that is gone leaves the entry to the next. Files are replaced as a whole and reach
+the disk before a call returns. Calls block for as long as the disk does, and for no other process longer.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class Entry:
     owner: Owner | None = None  # None: left to itself
     owned: str | None = None  # since when
     held: bool = False  # paused on request: not to be resumed until somebody asks for it
+    recovery: dict[str, Any] | None = None  # an interrupted post-copy, as its owner told of it last
     caller: dict[str, Any] = dataclasses.field(default_factory=dict)  # the caller's own; opaque here
 
     @property
@@ -249,7 +250,7 @@ def _sync_folder(folder: pathlib.Path) -> None:
 def _read(path: pathlib.Path) -> Entry | None:
     try:
         data = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as err:
         raise JournalError(f"{path} cannot be read: {err.strerror}") from err
@@ -275,6 +276,7 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "owner": (dict, True),
     "owned": (str, True),
     "held": (bool, False),
+    "recovery": (dict, True),
     "caller": (dict, False),
 }
 
@@ -304,4 +306,4 @@ def _parse(path: pathlib.Path, data: Any) -> Entry:
             owner = Owner(int(owner["pid"]), int(owner["start_ticks"]), str(owner["boot"]))
         except (KeyError, TypeError, ValueError) as err:
             raise _unusable(path, "has no valid 'owner'") from err
-    return Entry(**{name: data[name] for name in _FIELDS} | {"owner": owner})
+    return Entry(**{name: data.get(name) for name in _FIELDS} | {"owner": owner})

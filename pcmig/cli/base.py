@@ -106,9 +106,14 @@ def add_connect(parser: argparse.ArgumentParser) -> None:
         "--connect",
         metavar="URI",
         type=given,
-        default=os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_CONNECT,
+        default=default_connect(),
         help="libvirt of the source host (default: $LIBVIRT_DEFAULT_URI, or qemu:///system)",
     )
+
+
+def default_connect() -> str:
+    """libvirt of the source host when none is named."""
+    return os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_CONNECT
 
 
 def make_console(stream: TextIO | None = None) -> Console:

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pcmig import _core
+from pcmig.cli.record import LOOK
 from pcmig.cli.signals import SignalPipe
 
 if TYPE_CHECKING:
     from pcmig._core import Decision, Migration, Status
     from pcmig.cli.progress import Display
+    from pcmig.cli.record import Record
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, LOOK, signal.SIGHUP)
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 # Phases in which the guest has left the source: cancelling is not possible any more.
@@ -30,12 +32,21 @@ LEAVE_AFTER = 3
 
 
 class Follower:
-    """The main loop of `pcmig migrate`. It sleeps in poll(): whatever happens makes a descriptor readable."""
+    """The main loop of `pcmig migrate` and `resume`. It sleeps in poll(): whatever happens makes a descriptor
+    readable. RECORD tells whether the guest is to wait in an interrupted post-copy; it is asked when the
+    stream breaks, and when somebody says that there is news (LOOK)."""
 
-    def __init__(self, migration: Migration, display: Display, signals: SignalPipe) -> None:
+    def __init__(
+        self,
+        migration: Migration,
+        display: Display,
+        signals: SignalPipe,
+        record: Record,
+    ) -> None:
         self.migration = migration
         self.display = display
         self.signals = signals
+        self.record = record
         self.interrupts = 0
         self.cancelling = False
         self.detaching = False
@@ -79,7 +90,10 @@ class Follower:
         told = status["recovery"] and f"{status['recovery']['state']}{status['recovery']['attempts']}"
         if told == self._recovery or status["outcome"] is not None:
             return
+        if status["recovery"] and self._recovery is None and self.record.held():
+            self._request(self.migration.pause)  # somebody broke it on purpose
         self._recovery = told
+        self.record.recovering(status["recovery"])
         self.display.note(status["recovery"]["text"] if status["recovery"] else "post-copy goes on")
 
     def _is_news(self, decision: Decision) -> bool:
@@ -96,9 +110,22 @@ class Follower:
         elif number == signal.SIGUSR1:
             self.display.note("post-copy was asked for (SIGUSR1)")
             self._request(self.migration.switch)
+        elif number == LOOK:
+            self._asked(status)
         elif status["outcome"] is None:
             self.interrupts += 1
             self._interrupted(status)
+
+    def _asked(self, status: Status) -> None:
+        """`pcmig pause` or `pcmig resume` in another terminal."""
+        if status["outcome"] is not None or status["phase"] not in MOVED:
+            return
+        if self.record.held():
+            self.display.note("a pause was asked for")
+            self._request(self.migration.pause)
+        elif status["recovery"]:
+            self.display.note("resuming was asked for")
+            self._request(self.migration.resume)
 
     def _interrupted(self, status: Status) -> None:
         """Ctrl-C or SIGTERM: cancels where that is possible, detaches where it is not."""

@@ -20,7 +20,10 @@ COMMANDS = (
     ("check", "pcmig.cli.check:Check"),
     ("flags", "pcmig.cli.flags:Flags"),
     ("migrate", "pcmig.cli.migrate:Migrate"),
+    ("pause", "pcmig.cli.pause:Pause"),
     ("replay", "pcmig.cli.replay:Replay"),
+    ("resume", "pcmig.cli.resume:Resume"),
+    ("status", "pcmig.cli.status:Status"),
     ("switch", "pcmig.cli.switch:Switch"),
     ("watch", "pcmig.cli.watch:Watch"),
 )

@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import datetime
-import shlex
 import sys
-import time
-from typing import Any, TextIO
 
 from pcmig import _core, guest
-from pcmig.cli import options, report
-from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, make_console, say
-from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
-from pcmig.cli.progress import make_display
-from pcmig.cli.signals import SignalPipe
-
-EXIT_CODES = {
-    "completed": ExitCode.DONE,
-    "failed": ExitCode.FAILED,
-    "needs-operator": ExitCode.NEEDS_OPERATOR,
-    "detached": ExitCode.DETACHED,
-}
+from pcmig.cli import options
+from pcmig.cli.base import CommandError, UsageError, say
+from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now
+from pcmig.cli.run import Run
+from pcmig.journal import Entry, Journal, JournalError, engine_arguments
 
 
-# So long the engine may take to put the pace in force that it leaves behind.
-DETACH_MS = 10_000
-
-# How the engine begins its text when the guest never left (core/outcome.c); the verdict names the host too.
-SAFE_AT_SOURCE = "the guest runs on at the source: "
-# Parts of its texts on a guest that runs neither before nor after (engine/preflight.c, core/outcome.c).
-NOT_RUNNING = (" is not running: ", "the guest is at the source, paused")
-
-
-# Why page requests could not be acknowledged at once (doc/switchover.rst), and what to do about it.
-SLOW_ACKS = {
-    "denied": "the guest may have stood still for 40 ms at a time in post-copy: setting the route option "
-    "quickack needs CAP_NET_ADMIN; an administrator can set it for good: ip route change ... quickack 1",
-    "unfit": "the guest may have stood still for 40 ms at a time in post-copy: the route to the destination "
-    "does not take the option quickack",
-}
-
-
-class Migrate(Command):
+class Migrate(Run):
     """move a running guest to another host
 
     Runs a live migration that starts as pre-copy and switches to post-copy when the policy says so. Ctrl-C
@@ -56,99 +26,46 @@ class Migrate(Command):
         "3 the guest needs an operator; 4 detached, the migration goes on"
     )
 
+    word = "migrate"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.usage = f"{prog_name} [OPTION]... DOMAIN DESTURI"
         options.add_options(parser)
         return parser
 
-    def take_action(self, args: argparse.Namespace) -> int:
+    def make_plan(self, args: argparse.Namespace) -> options.Plan:
         plan = options.make_plan(args, _core.params())
         options.check_policy("--policy" if args.deadline is None else "--deadline", plan.policy, plan.params)
-        take_flags(plan)
-        for option, path in (("--json", args.json), ("--trace", args.trace)):
-            if path:
-                report.check_writable(path, option)
-        if args.trace and args.trace == args.json:
-            raise UsageError(f"--trace and --json name the same file, {args.json!r}")
-        self.out: TextIO = sys.stderr if args.json == "-" else sys.stdout
-        self.result = new_result(plan)
-        started_s = time.monotonic()
-        try:
-            code = self._migrate(args, plan)
-        except (CommandError, _core.Error) as err:
-            code = usage_or_failure(err)
-            if code == ExitCode.USAGE:
-                raise UsageError(str(err)) from err
-            self.result["error"] = str(err)
-            self._write(args, code, started_s)
-            raise
-        except Exception as err:  # a defect: main() says so, a report is written nevertheless
-            self.result["error"] = f"internal error: {type(err).__name__}: {err}"
-            self._write(args, ExitCode.INTERNAL, started_s)
-            raise
-        self._write(args, code, started_s)
-        say("", sys.stdout)  # a reader that went away shows here, and no later
-        return code
+        options.take_flags(plan)
+        return plan
 
-    def _migrate(self, args: argparse.Namespace, plan: options.Plan) -> ExitCode:
-        with SignalPipe(SIGNALS) as signals:
-            migration = self._prepare(args, plan)
-            title = f"{plan.domain} to {plan.dest_uri}"
-            display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
-            follower = Follower(migration, display, signals)
-            if set(signals.take()) & INTERRUPTS:
-                raise CommandError(
-                    f"interrupted before anything was started; {plan.domain} runs on as it did"
-                )
-            try:
-                try:
-                    migration.start()
-                except OSError as err:
-                    raise CommandError(f"--trace {args.trace!r}: {err.strerror}") from err
-                status = follower.run()
-            except BaseException:
-                self._let_go(migration, plan)
-                raise
-            finally:
-                with contextlib.suppress(Exception):  # what matters is where the guest is
-                    display.close()
-            self.result |= {
-                "outcome": status["outcome"],
-                "error": status["error"],
-                "operator_command": status["operator_command"],
-                "interrupted": follower.interrupts > 0,
-                "status": status,
-                "decisions": migration.decisions(),
-                "ledger": migration.ledger(),
-            }
-        code = EXIT_CODES[status["outcome"] or "failed"]
-        if status["outcome"] == "detached" and status["recovery"]:
-            code = ExitCode.NEEDS_OPERATOR
-        self._conclude(args, plan, status)
-        return code
-
-    def _prepare(self, args: argparse.Namespace, plan: options.Plan) -> _core.Migration:
-        """Checks the guest, then makes the migration, which is not started yet."""
-        self._check_guest(args, plan)
+    def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
+        uuid, name = self._check_guest(args, plan)
         if plan.move_definition and _core.domain_persistent(plan.source_uri, plan.domain):
             plan.flag_names += ["PERSIST_DEST", "UNDEFINE_SOURCE"]
         flags = self._check_flags(args, plan)
+        engine = {"flags": flags.bits, "policy": plan.policy, "params": plan.params, **plan.engine}
         try:
-            return _core.Migration(
-                plan.domain,
-                plan.dest_uri,
-                source_uri=plan.source_uri,
-                flags=flags.bits,
-                policy=plan.policy,
-                params=plan.params,
-                **plan.engine,
-            )
+            migration = _core.Migration(plan.domain, plan.dest_uri, source_uri=plan.source_uri, **engine)
         except ValueError as err:
             raise UsageError(str(err)) from err
+        book = Journal()
+        refuse_what_is_under_way(book, uuid, plan)
+        entry = Entry(
+            uuid=uuid,
+            name=name,
+            source_uri=plan.source_uri,
+            dest_uri=plan.dest_uri,
+            engine=engine_arguments(engine),
+            started=utc_now(),
+            caller={"program": PROGRAM},
+        )
+        return migration, Record.claim(book, entry)
 
-    def _check_guest(self, args: argparse.Namespace, plan: options.Plan) -> None:
-        """Refuses a guest that cannot do post-copy, before anything is started on either host."""
+    def _check_guest(self, args: argparse.Namespace, plan: options.Plan) -> tuple[str, str]:
+        """Refuses a guest that cannot do post-copy, before anything is started on either host. Returns its
+        UUID and name."""
         xml = _core.domain_xml(plan.source_uri, plan.domain)
         for obstacle in guest.obstacles(xml) if plan.postcopy else []:
             message = (
@@ -158,158 +75,33 @@ class Migrate(Command):
                 raise CommandError(f"{plan.domain} cannot be moved with post-copy: {message}")
             if not args.quiet:
                 say(f"pcmig: note: {message}", sys.stderr)
+        return guest.identity(xml)
 
     def _check_flags(self, args: argparse.Namespace, plan: options.Plan) -> _core.Flags:
         """The flags for libvirt, checked."""
         flags = _core.parse_flags(plan.flags_line())
-        refuse_conflicts(flags)
+        options.refuse_conflicts(flags)
         for _, message, names in flags.check():
             if not args.quiet:
                 say(f"pcmig: note: {', '.join(names)}: {message}", sys.stderr)
         self.result["flags"] = list(flags.names)
         return flags
 
-    def _let_go(self, migration: _core.Migration, plan: options.Plan) -> None:
-        """A defect of ours ends the steering, not the migration: leaves a pace behind that needs no steering,
-        and says how to look on. Nothing is done to a migration that has not begun or is over."""
-        with contextlib.suppress(_core.Error):
-            if migration.status()["outcome"] is not None:
-                return
-            migration.detach()
-            migration.join(DETACH_MS)
-            self.result["outcome"] = migration.status()["outcome"] or "detached"
-            if self.result["outcome"] == "detached":
-                text = f"the migration of {plan.domain} goes on without pcmig; to see the rest of it:"
-                say(f"pcmig: {text}\n  {watch_command(plan)}", sys.stderr)
 
-    def _conclude(self, args: argparse.Namespace, plan: options.Plan, status: _core.Status) -> None:
-        """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the
-        guest is."""
-        good = status["outcome"] in ("completed", "detached") and not status["recovery"]
-        if not args.quiet and status["memory_processed_bytes"]:
-            try:
-                from pcmig import accounting
-
-                accounting.render(self.result["ledger"], make_console(self.out))
-            except OSError:
-                pass  # the reader went away; say() deals with it
-            except Exception as err:
-                say(f"pcmig: the accounting cannot be shown: {type(err).__name__}: {err}", sys.stderr)
-        if not args.quiet and status["quickack"] in SLOW_ACKS:
-            say(f"pcmig: note: {SLOW_ACKS[status['quickack']]}", sys.stderr)
-        if not (args.quiet and good):
-            say(verdict(plan, status, self.result["interrupted"]), self.out if good else sys.stderr)
-
-    def _write(self, args: argparse.Namespace, code: ExitCode, started_s: float) -> None:
-        """The JSON report, whatever the outcome."""
-        if not args.json:
-            return
-        self.result["exit_code"] = int(code)
-        self.result["ended"] = utc_now()
-        self.result["wall_ms"] = round((time.monotonic() - started_s) * 1000)
-        try:
-            report.write(args.json, self.result)
-        except OSError as err:
-            # The guest's fate is what the exit code tells; a lost report does not change it.
-            say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
-
-
-def take_flags(plan: options.Plan) -> None:
-    """Checks all flags as far as that goes before a host is asked, and takes over the policy that an old name
-    stands for. Raises UsageError."""
+def refuse_what_is_under_way(book: Journal, uuid: str, plan: options.Plan) -> None:
+    """Raises CommandError when the journal has a migration of this guest that is not settled, and nobody
+    looks after it: what it knows is needed to go on. One that ended unseen is no obstacle."""
     try:
-        flags = _core.parse_flags(plan.flags_text)
-    except _core.FlagsError as err:
-        raise UsageError(f"--flags: {err} ('pcmig flags' lists them all)") from err
-    if flags.policy and not plan.policy_given:
-        plan.policy = flags.policy
-    flags = _core.parse_flags(plan.flags_line())
-    names = {name.removeprefix("VIR_MIGRATE_") for name in flags.names}
-    for option, name in (("--migrate-disks", "disks"), ("--disks-uri", "disks_uri")):
-        if plan.engine[name] and not names & {"NON_SHARED_DISK", "NON_SHARED_INC"}:
-            raise UsageError(f"{option} needs --copy-storage-all or --copy-storage-inc")
-    refuse_conflicts(flags)
-
-
-def refuse_conflicts(flags: _core.Flags) -> None:
-    """Raises UsageError for the first error among FLAGS."""
-    for severity, message, names in flags.check():
-        if severity == "error":
-            raise UsageError(f"{', '.join(names)}: {message}")
-
-
-def new_result(plan: options.Plan) -> dict[str, Any]:
-    """The report before anything has happened."""
-    return {
-        "schema": report.SCHEMA,
-        "command": "migrate",
-        "domain": plan.domain,
-        "source_uri": plan.source_uri,
-        "dest_uri": plan.dest_uri,
-        "policy": plan.policy,
-        "params": plan.params,
-        "flags": [],
-        "outcome": "not-started",
-        "exit_code": None,
-        "error": None,
-        "operator_command": None,
-        "interrupted": False,
-        "started": utc_now(),
-        "ended": None,
-        "wall_ms": None,
-        "status": None,
-        "decisions": [],
-        "ledger": None,
-    }
-
-
-def usage_or_failure(err: Exception) -> ExitCode:
-    """A policy, parameter or flag that is not valid is usage; everything else stopped before the guest
-    moved."""
-    if isinstance(err, CommandError):
-        return err.code
-    return ExitCode.USAGE if isinstance(err, (_core.PolicyError, _core.FlagsError)) else ExitCode.FAILED
-
-
-def utc_now() -> str:
-    """2026-11-21T10:03:27.123Z"""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def watch_command(plan: options.Plan) -> str:
-    """What to type to see the rest of a migration that was left to itself."""
-    return shlex.join(["pcmig", "watch", "-c", plan.source_uri, plan.domain])
-
-
-def resume_command(plan: options.Plan) -> str:
-    """What to type to go on with a migration that was left interrupted."""
-    return shlex.join(["pcmig", "resume", "-c", plan.source_uri, plan.domain, plan.dest_uri])
-
-
-def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
-    """The last words on a migration; INTERRUPTED: the operator asked for its end."""
-    elapsed = f"{status['elapsed_ms'] / 1000:.1f} s"
-    match status["outcome"]:
-        case "completed":
-            return f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
-        case "detached" if status["recovery"]:
-            return (
-                f"pcmig: {plan.domain} needs an operator: {status['recovery']['text']}; "
-                f"nothing is lost, keep both halves\ntype:\n  {resume_command(plan)}"
-            )
-        case "detached":
-            return (
-                f"detached: the migration of {plan.domain} goes on without pcmig; to see the rest of it:\n"
-                f"  {watch_command(plan)}"
-            )
-        case "needs-operator":
-            command = status["operator_command"] or watch_command(plan)
-            return f"pcmig: {plan.domain} needs an operator: {status['error']}\ntype:\n  {command}"
-        case _:
-            where = f"{plan.domain} runs on at the source ({plan.source_uri})"
-            if interrupted:
-                return f"pcmig: cancelled after {elapsed}: {where}"
-            why = (status["error"] or "no reason was given").removeprefix(SAFE_AT_SOURCE)
-            if any(text in why for text in NOT_RUNNING):
-                where = f"{plan.domain} stays as it is at the source ({plan.source_uri})"
-            return f"pcmig: failed after {elapsed}: {why}\n{where}"
+        entry = book.read(uuid)
+    except JournalError as err:
+        raise CommandError(str(err)) from err
+    if entry is None or entry.keeper is not None:
+        return
+    there = _core.job_status(plan.source_uri, uuid)
+    if there["state"] == "none" and there["half"] == "running":
+        return
+    resume = resume_command(entry.source_uri, entry.name, entry.dest_uri)
+    raise CommandError(
+        f"a migration of {entry.name} to {entry.dest_uri} that began at {entry.started} is not over, and "
+        f"nobody looks after it; type:\n  {resume}"
+    )

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
-from pcmig.cli.base import UsageError, add_connect, given, given_path
+from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path
 
 if TYPE_CHECKING:
     from pcmig._core import Param
@@ -44,18 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="libvirt of the destination, e.g. qemu+ssh://b/system",
     )
     add_connect(parser)
-
-    when = parser.add_argument_group("when to switch")
-    policy = when.add_mutually_exclusive_group()
-    policy.add_argument(
-        "--policy",
-        metavar="POLICY",
-        help="auto (default): post-copy when pre-copy does not converge; first-pass, passes=N, "
-        "deadline=SECONDS, immediate, manual (SIGUSR1 or 'pcmig switch'), never",
-    )
-    policy.add_argument(
-        "--deadline", type=positive_seconds, metavar="SECONDS", help="the same as --policy deadline=SECONDS"
-    )
+    when = add_policy(parser, "when to switch")
     when.add_argument(
         "--abort-after",
         type=positive_seconds,
@@ -68,39 +57,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="pause that pre-copy may take at its end, milliseconds",
     )
-
-    speed = parser.add_argument_group("bandwidth, in MiB/s as virsh has it")
-    speed.add_argument(
-        "--bandwidth", type=natural, default=0, metavar="MIB", help="of pre-copy (default: unlimited)"
-    )
-    speed.add_argument(
-        "--postcopy-bandwidth",
-        type=natural,
-        default=0,
-        metavar="MIB",
-        help="upper bound of the pace in post-copy (default: the link decides)",
-    )
-
-    place = parser.add_argument_group("the destination")
-    place.add_argument(
-        "--migrateuri", type=given, metavar="URI", help="address for the guest's memory, e.g. tcp://10.0.0.2"
-    )
+    add_bandwidth(parser)
+    place = add_place(parser)
     place.add_argument(
         "--listen-address", type=given, metavar="ADDRESS", help="where the destination's QEMU listens"
     )
-    place.add_argument("--dname", type=given, metavar="NAME", help="name of the guest at the destination")
 
     broken = parser.add_argument_group(
         "a post-copy that is interrupted (default: it is resumed, however long it takes)"
     )
-    broken.add_argument(
-        "--resume-uri",
-        action="append",
-        default=[],
-        type=given,
-        metavar="URI",
-        help="like --migrateuri, over another network, for resuming; several are tried in turn",
-    )
+    add_resume_uri(broken)
     broken.add_argument(
         "--no-resume", action="store_true", help="leave both halves to an operator, and say what to type"
     )
@@ -115,7 +81,102 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     disks.add_argument(
         "--disks-uri", type=given, metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2"
     )
+    add_definition(parser)
+    more = add_more(parser)
+    more.add_argument("--unsafe", action="store_true", help="even where libvirt fears for the disks")
+    # Whoever comes from virsh types these; here they are always so.
+    for name in ("--live", "--p2p", "--postcopy"):
+        more.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    add_output(parser)
 
+
+def add_resume_options(parser: argparse.ArgumentParser) -> None:
+    """Adds everything `pcmig resume` takes: what the journal may not know, or not know any more."""
+    parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name, UUID or id")
+    parser.add_argument(
+        "desturi",
+        type=given,
+        nargs="?",
+        metavar="DESTURI",
+        help="libvirt of the destination (default: as the journal says)",
+    )
+    add_connect(parser)
+    add_policy(parser, "when to switch, if the guest is still at the source")
+    add_bandwidth(parser)
+    add_resume_uri(add_place(parser))
+    add_definition(parser)
+    add_more(parser)
+    add_output(parser)
+    # Not asked for here, and what make_plan() takes for not given. The journal's source is the default.
+    parser.set_defaults(
+        connect=None,
+        abort_after=None,
+        max_downtime=None,
+        listen_address=None,
+        no_resume=False,
+        copy_storage_all=False,
+        copy_storage_inc=False,
+        migrate_disks=None,
+        disks_uri=None,
+        unsafe=False,
+    )
+
+
+def add_policy(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """A group TITLE with `--policy` and `--deadline`."""
+    when = parser.add_argument_group(title)
+    policy = when.add_mutually_exclusive_group()
+    policy.add_argument(
+        "--policy",
+        metavar="POLICY",
+        help="auto (default): post-copy when pre-copy does not converge; first-pass, passes=N, "
+        "deadline=SECONDS, immediate, manual (SIGUSR1 or 'pcmig switch'), never",
+    )
+    policy.add_argument(
+        "--deadline", type=positive_seconds, metavar="SECONDS", help="the same as --policy deadline=SECONDS"
+    )
+    return when
+
+
+def add_bandwidth(parser: argparse.ArgumentParser) -> None:
+    """The two bandwidths."""
+    speed = parser.add_argument_group("bandwidth, in MiB/s as virsh has it")
+    speed.add_argument(
+        "--bandwidth", type=natural, default=0, metavar="MIB", help="of pre-copy (default: unlimited)"
+    )
+    speed.add_argument(
+        "--postcopy-bandwidth",
+        type=natural,
+        default=0,
+        metavar="MIB",
+        help="upper bound of the pace in post-copy (default: the link decides)",
+    )
+
+
+def add_place(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where the guest goes."""
+    place = parser.add_argument_group("the destination")
+    place.add_argument(
+        "--migrateuri", type=given, metavar="URI", help="address for the guest's memory, e.g. tcp://10.0.0.2"
+    )
+    place.add_argument("--dname", type=given, metavar="NAME", help="name of the guest at the destination")
+    return place
+
+
+def add_resume_uri(group: argparse._ArgumentGroup) -> None:
+    """`--resume-uri`."""
+    group.add_argument(
+        "--resume-uri",
+        action="append",
+        default=[],
+        type=given,
+        metavar="URI",
+        help="like --migrateuri, over another network, for resuming; several are tried in turn",
+    )
+
+
+def add_definition(parser: argparse.ArgumentParser) -> None:
+    """What becomes of the guest's definitions."""
     definition = parser.add_argument_group(
         "the definition (default: that of a persistent guest moves with it, so that nobody can start a "
         "second copy at the source)"
@@ -126,9 +187,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--keep-definition", action="store_true", help="leave both hosts' definitions alone"
     )
 
+
+def add_more(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Flags, parameters and the like."""
     more = parser.add_argument_group("more")
     more.add_argument("--flags", default="", metavar="LIST", help="libvirt flags as nova.conf holds them")
-    more.add_argument("--unsafe", action="store_true", help="even where libvirt fears for the disks")
     more.add_argument("--tls", action="store_true", help="encrypt with QEMU's own TLS")
     more.add_argument(
         "--set",
@@ -140,10 +203,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     more.add_argument("--help-params", action=ParamsAction, help="list the parameters and exit")
     more.add_argument("--connect-timeout", type=positive_seconds, metavar="SECONDS", help="default: 10")
-    # Whoever comes from virsh types these; here they are always so.
-    for name in ("--live", "--p2p", "--postcopy"):
-        more.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    return more
 
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """What is shown and written."""
     output = parser.add_argument_group("output")
     output.add_argument(
         "--json", type=given_path, metavar="FILE", help="write the result as JSON; '-' is stdout"
@@ -204,7 +268,7 @@ class Plan:
 
     domain: str
     source_uri: str
-    dest_uri: str
+    dest_uri: str  # "": as the journal says
     policy: str
     policy_given: bool  # an old flag name in --flags that stands for a policy does not override it
     params: dict[str, int]
@@ -244,8 +308,8 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
             params[name] = in_bounds(option, name, round(value * factor), rows)
     return Plan(
         domain=args.domain,
-        source_uri=args.connect,
-        dest_uri=args.desturi,
+        source_uri=args.connect or default_connect(),
+        dest_uri=args.desturi or "",
         policy=policy_text(args),
         policy_given=args.deadline is not None or args.policy is not None,
         params=params,
@@ -320,3 +384,27 @@ def in_bounds(option: str, name: str, value: int, rows: list[Param]) -> int:
                 f"{option}: {value} {row['unit']} is out of bounds ({row['min']} to {row['max']})"
             )
     return value
+
+
+def take_flags(plan: Plan) -> None:
+    """Checks all flags as far as that goes before a host is asked, and takes over the policy that an old name
+    stands for. Raises UsageError."""
+    try:
+        flags = _core.parse_flags(plan.flags_text)
+    except _core.FlagsError as err:
+        raise UsageError(f"--flags: {err} ('pcmig flags' lists them all)") from err
+    if flags.policy and not plan.policy_given:
+        plan.policy = flags.policy
+    flags = _core.parse_flags(plan.flags_line())
+    names = {name.removeprefix("VIR_MIGRATE_") for name in flags.names}
+    for option, name in (("--migrate-disks", "disks"), ("--disks-uri", "disks_uri")):
+        if plan.engine[name] and not names & {"NON_SHARED_DISK", "NON_SHARED_INC"}:
+            raise UsageError(f"{option} needs --copy-storage-all or --copy-storage-inc")
+    refuse_conflicts(flags)
+
+
+def refuse_conflicts(flags: _core.Flags) -> None:
+    """Raises UsageError for the first error among FLAGS."""
+    for severity, message, names in flags.check():
+        if severity == "error":
+            raise UsageError(f"{', '.join(names)}: {message}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -14,6 +15,7 @@ from pcmig import journal
 from pcmig.cli.base import CommandError, say
 
 if TYPE_CHECKING:
+    from pcmig._core import Recovery
     from pcmig.journal import Entry, Journal, Owner
 
 PROGRAM = "pcmig"  # what the command writes as the caller; another caller's entries are not its business
@@ -36,8 +38,8 @@ class Record:
 
     @classmethod
     def claim(cls, book: Journal, entry: Entry) -> Record:
-        """Makes this process the owner of ENTRY. A journal that cannot be written is a note, because hosts with a
-        full disk are to be emptied; an entry that somebody else has, or that is not understood, raises
+        """Makes this process the owner of ENTRY. A journal that cannot be written is a note, because hosts
+        with a full disk are to be emptied; an entry that somebody else has, or that is not understood, raises
         CommandError."""
         try:
             return cls(book, book.claim(entry, utc_now()))
@@ -47,8 +49,8 @@ class Record:
             if book.path(entry.uuid).exists():
                 raise CommandError(str(err)) from err
             say(
-                f"pcmig: note: {err}; should this process be killed, 'pcmig resume' will not know the options "
-                "of this migration",
+                f"pcmig: note: {err}; should this process be killed, 'pcmig resume' will not know the "
+                "options of this migration",
                 sys.stderr,
             )
             return cls(book, None)
@@ -61,8 +63,15 @@ class Record:
             return False
         return entry is not None and entry.held
 
+    def recovering(self, recovery: Recovery | None) -> None:
+        """Leaves word for `pcmig status`. A journal that cannot be written is no reason to stop looking after
+        the guest."""
+        if self.entry is not None:
+            with contextlib.suppress(journal.JournalError):
+                self.book.update(self.entry.uuid, recovery=recovery)
+
     def close(self, *, settled: bool) -> None:
-        """SETTLED: one host has the guest, the entry has served. Otherwise it stays, with nobody as its owner."""
+        """SETTLED: one host has the guest, the entry has served. Otherwise it stays, without an owner."""
         if self.entry is None:
             return
         try:
@@ -94,12 +103,14 @@ def resume_command(source_uri: str, domain: str, dest_uri: str) -> str:
 
 
 def find(book: Journal, domain: str, source_uri: str | None) -> Entry | None:
-    """The entry of the guest with this name or UUID, migrating from SOURCE_URI if that is given; None when there
-    is none. Raises CommandError when there are several, or when the one that it is cannot be used."""
+    """The entry of the guest with this UUID, or with this name (and migrating from SOURCE_URI, if given), or
+    None. Raises CommandError when there are several, or when the one that is meant cannot be used."""
     entries, errors = book.all()
-    found = [entry for entry in entries if domain in (entry.uuid, entry.name)]
-    if len(found) > 1 and source_uri is not None:
-        found = [entry for entry in found if entry.source_uri == source_uri]
+    found = [
+        entry
+        for entry in entries
+        if domain == entry.uuid or (domain == entry.name and source_uri in (None, entry.source_uri))
+    ]
     if len(found) > 1:
         names = ", ".join(f"{entry.uuid} from {entry.source_uri}" for entry in found)
         raise CommandError(f"several guests named {domain} migrate: name one of {names}")
@@ -112,8 +123,8 @@ def find(book: Journal, domain: str, source_uri: str | None) -> Entry | None:
 
 
 def tell(entry: Entry) -> bool:
-    """Asks the process that looks after ENTRY to look at the journal. Returns whether there is one that can be
-    asked so: a `pcmig` that catches the signal, which would end it otherwise."""
+    """Asks the process that looks after ENTRY to look at the journal. Returns whether there is one that can
+    be asked so: a `pcmig` that catches the signal, which would end it otherwise."""
     keeper = entry.keeper
     if keeper is None or entry.caller.get("program") != PROGRAM or not _catches(keeper.pid, LOOK):
         return False

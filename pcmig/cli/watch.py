@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import select
 import shlex
 import signal
@@ -14,7 +15,9 @@ from pcmig.cli import units
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, given
 from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
+from pcmig.cli.record import PROGRAM, resume_command
 from pcmig.cli.signals import SignalPipe
+from pcmig.journal import Entry, Journal, JournalError
 
 # So long we look on when libvirt does not answer: a daemon that restarts needs a few seconds.
 SILENT_S = 30.0
@@ -56,18 +59,54 @@ class Watch(Command):
     def take_action(self, args: argparse.Namespace) -> int:
         job = Job(args.connect, args.domain)
         job.find()
-        other = Other(args.dest, uuid_of(job)) if args.dest else None
+        uuid = uuid_of(job)
+        other = Other(args.dest, uuid) if args.dest else None
+        notes = Notes(uuid)
         quiet = args.quiet or args.no_progress
         display = make_display(sys.stdout, f"{job.domain} from {job.uri}", quiet=quiet, progress=True)
         try:
             with SignalPipe((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) as signals:
-                code, words = follow(job, display, signals, other)
+                code, words = follow(job, display, signals, notes, other)
         finally:
             display.close()
+        if code in (ExitCode.DONE, ExitCode.FAILED):
+            notes.close()
         if code in (ExitCode.FAILED, ExitCode.NEEDS_OPERATOR):
             raise CommandError(words, code)
         print(words)
         return code
+
+
+class Notes:
+    """What the journal of this host says of the migration; it need not say anything."""
+
+    def __init__(self, uuid: str) -> None:
+        self._book = Journal()
+        self._uuid = uuid
+        self._told: str | None = None
+
+    def entry(self) -> Entry | None:
+        with contextlib.suppress(JournalError):
+            return self._book.read(self._uuid)
+        return None
+
+    def attended(self, display: Display) -> bool:
+        """Whether a process looks after the migration; what it does is shown."""
+        entry = self.entry()
+        if entry is None or entry.keeper is None:
+            return False
+        told = (entry.recovery or {}).get("text") or "post-copy is interrupted"
+        if told != self._told:
+            self._told = told
+            display.note(f"{told} (process {entry.keeper.pid} looks after it)")
+        return True
+
+    def close(self) -> None:
+        """The migration is settled. An entry of the command that has no owner any more has served."""
+        entry = self.entry()
+        if entry is not None and entry.keeper is None and entry.caller.get("program") == PROGRAM:
+            with contextlib.suppress(JournalError):
+                self._book.remove(self._uuid)
 
 
 class Other:
@@ -96,7 +135,7 @@ def uuid_of(job: Job) -> str:
 
 
 def follow(
-    job: Job, display: Display, signals: SignalPipe, other: Other | None = None
+    job: Job, display: Display, signals: SignalPipe, notes: Notes, other: Other | None = None
 ) -> tuple[ExitCode, str]:
     """Shows the job until it ends, a signal comes or libvirt stays silent: exit code and last words."""
     heard_s = changed_s = time.monotonic()
@@ -106,7 +145,8 @@ def follow(
     while True:
         if job.state != before:
             before, changed_s = job.state, time.monotonic()
-        if end := ending(job, other, time.monotonic() - changed_s):
+        attended = job.state == "paused" and notes.attended(display)
+        if not attended and (end := ending(job, other, time.monotonic() - changed_s, notes)):
             return end
         display.update(job.status())
         poller.poll(POLL_S * 1000)
@@ -120,10 +160,10 @@ def follow(
                 return ExitCode.DETACHED, f"left: {job.uri} does not answer ({err}); the migration may go on"
 
 
-def ending(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, str] | None:
+def ending(job: Job, other: Other | None, since_s: float, notes: Notes) -> tuple[ExitCode, str] | None:
     """The exit code and last words if the migration is over, else None. SINCE_S: seconds in this state."""
     if job.state == "paused":
-        return interrupted(job, other, since_s)
+        return interrupted(job, other, since_s, notes)
     if job.state != "none":
         return None
     if job.half == "absent" and job.source:
@@ -138,8 +178,9 @@ def ending(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, str
     return ExitCode.NEEDS_OPERATOR, words
 
 
-def interrupted(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, str] | None:
-    """Post-copy counts as interrupted when both halves say so, or this one has said so for long."""
+def interrupted(job: Job, other: Other | None, since_s: float, notes: Notes) -> tuple[ExitCode, str] | None:
+    """Post-copy counts as interrupted when both halves say so, or this one has said so for long. Nobody looks
+    after it."""
     half = other.half() if other else "unknown"
     patience_s = INTERRUPTED_RUNNING_S if half in ("postcopy", "running") else INTERRUPTED_S
     if half != "postcopy-failed" and since_s < patience_s:
@@ -147,12 +188,14 @@ def interrupted(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode
     said = f"{job.uri} has said so for {since_s:.0f} s"
     if other:
         said = f"{job.uri} says so, and at {other.uri} it is {HALVES[half]}"
+    words = f"{job.domain} was interrupted in post-copy ({said}), and nobody resumes it; type"
+    if entry := notes.entry():
+        resume = resume_command(entry.source_uri, entry.name, entry.dest_uri)
+        return ExitCode.NEEDS_OPERATOR, f"{words}:\n  {resume}"
     ends = (job.uri if job.source else "SOURCEURI", other.uri if other else "DESTURI")
-    resume = ["migrate", "--live", "--p2p", "--postcopy", "--postcopy-resume", job.domain, ends[1]]
     return ExitCode.NEEDS_OPERATOR, (
-        f"{job.domain} was interrupted in post-copy ({said}); when the hosts reach each other again, type,\n"
-        f"with the options that it was started with:\n"
-        f"  {shlex.join(['virsh', '-c', ends[0], *resume])}"
+        f"{words},\nwith the options that it was started with:\n"
+        f"  {resume_command(ends[0], job.domain, ends[1])}"
     )
 
 

@@ -76,7 +76,13 @@ class Run:
 class Command:
     """A pcmig command under way."""
 
-    def __init__(self, words: list[str], argv: list[str], report: pathlib.Path | None) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        argv: list[str],
+        report: pathlib.Path | None,
+        journal: pathlib.Path | None = None,
+    ) -> None:
         self.words = words
         self._report = report
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the command
@@ -87,12 +93,23 @@ class Command:
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "1",
+                "COLUMNS": "200",
+                **({"PCMIG_JOURNAL_DIR": str(journal)} if journal else {}),
+            },
         )
 
     def interrupt(self) -> None:
         """Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL: it can tell nobody."""
+        self.process.kill()
+        self.process.wait()
 
     def said(self) -> str:
         """What it printed so far. (Read by position: the child shares the offset of the file.)"""
@@ -129,6 +146,7 @@ class Scene:
     def __init__(self, bed: Bed, folder: pathlib.Path) -> None:
         self.bed = bed
         self.folder = folder
+        self.journal = folder / "journal"
         self.guest: Guest | None = None
         self.spec = BUSY
         self._commands: list[Command] = []
@@ -206,7 +224,7 @@ class Scene:
         typed = [*words, *(["--json", str(path)] if path else [])]
         # Tests that run in the background were started with SIGINT ignored, which pcmig would respect.
         argv = host.command(["env", "--default-signal=INT", str(program), *typed])
-        command = Command(typed, argv, path)
+        command = Command(typed, argv, path, self.journal)
         self._commands.append(command)
         return command
 
@@ -225,7 +243,7 @@ class Scene:
         return self.migration(*options).wait(timeout_s)
 
     def ask(self, command: str, host: Host, *options: str, domain: str | None = None) -> Run:
-        """`pcmig watch|abort|switch` of the guest at HOST."""
+        """`pcmig watch|abort|switch|pause|resume` of the guest at HOST."""
         return self.run(command, "--connect", host.uri, domain or self.name, *options, host=host)
 
     # What the tests want

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.bed import Bed, Host
-from tests.functional.scene import RATE_MBIT, SLOW_MBIT, Command, Scene, scene_on
+from tests.functional.scene import RATE_MBIT, SLOW_MBIT, Command, Run, Scene, scene_on
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -57,3 +61,109 @@ def test_the_network_is_cut_and_comes_back(scene: Scene) -> None:
     run = command.wait(150)
     run.expect(0, "resuming, attempt", "post-copy goes on", "done: ")
     scene.expect_at(destination, run)
+
+
+def entries(scene: Scene) -> list[str]:
+    """What the journal has."""
+    return [path.name for path in scene.journal.glob("*.json")]
+
+
+def status(scene: Scene, source: Host) -> Run:
+    return scene.ask("status", source)
+
+
+def resume(scene: Scene, source: Host, *options: str) -> Run:
+    return scene.ask("resume", source, *options)
+
+
+def test_killed_in_pre_copy(scene: Scene) -> None:
+    source = scene.source
+    command = scene.migration("--policy", "passes=3", "--set", "stall_ms=9000")
+    scene.wait_precopy(source)
+    command.kill()
+    assert len(entries(scene)) == 1
+    scene.migration(source=source).wait().expect(
+        1, "is not over, and nobody looks after it", "pcmig resume -c"
+    )
+    run = resume(scene, source)
+    run.expect(0, "pre-copy", "switch: ", "post-copy", "done: ")
+    scene.expect_at(scene.bed.other(source), run)
+    assert not entries(scene)
+
+
+def test_killed_in_post_copy(scene: Scene) -> None:
+    source = scene.source
+    destination = scene.bed.other(source)
+    command = in_postcopy(scene, destination)
+    command.kill()
+    status(scene, source).expect(0, "post-copy", "nobody looks after it", "pcmig resume -c")
+    run = resume(scene, source, "--json", "-")
+    run.expect(0, '"outcome": "completed"', '"command": "resume"')
+    scene.expect_at(destination, run)
+    assert not entries(scene)
+
+
+def test_pause_and_resume(scene: Scene) -> None:
+    """Of a migration that somebody looks after."""
+    source = scene.source
+    destination = scene.bed.other(source)
+    command = in_postcopy(scene, destination)
+    scene.ask("pause", source).expect(0, "paused: both halves of .* are kept", "pcmig resume -c")
+    scene.wait_for(lambda: "paused on request until it is resumed" in command.said(), "it is held")
+    held = status(scene, source).expect(0, "held", "paused on request", f"process {command.process.pid}")
+    assert "needs an operator" not in held.out
+    assert "post-copy goes on" not in command.said()
+    resume(scene, source).expect(4, "looks after the migration", "was asked to go on at once")
+    run = command.wait(60).expect(0, "resuming was asked for", "post-copy goes on", "done: ")
+    scene.expect_at(destination, run)
+
+
+def test_killed_while_paused(scene: Scene) -> None:
+    source = scene.source
+    destination = scene.bed.other(source)
+    command = in_postcopy(scene, destination)
+    scene.ask("pause", source).expect(0)
+    command.kill()
+    status(scene, source).expect(3, "held", "both", "nobody looks after it", "pcmig resume -c")
+    run = resume(scene, source)
+    run.expect(0, "post-copy interrupted at [0-9]+ %", "resuming, attempt 1", "done: ")
+    scene.expect_at(destination, run)
+    assert not entries(scene)
+
+
+def test_what_the_journal_does_not_know(scene: Scene) -> None:
+    source = scene.source
+    destination = scene.bed.other(source)
+    command = in_postcopy(scene, destination)
+    command.kill()
+    shutil.rmtree(scene.journal)
+    scene.ask("pause", source).expect(0, "resume -c .* DESTURI")
+    resume(scene, source).expect(2, "name DESTURI: the journal .* does not know where")
+    run = resume(scene, source, destination.remote_uri, "--migrateuri", destination.migrate_uri)
+    run.expect(0, "resuming, attempt 1", "done: ")
+    scene.expect_at(destination, run)
+
+
+def test_what_cannot_be_saved_is_said_and_left_alone(scene: Scene) -> None:
+    source = scene.source
+    destination = scene.bed.other(source)
+    in_postcopy(scene, destination).kill()
+    for pid in destination.qemu_pids():
+        os.kill(pid, signal.SIGKILL)
+    scene.wait_for(lambda: "post-copy" in (source.domain_state(scene.name) or ""), "the source says so")
+    scene.wait_for(lambda: "cannot be saved" in status(scene, source).out, "its end is known")
+    status(scene, source).expect(
+        3, "the guest cannot be saved", f"the half at {re.escape(source.uri)} is left"
+    )
+    assert source.qemu_pids(), "the surviving half is kept"
+
+
+def test_nothing_to_resume(scene: Scene) -> None:
+    source = scene.source
+    destination = scene.bed.other(source)
+    resume(scene, source).expect(1, f"nothing to resume: no migration of {scene.name} is under way")
+    resume(scene, source, destination.remote_uri).expect(1, "it is running at .* not running there at")
+    scene.run("resume", "-c", source.uri, "nosuch", host=source).expect(
+        1, "nothing to resume: no guest 'nosuch'"
+    )
+    scene.expect_at(source)

@@ -26,6 +26,7 @@ ENTRY = Entry(
     dest_uri="qemu+tcp://b/system",
     engine={"flags": 3, "params": {"stall_ms": 4000}, "resume_uris": ["tcp://c"], "recover": True},
     started="2026-11-21T10:00:00Z",
+    recovery={"state": "waiting", "attempts": 2},
     caller={"program": "a test", "nested": {"x": [1, None]}},
 )
 NOW = "2026-11-21T10:00:01Z"

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pcmig.journal import ENVIRONMENT, Journal
+
 ROOT = pathlib.Path(__file__).parents[3]
 RUN_FAKE = [sys.executable, "-m", "tests.unit.cli.run_fake"]
 MIGRATE = ("migrate", "g1", "qemu+tcp://b/system")
@@ -83,6 +85,13 @@ class Running:
 
 
 Start = Callable[..., Running]
+
+
+@pytest.fixture(autouse=True)
+def book(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """The journal of every command that the test runs."""
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "journal"))
+    return Journal()
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 # What needs no script is the core's own.
-from pcmig._core import PolicyError, parse_policy
+from pcmig._core import PolicyError, guard, parse_policy, resume_hold, situations
 
-__all__ = ["PolicyError", "parse_policy"]
+__all__ = ["PolicyError", "guard", "parse_policy", "resume_hold", "situations"]
 
 MIB = 1024 * 1024
 
@@ -119,6 +119,24 @@ NEEDS_OPERATOR = {
     "operator_command": "virsh migrate --postcopy --postcopy-resume g1 qemu+tcp://b/system",
 }
 
+RECOVERY = {
+    "state": "waiting",
+    "attempts": 0,
+    "permille": 430,
+    "since_ms": 100,
+    "next_ms": None,
+    "text": "post-copy interrupted at 43 %, resuming soon",
+}
+BROKEN = {"phase": "paused", "recovery": RECOVERY}
+HELD = {
+    "phase": "paused",
+    "recovery": {
+        **RECOVERY,
+        "state": "held",
+        "text": "post-copy interrupted at 43 %, paused on request until it is resumed",
+    },
+}
+
 UUID = "aaaaaaaa-0000-4000-8000-000000000001"
 XML = f"<domain type='kvm'><name>g1</name><uuid>{UUID}</uuid></domain>"
 
@@ -190,6 +208,14 @@ class Migration:
             self._stop.set()
             self._news({"phase": "finished", "outcome": "failed", "error": "cancelled by the operator"})
 
+    def pause(self) -> None:
+        self.calls.append("pause")
+        self._news(HELD)
+
+    def resume(self) -> None:
+        self.calls.append("resume")
+        self._news({**POSTCOPY, "recovery": None})
+
     def detach(self) -> None:
         self.calls.append("detach")
         self._stop.set()
@@ -239,6 +265,10 @@ def parse_flags(text: str) -> Flags:
     return Flags(names, "first-pass" if "POSTCOPY_AFTER_PRECOPY" in names else None)
 
 
+def flags_from_bits(bits: int) -> Flags:
+    return Flags(("LIVE", "PEER2PEER", "POSTCOPY")[:bits], None)
+
+
 DEST = "qemu+tcp://b/system"
 jobs: list[Any] = []  # what job_status() answers in turn; the last one stays
 dest_jobs: list[Any] = []  # the same, for DEST
@@ -258,6 +288,34 @@ def job(state: str, half: str = "running", **sample: Any) -> dict[str, Any]:
     return {"state": state, "half": half, "sample": sample or None}
 
 
+def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> dict[str, Any]:
+    try:
+        answer = job_status(uri, uuid)
+    except NoDomainError:
+        return {"half": "absent", "job_active": False}
+    return {"half": answer["half"], "job_active": answer["state"] == "precopy"}
+
+
+migrating: list[Any] = []  # what migrations() answers
+
+
+def migrations(uri: str) -> list[dict[str, Any]]:
+    if migrating and isinstance(migrating[0], Exception):
+        raise migrating[0]
+    return migrating
+
+
+versions: dict[str, int] = {}  # of libvirt, by URI
+
+
+def host_facts(uri: str) -> dict[str, Any]:
+    return {"libvirt_version": versions.get(uri, 12_008_000)}
+
+
+def job_pause(uri: str, domain: str) -> None:
+    Migration.calls.append("job_pause")
+
+
 def job_abort(uri: str, domain: str) -> None:
     Migration.calls.append("job_abort")
 
@@ -270,7 +328,7 @@ def domain_xml(uri: str, domain: str) -> str:
     if domain == "nosuch":
         raise NoDomainError("Domain not found: no domain with matching name 'nosuch'")
     if domain == "vfio":
-        return "<domain type='kvm'><devices><hostdev mode='subsystem' type='pci'/></devices></domain>"
+        return XML.replace("</domain>", "<devices><hostdev mode='subsystem' type='pci'/></devices></domain>")
     return XML
 
 

@@ -18,6 +18,7 @@ SCRIPTS: dict[str, fake.Script] = {
     "postcopy": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (60.0, fake.COMPLETED)],
     "broken": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (60.0, fake.COMPLETED)],
     "late": [(0.0, fake.PRECOPY), (1.0, fake.POSTCOPY), (60.0, fake.COMPLETED)],
+    "interrupted": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (0.3, fake.BROKEN), (60.0, fake.COMPLETED)],
     "long": [(0.0, fake.PRECOPY), (1.5, fake.POSTCOPY), (0.2, fake.COMPLETED)],
 }
 

@@ -57,7 +57,7 @@ def test_commands() -> None:
     assert {name for name, _ in COMMANDS} <= set(offered)
 
 
-@pytest.mark.parametrize("name", ["migrate", "watch", "abort", "switch"])
+@pytest.mark.parametrize("name", ["migrate", "resume", "status", "watch", "abort", "switch", "pause"])
 def test_options_are_those_of_the_command(name: str, pcmig: str) -> None:
     module, _, attribute = dict(COMMANDS)[name].partition(":")
     factory = getattr(importlib.import_module(module), attribute)

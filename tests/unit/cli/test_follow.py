@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
+import pytest
+
 from pcmig.cli.follow import Follower
+from pcmig.cli.record import LOOK
 from tests.unit.cli import fake_core as fake
 
 
@@ -27,12 +31,87 @@ class Signals:
         return []
 
 
+class Record:
+    """Of a migration that somebody paused, or did not."""
+
+    def __init__(self, held: bool = False) -> None:
+        self.is_held = held
+        self.told: list[Any] = []
+
+    def held(self) -> bool:
+        return self.is_held
+
+    def recovering(self, recovery: Any) -> None:
+        self.told.append(recovery and recovery["state"])
+
+
 def test_changes_of_the_pace_get_a_line_every_five_seconds() -> None:
     migration, display = fake.Migration("g1", "d"), Recorder()
-    follower = Follower(migration, display, Signals())  # type: ignore[arg-type]
+    follower = Follower(migration, display, Signals(), Record())  # type: ignore[arg-type]
     for second in range(12):
         migration._news({"decision": {**fake.DECISION, "t_us": second * 1_000_000, "action": "set-pace"}})
     migration._news({"decision": {**fake.DECISION, "t_us": 12_000_000, "action": "abort"}})
     follower._look()
     follower._look()
     assert display.lines == ["0 set-pace", "5 set-pace", "10 set-pace", "12 abort"]
+
+
+BROKEN = {
+    "phase": "paused",
+    "recovery": {"state": "waiting", "attempts": 0, "permille": 430, "text": "post-copy interrupted at 43 %"},
+}
+
+
+def follower(record: Record, *signals: signal.Signals) -> tuple[fake.Migration, Recorder, Follower]:
+    class Given(Signals):
+        def __init__(self) -> None:
+            self.left: list[Any] = list(signals)
+
+        def take(self) -> list[Any]:
+            taken, self.left = self.left, []
+            return taken
+
+    migration, display = fake.Migration("g1", "d"), Recorder()
+    migration.calls.clear()
+    return migration, display, Follower(migration, display, Given(), record)  # type: ignore[arg-type]
+
+
+def test_what_was_broken_on_purpose_is_held() -> None:
+    record = Record(held=True)
+    migration, display, one = follower(record)
+    migration._news(fake.POSTCOPY)
+    one._look()
+    assert migration.calls == [] and record.told == []
+    migration._news(BROKEN)
+    one._look()
+    one._look()
+    assert migration.calls == ["pause"], "once"
+    assert record.told == ["waiting", "held"] and "post-copy interrupted at 43 %" in display.lines
+
+
+def test_what_broke_by_itself_is_not_held() -> None:
+    record = Record()
+    migration, _, one = follower(record)
+    migration._news(BROKEN)
+    one._look()
+    migration._news({"phase": "postcopy", "recovery": None})
+    one._look()
+    assert migration.calls == [] and record.told == ["waiting", None]
+
+
+@pytest.mark.parametrize(
+    ("held", "news", "calls"),
+    [
+        (True, fake.POSTCOPY, ["pause"]),
+        (False, BROKEN, ["resume"]),
+        (False, fake.POSTCOPY, []),  # nothing is interrupted
+        (True, fake.PRECOPY, []),  # nothing can be: it would hold what breaks later
+        (True, fake.COMPLETED, []),
+    ],
+)
+def test_a_look_at_the_journal_was_asked_for(held: bool, news: dict[str, Any], calls: list[str]) -> None:
+    migration, _, one = follower(Record(held), LOOK)
+    migration._news(news)
+    one._recovery = "told before"
+    one._look()
+    assert migration.calls == calls

@@ -21,7 +21,11 @@ pytestmark = pytest.mark.timeout(60)
     [
         ("quick", 0, "done: g1 runs at qemu+tcp://b/system after 33.7 s"),
         ("failed", 1, "connection refused\ng1 runs on at the source (qemu:///system)"),
-        ("operator", 3, "type:\n  virsh migrate --postcopy --postcopy-resume g1 qemu+tcp://b/system"),
+        (
+            "operator",
+            3,
+            "type:\n  pcmig resume -c qemu:///system g1 qemu+tcp://b/system\nor, without pcmig:\n  virsh",
+        ),
     ],
 )
 def test_exit_code_and_verdict(start: Start, script: str, code: int, words: str) -> None:

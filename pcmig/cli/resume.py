@@ -1,0 +1,188 @@
+"""`pcmig resume`: picks up a migration whose `pcmig` is gone, or that was interrupted or paused."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+from pcmig import _core, guest
+from pcmig.cli import options
+from pcmig.cli.base import CommandError, ExitCode, UsageError, default_connect, say
+from pcmig.cli.job import HALVES
+from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command
+from pcmig.cli.run import Run
+from pcmig.journal import Entry, Journal, JournalError, engine_arguments
+
+# Halves that speak of a migration by themselves.
+UNDER_WAY = ("migrating", "postcopy", "postcopy-failed")
+
+
+class Resume(Run):
+    """go on with a migration that was left, paused or interrupted
+
+    Whatever there is of it is looked after until one host has the guest: pre-copy is steered, post-copy
+    followed, an interrupted post-copy resumed. Source, destination and options come from the journal that
+    'pcmig migrate' keeps; what is typed here counts more. Where the journal knows nothing, DESTURI is needed,
+    and the options that the migration was started with. Ctrl-C does what it does in 'pcmig migrate'.
+    """
+
+    word = "resume"
+    adopts = True
+    epilog = (
+        "exit codes: 0 the guest has moved; 1 there is nothing to resume, or it ended and the guest runs on "
+        "at the source; 2 usage; 3 the guest needs an operator; 4 another process looks after it and was "
+        "asked to go on, or left with Ctrl-C"
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.usage = f"{prog_name} [OPTION]... DOMAIN [DESTURI]"
+        options.add_resume_options(parser)
+        return parser
+
+    def make_plan(self, args: argparse.Namespace) -> options.Plan:
+        plan = options.make_plan(args, _core.params())
+        options.check_policy("--policy" if args.deadline is None else "--deadline", plan.policy, plan.params)
+        options.take_flags(plan)
+        return plan
+
+    def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
+        book = Journal()
+        entry = locate(book, args)
+        if entry.keeper is not None:
+            raise told(book, entry)
+        entry = dataclasses.replace(entry, held=False, recovery=None, **typed_ends(args))
+        self._merge(args, plan, entry)
+        engine = {"flags": entry.engine["flags"], "policy": plan.policy, "params": plan.params, **plan.engine}
+        try:
+            migration = _core.Migration(
+                entry.uuid, entry.dest_uri, source_uri=entry.source_uri, adopt=True, **engine
+            )
+        except ValueError as err:
+            raise UsageError(str(err)) from err
+        entry = dataclasses.replace(entry, engine=engine_arguments(engine))
+        return migration, Record.claim(book, entry)
+
+    def _merge(self, args: argparse.Namespace, plan: options.Plan, entry: Entry) -> None:
+        """PLAN and ENTRY's arguments become what both say together; what was typed counts more."""
+        kept: dict[str, Any] = entry.engine
+        plan.domain, plan.source_uri, plan.dest_uri = entry.name, entry.source_uri, entry.dest_uri
+        if not plan.policy_given:
+            plan.policy = kept.get("policy", plan.policy)
+        plan.params = kept.get("params", {}) | plan.params
+        typed = {name: value for name, value in plan.engine.items() if value not in (None, 0, [])}
+        rest = {name: kept[name] for name in kept.keys() - {"flags", "policy", "params"}}
+        plan.engine = {**rest, **typed, "recover": True}
+        if "flags" not in kept or args.flags or plan.flag_names or args.keep_definition:
+            kept["flags"] = self._flags(plan, entry)
+        self.result |= {
+            "domain": plan.domain,
+            "source_uri": plan.source_uri,
+            "dest_uri": plan.dest_uri,
+            "policy": plan.policy,
+            "params": plan.params,
+            "flags": list(_core.flags_from_bits(kept["flags"]).names),
+        }
+
+    def _flags(self, plan: options.Plan, entry: Entry) -> int:
+        """From what was typed, as `pcmig migrate` does it. libvirt takes what becomes of the definitions from
+        the call that ends the migration."""
+        if plan.move_definition and persistent(entry):
+            plan.flag_names += ["PERSIST_DEST", "UNDEFINE_SOURCE"]
+        flags = _core.parse_flags(plan.flags_line())
+        options.refuse_conflicts(flags)
+        return flags.bits
+
+
+def persistent(entry: Entry) -> bool:
+    """Whether the source has a definition of the guest; False when it cannot be asked, or has none of it."""
+    try:
+        return _core.domain_persistent(entry.source_uri, entry.uuid)
+    except _core.LibvirtError:
+        return False
+
+
+def typed_ends(args: argparse.Namespace) -> dict[str, Any]:
+    """The two ends, as far as they were typed."""
+    ends = {"source_uri": args.connect, "dest_uri": args.desturi}
+    return {name: uri for name, uri in ends.items() if uri}
+
+
+def locate(book: Journal, args: argparse.Namespace) -> Entry:
+    """The migration that is meant: from the journal, or as libvirt and the command line have it. Raises
+    CommandError when there is nothing to resume."""
+    entry = find(book, args.domain, args.connect)
+    if entry is not None:
+        return entry
+    source_uri = args.connect or default_connect()
+    uuid, name = identify(book, source_uri, args)
+    try:
+        entry = book.read(uuid)
+    except JournalError as err:
+        raise CommandError(str(err)) from err
+    if entry is not None:
+        return entry
+    refuse_nothing(source_uri, args.desturi, uuid, name)
+    if not args.desturi:
+        raise UsageError(
+            f"name DESTURI: the journal ({book.folder}) does not know where {name} goes; give the options "
+            "too that its migration was started with"
+        )
+    return Entry(
+        uuid=uuid,
+        name=name,
+        source_uri=source_uri,
+        dest_uri=args.desturi,
+        engine={},
+        started=utc_now(),
+        caller={"program": PROGRAM},
+    )
+
+
+def identify(book: Journal, source_uri: str, args: argparse.Namespace) -> tuple[str, str]:
+    """UUID and name of the guest, as the source knows it, or the destination if the source does not."""
+    for uri in (source_uri, args.desturi):
+        try:
+            if uri:
+                return guest.identity(_core.domain_xml(uri, args.domain))
+        except _core.NoDomainError:
+            continue
+    where = source_uri + (f" and {args.desturi}" if args.desturi else "")
+    raise CommandError(
+        f"nothing to resume: no guest {args.domain!r} at {where}, and the journal ({book.folder}) does not "
+        "know it"
+    )
+
+
+def refuse_nothing(source_uri: str, dest_uri: str | None, uuid: str, name: str) -> None:
+    """Raises CommandError when neither half speaks of a migration."""
+    source = _core.half(source_uri, uuid)
+    if source["half"] in UNDER_WAY or source["job_active"]:
+        return
+    seen = [f"it is {HALVES[source['half']]} at {source_uri}"]
+    if dest_uri:
+        there = _core.half(dest_uri, uuid)["half"]
+        if there in UNDER_WAY:
+            return
+        seen.append(f"{HALVES[there]} at {dest_uri}")
+    raise CommandError(f"nothing to resume: no migration of {name} is under way: {', '.join(seen)}")
+
+
+def told(book: Journal, entry: Entry) -> CommandError:
+    """Lets the process that looks after ENTRY go on at once; what to say about it."""
+    keeper = entry.keeper
+    assert keeper is not None
+    try:
+        book.update(entry.uuid, held=False)
+    except JournalError as err:
+        return CommandError(str(err))
+    if not tell(entry):
+        return CommandError(held_by(keeper, entry))
+    say("", sys.stdout)
+    return CommandError(
+        f"process {keeper.pid} looks after the migration of {entry.name} to {entry.dest_uri}, and was asked "
+        f"to go on at once; to see it:\n  {watch_command(entry.source_uri, entry.name)}",
+        ExitCode.DETACHED,
+    )

@@ -1,0 +1,238 @@
+"""What `pcmig migrate` and `pcmig resume` share: a migration is followed to its end, and told how it went."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from typing import Any, TextIO
+
+from pcmig import _core
+from pcmig.cli import options, report
+from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, make_console, say
+from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
+from pcmig.cli.progress import make_display
+from pcmig.cli.record import Record, resume_command, utc_now, watch_command
+from pcmig.cli.signals import SignalPipe
+
+EXIT_CODES = {
+    "completed": ExitCode.DONE,
+    "failed": ExitCode.FAILED,
+    "needs-operator": ExitCode.NEEDS_OPERATOR,
+    "detached": ExitCode.DETACHED,
+}
+
+
+# Outcomes with which one host has the guest: the journal's entry has served.
+SETTLED = ("completed", "failed")
+
+# So long the engine may take to put the pace in force that it leaves behind.
+DETACH_MS = 10_000
+
+# How the engine begins its text when the guest never left (core/outcome.c); the verdict names the host too.
+SAFE_AT_SOURCE = "the guest runs on at the source: "
+# Parts of its texts on a guest that runs neither before nor after (engine/preflight.c, core/outcome.c).
+NOT_RUNNING = (" is not running: ", "the guest is at the source, paused")
+
+
+# Why page requests could not be acknowledged at once (doc/switchover.rst), and what to do about it.
+SLOW_ACKS = {
+    "denied": "the guest may have stood still for 40 ms at a time in post-copy: setting the route option "
+    "quickack needs CAP_NET_ADMIN; an administrator can set it for good: ip route change ... quickack 1",
+    "unfit": "the guest may have stood still for 40 ms at a time in post-copy: the route to the destination "
+    "does not take the option quickack",
+}
+
+
+class Run(Command):
+    """A command that follows one migration to its end."""
+
+    word = ""  # its name in the report
+    adopts = False  # the migration is under way already, whatever becomes of this process
+
+    def make_plan(self, args: argparse.Namespace) -> options.Plan:
+        """What is to be done, as far as that goes before anything is started. Raises UsageError."""
+        raise NotImplementedError
+
+    def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
+        """The migration, which is not started yet, and its entry in the journal, which is written."""
+        raise NotImplementedError
+
+    def take_action(self, args: argparse.Namespace) -> int:
+        plan = self.make_plan(args)
+        for option, path in (("--json", args.json), ("--trace", args.trace)):
+            if path:
+                report.check_writable(path, option)
+        if args.trace and args.trace == args.json:
+            raise UsageError(f"--trace and --json name the same file, {args.json!r}")
+        self.out: TextIO = sys.stderr if args.json == "-" else sys.stdout
+        self.result = new_result(self.word, plan)
+        started_s = time.monotonic()
+        try:
+            code = self._follow(args, plan)
+        except (CommandError, _core.Error) as err:
+            code = usage_or_failure(err)
+            if code == ExitCode.USAGE:
+                raise UsageError(str(err)) from err
+            self.result["error"] = str(err)
+            self._write(args, code, started_s)
+            raise
+        except Exception as err:  # a defect: main() says so, a report is written nevertheless
+            self.result["error"] = f"internal error: {type(err).__name__}: {err}"
+            self._write(args, ExitCode.INTERNAL, started_s)
+            raise
+        self._write(args, code, started_s)
+        say("", sys.stdout)  # a reader that went away shows here, and no later
+        return code
+
+    def _follow(self, args: argparse.Namespace, plan: options.Plan) -> ExitCode:
+        with SignalPipe(SIGNALS) as signals:
+            migration, record = self.prepare(args, plan)
+            settled = not self.adopts  # as long as nothing was started
+            try:
+                title = f"{plan.domain} to {plan.dest_uri}"
+                display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
+                follower = Follower(migration, display, signals, record)
+                if set(signals.take()) & INTERRUPTS:
+                    raise CommandError(f"interrupted before anything was started; {plan.domain} is as it was")
+                try:
+                    try:
+                        migration.start()
+                    except OSError as err:
+                        raise CommandError(f"--trace {args.trace!r}: {err.strerror}") from err
+                    settled = False
+                    status = follower.run()
+                except BaseException:
+                    self._let_go(migration, plan)
+                    raise
+                finally:
+                    with contextlib.suppress(Exception):  # what matters is where the guest is
+                        display.close()
+                settled = status["outcome"] in SETTLED
+            finally:
+                record.close(settled=settled)
+            self.result |= {
+                "outcome": status["outcome"],
+                "error": status["error"],
+                "operator_command": status["operator_command"],
+                "interrupted": follower.interrupts > 0,
+                "status": status,
+                "decisions": migration.decisions(),
+                "ledger": migration.ledger(),
+            }
+        code = EXIT_CODES[status["outcome"] or "failed"]
+        if status["outcome"] == "detached" and status["recovery"]:
+            code = ExitCode.NEEDS_OPERATOR
+        self._conclude(args, plan, status)
+        return code
+
+    def _let_go(self, migration: _core.Migration, plan: options.Plan) -> None:
+        """A defect of ours ends the steering, not the migration: leaves a pace behind that needs no steering,
+        and says how to look on. Nothing is done to a migration that has not begun or is over."""
+        with contextlib.suppress(_core.Error):
+            if migration.status()["outcome"] is not None:
+                return
+            migration.detach()
+            migration.join(DETACH_MS)
+            self.result["outcome"] = migration.status()["outcome"] or "detached"
+            if self.result["outcome"] == "detached":
+                text = f"the migration of {plan.domain} goes on without pcmig; to see the rest of it:"
+                say(f"pcmig: {text}\n  {watch_command(plan.source_uri, plan.domain)}", sys.stderr)
+
+    def _conclude(self, args: argparse.Namespace, plan: options.Plan, status: _core.Status) -> None:
+        """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the
+        guest is."""
+        good = status["outcome"] in ("completed", "detached") and not status["recovery"]
+        if not args.quiet and status["memory_processed_bytes"]:
+            try:
+                from pcmig import accounting
+
+                accounting.render(self.result["ledger"], make_console(self.out))
+            except OSError:
+                pass  # the reader went away; say() deals with it
+            except Exception as err:
+                say(f"pcmig: the accounting cannot be shown: {type(err).__name__}: {err}", sys.stderr)
+        if not args.quiet and status["quickack"] in SLOW_ACKS:
+            say(f"pcmig: note: {SLOW_ACKS[status['quickack']]}", sys.stderr)
+        if not (args.quiet and good):
+            say(verdict(plan, status, self.result["interrupted"]), self.out if good else sys.stderr)
+
+    def _write(self, args: argparse.Namespace, code: ExitCode, started_s: float) -> None:
+        """The JSON report, whatever the outcome."""
+        if not args.json:
+            return
+        self.result["exit_code"] = int(code)
+        self.result["ended"] = utc_now()
+        self.result["wall_ms"] = round((time.monotonic() - started_s) * 1000)
+        try:
+            report.write(args.json, self.result)
+        except OSError as err:
+            # The guest's fate is what the exit code tells; a lost report does not change it.
+            say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
+
+
+def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
+    """The report before anything has happened."""
+    return {
+        "schema": report.SCHEMA,
+        "command": word,
+        "domain": plan.domain,
+        "source_uri": plan.source_uri,
+        "dest_uri": plan.dest_uri,
+        "policy": plan.policy,
+        "params": plan.params,
+        "flags": [],
+        "outcome": "not-started",
+        "exit_code": None,
+        "error": None,
+        "operator_command": None,
+        "interrupted": False,
+        "started": utc_now(),
+        "ended": None,
+        "wall_ms": None,
+        "status": None,
+        "decisions": [],
+        "ledger": None,
+    }
+
+
+def usage_or_failure(err: Exception) -> ExitCode:
+    """A policy, parameter or flag that is not valid is usage; everything else stopped before the guest
+    moved."""
+    if isinstance(err, CommandError):
+        return err.code
+    return ExitCode.USAGE if isinstance(err, (_core.PolicyError, _core.FlagsError)) else ExitCode.FAILED
+
+
+def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
+    """The last words on a migration; INTERRUPTED: the operator asked for its end."""
+    elapsed = f"{status['elapsed_ms'] / 1000:.1f} s"
+    resume = resume_command(plan.source_uri, plan.domain, plan.dest_uri)
+    match status["outcome"]:
+        case "completed":
+            return f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
+        case "detached" if status["recovery"]:
+            return (
+                f"pcmig: {plan.domain} needs an operator: {status['recovery']['text']}; "
+                f"nothing is lost, keep both halves\ntype:\n  {resume}"
+            )
+        case "detached":
+            return (
+                f"detached: the migration of {plan.domain} goes on without pcmig; to see the rest of it:\n"
+                f"  {watch_command(plan.source_uri, plan.domain)}"
+            )
+        case "needs-operator":
+            if status["phase"] == "paused":  # the core's command is virsh's
+                resume += f"\nor, without pcmig:\n  {status['operator_command']}"
+                return f"pcmig: {plan.domain} needs an operator: {status['error']}\ntype:\n  {resume}"
+            command = status["operator_command"] or watch_command(plan.source_uri, plan.domain)
+            return f"pcmig: {plan.domain} needs an operator: {status['error']}\ntype:\n  {command}"
+        case _:
+            where = f"{plan.domain} runs on at the source ({plan.source_uri})"
+            if interrupted:
+                return f"pcmig: cancelled after {elapsed}: {where}"
+            why = (status["error"] or "no reason was given").removeprefix(SAFE_AT_SOURCE)
+            if any(text in why for text in NOT_RUNNING):
+                where = f"{plan.domain} stays as it is at the source ({plan.source_uri})"
+            return f"pcmig: failed after {elapsed}: {why}\n{where}"

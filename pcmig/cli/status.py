@@ -1,0 +1,319 @@
+"""`pcmig status`: the migrations that this host knows of, and what each of them needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pcmig import _core
+from pcmig.cli import units
+from pcmig.cli.base import (
+    Command,
+    CommandError,
+    ExitCode,
+    default_connect,
+    given,
+    is_terminal,
+    make_console,
+)
+from pcmig.cli.job import HALVES
+from pcmig.cli.record import resume_command, watch_command
+from pcmig.journal import Entry, Journal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCHEMA = 1
+
+# So long the hosts have to answer, all together; who does not is "unknown".
+PATIENCE_S = 15.0
+
+# Situations of the core (core/situation.h) in words for a column.
+PHASES = {
+    "precopy": "pre-copy",
+    "switching": "switching",
+    "postcopy": "post-copy",
+    "interrupted": "interrupted",
+    "cut-off": "cut off",
+    "at-source": "ended, at the source",
+    "leftover": "ended, at the source",
+    "arrived": "arrived",
+    "at-destination": "ended, at the destination",
+    "handed-over": "handed over",
+    "half-lost": "half lost",
+}
+
+# What `pcmig resume` brings to its end, or closes the books of. Everything else is for an operator.
+RESUMABLE = ("precopy", "switching", "postcopy", "interrupted", "cut-off", "at-source", "at-destination")
+# What goes on by itself, though nobody steers it.
+MOVING = ("precopy", "switching", "postcopy")
+ENDED = ("at-source", "at-destination", "home-source", "home-destination")
+
+Row = dict[str, Any]
+
+
+class Status(Command):
+    """show the migrations in the journal and on this host
+
+    Both hosts are asked for their half of each guest, and what they say is put together: how the migration
+    stands, where the newer memory is, who looks after it, and what to type next. Nothing is changed.
+    """
+
+    epilog = (
+        "exit codes: 0 nothing needs an operator; 1 DOMAIN does not migrate, or libvirt could not be asked; "
+        "2 usage; 3 a guest needs an operator"
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "-c",
+            "--connect",
+            metavar="URI",
+            type=given,
+            default=default_connect(),
+            help="libvirt of this host (default: $LIBVIRT_DEFAULT_URI, or qemu:///system)",
+        )
+        parser.add_argument(
+            "domain", type=given, nargs="?", metavar="DOMAIN", help="this guest only: name or UUID"
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> int:
+        rows, problems = gather(Journal(), args.connect, args.domain)
+        if args.json:
+            report = {"schema": SCHEMA, "command": "status", "migrations": rows, "problems": problems}
+            print(json.dumps(report, indent=2))
+        else:
+            show(rows, problems)
+        if not rows and (args.domain or problems):
+            reason = f"no migration of {args.domain} is known here" if args.domain else "nothing is known"
+            raise CommandError("; ".join([reason, *problems]) if args.json else reason)
+        return ExitCode.NEEDS_OPERATOR if any(row["needs_operator"] for row in rows) else ExitCode.DONE
+
+
+def gather(book: Journal, uri: str, domain: str | None) -> tuple[list[Row], list[str]]:
+    """A row for each migration, and what could not be found out."""
+    entries, errors = book.all()
+    problems = [str(error) for error in errors]
+    try:
+        local: list[_core.Migrating] = _core.migrations(uri)
+    except _core.LibvirtError as err:
+        local = []
+        problems.append(str(err))
+    known = {entry.uuid for entry in entries}
+    todo: list[Callable[[], Row]] = [
+        lambda entry=entry: of_entry(entry)  # type: ignore[misc]
+        for entry in entries
+        if domain in (None, entry.uuid, entry.name)
+    ]
+    todo += [
+        lambda found=found: of_host(uri, found)  # type: ignore[misc]
+        for found in local
+        if found["uuid"] not in known and domain in (None, found["uuid"], found["name"])
+    ]
+    return at_once(todo, problems), problems
+
+
+def at_once(todo: list[Callable[[], Row]], problems: list[str]) -> list[Row]:
+    """What the calls return. Each has a thread of its own: one host that hangs delays no other, and all of
+    them together no longer than PATIENCE_S."""
+    rows: list[Row | None] = [None] * len(todo)
+
+    def call(number: int) -> None:
+        try:
+            rows[number] = todo[number]()
+        except Exception as err:  # a thread of its own would only print it
+            problems.append(f"{type(err).__name__}: {err}")
+
+    threads = [threading.Thread(target=call, args=(number,), daemon=True) for number in range(len(todo))]
+    end_s = time.monotonic() + PATIENCE_S
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end_s - time.monotonic()))
+    late = sum(thread.is_alive() for thread in threads)
+    if late:
+        problems.append(f"{late} of {len(todo)} migrations are left out: libvirt does not answer")
+    return [row for row in rows if row is not None]
+
+
+def ask(uri: str, uuid: str) -> _core.Half:
+    """A host's half; "unknown" when it cannot be asked."""
+    try:
+        return _core.half(uri, uuid)
+    except _core.LibvirtError:
+        return {"half": "unknown", "job_active": None}
+
+
+def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int | None:
+    """How much of the guest's memory has crossed in post-copy, or of the pass in pre-copy."""
+    if entry is not None and entry.recovery and source["half"] == "postcopy-failed":
+        permille = entry.recovery.get("permille")
+        return permille // 10 if isinstance(permille, int) else None
+    # Where a job is known to run, asking for it does not block.
+    if source["half"] != "postcopy" and not source["job_active"]:
+        return None
+    try:
+        sample = _core.job_status(uri, uuid)["sample"]
+    except _core.LibvirtError:
+        return None
+    if not sample or not sample.get("memory_total_bytes"):
+        return None
+    total, left = sample["memory_total_bytes"], sample["memory_remaining_bytes"]
+    return units.permille(total - left, total) // 10
+
+
+def of_entry(entry: Entry) -> Row:
+    """A migration of the journal. The source is asked first, see _core.half()."""
+    source = ask(entry.source_uri, entry.uuid)
+    destination = ask(entry.dest_uri, entry.uuid)
+    view = _core.guard(
+        side="source",
+        act="migrate-resume",
+        source=source["half"],
+        destination=destination["half"],
+        in_flight=True,
+        job_active=source["job_active"],
+        guest=entry.name,
+        source_uri=entry.source_uri,
+        dest_uri=entry.dest_uri,
+    )
+    keeper = entry.keeper
+    row: Row = {
+        "uuid": entry.uuid,
+        "name": entry.name,
+        "source_uri": entry.source_uri,
+        "dest_uri": entry.dest_uri,
+        "started": entry.started,
+        "journal": True,
+        "phase": "held" if entry.held and view["situation"] == "interrupted" else view["situation"],
+        "source": source["half"],
+        "destination": destination["half"],
+        "newer_memory": view["memory"],
+        "percent": percent(entry.source_uri, entry.uuid, source, entry),
+        "pid": keeper.pid if keeper else None,
+        "program": entry.caller.get("program"),
+        "recovery": entry.recovery["text"]
+        if keeper and entry.recovery and entry.recovery.get("text")
+        else None,
+        "text": "",
+        "type": None,
+        "needs_operator": False,
+    }
+    advise(row, view)
+    return row
+
+
+def advise(row: Row, view: _core.Permission) -> None:
+    """Fills in what to say and what to type."""
+    situation = view["situation"]
+    resume = resume_command(row["source_uri"], row["name"], row["dest_uri"])
+    row["text"] = next(each["text"] for each in _core.situations() if each["name"] == situation)
+    if situation == "half-lost":
+        gone, kept = (
+            (row["source_uri"], row["dest_uri"])
+            if row["source"] in ("absent", "dead")
+            else (row["dest_uri"], row["source_uri"])
+        )
+        row["text"] = (
+            f"the guest cannot be saved: the QEMU with its half at {gone} is gone, and with it memory that "
+            f"nobody else had; the half at {kept} is left untouched"
+        )
+        row["type"], row["needs_operator"] = view["advice"], True
+    elif situation in ENDED:
+        row["type"] = None if row["pid"] else resume
+        row["text"] += "" if row["pid"] else "; resume tells how it ended, and closes the record"
+    elif row["pid"]:
+        row["text"] = row["recovery"] or row["text"]
+        row["type"] = resume if row["phase"] == "held" else watch_command(row["source_uri"], row["name"])
+    elif situation in RESUMABLE:
+        row["type"], row["needs_operator"] = resume, situation not in MOVING
+        row["text"] += "; nobody looks after it"
+    else:
+        row["type"], row["needs_operator"] = view["advice"], True
+
+
+def of_host(uri: str, found: _core.Migrating) -> Row:
+    """A migration that the journal does not know: somebody else's, and only this host's half of it."""
+    job = _core.job_status(uri, found["uuid"]) if found["half"] in ("running", "postcopy") else None
+    # Only the source has statistics.
+    source = found["job_active"] or (job is not None and job["sample"] is not None)
+    interrupted = found["half"] == "postcopy-failed"
+    phase = {"postcopy": "postcopy", "postcopy-failed": "interrupted"}.get(found["half"])
+    phase = phase or ("precopy" if found["job_active"] else "switching")
+    half: _core.Half = {"half": "unknown", "job_active": True if source else None}
+    row: Row = {
+        "uuid": found["uuid"],
+        "name": found["name"],
+        "source_uri": uri if source else None,
+        "dest_uri": None,
+        "started": None,
+        "journal": False,
+        "phase": phase,
+        "source": found["half"] if source else "unknown",
+        "destination": "unknown" if source else found["half"],
+        "newer_memory": "both" if phase in ("postcopy", "interrupted") else "unknown",
+        "percent": percent(uri, found["uuid"], half, None) if source else None,
+        "pid": None,
+        "program": None,
+        "recovery": None,
+        "text": "the journal does not know it: somebody else's, or begun on another host",
+        "type": watch_command(uri, found["name"]),
+        "needs_operator": interrupted,
+    }
+    if phase == "precopy":
+        row["newer_memory"] = "source"
+    if interrupted:
+        row["source"], row["destination"] = "unknown", "unknown"
+        row["text"] = f"post-copy is interrupted, {uri} says; the journal does not know whose it is"
+        row["type"] = resume_command("SOURCEURI", found["name"], "DESTURI")
+    return row
+
+
+def show(rows: list[Row], problems: list[str]) -> None:
+    """A table, and below it what each migration needs."""
+    console = make_console()
+    if rows:
+        table(console, rows)
+    elif not problems:
+        print("no migrations")
+    for row in rows:
+        console.print(f"\n{row['name']}: {row['text']}")
+        if row["type"]:
+            console.print(f"  {row['type']}")
+    for problem in problems:
+        console.print(f"\nnote: {problem}")
+
+
+def table(console: Console, rows: list[Row]) -> None:
+    """One line for each migration. Off a terminal, columns are separated by tabs."""
+    titles = ("guest", "phase", "done", "source", "destination", "newer memory", "looked after by")
+    halves = {**HALVES, "unknown": "unknown"}
+    lines: list[tuple[str, ...]] = [
+        (
+            str(row["name"]),
+            str(PHASES.get(row["phase"], row["phase"])),
+            "" if row["percent"] is None else f"{row['percent']}%",
+            f"{row['source_uri'] or '?'}: {halves[row['source']]}",
+            f"{row['dest_uri'] or '?'}: {halves[row['destination']]}",
+            str(row["newer_memory"]),
+            f"process {row['pid']}" if row["pid"] else "nobody",
+        )
+        for row in rows
+    ]
+    if not is_terminal(console.file):  # type: ignore[arg-type]
+        for line in (titles, *lines):
+            print("\t".join(line))
+        return
+    from rich.table import Table
+
+    grid = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for line in lines:
+        grid.add_row(*line)
+    console.print(grid)

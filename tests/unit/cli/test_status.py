@@ -1,0 +1,221 @@
+"""What `pcmig status` makes of the journal and of what hosts say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pcmig.cli import job, main, status
+from pcmig.journal import Entry, Journal, Owner
+from tests.unit.cli import fake_core as fake
+from tests.unit.cli.fake_core import job as answer
+from tests.unit.cli.test_resume import BROKEN, ENTRY, GONE, POSTCOPY, RUNS, URI
+
+RESUME = f"pcmig resume -c {URI} g1 {fake.DEST}"
+WATCH = f"pcmig watch -c {URI} g1"
+DOWN = fake.ConnectError("cannot connect")
+PRECOPY = answer("precopy", memory_total_bytes=200, memory_remaining_bytes=100)
+ARRIVING = answer("none", "migrating")
+MIGRATING = {"uuid": fake.UUID, "name": "g1", "half": "running", "job_active": True}
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (job, status):
+        monkeypatch.setattr(module, "_core", fake)
+    monkeypatch.delenv("LIBVIRT_DEFAULT_URI", raising=False)
+    fake.jobs[:], fake.dest_jobs[:] = [RUNS], [GONE]
+    fake.migrating.clear()
+    yield
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = main.main(["status", *words])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out + err
+
+
+def rows(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[dict[str, Any]]]:
+    code, text = run(capsys, "--json", *words)
+    return code, json.loads(text)["migrations"]
+
+
+def mine(entry: Entry) -> Entry:
+    return dataclasses.replace(entry, owner=Owner.of(os.getpid()))
+
+
+def test_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys) == (0, "no migrations\n")
+    assert rows(capsys) == (0, [])
+    code, text = run(capsys, "g1")
+    assert code == 1 and "pcmig: no migration of g1 is known here" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "dest", "phase", "memory", "percent", "command", "code"),
+    [
+        (PRECOPY, ARRIVING, "precopy", "source", 50, RESUME, 0),
+        (PRECOPY, DOWN, "precopy", "source", 50, RESUME, 0),
+        (POSTCOPY, answer("postcopy", "postcopy"), "postcopy", "both", 75, RESUME, 0),
+        (BROKEN, BROKEN, "interrupted", "both", 43, RESUME, 3),
+        (BROKEN, DOWN, "cut-off", "both", 43, RESUME, 3),
+        (DOWN, BROKEN, "cut-off", "both", None, RESUME, 3),
+        (RUNS, GONE, "at-source", "source", None, RESUME, 0),
+        (GONE, RUNS, "at-destination", "destination", None, RESUME, 0),
+        (BROKEN, GONE, "half-lost", "nowhere", 43, "domstate", 3),
+        (GONE, BROKEN, "half-lost", "nowhere", None, "domstate", 3),
+        (GONE, GONE, "gone", "nowhere", None, "dominfo", 3),
+        (DOWN, DOWN, "silent", "unknown", None, "domstate", 3),
+        (RUNS, RUNS, "double", "unknown", None, "destroy", 3),
+    ],
+)
+def test_what_nobody_looks_after(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    source: Any,
+    dest: Any,
+    phase: str,
+    memory: str,
+    percent: int | None,
+    command: str,
+    code: int,
+) -> None:
+    book.write(dataclasses.replace(ENTRY, recovery=fake.RECOVERY))
+    fake.jobs[:], fake.dest_jobs[:] = [source], [dest]
+    done, [row] = rows(capsys)
+    found = (row["phase"], row["newer_memory"], row["percent"], done, row["needs_operator"])
+    assert found == (phase, memory, percent, code, code == 3)
+    assert command in row["type"], row
+    assert (row["pid"], row["recovery"], row["journal"]) == (None, None, True)
+    code, text = run(capsys)
+    assert code == done and row["text"] in text and row["type"] in text
+    assert f"{URI}: " in text.splitlines()[1] and f"\t{memory}\tnobody" in text.splitlines()[1]
+    assert book.read(fake.UUID) is not None, "nothing is changed"
+
+
+@pytest.mark.parametrize(
+    ("source", "dest", "gone", "kept"), [(BROKEN, GONE, fake.DEST, URI), (GONE, BROKEN, URI, fake.DEST)]
+)
+def test_what_cannot_be_saved_is_one_clear_sentence(
+    capsys: pytest.CaptureFixture[str], book: Journal, source: Any, dest: Any, gone: str, kept: str
+) -> None:
+    book.write(mine(ENTRY))
+    fake.jobs[:], fake.dest_jobs[:] = [source], [dest]
+    code, text = run(capsys, "g1")
+    assert code == 3
+    assert (
+        f"g1: the guest cannot be saved: the QEMU with its half at {gone} is gone, and with it memory that "
+        f"nobody else had; the half at {kept} is left untouched"
+    ) in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "phase", "text", "command"),
+    [
+        (ENTRY, "interrupted", "post-copy interrupted at 43 %, resuming soon", WATCH),
+        (
+            dataclasses.replace(ENTRY, held=True),
+            "held",
+            "post-copy interrupted at 43 %, resuming soon",
+            RESUME,
+        ),
+    ],
+)
+def test_what_somebody_looks_after(
+    capsys: pytest.CaptureFixture[str], book: Journal, entry: Entry, phase: str, text: str, command: str
+) -> None:
+    book.write(mine(dataclasses.replace(entry, recovery=fake.RECOVERY)))
+    fake.jobs[:], fake.dest_jobs[:] = [BROKEN], [BROKEN]
+    code, [row] = rows(capsys, fake.UUID)
+    assert (code, row["phase"], row["text"], row["type"]) == (0, phase, text, command)
+    assert row["pid"] == os.getpid() and row["percent"] == 43
+    assert f"\tprocess {os.getpid()}\n" in run(capsys)[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "seen", "phase", "memory", "halves", "code"),
+    [
+        (MIGRATING, PRECOPY, "precopy", "source", ("running", "unknown"), 0),
+        (
+            {**MIGRATING, "half": "postcopy", "job_active": False},
+            POSTCOPY,
+            "postcopy",
+            "both",
+            ("postcopy", "unknown"),
+            0,
+        ),
+        (
+            {**MIGRATING, "half": "postcopy", "job_active": False},
+            answer("postcopy", "postcopy"),
+            "postcopy",
+            "both",
+            ("unknown", "postcopy"),
+            0,
+        ),
+        (
+            {**MIGRATING, "half": "postcopy-failed", "job_active": False},
+            BROKEN,
+            "interrupted",
+            "both",
+            ("unknown", "unknown"),
+            3,
+        ),
+        (
+            {**MIGRATING, "half": "migrating", "job_active": False},
+            ARRIVING,
+            "switching",
+            "unknown",
+            ("unknown", "migrating"),
+            0,
+        ),
+    ],
+)
+def test_what_the_journal_does_not_know(
+    capsys: pytest.CaptureFixture[str],
+    found: dict[str, Any],
+    seen: Any,
+    phase: str,
+    memory: str,
+    halves: tuple[str, str],
+    code: int,
+) -> None:
+    fake.migrating[:], fake.jobs[:] = [found], [seen]
+    done, [row] = rows(capsys)
+    assert (done, row["phase"], row["newer_memory"]) == (code, phase, memory)
+    assert (row["source"], row["destination"], row["journal"], row["pid"]) == (*halves, False, None)
+    text = run(capsys)[1]
+    assert "the journal does not know" in text and "pcmig " in text
+
+
+def test_no_migration_is_told_twice(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    book.write(ENTRY)
+    fake.migrating[:], fake.jobs[:] = [MIGRATING], [PRECOPY]
+    assert len(rows(capsys)[1]) == 1
+
+
+def test_what_is_wrong_hides_nothing(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    book.write(ENTRY)
+    (book.folder / "x.json").write_text("{")
+    fake.migrating[:] = [DOWN]
+    code, text = run(capsys)
+    assert code == 0 and RESUME in text
+    assert "note: cannot connect" in text and f"note: {book.folder}/x.json is no JSON" in text
+
+
+def test_a_host_that_hangs_is_left_out(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.write(ENTRY)
+    monkeypatch.setattr(status, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(fake, "half", lambda uri, uuid: time.sleep(1))
+    begun_s = time.monotonic()
+    code, text = run(capsys)
+    assert time.monotonic() - begun_s < 1
+    assert code == 1 and "1 of 1 migrations are left out: libvirt does not answer" in text
