@@ -207,6 +207,10 @@ static void no_conclusions(const struct question *q, const struct pcmig_permissi
         if (e->source == PCMIG_HALF_RUNNING && on_record(e))
             REQUIRE(q, "a rest", IN(e->destination, HALF(ABSENT) | HALF(DEAD) | HALF(MIGRATING)));
     }
+    if (q->act == PCMIG_ACT_RESUME && on_record(e))
+        REQUIRE(q, "nothing to resume",
+                IN(own(q), HALF(RUNNING) | HALF(PAUSED)) ||
+                    (moved(e) && IN(own(q), HALF(ABSENT) | HALF(DEAD) | HALF(UNKNOWN))));
     /* Without a record, what a host silent or empty leaves open is its owner's. */
     if (moved(e) && e->source == PCMIG_HALF_ABSENT && !at_destination && IN(q->act, REMOVES))
         REQUIRE(q, "handed over", q->side == PCMIG_SIDE_SOURCE);
