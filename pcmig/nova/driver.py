@@ -18,26 +18,24 @@ from nova import exception, objects
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova.conf import CONF
-from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
 from pcmig import _core
 from pcmig import guest as guest_xml
-from pcmig.nova import capability, choice, conf, flags, messages, releases, steer
+from pcmig.nova import adoption, capability, choice, conf, flags, messages, recorded, releases, steer
 
 LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
 
-class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]  # Nova has no types
+class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
     """compute_driver = pcmig.PostCopyLibvirtDriver"""
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
         self._host_live_flags = self._host_block_flags = 0
         self._nova_flags = (0, 0)  # as Nova computed them
         self._flags: flags.MigrationFlags | None = None
-        self._plans: dict[str, _Plan] = {}  # by the instance's UUID
         self._this_thread = threading.local()
         self._events: queue.SimpleQueue[Any] | None = None
         self._messages: Any = None  # the message server, where there is one
@@ -46,7 +44,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         try:
             self._options = conf.load(CONF)
             super().__init__(virtapi, read_only)
-            self._parse_migration_flags()
+            self._check_flags()
         except conf.ConfigError as err:
             _refuse_to_start(str(err))
 
@@ -70,6 +68,14 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     @_block_migration_flags.setter
     def _block_migration_flags(self, bits: int) -> None:
         self._host_block_flags = bits
+
+    def _check_flags(self) -> None:
+        """Raises conf.ConfigError as init_host() would; the flags are 0 until then, as Nova has it."""
+        super()._parse_migration_flags()
+        found = (self._host_live_flags, self._host_block_flags)
+        self._host_live_flags = self._host_block_flags = 0
+        if all(isinstance(bits, int) for bits in found):  # or Nova's tests play libvirt
+            flags.merge(CONF, *found)
 
     def _parse_migration_flags(self) -> None:
         super()._parse_migration_flags()
@@ -111,8 +117,14 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 )
         if merged.live.post_copy or merged.block.post_copy:
             self._messages = messages.serve(host, self._progress)
+        self._records.load()
 
     def cleanup_host(self, host: str) -> None:
+        # What is in flight goes on without us, and is adopted at the next start.
+        self._keeper.stopping.set()
+        for plan in list(self._plans.values()):
+            if plan.steered is not None:
+                plan.steered.detach()
         messages.stop(self._messages)
         super().cleanup_host(host)
 
@@ -264,17 +276,37 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             self._forget_wish(instance)
             super()._live_migration(*arguments)
             return
-        plan = self._plan(context, instance, dest, migrate_data)
+        source_bdms = getattr(post_method, "keywords", {}).get("source_bdms")
+        plan = self._plan(
+            context,
+            instance,
+            dest,
+            migrate_data,
+            lambda: adoption.noted(context, dest, block_migration, migrate_data, source_bdms),
+        )
         self._forget_wish(instance)
         self._plans[instance.uuid] = plan
+        steered = plan.steered
+        settled = False
         try:
             super()._live_migration(*arguments)
+            settled = steered is None or not steered.detached
         finally:
             self._plans.pop(instance.uuid, None)
-            if plan.steered is not None:
-                plan.steered.end()
+            if steered is not None:
+                steered.end()
+                # What an operator has to look at stays on record.
+                if settled or steered.engine is None:
+                    self._records.remove(instance.uuid)
 
-    def _plan(self, context: Any, instance: Any, dest: str, migrate_data: Any) -> _Plan:
+    def _plan(
+        self,
+        context: Any,
+        instance: Any,
+        dest: str,
+        migrate_data: Any,
+        noted: Callable[[], dict[str, Any]],
+    ) -> steer.Plan:
         """What this migration gets, on a host that permits post-copy."""
         assert self._flags is not None
         block_migration = bool(migrate_data.block_migration)
@@ -287,7 +319,7 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             if CONF.libvirt.live_migration_permit_auto_converge:
                 # Left out only for post-copy (Nova, _handle_live_migration_auto_converge).
                 bits |= flags.BITS["VIR_MIGRATE_AUTO_CONVERGE"]
-            return _Plan(bits, None, chosen.reason)
+            return steer.Plan(bits, None, chosen.reason)
         policy = kind.policy
         params = dict(_core.parse_policy(policy)["params"])
         # QEMU's limit rises in Nova's steps; what converges is judged by the last of them.
@@ -302,11 +334,12 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             connect_timeout_ms=self._options.connect_timeout_ms,
             trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
             resume_uris=self._options.resume_uris(dest),
+            note=functools.partial(self._note, instance, noted),
         )
-        return _Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
+        return steer.Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
 
     @contextlib.contextmanager
-    def _on_this_thread(self, plan: _Plan) -> Iterator[None]:
+    def _on_this_thread(self, plan: steer.Plan) -> Iterator[None]:
         self._this_thread.plan = plan
         try:
             yield
@@ -386,15 +419,47 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             status = monitor.follow(engine)
         finally:
             steered.end()
-        _tell_outcome(
+        if steered.detached:
+            LOG.info(
+                "The live migration goes on by itself and is adopted at the next start", instance=instance
+            )
+            return
+        self._tell(
             status,
             steered,
             context,
             instance,
+            migrate_data.migration,
             post=functools.partial(post_method, context, instance, dest, block_migration, migrate_data),
             recover=functools.partial(recover_method, context, instance, dest, migrate_data),
         )
         self._clear_empty_migration(instance)
+
+    def _tell(
+        self,
+        status: dict[str, Any],
+        steered: steer.Steered,
+        context: Any,
+        instance: Any,
+        migration: Any,
+        *,
+        post: Callable[[], Any],
+        recover: Callable[..., Any],
+    ) -> None:
+        """Has Nova carry out what the engine found out."""
+
+        def complete() -> None:
+            completion = adoption.Completion(
+                getattr(self.virtapi, "_compute", None),
+                instance,
+                migration,
+                functools.partial(adoption.wait, self._keeper.stopping),
+            )
+            if not completion.run(post):
+                steered.detached = True
+
+        self._records.settle(str(instance.uuid), str(status["outcome"]))
+        _tell_outcome(status, steered, context, instance, post=complete, recover=recover)
 
     def live_migration_force_complete(self, instance: Any) -> None:
         steered = self._steered(instance)
@@ -404,6 +469,9 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             steered.switch()
 
     def live_migration_abort(self, instance: Any) -> None:
+        if self._keeper.keeps(instance):
+            LOG.info("The live migration is not aborted, but adopted", instance=instance)
+            return
         steered = self._steered(instance)
         if steered is None:
             super().live_migration_abort(instance)
@@ -432,15 +500,6 @@ class PostCopyLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         assert self._events is not None
         while True:
             super().emit_event(self._events.get())
-
-
-class _Plan:
-    """One live migration: the flags it gets, and the engine's side of it where the engine drives it."""
-
-    def __init__(self, bits: int, steered: steer.Steered | None, reason: str) -> None:
-        self.flags = bits
-        self.steered = steered
-        self.reason = reason  # as pcmig.nova.choice gives it
 
 
 def _tell_outcome(

@@ -19,6 +19,7 @@ from oslo_log import log as logging
 LOG = logging.getLogger(__name__)
 
 STATUS_LENGTH = 255
+PREFIX = "post-copy interrupted"  # of what the engine says (csrc/engine/heal.c)
 # The event handler must find the status of healthy post-copy, which it looks for right after the switch.
 AFTER_SWITCH_S = 2.0
 SAVE_S = 5.0  # between two saves of texts that differ in seconds to wait only
@@ -38,7 +39,8 @@ class Interruption:
         self._healthy = healthy
         self._switched_s = float("-inf")
         self._saved_s = float("-inf")
-        self._changed = False  # the record's status is ours
+        # The record's status is ours; it may be of one before us.
+        self._changed = str(record.status).startswith(PREFIX)
         self._event: str | None = None  # under way
         self._events = 0
         self._key: tuple[str, int] | None = None  # of what was told last

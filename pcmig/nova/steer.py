@@ -58,6 +58,8 @@ class Orders:
     connect_timeout_ms: int
     trace_path: str | None
     resume_uris: tuple[str, ...] = ()
+    # Called with the guest's UUID, the destination's URI and the engine's arguments before anything begins.
+    note: Callable[[str, str, dict[str, Any]], None] = lambda _uuid, _destination, _arguments: None
 
 
 class Steered:
@@ -71,6 +73,7 @@ class Steered:
         self._wanted: list[Callable[[_core.Migration], None]] = []  # asked for before the engine was there
         self.engine: _core.Migration | None = None
         self.abort_asked = False
+        self.detached = False
 
     def stand_in(self, guest: Any) -> StandIn:
         """GUEST, but for migrate()."""
@@ -95,35 +98,58 @@ class Steered:
         if not migrate_disks:
             # Without a list libvirt would copy every writable disk, volumes included (Guest.migrate).
             flags &= ~BITS["VIR_MIGRATE_NON_SHARED_INC"]
-        engine = _core.Migration(
-            domain,
-            destination,
-            source_uri=self._orders.source_uri,
-            flags=flags,
-            migrate_uri=migrate_uri,
-            policy=self._orders.policy,
-            params=self._orders.params,
-            bandwidth_mib=bandwidth,
-            postcopy_bandwidth_mib=self._orders.postcopy_bandwidth_mib,
-            disks=migrate_disks or None,
-            dest_xml=destination_xml,
-            persist_xml=destination_xml,
-            parallel_connections=parallel if flags & BITS["VIR_MIGRATE_PARALLEL"] else 0,
-            connect_timeout_ms=self._orders.connect_timeout_ms,
-            trace_path=self._orders.trace_path,
-            gate=True,
+        arguments: dict[str, Any] = {
+            "flags": flags,
+            "migrate_uri": migrate_uri,
+            "policy": self._orders.policy,
+            "params": self._orders.params,
+            "bandwidth_mib": bandwidth,
+            "postcopy_bandwidth_mib": self._orders.postcopy_bandwidth_mib,
+            "disks": migrate_disks or None,
+            "dest_xml": destination_xml,
+            "persist_xml": destination_xml,
+            "parallel_connections": parallel if flags & BITS["VIR_MIGRATE_PARALLEL"] else 0,
+            "connect_timeout_ms": self._orders.connect_timeout_ms,
             # libvirtd reaches it with keys of its own (qemu+ssh), which nova-compute need not have.
-            destination_optional=True,
-            recover=True,
-            resume_uris=list(self._orders.resume_uris),
+            "destination_optional": True,
+            "recover": True,
+            "resume_uris": list(self._orders.resume_uris),
+        }
+        self._orders.note(domain, destination, arguments)
+        self._start(
+            _core.Migration(
+                domain,
+                destination,
+                source_uri=self._orders.source_uri,
+                trace_path=self._orders.trace_path,
+                gate=True,
+                **arguments,
+            )
         )
+        self._ended.wait()
+
+    def adopt(self, uuid: str, destination: str, arguments: dict[str, Any]) -> _core.Migration:
+        """Looks after a migration that is there, or was, with the ARGUMENTS that migrate() noted."""
+        # What is not known there is known now: networks may have been added.
+        arguments = arguments | {"resume_uris": list(self._orders.resume_uris), "recover": True}
+        engine = _core.Migration(
+            uuid, destination, source_uri=self._orders.source_uri, gate=True, adopt=True, **arguments
+        )
+        self._start(engine)
+        return engine
+
+    def detach(self) -> None:
+        """Leaves the migration to libvirt, and to the next who adopts it."""
+        self.detached = True
+        self._ask(lambda engine: engine.detach())
+
+    def _start(self, engine: _core.Migration) -> None:
         engine.start()
         with self._lock:
             self.engine = engine
             wanted, self._wanted = self._wanted, []
         for ask in wanted:
             ask(engine)
-        self._ended.wait()
 
     def end(self) -> None:
         """Lets migrate() return."""
@@ -153,6 +179,15 @@ class Steered:
                 return
             engine = self.engine
         ask(engine)
+
+
+class Plan:
+    """One live migration: the flags it gets, and the engine's side of it where the engine drives it."""
+
+    def __init__(self, bits: int, steered: Steered | None, reason: str) -> None:
+        self.flags = bits
+        self.steered = steered
+        self.reason = reason  # as pcmig.nova.choice gives it
 
 
 class StandIn:
@@ -256,6 +291,15 @@ class Monitor:
             and status["outcome"] is None
         ):
             self._save_status(RUNNING)
+        elif (
+            status["phase"] in _MOVED_PHASES
+            and self._record.status == RUNNING
+            and status["recovery"] is None
+            and status["outcome"] is None
+            and time.monotonic() - self._looked_s >= LOOK_S
+        ):
+            # Adopted after the switch, which nobody could write down.
+            self._save_status(POST_COPY)
 
     def _save_status(self, status: str) -> bool:
         before = self._record.status

@@ -17,7 +17,7 @@ from nova import context, exception, objects, rpc
 from nova.conf import CONF
 from nova.virt.libvirt import driver as libvirt_driver
 
-from pcmig.nova import driver, flags, messages, steer
+from pcmig.nova import driver, flags, messages, records, steer
 from pcmig.nova.conf import Options
 
 UUID = "a0a0a0a0-0000-4000-8000-000000000000"
@@ -47,6 +47,7 @@ def compute(sources: tuple[str, ...] = ("metadata",), permitted: bool = True) ->
     made = driver.PostCopyLibvirtDriver.__new__(driver.PostCopyLibvirtDriver)
     made._options = Options(request_sources=sources)
     made._plans = {}
+    made._records = records.Records("/nonexistent")
     kind = types.SimpleNamespace(post_copy=permitted, bits=0, policy="auto")
     made._flags = mock.Mock(spec=flags.MigrationFlags, of=lambda _: kind)
     made._host = mock.Mock()
@@ -100,7 +101,7 @@ def test_the_word_is_read_once_and_taken_out(nova: Nova, permitted: bool) -> Non
 
     def plan(*arguments: Any) -> Any:
         read.append(dict(instance.metadata))
-        return driver._Plan(0, None, "")
+        return steer.Plan(0, None, "")
 
     with mock.patch.object(made, "_plan", plan):
         migrate(made, instance)
@@ -196,13 +197,13 @@ class Engine:
 def test_what_the_driver_tells() -> None:
     made = compute()
     assert made._progress(UUID) == (None, "no live migration of this server is under way here")
-    made._plans[UUID] = driver._Plan(0, None, "no post-copy: the request asks against it")
+    made._plans[UUID] = steer.Plan(0, None, "no post-copy: the request asks against it")
     assert made._progress(UUID) == (
         None,
         "Nova drives this migration: no post-copy: the request asks against it",
     )
     steered = steer.Steered(steer.Orders("test:///default", "passes=2", {}, 0, 1000, None), Instance())
-    made._plans[UUID] = driver._Plan(0, steered, "post-copy")
+    made._plans[UUID] = steer.Plan(0, steered, "post-copy")
     assert made._progress(UUID) == (None, "the migration is being prepared")
     steered.engine = Engine()  # type: ignore[assignment]  # played
     found, missing = made._progress(UUID)

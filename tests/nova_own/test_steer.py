@@ -302,7 +302,7 @@ def test_without_a_clear_outcome_nothing_is_rolled_back(
     assert faults == ["Live migration needs an operator: both halves wait; to go on: virsh resume-it"]
 
 
-INTERRUPTED = {
+INTERRUPTED: dict[str, Any] = {
     "gate": "open",
     "phase": "paused",
     "recovery": {
@@ -319,7 +319,7 @@ INTERRUPTED = {
 def resuming(attempt: int) -> dict[str, Any]:
     text = f"post-copy interrupted at 43 %, resuming, attempt {attempt}"
     return INTERRUPTED | {
-        "recovery": INTERRUPTED["recovery"] | {"state": "resuming", "attempts": attempt, "text": text}  # type: ignore[operator]
+        "recovery": INTERRUPTED["recovery"] | {"state": "resuming", "attempts": attempt, "text": text}
     }
 
 
@@ -370,10 +370,7 @@ def test_an_interruption_is_told_and_taken_back(events: Events) -> None:
         ),
         record,
     )
-    first, second, third = (
-        step["recovery"]["text"]
-        for step in (INTERRUPTED, resuming(1), resuming(2))  # type: ignore[index]
-    )
+    first, second, third = (step["recovery"]["text"] for step in (INTERRUPTED, resuming(1), resuming(2)))
     assert changes(record.saved)[-5:] == [
         "running (post-copy)", first, second, third, "running (post-copy)",
     ]  # fmt: skip
@@ -392,7 +389,7 @@ def test_the_status_that_the_event_handler_looks_for_stands_for_a_while(
 
 def test_news_that_cannot_be_told_end_nothing(events: Events) -> None:
     events.fail = True
-    record = Record(fail=(INTERRUPTED["recovery"]["text"],))  # type: ignore[index]
+    record = Record(fail=(INTERRUPTED["recovery"]["text"],))
     record.status = "running (post-copy)"
     status, _, _ = follow(Engine(INTERRUPTED, INTERRUPTED, {"outcome": "completed", "gate": "open"}), record)
     assert status["outcome"] == "completed"

@@ -1,0 +1,201 @@
+"""Nothing of the driver destroys, starts or deletes a half of a guest before the core's guard was asked.
+
+Only guests with a migration on record are asked for: for all others every call is Nova's own, at no cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nova import exception
+from nova.compute import task_states, vm_states
+from oslo_log import log as logging
+
+from pcmig import _core
+from pcmig.nova import records, releases
+
+LOG = logging.getLogger(__name__)
+
+PEER_TIMEOUT_MS = 3000  # to connect to the other side; what does not answer counts as unknown
+
+# Method of Nova's driver -> what it does to this host's half, by the core's name for it (csrc/core/guard.h).
+ACTS = {
+    "spawn": "start",
+    "power_on": "start",
+    "resume": "start",
+    "resume_state_on_host_boot": "start",
+    "finish_migration": "start",
+    "finish_revert_migration": "start",
+    "unpause": "resume",
+    "reboot": "reboot",
+    "rescue": "reboot",
+    "unrescue": "reboot",
+    "power_off": "shutdown",
+    "suspend": "shutdown",
+    "migrate_disk_and_power_off": "shutdown",
+    "destroy": "destroy",
+    "_undefine_domain": "undefine",
+    "cleanup": "delete-files",
+    "confirm_migration": "delete-files",
+    "delete_instance_files": "delete-files",
+    "rollback_live_migration_at_destination": "rollback",
+    "post_live_migration": "post-migration",
+    "post_live_migration_at_source": "post-migration",
+}
+
+# What the halves are, once the engine has said it: it asked both hosts, and its verdict stands.
+_VERDICTS: dict[str, dict[str, Any]] = {
+    "completed": {
+        "source": "absent",
+        "destination": "running",
+        "call_succeeded": True,
+        "job_active": False,
+    },
+    "failed": {"source": "running", "destination": "absent", "job_active": False},
+}
+
+# A half that never ran is of no use to anybody: whoever gives a migration up may remove it, even where the
+# source cannot be asked from here.
+_EMPTY = ("absent", "dead")
+_REMOVALS = ("rollback", "destroy", "undefine", "delete-files")
+
+# The guest is where Nova's record will say, and nothing of it is anywhere else.
+SETTLED = ("at-source", "at-destination", "home-source", "home-destination", "nobody")
+
+
+class Refused(exception.NovaException):  # type: ignore[misc]  # Nova has no types
+    """What was asked for could lose the guest, or run it twice."""
+
+    msg_fmt = "%(reason)s"
+    code = 409
+
+
+class Guard:
+    """Asks both hosts, then the core's table."""
+
+    def __init__(self, known: records.Records, timeout_ms: int) -> None:
+        self._records = known
+        self._timeout_ms = min(timeout_ms, PEER_TIMEOUT_MS)
+        self._this_thread = threading.local()
+
+    @contextlib.contextmanager
+    def asked(self, instance: Any, act: str) -> Iterator[None]:
+        """ACT on this host's half of INSTANCE, and whatever it consists of. Raises Refused."""
+        if not self._records or instance.uuid in self._allowed():
+            yield
+            return
+        record = self._records.get(instance.uuid)
+        if record is None:
+            yield
+            return
+        self.check(record, instance, act)
+        self._allowed().add(instance.uuid)
+        try:
+            yield
+        finally:
+            self._allowed().discard(instance.uuid)
+
+    def _allowed(self) -> set[str]:
+        """Guests that this thread may work on: it has asked for what it is doing."""
+        allowed: set[str] | None = getattr(self._this_thread, "allowed", None)
+        if allowed is None:
+            allowed = self._this_thread.allowed = set()
+        return allowed
+
+    def check(self, record: records.Record, instance: Any, act: str) -> None:
+        """Raises Refused, with the reason and what helps."""
+        evidence = self.evidence(record)
+        if (
+            record.side == "destination"
+            and act in _REMOVALS
+            and evidence["source"] == "unknown"
+            and evidence["destination"] in _EMPTY
+        ):
+            return
+        answer = _core.guard(
+            side=record.side,
+            act=act,  # type: ignore[arg-type]  # one of ACTS
+            insist=insists(instance),
+            guest=record.entry.name,
+            source_uri=record.entry.source_uri,
+            dest_uri=record.entry.dest_uri,
+            in_flight=True,
+            **evidence,
+        )
+        advice = f"; what helps: {answer['advice']}" if answer["advice"] else ""
+        if not answer["allowed"]:
+            LOG.error("Refused: %s%s", answer["reason"], advice, instance=instance)
+            raise Refused(reason=f"{answer['reason']}{advice}")
+        level = LOG.warning if insists(instance) else LOG.info
+        level("Allowed: %s%s", answer["reason"], advice, instance=instance)
+
+    def evidence(self, record: records.Record) -> dict[str, Any]:
+        """What both hosts say, as keywords of _core.guard()."""
+        if record.verdict is not None:
+            return dict(_VERDICTS[record.verdict])
+        # The source first: in the other order a half may seem to vanish that did not.
+        source = self._half(record.entry.source_uri, record.entry.uuid)
+        destination = self._half(record.entry.dest_uri, record.entry.uuid)
+        return {
+            "source": source["half"],
+            "destination": destination["half"],
+            "job_active": source["job_active"],
+        }
+
+    def situation(self, record: records.Record) -> str:
+        """As the core names it (csrc/core/situation.h)."""
+        evidence = self.evidence(record)
+        return _core.guard(side=record.side, act="start", in_flight=True, **evidence)["situation"]
+
+    def _half(self, uri: str, uuid: str) -> Any:
+        try:
+            return releases.off_hub(_core.half, uri, uuid, self._timeout_ms)
+        except _core.Error as err:
+            LOG.info(
+                "%(uri)s does not say how guest %(uuid)s is: %(err)s", {"uri": uri, "uuid": uuid, "err": err}
+            )
+            return {"half": "unknown", "job_active": None}
+
+
+def insists(instance: Any) -> bool:
+    """Whether the owner wants the guest to be gone."""
+    return bool(
+        getattr(instance, "deleted", False) is True
+        or getattr(instance, "task_state", None) in (task_states.DELETING, task_states.SOFT_DELETING)
+        or getattr(instance, "vm_state", None) in (vm_states.DELETED, vm_states.SOFT_DELETED)
+    )
+
+
+def guarded(base: type) -> Callable[[type], type]:
+    """Class decorator: the methods of ACTS, inherited from BASE, ask `_guarded(instance, act)` first."""
+
+    def decorate(cls: type) -> type:
+        for name, act in ACTS.items():
+            if name not in vars(cls) and hasattr(base, name):
+                setattr(cls, name, _guarded(cls, name, act, getattr(base, name)))
+        return cls
+
+    return decorate
+
+
+def _guarded(cls: type, name: str, act: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(method)
+    place = list(signature.parameters).index("instance") - 1
+
+    @functools.wraps(method)
+    def ask_first(self: Any, *args: Any, **kwargs: Any) -> Any:
+        stock = getattr(super(cls, self), name)
+        if not self._records:
+            return stock(*args, **kwargs)
+        instance = kwargs["instance"] if "instance" in kwargs else args[place]
+        with self._guarded(instance, act) as go_on:
+            return stock(*args, **kwargs) if go_on else None
+
+    # For whom does not look behind wrappers (inspect.getfullargspec).
+    ask_first.__signature__ = signature  # type: ignore[attr-defined]
+    return ask_first

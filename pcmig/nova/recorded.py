@@ -1,0 +1,170 @@
+"""The driver's part for migrations on record: it puts them there, keeps Nova from touching their guests, and
+has them adopted after a restart.
+
+A layer of its own between Nova's driver and PostCopyLibvirtDriver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nova import exception, objects
+from nova.conf import CONF
+from nova.virt.libvirt import driver as libvirt_driver
+from oslo_log import log as logging
+
+from pcmig import journal
+from pcmig.nova import adoption, conf, guard, keeper, records, steer
+
+LOG = logging.getLogger(__name__)
+
+
+@guard.guarded(libvirt_driver.LibvirtDriver)
+class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]  # Nova has no types
+    """Wants `_options` before __init__()."""
+
+    _options: conf.Options
+
+    def __init__(self, virtapi: Any, read_only: bool = False) -> None:
+        self._plans: dict[str, steer.Plan] = {}  # by the instance's UUID
+        folder = self._options.journal_dir or os.path.join(CONF.state_path, "pcmig", "migrations")
+        self._records = records.Records(folder)
+        self._guard = guard.Guard(self._records, self._options.connect_timeout_ms)
+        self._keeper = keeper.Keeper(self, self._records, self._guard)
+        super().__init__(virtapi, read_only)
+
+    def _permitted(self, block_migration: bool) -> bool:
+        raise NotImplementedError
+
+    def process_instances_at_startup(self, context: Any, instances: Any) -> Any:
+        """Nova 34 asks before it touches them. Releases before it end migrations in the database only, as
+        live_migration_abort() sees to; adoption puts them back."""
+        checked = super().process_instances_at_startup(context, instances)
+        if not self._records:
+            return checked
+        return objects.InstanceList(context, objects=self._keeper.of_nova(checked))
+
+    def get_available_resource(self, nodename: str) -> Any:
+        """Nova asks when it has looked at all its instances, just before it serves requests, and each minute
+        after."""
+        self._keeper.look_after()
+        return super().get_available_resource(nodename)
+
+    def _note(
+        self,
+        instance: Any,
+        noted: Callable[[], dict[str, Any]],
+        uuid: str,
+        destination: str,
+        arguments: dict[str, Any],
+    ) -> None:
+        """Puts a migration on record before it begins."""
+        entry = journal.Entry(
+            uuid=uuid,
+            name=str(instance.name),
+            source_uri=self._uri(),
+            dest_uri=destination,
+            engine=journal.engine_arguments(arguments),
+            started=records.now(),
+            caller={records.CALLER: noted()},
+        )
+        try:
+            self._records.add(entry, "source")
+        except journal.JournalError as err:
+            raise exception.MigrationError(reason=f"it cannot be put on record: {err}") from err
+
+    @contextlib.contextmanager
+    def _guarded(self, instance: Any, act: str) -> Iterator[bool]:
+        """Whether ACT is to be done. Raises guard.Refused when it is not; while Nova starts, what is refused
+        is left out instead, as it would keep nova-compute from starting."""
+        with contextlib.ExitStack() as stack:
+            go_on = True
+            try:
+                stack.enter_context(self._guard.asked(instance, act))
+            except guard.Refused:
+                if not self._keeper.starting:
+                    raise
+                go_on = False
+            yield go_on
+
+    def pre_live_migration(
+        self,
+        context: Any,
+        instance: Any,
+        block_device_info: Any,
+        network_info: Any,
+        disk_info: Any,
+        migrate_data: Any,
+    ) -> Any:
+        data = super().pre_live_migration(
+            context, instance, block_device_info, network_info, disk_info, migrate_data
+        )
+        if self._permitted(True) or self._permitted(False):
+            entry = journal.Entry(
+                uuid=str(instance.uuid),
+                name=str(instance.name),
+                source_uri=self._live_migration_uri(str(instance.host)),
+                dest_uri=self._uri(),
+                engine={},
+                started=records.now(),
+            )
+            try:
+                self._records.add(entry, "destination")
+            except journal.JournalError as err:
+                LOG.warning("A guest comes here without being on record: %s", err, instance=instance)
+        return data
+
+    def post_live_migration_at_destination(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_migration: Any = False,
+        block_device_info: Any = None,
+    ) -> None:
+        super().post_live_migration_at_destination(
+            context, instance, network_info, block_migration, block_device_info
+        )
+        self._records.remove(str(instance.uuid), "destination")
+
+    def rollback_live_migration_at_destination(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any,
+        destroy_disks: Any = True,
+        migrate_data: Any = None,
+    ) -> None:
+        with self._guarded(instance, guard.ACTS["rollback_live_migration_at_destination"]) as go_on:
+            if go_on:
+                super().rollback_live_migration_at_destination(
+                    context, instance, network_info, block_device_info, destroy_disks, migrate_data
+                )
+                self._records.remove(str(instance.uuid), "destination")
+
+    def _follows(self, uuid: str) -> bool:
+        """Whether a thread of this process looks after the guest's migration."""
+        return uuid in self._plans
+
+    def _steer_adopted(self, adopted: adoption.Adopted) -> steer.Steered:
+        """The engine's side of a migration that is there already; to be told to _adopted_ended()."""
+        orders = steer.Orders(
+            source_uri=adopted.record.entry.source_uri,
+            policy=str(adopted.record.entry.engine.get("policy", "auto")),
+            params={},
+            postcopy_bandwidth_mib=0,
+            connect_timeout_ms=self._options.connect_timeout_ms,
+            trace_path=None,
+            resume_uris=self._options.resume_uris(adopted.dest),
+        )
+        steered = steer.Steered(orders, adopted.instance)
+        bits = int(adopted.record.entry.engine.get("flags", 0))
+        self._plans[str(adopted.instance.uuid)] = steer.Plan(bits, steered, "adopted")
+        return steered
+
+    def _adopted_ended(self, uuid: str) -> None:
+        self._plans.pop(uuid, None)

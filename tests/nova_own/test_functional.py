@@ -1,0 +1,23 @@
+"""Runs functional_adoption: in processes of its own, as Nova's functional tests change the whole process."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+MODULE = "tests.nova_own.functional_adoption"
+
+
+def test_novas_records_after_restarts_and_interruptions() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.nova_own", "--module", MODULE],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
+    assert ", 0 with Nova's own too," in done.stdout, done.stdout[-4000:]

@@ -1,0 +1,418 @@
+"""pcmig.nova.records, guard and adoption: who is asked, what is refused, what is put right after a restart.
+
+Both hosts are played here; the real ones are in tests/cloud.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import types
+from typing import Any
+
+import oslo_messaging
+import pytest
+from nova import exception
+from nova.virt import driver as virt_driver
+from nova.virt.libvirt import driver as libvirt_driver
+
+from pcmig import _core, journal
+from pcmig.nova import adoption, driver, guard, keeper, recorded, records, steer
+
+UUID = "a0a0a0a0-0000-4000-8000-000000000000"
+SOURCE, DESTINATION = "qemu:///system", "qemu+tcp://b/system"
+
+
+def entry(**changes: Any) -> journal.Entry:
+    fields: dict[str, Any] = {
+        "uuid": UUID,
+        "name": "instance-00000001",
+        "source_uri": SOURCE,
+        "dest_uri": DESTINATION,
+        "engine": {},
+        "started": records.now(),
+    }
+    return journal.Entry(**fields | changes)
+
+
+def instance(**changes: Any) -> Any:
+    fields: dict[str, Any] = {
+        "uuid": UUID,
+        "host": "a",
+        "task_state": "migrating",
+        "vm_state": "active",
+        "deleted": False,
+    }
+    return types.SimpleNamespace(**fields | changes)
+
+
+class Hosts:
+    """What libvirt says of the guest; a host that is None does not answer."""
+
+    def __init__(self) -> None:
+        self.halves: dict[str, str | None] = {SOURCE: "postcopy-failed", DESTINATION: "postcopy-failed"}
+        self.job = False
+        self.asked: list[tuple[str, int]] = []
+
+    def half(self, uri: str, uuid: str, timeout_ms: int) -> Any:
+        assert uuid == UUID
+        self.asked.append((uri, timeout_ms))
+        half = self.halves[uri]
+        if half is None:
+            raise _core.ConnectError("no route to host")
+        return {"half": half, "job_active": self.job}
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    hosts = Hosts()
+    monkeypatch.setattr(guard._core, "half", hosts.half)  # type: ignore[attr-defined]
+    return hosts
+
+
+@pytest.fixture
+def known(tmp_path: pathlib.Path) -> records.Records:
+    return records.Records(str(tmp_path / "migrations"))
+
+
+class Stock:
+    """Nova's driver, as far as it counts here."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def reboot(self, context: Any, instance: Any, reboot_type: str) -> str:
+        self.done.append("reboot")
+        return "rebooted"
+
+    def destroy(self, context: Any, instance: Any, destroy_disks: bool = True) -> None:
+        self.done.append("destroy")
+        self.cleanup(context, instance)
+
+    def cleanup(self, context: Any, instance: Any) -> None:
+        self.done.append("cleanup")
+
+
+@guard.guarded(Stock)
+class Driver(Stock):
+    _guarded = recorded.RecordedLibvirtDriver._guarded
+
+    def __init__(self, known: records.Records) -> None:
+        super().__init__()
+        self._records = known
+        self._guard = guard.Guard(known, 10_000)
+        self._keeper = types.SimpleNamespace(starting=False)
+
+
+def test_nobody_is_asked_for_guests_that_are_not_on_record(known: records.Records, hosts: Hosts) -> None:
+    made = Driver(known)
+    assert made.reboot(None, instance(), "HARD") == "rebooted"
+    known.add(entry(), "source")
+    made.reboot(None, instance(uuid="b" + UUID[1:]), "HARD")
+    assert hosts.asked == []
+
+
+def test_what_could_run_a_guest_twice_is_refused_with_what_helps(
+    known: records.Records, hosts: Hosts
+) -> None:
+    known.add(entry(), "source")
+    made = Driver(known)
+    with pytest.raises(guard.Refused) as refused:
+        made.reboot(None, instance(task_state=None), "HARD")
+    assert "post-copy was interrupted" in str(refused.value)
+    assert f"pcmig resume -c '{SOURCE}' 'instance-00000001' '{DESTINATION}'" in str(refused.value)
+    assert refused.value.code == 409
+    assert made.done == []
+    assert hosts.asked == [(SOURCE, guard.PEER_TIMEOUT_MS), (DESTINATION, guard.PEER_TIMEOUT_MS)]
+
+
+def test_a_host_that_does_not_answer_counts_as_unknown(known: records.Records, hosts: Hosts) -> None:
+    known.add(entry(), "source")
+    hosts.halves = {SOURCE: "absent", DESTINATION: None}
+    with pytest.raises(guard.Refused, match="does not answer"):
+        Driver(known).reboot(None, instance(), "HARD")
+
+
+def test_what_is_asked_once_covers_all_of_it(known: records.Records, hosts: Hosts) -> None:
+    known.add(entry(), "destination")
+    hosts.halves = {SOURCE: "running", DESTINATION: "migrating"}
+    made = Driver(known)
+    made.destroy(None, instance())
+    assert made.done == ["destroy", "cleanup"]
+    assert len(hosts.asked) == 2
+    made.cleanup(None, instance=instance())
+    assert len(hosts.asked) == 4
+
+
+def test_the_owner_may_delete_the_guest(known: records.Records, hosts: Hosts) -> None:
+    known.add(entry(), "source")
+    made = Driver(known)
+    with pytest.raises(guard.Refused):
+        made.destroy(None, instance())
+    made.destroy(None, instance(task_state="deleting"))
+    assert made.done == ["destroy", "cleanup"]
+
+
+def test_while_nova_starts_what_is_refused_is_left_out(known: records.Records, hosts: Hosts) -> None:
+    known.add(entry(), "source")
+    made = Driver(known)
+    made._keeper.starting = True
+    assert made.reboot(None, instance(), "HARD") is None
+    assert made.done == []
+
+
+def test_the_engines_verdict_is_the_answer(known: records.Records, hosts: Hosts) -> None:
+    known.add(entry(), "source")
+    asking = guard.Guard(known, 10_000)
+    for verdict, act, allowed in (
+        ("completed", "post-migration", True),
+        ("completed", "delete-files", True),
+        ("completed", "reboot", False),
+        ("failed", "reboot", True),
+        ("failed", "post-migration", False),
+    ):
+        known.settle(UUID, verdict)
+        if allowed:
+            with asking.asked(instance(), act):
+                pass
+        else:
+            with pytest.raises(guard.Refused), asking.asked(instance(), act):
+                pass
+    assert hosts.asked == []
+    known.settle(UUID, "needs-operator")
+    record = known.get(UUID)
+    assert record is not None and record.verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("half", "allowed"), [("absent", True), ("dead", True), ("migrating", False), ("running", False)]
+)
+def test_a_rollback_where_the_source_cannot_be_asked(
+    known: records.Records, hosts: Hosts, half: str, allowed: bool
+) -> None:
+    known.add(entry(), "destination")
+    hosts.halves = {SOURCE: None, DESTINATION: half}
+    record = known.get(UUID)
+    assert record is not None
+    if allowed:
+        guard.Guard(known, 10_000).check(record, instance(), "rollback")
+    else:
+        with pytest.raises(guard.Refused):
+            guard.Guard(known, 10_000).check(record, instance(), "rollback")
+
+
+def test_every_guarded_method_is_novas_and_looks_like_it() -> None:
+    stock = libvirt_driver.LibvirtDriver
+    for name in guard.ACTS:
+        if not hasattr(stock, name):
+            continue
+        mine = getattr(driver.PostCopyLibvirtDriver, name)
+        assert mine is not getattr(stock, name), name
+        assert list(inspect.signature(mine).parameters) == list(
+            inspect.signature(getattr(stock, name)).parameters
+        )
+        if hasattr(virt_driver.ComputeDriver, name):
+            assert "instance" in inspect.signature(getattr(virt_driver.ComputeDriver, name)).parameters
+
+
+def test_every_act_is_the_cores() -> None:
+    for act in guard.ACTS.values():
+        _core.guard(side="source", act=act)  # type: ignore[arg-type]
+
+
+def test_records_outlive_the_process(tmp_path: pathlib.Path) -> None:
+    folder = str(tmp_path)
+    first = records.Records(folder)
+    first.add(entry(engine={"flags": 1}, caller={"nova": {"dest": "b"}}), "source")
+    second = records.Records(folder)
+    assert not second
+    second.load()
+    record = second.get(UUID)
+    assert record is not None
+    assert (record.side, record.nova["dest"], record.entry.engine) == ("source", "b", {"flags": 1})
+    second.remove(UUID, "destination")
+    assert second
+    second.remove(UUID)
+    assert not second and not journal.Journal(folder).all()[0]
+
+
+class Manager:
+    """nova.compute.manager.ComputeManager, as far as it is called."""
+
+    network_api = types.SimpleNamespace(migrate_instance_start=lambda *_: None)
+
+
+class Nova:
+    """An instance and a migration in Nova's database."""
+
+    def __init__(self) -> None:
+        self.saved: list[Any] = []
+        self.uuid = UUID
+        self.host = "a"
+        self.source_compute = "a"
+        self.task_state: str | None = None
+        self.vm_state = "error"
+        self.status = "error"
+        self.deleted = False
+
+    def refresh(self) -> None: ...
+
+    def save(self) -> None:
+        self.saved.append((self.task_state, self.vm_state))
+
+    def obj_reset_changes(self, fields: list[str]) -> None: ...
+
+
+def completion(nova: Nova, waits: list[float]) -> adoption.Completion:
+    def stopping(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) > 8
+
+    return adoption.Completion(Manager(), nova, nova, stopping)
+
+
+def test_a_guest_that_has_moved_is_written_down_however_long_it_takes() -> None:
+    nova, tries = Nova(), []
+    waits: list[float] = []
+
+    def post() -> None:
+        tries.append((nova.task_state, nova.host))
+        nova.host, nova.task_state = "b", None  # as _post_live_migration_update_host() does when it fails
+        if len(tries) < 4:
+            raise oslo_messaging.MessagingTimeout("no reply")
+
+    assert completion(nova, waits).run(post)
+    assert tries == [("migrating", "a")] * 4
+    assert waits == [5, 10, 20]
+    assert nova.saved[0] == ("migrating", "active")
+
+
+def test_a_destination_that_goes_on_saying_no_is_believed() -> None:
+    tries: list[int] = []
+
+    def post() -> None:
+        tries.append(1)
+        raise exception.NovaException("broken")
+
+    with pytest.raises(exception.NovaException, match="broken"):
+        completion(Nova(), []).run(post)
+    assert len(tries) == adoption.ERRORS
+
+
+def test_the_end_of_the_service_ends_the_waiting() -> None:
+    def post() -> None:
+        raise oslo_messaging.MessagingTimeout("no reply")
+
+    assert not completion(Nova(), []).run(post)
+
+
+def test_a_guest_that_is_deleted_needs_no_end() -> None:
+    def post() -> None:
+        raise exception.InstanceNotFound(instance_id=UUID)
+
+    with pytest.raises(exception.InstanceNotFound):
+        completion(Nova(), []).run(post)
+
+
+class Follower:
+    """The driver, for the keeper: what it was told."""
+
+    def __init__(self, outcome: str) -> None:
+        self.virtapi = types.SimpleNamespace(_compute=Manager())
+        self.outcome = outcome
+        self.told: list[str] = []
+
+    def _follows(self, _uuid: str) -> bool:
+        return False
+
+    def _steer_adopted(self, adopted: Any) -> Any:
+        return types.SimpleNamespace(detached=False, end=lambda: None)
+
+    def _adopted_ended(self, _uuid: str) -> None: ...
+
+    def _tell(self, status: dict[str, Any], *_arguments: Any, **_named: Any) -> None:
+        self.told.append(status["outcome"])
+        if status["outcome"] == "needs-operator":
+            raise steer.PostCopyInterrupted(reason="one half is gone")
+
+
+def adopt(
+    known: records.Records, monkeypatch: pytest.MonkeyPatch, outcome: str, nova: Nova | None = None
+) -> tuple[keeper.Keeper, Follower, Nova]:
+    nova = nova or Nova()
+    follower = Follower(outcome)
+    made = keeper.Keeper(follower, known, guard.Guard(known, 10_000))
+    record = known.get(UUID)
+    assert record is not None
+    found = adoption.Adopted(record, None, nova, nova, None, None)
+    monkeypatch.setattr(adoption, "recall", lambda _record: found)
+    monkeypatch.setattr(adoption.Adopted, "post", lambda *_: lambda: None)
+    monkeypatch.setattr(adoption.Adopted, "recover", lambda *_: lambda: None)
+    monkeypatch.setattr(made, "_on_thread", lambda _uuid, call, *arguments: call(*arguments))
+    monkeypatch.setattr(made, "_monitor", lambda *_: {"outcome": outcome})
+    Manager._set_migration_status = staticmethod(lambda *_: None)  # type: ignore[attr-defined]
+    Manager._set_instance_obj_error_state = staticmethod(lambda *_, **__: None)  # type: ignore[attr-defined]
+    return made, follower, nova
+
+
+def test_what_was_in_flight_is_adopted_at_the_start(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.add(entry(caller={"nova": {"dest": "b", "block_migration": False}}), "source")
+    made, follower, nova = adopt(known, monkeypatch, "completed")
+    nova.uuid = UUID
+    assert made.keeps(instance())
+    assert made.of_nova([instance()]) == []
+    assert len(made.of_nova([instance(task_state="deleting"), instance(uuid="b" + UUID[1:])])) == 2
+    made.look_after()
+    assert not made.keeps(instance())
+    assert follower.told == ["completed"]
+    assert nova.saved[0] == ("migrating", "active")
+    assert nova.status == "running"
+    assert not known
+
+
+def test_what_needs_an_operator_stays_on_record_and_is_adopted_again_once_it_is_repaired(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.add(entry(caller={"nova": {"dest": "b", "block_migration": False}}), "source")
+    hosts.halves = {SOURCE: "absent", DESTINATION: "postcopy-failed"}
+    made, follower, _ = adopt(known, monkeypatch, "needs-operator")
+    made.look_after()
+    assert follower.told == ["needs-operator"]
+    assert known
+    for _ in range(3):  # nothing has changed
+        made.look_after()
+    assert follower.told == ["needs-operator"]
+    hosts.halves = {SOURCE: "absent", DESTINATION: "running"}
+    monkeypatch.setattr(made, "_monitor", lambda *_: {"outcome": "completed"})
+    made.look_after()
+    assert follower.told == ["needs-operator", "completed"]
+    assert not known
+
+
+def test_a_record_of_the_destination_goes_when_the_guest_is_settled(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.add(entry(), "destination")
+    made, _, _ = adopt(known, monkeypatch, "completed")
+    made.look_after()
+    assert known
+    hosts.halves = {SOURCE: "running", DESTINATION: "absent"}
+    made.look_after()
+    assert known  # seen once: another migration may just begin
+    made.look_after()
+    assert not known
+
+
+def test_nova_has_it_all_written_down() -> None:
+    nova = Nova()
+    adopted = adoption.Adopted(records.Record(entry(), "source"), None, nova, nova, None, None)
+    assert not adoption.is_over(adopted)
+    nova.status = "cancelled"
+    nova.vm_state = "active"
+    assert adoption.is_over(adopted)
+    nova.task_state = "migrating"
+    assert not adoption.is_over(adopted)
+    nova.status = "completed"
+    assert adoption.is_over(adopted)
