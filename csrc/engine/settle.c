@@ -179,6 +179,11 @@ bool pcmig_settle(struct control *c)
         c->settle_us = pcmig_migration_now_us(c->m);
     c->halves[1] = evidence.source;
     c->halves[0] = evidence.destination;
+    /* An adopted migration is looked at in this way all along, and an event may have been missed. */
+    if (c->changed && c->m->args.adopt) {
+        pcmig_settle_catch_up(c, true);
+        pcmig_settle_catch_up(c, false);
+    }
     if (!heal(c))
         return false;
     waited_us = pcmig_migration_now_us(c->m) - c->settle_us;

@@ -1,0 +1,391 @@
+/* The engine takes over a migration that is under way: on two hosts that say what the test wants. The functions below take
+ * the place of libvirt's; the guest is the one of libvirt's test driver, on both hosts, and its state is made up. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <libvirt/libvirt.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/migration.h"
+
+#define MIB      (1024 * 1024)
+#define SOURCE   "test:///default"
+#define UUID     "6695eb01-f6a4-8304-79aa-97f2502e193f" /* the test driver's guest */
+#define PATIENCE 20000                                  /* ms */
+
+/* State and reason of a half, as one number. */
+#define HALF(state, reason) ((state) << 8 | (reason))
+#define RUNNING             HALF(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_BOOTED)
+#define ABSENT              HALF(VIR_DOMAIN_SHUTOFF, VIR_DOMAIN_SHUTOFF_MIGRATED)
+#define ARRIVING            HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_MIGRATION)
+#define SERVING             HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY)
+#define FETCHING            HALF(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_POSTCOPY)
+#define BROKEN              HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
+
+/* --- libvirt ------------------------------------------------------------------------------------------------------- */
+
+static struct {
+    atomic_int source;
+    atomic_int destination;
+    atomic_bool job;      /* the source has statistics */
+    atomic_int switches;  /* start-postcopy */
+    atomic_int pauses;    /* abort with POSTCOPY */
+    atomic_int resumes;   /* migrate calls that resume */
+    atomic_int calls;     /* migrate calls of any kind */
+    atomic_bool pausable; /* a pause breaks the stream */
+} hosts;
+
+static char dest_uri[64];
+static char node_path[] = "/tmp/pcmig-adopt-XXXXXX.xml";
+
+static bool at_source(virDomainPtr domain)
+{
+    char *uri = virConnectGetURI(virDomainGetConnect(domain));
+    bool result = uri != NULL && strcmp(uri, SOURCE) == 0;
+
+    free(uri);
+    return result;
+}
+
+int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int flags)
+{
+    int half = at_source(domain) ? atomic_load(&hosts.source) : atomic_load(&hosts.destination);
+
+    (void)flags;
+    *state = half >> 8;
+    if (reason != NULL)
+        *reason = half & 0xff;
+    return 0;
+}
+
+int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *params, int *count, unsigned int flags)
+{
+    int capacity = 0;
+
+    (void)flags;
+    *params = NULL;
+    *count = 0;
+    *type = VIR_DOMAIN_JOB_NONE;
+    if (!at_source(domain) || !atomic_load(&hosts.job))
+        return 0;
+    *type = VIR_DOMAIN_JOB_UNBOUNDED;
+    if (virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_TOTAL, 256 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_REMAINING, 64 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_PROCESSED, 192 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_ITERATION, 2) < 0)
+        return -1;
+    return 0;
+}
+
+/* Both halves say that the stream runs again, and soon that all has arrived. */
+int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParameterPtr params, unsigned int count,
+                           unsigned int flags)
+{
+    (void)domain;
+    (void)uri;
+    (void)params;
+    (void)count;
+    atomic_fetch_add(&hosts.calls, 1);
+    if ((flags & (1U << 19)) == 0) /* VIR_MIGRATE_POSTCOPY_RESUME */
+        return -1;
+    atomic_fetch_add(&hosts.resumes, 1);
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    (void)usleep(300000);
+    atomic_store(&hosts.destination, RUNNING);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, ABSENT);
+    return 0;
+}
+
+int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
+{
+    (void)domain;
+    (void)flags;
+    atomic_fetch_add(&hosts.switches, 1);
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    return 0;
+}
+
+int virDomainMigrateSetMaxSpeed(virDomainPtr domain, unsigned long bandwidth, unsigned int flags)
+{
+    (void)domain;
+    (void)bandwidth;
+    (void)flags;
+    return 0;
+}
+
+int virDomainMigrateSetMaxDowntime(virDomainPtr domain, unsigned long long downtime, unsigned int flags)
+{
+    (void)domain;
+    (void)downtime;
+    (void)flags;
+    return 0;
+}
+
+int virDomainAbortJobFlags(virDomainPtr domain, unsigned int flags)
+{
+    (void)domain;
+    (void)flags;
+    atomic_fetch_add(&hosts.pauses, 1);
+    if (!atomic_load(&hosts.pausable))
+        return -1;
+    atomic_store(&hosts.source, BROKEN);
+    atomic_store(&hosts.destination, BROKEN);
+    return 0;
+}
+
+int virDomainAbortJob(virDomainPtr domain)
+{
+    (void)domain;
+    atomic_store(&hosts.destination, ABSENT);
+    atomic_store(&hosts.job, false);
+    return 0;
+}
+
+/* --- a migration --------------------------------------------------------------------------------------------------- */
+
+static int make_host(void **state)
+{
+    static const char node[] = "<node><domain type='test'><name>test</name><uuid>" UUID
+                               "</uuid><memory>8192</memory><os><type>hvm</type></os></domain></node>";
+    int fd = mkstemps(node_path, 4);
+
+    (void)state;
+    if (fd < 0 || write(fd, node, sizeof(node) - 1) < 0)
+        return -1;
+    (void)close(fd);
+    (void)snprintf(dest_uri, sizeof(dest_uri), "test://%s", node_path);
+    return 0;
+}
+
+static int drop_host(void **state)
+{
+    (void)state;
+    return unlink(node_path);
+}
+
+static int reset(void **state)
+{
+    (void)state;
+    atomic_store(&hosts.source, RUNNING);
+    atomic_store(&hosts.destination, ARRIVING);
+    atomic_store(&hosts.job, true);
+    atomic_store(&hosts.switches, 0);
+    atomic_store(&hosts.pauses, 0);
+    atomic_store(&hosts.resumes, 0);
+    atomic_store(&hosts.calls, 0);
+    atomic_store(&hosts.pausable, true);
+    return 0;
+}
+
+static struct pcmig_migration_status status_of(struct pcmig_migration *migration)
+{
+    struct pcmig_migration_status status;
+
+    pcmig_migration_status(migration, &status);
+    return status;
+}
+
+#define WAIT_FOR(condition)                                                                                            \
+    do {                                                                                                               \
+        int waited_ms = 0;                                                                                             \
+        for (; !(condition) && waited_ms < PATIENCE; waited_ms++)                                                      \
+            (void)usleep(1000);                                                                                        \
+        if (waited_ms == PATIENCE)                                                                                     \
+            fail_msg("waited in vain for %s", #condition);                                                             \
+    } while (0)
+
+static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
+{
+    struct pcmig_migration_args args = {
+        .source_uri = SOURCE,
+        .dest_uri = dest_uri,
+        .domain = UUID,
+        .policy = policy,
+        .recover = true,
+        .adopt = true,
+        .connect_timeout_ms = 10000,
+    };
+    struct pcmig_migration *migration;
+
+    pcmig_params_defaults(&args.params);
+    args.params.value[PCMIG_PARAM_DRAIN_BLIND_MS] = 20;
+    migration = pcmig_migration_new(&args);
+    assert_non_null(migration);
+    assert_int_equal(pcmig_migration_start(migration), 0);
+    return migration;
+}
+
+static void expect_end(struct pcmig_migration *migration, enum pcmig_outcome outcome)
+{
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_string_equal(pcmig_outcome_name(status_of(migration).outcome), pcmig_outcome_name(outcome));
+    pcmig_migration_unref(migration);
+}
+
+static void all_has_arrived(void)
+{
+    atomic_store(&hosts.destination, RUNNING);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, ABSENT);
+}
+
+/* --- tests --------------------------------------------------------------------------------------------------------- */
+
+/* The policy decides as if it had begun the migration itself, and no second one is begun. */
+static void precopy_is_steered(void **state)
+{
+    struct pcmig_migration *migration = adopt(PCMIG_POLICY_MANUAL);
+
+    (void)state;
+    WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_PRECOPY);
+    (void)usleep(200000);
+    assert_int_equal(atomic_load(&hosts.switches), 0);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_SWITCH), 0);
+    WAIT_FOR(atomic_load(&hosts.switches) == 1);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.calls), 0);
+}
+
+static void precopy_is_switched_by_the_policy(void **state)
+{
+    struct pcmig_migration *migration = adopt(PCMIG_POLICY_IMMEDIATE);
+
+    (void)state;
+    WAIT_FOR(atomic_load(&hosts.switches) == 1);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+static void precopy_is_cancelled(void **state)
+{
+    struct pcmig_migration *migration = adopt(PCMIG_POLICY_MANUAL);
+
+    (void)state;
+    WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_ABORT), 0);
+    expect_end(migration, PCMIG_OUTCOME_FAILED);
+}
+
+static void postcopy_is_followed(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    (void)usleep(300000);
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_RUNNING);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.calls), 0);
+}
+
+static void interruption_is_healed(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.source, BROKEN);
+    atomic_store(&hosts.destination, BROKEN);
+    atomic_store(&hosts.job, false);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.resumes), 1);
+    assert_int_equal(atomic_load(&hosts.calls), 1);
+}
+
+static void pause_holds_until_it_is_to_go_on(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_PAUSE), 0);
+    WAIT_FOR(status_of(migration).recovery.state == PCMIG_RECOVERY_STATE_HELD);
+    (void)usleep(2500000); /* an attempt would have come by now */
+    assert_int_equal(atomic_load(&hosts.resumes), 0);
+    assert_int_equal(status_of(migration).recovery.state, PCMIG_RECOVERY_STATE_HELD);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_RESUME), 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.resumes), 1);
+}
+
+/* What ended while the request was on its way is told as it ended. */
+static void pause_that_comes_too_late(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    atomic_store(&hosts.pausable, false);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_PAUSE), 0);
+    WAIT_FOR(atomic_load(&hosts.pauses) > 0);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+/* Nothing is resumed, and nothing waited for, where the other half is gone. */
+static void half_that_is_lost_while_held(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_PAUSE), 0);
+    WAIT_FOR(status_of(migration).recovery.state == PCMIG_RECOVERY_STATE_HELD);
+    atomic_store(&hosts.destination, ABSENT);
+    WAIT_FOR(status_of(migration).recovery.state == PCMIG_RECOVERY_STATE_NONE);
+    assert_int_equal(atomic_load(&hosts.resumes), 0);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_DETACH), 0);
+    expect_end(migration, PCMIG_OUTCOME_DETACHED);
+}
+
+static void what_is_over_is_told_at_once(void **state)
+{
+    (void)state;
+    all_has_arrived();
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_COMPLETED);
+    atomic_store(&hosts.source, RUNNING);
+    atomic_store(&hosts.destination, ABSENT);
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_FAILED);
+    assert_int_equal(atomic_load(&hosts.calls), 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup(name, reset)
+    const struct CMUnitTest tests[] = {
+        TEST(precopy_is_steered),           TEST(precopy_is_switched_by_the_policy),
+        TEST(precopy_is_cancelled),         TEST(postcopy_is_followed),
+        TEST(interruption_is_healed),       TEST(pause_holds_until_it_is_to_go_on),
+        TEST(pause_that_comes_too_late),    TEST(half_that_is_lost_while_held),
+        TEST(what_is_over_is_told_at_once),
+    };
+
+    return cmocka_run_group_tests(tests, make_host, drop_host);
+}
