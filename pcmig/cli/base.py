@@ -93,21 +93,22 @@ def given_path(text: str) -> str:
     return text
 
 
-def add_guest(parser: argparse.ArgumentParser) -> None:
+def add_guest(parser: argparse.ArgumentParser, *, journal: bool = False) -> None:
     """`-c/--connect` and DOMAIN: a guest, and the host to ask about it."""
-    add_connect(parser)
+    add_connect(parser, journal=journal)
     parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name, UUID or id")
 
 
-def add_connect(parser: argparse.ArgumentParser) -> None:
-    """`-c/--connect`, as virsh has it."""
+def add_connect(parser: argparse.ArgumentParser, *, journal: bool = False) -> None:
+    """`-c/--connect`, as virsh has it. With JOURNAL: None when not given, as the journal may know it."""
+    first = "as the journal says, or " if journal else ""
     parser.add_argument(
         "-c",
         "--connect",
         metavar="URI",
         type=given,
-        default=default_connect(),
-        help="libvirt of the source host (default: $LIBVIRT_DEFAULT_URI, or qemu:///system)",
+        default=None if journal else default_connect(),
+        help=f"libvirt of the source host (default: {first}$LIBVIRT_DEFAULT_URI, or qemu:///system)",
     )
 
 

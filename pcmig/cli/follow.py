@@ -123,9 +123,10 @@ class Follower:
         if self.record.held():
             self.display.note("a pause was asked for")
             self._request(self.migration.pause)
-        elif status["recovery"]:
-            self.display.note("resuming was asked for")
-            self._request(self.migration.resume)
+        else:
+            if status["recovery"]:
+                self.display.note("resuming was asked for")
+            self._request(self.migration.resume)  # also takes back a pause that libvirt refused
 
     def _interrupted(self, status: Status) -> None:
         """Ctrl-C or SIGTERM: cancels where that is possible, detaches where it is not."""

@@ -145,8 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as err:
         return complain(f"pcmig is not installed properly: {err}", ExitCode.INTERNAL, debug)
     except Exception as err:
-        core = sys.modules.get("pcmig._core")
-        if core is not None and isinstance(err, core.Error):
+        core, journal = sys.modules.get("pcmig._core"), sys.modules.get("pcmig.journal")
+        if (core and isinstance(err, core.Error)) or (journal and isinstance(err, journal.JournalError)):
             return complain(str(err), ExitCode.FAILED, debug)
         message = f"internal error: {type(err).__name__}: {err}; please report it, with the output of --debug"
         return complain(message, ExitCode.INTERNAL, debug)

@@ -10,7 +10,7 @@ from pcmig.cli import options
 from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now
 from pcmig.cli.run import Run
-from pcmig.journal import Entry, Journal, JournalError, engine_arguments
+from pcmig.journal import Entry, Journal, engine_arguments
 
 
 class Migrate(Run):
@@ -91,10 +91,7 @@ class Migrate(Run):
 def refuse_what_is_under_way(book: Journal, uuid: str, plan: options.Plan) -> None:
     """Raises CommandError when the journal has a migration of this guest that is not settled, and nobody
     looks after it: what it knows is needed to go on. One that ended unseen is no obstacle."""
-    try:
-        entry = book.read(uuid)
-    except JournalError as err:
-        raise CommandError(str(err)) from err
+    entry = book.read(uuid)
     if entry is None or entry.keeper is not None:
         return
     there = _core.job_status(plan.source_uri, uuid)

@@ -100,16 +100,15 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
         metavar="DESTURI",
         help="libvirt of the destination (default: as the journal says)",
     )
-    add_connect(parser)
+    add_connect(parser, journal=True)
     add_policy(parser, "when to switch, if the guest is still at the source")
     add_bandwidth(parser)
     add_resume_uri(add_place(parser))
     add_definition(parser)
     add_more(parser)
     add_output(parser)
-    # Not asked for here, and what make_plan() takes for not given. The journal's source is the default.
+    # Not asked for here: what make_plan() takes for not given.
     parser.set_defaults(
-        connect=None,
         abort_after=None,
         max_downtime=None,
         listen_address=None,

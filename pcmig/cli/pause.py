@@ -8,7 +8,7 @@ from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, default_connect
 from pcmig.cli.job import Job
 from pcmig.cli.record import find, resume_command, tell
-from pcmig.journal import Entry, Journal, JournalError
+from pcmig.journal import Entry, Journal
 
 # So long the process that looks after the migration has to pause it; then it is done without it.
 ASKED_S = 5.0
@@ -30,8 +30,7 @@ class Pause(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        add_guest(parser)
-        parser.set_defaults(connect=None)
+        add_guest(parser, journal=True)
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:
@@ -42,20 +41,17 @@ class Pause(Command):
         job.find()
         refuse(job, args.domain, entry)
         try:
-            if entry:
-                entry = book.update(entry.uuid, held=True)
-            done = False
+            # First of all: who looks after it asks the journal, as soon as the stream breaks.
+            entry = book.update(entry.uuid, held=True) if entry else None
             if entry and tell(entry):
                 job.wait_while("postcopy", ASKED_S)
-                done = job.state == "paused"
-            if not done and job.state == "postcopy":
+            if job.state == "postcopy":
                 _core.job_pause(uri, job.domain)
             job.wait_while("postcopy", CONFIRM_S)
-        except JournalError as err:
-            raise CommandError(str(err)) from err
         finally:
             if entry and job.state != "paused":
                 book.update(entry.uuid, held=False)
+                tell(entry)
         if job.state == "none":
             raise CommandError(f"the migration of {args.domain} ended before it could be paused")
         if job.state != "paused":

@@ -13,7 +13,7 @@ from pcmig.cli.base import CommandError, ExitCode, UsageError, default_connect, 
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command
 from pcmig.cli.run import Run
-from pcmig.journal import Entry, Journal, JournalError, engine_arguments
+from pcmig.journal import Entry, Journal, engine_arguments
 
 # Halves that speak of a migration by themselves.
 UNDER_WAY = ("migrating", "postcopy", "postcopy-failed")
@@ -118,10 +118,7 @@ def locate(book: Journal, args: argparse.Namespace) -> Entry:
         return entry
     source_uri = args.connect or default_connect()
     uuid, name = identify(book, source_uri, args)
-    try:
-        entry = book.read(uuid)
-    except JournalError as err:
-        raise CommandError(str(err)) from err
+    entry = book.read(uuid)
     if entry is not None:
         return entry
     refuse_nothing(source_uri, args.desturi, uuid, name)
@@ -174,10 +171,7 @@ def told(book: Journal, entry: Entry) -> CommandError:
     """Lets the process that looks after ENTRY go on at once; what to say about it."""
     keeper = entry.keeper
     assert keeper is not None
-    try:
-        book.update(entry.uuid, held=False)
-    except JournalError as err:
-        return CommandError(str(err))
+    book.update(entry.uuid, held=False)
     if not tell(entry):
         return CommandError(held_by(keeper, entry))
     say("", sys.stdout)

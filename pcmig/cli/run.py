@@ -15,6 +15,7 @@ from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
 from pcmig.cli.progress import make_display
 from pcmig.cli.record import Record, resume_command, utc_now, watch_command
 from pcmig.cli.signals import SignalPipe
+from pcmig.journal import JournalError
 
 EXIT_CODES = {
     "completed": ExitCode.DONE,
@@ -71,7 +72,7 @@ class Run(Command):
         started_s = time.monotonic()
         try:
             code = self._follow(args, plan)
-        except (CommandError, _core.Error) as err:
+        except (CommandError, JournalError, _core.Error) as err:
             code = usage_or_failure(err)
             if code == ExitCode.USAGE:
                 raise UsageError(str(err)) from err

@@ -48,7 +48,8 @@ PHASES = {
 }
 
 # What `pcmig resume` brings to its end, or closes the books of. Everything else is for an operator.
-RESUMABLE = ("precopy", "switching", "postcopy", "interrupted", "cut-off", "at-source", "at-destination")
+# (It waits for a host that does not answer.)
+RESUMABLE = ("precopy", "switching", "postcopy", "interrupted", "cut-off", "silent")
 # What goes on by itself, though nobody steers it.
 MOVING = ("precopy", "switching", "postcopy")
 ENDED = ("at-source", "at-destination", "home-source", "home-destination")
@@ -284,11 +285,11 @@ def show(rows: list[Row], problems: list[str]) -> None:
     elif not problems:
         print("no migrations")
     for row in rows:
-        console.print(f"\n{row['name']}: {row['text']}")
+        console.print(f"\n{row['name']}: {row['text']}", soft_wrap=True)
         if row["type"]:
-            console.print(f"  {row['type']}")
+            console.print(f"  {row['type']}", soft_wrap=True)  # one line, to be copied
     for problem in problems:
-        console.print(f"\nnote: {problem}")
+        console.print(f"\nnote: {problem}", soft_wrap=True)
 
 
 def table(console: Console, rows: list[Row]) -> None:
@@ -313,7 +314,9 @@ def table(console: Console, rows: list[Row]) -> None:
         return
     from rich.table import Table
 
-    grid = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        grid.add_column(title, overflow="fold")
     for line in lines:
         grid.add_row(*line)
     console.print(grid)

@@ -104,7 +104,8 @@ def test_what_broke_by_itself_is_not_held() -> None:
     [
         (True, fake.POSTCOPY, ["pause"]),
         (False, BROKEN, ["resume"]),
-        (False, fake.POSTCOPY, []),  # nothing is interrupted
+        (False, fake.POSTCOPY, ["resume"]),  # of a pause that did not come about
+        (False, fake.PRECOPY, []),
         (True, fake.PRECOPY, []),  # nothing can be: it would hold what breaks later
         (True, fake.COMPLETED, []),
     ],

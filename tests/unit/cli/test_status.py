@@ -72,7 +72,7 @@ def test_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (BROKEN, GONE, "half-lost", "nowhere", 43, "domstate", 3),
         (GONE, BROKEN, "half-lost", "nowhere", None, "domstate", 3),
         (GONE, GONE, "gone", "nowhere", None, "dominfo", 3),
-        (DOWN, DOWN, "silent", "unknown", None, "domstate", 3),
+        (DOWN, DOWN, "silent", "unknown", None, RESUME, 3),
         (RUNS, RUNS, "double", "unknown", None, "destroy", 3),
     ],
 )
