@@ -297,7 +297,7 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
                 steered.end()
                 # What an operator has to look at stays on record.
                 if settled or steered.engine is None:
-                    self._records.remove(instance.uuid)
+                    self._records.remove(instance.uuid, "source")
 
     def _plan(
         self,

@@ -117,6 +117,11 @@ class Guard:
             and evidence["destination"] in _EMPTY
         ):
             return
+        # What ends a guest removes its definition and its files as well, even if there is nothing to end.
+        for one in (act, "undefine") if act == "destroy" else (act,):
+            self._check(record, instance, one, evidence)
+
+    def _check(self, record: records.Record, instance: Any, act: str, evidence: dict[str, Any]) -> None:
         answer = _core.guard(
             side=record.side,
             act=act,  # type: ignore[arg-type]  # one of ACTS

@@ -110,7 +110,7 @@ class Keeper:
             adopted = adoption.recall(record)
             if adopted is None or adoption.is_over(adopted):
                 LOG.info("The migration of guest %s is over", uuid)
-                self._records.remove(uuid)
+                self._records.remove(uuid, "source")
                 return None
             if guard.insists(adopted.instance):
                 return None
@@ -140,7 +140,7 @@ class Keeper:
                 manager, adopted.instance, adopted.migration, functools.partial(adoption.wait, self.stopping)
             )
             if completion.run(adopted.post(manager), again=True):
-                self._records.remove(uuid)
+                self._records.remove(uuid, "source")
             return
         steered = self._driver._steer_adopted(adopted)
         try:
@@ -166,7 +166,7 @@ class Keeper:
             self._seen[uuid] = self._guard.situation(adopted.record)
         else:
             if not steered.detached:
-                self._records.remove(uuid)
+                self._records.remove(uuid, "source")
                 self._seen.pop(uuid, None)
         finally:
             self._driver._adopted_ended(uuid)

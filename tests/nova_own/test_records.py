@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import pathlib
+import re
 import types
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_what_is_asked_once_covers_all_of_it(known: records.Records, hosts: Host
     assert len(hosts.asked) == 4
 
 
+def test_files_of_a_guest_are_not_deleted_because_its_half_is_gone(
+    known: records.Records, hosts: Hosts
+) -> None:
+    known.add(entry(), "source")
+    hosts.halves = {SOURCE: "absent", DESTINATION: "postcopy-failed"}
+    made = Driver(known)
+    with pytest.raises(guard.Refused, match="one half of it is gone"):
+        made.destroy(None, instance(task_state="rebuilding"))
+    assert made.done == []
+
+
 def test_the_owner_may_delete_the_guest(known: records.Records, hosts: Hosts) -> None:
     known.add(entry(), "source")
     made = Driver(known)
@@ -213,6 +225,55 @@ def test_every_guarded_method_is_novas_and_looks_like_it() -> None:
         )
         if hasattr(virt_driver.ComputeDriver, name):
             assert "instance" in inspect.signature(getattr(virt_driver.ComputeDriver, name)).parameters
+
+
+def test_the_documentation_has_every_guarded_call() -> None:
+    page = (pathlib.Path(__file__).parents[2] / "doc" / "nova.rst").read_text(encoding="utf-8")
+    chapter = page.partition("What is refused meanwhile\n")[2].partition("\nAfter a restart")[0]
+    rows = dict(re.findall(r"   \* - (``.*)\n     - (.*)\n", chapter))
+    told = {
+        (name, act)
+        for acts, names in rows.items()
+        for act in re.findall(r"``([a-z-]+)``", acts)
+        for name in re.findall(r"``(\w+)``", names)
+    }
+    assert set(guard.ACTS.items()) <= told
+    assert {name for name, _ in told} == set(guard.ACTS)
+
+
+@pytest.mark.parametrize(
+    ("halves", "column"),
+    [
+        (("postcopy", "postcopy"), 2),
+        (("postcopy-failed", "postcopy-failed"), 3),
+        (("postcopy-failed", "dead"), 4),
+        (("absent", "running"), 5),
+    ],
+)
+def test_the_documentation_says_what_the_guard_says(halves: tuple[str, str], column: int) -> None:
+    page = (pathlib.Path(__file__).parents[2] / "doc" / "nova.rst").read_text(encoding="utf-8")
+    chapter = page.partition("What is refused meanwhile\n")[2].partition("\nAfter a restart")[0]
+    words = {
+        (False, False): "refused",
+        (True, True): "goes on",
+        (True, False): "at the source only",
+        (False, True): "at the destination only",
+    }
+    for row in re.findall(r"   \* - (``.*\n(?:     - .*\n)+)", chapter):
+        cells = [cell.strip() for cell in re.split(r"\n     - ", row)]
+        for act in re.findall(r"``([a-z-]+)``", cells[0]):
+            source, destination = (
+                _core.guard(
+                    side=side,
+                    act=act,
+                    in_flight=True,
+                    source=halves[0],  # type: ignore[arg-type]
+                    destination=halves[1],  # type: ignore[arg-type]
+                    job_active=False,
+                )["allowed"]
+                for side in ("source", "destination")
+            )
+            assert cells[column].strip() == words[source, destination], (act, halves)
 
 
 def test_every_act_is_the_cores() -> None:
