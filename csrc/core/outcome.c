@@ -139,7 +139,7 @@ struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, 
 
     static const struct pcmig_verdict call_lost = {
         PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_SOURCE,
-        "the migration goes on in pre-copy, but the call that started it is lost; pcmig watch follows it"};
+        "the migration goes on in pre-copy, but the call that started it is lost; pcmig resume looks after it"};
 
     /* libvirt does not end a peer-to-peer migration whose caller is gone: the guest may yet move. */
     if (evidence->job_active && evidence->destination != PCMIG_HALF_RUNNING &&

@@ -150,7 +150,8 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
             [PCMIG_HALF_PAUSED] = "paused: resume it first (virsh resume), a paused guest gains nothing from post-copy",
             [PCMIG_HALF_MIGRATING] = "in the middle of another migration",
             [PCMIG_HALF_POSTCOPY] = "in post-copy already: follow it with pcmig watch",
-            [PCMIG_HALF_POSTCOPY_FAILED] = "in a post-copy migration that was interrupted: resume that one first",
+            [PCMIG_HALF_POSTCOPY_FAILED] =
+                "in a post-copy migration that was interrupted: pcmig resume goes on with it",
             [PCMIG_HALF_DEAD] = "crashed or shutting down",
         };
 
@@ -167,7 +168,7 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
             [PCMIG_HALF_RUNNING] = "is it the same host as the source?",
             [PCMIG_HALF_MIGRATING] = "another migration of it is under way, pcmig watch shows it at the source",
             [PCMIG_HALF_POSTCOPY] = "another migration of it is under way, pcmig watch shows it at the source",
-            [PCMIG_HALF_POSTCOPY_FAILED] = "another migration of it was interrupted: resume that one first",
+            [PCMIG_HALF_POSTCOPY_FAILED] = "another migration of it was interrupted: pcmig resume goes on with it",
         };
 
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "%s has guest %s already (%s): %s",

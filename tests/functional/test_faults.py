@@ -108,7 +108,7 @@ def test_pcmig_has_a_defect_in_post_copy(fault: Scene) -> None:
     fault.bed.network.limit(SLOW_MBIT)
     words = ["migrate", fault.name, destination.remote_uri, "-c", source.uri, "--policy", "immediate"]
     argv = [sys.executable, "-c", broken, *words, "--migrateuri", destination.migrate_uri]
-    run = Command(words, source.command(argv), None).wait()
+    run = Command(words, source.command(argv), None, fault.journal).wait()
     run.expect(70, "internal error: ZeroDivisionError", "goes on without pcmig", "pcmig watch")
     fault.ask("watch", source, "--dest", destination.remote_uri).expect(0, "done: .*as that host says")
     fault.expect_at(destination, run)
@@ -135,8 +135,8 @@ def test_post_copy_is_interrupted(fault: Scene) -> None:
         assert len(host.qemu_pids()) == 1, fault.states()
     for host in fault.bed.hosts:
         fault.ask("abort", host).expect(3)
-    fault.ask("watch", source).expect(3, "--postcopy-resume")
-    fault.migration(source=source).wait().expect(1, "interrupted", "resume")
+    fault.ask("watch", source).expect(3, "nobody resumes it", "pcmig resume -c")
+    fault.migration(source=source).wait().expect(1, "is not over", "pcmig resume -c")
     fault.bed.network.limit(RATE_MBIT)
     resume_as_told(fault, source, run.out + run.err)
     fault.expect_at(destination, run)

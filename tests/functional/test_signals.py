@@ -99,7 +99,7 @@ def test_two_at_once_of_one_guest(scene: Scene) -> None:
     first = scene.migration("--policy", "manual")
     scene.wait_precopy(source)
     scene.migration("--policy", "manual", source=source).wait().expect(
-        1, "another migration of it is under way"
+        1, f"process {first.process.pid} looks after the migration of {scene.name}"
     )
     assert first.process.poll() is None, first.said()
     scene.ask("switch", source).expect(0)
