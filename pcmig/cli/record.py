@@ -71,11 +71,12 @@ class Record:
                 self.book.update(self.entry.uuid, recovery=recovery)
 
     def close(self, *, settled: bool) -> None:
-        """SETTLED: one host has the guest, the entry has served. Otherwise it stays, without an owner."""
+        """SETTLED: one host has the guest, an entry of the command has served. Otherwise it stays, without an
+        owner; another program's always does, as that has books of its own to close."""
         if self.entry is None:
             return
         try:
-            if settled:
+            if settled and self.entry.caller.get("program") == PROGRAM:
                 self.book.remove(self.entry.uuid)
             else:
                 self.book.update(self.entry.uuid, owner=None, owned=None)

@@ -250,6 +250,14 @@ def test_another_program_is_not_sent_a_signal_that_would_end_it(
     assert stranger.poll() is None and fake.Migration.arguments == {}
 
 
+def test_an_entry_of_another_program_is_left_to_it(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    """Its record has to be completed too; here it is dead, and its guest is looked after all the same."""
+    book.write(dataclasses.replace(ENTRY, caller={"program": "nova-compute", "migration": 7}))
+    assert pcmig(capsys, "resume", "g1")[0] == 0
+    [entry] = book.all()[0]
+    assert entry.caller == {"program": "nova-compute", "migration": 7} and entry.owner is None
+
+
 def test_ctrl_c_before_the_end_keeps_the_entry(start: Start, book: Journal) -> None:
     book.write(ENTRY)
     running = start("interrupted", "resume", "g1")
