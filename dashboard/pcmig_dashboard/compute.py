@@ -20,10 +20,12 @@ class NoFilter(exceptions.ClientException):  # type: ignore[misc]  # novaclient 
 
 
 def show(request: Any, server_id: str) -> Mapping[str, Any]:
-    """What GET /servers/{id}/os-pcmig says, for a server that is there; NoFilter if nobody answers it."""
+    """What GET /servers/{id}/os-pcmig says; NoFilter if nobody answers it."""
     try:
         _, body = _client(request).get(f"/servers/{server_id}/os-pcmig")
     except exceptions.NotFound as error:
+        if server_id in (error.message or ""):  # the server is gone; Nova says no such thing of a path
+            raise
         raise NoFilter(error.code, error.message) from error
     if not isinstance(body, dict) or not isinstance(body.get("pcmig"), dict):
         raise NoFilter(404, "os-pcmig is answered by something else than pcmig's filter")

@@ -142,6 +142,12 @@ def test_the_tab_says_what_it_cannot_find_out(compute: Compute, request_of: Any,
     assert re.search(r'data-pcmig="bar" hidden', html)
 
 
+def test_a_server_that_is_gone_is_no_missing_filter(compute: Compute, request_of: Any) -> None:
+    said = f"Instance {SERVER} could not be found."
+    compute.fault(f"/v2.1/servers/{SERVER}/os-pcmig", 404, "itemNotFound", said)
+    assert said in shown(request_of())
+
+
 def ask(request: Any) -> Any:
     found = resolve(f"/api/pcmig/servers/{SERVER}/")
     return found.func(request, *found.args, **found.kwargs)
