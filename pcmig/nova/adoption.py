@@ -173,6 +173,11 @@ def is_there(adopted: Adopted) -> bool:
     return str(adopted.instance.host) == adopted.dest and adopted.dest != CONF.host
 
 
+def is_elsewhere(adopted: Adopted) -> bool:
+    """Whether it has it on a third host: evacuated meanwhile."""
+    return str(adopted.instance.host) not in (adopted.dest, str(adopted.migration.source_compute))
+
+
 class Completion:
     """Tells Nova that a guest has moved, until it is written down."""
 

@@ -448,9 +448,17 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
     ) -> None:
         """Has Nova carry out what the engine found out."""
 
+        manager = getattr(self.virtapi, "_compute", None)
+
+        def give_up(**status_: Any) -> None:
+            if manager is not None:
+                instance.refresh()
+                adoption.migrates(instance)
+            recover(**status_)
+
         def complete() -> None:
             completion = adoption.Completion(
-                getattr(self.virtapi, "_compute", None),
+                manager,
                 instance,
                 migration,
                 functools.partial(adoption.wait, self._keeper.stopping),
@@ -459,7 +467,7 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
                 steered.detached = True
 
         self._records.settle(str(instance.uuid), str(status["outcome"]))
-        _tell_outcome(status, steered, context, instance, post=complete, recover=recover)
+        _tell_outcome(status, steered, context, instance, post=complete, recover=give_up)
 
     def live_migration_force_complete(self, instance: Any) -> None:
         steered = self._steered(instance)

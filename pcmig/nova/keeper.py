@@ -114,6 +114,14 @@ class Keeper:
                 return None
             if guard.insists(adopted.instance):
                 return None
+            if adoption.is_elsewhere(adopted):
+                LOG.error(
+                    "The guest is on %(host)s by Nova's record, where its migration to %(dest)s did not take "
+                    "it: nothing is done to it",
+                    {"host": adopted.instance.host, "dest": adopted.dest},
+                    instance=adopted.instance,
+                )
+                return None
             if not adoption.is_there(adopted):
                 adoption.goes_on(adopted)
         except journal.HeldError as err:

@@ -466,6 +466,17 @@ def test_a_record_of_the_destination_goes_when_the_guest_is_settled(
     assert not known
 
 
+def test_a_guest_that_was_evacuated_meanwhile_is_left_alone(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.add(entry(caller={"nova": {"dest": "b", "block_migration": False}}), "source")
+    nova = Nova()
+    nova.host = "c"
+    made, follower, _ = adopt(known, monkeypatch, "completed", nova)
+    made.look_after()
+    assert (follower.told, nova.saved, bool(known)) == ([], [], True)
+
+
 def test_nova_has_it_all_written_down() -> None:
     nova = Nova()
     adopted = adoption.Adopted(records.Record(entry(), "source"), None, nova, nova, None, None)
