@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
         for driver in sorted({row["driver"] for row in record.rows}):
             console.print(table.summary(record.rows, driver))
         if args.rst:
-            args.rst.write_text(table.rst(record.rows))
+            args.rst.write_text(table.rst(record.rows, record.content["stacks"]))
     return code
 
 

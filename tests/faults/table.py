@@ -127,15 +127,18 @@ def summary(rows: Sequence[Row], driver: str) -> str:
     return f"{driver}: {good} of {len(judged)} as good as can be; {', '.join(counts)}"
 
 
-def rst(rows: Sequence[Row]) -> str:
-    """Tables to be included by a page; a heading is the page's business."""
+def rst(rows: Sequence[Row], stacks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables to be included by a page; a heading is the page's business. STACKS: versions by stack."""
     blocks = []
     for bed in beds_of(rows):
+        names = dict.fromkeys(row["stack"] for row in rows if row["bed"] == bed)
+        known = [stacks[name] for name in names if name in stacks]
+        versions = "; ".join(f"QEMU {each.get('qemu')}, libvirt {each.get('libvirt')}" for each in known)
         found = tallies(rows, bed)
         drivers = _drivers(found)
         head = [f"{moment.title}: {driver}" for moment in MOMENTS.values() for driver in drivers]
         lines = [
-            f".. list-table:: {bed} bed; time from the end of the fault until all was well",
+            f".. list-table:: {bed} bed{versions and f' ({versions})'}",
             "   :header-rows: 1",
             "   :stub-columns: 1",
             "",

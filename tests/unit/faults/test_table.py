@@ -17,6 +17,7 @@ def row(**changes: Any) -> dict[str, Any]:
     return {
         "bed": "hosts",
         "driver": "pcmig",
+        "stack": "forky",
         "cell": "stream-5s/post-copy",
         "fault": "stream-5s",
         "moment": "post-copy",
@@ -74,8 +75,9 @@ def test_the_summary_counts_kinds_of_problems() -> None:
 
 
 def test_restructured_text() -> None:
-    lines = table.rst([row(), BAD, row(bed="cloud")]).splitlines()
-    assert lines[0].startswith(".. list-table:: hosts bed")
+    stacks = {"forky": {"qemu": "11.1.2", "libvirt": "12.8.0"}}
+    lines = table.rst([row(), BAD, row(bed="cloud", stack="other")], stacks).splitlines()
+    assert lines[0] == ".. list-table:: hosts bed (QEMU 11.1.2, libvirt 12.8.0)"
     start = next(index for index, text in enumerate(lines) if "stream cut for 5 s" in text)
     assert lines[start] == "   * - stream cut for 5 s"
     # In pre-copy and at the switch nothing was played; every line has as many cells as the head.
