@@ -13,7 +13,7 @@ from tests.bed.procs import ProcessId
 from tests.faults import wire
 from tests.faults.judge import WHOLE, End
 from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH
-from tests.faults.stage import CloudStage, Stage
+from tests.faults.stage import CloudStage, HostsStage, Stage
 
 STOP_PATIENCE_S = 15.0
 # A fault this much after the switch cannot have come before it.
@@ -153,6 +153,17 @@ def compute_killed(end: str) -> Arm:
     return arm
 
 
+def command_killed(stage: Stage) -> Act:
+    assert isinstance(stage, HostsStage)
+    processes = stage.command_processes()
+
+    def strike() -> None:
+        for process in processes:
+            process.signal(signal.SIGKILL)
+
+    return Act(strike, stage.bring_back_command)
+
+
 def service_down(name: str, number: signal.Signals) -> Arm:
     """NUMBER goes to all of its processes."""
 
@@ -171,7 +182,7 @@ def service_down(name: str, number: signal.Signals) -> Arm:
 
 
 SOURCE, DESTINATION = "source", "destination"
-CLOUD = ("cloud",)
+HOSTS, CLOUD = ("hosts",), ("cloud",)
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
@@ -222,6 +233,7 @@ FAULTS: dict[str, Fault] = {
         Fault(
             "qemu-destination", "destination QEMU killed", qemu(DESTINATION), None, allowed=DESTINATION_DIES
         ),
+        Fault("command", "the command: SIGKILL, pcmig resume after 2 s", command_killed, 2, beds=HOSTS),
         Fault("compute-source", "nova-compute of source: SIGKILL", compute_killed(SOURCE), 2, beds=CLOUD),
         Fault(
             "compute-destination",

@@ -6,21 +6,22 @@ import abc
 import contextlib
 import pathlib
 import re
+import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.bed import Bed, BedError, Guest, GuestSpec, Host
 from tests.bed.layer import Reporter
-from tests.bed.procs import run
+from tests.bed.procs import ProcessId, run
 from tests.bench.switchover import events
 from tests.bench.switchover.events import Listeners
 from tests.cloud import network as cloud_network
 from tests.cloud.cloud import MIGRATION_ENDED, PCMIG_DRIVER, STOCK_DRIVER, Cloud
 from tests.cloud.config import Sections
 from tests.cloud.server import Server
-from tests.cloud.service import RUN, Service
+from tests.cloud.service import RUN, Service, descendants
 from tests.faults.judge import Claim, Half
 from tests.faults.wire import Wire
 from tests.functional.scene import Command, Scene
@@ -184,6 +185,8 @@ class HostsStage(Stage):
         if self.command is not None:
             self.command.end()
             self.command = None
+        # What was killed with its cell is nobody's business any more.
+        shutil.rmtree(self.scene.journal, ignore_errors=True)
         self.guest = self.scene.prepare(GUEST)
         self.source = self.scene.source
         self.destination = self.bed.other(self.source)
@@ -208,6 +211,20 @@ class HostsStage(Stage):
             return
         with contextlib.suppress(BedError):
             self.source.virsh("migrate-postcopy", self.domain, timeout_s=CALL_PATIENCE_S)
+
+    def command_processes(self) -> list[ProcessId]:
+        """Of the command that migrates."""
+        assert self.command is not None
+        pid = self.command.process.pid
+        found = (ProcessId.of(each) for each in [pid, *descendants(pid)])
+        return [process for process in found if process is not None]
+
+    def bring_back_command(self) -> None:
+        """What an operator types whose command was killed; nobody has anything to type for virsh."""
+        assert self.command is not None
+        if self.driver == PCMIG:
+            self.command.end()
+            self.command = self.scene.start("resume", "-c", self.source.uri, self.domain, host=self.source)
 
     def over(self) -> bool:
         assert self.command is not None
@@ -395,7 +412,10 @@ class CloudStage(Stage):
                 self.bring_back_service(name)
 
 
-STAGES = {"hosts": HostsStage, "cloud": CloudStage}
+STAGES: Mapping[str, Callable[[str, str, pathlib.Path, Reporter], Stage]] = {
+    "hosts": HostsStage,
+    "cloud": CloudStage,
+}
 
 
 def command_claim(driver: str, code: int | None, said: str) -> Claim:
