@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import pathlib
 import statistics
+import subprocess
 import time
 from typing import Any
 
@@ -29,6 +32,7 @@ class Runner:
 
     def __init__(self, stage: Stage, bed: str, stack: str) -> None:
         self.stage = stage
+        self.commit = commit()
         self.bed = bed
         self.stack = stack
         self._latencies_s: list[float] = []
@@ -37,6 +41,7 @@ class Runner:
         """The record of one cell. Where the fault could not even strike, it has an "error" and no verdict."""
         row: dict[str, Any] = {
             "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": self.commit,
             "bed": self.bed,
             "driver": self.stage.driver,
             "stack": self.stack,
@@ -180,6 +185,14 @@ class Runner:
             contradictions,
             said,
         )
+
+
+def commit() -> str:
+    """Which code this is; "" outside of a repository."""
+    words = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+    return ""
 
 
 def _struck(act: Act) -> float:

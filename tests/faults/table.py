@@ -61,11 +61,15 @@ class Tally:
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """A cell that was played again with the same seed counts once."""
-    kept: dict[tuple[Any, ...], Row] = {}
+    """Rounds of a cell that were played with the code of its last round: every one of them counts, whatever
+    came of it; those with older code tell nothing of this one."""
+    kept: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        kept[(row["bed"], row["driver"], row["cell"], row["seed"])] = row
-    return list(kept.values())
+        cell = kept.setdefault((row["bed"], row["driver"], row["cell"]), [])
+        if cell and cell[-1]["commit"] != row["commit"]:
+            cell.clear()
+        cell.append(row)
+    return [row for cell in kept.values() for row in cell]
 
 
 def tallies(rows: Iterable[Row], bed: str) -> dict[tuple[str, str], Tally]:

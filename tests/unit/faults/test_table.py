@@ -15,6 +15,7 @@ from tests.faults.__main__ import Record, line, main
 
 def row(**changes: Any) -> dict[str, Any]:
     return {
+        "commit": "1",
         "bed": "hosts",
         "driver": "pcmig",
         "stack": "forky",
@@ -62,9 +63,13 @@ def test_a_cell_without_a_verdict() -> None:
     assert table.Tally.of([row(good=None, error="no migration")]).text() == "?"
 
 
-def test_a_cell_that_was_played_again_counts_once() -> None:
-    rows = [row(good=False), row(seed=2), row(heal_s=1.0)]
-    assert [each["heal_s"] for each in table.latest(rows)] == [1.0, 3.0]
+def test_every_round_of_the_newest_code_counts() -> None:
+    rows = [row(good=False), row(commit="2", seed=1), row(commit="2", good=False, seed=1), row(bed="cloud")]
+    assert [(each["bed"], each["good"]) for each in table.latest(rows)] == [
+        ("hosts", True),
+        ("hosts", False),
+        ("cloud", True),
+    ]
 
 
 def test_the_summary_counts_kinds_of_problems() -> None:
