@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import functools
 import json
 import pathlib
 import subprocess
@@ -155,6 +156,15 @@ class Cloud(Bed):
         if wait:
             self._wait_compute(compute)
         return service
+
+    def configure(self, nova_conf: Sections) -> None:
+        """Both nova-computes from now on have these options besides the bed's own, and restart for them."""
+        if nova_conf == self.nova_conf:
+            return
+        self.nova_conf = nova_conf
+        in_parallel(
+            [functools.partial(self.restart_compute, name, nova_conf=nova_conf) for name in self.computes]
+        )
 
     def restart_api(self, *, api_filter: bool = True, policy: str = "") -> None:
         """End nova-api and start it, with pcmig's filter or without; policy: lines of its policy.yaml."""

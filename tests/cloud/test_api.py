@@ -13,8 +13,8 @@ import pytest
 
 from tests.bed.guest import GuestSpec
 from tests.cloud.api import PASSWORD, Api, ApiError
-from tests.cloud.cloud import PCMIG_DRIVER, Cloud
-from tests.cloud.config import Sections
+from tests.cloud.cloud import Cloud
+from tests.cloud.conftest import ASKING
 from tests.cloud.server import Server
 from tests.cloud.service import outside
 from tests.cloud.test_driver import POST_COPY, Move, other
@@ -23,19 +23,13 @@ pytestmark = pytest.mark.timeout(420)
 
 # Pre-copy moves it, in three passes: the first one leaves more than fits into the downtime.
 LIVELY = GuestSpec(name="lively", memory_mib=112, worker_mib=32, write_pps=3000, verify_pps=5000)
-# Without a word from anybody it gets no post-copy; with one that counts, it switches after the first pass.
-CONF: Sections = {
-    "libvirt": {"live_migration_permit_post_copy": True},
-    "pcmig": {"policy": "first-pass", "default_choice": "forbidden"},
-}
 METADATA = "pcmig:post_copy"
 VERSIONS = ("2.1", "2.25", "2.30", "2.34", "2.67", "2.100")
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
-    with Cloud(rate_mbit=200, driver=PCMIG_DRIVER, nova_conf=CONF, reporter=print) as cloud:
-        yield cloud
+def cloud(asking_cloud: Cloud) -> Cloud:
+    return asking_cloud
 
 
 @pytest.fixture(scope="module")
@@ -216,17 +210,27 @@ def test_a_flavor_that_forbids(cloud: Cloud) -> None:
     cloud.delete(server)
 
 
+@pytest.fixture
+def without_filter(cloud: Cloud, server: Server) -> Iterator[None]:
+    """The API without pcmig; the source listens to metadata."""
+    source = str(server.nova_host)
+    pcmig = {**ASKING["pcmig"], "request_sources": "metadata"}
+    cloud.restart_api(api_filter=False)
+    cloud.restart_compute(source, nova_conf={**ASKING, "pcmig": pcmig})
+    yield
+    cloud.restart_api()
+    cloud.restart_compute(source, nova_conf=ASKING)
+
+
+@pytest.mark.usefixtures("without_filter")
 def test_without_the_filter_metadata_can_ask(cloud: Cloud, server: Server) -> None:
     """Where nova.conf of the source lets it: once, and then the word is gone. The API knows nothing of it."""
-    cloud.restart_api(api_filter=False)
     status, _, message = said(cloud.api, server, action(cloud, post_copy=True))
     assert status == 400 and "'post_copy' was unexpected" in message
     with pytest.raises(ApiError) as missing:
         cloud.api.get("compute", f"/servers/{server.id}/os-pcmig")
     assert missing.value.status == 404
     source, domain = str(server.nova_host), server.domain
-    pcmig = {**CONF["pcmig"], "request_sources": "metadata"}
-    cloud.restart_compute(source, nova_conf={**CONF, "pcmig": pcmig})
     cloud.api.post(
         "compute", f"/servers/{server.id}/metadata", {"metadata": {METADATA: "True", "mine": "stays"}}
     )

@@ -10,29 +10,25 @@ import pytest
 
 from tests.bed.guest import GuestSpec
 from tests.cloud.api import ApiError, wait_until
-from tests.cloud.cloud import PCMIG_DRIVER, Cloud
+from tests.cloud.cloud import Cloud
 from tests.cloud.config import Sections
+from tests.cloud.conftest import PERMITTED, configured
 from tests.cloud.server import Server
 
 pytestmark = pytest.mark.timeout(420)
 
-RATE_MBIT = 200
 # They dirty all of their work within a second, over and over: at 200 Mb/s pre-copy does not end.
 BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
 SECOND = GuestSpec(name="second", memory_mib=112, worker_mib=32)
 FORBIDDEN = GuestSpec(name="forbidden", memory_mib=112, worker_mib=32)
 IDLE = GuestSpec(name="idle", memory_mib=112, worker_mib=32, write_pps=20, verify_pps=5000)
-PERMITTED: Sections = {
-    "DEFAULT": {"max_concurrent_live_migrations": 2},
-    "libvirt": {"live_migration_permit_post_copy": True},
-}
 POST_COPY = "running (post-copy)"
 ENDED = ("completed", "error", "failed", "cancelled")
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
-    with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=PERMITTED, reporter=print) as cloud:
+def cloud(pcmig_cloud: Cloud) -> Iterator[Cloud]:
+    with configured(pcmig_cloud, PERMITTED) as cloud:
         yield cloud
 
 

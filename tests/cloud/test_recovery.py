@@ -1,5 +1,5 @@
 """What breaks in a live migration heals by itself, and Nova's record follows: streams that break, and a
-nova-compute that is gone for a while. On a cloud of its own, as things break on it."""
+nova-compute that is gone for a while."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 
 from tests.bed.guest import GuestSpec
 from tests.cloud.api import wait_until
-from tests.cloud.cloud import PCMIG_DRIVER, Cloud
+from tests.cloud.cloud import Cloud
 from tests.cloud.config import Sections
+from tests.cloud.conftest import RATE_MBIT, configured
 from tests.cloud.server import Server
-from tests.cloud.test_driver import POST_COPY, RATE_MBIT, Move, other
+from tests.cloud.test_driver import POST_COPY, Move, other
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -27,8 +28,8 @@ INTERRUPTED = "post-copy interrupted at "
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
-    with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=AT_ONCE, reporter=print) as cloud:
+def cloud(pcmig_cloud: Cloud) -> Iterator[Cloud]:
+    with configured(pcmig_cloud, AT_ONCE) as cloud:
         yield cloud
 
 
