@@ -56,7 +56,8 @@ class Runner:
         except (BedError, AssertionError) as error:
             row |= {"good": None, "error": str(error)}
         finally:
-            self.stage.restore()
+            with contextlib.suppress(BedError):  # the next cell begins with it, and tells
+                self.stage.restore()
         return row
 
     def _play(self, fault: Fault, moment: str, chance_s: float) -> dict[str, Any]:
