@@ -10,6 +10,8 @@ from pcmig.clients.asking import Api, NotAnswered
 POST_COPY_STATUS = "running (post-copy)"  # Nova's name of it (nova/compute/manager.py)
 # What Nova's record begins with while post-copy is interrupted; a sentence on what is done follows.
 INTERRUPTED = "post-copy interrupted"
+# Phases in which the engine's percent is that of the running pass (pcmig/nova/progress.py).
+PASSES = ("setting up", "pre-copy", "draining", "switching")
 
 
 class NoState(Exception):
@@ -69,13 +71,22 @@ def remaining_bytes(migration: dict[str, Any]) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def line(migration: dict[str, Any]) -> str:
-    """One line for who waits: "45% post-copy, pass 2, 120 MiB remain, 31 requests"."""
+def switched(migration: dict[str, Any]) -> bool:
+    """The guest went on at the destination with memory still to come, now or earlier in this migration."""
     progress = migration.get("progress") or {}
+    return phase(migration).startswith("post-copy") or bool(progress.get("requests"))
+
+
+def line(migration: dict[str, Any]) -> str:
+    """One line for who waits: "pre-copy, 45% of pass 2, 120 MiB remain"."""
+    if not migration.get("in_progress"):
+        return phase(migration)
+    progress = migration.get("progress") or {}
+    parts = [phase(migration)]
     known = percent(migration)
-    parts = [f"{known}% {phase(migration)}" if known is not None else phase(migration)]
-    if progress.get("passes"):
-        parts.append(f"pass {progress['passes']}")
+    if known is not None:
+        of_pass = parts[0] in PASSES and "passes" in progress
+        parts.append(f"{known}% of {'pass ' + str(progress['passes'] + 1) if of_pass else 'memory'}")
     remaining = remaining_bytes(migration)
     if remaining is not None:
         parts.append(f"{units.size(remaining)} remain")

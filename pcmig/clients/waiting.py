@@ -88,7 +88,7 @@ def _follow(api: Api, server_id: str, before: Any, progress: Progress) -> str:
             new = migration if migration and migration["id"] != before else None
             if new:
                 progress.show(new)
-                post_copy = post_copy or state.phase(new).startswith("post-copy")
+                post_copy = post_copy or state.switched(new)
             if server["status"] != "MIGRATING" and not (new and new["in_progress"]):
                 return _outcome(server, new, post_copy, progress.elapsed())
         time.sleep(POLL_S)
@@ -96,7 +96,7 @@ def _follow(api: Api, server_id: str, before: Any, progress: Progress) -> str:
 
 def _outcome(server: dict[str, Any], migration: dict[str, Any] | None, post_copy: bool, elapsed: str) -> str:
     if migration and migration["status"] == "completed" and server["status"] != "ERROR":
-        seen = ", seen in post-copy" if post_copy else ""
+        seen = ", with post-copy" if post_copy else ""
         return f"Complete: {server['id']} runs at {migration['dest_compute']} ({elapsed}{seen})"
     what = (
         f"the live migration's status is {migration['status']}" if migration else "no live migration started"

@@ -7,6 +7,7 @@ files for its standard streams; the answer is its exit status.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import socket
@@ -36,7 +37,9 @@ def run(words: list[str], env: dict[str, str], files: list[int]) -> int:
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     sys.argv = words
     try:
-        code = importlib.import_module(MAINS[words[0]]).main(words[1:])
+        main = importlib.import_module(MAINS[words[0]]).main
+        # Newer ones have bound the words of this process's start as their default.
+        code = main(words[1:]) if inspect.signature(main).parameters else main()
     except SystemExit as err:
         code = err.code
     except BaseException:

@@ -124,14 +124,14 @@ UNKNOWN = {"memory_total_bytes": None, "memory_remaining_bytes": None}
 @pytest.mark.parametrize(
     ("found", "phase", "percent", "line"),
     [
-        (DRAINING, "draining", 55, "55% draining, pass 2, 120 MiB remain"),
+        (DRAINING, "draining", 55, "draining, 55% of pass 3, 120 MiB remain"),
         (
             migration(1, "running (post-copy)", in_progress=True),
             "post-copy",
             75,
-            "75% post-copy, 256 MiB remain",
+            "post-copy, 75% of memory, 256 MiB remain",
         ),
-        (migration(1, "completed", in_progress=False), "completed", 100, "100% completed"),
+        (migration(1, "completed", in_progress=False), "completed", 100, "completed"),
         (migration(1, "accepted", in_progress=True, **UNKNOWN), "accepted", None, "accepted"),
         (
             migration(1, "running", in_progress=True, memory_total_bytes=0),

@@ -117,7 +117,7 @@ def course() -> list[tuple[dict[str, object], str]]:
     """What one migration looks like from outside, a second between."""
     old = migration(6, "completed", in_progress=False)
     running = [
-        migration(7, "running", in_progress=True, progress=progress("pre-copy", 40)),
+        migration(7, "running", in_progress=True, progress=progress("pre-copy", 40, requests=0)),
         migration(7, "running (post-copy)", in_progress=True, progress=progress("post-copy", 80)),
     ]
     done = migration(7, "completed", in_progress=False)
@@ -135,10 +135,10 @@ def test_wait_on_pipes_prints_lines(cloud: FakeCloud, client: Client) -> None:
     done = client(*MIGRATE, "--post-copy", "--wait", "g1", **NEWEST)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert any("40% pre-copy, pass 2, 120 MiB remain, 31 page requests" in line for line in lines)
-    assert any("80% post-copy" in line for line in lines)
+    assert any("pre-copy, 40% of pass 3, 120 MiB remain" in line for line in lines)
+    assert any("post-copy, 80% of memory, 120 MiB remain, 31 page requests" in line for line in lines)
     assert lines[-1].startswith(f"Complete: {SERVER_ID} runs at host-b (")
-    assert lines[-1].endswith("seen in post-copy)")
+    assert lines[-1].endswith("with post-copy)")
     assert "\r" not in done.out
 
 
@@ -146,7 +146,7 @@ def test_wait_on_a_terminal_writes_over_one_line(cloud: FakeCloud, client: Clien
     cloud.after_action = course()
     done = client(*MIGRATE, "--post-copy", "--wait", "g1", terminal=True, **NEWEST)
     assert (done.code, done.err) == (0, "")
-    assert "\rProgress: 40% pre-copy" in done.out and "\rProgress: 80% post-copy" in done.out
+    assert "\rProgress: pre-copy, 40%" in done.out and "\rProgress: post-copy, 80%" in done.out
     assert done.out.splitlines()[-1].startswith("Complete: ")
 
 
