@@ -43,14 +43,22 @@ class Interruption:
         self._changed = str(record.status).startswith(PREFIX)
         self._event: str | None = None  # under way
         self._events = 0
+        self._explained = False  # the engine has said what it does about this interruption
         self._key: tuple[str, int] | None = None  # of what was told last
 
     def switched(self) -> None:
         """Post-copy begins now."""
         self._switched_s = time.monotonic()
 
-    def look(self, recovery: Any) -> None:
-        """RECOVERY is the engine's status()["recovery"]."""
+    def look(self, status: Any) -> None:
+        """STATUS is the engine's."""
+        recovery = status["recovery"]
+        if status["phase"] != "paused":
+            self._explained = False
+        elif recovery is not None:
+            self._explained = True
+        elif not self._explained and status["outcome"] is None:
+            recovery = _unexplained(status)
         if recovery is None:
             self._over()
             return
@@ -108,3 +116,10 @@ class Interruption:
             )
             return False
         return True
+
+
+def _unexplained(status: Any) -> dict[str, Any]:
+    """What is known before both hosts have answered, which takes a while when their network is down too."""
+    total, remaining = status["memory_total_bytes"], status["memory_remaining_bytes"]
+    crossed = f" at {(total - remaining) * 100 // total} %" if total > 0 else ""
+    return {"state": "waiting", "attempts": 0, "text": f"{PREFIX}{crossed}, asking both hosts how it stands"}

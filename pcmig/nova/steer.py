@@ -245,7 +245,7 @@ class Monitor:
             self._tell_decisions(engine)
             self._tell_switch(status)
             self._keep_record(engine, status)
-            self._interruption.look(status["recovery"])
+            self._interruption.look(status)
             if status["outcome"] is not None:
                 self._interruption.end()
                 self._save(status)

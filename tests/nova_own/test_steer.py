@@ -377,6 +377,23 @@ def test_an_interruption_is_told_and_taken_back(events: Events) -> None:
     assert events.said == [(what, text) for text in (first, second, third) for what in ("start", "finish")]
 
 
+def test_an_interruption_is_told_before_both_hosts_have_answered(events: Events) -> None:
+    record = Record()
+    record.status = "running (post-copy)"
+    paused = {"gate": "open", "phase": "paused"}
+    postcopy = {"gate": "open", "phase": "postcopy"}
+    follow(
+        Engine(postcopy, paused, resuming(1), paused, postcopy, postcopy | {"outcome": "completed"}), record
+    )
+    early = "post-copy interrupted at 25 %, asking both hosts how it stands"
+    assert [text for what, text in events.said if what == "start"] == [
+        early,
+        resuming(1)["recovery"]["text"],
+    ]
+    assert early in record.saved
+    assert record.status == "running (post-copy)"
+
+
 def test_the_status_that_the_event_handler_looks_for_stands_for_a_while(
     events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
