@@ -6,6 +6,10 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.timeout(960)
+
 ROOT = pathlib.Path(__file__).parents[2]
 MODULE = "tests.nova_own.functional_adoption"
 
