@@ -126,9 +126,11 @@ class Keeper:
                 adoption.goes_on(adopted)
         except journal.HeldError as err:
             LOG.warning("%s", err)
+            self._seen.pop(uuid, None)
             return None
         except Exception:  # the conductor, its database, a journal of another release: later again
             LOG.exception("Cannot adopt the migration of guest %s yet", uuid)
+            self._seen.pop(uuid, None)
             return None
         LOG.info(
             "Live migration %(migration)s to %(dest)s, begun %(started)s, is adopted",

@@ -452,6 +452,27 @@ def test_what_needs_an_operator_stays_on_record_and_is_adopted_again_once_it_is_
     assert not known
 
 
+def test_what_cannot_be_adopted_yet_is_tried_again(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.add(entry(caller={"nova": {"dest": "b", "block_migration": False}}), "source")
+    made, follower, _ = adopt(known, monkeypatch, "completed")
+    found = adoption.recall
+    answers = iter([exception.NovaException("the conductor does not answer")] * 3)
+
+    def recall(record: records.Record) -> Any:
+        for error in answers:
+            raise error
+        return found(record)
+
+    monkeypatch.setattr(adoption, "recall", recall)
+    for _ in range(3):
+        made.look_after()
+        assert follower.told == []
+    made.look_after()
+    assert follower.told == ["completed"]
+
+
 def test_a_record_of_the_destination_goes_when_the_guest_is_settled(
     known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
