@@ -105,9 +105,11 @@ def persistent(entry: Entry) -> bool:
 
 
 def typed_ends(args: argparse.Namespace) -> dict[str, Any]:
-    """The two ends, as far as they were typed."""
-    ends = {"source_uri": args.connect, "dest_uri": args.desturi}
-    return {name: uri for name, uri in ends.items() if uri}
+    """The two ends, as far as they were typed. A source alone only says where to look for the guest: the
+    journal may have a migration that came from the other side."""
+    if not args.desturi:
+        return {}
+    return {"dest_uri": args.desturi, **({"source_uri": args.connect} if args.connect else {})}
 
 
 def locate(book: Journal, args: argparse.Namespace) -> Entry:

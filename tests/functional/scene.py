@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,7 @@ class Scene:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.wait_for(lambda: not any(host.qemu_pids() for host in self.bed.hosts), "all QEMUs are gone")
+        shutil.rmtree(self.journal, ignore_errors=True)
         self.guest = None
 
     # pcmig

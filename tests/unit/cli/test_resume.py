@@ -240,6 +240,20 @@ def test_two_guests_of_one_name(capsys: pytest.CaptureFixture[str], book: Journa
     assert fake.Migration.arguments["domain"] == other.uuid
 
 
+def test_a_source_that_is_typed_alone_says_where_to_look(
+    capsys: pytest.CaptureFixture[str], book: Journal
+) -> None:
+    """What the journal has may have come from there; or the same host is reached in another way."""
+    book.write(ENTRY)
+    assert pcmig(capsys, "resume", "-c", "qemu+ssh://c/system", "g1")[0] == 0
+    arguments = fake.Migration.arguments
+    assert (arguments["source_uri"], arguments["dest_uri"]) == (URI, fake.DEST)
+    book.write(ENTRY)
+    assert pcmig(capsys, "resume", "-c", "qemu+ssh://c/system", "g1", "qemu+ssh://d/system")[0] == 0
+    arguments = fake.Migration.arguments
+    assert (arguments["source_uri"], arguments["dest_uri"]) == ("qemu+ssh://c/system", "qemu+ssh://d/system")
+
+
 def test_another_program_is_not_sent_a_signal_that_would_end_it(
     capsys: pytest.CaptureFixture[str], book: Journal, stranger: subprocess.Popen[bytes]
 ) -> None:
