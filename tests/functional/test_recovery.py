@@ -112,9 +112,14 @@ def test_pause_and_resume(scene: Scene) -> None:
     scene.wait_for(lambda: "paused on request until it is resumed" in command.said(), "it is held")
     held = status(scene, source).expect(0, "held", "paused on request", f"process {command.process.pid}")
     assert "needs an operator" not in held.out
+    watch = scene.start("watch", "--connect", source.uri, scene.name, host=source)
+    scene.wait_for(
+        lambda: f"(process {command.process.pid} looks after it)" in watch.said(), "watch shows it"
+    )
     assert "post-copy goes on" not in command.said()
     resume(scene, source).expect(4, "looks after the migration", "was asked to go on at once")
     run = command.wait(60).expect(0, "resuming was asked for", "post-copy goes on", "done: ")
+    watch.wait().expect(0, "done: ")
     scene.expect_at(destination, run)
 
 
