@@ -64,6 +64,8 @@ static void tell(struct control *c, enum pcmig_recovery_state state, int64_t nex
     status->next_us = next_us;
     if (state == PCMIG_RECOVERY_STATE_NONE)
         status->text[0] = '\0';
+    else if (c->last.memory_total_bytes == 0) /* adopted like this: libvirt has no statistics any more */
+        snprintf(status->text, sizeof(status->text), "post-copy interrupted, %s", text);
     else
         snprintf(status->text, sizeof(status->text), "post-copy interrupted at %u %%, %s", permille / 10, text);
     pthread_mutex_unlock(&c->m->lock);

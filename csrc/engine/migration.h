@@ -58,7 +58,7 @@ const char *pcmig_recovery_state_name(enum pcmig_recovery_state state); /* "wait
 struct pcmig_recovery_status {
     enum pcmig_recovery_state state;
     unsigned attempts; /* so far */
-    unsigned permille; /* of the guest's memory had crossed */
+    unsigned permille; /* of the guest's memory had crossed; 0 also when nobody saw a figure */
     int64_t since_us;  /* of the interruption */
     int64_t next_us;   /* of the next attempt at the earliest; -1 = not known */
     char text[512];    /* "post-copy interrupted at 43 %, resuming, attempt 3" */

@@ -156,7 +156,8 @@ def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int
     """How much of the guest's memory has crossed in post-copy, or of the pass in pre-copy."""
     if entry is not None and entry.recovery and source["half"] == "postcopy-failed":
         permille = entry.recovery.get("permille")
-        return permille // 10 if isinstance(permille, int) else None
+        # 0: of a process that took it over like this, and never saw a figure.
+        return permille // 10 if permille and isinstance(permille, int) else None
     # Where a job is known to run, asking for it does not block.
     if source["half"] != "postcopy" and not source["job_active"]:
         return None
