@@ -98,7 +98,7 @@ class Recovery(TypedDict):
 
     state: str  # "waiting", "resuming", "held" (until something else changes; the text says what)
     attempts: int  # so far
-    permille: int  # of the guest's memory had crossed
+    permille: int  # of the guest's memory had crossed; 0 also when that is not known
     since_ms: int  # of the interruption, since the start
     next_ms: int | None  # of the next attempt, since the start
     text: str  # "post-copy interrupted at 43 %, resuming, attempt 3"
