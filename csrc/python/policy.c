@@ -42,7 +42,8 @@ int pcmig_params_update(PyObject *module, struct pcmig_params *params, PyObject 
             return -1;
         index = pcmig_params_find(name, (size_t)len);
         if (index < 0) {
-            PyErr_Format(state->policy_error, "unknown parameter %R: pcmig migrate --help-params lists those there are", key);
+            PyErr_Format(state->policy_error, "unknown parameter %R: pcmig migrate --help-params lists those there are",
+                         key);
             return -1;
         }
         number = PyLong_AsLongLongAndOverflow(value, &overflow);
