@@ -18,8 +18,8 @@ from tests.cloud.test_driver import POST_COPY, Move, other
 
 pytestmark = pytest.mark.timeout(240)
 
-# Of the link at the switch; the pace of post-copy follows it to the end. It takes a dozen seconds, or long enough
-# for nova-compute to come back meanwhile.
+# Of the link at the switch; the pace of post-copy follows it to the end: a dozen seconds, or long enough for
+# nova-compute to come back meanwhile.
 QUICK_MBIT = 60
 SLOW_MBIT = 20
 BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
