@@ -11,6 +11,7 @@
 #define ONE_SIDED_US      2000000
 /* After the destination's socket was reset, QEMU and libvirt need a moment to say so. */
 #define WAKE_US           1500000
+#define WAKE_AGAIN_US     5000000
 #define LOOK_US           1000000
 #define HELD_LOOK_US      5000000
 
@@ -83,7 +84,8 @@ static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery
     if (view->destination != PCMIG_HALF_POSTCOPY_FAILED) {
         recovery->broken_us = -1;
         recovery->attempts = 0;
-        recovery->retry_us = 0;
+        recovery->retry_us = recovery->wake_us = 0;
+        recovery->woken = false;
         if (recovery->stall_us > 0 && view->silence_ms >= 0 && view->silence_ms * 1000 >= recovery->stall_us)
             return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
         return order(PCMIG_RECOVERY_NONE, INT64_MAX);
@@ -93,6 +95,16 @@ static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery
     if (view->t_us - recovery->broken_us < ONE_SIDED_US)
         return order(PCMIG_RECOVERY_WAIT, recovery->broken_us + ONE_SIDED_US);
     return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
+}
+
+/* The destination's QEMU may believe in its stream for ever, having nothing to send: libvirt there then says that it runs, or,
+ * when its own connection broke too, that it failed, and refuses each resume. libvirt's call at the source does not
+ * return before QEMU there has noticed. So: at once where it is said to run, otherwise once before each further attempt. */
+static bool wake_due(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    if (view->destination == PCMIG_HALF_POSTCOPY)
+        return view->t_us >= recovery->wake_us;
+    return recovery->attempts > 0 && !view->call_running && !recovery->woken && view->t_us >= recovery->retry_us;
 }
 
 struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
@@ -112,18 +124,22 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
     if (reachable && !recovery->was_reachable)
         recovery->retry_us = 0;
     recovery->was_reachable = reachable;
-    if (view->call_running || (!reachable && view->destination_asked))
+    if (!reachable && view->destination_asked)
+        return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
+    if (wake_due(recovery, view)) {
+        recovery->wake_us = view->t_us + WAKE_AGAIN_US;
+        recovery->woken = true;
+        if (recovery->retry_us < view->t_us + WAKE_US)
+            recovery->retry_us = view->t_us + WAKE_US;
+        return order(PCMIG_RECOVERY_WAKE, view->t_us + WAKE_US);
+    }
+    if (view->call_running)
         return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
     if (pcmig_recovery_hold(view) != NULL)
         return order(PCMIG_RECOVERY_HELD, view->t_us + HELD_LOOK_US);
     if (view->t_us < recovery->retry_us)
         return order(PCMIG_RECOVERY_WAIT, recovery->retry_us);
-    if (view->destination == PCMIG_HALF_POSTCOPY && !recovery->wake_done) {
-        recovery->wake_done = true;
-        recovery->retry_us = view->t_us + WAKE_US;
-        return order(PCMIG_RECOVERY_WAKE, recovery->retry_us);
-    }
-    recovery->wake_done = false;
+    recovery->woken = false;
     resume = order(PCMIG_RECOVERY_RESUME, view->t_us + LOOK_US);
     resume.network = recovery->attempts % recovery->networks;
     recovery->attempts++;

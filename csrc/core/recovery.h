@@ -46,7 +46,8 @@ struct pcmig_recovery {
     int64_t broken_us;  /* since when; -1 = not broken */
     int64_t retry_us;   /* no attempt before this */
     bool was_reachable; /* the destination could be asked at the last look */
-    bool wake_done;     /* since the last attempt */
+    int64_t wake_us;    /* not before, again */
+    bool woken;         /* since the last attempt */
 };
 
 /* A stream whose other end has been silent for STALL_MS is paused (0 = never); resumes go over NETWORKS ways in turn. */
