@@ -59,10 +59,9 @@ _VERDICTS: dict[str, dict[str, Any]] = {
     "failed": {"source": "running", "destination": "absent", "job_active": False},
 }
 
-# A half that never ran is of no use to anybody: whoever gives a migration up may remove it, even where the
-# source cannot be asked from here.
+# What a rollback removes never ran, for which the source's word stands: its nova-compute orders one only
+# after it knows that the guest is there. So it is done even where the source's libvirt cannot be asked.
 _EMPTY = ("absent", "dead")
-_REMOVALS = ("rollback", "destroy", "undefine", "delete-files")
 
 # The guest is where Nova's record will say, and nothing of it is anywhere else.
 SETTLED = ("at-source", "at-destination", "home-source", "home-destination", "nobody")
@@ -112,7 +111,7 @@ class Guard:
         evidence = self.evidence(record)
         if (
             record.side == "destination"
-            and act in _REMOVALS
+            and act == "rollback"
             and evidence["source"] == "unknown"
             and evidence["destination"] in _EMPTY
         ):

@@ -80,8 +80,9 @@ class Forker:
         }
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.settimeout(TIMEOUT_S)
+        # Not in ROOT: metadata that a build has left there would come before these entry points.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.unit.clients.forker"], stdin=theirs.fileno(), env=self.env, cwd=ROOT
+            [sys.executable, "-m", "tests.unit.clients.forker"], stdin=theirs.fileno(), env=self.env, cwd=home
         )
         theirs.close()
 
