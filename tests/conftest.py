@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 # A shell starts what runs in its background with SIGINT ignored, and so would be every pcmig that a test
 # starts (it respects that, as programs should). With a handler here, children begin with the default.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """QEMU 11 under emulation loses a page write now and then, pcmig or not, in a way that nothing else does
+    (tests.bed.guest.lost_writes). Such a test is run once more, and the summary counts it as "rerun"."""
+    for item in items:
+        if item.nodeid.startswith(("tests/functional/", "tests/cloud/")):
+            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=["LostWrite"]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bed.guest import GuestSpec
+from tests.bed.guest import GuestSpec, LostWrite, lost_writes
 from tests.cloud.api import ApiError, wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.config import Sections
@@ -99,6 +99,8 @@ class Move:
         time.sleep(2.0)
         verdict = self.server.verdict(self.start_s, self.end_s, 2.0)
         assert verdict.alive and verdict.host == host, verdict
+        if verdict.page_errors > self.errors_before and lost_writes(self.server.log.read_text()):
+            raise LostWrite(f"QEMU lost page writes: {verdict}")
         assert verdict.page_errors == self.errors_before, verdict
         assert verdict.pages_checked > 0
 

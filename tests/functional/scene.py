@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.bed import Bed, BedError, Guest, GuestSpec, Host, Verdict
+from tests.bed.guest import LostWrite, lost_writes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -285,6 +286,8 @@ class Scene:
         # Every page twice since: nothing that was lost on the way can hide.
         assert guest.wait_verified(end_s), f"guest {self.name} does not verify its pages any more"
         verdict = guest.verdict(start_s, end_s, max(0.3, time.monotonic() - end_s))
+        if verdict.page_errors and lost_writes(guest.log.read_text(errors="replace")):
+            raise LostWrite(f"QEMU lost {verdict.page_errors} page writes of guest {self.name}: {verdict}")
         assert verdict.page_errors == 0, verdict
         assert verdict.host == host.name, verdict
         assert verdict.alive, verdict
