@@ -354,7 +354,8 @@ class Cloud(Bed):
                 for service in services
                 if service["host"] == compute.name and service["state"] == "up" and service["updated_at"]
             ]
-            return any(time_s >= int(compute.started_at) for time_s in reported) and self._has_inventory(
+            # Of whole seconds: in that of the start the one before may have reported for the last time.
+            return any(time_s > int(compute.started_at) for time_s in reported) and self._has_inventory(
                 compute
             )
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec, LostWrite, lost_writes
 from tests.cloud.api import ApiError, wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.config import Sections
 from tests.cloud.conftest import PERMITTED, configured
 from tests.cloud.server import Server
+from tests.cloud.service import outside
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -94,8 +96,7 @@ class Move:
     def check_at(self, host: str) -> None:
         assert self.server.nova_host == host
         assert self.cloud.port_bindings(self.server).get(host) == "ACTIVE"
-        # A machine that is busy with other things may keep the guest from its CPU for seconds.
-        self.server.wait_heartbeats(20, since_s=self.end_s, patience_s=30)
+        self._wait_heard(host)
         time.sleep(2.0)
         verdict = self.server.verdict(self.start_s, self.end_s, 2.0)
         assert verdict.alive and verdict.host == host, verdict
@@ -103,6 +104,18 @@ class Move:
             raise LostWrite(f"QEMU lost page writes: {verdict}")
         assert verdict.page_errors == self.errors_before, verdict
         assert verdict.pages_checked > 0
+
+    def _wait_heard(self, host: str) -> None:
+        """A busy machine may keep the guest or its port waiting: then it is told what the switches say."""
+        try:
+            self.server.wait_heartbeats(20, since_s=self.end_s, patience_s=30)
+        except BedError as error:
+            print(error)
+            for name, compute in self.cloud.computes.items():
+                print(f"host {name}'s switch:\n{compute.switch_report()}")
+            log = outside(self.cloud.computes[host].host) / "log/neutron-openvswitch-agent.log"
+            print(log.read_text()[-6000:])
+            self.server.wait_heartbeats(20, since_s=self.end_s, patience_s=60)
 
 
 def other(host: str | None) -> str:
@@ -312,7 +325,8 @@ def test_the_flag_line_decides(cloud: Cloud, idle: Server, line: str, switches: 
         cloud.live_migrate(idle, other(source))
         move.end()
         move.check_moved(other(source))
-        assert (POST_COPY in move.statuses) is switches
+        decided = [line for line in move.log().splitlines() if "Live migration: " in line]
+        assert (POST_COPY in move.statuses) is switches, decided
         assert ("Live migration post-copy:" in move.log()) is bool(line)
     finally:
         cloud.restart_compute(source, nova_conf=PERMITTED)
