@@ -38,7 +38,8 @@ LOOK_S = 0.5
 SAVE_S = 5
 LOG_INFO_S = 30
 
-_MOVED_PHASES = ("switchover", "postcopy", "paused")
+# Not "switchover", with which pre-copy ends, too.
+_POST_COPY_PHASES = ("postcopy", "paused")
 
 
 class PostCopyInterrupted(exception.MigrationError):  # type: ignore[misc]  # Nova has no types
@@ -292,7 +293,7 @@ class Monitor:
         ):
             self._save_status(RUNNING)
         elif (
-            status["phase"] in _MOVED_PHASES
+            status["phase"] in _POST_COPY_PHASES
             and self._record.status == RUNNING
             and status["recovery"] is None
             and status["outcome"] is None
