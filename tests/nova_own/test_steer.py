@@ -177,6 +177,21 @@ def test_a_switch_that_comes_to_nothing_puts_the_status_back() -> None:
     assert statuses[-2:] == ["running (post-copy)", "running"]
 
 
+def test_the_end_of_a_pre_copy_is_no_post_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest stops for it, too, and for longer than between two looks on a busy machine."""
+    monkeypatch.setattr(steer, "LOOK_S", 0)
+    record = Record()
+    follow(Engine({}, {"phase": "switchover"}, {"phase": "switchover"}, {"outcome": "completed"}), record)
+    assert "running (post-copy)" not in record.saved
+
+
+def test_a_switch_that_nobody_wrote_down_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steer, "LOOK_S", 0)
+    record = Record()
+    follow(Engine({}, {"phase": "postcopy"}, {"phase": "postcopy"}, {"outcome": "completed"}), record)
+    assert "running (post-copy)" in record.saved
+
+
 def test_statistics_are_saved_as_nova_does() -> None:
     record = Record()
     _, instance, _ = follow(Engine({}, {"outcome": "completed", "phase": "finished"}), record)
