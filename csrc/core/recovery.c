@@ -29,17 +29,6 @@ static const struct {
      "through a restart of libvirtd), the resume follows by itself"},
 };
 
-static const char *const names[] = {
-    [PCMIG_RECOVERY_NONE] = "none",   [PCMIG_RECOVERY_WAIT] = "wait", [PCMIG_RECOVERY_HELD] = "held",
-    [PCMIG_RECOVERY_PAUSE] = "pause", [PCMIG_RECOVERY_WAKE] = "wake", [PCMIG_RECOVERY_RESUME] = "resume",
-};
-_Static_assert(sizeof(names) / sizeof(names[0]) == PCMIG_RECOVERY_STEP_COUNT, "every step has a name");
-
-const char *pcmig_recovery_step_name(enum pcmig_recovery_step step)
-{
-    return (unsigned)step < PCMIG_RECOVERY_STEP_COUNT ? names[step] : "unknown";
-}
-
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks)
 {
     *recovery =

@@ -18,7 +18,6 @@ enum pcmig_recovery_step {
     PCMIG_RECOVERY_PAUSE,    /* the stream is dead and the source does not know: pause it */
     PCMIG_RECOVERY_WAKE, /* the destination has not noticed: have its end of the stream reset, look again at next_us */
     PCMIG_RECOVERY_RESUME, /* over network `network` */
-    PCMIG_RECOVERY_STEP_COUNT
 };
 
 /* What is seen at one moment. */
@@ -62,7 +61,5 @@ void pcmig_recovery_hurry(struct pcmig_recovery *recovery);
 
 /* Why a resume is held, as a sentence for people, or NULL when it is not. */
 const char *pcmig_recovery_hold(const struct pcmig_recovery_view *view);
-
-const char *pcmig_recovery_step_name(enum pcmig_recovery_step step); /* "resume"; never NULL */
 
 #endif

@@ -35,10 +35,11 @@ struct control {
     int64_t wanted_mib[2];
     int64_t speed_us; /* when to set it again */
     struct pcmig_recovery recovery;
-    int64_t heal_us; /* when recovery wants to look again */
-    bool held;       /* paused on request: no attempt until one is asked for */
-    bool changed;    /* the halves, at the last look */
-    int64_t look_us; /* when silence was last asked for */
+    int64_t heal_us;    /* when recovery wants to look again */
+    bool held;          /* paused on request: no attempt until one is asked for */
+    bool changed;       /* the halves, at the last look */
+    int64_t look_us;    /* when silence was last asked for; 0 = not in this stream */
+    int64_t silence_ms; /* as seen then */
     struct pcmig_sample last;
 };
 

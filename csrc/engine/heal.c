@@ -9,15 +9,18 @@
 /* Silence is a matter of seconds. */
 #define SILENCE_LOOK_US 1000000
 
-/* The destination's silence, not asked for more often than it changes. */
+/* The destination's silence as last seen; the kernel is not asked more often than it changes. */
 static int64_t silence_ms(struct control *c)
 {
     int64_t now = pcmig_migration_now_us(c->m);
 
-    if (c->m->link == NULL || (c->look_us > 0 && now - c->look_us < SILENCE_LOOK_US))
+    if (c->m->link == NULL)
         return -1;
-    c->look_us = now;
-    return pcmig_link_silence_ms(c->m->link);
+    if (c->look_us == 0 || now - c->look_us >= SILENCE_LOOK_US) {
+        c->look_us = now;
+        c->silence_ms = pcmig_link_silence_ms(c->m->link);
+    }
+    return c->silence_ms;
 }
 
 bool pcmig_heal_stalled(struct control *c)
@@ -72,14 +75,21 @@ static void tell(struct control *c, enum pcmig_recovery_state state, int64_t nex
     c->news = c->news || news;
 }
 
+static void tell_resuming(struct control *c)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "resuming, attempt %u", c->recovery.attempts);
+    tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
+}
+
 static void tell_waiting(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
 {
     char text[sizeof(c->m->status.recovery.text)];
     int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
 
     if (c->called && c->recovery.attempts > 0) {
-        snprintf(text, sizeof(text), "resuming, attempt %u", c->recovery.attempts);
-        tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
+        tell_resuming(c);
         return;
     }
     if (view->destination == PCMIG_HALF_UNKNOWN && view->destination_asked)
@@ -96,17 +106,10 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
 
 static void resume(struct control *c, unsigned network)
 {
-    const struct pcmig_migration_args *args = &c->m->args;
-    char text[64];
-    size_t count = 0;
-
-    while (args->resume_uris != NULL && args->resume_uris[count] != NULL)
-        count++;
-    snprintf(text, sizeof(text), "resuming, attempt %u", c->recovery.attempts);
-    tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
+    tell_resuming(c);
     memset(&c->call_error, 0, sizeof(c->call_error));
     /* The migration's own way first, then the others. Short of a thread it is tried again with the next attempt. */
-    (void)pcmig_call_start(c, network == 0 || network > count ? "" : args->resume_uris[network - 1]);
+    (void)pcmig_call_start(c, network == 0 ? "" : c->m->args.resume_uris[network - 1]);
 }
 
 void pcmig_heal_pause(struct control *c)
@@ -154,7 +157,9 @@ void pcmig_heal(struct control *c)
     }
     if (view.source == PCMIG_HALF_POSTCOPY)
         view.silence_ms = silence_ms(c);
-    else if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
+    else
+        c->look_us = 0; /* what was seen says nothing about the next stream */
+    if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
         ask_versions(c);
     view.destination_libvirt = c->versions[0];
     view.source_libvirt = c->versions[1];
@@ -180,8 +185,6 @@ void pcmig_heal(struct control *c)
         return;
     case PCMIG_RECOVERY_RESUME:
         resume(c, order.network);
-        return;
-    case PCMIG_RECOVERY_STEP_COUNT:
         return;
     }
 }

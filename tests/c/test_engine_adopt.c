@@ -1,5 +1,5 @@
 /* The engine takes over a migration that is under way: on two hosts that say what the test wants. The functions below take
- * the place of libvirt's; the guest is the one of libvirt's test driver, on both hosts, and its state is made up. */
+ * the place of libvirt's and of the look at the stream; the guest is the one of libvirt's test driver, on both hosts, and its state is made up. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,12 +14,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/migration.h"
+#include "edge/link.h"
+#include "engine_wait.h"
 
-#define MIB      (1024 * 1024)
-#define SOURCE   "test:///default"
-#define UUID     "6695eb01-f6a4-8304-79aa-97f2502e193f" /* the test driver's guest */
-#define PATIENCE 20000                                  /* ms */
+#define MIB    (1024 * 1024)
+#define SOURCE "test:///default"
+#define UUID   "6695eb01-f6a4-8304-79aa-97f2502e193f" /* the test driver's guest */
 
 /* State and reason of a half, as one number. */
 #define HALF(state, reason) ((state) << 8 | (reason))
@@ -35,12 +35,13 @@
 static struct {
     atomic_int source;
     atomic_int destination;
-    atomic_bool job;      /* the source has statistics */
-    atomic_int switches;  /* start-postcopy */
-    atomic_int pauses;    /* abort with POSTCOPY */
-    atomic_int resumes;   /* migrate calls that resume */
-    atomic_int calls;     /* migrate calls of any kind */
-    atomic_bool pausable; /* a pause breaks the stream */
+    atomic_bool job;       /* the source has statistics */
+    atomic_int switches;   /* start-postcopy */
+    atomic_int pauses;     /* abort with POSTCOPY */
+    atomic_int resumes;    /* migrate calls that resume */
+    atomic_int calls;      /* migrate calls of any kind */
+    atomic_bool pausable;  /* a pause breaks the stream */
+    atomic_int silence_ms; /* of the destination's kernel */
 } hosts;
 
 static char dest_uri[64];
@@ -85,7 +86,14 @@ int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *p
     return 0;
 }
 
-/* Both halves say that the stream runs again, and soon that all has arrived. */
+static void all_has_arrived(void)
+{
+    atomic_store(&hosts.destination, RUNNING);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, ABSENT);
+}
+
+/* Both halves say that the stream runs again, and soon, unless it is silent, that all has arrived. */
 int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParameterPtr params, unsigned int count,
                            unsigned int flags)
 {
@@ -100,9 +108,11 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
     atomic_store(&hosts.source, SERVING);
     atomic_store(&hosts.destination, FETCHING);
     (void)usleep(300000);
-    atomic_store(&hosts.destination, RUNNING);
-    atomic_store(&hosts.job, false);
-    atomic_store(&hosts.source, ABSENT);
+    for (int waited_ms = 0; atomic_load(&hosts.silence_ms) > 0 && waited_ms < PATIENCE; waited_ms++)
+        (void)usleep(1000);
+    if (atomic_load(&hosts.source) == BROKEN)
+        return -1;
+    all_has_arrived();
     return 0;
 }
 
@@ -141,6 +151,7 @@ int virDomainAbortJobFlags(virDomainPtr domain, unsigned int flags)
         return -1;
     atomic_store(&hosts.source, BROKEN);
     atomic_store(&hosts.destination, BROKEN);
+    atomic_store(&hosts.silence_ms, 0); /* the next stream is a new one */
     return 0;
 }
 
@@ -149,6 +160,49 @@ int virDomainAbortJob(virDomainPtr domain)
     (void)domain;
     atomic_store(&hosts.destination, ABSENT);
     atomic_store(&hosts.job, false);
+    return 0;
+}
+
+/* --- the stream ---------------------------------------------------------------------------------------------------- */
+
+struct pcmig_link {
+    int unused;
+};
+
+struct pcmig_link *pcmig_link_open(const char *uuid)
+{
+    (void)uuid;
+    return calloc(1, sizeof(struct pcmig_link));
+}
+
+void pcmig_link_close(struct pcmig_link *link)
+{
+    free(link);
+}
+
+int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
+{
+    (void)link;
+    return -1;
+}
+
+bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out)
+{
+    (void)link;
+    (void)out;
+    return false;
+}
+
+int64_t pcmig_link_silence_ms(struct pcmig_link *link)
+{
+    (void)link;
+    return atomic_load(&hosts.silence_ms);
+}
+
+unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
+{
+    (void)link;
+    (void)wait_ms;
     return 0;
 }
 
@@ -185,25 +239,9 @@ static int reset(void **state)
     atomic_store(&hosts.resumes, 0);
     atomic_store(&hosts.calls, 0);
     atomic_store(&hosts.pausable, true);
+    atomic_store(&hosts.silence_ms, 0);
     return 0;
 }
-
-static struct pcmig_migration_status status_of(struct pcmig_migration *migration)
-{
-    struct pcmig_migration_status status;
-
-    pcmig_migration_status(migration, &status);
-    return status;
-}
-
-#define WAIT_FOR(condition)                                                                                            \
-    do {                                                                                                               \
-        int waited_ms = 0;                                                                                             \
-        for (; !(condition) && waited_ms < PATIENCE; waited_ms++)                                                      \
-            (void)usleep(1000);                                                                                        \
-        if (waited_ms == PATIENCE)                                                                                     \
-            fail_msg("waited in vain for %s", #condition);                                                             \
-    } while (0)
 
 static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
 {
@@ -226,18 +264,23 @@ static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
     return migration;
 }
 
+/* In post-copy, and known to be. */
+static struct pcmig_migration *adopt_postcopy(void)
+{
+    struct pcmig_migration *migration;
+
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    return migration;
+}
+
 static void expect_end(struct pcmig_migration *migration, enum pcmig_outcome outcome)
 {
     assert_true(pcmig_migration_join(migration, PATIENCE));
     assert_string_equal(pcmig_outcome_name(status_of(migration).outcome), pcmig_outcome_name(outcome));
     pcmig_migration_unref(migration);
-}
-
-static void all_has_arrived(void)
-{
-    atomic_store(&hosts.destination, RUNNING);
-    atomic_store(&hosts.job, false);
-    atomic_store(&hosts.source, ABSENT);
 }
 
 /* --- tests --------------------------------------------------------------------------------------------------------- */
@@ -282,13 +325,9 @@ static void precopy_is_cancelled(void **state)
 
 static void postcopy_is_followed(void **state)
 {
-    struct pcmig_migration *migration;
+    struct pcmig_migration *migration = adopt_postcopy();
 
     (void)state;
-    atomic_store(&hosts.source, SERVING);
-    atomic_store(&hosts.destination, FETCHING);
-    migration = adopt(PCMIG_POLICY_AUTO);
-    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
     (void)usleep(300000);
     assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_RUNNING);
     all_has_arrived();
@@ -310,15 +349,23 @@ static void interruption_is_healed(void **state)
     assert_int_equal(atomic_load(&hosts.calls), 1);
 }
 
+/* Both daemons answer and libvirt's call runs, but the stream is dead: it is paused, and resumed. */
+static void silence_is_paused_while_the_call_runs(void **state)
+{
+    (void)state;
+    atomic_store(&hosts.source, BROKEN);
+    atomic_store(&hosts.destination, BROKEN);
+    atomic_store(&hosts.silence_ms, 60000); /* from the first resume on, until the pause */
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.pauses), 1);
+    assert_int_equal(atomic_load(&hosts.resumes), 2);
+}
+
 static void pause_holds_until_it_is_to_go_on(void **state)
 {
-    struct pcmig_migration *migration;
+    struct pcmig_migration *migration = adopt_postcopy();
 
     (void)state;
-    atomic_store(&hosts.source, SERVING);
-    atomic_store(&hosts.destination, FETCHING);
-    migration = adopt(PCMIG_POLICY_AUTO);
-    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
     assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_PAUSE), 0);
     WAIT_FOR(status_of(migration).recovery.state == PCMIG_RECOVERY_STATE_HELD);
     (void)usleep(2500000); /* an attempt would have come by now */
@@ -332,14 +379,10 @@ static void pause_holds_until_it_is_to_go_on(void **state)
 /* What ended while the request was on its way is told as it ended. */
 static void pause_that_comes_too_late(void **state)
 {
-    struct pcmig_migration *migration;
+    struct pcmig_migration *migration = adopt_postcopy();
 
     (void)state;
-    atomic_store(&hosts.source, SERVING);
-    atomic_store(&hosts.destination, FETCHING);
     atomic_store(&hosts.pausable, false);
-    migration = adopt(PCMIG_POLICY_AUTO);
-    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
     assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_PAUSE), 0);
     WAIT_FOR(atomic_load(&hosts.pauses) > 0);
     all_has_arrived();
@@ -349,13 +392,9 @@ static void pause_that_comes_too_late(void **state)
 /* Nothing is resumed, and nothing waited for, where the other half is gone. */
 static void half_that_is_lost_while_held(void **state)
 {
-    struct pcmig_migration *migration;
+    struct pcmig_migration *migration = adopt_postcopy();
 
     (void)state;
-    atomic_store(&hosts.source, SERVING);
-    atomic_store(&hosts.destination, FETCHING);
-    migration = adopt(PCMIG_POLICY_AUTO);
-    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
     assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_PAUSE), 0);
     WAIT_FOR(status_of(migration).recovery.state == PCMIG_RECOVERY_STATE_HELD);
     atomic_store(&hosts.destination, ABSENT);
@@ -380,10 +419,15 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, reset)
     const struct CMUnitTest tests[] = {
-        TEST(precopy_is_steered),           TEST(precopy_is_switched_by_the_policy),
-        TEST(precopy_is_cancelled),         TEST(postcopy_is_followed),
-        TEST(interruption_is_healed),       TEST(pause_holds_until_it_is_to_go_on),
-        TEST(pause_that_comes_too_late),    TEST(half_that_is_lost_while_held),
+        TEST(precopy_is_steered),
+        TEST(precopy_is_switched_by_the_policy),
+        TEST(precopy_is_cancelled),
+        TEST(postcopy_is_followed),
+        TEST(interruption_is_healed),
+        TEST(silence_is_paused_while_the_call_runs),
+        TEST(pause_holds_until_it_is_to_go_on),
+        TEST(pause_that_comes_too_late),
+        TEST(half_that_is_lost_while_held),
         TEST(what_is_over_is_told_at_once),
     };
 

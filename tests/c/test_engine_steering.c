@@ -16,12 +16,11 @@
 #include <unistd.h>
 
 #include "edge/clock.h"
-#include "engine/migration.h"
+#include "engine_wait.h"
 
 #define MIB       (1024 * 1024)
 #define UNLIMITED ((unsigned long)(INT64_MAX / MIB))
 #define CONNS_MAX 8
-#define PATIENCE  20000 /* ms */
 
 /* --- libvirt ------------------------------------------------------------------------------------------------------- */
 
@@ -239,23 +238,6 @@ static int reset(void **state)
     atomic_store(&host.dead, NULL);
     return 0;
 }
-
-static struct pcmig_migration_status status_of(struct pcmig_migration *migration)
-{
-    struct pcmig_migration_status status;
-
-    pcmig_migration_status(migration, &status);
-    return status;
-}
-
-#define WAIT_FOR(condition)                                                                                            \
-    do {                                                                                                               \
-        int waited_ms = 0;                                                                                             \
-        for (; !(condition) && waited_ms < PATIENCE; waited_ms++)                                                      \
-            (void)usleep(1000);                                                                                        \
-        if (waited_ms == PATIENCE)                                                                                     \
-            fail_msg("waited in vain for %s", #condition);                                                             \
-    } while (0)
 
 /* In pre-copy, with statistics. */
 static struct pcmig_migration *begin(bool gated)

@@ -1,0 +1,28 @@
+/* For tests of the engine: its status, and waiting for what its threads do. */
+#ifndef ENGINE_WAIT_H
+#define ENGINE_WAIT_H
+
+#include "engine/migration.h"
+
+#include <unistd.h>
+
+#define PATIENCE 20000 /* ms */
+
+#define WAIT_FOR(condition)                                                                                            \
+    do {                                                                                                               \
+        int waited_ms = 0;                                                                                             \
+        for (; !(condition) && waited_ms < PATIENCE; waited_ms++)                                                      \
+            (void)usleep(1000);                                                                                        \
+        if (waited_ms == PATIENCE)                                                                                     \
+            fail_msg("waited in vain for %s", #condition);                                                             \
+    } while (0)
+
+static inline struct pcmig_migration_status status_of(struct pcmig_migration *migration)
+{
+    struct pcmig_migration_status status;
+
+    pcmig_migration_status(migration, &status);
+    return status;
+}
+
+#endif
