@@ -34,12 +34,6 @@ class Migrate(Run):
         options.add_options(parser)
         return parser
 
-    def make_plan(self, args: argparse.Namespace) -> options.Plan:
-        plan = options.make_plan(args, _core.params())
-        options.check_policy("--policy" if args.deadline is None else "--deadline", plan.policy, plan.params)
-        options.take_flags(plan)
-        return plan
-
     def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
         uuid, name = self._check_guest(args, plan)
         if plan.move_definition and _core.domain_persistent(plan.source_uri, plan.domain):

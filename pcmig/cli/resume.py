@@ -42,12 +42,6 @@ class Resume(Run):
         options.add_resume_options(parser)
         return parser
 
-    def make_plan(self, args: argparse.Namespace) -> options.Plan:
-        plan = options.make_plan(args, _core.params())
-        options.check_policy("--policy" if args.deadline is None else "--deadline", plan.policy, plan.params)
-        options.take_flags(plan)
-        return plan
-
     def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
         book = Journal()
         entry = locate(book, args)

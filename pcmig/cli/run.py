@@ -54,7 +54,10 @@ class Run(Command):
 
     def make_plan(self, args: argparse.Namespace) -> options.Plan:
         """What is to be done, as far as that goes before anything is started. Raises UsageError."""
-        raise NotImplementedError
+        plan = options.make_plan(args, _core.params())
+        options.check_policy("--policy" if args.deadline is None else "--deadline", plan.policy, plan.params)
+        options.take_flags(plan)
+        return plan
 
     def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
         """The migration, which is not started yet, and its entry in the journal, which is written."""
