@@ -128,6 +128,13 @@ class Guest:
             host.virsh("create", inside)
         self.wait_heartbeats(5, since_s=started_s, patience_s=patience_s)
 
+    def said(self) -> str:
+        """All that was heard, heartbeats and bad pages; on the two-host bed from guests before it as well."""
+        try:
+            return self.log.read_text(encoding="latin-1")
+        except FileNotFoundError:
+            return ""
+
     def heartbeats(self, since_s: float = 0.0) -> list[Heartbeat]:
         return [beat for beat in read_log(self.log) if beat.time_s >= since_s]
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
+import random
 import sys
 import tempfile
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -18,8 +22,8 @@ from tests.bench.switchover import machine
 from tests.bench.switchover.report import make_console
 from tests.faults import table
 from tests.faults.faults import FAULTS, faults_of
-from tests.faults.moments import MOMENTS, SWITCH, choose_cells
-from tests.faults.runner import Runner
+from tests.faults.moments import MOMENTS, SWITCH, cell_name, choose_cells
+from tests.faults.runner import Runner, code_of
 from tests.faults.stage import DRIVERS, PCMIG, STAGES
 
 SCHEMA = 1
@@ -60,25 +64,59 @@ class Record:
             raise BedError(f"--json {self.path}: {error.strerror}") from error
 
 
-def play(args: argparse.Namespace, cells: list[tuple[str, str]], record: Record, console: Console) -> bool:
-    """All cells, round after round; whether every one was good."""
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One cell to be played."""
+
+    fault: str
+    moment: str
+    seed: int
+
+
+def plan(
+    args: argparse.Namespace, cells: list[tuple[str, str]], rows: Iterable[Mapping[str, Any]]
+) -> list[Turn]:
+    """What to play, in order: round after round, or as --shuffle has it. ROWS have been played before."""
+    played = {
+        (row["cell"], row["seed"])
+        for row in rows
+        if (row["bed"], row["driver"], row["stack"]) == (args.bed, args.driver, args.stack)
+        and row["commit"] == code_of(args.driver)
+        and row["good"] is not None
+    }
+    turns = [
+        Turn(fault, moment, seed)
+        for seed in range(args.seed, args.seed + args.rounds)
+        for fault, moment in cells
+        if not (args.missing and (cell_name(fault, moment), seed) in played)
+    ]
+    if args.shuffle is not None:
+        random.Random(args.shuffle).shuffle(turns)
+    return turns[: args.limit]
+
+
+def play(args: argparse.Namespace, turns: list[Turn], record: Record, console: Console) -> bool:
+    """Whether every cell was good."""
     record.content["stacks"] |= machine.facts([args.stack])["stacks"]
 
     def say(text: str) -> None:
         console.print(f"   {text}", soft_wrap=True)
 
     good = True
+    started_s = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="pcmig-faults.") as folder,
         STAGES[args.bed](args.driver, args.stack, pathlib.Path(folder), say) as stage,
     ):
         runner = Runner(stage, args.bed, args.stack)
-        for seed in range(args.seed, args.seed + args.rounds):
-            for fault, moment in cells:
-                row = runner.play(FAULTS[fault], moment, seed)
-                record.add(row)
-                console.print(line(row), soft_wrap=True)
-                good = good and bool(row["good"])
+        for number, turn in enumerate(turns):
+            if args.minutes is not None and time.monotonic() - started_s > args.minutes * 60:
+                say(f"{args.minutes:g} minutes are over; not played: {len(turns) - number} of {len(turns)}")
+                break
+            row = runner.play(FAULTS[turn.fault], turn.moment, turn.seed)
+            record.add(row)
+            console.print(line(row), soft_wrap=True)
+            good = good and bool(row["good"])
     return good
 
 
@@ -113,6 +151,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="each with the next seed")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the first round (default: 1)")
+    parser.add_argument(
+        "--shuffle", type=int, metavar="S", help="all rounds mixed, in an order that S alone decides"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="play the first N of them only")
+    parser.add_argument("--minutes", type=float, metavar="M", help="begin no cell after M minutes")
+    parser.add_argument(
+        "--missing", action="store_true", help="leave out what --json has of this code, stack and seed"
+    )
     parser.add_argument("--driver", choices=DRIVERS, default=PCMIG, help="stock: virsh, or Nova's own driver")
     parser.add_argument("--stack", choices=STACKS, default="forky", help="QEMU and libvirt (default: forky)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="add every cell to this file")
@@ -130,6 +176,9 @@ def check(args: argparse.Namespace, cells: list[tuple[str, str]]) -> None:
         raise BedError(f"--cells {args.cells!r} fits none: see --list")
     if args.rounds < 1:
         raise BedError(f"--rounds {args.rounds}: use 1 or more")
+    for option, number in (("--limit", args.limit), ("--minutes", args.minutes)):
+        if number is not None and number <= 0:
+            raise BedError(f"{option} {number}: use more than 0")
     for option, path in (("--json", args.json), ("--rst", args.rst)):
         if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
             raise BedError(f"{option} {path}: cannot be written")
@@ -151,8 +200,9 @@ def main(argv: list[str] | None = None) -> int:
             console.print(f"{fault + '/' + moment:36} {FAULTS[fault].title}, {MOMENTS[moment].title}")
         return 0
     code = 0
+    turns = [] if args.show else plan(args, cells, record.rows)
     try:
-        if not args.show and not play(args, cells, record, console):
+        if turns and not play(args, turns, record, console):
             code = 1
     except BedError as error:
         print(f"faults: {error}", file=sys.stderr)

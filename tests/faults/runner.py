@@ -11,10 +11,11 @@ import time
 from typing import Any
 
 from tests.bed import BedError
+from tests.bed.guest import lost_writes
 from tests.faults.faults import Act, Fault
 from tests.faults.judge import WHOLE, End, Evidence, Kind, find_end, judge, longest_silence_s, settled
 from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH, cell_name, delay_s
-from tests.faults.stage import Stage
+from tests.faults.stage import PCMIG, Stage
 
 HEAL_PATIENCE_S = 120.0  # from the mending
 FOR_EVER_S = 40.0  # from a fault that is never mended: everybody has given up long before
@@ -25,6 +26,8 @@ ASK_AGAIN_S = 3.0
 SWITCH_PATIENCE_S = 30.0
 FIRST_LATENCY_S = 0.15  # from asking for the switch to the switch, until it has been seen
 SAID_CHARS = 2000
+ROOT = pathlib.Path(__file__).parents[2]
+SOURCES = ("csrc", "pcmig", "setup.py")
 
 
 class Runner:
@@ -32,7 +35,7 @@ class Runner:
 
     def __init__(self, stage: Stage, bed: str, stack: str) -> None:
         self.stage = stage
-        self.commit = commit()
+        self.commit = code_of(stage.driver)
         self.bed = bed
         self.stack = stack
         self._latencies_s: list[float] = []
@@ -64,8 +67,10 @@ class Runner:
         stage = self.stage
         stage.prepare()
         stage.wire.set(fault.sysctls)
-        errors_before = max((beat.bad for beat in stage.guest.heartbeats()), default=0)
+        # The file has what guests before this one said as well.
+        errors_before = next((beat.bad for beat in reversed(stage.guest.heartbeats())), 0)
         start_s = time.monotonic()
+        said_chars = len(stage.guest.said())
         stage.start()
         act = fault.arm(stage)
         strike_s = self._strike(act, moment, chance_s)
@@ -76,7 +81,7 @@ class Runner:
             mended_s = time.monotonic()
         settled_s = self._settle(strike_s, mended_s)
         end_s = time.monotonic()
-        evidence = self._evidence(start_s, errors_before)
+        evidence = self._evidence(start_s, errors_before, said_chars)
         switched_s = stage.switched_s(start_s)
         offset_s = None if switched_s is None else strike_s - switched_s
         verdict = judge(evidence, fault.allowed_at(moment, offset_s))
@@ -102,6 +107,7 @@ class Runner:
                 host.name: sum(b.host == host.name for b in evidence.beats) for host in stage.bed.hosts
             },
             "page_errors": evidence.errors,
+            "lost_writes": evidence.lost_writes,
             "said": evidence.said[-SAID_CHARS:],
             **stage.facts(),
         }
@@ -168,7 +174,8 @@ class Runner:
             time.sleep(LOOK_S)
         return None
 
-    def _evidence(self, start_s: float, errors_before: int) -> Evidence:
+    def _evidence(self, start_s: float, errors_before: int, said_chars: int) -> Evidence:
+        """The last two: bad pages and words of the guest before the start."""
         stage = self.stage
         halves = stage.halves()
         end = find_end(halves[stage.source.name], halves[stage.destination.name])
@@ -185,14 +192,23 @@ class Runner:
             claim,
             contradictions,
             said,
+            lost_writes(stage.guest.said()[said_chars:]),
         )
 
 
-def commit() -> str:
-    """Which code this is; "" outside of a repository."""
-    words = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+def code_of(driver: str) -> str:
+    """What was put to the test: of pcmig the last commit that changed it ("" outside of a repository); of the
+    control the stack tells."""
+    if driver != PCMIG:
+        return driver
+    changed = _git("status", "--porcelain", "--", *SOURCES)
+    return _git("log", "-1", "--format=%h", "--", *SOURCES) + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> str:
     with contextlib.suppress(OSError):
-        return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+        return done.stdout.strip()
     return ""
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from tests.faults.faults import FAULTS
 from tests.faults.judge import Kind
 from tests.faults.moments import MOMENTS, cell_name
+from tests.faults.stage import STOCK
 
 Row = Mapping[str, Any]
 
@@ -62,11 +63,11 @@ class Tally:
 
 def latest(rows: Iterable[Row]) -> list[Row]:
     """Rounds of a cell that were played with the code of its last round: every one of them counts, whatever
-    came of it; those with older code tell nothing of this one."""
+    came of it; those with older code tell nothing of this one. The control has no code of ours in it."""
     kept: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         cell = kept.setdefault((row["bed"], row["driver"], row["cell"]), [])
-        if cell and cell[-1]["commit"] != row["commit"]:
+        if cell and row["driver"] != STOCK and cell[-1]["commit"] != row["commit"]:
             cell.clear()
         cell.append(row)
     return [row for cell in kept.values() for row in cell]

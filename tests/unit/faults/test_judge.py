@@ -80,6 +80,7 @@ def test_a_guest_that_moved_as_it_should() -> None:
     ("changes", "kind", "text"),
     [
         ({"errors": 3}, Kind.MEMORY, "3 pages"),
+        ({"errors": 3, "lost_writes": True}, Kind.MEMORY, "one write behind, as emulation with QEMU 11"),
         ({"verified": False}, Kind.STUCK, "does not verify"),
         ({"claim": Claim.STAYED}, Kind.TOLD, "moved, and the operator is told: stayed"),
         ({"claim": Claim.SILENT}, Kind.TOLD, "no end and no word"),

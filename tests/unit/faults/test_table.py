@@ -10,7 +10,10 @@ from rich.console import Console
 
 from tests.bed import BedError
 from tests.faults import table
-from tests.faults.__main__ import Record, line, main
+from tests.faults.__main__ import Record, line, main, make_parser, plan
+from tests.faults.faults import faults_of
+from tests.faults.moments import choose_cells
+from tests.faults.runner import code_of
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -72,6 +75,45 @@ def test_every_round_of_the_newest_code_counts() -> None:
     ]
 
 
+def test_the_control_does_not_grow_old() -> None:
+    rows = [row(driver="stock", commit=commit) for commit in ("0deae5c", "stock")]
+    assert len(list(table.latest(rows))) == 2
+
+
+def planned(rows: list[dict[str, Any]], *words: str) -> list[tuple[str, str, int]]:
+    args = make_parser().parse_args(["--cells", "stream-5s", *words])
+    cells = choose_cells(args.cells, faults_of(args.bed))
+    return [(turn.fault, turn.moment, turn.seed) for turn in plan(args, cells, rows)]
+
+
+def test_the_plan_goes_round_after_round() -> None:
+    turns = planned([], "--rounds", "2", "--seed", "5")
+    assert [(moment, seed) for _, moment, seed in turns] == [
+        (moment, seed) for seed in (5, 6) for moment in ("pre-copy", "switch", "post-copy")
+    ]
+    assert planned([], "--rounds", "2", "--seed", "5", "--limit", "4") == turns[:4]
+
+
+def test_a_shuffled_plan_has_the_same_turns_in_an_order_of_its_own() -> None:
+    turns = planned([], "--rounds", "5")
+    mixed = planned([], "--rounds", "5", "--shuffle", "1")
+    assert mixed != turns and sorted(mixed) == sorted(turns)
+    assert mixed == planned([], "--rounds", "5", "--shuffle", "1")
+    assert mixed != planned([], "--rounds", "5", "--shuffle", "2")
+
+
+def test_a_batch_goes_on_where_the_one_before_ended() -> None:
+    code = code_of("pcmig")
+    turns = planned([], "--rounds", "2")
+    rows = [row(commit=code), row(commit=code, seed=2, good=None, error="too late"), row(seed=3, commit=code)]
+    assert planned(rows, "--rounds", "2", "--missing") == [t for t in turns if t[1:] != ("post-copy", 1)]
+    assert planned(rows, "--rounds", "2") == turns
+    # Another code, stack, driver or bed is another round.
+    assert planned(rows, "--rounds", "2", "--missing", "--stack", "backports") == turns
+    assert planned(rows, "--rounds", "2", "--missing", "--driver", "stock") == turns
+    assert planned([row(commit="older")], "--rounds", "2", "--missing") == turns
+
+
 def test_the_summary_counts_kinds_of_problems() -> None:
     text = table.summary([row(), BAD], "stock")
     assert text.startswith("stock: 0 of 1 as good as can be; 0 guests lost, 0 double runs")
@@ -124,6 +166,8 @@ def test_the_command(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str])
     assert main(["--list", "--cells", "lost"]) == 2
     assert "fits none" in capsys.readouterr().err
     assert main(["--rounds", "0"]) == 2
+    assert main(["--limit", "0"]) == 2
+    assert "--limit 0: use more than 0" in capsys.readouterr().err
     path, rst = tmp_path / "cells.json", tmp_path / "faults.rst"
     Record(path).add(row())
     assert main(["--show", "--json", str(path), "--rst", str(rst)]) == 0
