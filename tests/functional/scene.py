@@ -245,6 +245,20 @@ class Scene:
     def migrate(self, *options: str, timeout_s: float = PATIENCE_S) -> Run:
         return self.migration(*options).wait(timeout_s)
 
+    def in_precopy(self, source: Host) -> Command:
+        """Starts a migration that stays in pre-copy; it is there."""
+        command = self.migration("--policy", "manual")
+        self.wait_precopy(source)
+        return command
+
+    def in_postcopy(self, destination: Host, *options: str) -> Command:
+        """Starts a migration whose post-copy takes its time; it is there, and says so."""
+        self.bed.network.limit(SLOW_MBIT)
+        command = self.migration("--policy", "immediate", *options)
+        self.wait_postcopy(destination)
+        self.wait_for(lambda: "post-copy" in command.said(), "pcmig says so")
+        return command
+
     def ask(self, command: str, host: Host, *options: str, domain: str | None = None) -> Run:
         """`pcmig watch|abort|switch|pause|resume` of the guest at HOST."""
         return self.run(command, "--connect", host.uri, domain or self.name, *options, host=host)

@@ -26,25 +26,10 @@ def fault(broken: Scene) -> Scene:
     return broken
 
 
-def in_precopy(scene: Scene, source: Host) -> Command:
-    command = scene.migration("--policy", "manual")
-    scene.wait_precopy(source)
-    return command
-
-
-def in_postcopy(scene: Scene, destination: Host, *options: str) -> Command:
-    """Post-copy that takes its time."""
-    scene.bed.network.limit(SLOW_MBIT)
-    command = scene.migration("--policy", "immediate", *options)
-    scene.wait_postcopy(destination)
-    scene.wait_for(lambda: "post-copy" in command.said(), "pcmig says so")
-    return command
-
-
 def test_the_destinations_libvirtd_is_killed_in_pre_copy(fault: Scene) -> None:
     source = fault.source
     destination = fault.bed.other(source)
-    command = in_precopy(fault, source)
+    command = fault.in_precopy(source)
     destination.kill_libvirtd()
     run = command.wait(60)
     run.expect(1, "runs on at the source")
@@ -58,7 +43,7 @@ def test_the_destinations_libvirtd_is_killed_in_pre_copy(fault: Scene) -> None:
 def test_the_sources_libvirtd_is_killed_in_pre_copy(fault: Scene) -> None:
     """The guest runs on meanwhile; the daemon that comes back cancels what it finds."""
     source = fault.source
-    command = in_precopy(fault, source)
+    command = fault.in_precopy(source)
     source.kill_libvirtd()
     fault.wait_for(lambda: source.libvirtd() is None, "it is gone")
     source.start_libvirtd()
@@ -72,7 +57,7 @@ def test_libvirtd_restarts_in_post_copy(fault: Scene, end: str) -> None:
     """QEMU goes on by itself; so does the verdict wait for the daemon to come back."""
     source = fault.source
     destination = fault.bed.other(source)
-    command = in_postcopy(fault, destination)
+    command = fault.in_postcopy(destination)
     (source if end == "source" else destination).kill_libvirtd()
     (source if end == "source" else destination).start_libvirtd()
     run = command.wait(90)
@@ -84,7 +69,7 @@ def test_pcmig_is_killed_in_post_copy(fault: Scene) -> None:
     """Peer to peer: the migration does not need us."""
     source = fault.source
     destination = fault.bed.other(source)
-    command = in_postcopy(fault, destination)
+    command = fault.in_postcopy(destination)
     command.end()
     # The pace of that moment stays in force: nobody is there to open it.
     source.virsh("migrate-setspeed", fault.name, "1000", "--postcopy")
@@ -127,7 +112,7 @@ def resume_as_told(scene: Scene, source: Host, text: str) -> str:
 def test_post_copy_is_interrupted(fault: Scene) -> None:
     source = fault.source
     destination = fault.bed.other(source)
-    command = in_postcopy(fault, destination, "--no-resume")
+    command = fault.in_postcopy(destination, "--no-resume")
     source.virsh("domjobabort", fault.name, "--postcopy")
     run = command.wait(60)
     run.expect(3, "needs an operator", "keep both halves|nothing is lost", "--postcopy-resume")
@@ -150,7 +135,7 @@ def test_post_copy_of_a_persistent_guest_is_interrupted(fault: Scene) -> None:
     source.virsh("define", "/run/pcmig/defined.xml")
     try:
         assert "yes" in persistent(source, fault.name)
-        command = in_postcopy(fault, destination, "--no-resume")
+        command = fault.in_postcopy(destination, "--no-resume")
         source.virsh("domjobabort", fault.name, "--postcopy")
         run = command.wait(60)
         run.expect(3, "needs an operator", "--postcopy-resume")
@@ -175,7 +160,7 @@ def persistent(host: Host, name: str) -> str:
 
 def test_the_link_goes_down_in_pre_copy(fault: Scene) -> None:
     source = fault.source
-    command = in_precopy(fault, source)
+    command = fault.in_precopy(source)
     fault.bed.network.link_down()
     try:
         run = command.wait(100)
@@ -193,7 +178,7 @@ def test_the_source_qemu_dies_in_pre_copy(fault: Scene) -> None:
     import signal
 
     source = fault.source
-    command = in_precopy(fault, source)
+    command = fault.in_precopy(source)
     os.kill(source.qemu_pids()[0], signal.SIGKILL)
     run = command.wait(100)
     run.expect(3, "on neither host")

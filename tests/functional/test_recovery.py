@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bed import Bed, Host
-from tests.functional.scene import RATE_MBIT, SLOW_MBIT, Command, Run, Scene, scene_on
+from tests.functional.scene import RATE_MBIT, Run, Scene, scene_on
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -29,19 +29,10 @@ def scene(bed: Scene) -> Scene:
     return bed
 
 
-def in_postcopy(scene: Scene, destination: Host, *options: str) -> Command:
-    """Post-copy that takes its time."""
-    scene.bed.network.limit(SLOW_MBIT)
-    command = scene.migration("--policy", "immediate", *options)
-    scene.wait_postcopy(destination)
-    scene.wait_for(lambda: "post-copy" in command.said(), "pcmig says so")
-    return command
-
-
 def test_somebody_breaks_the_stream(scene: Scene) -> None:
     source = scene.source
     destination = scene.bed.other(source)
-    command = in_postcopy(scene, destination)
+    command = scene.in_postcopy(destination)
     source.virsh("domjobabort", scene.name, "--postcopy")
     run = command.wait(90)
     run.expect(0, "post-copy interrupted at [0-9]+ %", "resuming, attempt 1", "post-copy goes on", "done: ")
@@ -52,7 +43,7 @@ def test_the_network_is_cut_and_comes_back(scene: Scene) -> None:
     """Nobody tells QEMU: the silence is noticed, the stream paused, and resumed when that end answers."""
     source = scene.source
     destination = scene.bed.other(source)
-    command = in_postcopy(scene, destination, "--set", "stall_ms=4000")
+    command = scene.in_postcopy(destination, "--set", "stall_ms=4000")
     scene.bed.network.link_down()
     scene.wait_for(lambda: "post-copy interrupted" in command.said(), "the silence is noticed", 40)
     time.sleep(10)
@@ -94,7 +85,7 @@ def test_killed_in_pre_copy(scene: Scene) -> None:
 def test_killed_in_post_copy(scene: Scene) -> None:
     source = scene.source
     destination = scene.bed.other(source)
-    command = in_postcopy(scene, destination)
+    command = scene.in_postcopy(destination)
     command.kill()
     status(scene, source).expect(0, "post-copy", "nobody looks after it", "pcmig resume -c")
     run = resume(scene, source, "--json", "-")
@@ -107,7 +98,7 @@ def test_pause_and_resume(scene: Scene) -> None:
     """Of a migration that somebody looks after."""
     source = scene.source
     destination = scene.bed.other(source)
-    command = in_postcopy(scene, destination)
+    command = scene.in_postcopy(destination)
     scene.ask("pause", source).expect(0, "paused: both halves of .* are kept", "pcmig resume -c")
     scene.wait_for(lambda: "paused on request until it is resumed" in command.said(), "it is held")
     held = status(scene, source).expect(0, "held", "paused on request", f"process {command.process.pid}")
@@ -126,7 +117,7 @@ def test_pause_and_resume(scene: Scene) -> None:
 def test_killed_while_paused(scene: Scene) -> None:
     source = scene.source
     destination = scene.bed.other(source)
-    command = in_postcopy(scene, destination)
+    command = scene.in_postcopy(destination)
     scene.ask("pause", source).expect(0)
     command.kill()
     status(scene, source).expect(3, "held", "both", "nobody looks after it", "pcmig resume -c")
@@ -139,7 +130,7 @@ def test_killed_while_paused(scene: Scene) -> None:
 def test_what_the_journal_does_not_know(scene: Scene) -> None:
     source = scene.source
     destination = scene.bed.other(source)
-    command = in_postcopy(scene, destination)
+    command = scene.in_postcopy(destination)
     command.kill()
     shutil.rmtree(scene.journal)
     scene.ask("pause", source).expect(0, "resume -c .* DESTURI")
@@ -152,7 +143,7 @@ def test_what_the_journal_does_not_know(scene: Scene) -> None:
 def test_what_cannot_be_saved_is_said_and_left_alone(scene: Scene) -> None:
     source = scene.source
     destination = scene.bed.other(source)
-    in_postcopy(scene, destination).kill()
+    scene.in_postcopy(destination).kill()
     for pid in destination.qemu_pids():
         os.kill(pid, signal.SIGKILL)
     scene.wait_for(lambda: "post-copy" in (source.domain_state(scene.name) or ""), "the source says so")

@@ -8,14 +8,13 @@ import signal
 
 import pytest
 
-from tests.functional.scene import SLOW_MBIT, Scene
+from tests.functional.scene import Scene
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_in_pre_copy_cancels(scene: Scene, number: signal.Signals) -> None:
     source = scene.source
-    command = scene.migration("--policy", "manual")
-    scene.wait_precopy(source)
+    command = scene.in_precopy(source)
     command.process.send_signal(number)
     run = command.wait(15).expect(1, "cancelled after", f"{scene.name} runs on at the source")
     assert run.report is not None and run.report["interrupted"]
@@ -33,12 +32,9 @@ def test_an_interrupt_while_it_sets_up_cancels(scene: Scene) -> None:
 
 
 def test_an_interrupt_in_post_copy_detaches_and_watch_sees_the_end(scene: Scene) -> None:
-    scene.bed.network.limit(SLOW_MBIT)
     source = scene.source
     destination = scene.bed.other(source)
-    command = scene.migration("--policy", "immediate")
-    scene.wait_postcopy(destination)
-    scene.wait_for(lambda: "post-copy" in command.said(), "pcmig says so")
+    command = scene.in_postcopy(destination)
     command.interrupt()
     left = command.wait(10).expect(4, "detached: the migration of", "goes on without pcmig")
     typed = re.search(r"^  pcmig (watch .*)$", left.out, re.M)
@@ -50,11 +46,9 @@ def test_an_interrupt_in_post_copy_detaches_and_watch_sees_the_end(scene: Scene)
 
 
 def test_watch_at_the_destination(scene: Scene) -> None:
-    scene.bed.network.limit(SLOW_MBIT)
     source = scene.source
     destination = scene.bed.other(source)
-    command = scene.migration("--policy", "immediate")
-    scene.wait_postcopy(destination)
+    command = scene.in_postcopy(destination)
     scene.ask("watch", destination).expect(0, f"done: {scene.name} runs at")
     run = command.wait().expect(0)
     scene.expect_at(destination, run)
@@ -62,8 +56,7 @@ def test_watch_at_the_destination(scene: Scene) -> None:
 
 def test_watch_leaves_the_migration_alone(scene: Scene) -> None:
     source = scene.source
-    command = scene.migration("--policy", "manual")
-    scene.wait_precopy(source)
+    command = scene.in_precopy(source)
     watch = scene.start("watch", "-c", source.uri, scene.name)
     scene.wait_for(lambda: "pre-copy" in watch.said(), "watch shows it")
     watch.interrupt()
@@ -75,11 +68,9 @@ def test_watch_leaves_the_migration_alone(scene: Scene) -> None:
 
 
 def test_abort_is_refused_in_post_copy(scene: Scene) -> None:
-    scene.bed.network.limit(SLOW_MBIT)
     source = scene.source
     destination = scene.bed.other(source)
-    command = scene.migration("--policy", "immediate")
-    scene.wait_postcopy(destination)
+    command = scene.in_postcopy(destination)
     for host in scene.bed.hosts:
         scene.ask("abort", host).expect(4, "only the two hosts together hold its memory", "pcmig watch")
     run = command.wait().expect(0, "done: ")
@@ -96,8 +87,7 @@ def test_nothing_to_watch_abort_or_switch(scene: Scene) -> None:
 def test_two_at_once_of_one_guest(scene: Scene) -> None:
     """The second is refused and does the first no harm."""
     source = scene.source
-    first = scene.migration("--policy", "manual")
-    scene.wait_precopy(source)
+    first = scene.in_precopy(source)
     scene.migration("--policy", "manual", source=source).wait().expect(
         1, f"process {first.process.pid} looks after the migration of {scene.name}"
     )
