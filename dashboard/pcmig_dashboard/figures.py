@@ -11,7 +11,7 @@ from django.utils.translation import gettext, gettext_lazy
 MIB = 1 << 20
 UNNAMED = "?"
 
-# The API's names of phases (pcmig/nova/progress.py).
+# The API's names of phases (pcmig/phases.py).
 PHASES = {
     "setting up": gettext_lazy("Setting up"),
     "pre-copy": gettext_lazy("Pre-copy"),

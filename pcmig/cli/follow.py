@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pcmig import _core
+from pcmig import _core, phases
 from pcmig.cli.record import LOOK
 from pcmig.cli.signals import SignalPipe
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, LOOK, signal.SIGHUP)
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
-
-# Phases in which the guest has left the source: cancelling is not possible any more.
-MOVED = ("postcopy", "paused")
 
 # At most one line in this time for changes of the pace.
 PACE_LINE_US = 5_000_000
@@ -79,7 +76,7 @@ class Follower:
             self.display.update(status)
         for number in self.signals.take():
             self._signalled(number, status)
-        if self.cancelling and not self.detaching and status["phase"] in MOVED:
+        if self.cancelling and not self.detaching and status["phase"] in phases.POSTCOPY:
             self._detach(
                 "the guest moved before the cancellation reached it: leaving the migration to itself"
             )
@@ -118,7 +115,7 @@ class Follower:
 
     def _asked(self, status: Status) -> None:
         """`pcmig pause` or `pcmig resume` in another terminal."""
-        if status["outcome"] is not None or status["phase"] not in MOVED:
+        if status["outcome"] is not None or status["phase"] not in phases.POSTCOPY:
             return
         if self.record.held():
             self.display.note("a pause was asked for")
@@ -134,7 +131,7 @@ class Follower:
             return
         if status["recovery"]:
             self._detach("leaving the guest as it is: both halves are kept")
-        elif status["phase"] in MOVED:
+        elif status["phase"] in phases.POSTCOPY:
             self._detach("the guest runs at the destination already: leaving the migration to itself")
         elif not self.cancelling:
             self.cancelling = True

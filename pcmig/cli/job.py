@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pcmig import _core
-from pcmig.cli import units
+from pcmig import _core, phases
 from pcmig.cli.base import CommandError
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class Job:
             "operator_command": None,
             "elapsed_ms": figures.get("elapsed_ms") or round((time.monotonic() - self._begun_s) * 1000),
             "passes": 0,
-            "pass_permille": units.permille(total - remaining, total),
+            "pass_permille": phases.arrived_permille(total, remaining),
             "memory_total_bytes": total,
             "memory_processed_bytes": figures.get("memory_processed_bytes", 0),
             "memory_remaining_bytes": remaining,

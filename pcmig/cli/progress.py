@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from pcmig import phases
 from pcmig.cli import units
 from pcmig.cli.base import is_terminal, make_console
 
@@ -16,16 +17,6 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S = 2.0
 LIVE_INTERVAL_S = 0.1
-
-PHASES = {
-    "setup": "setting up",
-    "precopy": "pre-copy",
-    "drain": "draining",
-    "switchover": "switching",
-    "postcopy": "post-copy",
-    "paused": "paused",
-    "finished": "finished",
-}
 
 
 class Display(Protocol):
@@ -175,15 +166,6 @@ class LiveDisplay:
             self._live = None
 
 
-def share_permille(status: Status) -> int:
-    """What the bar shows: of the running pass while the guest is at the source, of the guest's memory
-    after."""
-    if status["phase"] in ("postcopy", "paused", "finished"):
-        total = status["memory_total_bytes"]
-        return units.permille(total - status["memory_remaining_bytes"], total)
-    return status["pass_permille"]
-
-
 def figures(status: Status) -> list[tuple[str, str]]:
     """(name, value) pairs of what is known and says something in this phase, in the order they are shown."""
     if not status["memory_total_bytes"]:
@@ -195,7 +177,7 @@ def figures(status: Status) -> list[tuple[str, str]]:
     ]
     if status["disk_total_bytes"]:
         rows.insert(2, ("disk left", units.size(status["disk_remaining_bytes"])))
-    if status["phase"] in ("postcopy", "paused", "finished"):
+    if status["phase"] in phases.MOVED:
         rows += [
             ("requests", f"{status['postcopy_requests']} ({status['requests_ps']}/s)"),
             ("pace", pace(status["pace_mib"])),
@@ -219,11 +201,11 @@ def pace(value_mib: int | None) -> str | None:
 def plain_line(status: Status) -> str:
     """`12.3s pre-copy pass 1 45% sent 120 MiB left 130 MiB rate 11.8 MiB/s dirty 6.1 MiB/s`."""
     phase = status["phase"]
-    words = [units.seconds(status["elapsed_ms"]), PHASES.get(phase, phase)]
+    words = [units.seconds(status["elapsed_ms"]), phases.name(phase)]
     if phase != "setup" and status["memory_total_bytes"]:
         if phase in ("precopy", "drain", "switchover"):
             words.append(f"pass {status['passes'] + 1}")
-        words.append(f"{share_permille(status) // 10}%")
+        words.append(f"{phases.share_permille(status) // 10}%")
         words += [f"{name} {value}" for name, value in figures(status)]
     return " ".join(words)
 
@@ -236,12 +218,12 @@ def live_block(title: str, status: Status) -> RenderableType:
     from rich.text import Text
 
     phase = status["phase"]
-    moved = phase in ("postcopy", "paused", "finished")
-    permille = share_permille(status)
+    moved = phase in phases.MOVED
+    permille = phases.share_permille(status)
     head = Text.assemble(
         (title, "bold"),
         "  ",
-        (PHASES.get(phase, phase), "bold green" if moved else "bold cyan"),
+        (phases.name(phase), "bold green" if moved else "bold cyan"),
         "  ",
         units.clock(status["elapsed_ms"]),
         no_wrap=True,

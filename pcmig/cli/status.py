@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pcmig import _core
-from pcmig.cli import units
+from pcmig import _core, phases
 from pcmig.cli.base import (
     Command,
     CommandError,
@@ -168,7 +167,7 @@ def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int
     if not sample or not sample.get("memory_total_bytes"):
         return None
     total, left = sample["memory_total_bytes"], sample["memory_remaining_bytes"]
-    return units.permille(total - left, total) // 10
+    return phases.arrived_permille(total, left) // 10
 
 
 def of_entry(entry: Entry) -> Row:

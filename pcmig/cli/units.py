@@ -35,8 +35,3 @@ def clock(value_ms: int) -> str:
     total = max(value_ms, 0) // 1000
     hours, minutes, secs = total // 3600, total // 60 % 60, total % 60
     return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"
-
-
-def permille(part: int, whole: int) -> int:
-    """PART of WHOLE in permille, within 0..1000; 0 where there is no whole."""
-    return 0 if whole <= 0 else max(0, min(1000, part * 1000 // whole))

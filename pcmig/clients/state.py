@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from pcmig import phases
 from pcmig.cli import units
 from pcmig.clients.asking import Api, NotAnswered
 
 POST_COPY_STATUS = "running (post-copy)"  # Nova's name of it (nova/compute/manager.py)
 # What Nova's record begins with while post-copy is interrupted; a sentence on what is done follows.
 INTERRUPTED = "post-copy interrupted"
-# Phases in which the engine's percent is that of the running pass (pcmig/nova/progress.py).
-PASSES = ("setting up", "pre-copy", "draining", "switching")
+# Phases, as the API names them, in which its percent is that of the running pass.
+PASSES = tuple(name for phase, name in phases.PHASES.items() if phase not in phases.MOVED)
 
 
 class NoState(Exception):

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PHASES = {
-    "setup": "setting up",
-    "precopy": "pre-copy",
-    "drain": "draining",
-    "switchover": "switching",
-    "postcopy": "post-copy",
-    "paused": "paused",
-    "finished": "finished",
-}
-_MOVED = ("postcopy", "paused", "finished")
+from pcmig import phases
 
 
 def progress(
@@ -25,20 +16,15 @@ def progress(
     `percent` is the share of the running pass while the guest is at the source, that of the guest's memory
     which has arrived afterwards. Unknown figures are None. Sizes are bytes, rates bytes per second, times ms.
     """
-    phase = status["phase"]
-    total, remaining = status["memory_total_bytes"], status["memory_remaining_bytes"]
-    permille = status["pass_permille"]
-    if phase in _MOVED:
-        permille = (total - remaining) * 1000 // total if total else 0
     return {
-        "phase": PHASES.get(phase, phase),
+        "phase": phases.name(status["phase"]),
         "policy": policy,
         "reason": reason(decisions),
         "passes": status["passes"],
-        "percent": max(0, min(100, permille // 10)),
+        "percent": phases.share_permille(status) // 10,
         "elapsed_ms": status["elapsed_ms"],
-        "remaining_bytes": remaining,
-        "total_bytes": total,
+        "remaining_bytes": status["memory_remaining_bytes"],
+        "total_bytes": status["memory_total_bytes"],
         "transferred_bytes": status["memory_processed_bytes"],
         "rate_bytes_per_s": status["send_bps"],
         "dirty_bytes_per_s": status["dirty_pages_ps"] * page_bytes,

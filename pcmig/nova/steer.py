@@ -21,7 +21,7 @@ from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
-from pcmig import _core
+from pcmig import _core, phases
 from pcmig.nova import interruption, progress, releases
 from pcmig.nova.flags import BITS
 
@@ -37,9 +37,6 @@ POST_COPY = "running (post-copy)"
 LOOK_S = 0.5
 SAVE_S = 5
 LOG_INFO_S = 30
-
-# Not "switchover", with which pre-copy ends, too.
-_POST_COPY_PHASES = ("postcopy", "paused")
 
 
 class PostCopyInterrupted(exception.MigrationError):  # type: ignore[misc]  # Nova has no types
@@ -293,7 +290,7 @@ class Monitor:
         ):
             self._save_status(RUNNING)
         elif (
-            status["phase"] in _POST_COPY_PHASES
+            status["phase"] in phases.POSTCOPY
             and self._record.status == RUNNING
             and status["recovery"] is None
             and status["outcome"] is None

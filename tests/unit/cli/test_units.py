@@ -42,8 +42,3 @@ def test_times() -> None:
     assert units.seconds(12_345) == "12.3s"
     assert units.clock(12_345) == "0:12"
     assert units.clock(3_725_000) == "1:02:05"
-
-
-@given(st.integers(-(1 << 40), 1 << 40), st.integers(-5, 1 << 40))
-def test_permille_stays_in_its_range(part: int, whole: int) -> None:
-    assert 0 <= units.permille(part, whole) <= 1000

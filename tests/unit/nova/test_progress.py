@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pcmig.nova.progress import PHASES, progress, reason
+from pcmig.nova.progress import progress, reason
 
 STATUS: dict[str, Any] = {
     "phase": "precopy",
@@ -61,8 +61,7 @@ def test_odd_figures_stay_within_bounds(total: int, remaining: int, percent: int
     assert progress(status, [], "auto", 4096)["percent"] == percent
 
 
-def test_every_phase_of_the_engine_has_a_name() -> None:
-    assert set(PHASES) == {"setup", "precopy", "drain", "switchover", "postcopy", "paused", "finished"}
+def test_a_phase_without_a_name_is_told_as_it_is() -> None:
     assert progress({**STATUS, "phase": "new"}, [], "auto", 4096)["phase"] == "new"
 
 
