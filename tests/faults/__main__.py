@@ -18,8 +18,8 @@ from rich.console import Console
 
 from tests.bed import Bed, BedError
 from tests.bed.layer import STACKS
+from tests.bench.program import make_console
 from tests.bench.switchover import machine
-from tests.bench.switchover.report import make_console
 from tests.faults import table
 from tests.faults.faults import FAULTS, faults_of
 from tests.faults.moments import MOMENTS, SWITCH, cell_name, choose_cells

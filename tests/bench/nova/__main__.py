@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import os
 import pathlib
 import sys
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from tests.bed import Bed, BedError, GuestSpec
+from tests.bench import program
 from tests.bench.nova import report
 from tests.bench.nova.figures import FIGURES
 from tests.bench.nova.session import Session
 from tests.bench.nova.ways import DEFAULT_WAYS, GRAMMAR, Way, parse_ways
 from tests.bench.switchover import machine
-from tests.bench.switchover.__main__ import SCHEMA, read, write
-from tests.bench.switchover.report import make_console
 
 
 class Bench:
@@ -35,8 +33,8 @@ class Bench:
         self.content: dict[str, Any] = {}
 
     def run(self) -> None:
-        self.content = {
-            "schema": SCHEMA,
+        self.content |= {
+            "schema": program.SCHEMA,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "rate_mbit": self.args.rate,
             "guest": dataclasses.asdict(self.spec),
@@ -53,7 +51,7 @@ class Bench:
     def _take(self, row: dict[str, Any]) -> None:
         self.content["rounds"].append(row)
         if self.args.json:
-            write(self.args.json, self.content)
+            program.write(self.args.json, self.content)
         known = ((figure, figure.of(row)) for figure in FIGURES.values())
         figures = [f"{f.title} {value:.{f.digits}f} {f.unit}" for f, value in known if value is not None]
         error = f" [red]{row['error']}[/red]" if row["error"] else ""
@@ -64,7 +62,7 @@ class Bench:
 
 
 def recorded(path: pathlib.Path) -> dict[str, Any]:
-    content = read(path)
+    content = program.read(path)
     if "guest" not in content:  # the other bench's files have the same number
         raise BedError(f"--from {path}: not of this bench")
     return content
@@ -79,63 +77,35 @@ def make_parser() -> argparse.ArgumentParser:
     )
     # Not the newest: with QEMU 11 and libvirt 12.8 Nova's own driver fails at many a switch.
     parser.add_argument("--stack", default="backports", help="QEMU and libvirt (default: backports)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each way (default: 3)")
     parser.add_argument(
         "--ways", default=DEFAULT_WAYS, metavar="LIST", help=f"{GRAMMAR} (default: {DEFAULT_WAYS})"
-    )
-    parser.add_argument(
-        "--rate", type=float, default=100, metavar="MBIT", help="migration link (default: 100)"
     )
     parser.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB", help="of the guest")
     parser.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB", help="that it rewrites")
     parser.add_argument("--write-pps", type=int, default=spec.write_pps, metavar="N", help="pages a second")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every round's figures")
-    parser.add_argument(
-        "--from",
-        dest="recorded",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="measure nothing: show this --json file",
-    )
+    program.add_options(parser, rounds=3)
     return parser
 
 
 def check(args: argparse.Namespace, bench: Bench) -> None:
     """Before many minutes of measuring: what could fail at their end. Raises BedError."""
-    if args.rounds < 1:
-        raise BedError(f"--rounds {args.rounds}: use 1 or more")
+    program.check_options(args)
     bench.spec.check()
-    if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
-        raise BedError(f"--json {args.json}: cannot be written")
     Bed(args.stack, args.rate)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    console = make_console()
+    console = program.make_console()
     try:
         bench = Bench(args, console)
         check(args, bench)
     except BedError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        program.complain(error)
         return 2
-    code = 0
-    try:
-        if args.recorded:
-            bench.content = recorded(args.recorded)
-        else:
-            bench.run()
-    except BedError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("bench: interrupted, everything is taken down", file=sys.stderr)
-        code = 130
-    rounds = bench.content.get("rounds")
-    if not rounds:
-        return code or 1
-    report.show(console, bench.content)  # after an interruption too: what was measured stays measured
-    return code or int(any(row["error"] for row in rounds))
+    content = bench.content
+    fill = (lambda: content.update(recorded(args.recorded))) if args.recorded else bench.run
+    return program.finish(content, fill, lambda: report.show(console, content))
 
 
 if __name__ == "__main__":

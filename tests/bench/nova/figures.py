@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
+from tests.bench.figures import Figure, Row, Spread, ratio, spread, time_lost_s
 from tests.bench.nova.logs import Switch
 from tests.bench.nova.ways import STOCK
-from tests.bench.switchover.figures import Spread, spread, time_lost_s
 
-Row = dict[str, Any]  # one round as session.py makes it
 GOAL_TIMES_LESS = 50.0
 STARTED = "Started Migrated"
 GOALS = {  # the second holds QEMU's own time to stop the guest, too, which no driver shortens
     "call_ms": "from the decision to the return of start-postcopy",
     "switch_ms": "from the decision to the guest's stop",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A column. `per` is what the raw value is divided by for its unit."""
-
-    key: str
-    title: str
-    unit: str
-    digits: int = 0
-    per: float = 1.0
-
-    def of(self, row: Row) -> float | None:
-        value = row.get(self.key)
-        return None if value is None else float(value) / self.per
-
 
 FIGURES = {
     figure.key: figure
@@ -110,8 +91,7 @@ class Results:
 
     def ratio(self, way: str, key: str) -> float | None:
         """Median to Nova's median; None without either, or against nothing."""
-        mine, stock = self.spread(way, key), self.spread(STOCK, key)
-        return None if mine is None or stock is None or stock.median <= 0 else mine.median / stock.median
+        return ratio(self.spread(way, key), self.spread(STOCK, key))
 
     def times_less(self, way: str, key: str) -> float | None:
         """How many times less than Nova's a median is."""

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.nova.figures import FIGURES, GOAL_TIMES_LESS, GOALS, Figure, Results
+from tests.bench.figures import Figure
+from tests.bench.nova.figures import FIGURES, GOAL_TIMES_LESS, GOALS, Results
 from tests.bench.nova.ways import STOCK
 
 
@@ -59,12 +60,7 @@ def _table(title: str, results: Results, ways: list[str], cell: Any) -> Table:
 
 def _spread_cell(results: Results, way: str, figure: Figure) -> str:
     found = results.spread(way, figure.key)
-    if found is None:
-        return "-"
-    digits = figure.digits
-    if found.count == 1:
-        return f"{found.median:.{digits}f}"
-    return f"{found.median:.{digits}f} ({found.low:.{digits}f}-{found.high:.{digits}f})"
+    return "-" if found is None else found.text(figure.digits)
 
 
 def _ratio_cell(results: Results, way: str, figure: Figure) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -14,12 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from tests.bed import Bed, BedError
+from tests.bench import program
 from tests.bench.switchover import machine, plot, report
-from tests.bench.switchover.figures import FIGURES
+from tests.bench.switchover.figures import FIGURES, engine_cpu_percent
 from tests.bench.switchover.session import GuestGone, Session
 from tests.bench.switchover.ways import DEFAULT_WAYS, FIXED, GUESTS, PCMIG_GRAMMAR, Way, order, parse_ways
 
-SCHEMA = 1
 STACKS = {"forky": ("forky",), "backports": ("backports",), "both": ("forky", "backports")}
 SECONDS_PER_MIGRATION = 40  # of these 3 to settle; for the forecast only
 
@@ -36,14 +34,14 @@ class Bench:
         }
         self.content: dict[str, Any] = {}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         migrations = self.args.rounds * sum(len(ways) for ways in self.ways.values())
         self.console.print(
             f"{migrations} migrations, about {migrations * SECONDS_PER_MIGRATION / 60:.0f} min; "
             "leave the machine alone meanwhile"
         )
-        self.content = {
-            "schema": SCHEMA,
+        self.content |= {
+            "schema": program.SCHEMA,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "rate_mbit": self.args.rate,
             "machine": machine.facts(list(self.stacks)),
@@ -54,7 +52,6 @@ class Bench:
             for idle, spec in GUESTS.items():
                 if chosen := [way for way in ways if way.idle == idle]:
                     self._session(Session(stack, self.args.rate, spec, self.args.traces, self._say), chosen)
-        return self.content
 
     def _session(self, session: Session, ways: list[Way]) -> None:
         kind = "idle" if ways[0].idle else "busy"
@@ -75,10 +72,14 @@ class Bench:
     def _take(self, row: dict[str, Any]) -> None:
         self.content["rounds"].append(row)
         if self.args.json:
-            write(self.args.json, self.content)
+            program.write(self.args.json, self.content)
         figures = []
+        derived = {
+            "time_lost_s": row["guest_guest_time_lost_s"],
+            "engine_cpu_percent": engine_cpu_percent(row),
+        }
         for figure in FIGURES.values():
-            value = figure.of({"time_lost_s": row["guest_guest_time_lost_s"]} | row)
+            value = figure.of(derived | row)
             if value is not None:
                 figures.append(f"{figure.title} {value:.{figure.digits}f} {figure.unit}")
         error = f" [red]{row['error']}[/red]" if row["error"] else ""
@@ -86,27 +87,6 @@ class Bench:
 
     def _say(self, text: str) -> None:
         self.console.print(f"   {text}")
-
-
-def write(path: pathlib.Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise BedError(f"--json {path}: {error.strerror}") from error
-
-
-def read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except OSError as error:
-        raise BedError(f"--from {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise BedError(f"--from {path}: no JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise BedError(f"--from {path}: not of this bench, or of another version of it")
-    return content
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -119,33 +99,19 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--stack", choices=STACKS, default="both", help="QEMU and libvirt (default: both)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each way (default: 5)")
     parser.add_argument("--ways", metavar="LIST", help="ways between commas (default: see below)")
-    parser.add_argument(
-        "--rate", type=float, default=100, metavar="MBIT", help="migration link (default: 100)"
-    )
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every round's figures")
+    program.add_options(parser, rounds=5)
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg", help="silence against total time")
     parser.add_argument("--traces", type=pathlib.Path, metavar="FOLDER", help="keep pcmig's traces there")
-    parser.add_argument(
-        "--from",
-        dest="recorded",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="measure nothing: show this --json file",
-    )
     return parser
 
 
 def check(args: argparse.Namespace) -> None:
     """Before an hour of measuring: what could fail at its end. Raises BedError."""
-    if args.rounds < 1:
-        raise BedError(f"--rounds {args.rounds}: use 1 or more")
+    program.check_options(args)
     if args.traces is not None and not args.traces.is_dir():
         raise BedError(f"--traces {args.traces}: there is no such folder")
-    for option, path in (("--json", args.json), ("--plot", args.plot)):
-        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise BedError(f"{option} {path}: cannot be written")
+    program.check_writable("--plot", args.plot)
     if args.plot is not None:
         plot.need_matplotlib()
     for stack in STACKS[args.stack]:
@@ -154,34 +120,22 @@ def check(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    console = report.make_console()
+    console = program.make_console()
     try:
         check(args)
         bench = None if args.recorded else Bench(args, console)
     except BedError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        program.complain(error)
         return 2
-    code = 0
-    content: dict[str, Any] = {}
-    try:
-        content = bench.run() if bench else read(args.recorded)
-    except BedError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("bench: interrupted, everything is taken down", file=sys.stderr)
-        code = 130
-    content = content or (bench.content if bench else {})
-    if not content.get("rounds"):
-        return code or 1
-    report.show(console, content)  # after an interruption too: what was measured stays measured
-    try:
+    content: dict[str, Any] = bench.content if bench else {}
+
+    def show() -> None:
+        report.show(console, content)
         if args.plot:
             plot.draw(content, args.plot)
-    except BedError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        code = code or 1
-    return code or int(any(row["error"] for row in content["rounds"]))
+
+    fill = bench.run if bench else lambda: content.update(program.read(args.recorded))
+    return program.finish(content, fill, show)
 
 
 if __name__ == "__main__":

@@ -7,27 +7,9 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from tests.bench.figures import Figure, Row, Spread, ratio, spread, time_lost_s
 from tests.bench.switchover.commands import START_UP_S
-
-Row = dict[str, Any]  # one round as session.py makes it
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A column. `per` is what the raw value is divided by for its unit."""
-
-    key: str
-    title: str
-    unit: str
-    digits: int = 0
-    per: float = 1.0
-
-    def of(self, row: Row) -> float | None:
-        value = engine_cpu_percent(row) if self.key == "engine_cpu_percent" else row.get(self.key)
-        return None if value is None else float(value) / self.per
-
 
 FIGURES = {
     figure.key: figure
@@ -51,26 +33,6 @@ def engine_cpu_percent(row: Row) -> float | None:
     return None if cpu_ms is None or elapsed_s <= 0 else cpu_ms / elapsed_s / 10
 
 
-def time_lost_s(row: Row, best_pps: float, part: str = "work") -> float | None:
-    """Time in which the guest did not work, against the best rate seen before any round: its worker is held
-    to a rate, so nothing makes it faster, but a busy machine makes it slower."""
-    pages, elapsed_s = row[f"{part}_pages"], row[f"{part}_elapsed_s"]
-    return float(elapsed_s - pages / best_pps) if best_pps and row["work_pages"] else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    count: int
-    median: float
-    low: float
-    high: float
-
-
-def spread(values: Iterable[float | None]) -> Spread | None:
-    known = [value for value in values if value is not None]
-    return Spread(len(known), statistics.median(known), min(known), max(known)) if known else None
-
-
 def percentile(values: Sequence[float], percent: float) -> float:
     """Nearest rank: with fewer than 100 values, p99 is the greatest of them."""
     ordered = sorted(values)
@@ -87,6 +49,7 @@ class Results:
             row
             | {"time_lost_s": time_lost_s(row, best_pps)}
             | {"time_lost_before_s": time_lost_s(row, best_pps, "work_before_switch")}
+            | {"engine_cpu_percent": engine_cpu_percent(row)}
             for row in own
         ]
         self.good = [row for row in self.rows if not row["error"]]
@@ -100,9 +63,7 @@ class Results:
         return spread(FIGURES[key].of(row) for row in self.of(way))
 
     def ratio(self, way: str, reference: str, key: str) -> float | None:
-        """Median to median; None without either, or against nothing."""
-        mine, other = self.spread(way, key), self.spread(reference, key)
-        return None if mine is None or other is None or other.median <= 0 else mine.median / other.median
+        return ratio(self.spread(way, key), self.spread(reference, key))
 
 
 # Goals

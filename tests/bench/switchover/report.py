@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.figures import Figure, Row
 from tests.bench.switchover.figures import (
     FIGURES,
-    Figure,
     Judged,
     Results,
-    Row,
     judge,
     lateness_ms,
     percentile,
@@ -21,12 +19,6 @@ from tests.bench.switchover.figures import (
 )
 from tests.bench.switchover.session import STEADY_WORK_RATIO
 from tests.bench.switchover.ways import parse_way
-
-WIDTH_MIN = 180  # where the table would wrap otherwise, also into a file
-
-
-def make_console() -> Console:
-    return Console(highlight=False, width=max(WIDTH_MIN, shutil.get_terminal_size().columns))
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
@@ -64,12 +56,7 @@ def _medians(results: Results) -> Table:
 
 def _spread_cell(results: Results, way: str, figure: Figure) -> str:
     found = results.spread(way, figure.key)
-    if found is None:
-        return "-"
-    digits = figure.digits
-    if found.count == 1:
-        return f"{found.median:.{digits}f}"
-    return f"{found.median:.{digits}f} ({found.low:.{digits}f}-{found.high:.{digits}f})"
+    return "-" if found is None else found.text(figure.digits)
 
 
 def _ratios(results: Results, reference: str) -> Table:

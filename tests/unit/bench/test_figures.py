@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bench.figures import spread
 from tests.bench.switchover.figures import (
     FIGURES,
     Judged,
@@ -17,7 +18,6 @@ from tests.bench.switchover.figures import (
     judge,
     lateness_ms,
     percentile,
-    spread,
     trace_late_us,
 )
 

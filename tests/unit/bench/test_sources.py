@@ -10,8 +10,10 @@ import sys
 import pytest
 
 from tests.bed import BedError
-from tests.bench.switchover import commands, plot, report
-from tests.bench.switchover.__main__ import check, main, make_parser, read, write
+from tests.bench import program
+from tests.bench.program import read, write
+from tests.bench.switchover import commands, plot
+from tests.bench.switchover.__main__ import check, main, make_parser
 from tests.bench.switchover.events import Event, first, parse_line
 from tests.bench.switchover.machine import CpuTimes, parse_net_dev
 from tests.bench.switchover.poll_client import WHEN
@@ -233,4 +235,4 @@ def test_nothing_to_draw(tmp_path: pathlib.Path) -> None:
 
 
 def test_tables_do_not_wrap_in_a_file() -> None:
-    assert report.make_console().width >= report.WIDTH_MIN
+    assert program.make_console().width >= program.WIDTH_MIN

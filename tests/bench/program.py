@@ -1,0 +1,101 @@
+"""What the benches share as programs: options, the file of a run, and how a run ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from tests.bed import BedError
+
+SCHEMA = 1
+WIDTH_MIN = 180  # where the table would wrap otherwise, also into a file
+
+
+def make_console() -> Console:
+    return Console(highlight=False, width=max(WIDTH_MIN, shutil.get_terminal_size().columns))
+
+
+def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
+    """ROUNDS is how many there are by default."""
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, metavar="N", help=f"of each way (default: {rounds})"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=100, metavar="MBIT", help="migration link (default: 100)"
+    )
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every round's figures")
+    parser.add_argument(
+        "--from",
+        dest="recorded",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="measure nothing: show this --json file",
+    )
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raises BedError."""
+    if args.rounds < 1:
+        raise BedError(f"--rounds {args.rounds}: use 1 or more")
+    check_writable("--json", args.json)
+
+
+def check_writable(option: str, path: pathlib.Path | None) -> None:
+    """What could fail at the end of a long run. Raises BedError."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise BedError(f"{option} {path}: cannot be written")
+
+
+def write(path: pathlib.Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise BedError(f"--json {path}: {error.strerror}") from error
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise BedError(f"--from {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BedError(f"--from {path}: no JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise BedError(f"--from {path}: not of this bench, or of another version of it")
+    return content
+
+
+def complain(error: BedError) -> None:
+    print(f"bench: {error}", file=sys.stderr)
+
+
+def finish(content: dict[str, Any], fill: Callable[[], None], show: Callable[[], None]) -> int:
+    """FILL measures, or reads, into CONTENT. SHOW tells what there is of it, also after an interruption: what
+    was measured stays measured. Returns the exit status: 1 for an error or a round that failed."""
+    code = 0
+    try:
+        fill()
+    except BedError as error:
+        complain(error)
+        code = 1
+    except KeyboardInterrupt:
+        print("bench: interrupted, everything is taken down", file=sys.stderr)
+        code = 130
+    if not content.get("rounds"):
+        return code or 1
+    try:
+        show()
+    except BedError as error:
+        complain(error)
+        code = code or 1
+    return code or int(any(row["error"] for row in content["rounds"]))
