@@ -122,6 +122,16 @@ def other(host: str | None) -> str:
     return "b" if host == "a" else "a"
 
 
+def move_with_post_copy(cloud: Cloud, server: Server) -> None:
+    """To the other host, whole, and by post-copy."""
+    move = Move(cloud, server)
+    target = other(server.nova_host)
+    cloud.live_migrate(server, target)
+    move.end()
+    move.check_moved(target)
+    assert POST_COPY in move.statuses
+
+
 def test_a_guest_that_never_converges_moves(cloud: Cloud, busy: Server) -> None:
     """As users type it."""
     move = Move(cloud, busy)
@@ -369,12 +379,7 @@ def test_what_cannot_work_keeps_nova_compute_from_starting(cloud: Cloud, conf: S
 
 def test_ten_there_and_back(cloud: Cloud, busy: Server) -> None:
     for _ in range(10):
-        move = Move(cloud, busy)
-        target = other(busy.nova_host)
-        cloud.live_migrate(busy, target)
-        move.end()
-        move.check_moved(target)
-        assert POST_COPY in move.statuses
+        move_with_post_copy(cloud, busy)
 
 
 def test_with_eventlet(cloud: Cloud, busy: Server) -> None:
@@ -387,12 +392,7 @@ def test_with_eventlet(cloud: Cloud, busy: Server) -> None:
             cloud.restart_compute(name, nova_conf=PERMITTED)
             assert "ventlet" in cloud.compute_log(name)[before:]
         for _ in range(2):
-            move = Move(cloud, busy)
-            target = other(busy.nova_host)
-            cloud.live_migrate(busy, target)
-            move.end()
-            move.check_moved(target)
-            assert POST_COPY in move.statuses
+            move_with_post_copy(cloud, busy)
     finally:
         for compute in cloud.computes.values():
             for key in mode:

@@ -15,27 +15,8 @@ from nova.tests.functional.libvirt import base
 
 from pcmig import journal
 from pcmig.nova import steer
+from tests.nova_own.engine_status import PRECOPY
 
-MIB = 1 << 20
-STATUS: dict[str, Any] = {
-    "phase": "precopy",
-    "outcome": None,
-    "error": None,
-    "operator_command": None,
-    "gate": "closed",
-    "passes": 0,
-    "pass_permille": 0,
-    "memory_total_bytes": 100 * MIB,
-    "memory_processed_bytes": 30 * MIB,
-    "memory_remaining_bytes": 75 * MIB,
-    "disk_total_bytes": 0,
-    "disk_processed_bytes": 0,
-    "disk_remaining_bytes": 0,
-    "postcopy_requests": 0,
-    "requests_ps": 0,
-    "switch_late_us": None,
-    "recovery": None,
-}
 RECOVERY = {
     "state": "resuming",
     "attempts": 3,
@@ -53,7 +34,7 @@ class Engine:
 
     def __init__(self, domain: str, destination: str, **arguments: Any) -> None:
         self.domain, self.destination, self.arguments = domain, destination, arguments
-        self.now = dict(STATUS)
+        self.now = dict(PRECOPY)
         self.asked: list[str] = []
         self._reader, self._writer = os.pipe()
         Engine.made.append(self)

@@ -19,25 +19,12 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import guest as libvirt_guest
 
 from pcmig.nova import driver, interruption, steer
+from tests.nova_own.engine_status import MIB, PRECOPY
 
-MIB = 1024 * 1024
-STATUS: dict[str, Any] = {
-    "phase": "precopy",
-    "outcome": None,
-    "error": None,
-    "operator_command": None,
-    "gate": "closed",
-    "passes": 0,
-    "memory_total_bytes": 100 * MIB,
-    "memory_processed_bytes": 30 * MIB,
-    "memory_remaining_bytes": 75 * MIB,
+STATUS = PRECOPY | {
     "disk_total_bytes": 8 * MIB,
     "disk_processed_bytes": 2 * MIB,
     "disk_remaining_bytes": 6 * MIB,
-    "postcopy_requests": 0,
-    "requests_ps": 0,
-    "switch_late_us": None,
-    "recovery": None,
 }
 
 

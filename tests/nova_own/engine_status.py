@@ -1,0 +1,27 @@
+"""What a played engine's status() says unless a test says otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MIB = 1 << 20
+
+PRECOPY: dict[str, Any] = {
+    "phase": "precopy",
+    "outcome": None,
+    "error": None,
+    "operator_command": None,
+    "gate": "closed",
+    "passes": 0,
+    "pass_permille": 0,
+    "memory_total_bytes": 100 * MIB,
+    "memory_processed_bytes": 30 * MIB,
+    "memory_remaining_bytes": 75 * MIB,
+    "disk_total_bytes": 0,
+    "disk_processed_bytes": 0,
+    "disk_remaining_bytes": 0,
+    "postcopy_requests": 0,
+    "requests_ps": 0,
+    "switch_late_us": None,
+    "recovery": None,
+}
