@@ -1,0 +1,72 @@
+/* What the files of the policy share: policy.c (the inputs, in pre-copy and post-copy), policy_switch.c (from the drain
+ * to the switch), policy_due.c (a decision, and when the next is due). Nobody else includes this. */
+#ifndef PCMIG_CORE_POLICY_STATE_H
+#define PCMIG_CORE_POLICY_STATE_H
+
+#include "gate.h"
+#include "pacing.h"
+#include "passes.h"
+#include "policy.h"
+#include "rate.h"
+
+enum stage {
+    STAGE_PRECOPY,
+    STAGE_DRAIN,  /* pre-copy slowed, waiting for an empty queue */
+    STAGE_SWITCH, /* start-postcopy decided, the answer is awaited */
+    STAGE_RETRY,  /* libvirt refused, waiting to try again */
+    STAGE_POSTCOPY,
+    STAGE_PAUSED, /* post-copy was interrupted, and may be resumed */
+    STAGE_DONE,
+};
+
+struct pcmig_policy {
+    enum pcmig_policy_kind kind;
+    struct pcmig_params params;
+    enum stage stage;
+    int64_t now_us;
+    struct pcmig_sample sample;
+    int64_t sample_us;
+    bool has_sample;
+    int64_t last_iteration_us;
+    struct pcmig_passes passes;
+    struct pcmig_rate rate;
+    struct pcmig_pacing pacing;
+    struct pcmig_gate gate;
+    int64_t drain_start_us;
+    int64_t drained_us;    /* since when only the gate is waited for; -1 = not drained yet */
+    bool drained_pace_set; /* the post-copy pace was set ahead of the switch */
+    bool requested;        /* the operator asked for the switch, and nothing has refused it */
+    int64_t refused_since_us;
+    int64_t retry_us;
+    unsigned attempts;
+    bool issued; /* libvirt accepted the switch */
+    bool undrained;
+    bool finishing; /* FINISH_PRECOPY was said and still holds */
+};
+
+/* policy_due.c: a parameter in ms, in us. */
+int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_param param);
+/* The decision to go on as it is, with the time at which the stage wants to hear next. */
+void pcmig_policy_keep(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason);
+void pcmig_policy_decide(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_action action,
+                         enum pcmig_reason reason, int64_t a, int64_t b, int64_t c);
+/* Puts the pacing's pace in force. */
+void pcmig_policy_set_pace(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,
+                           int64_t a);
+
+/* policy_switch.c: towards the switch, unless a gate says not now. */
+void pcmig_policy_begin_drain(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,
+                              int64_t a, int64_t b, int64_t c);
+/* What comes due in pre-copy by time alone. Returns whether it decided. */
+bool pcmig_policy_precopy_due(struct pcmig_policy *policy, struct pcmig_decision *out);
+/* The next step of a drain: wait for queue and gate, switch, or give up. */
+void pcmig_policy_drain(struct pcmig_policy *policy, struct pcmig_decision *out);
+/* libvirt refused the switch. */
+void pcmig_policy_refused(struct pcmig_policy *policy, struct pcmig_decision *out);
+/* Tries a refused switch again when its time has come. */
+void pcmig_policy_retry(struct pcmig_policy *policy, struct pcmig_decision *out);
+/* The answer to the gate. */
+void pcmig_policy_gate_opened(struct pcmig_policy *policy, struct pcmig_decision *out);
+void pcmig_policy_gate_refused(struct pcmig_policy *policy, struct pcmig_decision *out);
+
+#endif
