@@ -15,8 +15,7 @@
 #define SETTLE_FAST_FOR_US 10000000
 /* A cancel that libvirt refused, because the job has not begun yet, is tried again that often. */
 #define ABORT_AGAIN_US     200000
-/* A bandwidth that libvirt refused is set again that often. */
-#define SPEED_AGAIN_US     200000
+
 /* --- snapshot ------------------------------------------------------------------------------------------------------ */
 
 void pcmig_control_publish(struct control *c)
@@ -78,45 +77,6 @@ void pcmig_control_event(struct control *c, enum pcmig_event event)
     pcmig_control_feed(c, &input);
 }
 
-static void set_speed(struct control *c, int64_t mib, bool postcopy)
-{
-    struct pcmig_virt_error error = {0};
-
-    if (postcopy && c->bound_mib > 0 && (mib == 0 || mib > c->bound_mib))
-        mib = c->bound_mib;
-    c->wanted_mib[postcopy] = mib;
-    if (c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, mib, postcopy, &error) < 0) {
-        bool again = c->refused[postcopy];
-
-        c->refused[postcopy] = true;
-        c->speed_us = pcmig_migration_now_us(c->m) + SPEED_AGAIN_US;
-        if (!again)
-            pcmig_control_event(c, PCMIG_EVENT_PACE_REFUSED);
-        return;
-    }
-    c->refused[postcopy] = false;
-    if (postcopy) {
-        pthread_mutex_lock(&c->m->lock);
-        c->m->status.pace_mib = mib;
-        pthread_mutex_unlock(&c->m->lock);
-    }
-}
-
-static bool before_switch(const struct control *c)
-{
-    return pcmig_ledger_phase_now(c->m->ledger) < PCMIG_PHASE_SWITCHOVER;
-}
-
-/* What libvirt refused (another job held the guest, the connection was broken) is still wanted. */
-static void set_refused_speeds(struct control *c)
-{
-    c->refused[0] = c->refused[0] && before_switch(c);
-    for (int postcopy = 0; postcopy < 2; postcopy++) {
-        if (c->refused[postcopy])
-            set_speed(c, c->wanted_mib[postcopy], postcopy != 0);
-    }
-}
-
 /* Once the destination's address is known, and not before it is needed. */
 static void quicken_acks(struct control *c)
 {
@@ -133,28 +93,14 @@ static void quicken_acks(struct control *c)
     pthread_mutex_unlock(&m->lock);
 }
 
-/* Nobody steers what follows an interruption: neither a migration that goes on without libvirt nor one that is resumed.
- * It would crawl at the pace of the moment, which QEMU keeps. Refused, it stays as it is. */
-static void open_pace(struct control *c)
-{
-    struct pcmig_virt_error error = {0};
-
-    if (c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, c->bound_mib, true, &error) < 0)
-        return;
-    c->pace_mib = 0;
-    pthread_mutex_lock(&c->m->lock);
-    c->m->status.pace_mib = c->bound_mib;
-    pthread_mutex_unlock(&c->m->lock);
-}
-
 /* Leaves no bandwidth behind that needs somebody to steer it. */
 void pcmig_control_let_go(struct control *c)
 {
     c->draining = false;
     if (c->slowed)
-        set_speed(c, c->precopy_mib, false);
+        pcmig_speed_set(c, c->precopy_mib, false);
     if (c->pace_mib > 0)
-        open_pace(c);
+        pcmig_speed_open(c);
 }
 
 static void start_postcopy(struct control *c, const struct pcmig_decision *decision)
@@ -187,17 +133,17 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     case PCMIG_ACTION_DRAIN:
         c->draining = true;
         c->slowed = true;
-        set_speed(c, decision->pace_mib, false);
+        pcmig_speed_set(c, decision->pace_mib, false);
         return;
     case PCMIG_ACTION_UNDRAIN:
         c->draining = false;
         c->slowed = false;
-        set_speed(c, c->precopy_mib, false);
+        pcmig_speed_set(c, c->precopy_mib, false);
         return;
     case PCMIG_ACTION_SET_PACE:
         c->pace_mib = decision->pace_mib;
         quicken_acks(c);
-        set_speed(c, decision->pace_mib, true);
+        pcmig_speed_set(c, decision->pace_mib, true);
         return;
     case PCMIG_ACTION_SWITCH:
         c->draining = false;
@@ -325,18 +271,6 @@ static bool has_mail(const struct pcmig_migration *m)
            box->call_returned;
 }
 
-static void new_bound(struct control *c, int64_t mib)
-{
-    c->bound_mib = mib;
-    if (c->pace_mib >= 0)
-        set_speed(c, c->pace_mib, true);
-    if (!before_switch(c))
-        return;
-    c->precopy_mib = mib;
-    if (!c->slowed) /* otherwise when the drain ends */
-        set_speed(c, mib, false);
-}
-
 static bool interrupted(const struct pcmig_input *input)
 {
     return input->kind == PCMIG_INPUT_EVENT &&
@@ -366,7 +300,7 @@ static void on_mail(struct control *c, struct pcmig_input *input)
         begin_settling(c);
     pcmig_control_feed(c, input);
     if (interrupted(input))
-        open_pace(c);
+        pcmig_speed_open(c);
 }
 
 /* The mailbox's own part of the letters: what is no stream of inputs. Returns the new bound of the bandwidth, -1 = none. */
@@ -415,7 +349,7 @@ static void do_due(struct control *c)
             pcmig_settle_reopen(c, end != 0);
     }
     if ((c->refused[0] || c->refused[1]) && pcmig_migration_now_us(c->m) >= c->speed_us)
-        set_refused_speeds(c);
+        pcmig_speed_again(c);
     if (c->abort_wanted && pcmig_migration_now_us(c->m) >= c->abort_us)
         abort_job(c);
 }
@@ -452,7 +386,7 @@ static void run(struct control *c)
         for (size_t i = 0; i < count; i++)
             on_mail(c, &mail[i]);
         if (bound >= 0)
-            new_bound(c, bound);
+            pcmig_speed_bound(c, bound);
         if (returned && c->called) {
             c->called = false;
             begin_settling(c);

@@ -1,6 +1,6 @@
 /* What the files of the control thread share: control.c (the loop, and acting on decisions), call.c (the migrate call),
- * settle.c (who has the guest), heal.c (an interrupted post-copy). All of it runs on the control thread alone. Nobody else
- * includes this. */
+ * settle.c (who has the guest), heal.c (an interrupted post-copy), speed.c (the bandwidths). All of it runs on the control
+ * thread alone. Nobody else includes this. */
 #ifndef PCMIG_ENGINE_CONTROL_H
 #define PCMIG_ENGINE_CONTROL_H
 
@@ -72,5 +72,15 @@ void pcmig_heal(struct control *c);
 bool pcmig_heal_stalled(struct control *c);
 /* Pauses post-copy if it runs. */
 void pcmig_heal_pause(struct control *c);
+
+/* speed.c: sets the bandwidth of pre-copy or of post-copy; what libvirt refuses is due again at `speed_us`. */
+void pcmig_speed_set(struct control *c, int64_t mib, bool postcopy);
+/* What libvirt refused (another job held the guest, the connection was broken) is still wanted. */
+void pcmig_speed_again(struct control *c);
+/* Nobody steers what follows an interruption: neither a migration that goes on without libvirt nor one that is resumed.
+ * It would crawl at the pace of the moment, which QEMU keeps. Refused, it stays as it is. */
+void pcmig_speed_open(struct control *c);
+/* The operator bounds the bandwidth from now on. */
+void pcmig_speed_bound(struct control *c, int64_t mib);
 
 #endif
