@@ -16,7 +16,7 @@ from setuptools import Extension, find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 ROOMS = ("core", "edge", "engine", "python")
-LIBRARIES = {"libvirt": "8.0.0"}
+LIBRARIES = {"libvirt": "8.0.0", "libvirt-qemu": "8.0.0"}
 
 
 def pkg_config(option: str) -> list[str]:

@@ -110,6 +110,11 @@ void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size);
 /* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it. */
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 
+/* Lets a paused guest run. Nobody may call this who has not asked core/guard.h. */
+int pcmig_virt_resume(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
+/* Whether the guest is stopped, and by libvirt for a migration rather than by a user or an I/O error. */
+bool pcmig_virt_stopped_to_migrate(struct pcmig_virt_domain *domain);
+
 /* Interrupts post-copy at the source: both QEMUs keep what they have, and wait to be resumed. libvirt >= 8.5. */
 int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 

@@ -315,6 +315,21 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *
     return checked(virDomainAbortJob(domain->ptr), error);
 }
 
+int pcmig_virt_resume(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    return checked(virDomainResume(domain->ptr), error);
+}
+
+bool pcmig_virt_stopped_to_migrate(struct pcmig_virt_domain *domain)
+{
+    int state, reason;
+
+    if (virDomainGetState(domain->ptr, &state, &reason, 0) < 0)
+        return false;
+    return state == VIR_DOMAIN_PAUSED &&
+           (reason == VIR_DOMAIN_PAUSED_MIGRATION || reason == 14 /* API_ERROR, since 9.2 */);
+}
+
 int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
 #if LIBVIR_VERSION_NUMBER >= 8005000

@@ -160,6 +160,14 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     }
 }
 
+/* From here on the newer memory may be at the destination. */
+static bool speaks_of_crossing(int event)
+{
+    return event == PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY || event == PCMIG_EVENT_SRC_POSTCOPY_FAILED ||
+           event == PCMIG_EVENT_DST_RESUMED_POSTCOPY || event == PCMIG_EVENT_DST_RESUMED_MIGRATED ||
+           event == PCMIG_EVENT_DST_POSTCOPY_FAILED;
+}
+
 void pcmig_control_feed(struct control *c, struct pcmig_input *input)
 {
     struct pcmig_migration *m = c->m;
@@ -184,6 +192,8 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
         c->last.queue_bytes = input->sample.queue_bytes;
     if (input->kind == PCMIG_INPUT_EVENT && input->code == PCMIG_EVENT_SRC_STOPPED_MIGRATED)
         c->handed_off = true;
+    if (input->kind == PCMIG_INPUT_EVENT && speaks_of_crossing(input->code))
+        c->crossed = true;
 
     pcmig_policy_feed(m->policy, input, &decision);
     c->due_us = decision.next_us;

@@ -1,6 +1,6 @@
 /* What the files of the control thread share: control.c (the loop, and acting on decisions), call.c (the migrate call),
- * settle.c (who has the guest), heal.c (an interrupted post-copy), speed.c (the bandwidths). All of it runs on the control
- * thread alone. Nobody else includes this. */
+ * settle.c (who has the guest), heal.c (an interrupted post-copy), restart.c (a guest left stopped), speed.c (the
+ * bandwidths). All of it runs on the control thread alone. Nobody else includes this. */
 #ifndef PCMIG_ENGINE_CONTROL_H
 #define PCMIG_ENGINE_CONTROL_H
 
@@ -23,8 +23,11 @@ struct control {
     bool broken[2];            /* the connection is to be reopened; likewise */
     unsigned long versions[2]; /* libvirt's, of the connections as they are; 0 = not known; likewise */
     bool handed_off;
-    bool news;       /* something that readers of the snapshot care about has come */
-    bool final_seen; /* the statistics of JOB_COMPLETED have come */
+    bool crossed;       /* an event of either end spoke of post-copy, or of the guest's running at the destination */
+    bool restarted;     /* the guest, stopped at the source by a switch that came to nothing, was let run again */
+    int64_t restart_us; /* not before, again */
+    bool news;          /* something that readers of the snapshot care about has come */
+    bool final_seen;    /* the statistics of JOB_COMPLETED have come */
     bool detach;
     bool abort_wanted;   /* refused so far */
     int64_t abort_us;    /* when to try it again */
@@ -65,6 +68,10 @@ void pcmig_settle_finish(struct control *c, enum pcmig_outcome outcome, enum pcm
 void pcmig_settle_reopen(struct control *c, bool source);
 /* Posts what the guest's state there tells of the past. */
 void pcmig_settle_catch_up(struct control *c, bool source);
+
+/* restart.c: lets a guest run again that a switch which came to nothing left stopped at the source; the halves have been as SEEN
+ * for WAITED_US. Returns whether the verdict is to wait for it. */
+bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us);
 
 /* heal.c: one step of recovery, by the halves as last seen. */
 void pcmig_heal(struct control *c);

@@ -189,7 +189,11 @@ bool pcmig_settle(struct control *c)
     waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
     if (evidence.source == PCMIG_HALF_RUNNING || evidence.source == PCMIG_HALF_PAUSED)
         evidence.job_active = job_active(c);
+    if (!evidence.job_active && pcmig_restart(c, &evidence, waited_us))
+        return false;
     verdict = pcmig_outcome_judge(&evidence, patience_over(c, waited_us));
+    if (verdict.outcome == PCMIG_OUTCOME_FAILED && c->restarted && evidence.source == PCMIG_HALF_RUNNING)
+        verdict.text = "the guest runs on at the source, where the failed switch had left it stopped";
 
     if (verdict.outcome == PCMIG_OUTCOME_RUNNING)
         return false;

@@ -1,0 +1,26 @@
+/* See virt_qemu.h. */
+#include "edge/virt_qemu.h"
+
+#include "core/qemu_migration.h"
+#include "edge/virt_internal.h"
+
+#include <libvirt/libvirt-qemu.h>
+#include <stdlib.h>
+#include <string.h>
+
+int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error)
+{
+    char *answer = NULL;
+    int result;
+
+    if (virDomainQemuMonitorCommand(domain->ptr, "{\"execute\":\"query-migrate\"}", &answer, 0) < 0 || answer == NULL) {
+        pcmig_virt_error_take(error);
+        return -1;
+    }
+    result = pcmig_qemu_migration_status(answer, strlen(answer), out, size);
+    if (result < 0)
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                             "QEMU's answer to query-migrate is not what QEMU 5.2 to 11 give");
+    free(answer);
+    return result;
+}

@@ -1,0 +1,61 @@
+/* A switch that comes to nothing can leave the whole guest stopped at the source: libvirtd, killed at that moment, stops the
+ * processors and nobody starts them again, or its own attempt fails ("api error"). It is let run again here, when that is
+ * certain to be the only copy there ever was.
+ *
+ * Three witnesses must agree. The destination's host has no half, and never said that one ran. The source's libvirt took note
+ * of no post-copy, handed nothing over and runs no job. QEMU at the source is done with the migration and has kept the guest
+ * (core/qemu_migration.h): libvirt lets processors run at the destination only after that QEMU got to the end of pre-copy, or
+ * into post-copy. Facts: libvirt 8.0 to 12.8, qemuMigrationSrcPerformPeer2Peer3, qemuMigrationDstFinish.
+ */
+#include "core/guard.h"
+#include "core/qemu_migration.h"
+#include "edge/virt_qemu.h"
+#include "engine/control.h"
+
+/* libvirt clears up behind a failed migration first, which may change everything. */
+#define RESTART_AFTER_US   1000000
+#define RESTART_AGAIN_US   1000000
+/* QEMU may still be busy with cancelling. */
+#define RESTART_GIVE_UP_US 15000000
+
+static bool only_copy(const struct control *c, const struct pcmig_evidence *evidence)
+{
+    return c->m->args.recover && c->m->domain != NULL && !c->called && !c->crossed && !evidence->call_succeeded &&
+           !evidence->source_handed_off && evidence->destination == PCMIG_HALF_ABSENT &&
+           (evidence->source == PCMIG_HALF_PAUSED || evidence->source == PCMIG_HALF_MIGRATING) &&
+           pcmig_virt_stopped_to_migrate(c->m->domain);
+}
+
+/* With QEMU's word that the migration is over and the guest here, the half is one that is merely paused. */
+static bool kept(const struct control *c)
+{
+    struct pcmig_virt_error error = {0};
+    struct pcmig_sample sample;
+    char status[32];
+
+    return pcmig_virt_job_stats(c->m->domain, &sample, &error) == 0 &&
+           pcmig_virt_qemu_migration(c->m->domain, status, sizeof(status), &error) == 0 &&
+           pcmig_qemu_migration_kept(status);
+}
+
+bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us)
+{
+    struct pcmig_evidence evidence = *seen;
+    struct pcmig_virt_error error = {0};
+    int64_t now = pcmig_migration_now_us(c->m);
+
+    if (waited_us > RESTART_GIVE_UP_US || !only_copy(c, seen))
+        return false;
+    if (waited_us < RESTART_AFTER_US || now < c->restart_us)
+        return true;
+    c->restart_us = now + RESTART_AGAIN_US;
+    if (!kept(c))
+        return true;
+    evidence.source = PCMIG_HALF_PAUSED;
+    evidence.job_absent = true;
+    evidence.in_flight = true;
+    if (!pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_RESUME, false).allowed)
+        return false;
+    c->restarted = pcmig_virt_resume(c->m->domain, &error) == 0;
+    return true;
+}

@@ -1,0 +1,314 @@
+/* Two hosts that say what a test wants, and a migration between them that the engine takes over. The functions below take the
+ * place of libvirt's and of the look at the stream in the one program that includes this; the guest is the one of libvirt's test
+ * driver, on both hosts, and its state is made up. */
+#ifndef PCMIG_TESTS_TWO_HOSTS_H
+#define PCMIG_TESTS_TWO_HOSTS_H
+
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/libvirt.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "edge/link.h"
+#include "engine_wait.h"
+
+#define MIB    (1024 * 1024)
+#define SOURCE "test:///default"
+#define UUID   "6695eb01-f6a4-8304-79aa-97f2502e193f" /* the test driver's guest */
+
+/* State and reason of a half, as one number. */
+#define HALF(state, reason) ((state) << 8 | (reason))
+#define RUNNING             HALF(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_BOOTED)
+#define ABSENT              HALF(VIR_DOMAIN_SHUTOFF, VIR_DOMAIN_SHUTOFF_MIGRATED)
+#define ARRIVING            HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_MIGRATION)
+#define SERVING             HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY)
+#define FETCHING            HALF(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_POSTCOPY)
+#define BROKEN              HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
+#define STOPPED             HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_MIGRATION)
+#define API_ERROR           HALF(VIR_DOMAIN_PAUSED, 14)
+#define SUSPENDED           HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER)
+
+/* --- libvirt ------------------------------------------------------------------------------------------------------- */
+
+static struct {
+    atomic_int source;
+    atomic_int destination;
+    atomic_bool job;          /* the source has statistics */
+    atomic_int switches;      /* start-postcopy */
+    atomic_int pauses;        /* abort with POSTCOPY */
+    atomic_int resumes;       /* migrate calls that resume */
+    atomic_int calls;         /* migrate calls of any kind */
+    atomic_bool pausable;     /* a pause breaks the stream */
+    atomic_int silence_ms;    /* of the destination's kernel */
+    const char *_Atomic qemu; /* what QEMU says of its migration; NULL = its monitor does not answer */
+    atomic_int questions;     /* to QEMU */
+    atomic_int runs;          /* virDomainResume at the source */
+} hosts;
+
+static char dest_uri[64];
+static char node_path[] = "/tmp/pcmig-adopt-XXXXXX.xml";
+
+static bool at_source(virDomainPtr domain)
+{
+    char *uri = virConnectGetURI(virDomainGetConnect(domain));
+    bool result = uri != NULL && strcmp(uri, SOURCE) == 0;
+
+    free(uri);
+    return result;
+}
+
+int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int flags)
+{
+    int half = at_source(domain) ? atomic_load(&hosts.source) : atomic_load(&hosts.destination);
+
+    (void)flags;
+    *state = half >> 8;
+    if (reason != NULL)
+        *reason = half & 0xff;
+    return 0;
+}
+
+int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *params, int *count, unsigned int flags)
+{
+    int capacity = 0;
+
+    (void)flags;
+    *params = NULL;
+    *count = 0;
+    *type = VIR_DOMAIN_JOB_NONE;
+    if (!at_source(domain) || !atomic_load(&hosts.job))
+        return 0;
+    *type = VIR_DOMAIN_JOB_UNBOUNDED;
+    if (virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_TOTAL, 256 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_REMAINING, 64 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_PROCESSED, 192 * MIB) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_ITERATION, 2) < 0)
+        return -1;
+    return 0;
+}
+
+static void all_has_arrived(void)
+{
+    atomic_store(&hosts.destination, RUNNING);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, ABSENT);
+}
+
+/* Both halves say that the stream runs again, and soon, unless it is silent, that all has arrived. */
+int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParameterPtr params, unsigned int count,
+                           unsigned int flags)
+{
+    (void)domain;
+    (void)uri;
+    (void)params;
+    (void)count;
+    atomic_fetch_add(&hosts.calls, 1);
+    if ((flags & (1U << 19)) == 0) /* VIR_MIGRATE_POSTCOPY_RESUME */
+        return -1;
+    atomic_fetch_add(&hosts.resumes, 1);
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    (void)usleep(300000);
+    for (int waited_ms = 0; atomic_load(&hosts.silence_ms) > 0 && waited_ms < PATIENCE; waited_ms++)
+        (void)usleep(1000);
+    if (atomic_load(&hosts.source) == BROKEN)
+        return -1;
+    all_has_arrived();
+    return 0;
+}
+
+int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
+{
+    (void)domain;
+    (void)flags;
+    atomic_fetch_add(&hosts.switches, 1);
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    return 0;
+}
+
+int virDomainMigrateSetMaxSpeed(virDomainPtr domain, unsigned long bandwidth, unsigned int flags)
+{
+    (void)domain;
+    (void)bandwidth;
+    (void)flags;
+    return 0;
+}
+
+int virDomainMigrateSetMaxDowntime(virDomainPtr domain, unsigned long long downtime, unsigned int flags)
+{
+    (void)domain;
+    (void)downtime;
+    (void)flags;
+    return 0;
+}
+
+int virDomainAbortJobFlags(virDomainPtr domain, unsigned int flags)
+{
+    (void)domain;
+    (void)flags;
+    atomic_fetch_add(&hosts.pauses, 1);
+    if (!atomic_load(&hosts.pausable))
+        return -1;
+    atomic_store(&hosts.source, BROKEN);
+    atomic_store(&hosts.destination, BROKEN);
+    atomic_store(&hosts.silence_ms, 0); /* the next stream is a new one */
+    return 0;
+}
+
+int virDomainAbortJob(virDomainPtr domain)
+{
+    (void)domain;
+    atomic_store(&hosts.destination, ABSENT);
+    atomic_store(&hosts.job, false);
+    return 0;
+}
+
+int virDomainResume(virDomainPtr domain)
+{
+    assert_true(at_source(domain));
+    atomic_fetch_add(&hosts.runs, 1);
+    atomic_store(&hosts.source, RUNNING);
+    return 0;
+}
+
+int virDomainQemuMonitorCommand(virDomainPtr domain, const char *cmd, char **result, unsigned int flags)
+{
+    const char *status = atomic_load(&hosts.qemu);
+
+    (void)flags;
+    assert_true(at_source(domain));
+    assert_string_equal(cmd, "{\"execute\":\"query-migrate\"}");
+    if (status == NULL || asprintf(result, "{\"return\":{\"status\":\"%s\"}}", status) < 0)
+        *result = NULL;
+    atomic_fetch_add(&hosts.questions, 1);
+    return *result != NULL ? 0 : -1;
+}
+
+/* --- the stream ---------------------------------------------------------------------------------------------------- */
+
+struct pcmig_link {
+    int unused;
+};
+
+struct pcmig_link *pcmig_link_open(const char *uuid)
+{
+    (void)uuid;
+    return calloc(1, sizeof(struct pcmig_link));
+}
+
+void pcmig_link_close(struct pcmig_link *link)
+{
+    free(link);
+}
+
+int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
+{
+    (void)link;
+    return -1;
+}
+
+bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out)
+{
+    (void)link;
+    (void)out;
+    return false;
+}
+
+int64_t pcmig_link_silence_ms(struct pcmig_link *link)
+{
+    (void)link;
+    return atomic_load(&hosts.silence_ms);
+}
+
+unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
+{
+    (void)link;
+    (void)wait_ms;
+    return 0;
+}
+
+/* --- a migration --------------------------------------------------------------------------------------------------- */
+
+static int make_host(void **state)
+{
+    static const char node[] = "<node><domain type='test'><name>test</name><uuid>" UUID
+                               "</uuid><memory>8192</memory><os><type>hvm</type></os></domain></node>";
+    int fd = mkstemps(node_path, 4);
+
+    (void)state;
+    if (fd < 0 || write(fd, node, sizeof(node) - 1) < 0)
+        return -1;
+    (void)close(fd);
+    (void)snprintf(dest_uri, sizeof(dest_uri), "test://%s", node_path);
+    return 0;
+}
+
+static int drop_host(void **state)
+{
+    (void)state;
+    return unlink(node_path);
+}
+
+static int reset(void **state)
+{
+    (void)state;
+    atomic_store(&hosts.source, RUNNING);
+    atomic_store(&hosts.destination, ARRIVING);
+    atomic_store(&hosts.job, true);
+    atomic_store(&hosts.switches, 0);
+    atomic_store(&hosts.pauses, 0);
+    atomic_store(&hosts.resumes, 0);
+    atomic_store(&hosts.calls, 0);
+    atomic_store(&hosts.pausable, true);
+    atomic_store(&hosts.silence_ms, 0);
+    atomic_store(&hosts.qemu, "none");
+    atomic_store(&hosts.questions, 0);
+    atomic_store(&hosts.runs, 0);
+    return 0;
+}
+
+static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
+{
+    struct pcmig_migration_args args = {
+        .source_uri = SOURCE,
+        .dest_uri = dest_uri,
+        .domain = UUID,
+        .policy = policy,
+        .recover = true,
+        .adopt = true,
+        .connect_timeout_ms = 10000,
+    };
+    struct pcmig_migration *migration;
+
+    pcmig_params_defaults(&args.params);
+    args.params.value[PCMIG_PARAM_DRAIN_BLIND_MS] = 20;
+    migration = pcmig_migration_new(&args);
+    assert_non_null(migration);
+    assert_int_equal(pcmig_migration_start(migration), 0);
+    return migration;
+}
+
+/* In post-copy, and known to be. */
+static struct pcmig_migration *adopt_postcopy(void)
+{
+    struct pcmig_migration *migration;
+
+    atomic_store(&hosts.source, SERVING);
+    atomic_store(&hosts.destination, FETCHING);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    return migration;
+}
+
+static void expect_end(struct pcmig_migration *migration, enum pcmig_outcome outcome)
+{
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_string_equal(pcmig_outcome_name(status_of(migration).outcome), pcmig_outcome_name(outcome));
+    pcmig_migration_unref(migration);
+}
+
+#endif
