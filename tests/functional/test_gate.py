@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from pcmig import _core
-from tests.functional.scene import Scene
+from tests.functional.scene import SLOW_MBIT, Scene
 from tests.functional.test_core_migration import run_program
 
 GATED = """
@@ -114,11 +114,12 @@ def test_a_gate_that_opens_first_waits_for_the_drain(scene: Scene, tmp_path: pat
 
 def test_a_refused_gate_keeps_the_guest_in_pre_copy(scene: Scene, tmp_path: pathlib.Path) -> None:
     source = scene.source
+    scene.bed.network.limit(SLOW_MBIT)
     answer = gated(scene, "refuse", tmp_path / "trace")
     phase, gate, outcome, actions = answer["refused"]
     assert (phase, gate, outcome) == ("precopy", "refused", None), answer
     assert actions[-1] == "undrain" and actions.count("drain") == 1, answer
-    assert answer["bps"] > 8 << 20, answer  # not at the pace of the drain: the link carries 24 MiB/s
+    assert answer["bps"] > 8 << 20, answer  # not at the pace of the drain: the link carries 12 MiB/s
     assert answer["outcome"] == "failed"
     assert "switch" not in [each["action"] for each in answer["decisions"]]
     scene.expect_at(source)

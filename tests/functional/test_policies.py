@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.functional.scene import BUSY, IDLE, Run, Scene
+from tests.functional.scene import BUSY, IDLE, SLOW_MBIT, Run, Scene
 
 
 def test_auto_takes_a_busy_guest_to_post_copy(scene: Scene) -> None:
     source = scene.source
+    scene.bed.network.limit(SLOW_MBIT)
     run = scene.migrate().expect(0, r"switch", rf"done: {scene.name} runs at qemu\+tcp://")
     assert "switch" in run.actions
     verdict = scene.expect_at(scene.bed.other(source), run)
