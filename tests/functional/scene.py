@@ -28,8 +28,8 @@ BUSY = GuestSpec(memory_mib=112, worker_mib=32)
 IDLE = GuestSpec(memory_mib=112, worker_mib=32, write_pps=20, verify_pps=5000)
 
 RATE_MBIT = 200  # a pass over the busy guest takes two to three seconds
-# Post-copy from the start takes eight seconds or more: time to do things to it. And pre-copy of the busy guest does not converge
-# either where others slow the guest down to half its speed.
+# Post-copy from the start takes eight seconds or more: time to do things to it. And pre-copy of the busy
+# guest does not converge either where others slow the guest down to half its speed.
 SLOW_MBIT = 100
 PATIENCE_S = 60.0
 LIBVIRT_PATIENCE_S = 30.0  # libvirt's own clean-up after a migration
