@@ -7,35 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from nova import exception, objects
+from nova import exception
 from nova.compute import utils as compute_utils
-from nova.compute import vm_states
 from nova.conf import CONF
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig import guest as guest_xml
-from pcmig.nova import adoption, capability, choice, conf, flags, messages, recorded, releases, steer
+from pcmig.nova import adoption, choice, conf, flags, messages, planning, releases, steer
 
 LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
 
-class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
+class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
     """compute_driver = pcmig.PostCopyLibvirtDriver"""
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
         self._host_live_flags = self._host_block_flags = 0
         self._nova_flags = (0, 0)  # as Nova computed them
-        self._flags: flags.MigrationFlags | None = None
         self._this_thread = threading.local()
         self._events: queue.SimpleQueue[Any] | None = None
         self._messages: Any = None  # the message server, where there is one
@@ -138,44 +134,7 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
         found = plan.steered.progress()
         return found, None if found is not None else "the migration is being prepared"
 
-    # Who may use post-copy
-
-    def _permitted(self, block_migration: bool) -> bool:
-        return self._flags is not None and self._flags.of(block_migration).post_copy
-
-    def _choose(
-        self,
-        context: Any,
-        instance: Any,
-        block_migration: bool,
-        obstacles: list[guest_xml.Obstacle],
-    ) -> choice.Choice:
-        """What is to be done with a migration of INSTANCE; see pcmig.nova.choice."""
-        try:
-            wish = choice.wish(
-                self._options.request_sources,
-                api=choice.requested(getattr(context, "roles", None)),
-                metadata=_loaded(instance, "metadata", {}),
-            )
-        except choice.RequestError as err:
-            return choice.Choice(False, f"refused: {err}", str(err))
-        flavor = _loaded(instance, "flavor", None)
-        return choice.decide(
-            wish,
-            (flavor.extra_specs if flavor is not None and "extra_specs" in flavor else None) or {},
-            choice.image_properties(_loaded(instance, "system_metadata", {})),
-            self._options.default_choice,
-            obstacles,
-            permitted=self._permitted(block_migration),
-            paused=_loaded(instance, "vm_state", None) == vm_states.PAUSED,
-        )
-
-    def _obstacles(self, instance: Any, guest: Any) -> list[guest_xml.Obstacle]:
-        """What in the guest does not go with post-copy."""
-        found = guest_xml.obstacles(guest.get_xml_desc())
-        if self._get_vpmems(instance):
-            found.append(capability.VPMEM)
-        return found
+    # The checks before a migration
 
     def check_can_live_migrate_destination(
         self,
@@ -202,12 +161,6 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
                 self.cleanup_live_migration_destination_check(context, data)
                 raise
         return data
-
-    def _destination_reason(self) -> str | None:
-        found: str | None = releases.off_hub(
-            capability.destination_reason, self._uri(), self._options.connect_timeout_ms
-        )
-        return found
 
     def check_can_live_migrate_source(
         self, context: Any, instance: Any, dest_check_data: Any, block_device_info: Any = None
@@ -236,7 +189,8 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
         the migration has begun, or could not. Conductor tries other hosts with the record that it has, in
         which the word still stands."""
         key = choice.METADATA_KEY
-        if "metadata" not in self._options.request_sources or key not in _loaded(instance, "metadata", {}):
+        metadata = planning.loaded(instance, "metadata", {})
+        if "metadata" not in self._options.request_sources or key not in metadata:
             return
         try:
             instance.delete_metadata_key(key)
@@ -251,13 +205,6 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
     def rollback_live_migration_at_source(self, context: Any, instance: Any, migrate_data: Any) -> None:
         self._forget_wish(instance)  # of one that ended before it got to _live_migration
         super().rollback_live_migration_at_source(context, instance, migrate_data)
-
-    def _concerns(self, context: Any, instance: Any, block_migration: bool) -> bool:
-        """Whether anybody speaks of post-copy: this host, the guest's rule, or the request."""
-        if self._permitted(block_migration):
-            return True
-        chosen = self._choose(context, instance, block_migration, [])
-        return chosen.refused is not None
 
     # The migration
 
@@ -298,45 +245,6 @@ class PostCopyLibvirtDriver(recorded.RecordedLibvirtDriver):
                 # What an operator has to look at stays on record.
                 if settled or steered.engine is None:
                     self._records.remove(instance.uuid, "source")
-
-    def _plan(
-        self,
-        context: Any,
-        instance: Any,
-        dest: str,
-        migrate_data: Any,
-        noted: Callable[[], dict[str, Any]],
-    ) -> steer.Plan:
-        """What this migration gets, on a host that permits post-copy."""
-        assert self._flags is not None
-        block_migration = bool(migrate_data.block_migration)
-        kind = self._flags.of(block_migration)
-        obstacles = self._obstacles(instance, self._host.get_guest(instance))
-        chosen = self._choose(context, instance, block_migration, obstacles)
-        LOG.info("Live migration %(what)s", {"what": chosen.reason}, instance=instance)
-        if not chosen.post_copy:
-            bits = kind.bits & ~flags.POSTCOPY
-            if CONF.libvirt.live_migration_permit_auto_converge:
-                # Left out only for post-copy (Nova, _handle_live_migration_auto_converge).
-                bits |= flags.BITS["VIR_MIGRATE_AUTO_CONVERGE"]
-            return steer.Plan(bits, None, chosen.reason)
-        policy = kind.policy
-        params = dict(_core.parse_policy(policy)["params"])
-        # QEMU's limit rises in Nova's steps; what converges is judged by the last of them.
-        params |= {"downtime_limit_ms": CONF.libvirt.live_migration_downtime, "downtime_control": 0}
-        params.update(self._options.params)
-        trace_dir = self._options.trace_dir
-        orders = steer.Orders(
-            source_uri=self._uri(),
-            policy=policy,
-            params=params,
-            postcopy_bandwidth_mib=self._options.postcopy_bandwidth_mib,
-            connect_timeout_ms=self._options.connect_timeout_ms,
-            trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
-            resume_uris=self._options.resume_uris(dest),
-            note=functools.partial(self._note, instance, noted),
-        )
-        return steer.Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
 
     @contextlib.contextmanager
     def _on_this_thread(self, plan: steer.Plan) -> Iterator[None]:
@@ -551,10 +459,3 @@ def _refuse_to_start(line: str) -> NoReturn:
     cannot be loaded (nova/virt/driver.py, load_compute_driver)."""
     LOG.error("%s", line)
     sys.exit(f"nova-compute: {line}")
-
-
-def _loaded(instance: Any, name: str, default: Any) -> Any:
-    """An attribute of an instance, if it came with it: none of them is worth a call to the conductor."""
-    if isinstance(instance, objects.Instance) and not instance.obj_attr_is_set(name):
-        return default
-    return getattr(instance, name, default)

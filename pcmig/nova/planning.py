@@ -1,0 +1,125 @@
+"""The driver's part for what a migration gets: post-copy or not, and with which flags, policy and figures.
+
+A layer of its own between RecordedLibvirtDriver and PostCopyLibvirtDriver: it overrides no method of Nova's.
+What is decided, pcmig.nova.choice tells.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from nova import objects
+from nova.compute import vm_states
+from nova.conf import CONF
+from oslo_log import log as logging
+
+from pcmig import _core
+from pcmig import guest as guest_xml
+from pcmig.nova import capability, choice, flags, recorded, releases, steer
+
+LOG = logging.getLogger(__name__)
+
+
+class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
+    """Wants `_options` before __init__()."""
+
+    _flags: flags.MigrationFlags | None = None  # until Nova's are merged with ours
+
+    def _permitted(self, block_migration: bool) -> bool:
+        return self._flags is not None and self._flags.of(block_migration).post_copy
+
+    def _choose(
+        self,
+        context: Any,
+        instance: Any,
+        block_migration: bool,
+        obstacles: list[guest_xml.Obstacle],
+    ) -> choice.Choice:
+        """What is to be done with a migration of INSTANCE; see pcmig.nova.choice."""
+        try:
+            wish = choice.wish(
+                self._options.request_sources,
+                api=choice.requested(getattr(context, "roles", None)),
+                metadata=loaded(instance, "metadata", {}),
+            )
+        except choice.RequestError as err:
+            return choice.Choice(False, f"refused: {err}", str(err))
+        flavor = loaded(instance, "flavor", None)
+        return choice.decide(
+            wish,
+            (flavor.extra_specs if flavor is not None and "extra_specs" in flavor else None) or {},
+            choice.image_properties(loaded(instance, "system_metadata", {})),
+            self._options.default_choice,
+            obstacles,
+            permitted=self._permitted(block_migration),
+            paused=loaded(instance, "vm_state", None) == vm_states.PAUSED,
+        )
+
+    def _obstacles(self, instance: Any, guest: Any) -> list[guest_xml.Obstacle]:
+        """What in the guest does not go with post-copy."""
+        found = guest_xml.obstacles(guest.get_xml_desc())
+        if self._get_vpmems(instance):
+            found.append(capability.VPMEM)
+        return found
+
+    def _concerns(self, context: Any, instance: Any, block_migration: bool) -> bool:
+        """Whether anybody speaks of post-copy: this host, the guest's rule, or the request."""
+        if self._permitted(block_migration):
+            return True
+        chosen = self._choose(context, instance, block_migration, [])
+        return chosen.refused is not None
+
+    def _destination_reason(self) -> str | None:
+        found: str | None = releases.off_hub(
+            capability.destination_reason, self._uri(), self._options.connect_timeout_ms
+        )
+        return found
+
+    def _plan(
+        self,
+        context: Any,
+        instance: Any,
+        dest: str,
+        migrate_data: Any,
+        noted: Callable[[], dict[str, Any]],
+    ) -> steer.Plan:
+        """What this migration gets, on a host that permits post-copy."""
+        assert self._flags is not None
+        block_migration = bool(migrate_data.block_migration)
+        kind = self._flags.of(block_migration)
+        obstacles = self._obstacles(instance, self._host.get_guest(instance))
+        chosen = self._choose(context, instance, block_migration, obstacles)
+        LOG.info("Live migration %(what)s", {"what": chosen.reason}, instance=instance)
+        if not chosen.post_copy:
+            bits = kind.bits & ~flags.POSTCOPY
+            if CONF.libvirt.live_migration_permit_auto_converge:
+                # Left out only for post-copy (Nova, _handle_live_migration_auto_converge).
+                bits |= flags.BITS["VIR_MIGRATE_AUTO_CONVERGE"]
+            return steer.Plan(bits, None, chosen.reason)
+        policy = kind.policy
+        params = dict(_core.parse_policy(policy)["params"])
+        # QEMU's limit rises in Nova's steps; what converges is judged by the last of them.
+        params |= {"downtime_limit_ms": CONF.libvirt.live_migration_downtime, "downtime_control": 0}
+        params.update(self._options.params)
+        trace_dir = self._options.trace_dir
+        orders = steer.Orders(
+            source_uri=self._uri(),
+            policy=policy,
+            params=params,
+            postcopy_bandwidth_mib=self._options.postcopy_bandwidth_mib,
+            connect_timeout_ms=self._options.connect_timeout_ms,
+            trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
+            resume_uris=self._options.resume_uris(dest),
+            note=functools.partial(self._note, instance, noted),
+        )
+        return steer.Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
+
+
+def loaded(instance: Any, name: str, default: Any) -> Any:
+    """An attribute of an instance, if it came with it: none of them is worth a call to the conductor."""
+    if isinstance(instance, objects.Instance) and not instance.obj_attr_is_set(name):
+        return default
+    return getattr(instance, name, default)
