@@ -10,12 +10,12 @@
 #include <libvirt/libvirt.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "edge/clock.h"
+#include "engine_host.h"
 #include "engine_wait.h"
 
 #define MIB       (1024 * 1024)
@@ -200,26 +200,18 @@ int virDomainAbortJob(virDomainPtr domain)
 /* --- a migration --------------------------------------------------------------------------------------------------- */
 
 static struct pcmig_params params;
-static char empty_host[64]; /* URI */
-static char node_path[] = "/tmp/pcmig-steering-XXXXXX.xml";
+static struct engine_host empty_host;
 
 static int make_host(void **state)
 {
-    static const char node[] = "<node></node>";
-    int fd = mkstemps(node_path, 4);
-
     (void)state;
-    if (fd < 0 || write(fd, node, sizeof(node) - 1) < 0)
-        return -1;
-    (void)close(fd);
-    (void)snprintf(empty_host, sizeof(empty_host), "test://%s", node_path);
-    return 0;
+    return engine_host_make(&empty_host, "<node></node>");
 }
 
 static int drop_host(void **state)
 {
     (void)state;
-    return unlink(node_path);
+    return engine_host_drop(&empty_host);
 }
 
 static int reset(void **state)
@@ -244,7 +236,7 @@ static struct pcmig_migration *begin(bool gated)
 {
     struct pcmig_migration_args args = {
         .source_uri = "test:///default",
-        .dest_uri = empty_host,
+        .dest_uri = empty_host.uri,
         .domain = "test",
         .policy = PCMIG_POLICY_MANUAL,
         .params = params,
@@ -358,10 +350,10 @@ static void broken_connection(void **state)
         assert_non_null(dead[i]);
         assert_int_equal(virConnectRef(dead[i]), 0); /* its address is not used again */
         atomic_store(&host.dead, dead[i]);
-        assert_non_null(break_connection(empty_host));
+        assert_non_null(break_connection(empty_host.uri));
         assert_int_equal(pcmig_migration_set_bandwidth(migration, 5 + (int64_t)i), 0);
         WAIT_FOR(atomic_load(&host.precopy_mib) == 5 + i);
-        WAIT_FOR(listeners(empty_host) == 1);
+        WAIT_FOR(listeners(empty_host.uri) == 1);
         assert_int_equal(listeners("test:///default"), 1);
     }
     assert_true(pcmig_clock_us() - start_us > 1900000);

@@ -9,12 +9,12 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "engine/migration.h"
+#include "engine_host.h"
 
 #define REFUSED "qemu+tcp://127.0.0.1:1/system"
 #define READERS 3
@@ -142,22 +142,17 @@ static void refused_source(void **state)
 /* The migrate call is made and fails: control, call and event thread all run. */
 static void refused_call(void **state)
 {
-    char path[] = "/tmp/pcmig-test-XXXXXX.xml", uri[64];
-    static const char node[] = "<node></node>";
     struct pcmig_migration_status status;
-    int fd = mkstemps(path, 4);
+    struct engine_host host;
 
     (void)state;
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, node, sizeof(node) - 1), sizeof(node) - 1);
-    (void)close(fd);
-    (void)snprintf(uri, sizeof(uri), "test://%s", path);
+    assert_int_equal(engine_host_make(&host, "<node></node>"), 0);
     for (int i = 0; i < 5; i++) {
-        run("test:///default", uri, &status);
+        run("test:///default", host.uri, &status);
         assert_int_equal(status.outcome, PCMIG_OUTCOME_FAILED);
         assert_non_null(strstr(status.text, "the guest runs on at the source"));
     }
-    (void)unlink(path);
+    (void)engine_host_drop(&host);
 }
 
 /* Whoever made it may drop it while it runs. */

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "core/names.h"
-#include "core/trace.h"
+#include "trace_line.h"
 
 /* --- lines ---------------------------------------------------------------------------------------------------------- */
 
@@ -31,24 +31,8 @@ static int parse(const char *text, struct pcmig_trace_line *line, char *err)
 /* Writes LINE again; the newline is cut off. */
 static void write(const struct pcmig_trace_line *line, char *buf)
 {
-    int len = -1;
+    int len = trace_line_write(line, buf);
 
-    switch (line->kind) {
-    case PCMIG_TRACE_HEADER:
-        len = pcmig_trace_write_header(buf, PCMIG_TRACE_LINE_MAX);
-        break;
-    case PCMIG_TRACE_PARAMS:
-        len = pcmig_trace_write_params(buf, PCMIG_TRACE_LINE_MAX, line->policy, line->gated, &line->params);
-        break;
-    case PCMIG_TRACE_INPUT:
-        len = pcmig_trace_write_input(buf, PCMIG_TRACE_LINE_MAX, &line->input);
-        break;
-    case PCMIG_TRACE_DECISION:
-        len = pcmig_trace_write_decision(buf, PCMIG_TRACE_LINE_MAX, &line->decision);
-        break;
-    case PCMIG_TRACE_BLANK:
-        break;
-    }
     assert_in_range(len, 1, PCMIG_TRACE_LINE_MAX - 1);
     assert_int_equal(buf[len - 1], '\n');
     assert_int_equal(strlen(buf), len);

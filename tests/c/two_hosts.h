@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "edge/link.h"
+#include "engine_host.h"
 #include "engine_wait.h"
 
 #define MIB    (1024 * 1024)
@@ -48,8 +49,7 @@ static struct {
     atomic_int runs;          /* virDomainResume at the source */
 } hosts;
 
-static char dest_uri[64];
-static char node_path[] = "/tmp/pcmig-adopt-XXXXXX.xml";
+static struct engine_host dest_host;
 
 static bool at_source(virDomainPtr domain)
 {
@@ -237,20 +237,15 @@ static int make_host(void **state)
 {
     static const char node[] = "<node><domain type='test'><name>test</name><uuid>" UUID
                                "</uuid><memory>8192</memory><os><type>hvm</type></os></domain></node>";
-    int fd = mkstemps(node_path, 4);
 
     (void)state;
-    if (fd < 0 || write(fd, node, sizeof(node) - 1) < 0)
-        return -1;
-    (void)close(fd);
-    (void)snprintf(dest_uri, sizeof(dest_uri), "test://%s", node_path);
-    return 0;
+    return engine_host_make(&dest_host, node);
 }
 
 static int drop_host(void **state)
 {
     (void)state;
-    return unlink(node_path);
+    return engine_host_drop(&dest_host);
 }
 
 static int reset(void **state)
@@ -275,7 +270,7 @@ static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
 {
     struct pcmig_migration_args args = {
         .source_uri = SOURCE,
-        .dest_uri = dest_uri,
+        .dest_uri = dest_host.uri,
         .domain = UUID,
         .policy = policy,
         .recover = true,

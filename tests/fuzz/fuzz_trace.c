@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "core/ledger.h"
-#include "core/trace.h"
+#include "trace_line.h"
 
 static void require(int truth, const char *what)
 {
@@ -19,24 +19,10 @@ static void require(int truth, const char *what)
 /* A line's own text, written from what was parsed; empty for what says nothing. */
 static size_t write_line(const struct pcmig_trace_line *line, char *buf)
 {
-    int len = 0;
+    int len = trace_line_write(line, buf);
 
-    switch (line->kind) {
-    case PCMIG_TRACE_BLANK:
+    if (line->kind == PCMIG_TRACE_BLANK)
         return 0;
-    case PCMIG_TRACE_HEADER:
-        len = pcmig_trace_write_header(buf, PCMIG_TRACE_LINE_MAX);
-        break;
-    case PCMIG_TRACE_PARAMS:
-        len = pcmig_trace_write_params(buf, PCMIG_TRACE_LINE_MAX, line->policy, line->gated, &line->params);
-        break;
-    case PCMIG_TRACE_INPUT:
-        len = pcmig_trace_write_input(buf, PCMIG_TRACE_LINE_MAX, &line->input);
-        break;
-    case PCMIG_TRACE_DECISION:
-        len = pcmig_trace_write_decision(buf, PCMIG_TRACE_LINE_MAX, &line->decision);
-        break;
-    }
     require(len > 0 && len < PCMIG_TRACE_LINE_MAX, "a line that was parsed cannot be written");
     require(buf[len - 1] == '\n', "a line does not end with a newline");
     return (size_t)len - 1;
