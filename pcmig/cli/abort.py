@@ -7,9 +7,7 @@ import shlex
 
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
-from pcmig.cli.job import HALVES, Job
-
-CONFIRM_S = 10.0
+from pcmig.cli.job import CONFIRM_S, HALVES, Job
 
 TOO_LATE = (
     "{domain} runs at the destination already, and only the two hosts together hold its memory: cancelling "

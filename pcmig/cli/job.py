@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 
+# So long the migration has to do what libvirt took an order for.
+CONFIRM_S = 10.0
+
 # A failing statistics call looks like no job at all, and around the switch such calls fail for a moment:
 # only when we have been told "none" so often in a row do we believe it.
 NONE_POLLS = 3

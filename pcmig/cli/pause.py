@@ -6,13 +6,12 @@ import argparse
 
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, default_connect
-from pcmig.cli.job import Job
+from pcmig.cli.job import CONFIRM_S, Job
 from pcmig.cli.record import find, resume_command, tell
 from pcmig.journal import Entry, Journal
 
 # So long the process that looks after the migration has to pause it; then it is done without it.
 ASKED_S = 5.0
-CONFIRM_S = 10.0
 
 
 class Pause(Command):

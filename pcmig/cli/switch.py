@@ -6,9 +6,7 @@ import argparse
 
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
-from pcmig.cli.job import Job
-
-CONFIRM_S = 10.0
+from pcmig.cli.job import CONFIRM_S, Job
 
 
 class Switch(Command):
