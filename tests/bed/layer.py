@@ -137,12 +137,12 @@ def find_mirror(etc: pathlib.Path = pathlib.Path("/etc")) -> str:
 
 
 @contextlib.contextmanager
-def cache_lock(reporter: Reporter) -> Iterator[pathlib.Path]:
-    """The cache folder, held against a second process that fills it at the same time."""
-    cache = cache_dir()
+def cache_lock(reporter: Reporter, folder: str = ".", name: str = "lock") -> Iterator[pathlib.Path]:
+    """A folder of the cache, held against a second process that fills it at the same time."""
+    cache = cache_dir() / folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / "lock").open("w")
+        lock = (cache / name).open("w")
     except OSError as error:
         raise BedError(
             f"cache folder {cache}: {error.strerror} (set PCMIG_CACHE to a writable one)"

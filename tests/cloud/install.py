@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -13,11 +12,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tests.bed.errors import BedError
 from tests.bed.host import Host
-from tests.bed.layer import Reporter, cache_dir
+from tests.bed.layer import Reporter, cache_dir, cache_lock
 from tests.bed.procs import run
 from tests.cloud.service import RUN, outside
 
@@ -88,7 +87,8 @@ def _ensure(wanted: Environment, reporter: Reporter) -> pathlib.Path:
     folder = cache_dir() / "cloud" / f"{wanted.prefix}{digest}"
     if (folder / "ready").exists():
         return folder
-    with _lock(wanted, reporter) as cache:
+    # A lock of its own: beds without OpenStack do not wait for it.
+    with cache_lock(reporter, "cloud", f"{wanted.prefix}lock") as cache:
         if (folder / "ready").exists():
             return folder
         free_mib = shutil.disk_usage(cache).free >> 20
@@ -107,26 +107,6 @@ def _ensure(wanted: Environment, reporter: Reporter) -> pathlib.Path:
         (folder / "ready").touch()
         reporter(f"{wanted.name} is installed ({time.monotonic() - started_s:.0f} s)")
     return folder
-
-
-@contextlib.contextmanager
-def _lock(wanted: Environment, reporter: Reporter) -> Iterator[pathlib.Path]:
-    """Against a second process that installs the same; beds without OpenStack do not wait for it."""
-    cache = cache_dir() / "cloud"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / f"{wanted.prefix}lock").open("w")
-    except OSError as error:
-        raise BedError(
-            f"cache folder {cache}: {error.strerror} (set PCMIG_CACHE to a writable one)"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            reporter(f"waiting for another process that fills {cache}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield cache
 
 
 def ensure_wheel(folder: pathlib.Path, reporter: Reporter = lambda _: None) -> pathlib.Path:
