@@ -5,25 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 
-from tests.bed import layer
+from tests.bed import program
 from tests.bed.bed import Bed, KeptBed, clean, kept_beds
 from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec, read_log
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    action: Callable[[argparse.Namespace], int] = arguments.action
-    try:
-        return action(arguments)
-    except BedError as error:
-        print(f"bed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bed: interrupted, everything is taken down", file=sys.stderr)
-        return 130
+    return program.run("bed", _parser(), argv)
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -33,7 +23,7 @@ def _up(arguments: argparse.Namespace) -> int:
         rate_mbit,
         qemu_user=arguments.qemu_user,
         keep=True,
-        reporter=lambda text: print(f"bed: {text}", file=sys.stderr, flush=True),
+        reporter=program.reporter("bed"),
     ) as bed:
         try:
             if not arguments.no_guest:
@@ -94,12 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(bed_id: str | None) -> KeptBed:
-    beds = [bed for bed in kept_beds() if bed_id in (None, bed.id)]
-    if not beds:
-        raise BedError(f"there is no bed {bed_id}" if bed_id else "there is no bed: python -m tests.bed up")
-    if len(beds) > 1:
-        raise BedError(f"which bed? --bed {' or '.join(bed.id for bed in beds)}")
-    return beds[0]
+    return program.chosen("bed", kept_beds(), bed_id)
 
 
 def _describe(bed: KeptBed) -> None:
@@ -124,15 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     spec = GuestSpec()
 
     up = commands.add_parser("up", help="bring a bed up and leave it up")
-    up.add_argument("--stack", default="forky", choices=layer.STACKS)
-    up.add_argument("--rate", type=float, default=100, metavar="MBIT", help="0: no limit (default: 100)")
+    program.add_bed(up)
     up.add_argument("--qemu-user", default="root", metavar="USER")
-    up.add_argument("--no-guest", action="store_true")
-    up.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB")
-    up.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB")
-    up.add_argument(
-        "--write-pps", type=int, default=spec.write_pps, metavar="N", help="page writes per second"
-    )
+    program.add_guest(up)
     up.add_argument(
         "--verify-pps", type=int, default=spec.verify_pps, metavar="N", help="page checks per second"
     )
@@ -146,13 +125,13 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "run a program of the machine in a host's network: run a pcmig migrate ..."),
     ):
         command = commands.add_parser(name, help=what)
-        command.add_argument("--bed", metavar="ID", help="which bed, if there are several")
+        program.add_id(command, "bed")
         command.add_argument("host", choices=("a", "b"))
         command.add_argument("words", nargs=argparse.REMAINDER)
         command.set_defaults(action=action)
 
     down = commands.add_parser("down", help="take a kept bed down")
-    down.add_argument("--bed", metavar="ID", help="which bed, if there are several")
+    program.add_id(down, "bed")
     down.set_defaults(action=_down)
 
     leftovers = commands.add_parser("clean", help="take away what crashed beds left")

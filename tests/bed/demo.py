@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +41,17 @@ class Screen:
         self.console = Console(highlight=False, soft_wrap=True)
         self._started_s = time.monotonic()
         self._step = 0
+
+    def show(self, demo: Callable[[], int]) -> int:
+        """Runs DEMO; returns the exit status."""
+        try:
+            return demo()
+        except BedError as error:
+            self.bad(f"demo: {error}")
+            return EXIT_FAILED
+        except KeyboardInterrupt:
+            self.bad("demo: interrupted; everything is taken down")
+            return EXIT_INTERRUPTED
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started_s
@@ -86,14 +97,7 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     screen = Screen()
-    try:
-        return Demo(options, screen).run()
-    except BedError as error:
-        screen.bad(f"demo: {error}")
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        screen.bad("demo: interrupted; everything is taken down")
-        return EXIT_INTERRUPTED
+    return screen.show(Demo(options, screen).run)
 
 
 class Demo:

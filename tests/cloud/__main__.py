@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 
-from tests.bed import layer
+from tests.bed import layer, program
 from tests.bed.bed import KeptBed, kept_beds
 from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec, read_log
@@ -18,16 +17,7 @@ from tests.cloud.service import outside
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    action: Callable[[argparse.Namespace], int] = arguments.action
-    try:
-        return action(arguments)
-    except BedError as error:
-        print(f"cloud: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("cloud: interrupted, everything is taken down", file=sys.stderr)
-        return 130
+    return program.run("cloud", _parser(), argv)
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -40,7 +30,7 @@ def _up(arguments: argparse.Namespace) -> int:
         eventlet=arguments.eventlet,
         api_filter=False if arguments.no_api_filter else None,
         keep=True,
-        reporter=lambda text: print(f"cloud: {text}", file=sys.stderr, flush=True),
+        reporter=program.reporter("cloud"),
     ) as cloud:
         try:
             if not arguments.no_guest:
@@ -56,9 +46,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(_: argparse.Namespace) -> int:
-    def say(text: str) -> None:
-        print(f"cloud: {text}", file=sys.stderr, flush=True)
-
+    say = program.reporter("cloud")
     in_parallel([lambda: install.ensure_venv(say), lambda: install.ensure_horizon(say)])
     image.ensure_images(say)
     layer.ensure("forky", say)
@@ -116,13 +104,7 @@ def _is_cloud(bed: KeptBed) -> bool:
 
 
 def _chosen(cloud_id: str | None) -> KeptCloud:
-    clouds = [cloud for cloud in _clouds() if cloud_id in (None, cloud.id)]
-    if not clouds:
-        none = f"there is no cloud {cloud_id}" if cloud_id else "there is no cloud: python -m tests.cloud up"
-        raise BedError(none)
-    if len(clouds) > 1:
-        raise BedError(f"which cloud? --cloud {' or '.join(cloud.id for cloud in clouds)}")
-    return clouds[0]
+    return program.chosen("cloud", _clouds(), cloud_id)
 
 
 def _describe(cloud: KeptCloud) -> None:
@@ -148,14 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.cloud", description="An OpenStack to develop with."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    spec = GuestSpec()
 
     prepare = commands.add_parser("prepare", help="install what clouds need, and do no more")
     prepare.set_defaults(action=_prepare)
 
     up = commands.add_parser("up", help="bring a cloud up and leave it up")
-    up.add_argument("--stack", default="forky", choices=layer.STACKS)
-    up.add_argument("--rate", type=float, default=100, metavar="MBIT", help="0: no limit (default: 100)")
+    program.add_bed(up)
     up.add_argument("--driver", default=STOCK_DRIVER, help=f"compute_driver (default: {STOCK_DRIVER})")
     up.add_argument(
         "--nova-conf",
@@ -168,30 +148,25 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--no-api-filter", action="store_true", help="nova-api without pcmig's filter, whatever the driver"
     )
-    up.add_argument("--no-guest", action="store_true")
-    up.add_argument("--memory", type=int, default=spec.memory_mib, metavar="MIB")
-    up.add_argument("--worker", type=int, default=spec.worker_mib, metavar="MIB")
-    up.add_argument(
-        "--write-pps", type=int, default=spec.write_pps, metavar="N", help="page writes per second"
-    )
+    program.add_guest(up)
     up.set_defaults(action=_up)
 
     status = commands.add_parser("status", help="list clouds, their servers and logs")
     status.set_defaults(action=_status)
 
     cli = commands.add_parser("cli", help="run a client as the admin: cli nova list")
-    cli.add_argument("--cloud", metavar="ID", help="which cloud, if there are several")
+    program.add_id(cli, "cloud")
     cli.add_argument("words", nargs=argparse.REMAINDER)
     cli.set_defaults(action=_cli)
 
     run = commands.add_parser("run", help="run a program as a node sees it: run a virsh list")
-    run.add_argument("--cloud", metavar="ID", help="which cloud, if there are several")
+    program.add_id(run, "cloud")
     run.add_argument("node", choices=("control", "a", "b"))
     run.add_argument("words", nargs=argparse.REMAINDER)
     run.set_defaults(action=_run)
 
     down = commands.add_parser("down", help="take a kept cloud down")
-    down.add_argument("--cloud", metavar="ID", help="which cloud, if there are several")
+    program.add_id(down, "cloud")
     down.set_defaults(action=_down)
     return parser
 

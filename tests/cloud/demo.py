@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from tests.bed import layer
-from tests.bed.demo import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PAGE_BYTES, SETTLE_S, Screen
+from tests.bed.demo import EXIT_FAILED, EXIT_OK, PAGE_BYTES, SETTLE_S, Screen
 from tests.bed.errors import BedError
 from tests.bed.guest import TAIL_S, GuestSpec
 from tests.bed.verdict import Verdict
@@ -30,14 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     screen = Screen()
     screen.steps = 4
-    try:
-        return _run(options, screen)
-    except BedError as error:
-        screen.bad(f"demo: {error}")
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        screen.bad("demo: interrupted; everything is taken down")
-        return EXIT_INTERRUPTED
+    return screen.show(lambda: _run(options, screen))
 
 
 def _run(options: argparse.Namespace, screen: Screen) -> int:
