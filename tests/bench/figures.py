@@ -54,3 +54,8 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 def ratio(mine: Spread | None, other: Spread | None) -> float | None:
     """Median to median; None without either, or against nothing."""
     return None if mine is None or other is None or other.median <= 0 else mine.median / other.median
+
+
+def since(start_s: float, moment_s: float | None) -> float | None:
+    """Seconds from the start to a moment of the same clock, if it came."""
+    return None if moment_s is None else round(moment_s - start_s, 3)

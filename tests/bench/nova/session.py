@@ -13,19 +13,19 @@ from typing import Any
 
 from tests.bed import BedError, GuestSpec
 from tests.bed.layer import Reporter
+from tests.bench.calm import SETTLE_S, Calm, Work, recent_beats
+from tests.bench.figures import since
 from tests.bench.nova import logs
 from tests.bench.nova.figures import pcmig_delays, stock_delays
 from tests.bench.nova.ways import TRACES, Way
 from tests.bench.switchover import events, machine
 from tests.bench.switchover.events import Listeners
-from tests.bench.switchover.session import SETTLE_S, Work, recent_beats, unsteady
 from tests.cloud.cloud import MIGRATION_ENDED, PCMIG_DRIVER, Cloud
 from tests.cloud.controlplane import in_parallel
 from tests.cloud.server import Server
 from tests.cloud.service import RUN, outside
 
 SETTLE_PATIENCE_S = 30.0
-SETTLE_LOOK_S = 0.5
 MIGRATION_PATIENCE_S = 240.0
 LOOK_S = 0.2
 TAIL_S = 2.0
@@ -44,7 +44,7 @@ class Session:
         self._exits = contextlib.ExitStack()
         self._in_force: Way | None = None
         self._guests = 0
-        self._best_pps = 0.0  # work of the guest undisturbed, as far as it was seen
+        self._calm = Calm(spec.heartbeat_ms, SETTLE_PATIENCE_S)
         self.server: Server
         self.listeners: Listeners
 
@@ -67,7 +67,7 @@ class Session:
         """Migrate the guest to the other host; returns raw figures as they go into the JSON. After a
         migration that went wrong there is a new guest."""
         self._use(way)
-        settle = self._settle()
+        settle = self._calm.wait(self.server.log, str(self.server.nova_host))
         cloud, server = self.cloud, self.server
         source = str(server.nova_host)
         target = "b" if source == "a" else "a"
@@ -97,9 +97,9 @@ class Session:
             "round": number,
             "direction": f"{source}->{target}",
             "status": record.get("status"),
-            "complete_s": _since(start_s, complete_s),
+            "complete_s": since(start_s, complete_s),
             "record_s": round(end_s - start_s, 3),
-            "stopped_s": _since(start_s, stopped_s),
+            "stopped_s": since(start_s, stopped_s),
             **self._delays(way, log, clock_s, stopped_s, source, str(record.get("uuid"))),
             "bytes": sent,
             **self._database(record),
@@ -111,7 +111,7 @@ class Session:
             "cpu_percent": round(100 * cpu / (end_s - start_s), 2),
             "settle": settle,
             **shares,
-            "events": [[_since(start_s, e.time_s), e.host, e.text] for e in self.listeners.since(start_s)],
+            "events": [[since(start_s, e.time_s), e.host, e.text] for e in self.listeners.since(start_s)],
             "log": [line for line in log.splitlines() if "igration" in line or "post-copy" in line],
         }
         row["error"] = self._error(row, target, errors_before)
@@ -128,19 +128,6 @@ class Session:
 
     def _restart(self, name: str, way: Way) -> None:
         self.cloud.restart_compute(name, way.driver, way.nova_conf)
-
-    def _settle(self) -> dict[str, Any]:
-        """Wait until the guest is steady; after SETTLE_PATIENCE_S go on and tell what disturbs it."""
-        start_s = time.monotonic()
-        why: str | None = "too early"
-        host = str(self.server.nova_host)
-        while why and time.monotonic() < start_s + SETTLE_PATIENCE_S:
-            time.sleep(SETTLE_LOOK_S)
-            now_s = time.monotonic() - self.spec.heartbeat_ms / 1000  # the latest ones may be on their way
-            beats = recent_beats(self.server.log)
-            why = unsteady(beats, now_s, host, self.spec.heartbeat_ms, self._best_pps)
-        self._best_pps = max(self._best_pps, Work.between(beats, now_s - SETTLE_S, now_s).pps)
-        return {"waited_s": round(time.monotonic() - start_s, 1), "disturbed": why}
 
     def _wait(self, target: str, before: int, start_s: float) -> dict[str, Any]:
         """The record once it has ended. Until the guest has arrived it is seldom asked for: the API's CPU
@@ -210,7 +197,3 @@ class Session:
 
 def _cpu_s(pid: int) -> float:
     return logs.cpu_ticks(pathlib.Path(f"/proc/{pid}/stat").read_text()) / TICKS_PER_S
-
-
-def _since(start_s: float, moment_s: float | None) -> float | None:
-    return None if moment_s is None else round(moment_s - start_s, 3)

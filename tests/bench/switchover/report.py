@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.calm import STEADY_WORK_RATIO
 from tests.bench.figures import Figure, Row
 from tests.bench.switchover.figures import (
     FIGURES,
@@ -17,7 +18,6 @@ from tests.bench.switchover.figures import (
     percentile,
     trace_lateness_ms,
 )
-from tests.bench.switchover.session import STEADY_WORK_RATIO
 from tests.bench.switchover.ways import parse_way
 
 

@@ -4,72 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-import os
 import pathlib
 import tempfile
-import time
 import types
-from collections.abc import Sequence
 from typing import Any
 
-from tests.bed import Bed, BedError, Guest, GuestSpec, Heartbeat
+from tests.bed import Bed, BedError, Guest, GuestSpec
 from tests.bed.layer import Reporter
-from tests.bed.verdict import parse_line
+from tests.bench.calm import SETTLE_S, Calm, Work
+from tests.bench.figures import since
 from tests.bench.switchover import events, machine
 from tests.bench.switchover.commands import Place, Ran, migrate
 from tests.bench.switchover.events import Listeners
 from tests.bench.switchover.figures import trace_late_us
 from tests.bench.switchover.ways import Kind, Way
 
-SETTLE_S = 3.0  # what Guest.verdict takes for the guest's own rate
 SETTLE_PATIENCE_S = 60.0
-SETTLE_LOOK_S = 0.5
-STEADY_GAP_PERIODS = 4  # a heartbeat later than that many periods is a disturbance of the machine
-STEADY_WORK_RATIO = 0.9  # of the slowest to the fastest second
 EVENT_PATIENCE_S = 15.0
 TAIL_S = 2.0
-LOG_TAIL_BYTES = 100_000  # more than SETTLE_S of heartbeats
-
-
-def unsteady(
-    beats: Sequence[Heartbeat], now_s: float, host: str, period_ms: int, best_pps: float = 0.0
-) -> str | None:
-    """Why the guest's last SETTLE_S seconds are no calm to measure against; None when they are.
-
-    Calm is: heartbeats of one host without a gap, and as much work in each second as was ever seen.
-    """
-    last = [beat for beat in beats if beat.time_s >= now_s - SETTLE_S]
-    if not last or any(beat.host != host for beat in last):
-        return f"not on host {host} for {SETTLE_S:g} s yet"
-    times = [now_s - SETTLE_S, *(beat.time_s for beat in last), now_s]
-    gap_ms = max(b - a for a, b in itertools.pairwise(times)) * 1000
-    if gap_ms > STEADY_GAP_PERIODS * period_ms:
-        return f"a heartbeat took {gap_ms:.0f} ms"
-    seconds = [now_s - SETTLE_S + i for i in range(int(SETTLE_S))]
-    rates = [Work.between(last, second, second + 1).pps for second in seconds]
-    if min(rates) < STEADY_WORK_RATIO * max(*rates, best_pps):
-        return f"{min(rates):.0f} pages/s of work in a second, and {max(*rates, best_pps):.0f} in others"
-    return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What the guest got done in a time."""
-
-    pages: int
-    elapsed_s: float
-
-    @classmethod
-    def between(cls, beats: Sequence[Heartbeat], start_s: float, end_s: float) -> Work:
-        inside = [beat for beat in beats if start_s <= beat.time_s <= end_s]
-        if len(inside) < 2:
-            return cls(0, 0.0)
-        return cls(inside[-1].work - inside[0].work, inside[-1].time_s - inside[0].time_s)
-
-    @property
-    def pps(self) -> float:
-        return self.pages / self.elapsed_s if self.elapsed_s else 0.0
 
 
 class Session:
@@ -83,7 +35,7 @@ class Session:
         self.traces = traces
         self.bed = Bed(stack, rate_mbit, reporter=reporter)
         self._exits = contextlib.ExitStack()
-        self._best_pps = 0.0  # work of the guest undisturbed, as far as it was seen
+        self._calm = Calm(spec.heartbeat_ms, SETTLE_PATIENCE_S)
 
     def __enter__(self) -> Session:
         with contextlib.ExitStack() as exits:
@@ -101,7 +53,7 @@ class Session:
     def measure(self, way: Way, number: int) -> dict[str, Any]:
         """Migrate the guest to the other host; returns raw figures as they go into the JSON. Raises GuestGone
         when the guest is not fit for another migration."""
-        settle = self._settle()
+        settle = self._calm.wait(self.bed.log)
         source = next(host for host in self.bed.hosts if host.name == self.guest.host())
         place = Place(source, self.bed.other(source), self.guest.name)
         with self._trace_file(way, number) as trace:
@@ -122,9 +74,7 @@ class Session:
             "way": way.name,
             "round": number,
             "direction": f"{source.name}->{place.destination.name}",
-            **{
-                key: _since(ran.start_s, seen.get(key)) for key in ("switch_s", "complete_s", "source_gone_s")
-            },
+            **{key: since(ran.start_s, seen.get(key)) for key in ("switch_s", "complete_s", "source_gone_s")},
             "command_s": round(ran.end_s - ran.start_s, 3),
             "bytes": sent,
             **{f"guest_{key}": value for key, value in dataclasses.asdict(verdict).items()},
@@ -138,7 +88,7 @@ class Session:
             "settle": settle,
             **load,
             "events": [
-                [_since(ran.start_s, e.time_s), e.host, e.text] for e in self.listeners.since(ran.start_s)
+                [since(ran.start_s, e.time_s), e.host, e.text] for e in self.listeners.since(ran.start_s)
             ],
             "report": _without_ledger(ran.report),
         }
@@ -146,19 +96,6 @@ class Session:
         if not verdict.alive:
             raise GuestGone(f"the guest fell silent after {way.name}: {row['error']}", row)
         return row
-
-    def _settle(self) -> dict[str, Any]:
-        """Wait until the guest is steady; after SETTLE_PATIENCE_S go on and tell what disturbs it."""
-        start_s = time.monotonic()
-        why: str | None = "too early"
-        while why and time.monotonic() < start_s + SETTLE_PATIENCE_S:
-            time.sleep(SETTLE_LOOK_S)
-            now_s = time.monotonic() - self.spec.heartbeat_ms / 1000  # the latest ones may be on their way
-            beats = recent_beats(self.bed.log)
-            host = beats[-1].host if beats else ""
-            why = unsteady(beats, now_s, host, self.spec.heartbeat_ms, self._best_pps)
-        self._best_pps = max(self._best_pps, Work.between(beats, now_s - SETTLE_S, now_s).pps)
-        return {"waited_s": round(time.monotonic() - start_s, 1), "disturbed": why}
 
     def _end(self, place: Place, ran: Ran) -> dict[str, float]:
         """Moments of the migration by the hosts' events; those that did not come are left out."""
@@ -186,21 +123,6 @@ class GuestGone(BedError):
     def __init__(self, text: str, row: dict[str, Any]) -> None:
         super().__init__(text)
         self.row = row
-
-
-def recent_beats(log: pathlib.Path) -> list[Heartbeat]:
-    """The last seconds of a log that gets long: reading it whole every time would disturb the guest."""
-    with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LOG_TAIL_BYTES))
-        lines = file.read().decode("latin-1").splitlines()
-    if size > LOG_TAIL_BYTES:
-        del lines[0]  # cut somewhere
-    return [beat for line in lines if (beat := parse_line(line)) is not None]
-
-
-def _since(start_s: float, moment_s: float | None) -> float | None:
-    return None if moment_s is None else round(moment_s - start_s, 3)
 
 
 def _cpu_figures(ran: Ran) -> dict[str, Any]:

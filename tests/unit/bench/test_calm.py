@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from tests.bed import Heartbeat
-from tests.bench.switchover.session import LOG_TAIL_BYTES, Work, recent_beats, unsteady
+from tests.bench.calm import LOG_TAIL_BYTES, Work, recent_beats, unsteady
 
 NOW_S = 100.0
 PERIOD_MS = 20
