@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,29 @@ def summary(ledger: Ledger) -> list[str]:
     if ledger["events_lost"]:
         lines.append(f"{ledger['events_lost']} state changes did not fit into the ledger")
     lines.append(f"balance: {ledger['balance']['text']}")
+    return lines
+
+
+def tunnel_lines(figures: dict[str, Any] | None) -> list[str]:
+    """Sentences on a migration's way through the tunnel; none where it did not take it."""
+    if not figures:
+        return []
+    lines = []
+    for kind in ("memory", "disks"):
+        found = figures.get(kind)
+        if not isinstance(found, dict):
+            continue
+        parts = [
+            f"{found.get('bytes_out', 0) / MIB:.1f} MiB out in {found.get('records_out', 0)} records",
+            f"{found.get('bytes_in', 0) / MIB:.1f} MiB in",
+            f"crypto {(found.get('crypto_out_us', 0) + found.get('crypto_in_us', 0)) / 1e6:.2f} s",
+            f"queue at most {found.get('queue_max_bytes', 0) / 1024:.0f} KiB",
+        ]
+        if found.get("reconnects"):
+            parts.append(f"{found['reconnects']} reconnects")
+        if found.get("cipher"):
+            parts.append(str(found["cipher"]))
+        lines.append(f"tunnel to {figures['peer']}, {kind}: {', '.join(parts)}")
     return lines
 
 

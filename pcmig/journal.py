@@ -103,6 +103,9 @@ class Entry:
     owned: str | None = None  # since when
     held: bool = False  # paused on request: not to be resumed until somebody asks for it
     recovery: dict[str, Any] | None = None  # an interrupted post-copy, as its owner told of it last
+    tunnel: dict[str, Any] | None = (
+        None  # its way through the tunnel (tunnel/passage.py); None: not through it
+    )
     caller: dict[str, Any] = dataclasses.field(default_factory=dict)  # the caller's own; opaque here
 
     @property
@@ -277,6 +280,7 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "owned": (str, True),
     "held": (bool, False),
     "recovery": (dict, True),
+    "tunnel": (dict, True),
     "caller": (dict, False),
 }
 

@@ -35,8 +35,8 @@ static const struct pcmig_conflicts_row rows[] = {
      ERROR,
      .drop = TUNNELLED,
      .problem = "libvirt refuses post-copy through its own tunnel",
-     .remedy = "remove VIR_MIGRATE_TUNNELLED and encrypt with the pcmig tunnel, which carries post-copy and comes with "
-               "pcmig's encrypted tunnel support, or with VIR_MIGRATE_TLS"},
+     .remedy = "remove VIR_MIGRATE_TUNNELLED and encrypt with the pcmig tunnel, which carries post-copy (pcmig migrate "
+               "--tunnel; [pcmig] tunnel = pcmig in nova.conf), or with VIR_MIGRATE_TLS"},
     {.name = "postcopy-not-live", /* begin */
      .all = POSTCOPY,
      .none = LIVE | OFFLINE,

@@ -15,9 +15,6 @@ from urllib.parse import urlsplit
 from pcmig import _core
 from pcmig.check import model, novadriver, qemuconf
 
-# What distributions build libvirt with: Debian and its family, Fedora and SUSE and theirs. Else it is root.
-DEFAULT_USERS = ("libvirt-qemu", "qemu")
-
 CAP_NET_ADMIN = 12  # linux/capability.h
 
 
@@ -115,7 +112,7 @@ def default_user(connect: str) -> str:
     """Whom libvirt runs QEMU as when qemu.conf does not say."""
     if is_session(connect):
         return f"+{os.getuid()}"
-    for name in DEFAULT_USERS:
+    for name in qemuconf.DEFAULT_USERS:
         try:
             return pwd.getpwnam(name).pw_name
         except KeyError:

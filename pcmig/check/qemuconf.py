@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 DEFAULT_PATH = "/etc/libvirt/qemu.conf"
 NODE = "/dev/userfaultfd"
+# What distributions build libvirt with: Debian and its family, Fedora and SUSE and theirs. Else it is root.
+DEFAULT_USERS = ("libvirt-qemu", "qemu")
 
 Value = int | str | list[str]
 

@@ -59,6 +59,10 @@ class Command(command.Command):
         """The class's `epilog`. cliff would scan every installed package for the name of the plugin."""
         return self.epilog
 
+    def arrange(self, argv: list[str]) -> list[str]:
+        """The command's words ARGV, as its parser takes them."""
+        return argv
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         # A script that abbreviates an option would break with the next option that starts alike.
@@ -91,6 +95,13 @@ def given_path(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the value is empty")
     return text
+
+
+def natural(text: str) -> int:
+    """An argparse type: an integer from 0 to 2^31 - 1."""
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > 0x7FFFFFFF:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {0x7FFFFFFF}")
+    return int(text)
 
 
 def add_guest(parser: argparse.ArgumentParser, *, journal: bool = False) -> None:

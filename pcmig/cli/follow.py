@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pcmig._core import Decision, Migration, Status
     from pcmig.cli.progress import Display
     from pcmig.cli.record import Record
+    from pcmig.tunnel.passage import Passage
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, LOOK, signal.SIGHUP)
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
@@ -39,11 +40,13 @@ class Follower:
         display: Display,
         signals: SignalPipe,
         record: Record,
+        passage: Passage | None = None,
     ) -> None:
         self.migration = migration
         self.display = display
         self.signals = signals
         self.record = record
+        self.passage = passage  # through the tunnel; opened again should its daemon be restarted
         self.interrupts = 0
         self.cancelling = False
         self.detaching = False
@@ -72,6 +75,8 @@ class Follower:
                 self.display.decision(decision)
         self._decisions_shown = len(decisions)
         self._tell_recovery(status)
+        if self.passage is not None and status["recovery"] and status["outcome"] is None:
+            self.passage.keep()
         if status["outcome"] is None and status["phase"] != "finished":
             self.display.update(status)
         for number in self.signals.take():

@@ -25,8 +25,15 @@ COMMANDS = (
     ("resume", "pcmig.cli.resume:Resume"),
     ("status", "pcmig.cli.status:Status"),
     ("switch", "pcmig.cli.switch:Switch"),
+    ("tunnel", "pcmig.cli.tunnel:Tunnel"),
+    ("tunnel keygen", "pcmig.cli.tunnel:Keygen"),
+    ("tunnel probe", "pcmig.cli.tunnel:Probe"),
+    ("tunnel show", "pcmig.cli.tunnel:Show"),
     ("watch", "pcmig.cli.watch:Watch"),
 )
+
+# Commands that others stand beside, as their second word.
+GROUPS = {name.partition(" ")[0] for name, _ in COMMANDS if " " in name}
 
 DESCRIPTION = "Post-copy live migration for OpenStack and libvirt hosts."
 
@@ -52,14 +59,17 @@ class Help(help.HelpCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = command.Command.get_parser(self, prog_name)
-        parser.add_argument("cmd", metavar="COMMAND", nargs="?", help="name of the command")
+        parser.add_argument("cmd", metavar="COMMAND", nargs="*", help="name of the command")
         return parser
 
+    def arrange(self, argv: list[str]) -> list[str]:
+        return argv
+
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        word = parsed_args.cmd
-        if word is not None and word not in self.app.command_manager.commands:
+        word = " ".join(parsed_args.cmd)
+        if word and word not in self.app.command_manager.commands:
             raise UsageError(unknown_command(word))
-        parsed_args.cmd = [] if word is None else [word]
+        parsed_args.cmd = [word] if word else []
         return super().take_action(parsed_args)
 
 
@@ -107,13 +117,18 @@ class Pcmig(app.App):
         return self.run_subcommand(argv[words:])
 
     def run_subcommand(self, argv: list[str]) -> int:
-        """Runs the command that ARGV starts with."""
-        word = argv[0]
+        """Runs the command that ARGV starts with: one word, or two."""
+        words = 1
+        if len(argv) > 1 and not argv[1].startswith("-") and argv[0] in GROUPS:
+            words = 2
+        word = " ".join(argv[:words])
         if word not in self.command_manager.commands:
             raise UsageError(unknown_command(word))
-        factory = self.command_manager.commands[word].load()
+        factory: Any = self.command_manager.commands[word].load()
         chosen = factory(self, self.options, word)
-        return chosen.run(chosen.get_parser(f"{self.NAME} {word}").parse_args(argv[1:]))
+        parser = chosen.get_parser(f"{self.NAME} {word}")
+        code: int = chosen.run(parser.parse_args(chosen.arrange(argv[words:])))
+        return code
 
 
 def unknown_command(word: str) -> str:

@@ -11,6 +11,7 @@ from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now
 from pcmig.cli.run import Run
 from pcmig.journal import Entry, Journal, engine_arguments
+from pcmig.tunnel.passage import Names
 
 
 class Migrate(Run):
@@ -39,13 +40,17 @@ class Migrate(Run):
         if plan.move_definition and _core.domain_persistent(plan.source_uri, plan.domain):
             plan.flag_names += ["PERSIST_DEST", "UNDEFINE_SOURCE"]
         flags = self._check_flags(args, plan)
+        book = Journal()
+        refuse_what_is_under_way(book, uuid, plan)
+        if plan.tunnel is not None:
+            copies = bool({"VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC"} & set(flags.names))
+            names = Names.new(options.tunnel_peer(plan), disks=copies, streams=plan.tunnel_streams or 1)
+            self.open_tunnel(plan, names)
         engine = {"flags": flags.bits, "policy": plan.policy, "params": plan.params, **plan.engine}
         try:
             migration = _core.Migration(plan.domain, plan.dest_uri, source_uri=plan.source_uri, **engine)
         except ValueError as err:
             raise UsageError(str(err)) from err
-        book = Journal()
-        refuse_what_is_under_way(book, uuid, plan)
         entry = Entry(
             uuid=uuid,
             name=name,
@@ -54,6 +59,7 @@ class Migrate(Run):
             engine=engine_arguments(engine),
             started=utc_now(),
             caller={"program": PROGRAM},
+            tunnel=self.passage.names.as_entry() if self.passage else None,
         )
         return migration, Record.claim(book, entry)
 
@@ -74,6 +80,9 @@ class Migrate(Run):
     def _check_flags(self, args: argparse.Namespace, plan: options.Plan) -> _core.Flags:
         """The flags for libvirt, checked."""
         flags = _core.parse_flags(plan.flags_line())
+        if plan.tunnel is not None and not args.quiet and "VIR_MIGRATE_TUNNELLED" in flags.names:
+            say("pcmig: note: VIR_MIGRATE_TUNNELLED: pcmig's tunnel takes the place of libvirt's", sys.stderr)
+        flags = options.through_tunnel(plan, flags)
         options.refuse_conflicts(flags)
         for _, message, names in flags.check():
             if not args.quiet:

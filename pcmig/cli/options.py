@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
-from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path
+from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path, natural
+from pcmig.tunnel import peer
 
 if TYPE_CHECKING:
     from pcmig._core import Param
@@ -25,6 +26,25 @@ FLAG_OPTIONS = (
     ("undefinesource", "UNDEFINE_SOURCE"),
     ("unsafe", "UNSAFE"),
     ("tls", "TLS"),
+)
+
+# What --tunnel decides by itself: attribute, option.
+TUNNEL_DECIDES = (
+    ("migrateuri", "--migrateuri"),
+    ("disks_uri", "--disks-uri"),
+    ("listen_address", "--listen-address"),
+    ("resume_uri", "--resume-uri"),
+    ("tls", "--tls"),
+)
+
+# Flags that mean nothing, or do not work, through it: name, why.
+TUNNEL_REFUSES = (
+    ("TLS", "the tunnel encrypts already"),
+    (
+        "ZEROCOPY",
+        "QEMU saves copies over TCP only, and to the tunnel it speaks through a unix socket",
+    ),
+    ("RDMA_PIN_ALL", "the tunnel does not use RDMA"),
 )
 
 # Options of ours that stand for a parameter: attribute, option, parameter, factor to the parameter's unit.
@@ -81,6 +101,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     disks.add_argument(
         "--disks-uri", type=given, metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2"
     )
+    add_tunnel(parser)
     add_definition(parser)
     more = add_more(parser)
     more.add_argument("--unsafe", action="store_true", help="even where libvirt fears for the disks")
@@ -104,6 +125,9 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     add_policy(parser, "when to switch, if the guest is still at the source")
     add_bandwidth(parser)
     add_resume_uri(add_place(parser))
+    add_tunnel(parser).add_argument(
+        "--no-tunnel", action="store_true", help="go on without it, in clear, where the journal has one"
+    )
     add_definition(parser)
     add_more(parser)
     add_output(parser)
@@ -174,6 +198,48 @@ def add_resume_uri(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_tunnel(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """`--tunnel` and what goes with it."""
+    tunnel = parser.add_argument_group("encryption")
+    tunnel.add_argument(
+        "--tunnel",
+        nargs="?",
+        const="",
+        type=peer_or_default,
+        metavar="PEER[:PORT]",
+        help="send memory and disks through pcmig's tunnel; --tunnel=PEER[:PORT] names its other end "
+        "(default: the host of DESTURI, port 16516)",
+    )
+    tunnel.add_argument(
+        "--tunnel-streams",
+        type=stream_count,
+        metavar="N",
+        help="TCP connections that each stream is spread over, 1 to 16 (default: 1)",
+    )
+    return tunnel
+
+
+def peer_or_default(text: str) -> str:
+    """An argparse type: HOST[:PORT], or nothing."""
+    try:
+        return str(peer.parse(text)) if text else text
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+
+
+def stream_count(text: str) -> int:
+    """An argparse type: 1 to 16."""
+    if not re.fullmatch("[0-9]{1,2}", text) or not 1 <= int(text) <= 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 16")
+    return int(text)
+
+
+def arrange(argv: list[str]) -> list[str]:
+    """ARGV with "--tunnel=" for a bare "--tunnel": it never takes the next word, which is the guest."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return ["--tunnel=" if word == "--tunnel" else word for word in argv[:end]] + argv[end:]
+
+
 def add_definition(parser: argparse.ArgumentParser) -> None:
     """What becomes of the guest's definitions."""
     definition = parser.add_argument_group(
@@ -227,13 +293,6 @@ def positive_seconds(text: str) -> float:
     return value
 
 
-def natural(text: str) -> int:
-    """An argparse type: an integer from 0 to 2^31 - 1."""
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > 0x7FFFFFFF:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {0x7FFFFFFF}")
-    return int(text)
-
-
 def target_list(text: str) -> list[str]:
     """An argparse type: "vda, vdb" as ["vda", "vdb"]."""
     targets = given(text).replace(",", " ").split()
@@ -275,6 +334,8 @@ class Plan:
     flags_text: str  # --flags as typed
     move_definition: bool  # add PERSIST_DEST and UNDEFINE_SOURCE for a persistent guest
     engine: dict[str, Any]  # the other keyword arguments of Migration
+    tunnel: str | None = None  # --tunnel: "" = the destination's host; None = not asked for
+    tunnel_streams: int | None = None
 
     @property
     def postcopy(self) -> bool:
@@ -298,6 +359,7 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
             "--undefinesource without --persistent would leave the guest without a definition anywhere"
         )
 
+    check_tunnel(args)
     params = parse_settings(args.settings, rows)
     for attribute, option, name, factor in PARAM_OPTIONS:
         value = getattr(args, attribute)
@@ -332,7 +394,33 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
                 else {"connect_timeout_ms": round(args.connect_timeout * 1000)}
             ),
         },
+        tunnel=args.tunnel,
+        tunnel_streams=args.tunnel_streams,
     )
+
+
+def check_tunnel(args: argparse.Namespace) -> None:
+    """Raises UsageError for what contradicts --tunnel, or needs it."""
+    if args.tunnel is None:
+        if args.tunnel_streams is not None and args.desturi:
+            raise UsageError("--tunnel-streams needs --tunnel")
+        return
+    for attribute, option in TUNNEL_DECIDES:
+        if getattr(args, attribute):
+            raise UsageError(
+                f"{option} contradicts --tunnel, which finds its own way and encrypts: leave it out; "
+                "--tunnel=PEER[:PORT] names another address of the destination"
+            )
+
+
+def tunnel_peer(plan: Plan) -> peer.Peer:
+    """Where the tunnel leads: as it was typed, or the destination's host. Raises UsageError."""
+    if plan.tunnel:
+        return peer.parse(plan.tunnel)
+    found = peer.of_uri(plan.dest_uri)
+    if found is None:
+        raise UsageError(f"--tunnel: {plan.dest_uri} names no host: write --tunnel=PEER[:PORT]")
+    return found
 
 
 def policy_text(args: argparse.Namespace) -> str:
@@ -399,7 +487,18 @@ def take_flags(plan: Plan) -> None:
     for option, name in (("--migrate-disks", "disks"), ("--disks-uri", "disks_uri")):
         if plan.engine[name] and not names & {"NON_SHARED_DISK", "NON_SHARED_INC"}:
             raise UsageError(f"{option} needs --copy-storage-all or --copy-storage-inc")
-    refuse_conflicts(flags)
+    if plan.tunnel is not None:
+        for name, why in TUNNEL_REFUSES:
+            if name in names:
+                raise UsageError(f"VIR_MIGRATE_{name} contradicts --tunnel: {why}")
+    refuse_conflicts(through_tunnel(plan, flags))
+
+
+def through_tunnel(plan: Plan, flags: _core.Flags) -> _core.Flags:
+    """FLAGS, without libvirt's own tunnel where pcmig's takes its place."""
+    if plan.tunnel is None or "VIR_MIGRATE_TUNNELLED" not in flags.names:
+        return flags
+    return _core.flags_from_bits(flags.bits & ~_core.parse_flags("TUNNELLED").bits)
 
 
 def refuse_conflicts(flags: _core.Flags) -> None:

@@ -14,6 +14,8 @@ from pcmig.cli.job import HALVES
 from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command
 from pcmig.cli.run import Run
 from pcmig.journal import Entry, Journal, engine_arguments
+from pcmig.tunnel.client import TunnelError
+from pcmig.tunnel.passage import Names, Passage
 
 # Halves that speak of a migration by themselves.
 UNDER_WAY = ("migrating", "postcopy", "postcopy-failed")
@@ -48,7 +50,10 @@ class Resume(Run):
         if entry.keeper is not None:
             raise told(book, entry)
         entry = dataclasses.replace(entry, held=False, recovery=None, **typed_ends(args))
+        names = self._tunnel(args, plan, entry)
         self._merge(args, plan, entry)
+        if names is not None:
+            self._through(plan, names)
         engine = {"flags": entry.engine["flags"], "policy": plan.policy, "params": plan.params, **plan.engine}
         try:
             migration = _core.Migration(
@@ -56,7 +61,9 @@ class Resume(Run):
             )
         except ValueError as err:
             raise UsageError(str(err)) from err
-        entry = dataclasses.replace(entry, engine=engine_arguments(engine))
+        entry = dataclasses.replace(
+            entry, engine=engine_arguments(engine), tunnel=names.as_entry() if names is not None else None
+        )
         return migration, Record.claim(book, entry)
 
     def _merge(self, args: argparse.Namespace, plan: options.Plan, entry: Entry) -> None:
@@ -80,12 +87,53 @@ class Resume(Run):
             "flags": list(_core.flags_from_bits(kept["flags"]).names),
         }
 
+    def _tunnel(self, args: argparse.Namespace, plan: options.Plan, entry: Entry) -> Names | None:
+        """The way through the tunnel: the journal's, or a fresh one. What was encrypted stays so unless
+        somebody says otherwise."""
+        try:
+            known = Names.of_entry(entry.tunnel)
+        except TunnelError as err:
+            raise CommandError(f"{err}; --tunnel makes a new way") from err
+        if args.no_tunnel:
+            if args.tunnel is not None:
+                raise UsageError("--no-tunnel contradicts --tunnel")
+            entry.engine.pop("migrate_uri", None)
+            entry.engine.pop("disks_uri", None)
+            return None
+        if known is not None and args.tunnel is None:
+            typed = [option for name, option in options.TUNNEL_DECIDES if getattr(args, name)]
+            if typed:
+                raise UsageError(
+                    f"this migration goes through the tunnel (to {known.peer}): leave {typed[0]} out, or "
+                    "give --no-tunnel too to go on in clear"
+                )
+            return known
+        if args.tunnel is None:
+            return None
+        plan.dest_uri = entry.dest_uri
+        peer = options.tunnel_peer(plan)
+        if known is not None and (not args.tunnel or known.peer == peer):
+            return known
+        return Names.new(peer, disks=False, streams=plan.tunnel_streams or 1)
+
+    def _through(self, plan: options.Plan, names: Names) -> None:
+        """Opens it. Where the peer is away just now, that is tried again for as long as it takes."""
+        try:
+            self.open_tunnel(plan, names)
+        except UsageError:
+            raise
+        except CommandError as err:
+            if not str(plan.engine.get("migrate_uri") or "").startswith("unix:"):
+                raise
+            say(f"pcmig: note: {err}; this is tried again", sys.stderr)
+        assert isinstance(self.passage, Passage)
+
     def _flags(self, plan: options.Plan, entry: Entry) -> int:
         """From what was typed, as `pcmig migrate` does it. libvirt takes what becomes of the definitions from
         the call that ends the migration."""
         if plan.move_definition and persistent(entry):
             plan.flag_names += ["PERSIST_DEST", "UNDEFINE_SOURCE"]
-        flags = _core.parse_flags(plan.flags_line())
+        flags = options.through_tunnel(plan, _core.parse_flags(plan.flags_line()))
         options.refuse_conflicts(flags)
         return flags.bits
 

@@ -7,6 +7,7 @@ import contextlib
 import sys
 import time
 from typing import Any, TextIO
+from urllib.parse import urlsplit
 
 from pcmig import _core
 from pcmig.cli import options, report
@@ -16,6 +17,8 @@ from pcmig.cli.progress import make_display
 from pcmig.cli.record import Record, resume_command, utc_now, watch_command
 from pcmig.cli.signals import SignalPipe
 from pcmig.journal import JournalError
+from pcmig.tunnel.client import TunnelError
+from pcmig.tunnel.passage import Names, Passage
 
 EXIT_CODES = {
     "completed": ExitCode.DONE,
@@ -51,6 +54,10 @@ class Run(Command):
 
     word = ""  # its name in the report
     adopts = False  # the migration is under way already, whatever becomes of this process
+    passage: Passage | None = None  # its way through the tunnel
+
+    def arrange(self, argv: list[str]) -> list[str]:
+        return options.arrange(argv)
 
     def make_plan(self, args: argparse.Namespace) -> options.Plan:
         """What is to be done, as far as that goes before anything is started. Raises UsageError."""
@@ -92,12 +99,17 @@ class Run(Command):
 
     def _follow(self, args: argparse.Namespace, plan: options.Plan) -> ExitCode:
         with SignalPipe(SIGNALS) as signals:
-            migration, record = self.prepare(args, plan)
+            try:
+                migration, record = self.prepare(args, plan)
+            except BaseException:
+                if self.passage is not None and not self.adopts:
+                    self.passage.close()
+                raise
             settled = not self.adopts  # as long as nothing was started
             try:
                 title = f"{plan.domain} to {plan.dest_uri}"
                 display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
-                follower = Follower(migration, display, signals, record)
+                follower = Follower(migration, display, signals, record, self.passage)
                 if set(signals.take()) & INTERRUPTS:
                     raise CommandError(f"interrupted before anything was started; {plan.domain} is as it was")
                 try:
@@ -116,6 +128,10 @@ class Run(Command):
                 settled = status["outcome"] in SETTLED
             finally:
                 record.close(settled=settled)
+                if self.passage is not None:
+                    self.result["tunnel"] = self.passage.accounting()
+                    if settled:
+                        self.passage.close()
             self.result |= {
                 "outcome": status["outcome"],
                 "error": status["error"],
@@ -130,6 +146,20 @@ class Run(Command):
             code = ExitCode.NEEDS_OPERATOR
         self._conclude(args, plan, status)
         return code
+
+    def open_tunnel(self, plan: options.Plan, names: Names) -> None:
+        """Leads the migration of PLAN through the tunnel. Raises CommandError: nothing has begun then."""
+        if not is_local(plan.source_uri):
+            raise UsageError(
+                f"--tunnel works on the source host, where its daemon runs, and {plan.source_uri} is another "
+                "machine: type this command there"
+            )
+        self.passage = Passage(names)
+        try:
+            self.passage.open()
+        except TunnelError as err:
+            raise CommandError(str(err)) from err
+        plan.engine |= self.passage.arguments()
 
     def _let_go(self, migration: _core.Migration, plan: options.Plan) -> None:
         """A defect of ours ends the steering, not the migration: leaves a pace behind that needs no steering,
@@ -153,6 +183,8 @@ class Run(Command):
                 from pcmig import accounting
 
                 accounting.render(self.result["ledger"], make_console(self.out))
+                for line in accounting.tunnel_lines(self.result["tunnel"]):
+                    say(line, self.out)
             except OSError:
                 pass  # the reader went away; say() deals with it
             except Exception as err:
@@ -174,6 +206,11 @@ class Run(Command):
         except OSError as err:
             # The guest's fate is what the exit code tells; a lost report does not change it.
             say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
+
+
+def is_local(uri: str) -> bool:
+    """Whether URI names this machine: no server part."""
+    return not urlsplit(uri).netloc
 
 
 def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
@@ -198,6 +235,7 @@ def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
         "status": None,
         "decisions": [],
         "ledger": None,
+        "tunnel": None,
     }
 
 

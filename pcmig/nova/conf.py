@@ -16,6 +16,8 @@ from oslo_config import cfg, types
 from pcmig import _core
 from pcmig.nova.choice import RULES, Rule
 from pcmig.nova.settings import ConfigError, Setting, read
+from pcmig.nova.way import Way
+from pcmig.tunnel.peer import parse
 
 SOURCES = ("api", "metadata")
 NOBODY = "nobody"
@@ -186,6 +188,81 @@ Related options:
 """,
     ),
     cfg.StrOpt(
+        "tunnel",
+        choices=[
+            ("none", "As the flags say: in clear, or with QEMU's TLS."),
+            ("pcmig", "Encrypted, through pcmig's tunnel."),
+        ],
+        help="""
+What carries live migrations that may use post-copy.
+
+The tunnel encrypts the guest's memory, and disks that are copied, with certificates
+that both hosts verify. ``pcmig tunnel`` has to run on every compute host, and the
+compute service has to be in its ``control_group``. A live migration ends in its
+pre-check when the tunnel of this host does not run, and before it begins when the
+destination's does not answer.
+
+A guest that cannot use post-copy is migrated by Nova, and not through the tunnel.
+
+Not set, which is the default: ``pcmig`` where ``VIR_MIGRATE_TUNNELLED`` stands beside
+post-copy, which libvirt's own tunnel refuses, and ``none`` elsewhere.
+
+Related options:
+
+* ``[libvirt] live_migration_with_native_tls``: QEMU's TLS; one of the two is enough.
+* ``[pcmig] resume_networks``: must be empty, as those networks would go around it.
+""",
+    ),
+    cfg.StrOpt(
+        "tunnel_peer",
+        help="""
+Name or address at which the destination's tunnel is reached.
+
+The destination's certificate has to name it.
+
+Possible values:
+
+* Empty: that of the migration itself, see ``[libvirt] live_migration_inbound_addr``, or
+  the destination's host name. This is the default.
+* A name or an address, with ``%s`` for the destination's host name, as in
+  ``%s.migration.example.org``.
+""",
+    ),
+    cfg.PortOpt(
+        "tunnel_port",
+        default=16516,
+        min=1,
+        help="""
+TCP port of the destination's tunnel.
+
+Possible values:
+
+* A port number from 1 to 65535; the tunnel's own default is 16516.
+""",
+    ),
+    cfg.IntOpt(
+        "tunnel_streams",
+        default=1,
+        min=1,
+        max=16,
+        help="""
+Number of TCP connections that the tunnel spreads each stream over.
+
+More than one helps where one core or one TCP window is the limit.
+""",
+    ),
+    cfg.StrOpt(
+        "tunnel_control",
+        default="/run/pcmig/tunnel.control",
+        help="""
+Control socket of this host's tunnel.
+
+Possible values:
+
+* An absolute path, as ``control`` in the tunnel's own configuration has it.
+""",
+    ),
+    cfg.StrOpt(
         "journal_dir",
         help="""
 Folder of the journal: one file for each live migration with post-copy in flight.
@@ -290,6 +367,8 @@ class Options:
     trace_dir: str | None = None
     resume_networks: tuple[str, ...] = ()  # URIs, with %s for the destination's host name
     journal_dir: str | None = None  # None: below Nova's state_path
+    # How migrations reach the other end's tunnel; whether they take it, the flags tell (flags.Kind.tunnel).
+    tunnel: Way = dataclasses.field(default_factory=Way)
 
     def resume_uris(self, dest: str) -> tuple[str, ...]:
         """Migrate URIs of the other networks to the host DEST."""
@@ -317,6 +396,7 @@ def load(conf: cfg.ConfigOpts) -> Options:
         trace_dir=_folder(_read(conf, "trace_dir")),
         resume_networks=_networks(_read(conf, "resume_networks")),
         journal_dir=_folder(_read(conf, "journal_dir")),
+        tunnel=_way(conf),
     )
 
 
@@ -377,6 +457,25 @@ def _networks(setting: Setting) -> tuple[str, ...]:
         if network not in networks:
             networks.append(network)
     return tuple(networks)
+
+
+def _way(conf: Any) -> Way:
+    peer, control = _read(conf, "tunnel_peer"), _read(conf, "tunnel_control")
+    if peer.value:
+        try:
+            parse(peer.value.replace("%s", "host"))
+        except ValueError as err:
+            raise peer.error(f"{err} (%s stands for the destination's host name)") from err
+        if peer.value.count(":") == 1:
+            raise peer.error("the port is a matter of [pcmig] tunnel_port")
+    if not os.path.isabs(control.value):
+        raise control.error("not an absolute path")
+    return Way(
+        peer=peer.value or None,
+        port=_read(conf, "tunnel_port").value,
+        streams=_read(conf, "tunnel_streams").value,
+        control=control.value,
+    )
 
 
 def _folder(setting: Setting) -> str | None:

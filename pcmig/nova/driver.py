@@ -111,6 +111,12 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                         "flags": ", ".join(kind.origins),
                     },
                 )
+        if merged.live.tunnel or merged.block.tunnel:
+            obstacle = self._options.tunnel.obstacle()
+            if obstacle is None:
+                LOG.info("Migrations with post-copy go through pcmig's tunnel")
+            else:
+                LOG.warning("No migration with post-copy can leave this host: %s", obstacle)
         if merged.live.post_copy or merged.block.post_copy:
             self._messages = messages.serve(host, self._progress)
         self._records.load()
@@ -174,6 +180,10 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 chosen = self._choose(context, instance, data.block_migration, obstacles)
                 if chosen.refused is not None:
                     raise exception.MigrationPreCheckError(reason=chosen.refused)
+                if chosen.post_copy and self._tunnelled(data.block_migration):
+                    obstacle = self._options.tunnel.obstacle()
+                    if obstacle is not None:
+                        raise exception.MigrationPreCheckError(reason=obstacle)
         return data
 
     @contextlib.contextmanager

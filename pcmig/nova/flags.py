@@ -7,7 +7,9 @@ Pure but for reading the configuration it is given. The order of precedence:
    A flag that an option of today says no to, set and not only left at its default, is an error.
 3. The switchover policy is that of a name of old (POSTCOPY_AFTER_PRECOPY: first-pass), else `[pcmig] policy`.
    The two are an error where both are set and differ.
-4. What then does not go together is an error where libvirt, QEMU or Nova refuses it (csrc/core/conflicts.c);
+4. Flags of old that ask for libvirt's tunnel together with post-copy mean pcmig's, unless `[pcmig] tunnel`
+   says otherwise.
+5. What then does not go together is an error where libvirt, QEMU or Nova refuses it (csrc/core/conflicts.c);
    otherwise the flag that has no use is left out, with a warning.
 
 Where neither option of old is set and post-copy is not permitted, the flags are Nova's own, unchecked.
@@ -28,6 +30,9 @@ POSTCOPY = BITS["VIR_MIGRATE_POSTCOPY"]
 _DISK, _INC, _SYNC = (
     BITS[PREFIX + name] for name in ("NON_SHARED_DISK", "NON_SHARED_INC", "NON_SHARED_SYNCHRONOUS_WRITES")
 )
+_TUNNELLED = BITS["VIR_MIGRATE_TUNNELLED"]
+# What does not work through pcmig's tunnel, or would encrypt twice.
+_NOT_TUNNEL = ("VIR_MIGRATE_TLS", "VIR_MIGRATE_ZEROCOPY")
 _STORAGE = _DISK | _INC | _SYNC
 _POLICY_DEFAULT = "auto"
 # As long as QEMU's version is not known, rules about old versions are warnings, and no remedy is applied.
@@ -61,6 +66,7 @@ class Kind:
     policy: str  # as _core.parse_policy() takes it; of no effect without post-copy
     policy_from: str  # the option that said so, "[pcmig] policy" also for the default
     origins: dict[str, str]  # name of each flag in `bits` -> "Nova", or the option and its value
+    tunnel: bool = False  # migrations of this kind go through pcmig's tunnel, where the engine drives them
 
     @property
     def post_copy(self) -> bool:
@@ -114,6 +120,7 @@ class _Host:
         self.versions = (qemu_version, libvirt_version)
         self.warnings: list[str] = []
         self.policy = read(conf, "pcmig", "policy") or Setting("pcmig", "policy", _POLICY_DEFAULT)
+        self.tunnel = read(conf, "pcmig", "tunnel") or Setting("pcmig", "tunnel", None)
         self.today = {
             flag: setting
             for flag, option in _TODAY.items()
@@ -137,9 +144,38 @@ class _Host:
                 policy, policy_from = given.policy, setting.option
         else:
             setting = None
+        tunnel = self._tunnel(bits, setting)
+        if tunnel:
+            bits &= ~_TUNNELLED
         if given is not None or bits & POSTCOPY:
             bits = self._checked(bits, setting, given, block=option == "block_migration_flag")
-        return Kind(bits, policy, policy_from, self._origins(bits, nova_bits, setting, given))
+        return Kind(bits, policy, policy_from, self._origins(bits, nova_bits, setting, given), tunnel)
+
+    def _tunnel(self, bits: int, setting: Setting | None) -> bool:
+        """Whether migrations with BITS go through pcmig's tunnel: only those that the engine drives can."""
+        if not bits & POSTCOPY or self.tunnel.value == "none":
+            return False
+        if self.tunnel.value is None:
+            if not bits & _TUNNELLED or any(bits & BITS[flag] for flag in _NOT_TUNNEL):
+                return False
+            asking = setting.option if setting is not None else "[libvirt] live_migration_tunnelled"
+            self.warnings.append(
+                f"{asking}: VIR_MIGRATE_TUNNELLED together with post-copy means pcmig's tunnel, as libvirt's "
+                "own refuses post-copy: 'pcmig tunnel' has to run on all hosts (set [pcmig] tunnel = pcmig, "
+                "or none)"
+            )
+        for flag in _NOT_TUNNEL:
+            if bits & BITS[flag]:
+                today = self.today.get(flag)
+                asked = today is not None and _TODAY[flag].asks(today.value)
+                brought = (
+                    _placed(today) if asked and today is not None else setting.option if setting else flag
+                )
+                raise self.tunnel.error(
+                    f"pcmig's tunnel, which encrypts by itself, contradicts {flag} of {brought}; remove one "
+                    "of the two"
+                )
+        return True
 
     def _check_given(self, setting: Setting, given: _core.Flags, nova_bits: int) -> None:
         """What the flags of GIVEN contradict by themselves."""
@@ -242,12 +278,22 @@ class _Host:
                     "every live migration would be refused, because post-copy is not permitted; set "
                     "[libvirt] live_migration_permit_post_copy = true"
                 )
+            if self.tunnel.value == "pcmig":
+                self.warnings.append(
+                    f"{self.tunnel} has no effect, as only migrations with post-copy go through it: set "
+                    "[libvirt] live_migration_permit_post_copy = true"
+                )
             if self.policy.explicit and self.policy.value != "never":
                 self.warnings.append(
                     f"{self.policy} has no effect: set [libvirt] live_migration_permit_post_copy = true"
                 )
             return
         self._check_host(flags)
+        networks = read(self.conf, "pcmig", "resume_networks")
+        if networks is not None and networks.value and (flags.live.tunnel or flags.block.tunnel):
+            raise networks.error(
+                "an interrupted migration would be resumed around pcmig's tunnel, in clear; remove it"
+            )
         for with_it, without, option in (
             (live, block, "block_migration_flag"),
             (block, live, "live_migration_flag"),

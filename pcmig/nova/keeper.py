@@ -198,7 +198,7 @@ class Keeper:
             guest = self._driver._host.get_guest(instance)
         except exception.InstanceNotFound:
             guest = None  # it has moved: no downtime is to be set
-        engine: _core.Migration = steered.adopt(entry.uuid, entry.dest_uri, entry.engine)
+        engine: _core.Migration = steered.adopt(entry.uuid, entry.dest_uri, entry.engine, entry.tunnel)
         data_gb = self._driver._live_migration_data_gb(instance, [])
         monitor = steer.Monitor(steered, adopted.context, instance, guest, adopted.migration, data_gb)
         return monitor.follow(engine)

@@ -31,6 +31,9 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
     def _permitted(self, block_migration: bool) -> bool:
         return self._flags is not None and self._flags.of(block_migration).post_copy
 
+    def _tunnelled(self, block_migration: bool) -> bool:
+        return self._flags is not None and self._flags.of(block_migration).tunnel
+
     def _choose(
         self,
         context: Any,
@@ -94,6 +97,11 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
         chosen = self._choose(context, instance, block_migration, obstacles)
         LOG.info("Live migration %(what)s", {"what": chosen.reason}, instance=instance)
         if not chosen.post_copy:
+            if kind.tunnel:
+                LOG.warning(
+                    "Live migration without post-copy is Nova's own: it does not go through pcmig's tunnel",
+                    instance=instance,
+                )
             bits = kind.bits & ~flags.POSTCOPY
             if CONF.libvirt.live_migration_permit_auto_converge:
                 # Left out only for post-copy (Nova, _handle_live_migration_auto_converge).
@@ -113,6 +121,7 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             connect_timeout_ms=self._options.connect_timeout_ms,
             trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
             resume_uris=self._options.resume_uris(dest),
+            way=self._options.tunnel if kind.tunnel else None,
             note=functools.partial(self._note, instance, noted),
         )
         return steer.Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)

@@ -18,6 +18,7 @@ from oslo_log import log as logging
 
 from pcmig import journal
 from pcmig.nova import adoption, conf, guard, keeper, records, steer
+from pcmig.tunnel.passage import Passage
 
 LOG = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         uuid: str,
         destination: str,
         arguments: dict[str, Any],
+        passage: Passage | None,
     ) -> None:
         """Puts a migration on record before it begins."""
         entry = journal.Entry(
@@ -70,6 +72,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             engine=journal.engine_arguments(arguments),
             started=records.now(),
             caller={records.CALLER: noted()},
+            tunnel=passage.names.as_entry() if passage is not None else None,
         )
         try:
             self._records.add(entry, "source")

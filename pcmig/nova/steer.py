@@ -21,9 +21,12 @@ from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
-from pcmig import _core, phases
+from pcmig import _core, accounting, phases
 from pcmig.nova import interruption, progress, releases
 from pcmig.nova.flags import BITS
+from pcmig.nova.way import Way
+from pcmig.tunnel.client import TunnelError
+from pcmig.tunnel.passage import Passage
 
 LOG = logging.getLogger(__name__)
 
@@ -56,8 +59,10 @@ class Orders:
     connect_timeout_ms: int
     trace_path: str | None
     resume_uris: tuple[str, ...] = ()
-    # Called with the guest's UUID, the destination's URI and the engine's arguments before anything begins.
-    note: Callable[[str, str, dict[str, Any]], None] = lambda _uuid, _destination, _arguments: None
+    # Called with the guest's UUID, the destination's URI, the engine's arguments and the way through the
+    # tunnel before anything begins.
+    note: Callable[[str, str, dict[str, Any], Passage | None], None] = lambda *_: None
+    way: Way | None = None  # through the tunnel
 
 
 class Steered:
@@ -72,6 +77,7 @@ class Steered:
         self.engine: _core.Migration | None = None
         self.abort_asked = False
         self.detached = False
+        self.passage: Passage | None = None  # through the tunnel
 
     def stand_in(self, guest: Any) -> StandIn:
         """GUEST, but for migrate()."""
@@ -113,23 +119,59 @@ class Steered:
             "recover": True,
             "resume_uris": list(self._orders.resume_uris),
         }
-        self._orders.note(domain, destination, arguments)
-        self._start(
-            _core.Migration(
-                domain,
-                destination,
-                source_uri=self._orders.source_uri,
-                trace_path=self._orders.trace_path,
-                gate=True,
-                **arguments,
+        if self._orders.way is not None:
+            copies = bool(flags & (BITS["VIR_MIGRATE_NON_SHARED_INC"] | BITS["VIR_MIGRATE_NON_SHARED_DISK"]))
+            self.passage = self._open(self._orders.way, destination, migrate_uri, disks=copies)
+            arguments |= self.passage.arguments() | {"resume_uris": []}
+        try:
+            self._orders.note(domain, destination, arguments, self.passage)
+            self._start(
+                _core.Migration(
+                    domain,
+                    destination,
+                    source_uri=self._orders.source_uri,
+                    trace_path=self._orders.trace_path,
+                    gate=True,
+                    **arguments,
+                )
             )
-        )
+        except BaseException:
+            if self.passage is not None:
+                self.passage.close()
+            raise
         self._ended.wait()
 
-    def adopt(self, uuid: str, destination: str, arguments: dict[str, Any]) -> _core.Migration:
-        """Looks after a migration that is there, or was, with the ARGUMENTS that migrate() noted."""
+    def _open(self, way: Way, destination: str, migrate_uri: str | None, *, disks: bool) -> Passage:
+        try:
+            passage = way.open(destination, migrate_uri, disks=disks)
+        except TunnelError as err:
+            raise exception.MigrationError(reason=str(err)) from err
+        LOG.info(
+            "Live migration goes through pcmig's tunnel to %(peer)s",
+            {"peer": passage.names.peer},
+            instance=self._instance,
+        )
+        return passage
+
+    def leave_tunnel(self) -> None:
+        """The guest's fate is settled: nothing goes through the tunnel any more."""
+        if self.passage is None:
+            return
+        for line in accounting.tunnel_lines(self.passage.accounting()):
+            LOG.info("Live migration: %(what)s", {"what": line}, instance=self._instance)
+        self.passage.close()
+
+    def adopt(
+        self, uuid: str, destination: str, arguments: dict[str, Any], tunnel: dict[str, Any] | None = None
+    ) -> _core.Migration:
+        """Looks after a migration that is there, or was, with the ARGUMENTS and the way through the tunnel
+        that were noted for it."""
         # What is not known there is known now: networks may have been added.
         arguments = arguments | {"resume_uris": list(self._orders.resume_uris), "recover": True}
+        if tunnel is not None:
+            arguments["resume_uris"] = []  # they go around it
+            self.passage = Passage.of_entry(tunnel)
+            self.passage.keep()
         engine = _core.Migration(
             uuid, destination, source_uri=self._orders.source_uri, gate=True, adopt=True, **arguments
         )
@@ -244,8 +286,12 @@ class Monitor:
             self._tell_switch(status)
             self._keep_record(engine, status)
             self._interruption.look(status)
+            if self._steered.passage is not None and status["recovery"] and status["outcome"] is None:
+                self._steered.passage.keep()
             if status["outcome"] is not None:
                 self._interruption.end()
+                if status["outcome"] in ("completed", "failed"):
+                    self._steered.leave_tunnel()
                 self._save(status)
                 return dict(status)
             now_s = time.monotonic()

@@ -54,18 +54,35 @@ def virsh(tmp_path: pathlib.Path) -> dict[str, str]:
 def test_commands() -> None:
     assert complete("pcmig", "mi") == ["migrate"]
     offered = complete("pcmig", "")
-    assert {name for name, _ in COMMANDS} <= set(offered)
+    assert {name for name, _ in COMMANDS if " " not in name} <= set(offered)
+    beside = {name.partition(" ")[2] for name, _ in COMMANDS if " " in name}
+    assert set(complete("pcmig", "tunnel", "")) == beside
 
 
-@pytest.mark.parametrize("name", ["migrate", "resume", "status", "watch", "abort", "switch", "pause"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "migrate",
+        "resume",
+        "status",
+        "watch",
+        "abort",
+        "switch",
+        "pause",
+        "tunnel",
+        "tunnel keygen",
+        "tunnel probe",
+        "tunnel show",
+    ],
+)
 def test_options_are_those_of_the_command(name: str, pcmig: str) -> None:
     module, _, attribute = dict(COMMANDS)[name].partition(":")
     factory = getattr(importlib.import_module(module), attribute)
     parser = factory(Pcmig(), None, name).get_parser(f"pcmig {name}")
     hidden = {"--live", "--p2p", "--postcopy"}  # understood for virsh's sake, not offered
     options = {option for action in parser._actions for option in action.option_strings} - hidden
-    assert set(complete(pcmig, name, "-")) == options
-    assert complete(pcmig, name, "--conn") == [o for o in sorted(options) if o.startswith("--conn")]
+    assert set(complete(pcmig, *name.split(), "-")) == options
+    assert complete(pcmig, *name.split(), "--conn") == [o for o in sorted(options) if o.startswith("--conn")]
 
 
 def test_policies() -> None:

@@ -63,7 +63,7 @@ def test_help_lists_every_command() -> None:
 
 @pytest.mark.parametrize("name", PRESENT)
 def test_help_of_each_command(name: str) -> None:
-    for arguments in ((name, "--help"), ("help", name)):
+    for arguments in ((*name.split(), "--help"), ("help", *name.split())):
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
         assert f"usage: pcmig {name}" in done.stdout

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcmig.cli import options
+from pcmig.cli import base, options
 from pcmig.cli.base import UsageError
 from tests.unit.cli.fake_core import params
 
@@ -88,7 +88,7 @@ def test_refused(words: tuple[str, ...], message: str) -> None:
 
 @given(st.text(max_size=20))
 def test_numbers_parse_or_are_refused(text: str) -> None:
-    for kind in (options.natural, options.positive_seconds):
+    for kind in (base.natural, options.positive_seconds):
         try:
             assert kind(text) >= 0
         except argparse.ArgumentTypeError as err:

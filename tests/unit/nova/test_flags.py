@@ -16,6 +16,7 @@ from pcmig.nova.settings import ConfigError
 from tests.unit.nova.nova_conf import LIBVIRT, bits, make, nova_bits
 
 BASE = "VIR_MIGRATE_UNDEFINE_SOURCE, VIR_MIGRATE_PEER2PEER, VIR_MIGRATE_LIVE"
+JUNO = f"{BASE}, VIR_MIGRATE_TUNNELLED, VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY, VIR_MIGRATE_ENABLE_POSTCOPY"
 NOVA_LIVE = bits("live", "peer2peer", "undefine_source", "persist_dest")
 NOVA_BLOCK = NOVA_LIVE | bits("non_shared_inc")
 POSTCOPY = bits("postcopy")
@@ -146,19 +147,76 @@ def test_parallel_needs_a_number(tmp_path: pathlib.Path) -> None:
     assert "without [libvirt] live_migration_parallel_connections: QEMU opens its own default" in warning
 
 
-TUNNEL = (
-    "libvirt refuses post-copy through its own tunnel; remove VIR_MIGRATE_TUNNELLED and encrypt with "
-    "the pcmig "
-    "tunnel, which carries post-copy and comes with pcmig's encrypted tunnel support, or with VIR_MIGRATE_TLS"
+MEANS = (
+    "VIR_MIGRATE_TUNNELLED together with post-copy means pcmig's tunnel, as libvirt's own refuses post-copy: "
+    "'pcmig tunnel' has to run on all hosts (set [pcmig] tunnel = pcmig, or none)"
 )
-JUNO = f"{BASE}, VIR_MIGRATE_TUNNELLED, VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY, VIR_MIGRATE_ENABLE_POSTCOPY"
+
+
+def test_libvirts_tunnel_with_post_copy_means_pcmigs(tmp_path: pathlib.Path) -> None:
+    result = merged(tmp_path, f"[libvirt]\nlive_migration_flag = {JUNO}\n")
+    assert result.live.tunnel and not result.block.tunnel
+    assert result.live.bits == NOVA_LIVE | POSTCOPY and result.live.policy == "first-pass"
+    assert result.warnings[0] == f"[libvirt] live_migration_flag: {MEANS}"
+    result = merged(
+        tmp_path, "[libvirt]\nlive_migration_permit_post_copy = true\nlive_migration_tunnelled = true\n"
+    )
+    assert result.live.tunnel and result.block.tunnel
+    assert not (result.live.bits | result.block.bits) & bits("tunnelled")
+    assert result.warnings == (f"[libvirt] live_migration_tunnelled: {MEANS}",)
+    # Without post-copy it is libvirt's.
+    result = merged(tmp_path, "[libvirt]\nlive_migration_flag = LIVE, TUNNELLED\n")
+    assert not result.live.tunnel and result.live.bits & bits("tunnelled")
+
+
+def test_tunnel_asked_for(tmp_path: pathlib.Path) -> None:
+    result = merged(tmp_path, "[libvirt]\nlive_migration_permit_post_copy = true\n[pcmig]\ntunnel = pcmig\n")
+    assert result.live.tunnel and result.block.tunnel and result.warnings == ()
+    (warning,) = merged(tmp_path, "[pcmig]\ntunnel = pcmig\n").warnings
+    assert warning.startswith("[pcmig] tunnel = pcmig has no effect")
+    permitted = "[libvirt]\nlive_migration_permit_post_copy = true\n"
+    assert not merged(tmp_path, f"{permitted}[pcmig]\ntunnel = none\n").live.tunnel
+    assert not merged(tmp_path, permitted).live.tunnel
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (
-            f"[libvirt]\nlive_migration_flag = {JUNO}",
+            "live_migration_with_native_tls = true\n[pcmig]",
+            "FILE: [pcmig] tunnel = pcmig: pcmig's tunnel, which encrypts by itself, contradicts "
+            "VIR_MIGRATE_TLS of [libvirt] live_migration_with_native_tls = true (FILE); remove one of "
+            "the two",
+        ),
+        (
+            "live_migration_flag = TLS\n[pcmig]",
+            "FILE: [pcmig] tunnel = pcmig: pcmig's tunnel, which encrypts by itself, contradicts "
+            "VIR_MIGRATE_TLS of [libvirt] live_migration_flag; remove one of the two",
+        ),
+        (
+            "[pcmig]\nresume_networks = %s-mgmt",
+            "FILE: [pcmig] resume_networks = tcp://%s-mgmt: an interrupted migration would be resumed around "
+            "pcmig's tunnel, in clear; remove it",
+        ),
+    ],
+)
+def test_what_goes_around_the_tunnel(tmp_path: pathlib.Path, text: str, message: str) -> None:
+    config = f"[libvirt]\nlive_migration_permit_post_copy = true\n{text}\ntunnel = pcmig\n"
+    assert refused(tmp_path, config) == message.replace("tcp://%s-mgmt", "%s-mgmt")
+
+
+TUNNEL = (
+    "libvirt refuses post-copy through its own tunnel; remove VIR_MIGRATE_TUNNELLED and encrypt with the "
+    "pcmig tunnel, which carries post-copy (pcmig migrate --tunnel; [pcmig] tunnel = pcmig in nova.conf), or "
+    "with VIR_MIGRATE_TLS"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"[libvirt]\nlive_migration_flag = {JUNO}\n[pcmig]\ntunnel = none",
             f"FILE: [libvirt] live_migration_flag = {JUNO}: {TUNNEL}; this line would do: {BASE}, "
             "VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY, VIR_MIGRATE_ENABLE_POSTCOPY",
         ),
@@ -171,7 +229,8 @@ JUNO = f"{BASE}, VIR_MIGRATE_TUNNELLED, VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY, VIR_
             f"{BASE}, NON_SHARED_INC",
         ),
         (
-            f"[libvirt]\nblock_migration_flag = {BASE}, TUNNELLED, NON_SHARED_INC, POSTCOPY",
+            f"[libvirt]\nblock_migration_flag = {BASE}, TUNNELLED, NON_SHARED_INC, POSTCOPY\n"
+            "[pcmig]\ntunnel = none",
             f"FILE: [libvirt] block_migration_flag = {BASE}, TUNNELLED, NON_SHARED_INC, POSTCOPY: "
             f"{TUNNEL}; this "
             f"line would do: {BASE}, NON_SHARED_INC, POSTCOPY",
@@ -207,7 +266,8 @@ JUNO = f"{BASE}, VIR_MIGRATE_TUNNELLED, VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY, VIR_
             "VIR_MIGRATE_TUNNELLED",
         ),
         (
-            "[libvirt]\nlive_migration_permit_post_copy = true\nlive_migration_tunnelled = true",
+            "[libvirt]\nlive_migration_permit_post_copy = true\nlive_migration_tunnelled = true\n"
+            "[pcmig]\ntunnel = none",
             f"FILE: [libvirt] live_migration_tunnelled = true: {TUNNEL}; [libvirt] "
             "live_migration_tunnelled = "
             "true (FILE) asks for VIR_MIGRATE_TUNNELLED; [libvirt] live_migration_permit_post_copy = "

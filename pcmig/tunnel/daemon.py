@@ -1,0 +1,166 @@
+"""The daemon's life: starts the tunnel, logs what it says, reloads and ends on signals."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Protocol, TextIO
+
+from pcmig.cli.signals import SignalPipe
+from pcmig.tunnel import identity
+from pcmig.tunnel.settings import Settings
+
+LOG = logging.getLogger("pcmig.tunnel")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+# syslog(3): what journald reads at the beginning of a line on stderr (sd-daemon(3)).
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+
+
+class Engine(Protocol):
+    """What pcmig._tunnel.Tunnel offers."""
+
+    def start(self) -> None: ...
+    def stop(self, grace_ms: int = 0) -> None: ...
+    def reload(self) -> None: ...
+    def fileno(self) -> int: ...
+    def messages(self) -> list[tuple[int, str]]: ...
+    def ports(self) -> list[int]: ...
+
+
+class StartError(Exception):
+    """The tunnel cannot be started; the text says why."""
+
+
+def make(settings: Settings) -> Engine:
+    """The tunnel, with its sockets bound. Raises StartError."""
+    try:
+        binding = importlib.import_module("pcmig._tunnel")
+    except ImportError as err:
+        raise StartError(f"this pcmig was built without the tunnel: {err}") from err
+    try:
+        engine: Engine = binding.Tunnel(**settings.arguments())
+    except (ValueError, OSError, binding.TunnelError) as err:
+        raise StartError(str(err)) from err
+    return engine
+
+
+class Formatter(logging.Formatter):
+    """Lines for a terminal or a file with a time, for the journal with a priority."""
+
+    def __init__(self, journal: bool) -> None:
+        super().__init__("%(message)s" if journal else "%(asctime)s %(levelname)s %(message)s")
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record).replace("\n", " ")
+        if not self._journal:
+            return text
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return f"<{priority}>{text}"
+
+
+def to_journal(stream: TextIO) -> bool:
+    """Whether STREAM is a connection to systemd's journal (systemd.exec(5), $JOURNAL_STREAM)."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def log_to(stream: TextIO, *, debug: bool) -> None:
+    """Everything from INFO, or DEBUG, to STREAM."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Formatter(to_journal(stream)))
+    LOG.handlers[:] = [handler]
+    LOG.propagate = False
+    LOG.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def notify(**words: str) -> None:
+    """Tells systemd (sd_notify(3)); nothing where it did not ask."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    text = "\n".join(f"{key}={value}" for key, value in words.items())
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+        connection.connect("\0" + address[1:] if address.startswith("@") else address)
+        connection.send(text.encode())
+
+
+def run(settings: Settings, *, debug: bool = False, stream: TextIO | None = None) -> None:
+    """Until a signal ends it. Raises StartError."""
+    log_to(stream or sys.stderr, debug=debug)
+    with SignalPipe(SIGNALS) as signals:
+        engine = make(settings)
+        try:
+            engine.start()
+            _tell_start(settings, engine)
+            _serve(settings, engine, signals)
+        finally:
+            notify(STOPPING="1")
+            engine.stop()
+            _log(engine)
+    LOG.info("ended")
+
+
+def _tell_start(settings: Settings, engine: Engine) -> None:
+    ports = ", ".join(map(str, engine.ports()))
+    if settings.values["plaintext"]:
+        LOG.warning(
+            "NOT ENCRYPTED: guests' memory can be read and changed on the wire, as was asked for twice"
+        )
+    else:
+        LOG.info("certificates: %s", _own(settings.files, settings.files_from))
+    LOG.info(
+        "listening at port %s; sockets of guests in %s, orders at %s",
+        ports,
+        settings.values["run_dir"],
+        settings.values["control"],
+    )
+    notify(READY="1", STATUS=f"listening at port {ports}")
+
+
+def _own(files: identity.Files, files_from: str) -> str:
+    try:
+        found = identity.verify(files)
+    except identity.IdentityError as err:
+        return f"{files_from}, but a peer would refuse them: {err}"
+    return f"{files_from}: {found.subject} ({', '.join(found.names) or 'no further names'})"
+
+
+def _serve(settings: Settings, engine: Engine, signals: SignalPipe) -> None:
+    poller = select.poll()
+    poller.register(engine.fileno(), select.POLLIN)
+    poller.register(signals.fileno(), select.POLLIN)
+    while True:
+        _log(engine)
+        for number in signals.take():
+            if number != signal.SIGHUP:
+                LOG.info("ending (%s)", signal.Signals(number).name)
+                return
+            _reload(settings, engine)
+        poller.poll()
+
+
+def _reload(settings: Settings, engine: Engine) -> None:
+    binding = importlib.import_module("pcmig._tunnel")
+    try:
+        engine.reload()
+    except (OSError, ValueError, binding.TunnelError) as err:
+        LOG.error("the certificates stay as they were: %s", err)
+        notify(STATUS=f"reload failed: {err}")
+        return
+    LOG.info("reloaded: %s", _own(settings.files, settings.files_from))
+
+
+def _log(engine: Engine) -> None:
+    for level, text in engine.messages():
+        LOG.log(level, "%s", text)
