@@ -10,6 +10,7 @@ from pcmig.check.hosts import HOST
 from pcmig.check.local import LOCAL
 from pcmig.check.model import Facts, Row, Side, Status
 from pcmig.check.pair import GUEST, PAIR
+from pcmig.check.tunnel import TUNNEL
 
 __all__ = ["Facts", "Row", "Side", "Status", "failed", "run"]
 
@@ -20,7 +21,7 @@ def run(facts: Facts) -> list[Row]:
     for subject, side in ((facts.subject, facts.here), ("peer", facts.peer)):
         if side is not None:
             rows += [row for host_check in HOST if (row := host_check(subject, side))]
-    rows += [row for check in PAIR + GUEST if (row := check(facts))]
+    rows += [row for check in PAIR + TUNNEL + GUEST if (row := check(facts))]
     return rows
 
 

@@ -13,7 +13,8 @@ from concurrent import futures
 from urllib.parse import urlsplit
 
 from pcmig import _core
-from pcmig.check import model, novadriver, qemuconf
+from pcmig.check import model, novadriver, qemuconf, tunnel
+from pcmig.tunnel.peer import Peer
 
 CAP_NET_ADMIN = 12  # linux/capability.h
 
@@ -27,6 +28,8 @@ def gather(
     qemu_conf: str = qemuconf.DEFAULT_PATH,
     root: str = "/",
     timeout_ms: int = 10_000,
+    with_tunnel: bool = False,
+    tunnel_peer: Peer | None = None,
 ) -> model.Facts:
     """All facts. What cannot be had becomes a text in them, never an exception."""
     # At once: a host may take seconds to answer (libvirt probes its QEMU) or the whole timeout not to.
@@ -57,6 +60,7 @@ def gather(
         net_admin=net_admin(root),
         quickack=quickack(addresses[0]) if addresses else None,
         nova=novadriver.gather() if is_local(connect) else None,
+        tunnel=tunnel.gather(tunnel_peer, qemu_conf=qemu_conf) if with_tunnel else None,
         domain=domain,
         domain_error=domain_error,
     )

@@ -21,6 +21,8 @@ from pcmig.cli.base import (
     is_terminal,
     make_console,
 )
+from pcmig.cli.options import arrange, peer_or_default
+from pcmig.tunnel import peer
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cyan"}
 
@@ -53,14 +55,29 @@ class Check(Command):
             metavar="FILE",
             help=f"libvirt's QEMU settings (default: {qemuconf.DEFAULT_PATH})",
         )
+        parser.add_argument(
+            "--tunnel",
+            nargs="?",
+            const="",
+            type=peer_or_default,
+            metavar="PEER[:PORT]",
+            help="also check pcmig's tunnel on this host, and the way to PEER's (--tunnel=PEER; default: the "
+            "host of --peer)",
+        )
         parser.add_argument("--json", action="store_true", help="print rows and facts as JSON")
         return parser
+
+    def arrange(self, argv: list[str]) -> list[str]:
+        return arrange(argv)
 
     def take_action(self, parsed_args: argparse.Namespace) -> ExitCode:
         if parsed_args.qemu_conf is not None:
             check_readable(parsed_args.qemu_conf)
+        asked = parsed_args.tunnel
         found = gather.gather(
             parsed_args.connect,
+            with_tunnel=asked is not None,
+            tunnel_peer=peer.parse(asked) if asked else peer.of_uri(parsed_args.peer),
             peer=parsed_args.peer,
             domain=parsed_args.domain,
             qemu_user=parsed_args.qemu_user,

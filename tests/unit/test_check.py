@@ -8,6 +8,7 @@ import inspect
 import json
 import pathlib
 import re
+import stat
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -15,9 +16,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcmig import check
-from pcmig.check import capabilities, gather, hosts, local, novadriver, pair, qemuconf, userfaultfd, versions
+from pcmig.check import (
+    capabilities,
+    gather,
+    hosts,
+    local,
+    novadriver,
+    pair,
+    qemuconf,
+    tunnel,
+    userfaultfd,
+    versions,
+)
 from pcmig.check.novadriver import NovaDriver
 from pcmig.check.qemuconf import QemuSettings
+from pcmig.tunnel import keygen
+from pcmig.tunnel.identity import Identity
+from pcmig.tunnel.peer import Peer
+from tests.unit.tunnel.fake_daemon import fake_daemon
 
 if TYPE_CHECKING:
     from pcmig._core import HostFacts, HostProbe
@@ -173,11 +189,13 @@ def test_what_is_not_ok_says_why_or_how_to_fix_it() -> None:
 
 def test_every_row_function_is_in_a_table() -> None:
     tables = {
-        function.__name__ for table in (local.LOCAL, hosts.HOST, pair.PAIR, pair.GUEST) for function in table
+        function.__name__
+        for table in (local.LOCAL, hosts.HOST, pair.PAIR, pair.GUEST, tunnel.TUNNEL)
+        for function in table
     }
     made = {
         name
-        for module in (local, hosts, novadriver, pair, userfaultfd)
+        for module in (local, hosts, novadriver, pair, tunnel, userfaultfd)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation in ("Row | None", "Row")
     }
@@ -203,7 +221,28 @@ def every_kind() -> list[check.Facts]:
         facts(nova=NovaDriver("/usr/bin/python3", "/usr/lib/python3/dist-packages/nova/__init__.py")),
         check.Facts(here=check.Side("qemu:///system"), probe_error="there is no user 'x' on this host"),
         check.Facts(here=check.Side("qemu+ssh://a/system")),
+        facts(tunnel=a_tunnel()),
     ]
+
+
+NOW_S = 1_800_000_000.0
+
+
+def a_tunnel(**changes: Any) -> tunnel.TunnelFacts:
+    """One that runs, and a peer that answers."""
+    good: dict[str, Any] = {
+        "now_s": NOW_S,
+        "control": "/run/pcmig/tunnel.control",
+        "files_from": "certificates in /etc/pki/pcmig",
+        "identity": Identity("CN=a", ("a", "10.0.0.1"), NOW_S - 86400, NOW_S + 90 * 86400),
+        "folder": "/run/pcmig/tunnel",
+        "folder_mode": 0o040770,
+        "folder_gid": 64055,
+        "group": 64055,
+        "peer": "b",
+        "probe": {"subject": "CN=b", "not_after": int(NOW_S) + 60 * 86400, "clock_skew_ms": -120},
+    }
+    return tunnel.TunnelFacts(**(good | changes))
 
 
 # --- this host ----------------------------------------------------------------------------------------------
@@ -636,3 +675,81 @@ def test_kernel_release_of_any_text_is_read(text: str) -> None:
 @given(st.integers(0, 255))
 def test_tcp_timeout_grows(retries: int) -> None:
     assert local.tcp_timeout_s(retries) < local.tcp_timeout_s(retries + 1) or retries == 255
+
+
+# --- the tunnel ---------------------------------------------------------------------------------------------
+
+
+def test_a_tunnel_that_is_as_it_should_be() -> None:
+    found = [one for one in check.run(facts(tunnel=a_tunnel())) if one.name.startswith(("tunnel", "clocks"))]
+    assert [(one.name, one.status) for one in found] == [
+        ("tunnel", "ok"),
+        ("tunnel certificate", "ok"),
+        ("tunnel folder", "ok"),
+        ("tunnel to the peer", "ok"),
+        ("clocks", "ok"),
+    ]
+    assert not {one.name for one in check.run(facts()) if one.name.startswith("tunnel")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "status", "text"),
+    [
+        ({"settings_error": "x: [tunnel] y is not known"}, "tunnel", "fail", "is not known"),
+        ({"control_error": "the tunnel of this host is not running"}, "tunnel", "fail", "not running"),
+        ({"identity": None, "identity_error": "expired"}, "tunnel certificate", "fail", "expired"),
+        (
+            {"identity": None, "identity_error": "/k: Permission denied"},
+            "tunnel certificate",
+            "unknown",
+            "denied",
+        ),
+        (
+            {"identity": Identity("CN=a", (), 0, NOW_S + 86400)},
+            "tunnel certificate",
+            "warn",
+            "no further names",
+        ),
+        ({"identity": Identity("CN=a", (), 0, NOW_S - 1)}, "tunnel certificate", "fail", "CN=a"),
+        ({"folder_mode": 0o040777}, "tunnel folder", "fail", "mode 0777"),
+        ({"folder_mode": 0o120770}, "tunnel folder", "fail", "mode 0770"),
+        ({"folder_gid": 0}, "tunnel folder", "fail", "owner 0:0"),
+        ({"folder_uid": 1}, "tunnel folder", "fail", "owner 1:64055"),
+        ({"probe": None, "probe_error": "refused: no certificate"}, "tunnel to the peer", "fail", "refused"),
+        (
+            {"probe": {"subject": "CN=b", "not_after": int(NOW_S) + 86400}},
+            "tunnel to the peer",
+            "warn",
+            "CN=b",
+        ),
+        ({"probe": {"clock_skew_ms": 90_000}}, "clocks", "warn", "90.0 s ahead"),
+        ({"probe": {"clock_skew_ms": -2_000_000}}, "clocks", "fail", "2000.0 s behind"),
+    ],
+)
+def test_a_tunnel_that_is_not(changes: dict[str, Any], name: str, status: str, text: str) -> None:
+    subject = {"tunnel to the peer": "peer", "clocks": "both"}.get(name, "this host")
+    found = row(facts(tunnel=a_tunnel(**changes)), name, subject)
+    assert (found.status, text in found.found) == (status, True), found
+    assert found.wanted and found.why and found.fix
+
+
+def test_what_is_found_of_a_tunnel(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keygen.make_ca(tmp_path, 90)
+    keygen.make_host(tmp_path, ["a"], 60)
+    conf, sockets = tmp_path / "tunnel.conf", tmp_path / "sockets"
+    sockets.mkdir()
+    sockets.chmod(0o770)
+    lines = ["[tunnel]", f"certificates = {tmp_path}/a", f"run_dir = {sockets}", "user = root", "group = 0"]
+    conf.write_text("\n".join(lines))
+    with fake_daemon(tmp_path) as daemon:
+        monkeypatch.setenv("PCMIG_TUNNEL_CONTROL", daemon.control)
+        found = tunnel.gather(Peer("b"), str(conf))
+        assert found.identity is not None and found.identity.names == ("a",)
+        assert found.probe is not None and found.probe["clock_skew_ms"] == -90000
+        assert (found.control_error, found.identity_error, found.probe_error) == (None, None, None)
+        assert found.folder_mode is not None and stat.S_IMODE(found.folder_mode) == 0o770
+        daemon.refusal = "refused"
+        assert "refused" in str(tunnel.gather(Peer("b"), str(conf)).probe_error)
+    assert "is not running" in str(tunnel.gather(None, str(conf)).control_error)
+    conf.write_text("[tunnel]\nx = y\n")
+    assert "is not known" in str(tunnel.gather(None, str(conf)).settings_error)
