@@ -122,14 +122,14 @@ def other(host: str | None) -> str:
     return "b" if host == "a" else "a"
 
 
-def move_with_post_copy(cloud: Cloud, server: Server) -> None:
-    """To the other host, whole, and by post-copy."""
+def moved(cloud: Cloud, server: Server) -> Move:
+    """To the other host, and whole there."""
     move = Move(cloud, server)
     target = other(server.nova_host)
     cloud.live_migrate(server, target)
     move.end()
     move.check_moved(target)
-    assert POST_COPY in move.statuses
+    return move
 
 
 def test_a_guest_that_never_converges_moves(cloud: Cloud, busy: Server) -> None:
@@ -152,11 +152,7 @@ def test_a_guest_that_never_converges_moves(cloud: Cloud, busy: Server) -> None:
 
 
 def test_an_idle_guest_stays_in_pre_copy(cloud: Cloud, idle: Server) -> None:
-    move = Move(cloud, idle)
-    target = other(idle.nova_host)
-    cloud.live_migrate(idle, target)
-    move.end()
-    move.check_moved(target)
+    move = moved(cloud, idle)
     assert POST_COPY not in move.statuses
     assert "Live migration: switch" not in move.log()
 
@@ -331,10 +327,7 @@ def test_the_flag_line_decides(cloud: Cloud, idle: Server, line: str, switches: 
     libvirt = {"block_migration_flag": line} if line else {}
     cloud.restart_compute(source, nova_conf={"libvirt": libvirt})
     try:
-        move = Move(cloud, idle)
-        cloud.live_migrate(idle, other(source))
-        move.end()
-        move.check_moved(other(source))
+        move = moved(cloud, idle)
         decided = [line for line in move.log().splitlines() if "Live migration: " in line]
         assert (POST_COPY in move.statuses) is switches, decided
         assert ("Live migration post-copy:" in move.log()) is bool(line)
@@ -379,7 +372,7 @@ def test_what_cannot_work_keeps_nova_compute_from_starting(cloud: Cloud, conf: S
 
 def test_ten_there_and_back(cloud: Cloud, busy: Server) -> None:
     for _ in range(10):
-        move_with_post_copy(cloud, busy)
+        assert POST_COPY in moved(cloud, busy).statuses
 
 
 def test_with_eventlet(cloud: Cloud, busy: Server) -> None:
@@ -392,7 +385,7 @@ def test_with_eventlet(cloud: Cloud, busy: Server) -> None:
             cloud.restart_compute(name, nova_conf=PERMITTED)
             assert "ventlet" in cloud.compute_log(name)[before:]
         for _ in range(2):
-            move_with_post_copy(cloud, busy)
+            assert POST_COPY in moved(cloud, busy).statuses
     finally:
         for compute in cloud.computes.values():
             for key in mode:
