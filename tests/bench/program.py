@@ -23,14 +23,15 @@ def make_console() -> Console:
     return Console(highlight=False, width=max(WIDTH_MIN, shutil.get_terminal_size().columns))
 
 
-def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
-    """ROUNDS is how many there are by default."""
+def add_options(parser: argparse.ArgumentParser, rounds: int, rate: bool = True) -> None:
+    """ROUNDS is how many there are by default; RATE whether there is a link to limit."""
     parser.add_argument(
         "--rounds", type=int, default=rounds, metavar="N", help=f"of each way (default: {rounds})"
     )
-    parser.add_argument(
-        "--rate", type=float, default=100, metavar="MBIT", help="migration link (default: 100)"
-    )
+    if rate:
+        parser.add_argument(
+            "--rate", type=float, default=100, metavar="MBIT", help="migration link (default: 100)"
+        )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every round's figures")
     parser.add_argument(
         "--from",

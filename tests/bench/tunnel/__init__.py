@@ -1,0 +1,1 @@
+"""What the encrypted tunnel costs, against other tunnels: see tests/bench/README.rst."""

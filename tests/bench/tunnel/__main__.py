@@ -1,0 +1,102 @@
+"""python -m tests.bench.tunnel: see tests/bench/README.rst."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bed import BedError
+from tests.bench import program
+from tests.bench.switchover import machine
+from tests.bench.tunnel.figures import FIGURES, Results
+from tests.bench.tunnel.session import Session
+from tests.bench.tunnel.ways import DEFAULT_WAYS, GRAMMAR, Way, parse_ways
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.tunnel",
+        description="Compares pcmig's tunnel with others, from unix socket to unix socket. Needs root.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--ways", default=DEFAULT_WAYS, metavar="LIST", help=f"{GRAMMAR} (default: {DEFAULT_WAYS})"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, metavar="S", help="of each of the two loads (default: 4)"
+    )
+    program.add_options(parser, rounds=5, rate=False)
+    return parser
+
+
+def measure(args: argparse.Namespace, ways: list[Way], content: dict[str, Any], console: Console) -> None:
+    content |= {
+        "schema": program.SCHEMA,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.facts([]),
+        "seconds": args.seconds,
+        "ways": {way.name: way.meaning for way in ways},
+        "rounds": [],
+    }
+    with Session(args.seconds) as session:
+        for index in range(args.rounds):
+            for way in reversed(ways) if index % 2 else ways:
+                row = session.measure(way, index + 1)
+                content["rounds"].append(row)
+                if args.json:
+                    program.write(args.json, content)
+                known = ((figure, figure.of(row)) for figure in FIGURES.values())
+                text = [f"{f.title} {value:.{f.digits}f} {f.unit}" for f, value in known if value is not None]
+                error = f" [red]{row['error']}[/red]" if row["error"] else ""
+                console.print(f"{row['round']:2} {row['way']:12} {', '.join(text)}{error}", soft_wrap=True)
+
+
+def show(console: Console, content: dict[str, Any]) -> None:
+    facts = content["machine"]
+    console.print(f"\n{facts['cores']} cores ({facts['cpu']}), Linux {facts['kernel']}")
+    results = Results(content["rounds"])
+    table = Table(title="median (least to greatest)", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for figure in FIGURES.values():
+        table.add_column(f"{figure.title}, {figure.unit}", justify="right")
+    for way in results.ways:
+        spreads = ((results.spread(way, key), figure) for key, figure in FIGURES.items())
+        table.add_row(way, *("-" if s is None else s.text(f.digits) for s, f in spreads))
+    console.print(table)
+    for goal, value in results.goals():
+        word = "reached" if goal.reached(value) else "missed"
+        console.print(f"pcmig: {value:.2f} {goal.text}: {word}")
+    for row in results.rows:
+        if row["error"]:
+            console.print(f"[red]left out: {row['way']}, round {row['round']}: {row['error']}[/red]")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    console = program.make_console()
+    content: dict[str, Any] = {}
+    try:
+        ways = parse_ways(args.ways)
+        program.check_options(args)
+        if not 0.5 <= args.seconds <= 60:
+            raise BedError(f"--seconds {args.seconds:g}: use 0.5 to 60")
+    except BedError as error:
+        program.complain(error)
+        return 2
+
+    def fill() -> None:
+        if args.recorded:
+            content.update(program.read(args.recorded))
+        else:
+            measure(args, ways, content, console)
+
+    return program.finish(content, fill, lambda: show(console, content))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What can carry a migration stream from one unix socket to another: a pair of processes for each way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from pcmig.tunnel.client import Client, new_name
+from pcmig.tunnel.peer import Peer
+from tests.bed import BedError
+
+START_PATIENCE_S = 10.0
+HOSTS = ("a", "b")  # source, destination
+SOCAT_BUFFER = 65536  # the best of 8 (its default), 16, 64 and 256 KiB
+
+PCMIG = "pcmig"
+PLAIN = "pcmig-plain"
+STUNNEL = "stunnel"
+DEFAULT_WAYS = f"direct,{PLAIN},{PCMIG},{STUNNEL},socat,socat-plain"
+GRAMMAR = "direct, pcmig, pcmig*STREAMS, pcmig-plain, stunnel, socat, socat-plain, between commas"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a round runs: a folder of its own, and the certificates (FOLDER/a/host.pem, ...)."""
+
+    folder: pathlib.Path
+    certificates: pathlib.Path
+
+
+@dataclasses.dataclass
+class Carrier:
+    """The sockets' paths, and the processes in between."""
+
+    source: pathlib.Path
+    destination: pathlib.Path
+    processes: list[subprocess.Popen[bytes]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    name: str
+    meaning: str
+    start: Callable[[Place], Carrier]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _spawn(argv: list[str], log: pathlib.Path) -> subprocess.Popen[bytes]:
+    try:
+        with log.open("wb") as output:
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    except FileNotFoundError as error:
+        raise BedError(f"{argv[0]} is not installed: apt-get install stunnel4 socat") from error
+
+
+def _wait(what: str, ready: Callable[[], bool], processes: list[subprocess.Popen[bytes]]) -> None:
+    deadline_s = time.monotonic() + START_PATIENCE_S
+    while not ready():
+        ended = [process for process in processes if process.poll() is not None]
+        if ended or time.monotonic() > deadline_s:
+            raise BedError(f"{what} did not start ({'ended' if ended else 'not ready'}); see its log")
+        time.sleep(0.02)
+
+
+def _direct(place: Place) -> Carrier:
+    path = place.folder / "stream"
+    return Carrier(path, path, [])
+
+
+def _pcmig(place: Place, streams: int, encrypted: bool) -> Carrier:
+    ports = {host: _free_port() for host in HOSTS}
+    carrier = Carrier(place.folder / "a", place.folder / "b", [])
+    for host in HOSTS:
+        argv = [sys.executable, "-m", "pcmig.cli.main", "tunnel", "--user", "root", "--group", "root"]
+        argv += ["--listen", f"127.0.0.1:{ports[host]}", "--run-dir", str(place.folder / host)]
+        argv += ["--control", str(place.folder / f"{host}.control")]
+        if encrypted:
+            argv += ["--certificates", str(place.certificates / host)]
+        else:
+            argv += ["--plaintext", "--memory-in-clear"]
+        carrier.processes.append(_spawn(argv, place.folder / f"{host}.log"))
+    controls = [place.folder / f"{host}.control" for host in HOSTS]
+    _wait("pcmig tunnel", lambda: all(path.is_socket() for path in controls), carrier.processes)
+    name = new_name()
+    carrier.source = pathlib.Path(
+        Client(str(controls[0])).open(name, Peer("127.0.0.1", ports["b"]), streams=streams)
+    )
+    carrier.destination = place.folder / "b" / name
+    return carrier
+
+
+def _stunnel(place: Place) -> Carrier:
+    port = _free_port()
+    source, destination = place.folder / "a.socket", place.folder / "b.socket"
+    ends = {
+        "a": f"client = yes\naccept = {source}\nconnect = 127.0.0.1:{port}\ncheckIP = 127.0.0.1\n",
+        "b": f"accept = 127.0.0.1:{port}\nconnect = {destination}\n",
+    }
+    carrier = Carrier(source, destination, [])
+    for host in reversed(HOSTS):
+        pki = place.certificates / host
+        configuration = place.folder / f"{host}.conf"
+        configuration.write_text(
+            f"foreground = yes\npid =\n[relay]\n{ends[host]}cert = {pki / 'host.pem'}\n"
+            f"key = {pki / 'host-key.pem'}\nCAfile = {pki / 'ca.pem'}\nverifyChain = yes\n"
+            "sslVersionMin = TLSv1.3\n"
+        )
+        carrier.processes.append(_spawn(["stunnel4", str(configuration)], place.folder / f"{host}.log"))
+    _wait(STUNNEL, lambda: source.is_socket() and _bound(port), carrier.processes)
+    return carrier
+
+
+def _bound(port: int) -> bool:
+    """Whether somebody listens there, without a connection that would be taken for the stream."""
+    lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(re.match(rf"\s*\d+: [0-9A-F]{{8}}:{port:04X} \S+ 0A ", line) for line in lines)
+
+
+def _socat(place: Place, encrypted: bool) -> Carrier:
+    port = _free_port()
+    source, destination = place.folder / "a.socket", place.folder / "b.socket"
+    addresses = {"a": f"TCP:127.0.0.1:{port},nodelay", "b": f"TCP-LISTEN:{port},bind=127.0.0.1,nodelay"}
+    if encrypted:
+        for host, kind in (
+            ("a", f"OPENSSL:127.0.0.1:{port}"),
+            ("b", f"OPENSSL-LISTEN:{port},bind=127.0.0.1"),
+        ):
+            pki = place.certificates / host
+            addresses[host] = (
+                f"{kind},nodelay,verify=1,cafile={pki / 'ca.pem'},cert={pki / 'host.pem'},"
+                f"key={pki / 'host-key.pem'},openssl-min-proto-version=TLS1.3"
+            )
+    ends = {
+        "a": [f"UNIX-LISTEN:{source}", addresses["a"]],
+        "b": [addresses["b"], f"UNIX-CONNECT:{destination}"],
+    }
+    carrier = Carrier(source, destination, [])
+    for host in reversed(HOSTS):
+        argv = ["socat", "-b", str(SOCAT_BUFFER), *ends[host]]
+        carrier.processes.append(_spawn(argv, place.folder / f"{host}.log"))
+    _wait("socat", lambda: source.is_socket() and _bound(port), carrier.processes)
+    return carrier
+
+
+_FIXED = {
+    way.name: way
+    for way in (
+        Way("direct", "one unix socket, nothing in between", _direct),
+        Way(PCMIG, "pcmig tunnel", lambda place: _pcmig(place, 1, True)),
+        Way(PLAIN, "pcmig tunnel with encryption off", lambda place: _pcmig(place, 1, False)),
+        Way(STUNNEL, "stunnel, mutual TLS 1.3", _stunnel),
+        Way("socat", "socat with OpenSSL, mutual TLS 1.3", lambda place: _socat(place, True)),
+        Way("socat-plain", "socat without encryption", lambda place: _socat(place, False)),
+    )
+}
+
+
+def parse_ways(text: str) -> list[Way]:
+    """Raises BedError."""
+    found = []
+    for name in text.split(","):
+        if match := re.fullmatch(rf"{PCMIG}\*([2-9]|1[0-6])", name):
+            streams = int(match[1])
+            meaning = f"pcmig tunnel, {streams} TCP connections for the stream"
+            found.append(Way(name, meaning, lambda place, n=streams: _pcmig(place, n, True)))
+        elif name in _FIXED:
+            found.append(_FIXED[name])
+        else:
+            raise BedError(f"--ways: {name!r} is none of {GRAMMAR}")
+    if len({way.name for way in found}) < len(found):
+        raise BedError(f"--ways {text}: a way is named twice")
+    return found
+
+
+@contextlib.contextmanager
+def running(way: Way, place: Place) -> Iterator[Carrier]:
+    """Starts what WAY needs and ends it again."""
+    carrier = way.start(place)
+    try:
+        yield carrier
+    finally:
+        for process in carrier.processes:
+            process.terminate()
+        for process in carrier.processes:
+            try:
+                process.wait(START_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

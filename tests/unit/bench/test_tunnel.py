@@ -1,0 +1,52 @@
+"""What the tunnel's bench makes of its rounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.bed import BedError
+from tests.bench.tunnel.figures import Results
+from tests.bench.tunnel.ways import DEFAULT_WAYS, parse_ways
+
+
+def row(way: str, **figures: Any) -> dict[str, Any]:
+    return {"way": way, "round": 1, "error": None} | figures
+
+
+def test_goals_are_ratios_of_medians() -> None:
+    results = Results(
+        [
+            *(row("pcmig", bulk_mb_s=value, added_rtt_us=400) for value in (700, 800, 2000)),
+            row("stunnel", bulk_mb_s=400, added_rtt_us=4000),
+            row("stunnel", bulk_mb_s=0, added_rtt_us=0) | {"error": "it ended"},
+        ]
+    )
+    found = {(goal.key, goal.other): (value, goal.reached(value)) for goal, value in results.goals()}
+    assert found == {("bulk_mb_s", "stunnel"): (2.0, True), ("added_rtt_us", "stunnel"): (0.1, True)}
+
+
+def test_what_is_missed_is_no_success() -> None:
+    results = Results(
+        [
+            row("pcmig", bulk_mb_s=79, bulk_cpu_s_gb=0.51),
+            row("stunnel", bulk_mb_s=40, bulk_cpu_s_gb=1.0),
+            row("pcmig-plain", bulk_mb_s=100),
+        ]
+    )
+    assert not any(goal.reached(value) for goal, value in results.goals())
+    assert len(results.goals()) == 3
+
+
+def test_ways() -> None:
+    assert [way.name for way in parse_ways(DEFAULT_WAYS)] == DEFAULT_WAYS.split(",")
+    assert parse_ways("pcmig*4")[0].meaning == "pcmig tunnel, 4 TCP connections for the stream"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "pcmig,", "pcmig*1", "pcmig*17", "pcmig*x", "ghostunnel", "pcmig,pcmig"]
+)
+def test_unknown_ways_are_named(text: str) -> None:
+    with pytest.raises(BedError, match="--ways"):
+        parse_ways(text)
