@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import re
 import socket
@@ -158,11 +159,11 @@ _FIXED = {
     way.name: way
     for way in (
         Way("direct", "one unix socket, nothing in between", _direct),
-        Way(PCMIG, "pcmig tunnel", lambda place: _pcmig(place, 1, True)),
-        Way(PLAIN, "pcmig tunnel with encryption off", lambda place: _pcmig(place, 1, False)),
+        Way(PCMIG, "pcmig tunnel", functools.partial(_pcmig, streams=1, encrypted=True)),
+        Way(PLAIN, "pcmig tunnel with encryption off", functools.partial(_pcmig, streams=1, encrypted=False)),
         Way(STUNNEL, "stunnel, mutual TLS 1.3", _stunnel),
-        Way("socat", "socat with OpenSSL, mutual TLS 1.3", lambda place: _socat(place, True)),
-        Way("socat-plain", "socat without encryption", lambda place: _socat(place, False)),
+        Way("socat", "socat with OpenSSL, mutual TLS 1.3", functools.partial(_socat, encrypted=True)),
+        Way("socat-plain", "socat without encryption", functools.partial(_socat, encrypted=False)),
     )
 }
 
@@ -174,7 +175,7 @@ def parse_ways(text: str) -> list[Way]:
         if match := re.fullmatch(rf"{PCMIG}\*([2-9]|1[0-6])", name):
             streams = int(match[1])
             meaning = f"pcmig tunnel, {streams} TCP connections for the stream"
-            found.append(Way(name, meaning, lambda place, n=streams: _pcmig(place, n, True)))
+            found.append(Way(name, meaning, functools.partial(_pcmig, streams=streams, encrypted=True)))
         elif name in _FIXED:
             found.append(_FIXED[name])
         else:
