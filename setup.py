@@ -1,4 +1,4 @@
-"""Builds pcmig._core. Everything else about the package is in pyproject.toml.
+"""Builds pcmig._core and pcmig._tunnel. Everything else about the package is in pyproject.toml.
 
 Environment:
     PCMIG_WERROR=1     compiler warnings are errors (CI sets it; a newer compiler should not break a build)
@@ -15,14 +15,18 @@ import sys
 from setuptools import Extension, find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-ROOMS = ("core", "edge", "engine", "python")
-LIBRARIES = {"libvirt": "8.0.0", "libvirt-qemu": "8.0.0"}
+DEBIAN = {"libvirt-qemu": "libvirt-dev", "openssl": "libssl-dev"}  # where the package is not called after it
 
 
-def pkg_config(option: str) -> list[str]:
+def sources(*patterns: str) -> list[str]:
+    """Files below csrc/, in an order that does not depend on the file system."""
+    return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in (ROOT / "csrc").glob(pattern))
+
+
+def pkg_config(option: str, libraries: dict[str, str]) -> list[str]:
     """Flags of all LIBRARIES; stops with the missing package's name when one is not there."""
     flags: list[str] = []
-    for name, version in LIBRARIES.items():
+    for name, version in libraries.items():
         query = ["pkg-config", option, f"{name} >= {version}"]
         try:
             answer = subprocess.run(query, capture_output=True, text=True, check=False)
@@ -30,7 +34,8 @@ def pkg_config(option: str) -> list[str]:
             sys.exit("pcmig: pkg-config is not installed (Debian: apt-get install pkg-config)")
         if answer.returncode:
             sys.exit(
-                f"pcmig: {name} >= {version} was not found (Debian: apt-get install {name}-dev): "
+                f"pcmig: {name} >= {version} was not found "
+                f"(Debian: apt-get install {DEBIAN.get(name, f'{name}-dev')}): "
                 f"{answer.stderr.strip()}"
             )
         flags += shlex.split(answer.stdout)
@@ -57,25 +62,42 @@ if os.environ.get("PCMIG_COVERAGE") == "1":
     compile_args += ["--coverage", "-O0"]
     link_args.append("--coverage")
 
-if {"--version", "--name", "sdist", "egg_info"}.isdisjoint(sys.argv):
-    compile_args += pkg_config("--cflags")
-    link_args += pkg_config("--libs")
+# What only asks for the name or packs the sources needs no libraries.
+asks_only = not {"--version", "--name", "sdist", "egg_info"}.isdisjoint(sys.argv)
+
+
+def extension(name: str, libraries: dict[str, str], *patterns: str) -> Extension:
+    return Extension(
+        name,
+        sources=sources(*patterns),
+        depends=sources("**/*.h"),
+        include_dirs=["csrc"],
+        define_macros=[("_GNU_SOURCE", None)],
+        extra_compile_args=compile_args + ([] if asks_only else pkg_config("--cflags", libraries)),
+        extra_link_args=link_args + ([] if asks_only else pkg_config("--libs", libraries)),
+    )
+
 
 setup(
     # Nova looks for its drivers in its own package nova.virt and nowhere else; see pcmig/nova/shim.
     packages=[*find_packages(include=["pcmig*"]), "nova.virt.pcmig"],
     package_dir={"nova.virt.pcmig": "pcmig/nova/shim"},
     ext_modules=[
-        Extension(
+        extension(
             "pcmig._core",
-            sources=sorted(
-                str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / "csrc" / room).glob("*.c")
-            ),
-            depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h")),
-            include_dirs=["csrc"],
-            define_macros=[("_GNU_SOURCE", None)],
-            extra_compile_args=compile_args,
-            extra_link_args=link_args,
-        )
+            {"libvirt": "8.0.0", "libvirt-qemu": "8.0.0"},
+            "core/*.c",
+            "edge/*.c",
+            "engine/*.c",
+            "python/*.c",
+        ),
+        extension(
+            "pcmig._tunnel",
+            {"openssl": "3.0.0"},
+            "core/tunnel_*.c",
+            "edge/clock.c",
+            "tunnel/*.c",
+            "tunnel_python/*.c",
+        ),
     ],
 )

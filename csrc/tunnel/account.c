@@ -1,0 +1,88 @@
+/* See account.h. */
+#include "tunnel/account.h"
+
+#include "core/tunnel_request.h"
+#include "edge/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIGURE(name)                                                                                                   \
+    {                                                                                                                  \
+#name, offsetof(struct pcmig_account, name)                                                                    \
+    }
+
+static const struct {
+    const char *name;
+    size_t offset; /* of an atomic_llong */
+} figures[] = {
+    FIGURE(bytes_out),   FIGURE(bytes_in),        FIGURE(records_out),
+    FIGURE(records_in),  FIGURE(crypto_out_us),   FIGURE(crypto_in_us),
+    FIGURE(streams_now), FIGURE(streams_ever),    FIGURE(reconnects),
+    FIGURE(queue_bytes), FIGURE(connections_now), FIGURE(connections_ever),
+    FIGURE(rtt_us),      FIGURE(queue_max_bytes), FIGURE(lost),
+};
+
+struct pcmig_account *pcmig_account_new(void)
+{
+    struct pcmig_account *account = calloc(1, sizeof(*account));
+
+    if (account == NULL)
+        return NULL;
+    if (pthread_mutex_init(&account->lock, NULL) != 0) {
+        free(account);
+        return NULL;
+    }
+    atomic_init(&account->references, 1);
+    account->since_us = pcmig_clock_us();
+    return account;
+}
+
+struct pcmig_account *pcmig_account_ref(struct pcmig_account *account)
+{
+    atomic_fetch_add(&account->references, 1);
+    return account;
+}
+
+void pcmig_account_unref(struct pcmig_account *account)
+{
+    if (account == NULL || atomic_fetch_sub(&account->references, 1) != 1)
+        return;
+    pthread_mutex_destroy(&account->lock);
+    free(account);
+}
+
+void pcmig_account_set_error(struct pcmig_account *account, const char *text)
+{
+    pthread_mutex_lock(&account->lock);
+    snprintf(account->last_error, sizeof(account->last_error), "%s", text);
+    pthread_mutex_unlock(&account->lock);
+}
+
+void pcmig_account_set_cipher(struct pcmig_account *account, const char *cipher)
+{
+    pthread_mutex_lock(&account->lock);
+    snprintf(account->cipher, sizeof(account->cipher), "%s", cipher);
+    pthread_mutex_unlock(&account->lock);
+}
+
+void pcmig_account_print(struct pcmig_account *account, char *out, size_t size)
+{
+    char error[PCMIG_ACCOUNT_ERROR_BYTES], escaped[PCMIG_ACCOUNT_ERROR_BYTES], cipher[sizeof(account->cipher)];
+    size_t at = 0;
+
+    for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]) && at < size; i++) {
+        const atomic_llong *value = (const atomic_llong *)((const char *)account + figures[i].offset);
+
+        at += (size_t)snprintf(out + at, size - at, "%s=%lld ", figures[i].name, atomic_load(value));
+    }
+    pthread_mutex_lock(&account->lock);
+    memcpy(error, account->last_error, sizeof(error));
+    memcpy(cipher, account->cipher, sizeof(cipher));
+    pthread_mutex_unlock(&account->lock);
+    pcmig_tunnel_request_escape(error, escaped, sizeof(escaped));
+    if (at < size)
+        snprintf(out + at, size - at, "since_ms=%lld cipher=%s ktls=0 last_error=%s",
+                 (long long)((pcmig_clock_us() - account->since_us) / 1000), cipher, escaped);
+}

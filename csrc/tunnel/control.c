@@ -1,0 +1,507 @@
+/* See control.h. */
+#include "tunnel/control.h"
+
+#include "core/tunnel_request.h"
+#include "edge/clock.h"
+#include "tunnel/carrier.h"
+#include "tunnel/door.h"
+#include "tunnel/internal.h"
+#include "tunnel/place.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CLIENTS_MAX = 64 };
+
+struct client {
+    struct pcmig_control *control;
+    struct pcmig_source source;
+    struct pcmig_task grave;
+    bool busy;   /* a job answers later; until then no further request is read */
+    bool closed; /* goes when the job is done */
+    size_t len;
+    char line[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
+    struct client *next;
+};
+
+/* A request that takes a name server or another daemon to answer. */
+struct job {
+    struct pcmig_control *control;
+    struct client *client;
+    struct pcmig_task task; /* of one thread after the other */
+    struct pcmig_tunnel_request request;
+    struct pcmig_peer *peer;
+    struct pcmig_door *made; /* by this job, to be closed if the probe fails */
+    const char *unresolved;
+    struct pcmig_probe_result result;
+};
+
+struct pcmig_control {
+    struct pcmig_tunnel *tunnel;
+    struct pcmig_source source;
+    char path[PCMIG_PLACE_PATH_BYTES];
+    unsigned client_count;
+    struct client *clients;
+    struct pcmig_door *doors;
+};
+
+#define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
+/* --- clients ------------------------------------------------------------------------------------------------------- */
+
+static void on_grave(struct pcmig_task *task)
+{
+    free(OWNER(task, struct client, grave));
+}
+
+static void drop(struct client *client)
+{
+    struct pcmig_control *control = client->control;
+    struct client **at = &control->clients;
+
+    client->closed = true;
+    pcmig_loop_close(control->tunnel->loop, &client->source);
+    if (client->busy)
+        return;
+    while (*at != client)
+        at = &(*at)->next;
+    *at = client->next;
+    control->client_count--;
+    pcmig_loop_bury(control->tunnel->loop, &client->grave);
+}
+
+/* One line. An answer that does not fit into the socket's buffer has a reader who does not read: it is dropped with it. */
+__attribute__((format(printf, 2, 3))) static void answer(struct client *client, const char *format, ...)
+{
+    char line[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
+    va_list args;
+    int len;
+
+    if (client->closed)
+        return;
+    va_start(args, format);
+    len = vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    if (len < 0 || (size_t)len >= sizeof(line))
+        len = (int)sizeof(line) - 1;
+    line[len] = '\n'; /* in place of the NUL */
+    for (int i = 0; i < len; i++) {
+        if (line[i] == '\n')
+            line[i] = ' ';
+    }
+    if (send(client->source.fd, line, (size_t)len + 1, MSG_DONTWAIT | MSG_NOSIGNAL) != len + 1)
+        shutdown(client->source.fd, SHUT_RDWR);
+}
+
+/* --- requests that are answered at once ---------------------------------------------------------------------------- */
+
+static struct pcmig_door **find_door(struct pcmig_control *control, const char *name)
+{
+    struct pcmig_door **at = &control->doors;
+
+    while (*at != NULL && strcmp((*at)->name, name) != 0)
+        at = &(*at)->next;
+    return at;
+}
+
+static bool close_name(struct pcmig_control *control, const char *name, const char *reason)
+{
+    struct pcmig_door **at = find_door(control, name), *door = *at;
+    bool known = door != NULL;
+
+    if (door != NULL) {
+        *at = door->next;
+        pcmig_door_close(door);
+    }
+    if (pcmig_registry_end(control->tunnel->registry, name, reason) > 0)
+        known = true;
+    return pcmig_registry_forget(control->tunnel->registry, name) || known;
+}
+
+static void do_close(struct client *client, const struct pcmig_tunnel_request *request)
+{
+    if (!close_name(client->control, request->name, "the name was closed")) {
+        answer(client, "error there is no name %s", request->name);
+        return;
+    }
+    pcmig_messages_add(client->control->tunnel->messages, PCMIG_MESSAGES_NAME, PCMIG_MESSAGES_INFO, "%s closed",
+                       request->name);
+    answer(client, "ok");
+}
+
+static void do_show(struct client *client, const struct pcmig_tunnel_request *request)
+{
+    struct pcmig_control *control = client->control;
+    struct pcmig_account *account = pcmig_registry_account(control->tunnel->registry, request->name, false);
+    const struct pcmig_door *door = *find_door(control, request->name);
+    char figures[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
+
+    if (account == NULL) {
+        answer(client, "error there is no name %s", request->name);
+        return;
+    }
+    pcmig_account_print(account, figures, sizeof(figures));
+    pcmig_account_unref(account);
+    if (door != NULL)
+        answer(client, "ok role=source peer=%s port=%u streams=%u %s", door->peer->name, door->peer->port,
+               door->connections, figures);
+    else
+        answer(client, "ok role=destination %s", figures);
+}
+
+static void do_list(struct client *client, const struct pcmig_tunnel_request *request)
+{
+    char names[PCMIG_TUNNEL_REQUEST_LINE_BYTES - 8];
+
+    (void)request;
+    pcmig_registry_list(client->control->tunnel->registry, names, sizeof(names));
+    answer(client, "ok%s", names);
+}
+
+static void do_reload(struct client *client, const struct pcmig_tunnel_request *request)
+{
+    char error[PCMIG_TUNNEL_ERROR_BYTES];
+
+    (void)request;
+    if (pcmig_tunnel_reload(client->control->tunnel, error))
+        answer(client, "ok");
+    else
+        answer(client, "error %s", error);
+}
+
+/* --- requests that take longer: resolver thread, control thread, worker, control thread ----------------------------- */
+
+static void serve(struct client *client);
+
+static void end_job(struct job *job)
+{
+    struct client *client = job->client;
+
+    pcmig_peer_unref(job->peer);
+    free(job);
+    client->busy = false;
+    if (client->closed)
+        drop(client);
+    else
+        serve(client);
+}
+
+static void print_time(int64_t when_s, char out[32])
+{
+    const time_t t = (time_t)when_s;
+    struct tm tm;
+
+    if (when_s == 0 || gmtime_r(&t, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+        snprintf(out, 32, "-");
+}
+
+/* In the control thread: the peer was asked. */
+static void on_probed(struct pcmig_task *task)
+{
+    struct job *job = OWNER(task, struct job, task);
+    const struct pcmig_probe_result *result = &job->result;
+    char subject[PCMIG_TLS_SUBJECT_BYTES], not_after[32], own_not_after[32], own[PCMIG_TLS_SUBJECT_BYTES] = "";
+    struct pcmig_tls *tls = pcmig_tunnel_tls(job->control->tunnel);
+
+    pcmig_tunnel_request_escape(result->subject, subject, sizeof(subject));
+    print_time(result->not_after_s, not_after);
+    print_time(tls != NULL ? pcmig_tls_not_after_s(tls) : 0, own_not_after);
+    if (tls != NULL)
+        pcmig_tunnel_request_escape(pcmig_tls_subject(tls), own, sizeof(own));
+    pcmig_tls_unref(tls);
+    if (!result->ok) {
+        if (job->made != NULL)
+            (void)close_name(job->control, job->request.name, "the peer did not answer");
+        answer(job->client, "error %s:%u: %s", job->request.peer, job->request.port, result->error);
+    } else if (job->request.verb == PCMIG_TUNNEL_VERB_PROBE) {
+        answer(job->client, "ok subject=%s not_after=%s clock_skew_ms=%lld rtt_us=%lld own_subject=%s own_not_after=%s",
+               subject, not_after, (long long)result->clock_skew_ms, (long long)result->rtt_us, own, own_not_after);
+    } else {
+        char path[PCMIG_PLACE_PATH_BYTES];
+
+        pcmig_place_path(job->control->tunnel->config.run_dir, job->request.name, path);
+        pcmig_messages_add(job->control->tunnel->messages, PCMIG_MESSAGES_NAME, PCMIG_MESSAGES_INFO,
+                           "%s leads to %s:%u (%s)", job->request.name, job->request.peer, job->request.port,
+                           result->subject);
+        answer(job->client, "ok %s", path);
+    }
+    end_job(job);
+}
+
+/* In a worker. */
+static void on_probe_done(void *context, const struct pcmig_probe_result *result)
+{
+    struct job *job = context;
+
+    job->result = *result;
+    job->task.run = on_probed;
+    pcmig_loop_post(job->control->tunnel->loop, &job->task);
+}
+
+/* Binds the name's socket, unless it is there already and leads to the same peer. NULL, or a sentence. */
+static const char *open_door(struct job *job, char error[PCMIG_PLACE_ERROR_BYTES])
+{
+    struct pcmig_control *control = job->control;
+    struct pcmig_door *door = *find_door(control, job->request.name);
+    struct pcmig_account *account;
+
+    if (door != NULL) {
+        if (strcmp(door->peer->name, job->peer->name) != 0 || door->peer->port != job->peer->port)
+            return "this name leads to another peer already: close it first";
+        return NULL;
+    }
+    account = pcmig_registry_account(control->tunnel->registry, job->request.name, true);
+    if (account == NULL)
+        return "there are too many names: close some";
+    pcmig_account_unref(account);
+    door = pcmig_door_open(control->tunnel, job->request.name, job->peer, job->request.streams, error);
+    if (door == NULL) {
+        pcmig_registry_forget(control->tunnel->registry, job->request.name);
+        return error;
+    }
+    door->next = control->doors;
+    control->doors = door;
+    job->made = door;
+    return NULL;
+}
+
+/* In the control thread: the peer's addresses are known. */
+static void on_resolved(struct pcmig_task *task)
+{
+    struct job *job = OWNER(task, struct job, task);
+    struct pcmig_tunnel *tunnel = job->control->tunnel;
+    char error[PCMIG_PLACE_ERROR_BYTES];
+    const char *problem = NULL;
+
+    if (job->unresolved != NULL) {
+        answer(job->client, "error %s: %s", job->request.peer, job->unresolved);
+        end_job(job);
+        return;
+    }
+    if (atomic_load(&tunnel->stopping))
+        problem = "the daemon is about to end";
+    if (problem == NULL && job->request.verb == PCMIG_TUNNEL_VERB_OPEN)
+        problem = open_door(job, error);
+    if (problem == NULL && !pcmig_carrier_probe(pcmig_tunnel_worker(tunnel), job->peer, on_probe_done, job))
+        problem = "memory is short";
+    if (problem != NULL) {
+        answer(job->client, "error %s", problem);
+        end_job(job);
+    }
+}
+
+/* In the resolver's thread. */
+static void on_resolve(struct pcmig_task *task)
+{
+    struct job *job = OWNER(task, struct job, task);
+
+    job->unresolved =
+        atomic_load(&job->control->tunnel->stopping) ? "the daemon is about to end" : pcmig_peer_resolve(job->peer);
+    job->task.run = on_resolved;
+    pcmig_loop_post(job->control->tunnel->loop, &job->task);
+}
+
+static void do_later(struct client *client, const struct pcmig_tunnel_request *request)
+{
+    struct job *job;
+
+    if (atomic_load(&client->control->tunnel->stopping)) {
+        answer(client, "error the daemon is about to end");
+        return;
+    }
+    job = calloc(1, sizeof(*job));
+    if (job != NULL)
+        job->peer = pcmig_peer_new(request->peer, request->port);
+    if (job == NULL || job->peer == NULL) {
+        free(job);
+        answer(client, "error memory is short");
+        return;
+    }
+    job->control = client->control;
+    job->client = client;
+    job->request = *request;
+    job->task.run = on_resolve;
+    client->busy = true;
+    pcmig_loop_post(client->control->tunnel->resolver, &job->task);
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------- */
+
+static void (*const verbs[])(struct client *client, const struct pcmig_tunnel_request *request) = {
+    [PCMIG_TUNNEL_VERB_OPEN] = do_later, [PCMIG_TUNNEL_VERB_CLOSE] = do_close, [PCMIG_TUNNEL_VERB_SHOW] = do_show,
+    [PCMIG_TUNNEL_VERB_LIST] = do_list,  [PCMIG_TUNNEL_VERB_PROBE] = do_later, [PCMIG_TUNNEL_VERB_RELOAD] = do_reload,
+};
+_Static_assert(sizeof(verbs) / sizeof(verbs[0]) == PCMIG_TUNNEL_VERB_COUNT, "every verb is done");
+
+static void do_line(struct client *client, const char *line, size_t len)
+{
+    struct pcmig_tunnel_request request;
+    char error[256];
+
+    if (pcmig_tunnel_request_parse(line, len, &request, error, sizeof(error)))
+        verbs[request.verb](client, &request);
+    else
+        answer(client, "error %s", error);
+}
+
+/* Reads and does requests until there is none, or one takes longer. */
+static void serve(struct client *client)
+{
+    while (!client->busy && !client->closed) {
+        char *newline = memchr(client->line, '\n', client->len);
+        ssize_t n;
+
+        if (newline != NULL) {
+            const size_t used = (size_t)(newline - client->line) + 1;
+
+            do_line(client, client->line, used - 1);
+            client->len -= used;
+            memmove(client->line, client->line + used, client->len);
+            continue;
+        }
+        if (client->len == sizeof(client->line)) {
+            answer(client, "error a request has at most %d characters", PCMIG_TUNNEL_REQUEST_LINE_BYTES - 1);
+            drop(client);
+            return;
+        }
+        n = recv(client->source.fd, client->line + client->len, sizeof(client->line) - client->len, MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        if (n <= 0) {
+            drop(client);
+            return;
+        }
+        client->len += (size_t)n;
+    }
+}
+
+static void on_client(struct pcmig_source *source, uint32_t events)
+{
+    struct client *client = OWNER(source, struct client, source);
+
+    if (client->busy && (events & (EPOLLHUP | EPOLLERR)))
+        drop(client);
+    else
+        serve(client);
+}
+
+/* Root and the daemon's own user; whom else the socket's group lets in when one was named. */
+static bool may_ask(const struct pcmig_control *control, int fd)
+{
+    struct ucred who;
+    socklen_t len = sizeof(who);
+
+    if (control->tunnel->config.control_gid != (gid_t)-1)
+        return true;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (who.uid == 0 || who.uid == geteuid());
+}
+
+static void on_connection(struct pcmig_source *source, uint32_t events)
+{
+    struct pcmig_control *control = OWNER(source, struct pcmig_control, source);
+
+    (void)events;
+    for (;;) {
+        const int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        struct client *client;
+
+        if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+            continue;
+        if (fd < 0)
+            return;
+        client = control->client_count < CLIENTS_MAX && may_ask(control, fd) ? calloc(1, sizeof(*client)) : NULL;
+        if (client == NULL) {
+            pcmig_messages_add(control->tunnel->messages, PCMIG_MESSAGES_LIMIT, PCMIG_MESSAGES_WARNING,
+                               "refused a connection to the control socket: %s",
+                               control->client_count < CLIENTS_MAX ? "not root and not the daemon's user"
+                                                                   : "there are too many");
+            close(fd);
+            continue;
+        }
+        client->control = control;
+        client->source = (struct pcmig_source){.fd = fd, .ready = on_client};
+        client->grave.run = on_grave;
+        client->next = control->clients;
+        control->clients = client;
+        control->client_count++;
+        if (pcmig_loop_watch(control->tunnel->loop, &client->source, EPOLLIN | EPOLLRDHUP) != 0)
+            drop(client);
+    }
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------------- */
+
+struct pcmig_control *pcmig_control_new(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES])
+{
+    const bool grouped = tunnel->config.control_gid != (gid_t)-1;
+    struct pcmig_control *control = calloc(1, sizeof(*control));
+    char problem[PCMIG_PLACE_ERROR_BYTES] = "memory is short";
+
+    if (control == NULL)
+        goto err0;
+    control->tunnel = tunnel;
+    snprintf(control->path, sizeof(control->path), "%s", tunnel->config.control);
+    control->source.ready = on_connection;
+    control->source.fd =
+        pcmig_place_listen(tunnel->config.control, tunnel->config.control_gid, grouped ? 0660 : 0600, problem);
+    if (control->source.fd < 0)
+        goto err1;
+    errno = pcmig_loop_watch(tunnel->loop, &control->source, EPOLLIN);
+    if (errno != 0) {
+        snprintf(problem, sizeof(problem), "%s: %s", control->path, strerror(errno));
+        goto err2;
+    }
+    return control;
+
+err2:
+    unlink(control->path);
+    close(control->source.fd);
+err1:
+    free(control);
+err0:
+    snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "%s", problem);
+    return NULL;
+}
+
+void pcmig_control_free(struct pcmig_control *control)
+{
+    if (control == NULL)
+        return;
+    while (control->doors != NULL) {
+        struct pcmig_door *door = control->doors;
+
+        control->doors = door->next;
+        pcmig_door_close(door);
+    }
+    while (control->clients != NULL) {
+        control->clients->busy = false;
+        drop(control->clients);
+    }
+    unlink(control->path);
+    pcmig_loop_close(control->tunnel->loop, &control->source);
+    pcmig_loop_drain(control->tunnel->loop);
+    free(control);
+}
+
+void pcmig_control_tidy(struct pcmig_control *control)
+{
+    const int64_t idle_us = (int64_t)control->tunnel->config.idle_name_ms * 1000;
+    char name[PCMIG_TUNNEL_NAME_LEN + 1];
+
+    while (pcmig_registry_idle(control->tunnel->registry, pcmig_clock_us() - idle_us, name)) {
+        if (!close_name(control, name, "the name was not used"))
+            return;
+        pcmig_messages_add(control->tunnel->messages, PCMIG_MESSAGES_NAME, PCMIG_MESSAGES_INFO,
+                           "%s was not used for %lld s and is dropped", name, (long long)(idle_us / 1000000));
+    }
+}

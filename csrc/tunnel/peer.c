@@ -1,0 +1,161 @@
+/* See peer.h. */
+#include "tunnel/peer.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    BACKLOG = 128,
+    /* What TCP holds that is not on the wire yet. A page request's answer waits behind it. */
+    NOTSENT_BYTES = 128 << 10,
+};
+
+struct pcmig_peer *pcmig_peer_new(const char *name, uint16_t port)
+{
+    struct pcmig_peer *peer = calloc(1, sizeof(*peer));
+
+    if (peer == NULL)
+        return NULL;
+    atomic_init(&peer->references, 1);
+    snprintf(peer->name, sizeof(peer->name), "%s", name);
+    peer->port = port;
+    return peer;
+}
+
+struct pcmig_peer *pcmig_peer_ref(struct pcmig_peer *peer)
+{
+    atomic_fetch_add(&peer->references, 1);
+    return peer;
+}
+
+void pcmig_peer_unref(struct pcmig_peer *peer)
+{
+    if (peer != NULL && atomic_fetch_sub(&peer->references, 1) == 1)
+        free(peer);
+}
+
+const char *pcmig_peer_resolve(struct pcmig_peer *peer)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    struct addrinfo *found = NULL;
+    char port[8];
+    int error;
+
+    snprintf(port, sizeof(port), "%u", peer->port);
+    error = getaddrinfo(peer->name, port, &hints, &found);
+    if (error != 0)
+        return gai_strerror(error);
+    peer->count = 0;
+    for (const struct addrinfo *a = found; a != NULL && peer->count < PCMIG_PEER_ADDRESSES; a = a->ai_next) {
+        if (a->ai_addrlen > sizeof(peer->addresses[0].address))
+            continue;
+        memcpy(&peer->addresses[peer->count].address, a->ai_addr, a->ai_addrlen);
+        peer->addresses[peer->count++].len = a->ai_addrlen;
+    }
+    freeaddrinfo(found);
+    return peer->count > 0 ? NULL : "it has no address";
+}
+
+void pcmig_peer_tune(int fd)
+{
+    static const struct {
+        int option;
+        int value;
+    } options[] = {
+        {TCP_NODELAY, 1},
+        {TCP_NOTSENT_LOWAT, NOTSENT_BYTES},
+    };
+
+    /* None of them is needed to be right, only to be quick. */
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+        (void)setsockopt(fd, IPPROTO_TCP, options[i].option, &options[i].value, sizeof(options[i].value));
+}
+
+int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at)
+{
+    const struct sockaddr *address = (const struct sockaddr *)&peer->addresses[at].address;
+    const int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int error;
+
+    if (fd < 0)
+        return -1;
+    pcmig_peer_tune(fd);
+    if (connect(fd, address, peer->addresses[at].len) == 0 || errno == EINPROGRESS)
+        return fd;
+    error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+void pcmig_peer_print(const struct sockaddr *address, socklen_t len, char text[PCMIG_PEER_TEXT_BYTES])
+{
+    char host[64], port[8];
+
+    if (getnameinfo(address, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        snprintf(text, PCMIG_PEER_TEXT_BYTES, "?");
+        return;
+    }
+    /* An address of IPv4 that came to a socket of both versions. */
+    if (strncmp(host, "::ffff:", 7) == 0 && strchr(host, '.') != NULL)
+        memmove(host, host + 7, strlen(host + 7) + 1);
+    snprintf(text, PCMIG_PEER_TEXT_BYTES, strchr(host, ':') != NULL ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+int pcmig_peer_listen(const char *where, char *error, size_t error_size)
+{
+    const struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
+    const char *colon = strrchr(where, ':');
+    const size_t len = colon != NULL ? (size_t)(colon - where) : 0;
+    struct addrinfo *found = NULL;
+    char host[64];
+    int fd = -1, status, yes = 1, no = 0;
+
+    if (colon == NULL || len == 0 || len >= sizeof(host)) {
+        snprintf(error, error_size, "'%s' is no address to listen on: ADDRESS:PORT, [ADDRESS]:PORT or *:PORT", where);
+        return -1;
+    }
+    memcpy(host, where, len);
+    host[len] = '\0';
+    if (host[0] == '[' && host[len - 1] == ']') {
+        memmove(host, host + 1, len - 2);
+        host[len - 2] = '\0';
+    }
+    status = getaddrinfo(strcmp(host, "*") == 0 ? "::" : host, colon + 1, &hints, &found);
+    if (status != 0) {
+        snprintf(error, error_size, "'%s' is no address to listen on: %s", where, gai_strerror(status));
+        return -1;
+    }
+    fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    if (fd >= 0 && found->ai_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
+    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+        snprintf(error, error_size, "cannot listen on %s: %s", where, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        fd = -1;
+    }
+    freeaddrinfo(found);
+    return fd;
+}
+
+uint16_t pcmig_peer_local_port(int fd)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof(address);
+
+    if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
+        return 0;
+    if (address.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+    return address.ss_family == AF_INET ? ntohs(((struct sockaddr_in *)&address)->sin_port) : 0;
+}

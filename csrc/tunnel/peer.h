@@ -1,0 +1,47 @@
+/* Another host's daemon: its name and the addresses behind it. */
+#ifndef PCMIG_TUNNEL_PEER_H
+#define PCMIG_TUNNEL_PEER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#define PCMIG_PEER_ADDRESSES  8
+#define PCMIG_PEER_TEXT_BYTES 80 /* "[address]:port" */
+
+struct pcmig_peer {
+    atomic_uint references;
+    char name[256]; /* what its certificate has to have */
+    uint16_t port;
+    unsigned count;
+    struct {
+        struct sockaddr_storage address;
+        socklen_t len;
+    } addresses[PCMIG_PEER_ADDRESSES];
+};
+
+/* Without addresses yet; one reference is the caller's. NULL when memory is short. */
+struct pcmig_peer *pcmig_peer_new(const char *name, uint16_t port);
+struct pcmig_peer *pcmig_peer_ref(struct pcmig_peer *peer);
+void pcmig_peer_unref(struct pcmig_peer *peer); /* NULL is fine */
+
+/* Finds the addresses; may wait for a name server. NULL, or a sentence (static) that says why there are none. */
+const char *pcmig_peer_resolve(struct pcmig_peer *peer);
+
+/* A TCP socket on its way to address AT: non-blocking, and writable when it is decided. -1 with errno. */
+int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at);
+
+/* The options of a TCP connection between daemons: small queues, nothing held back. */
+void pcmig_peer_tune(int fd);
+
+/* ADDRESS as text. */
+void pcmig_peer_print(const struct sockaddr *address, socklen_t len, char text[PCMIG_PEER_TEXT_BYTES]);
+
+/* A listening TCP socket at "HOST:PORT", "[ADDRESS]:PORT" or "*:PORT" (both versions of IP); numbers only. PORT 0: any, see
+ * pcmig_peer_local_port. -1 with a sentence in ERROR. */
+int pcmig_peer_listen(const char *where, char *error, size_t error_size);
+uint16_t pcmig_peer_local_port(int fd); /* 0 when it cannot be told */
+
+#endif

@@ -1,0 +1,47 @@
+/* Names and what runs under them, for accounting, and to find the stream that a further connection belongs to. For any thread. */
+#ifndef PCMIG_TUNNEL_REGISTRY_H
+#define PCMIG_TUNNEL_REGISTRY_H
+
+#include "core/tunnel_frame.h"
+#include "tunnel/account.h"
+#include "tunnel/stream.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pcmig_registry;
+
+enum { PCMIG_REGISTRY_NAMES = 1024 };
+
+struct pcmig_registry *pcmig_registry_new(void); /* NULL when memory is short */
+void pcmig_registry_free(struct pcmig_registry *registry);
+
+/* The account of NAME, made when MAKE and there is none; one reference. NULL when there is none, memory is short, or there are
+ * PCMIG_REGISTRY_NAMES already. */
+struct pcmig_account *pcmig_registry_account(struct pcmig_registry *registry, const char *name, bool make);
+
+/* NAME is no longer known; streams that run are not touched. Returns whether it was. */
+bool pcmig_registry_forget(struct pcmig_registry *registry, const char *name);
+
+/* A stream that runs; the registry takes a reference. False when memory is short. */
+bool pcmig_registry_add(struct pcmig_registry *registry, struct pcmig_stream *stream);
+void pcmig_registry_remove(struct pcmig_registry *registry, struct pcmig_stream *stream);
+
+/* The running stream with this name and id, one reference; or NULL. */
+struct pcmig_stream *pcmig_registry_find(struct pcmig_registry *registry, const char *name,
+                                         const uint8_t id[PCMIG_TUNNEL_FRAME_STREAM_BYTES]);
+
+/* Ends all streams of NAME (NULL: of every name). Returns how many. */
+size_t pcmig_registry_end(struct pcmig_registry *registry, const char *name, const char *reason);
+
+/* How many streams run. */
+size_t pcmig_registry_streams(struct pcmig_registry *registry);
+
+/* " NAME" for each name, into OUT, as many as SIZE takes. */
+void pcmig_registry_list(struct pcmig_registry *registry, char *out, size_t size);
+
+/* A name that has had no stream since before IDLE_SINCE_US, into NAME; false when there is none. It stays known. */
+bool pcmig_registry_idle(struct pcmig_registry *registry, int64_t idle_since_us, char name[PCMIG_TUNNEL_NAME_LEN + 1]);
+
+#endif

@@ -1,0 +1,175 @@
+"""Two tunnel daemons in one process: bytes go through in both directions, whole and in order."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.unit.certificates import Authority
+from tests.unit.tunnels import Daemon, new_name
+
+
+@pytest.fixture
+def authority(tmp_path: pathlib.Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def hosts(tmp_path: pathlib.Path, authority: Authority) -> Iterator[tuple[Daemon, Daemon]]:
+    a = authority.issue("host-a", "localhost", "127.0.0.1")
+    b = authority.issue("host-b", "localhost", "127.0.0.1")
+    with Daemon(tmp_path / "a", authority, a) as source, Daemon(tmp_path / "b", authority, b) as destination:
+        yield source, destination
+
+
+def stream(source: Daemon, destination: Daemon, more: str = "") -> tuple[str, socket.socket, socket.socket]:
+    """A fresh name, and both ends of one connection through it."""
+    name = new_name()
+    assert source.ask(f"open {name} localhost {destination.port}{more}") == f"ok {source.path(name)}"
+    with destination.listen(name) as listening:
+        here = source.connect(name)
+        there, _ = listening.accept()
+    there.settimeout(30)
+    return name, here, there
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "this did not come true in time"
+        time.sleep(0.02)
+
+
+def pump(data: bytes, to: socket.socket, chunk: int = 1 << 20) -> None:
+    for at in range(0, len(data), chunk):
+        to.sendall(data[at : at + chunk])
+    to.shutdown(socket.SHUT_WR)
+
+
+def drain(s: socket.socket, out: list[str]) -> None:
+    digest = hashlib.sha256()
+    while piece := s.recv(1 << 18):
+        digest.update(piece)
+    out.append(digest.hexdigest())
+
+
+@pytest.mark.parametrize("more", ["", " streams=3"])
+def test_both_directions_at_once(hosts: tuple[Daemon, Daemon], more: str) -> None:
+    source, destination = hosts
+    name, here, there = stream(source, destination, more)
+    forth, back = random.randbytes(40 << 20), random.randbytes(8 << 20)
+    at_there: list[str] = []
+    at_here: list[str] = []
+    threads = [
+        threading.Thread(target=pump, args=(forth, here)),
+        threading.Thread(target=pump, args=(back, there, 4096)),
+        threading.Thread(target=drain, args=(there, at_there)),
+        threading.Thread(target=drain, args=(here, at_here)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert at_there == [hashlib.sha256(forth).hexdigest()]
+    assert at_here == [hashlib.sha256(back).hexdigest()]
+    wait_for(lambda: source.show(name)["connections_now"] == "0")
+    shown = source.show(name)
+    assert shown["bytes_out"] == str(len(forth)) and shown["bytes_in"] == str(len(back))
+    assert shown["role"] == "source" and shown["peer"] == "localhost" and shown["last_error"] == ""
+    assert int(shown["records_out"]) >= len(forth) // 16384 and int(shown["crypto_out_us"]) > 0
+    assert destination.show(name)["bytes_in"] == str(len(forth))
+    assert destination.show(name)["role"] == "destination"
+    here.close()
+    there.close()
+
+
+def test_half_close_leaves_the_other_direction_open(hosts: tuple[Daemon, Daemon]) -> None:
+    _, here, there = stream(*hosts)
+    here.sendall(b"all there is")
+    here.shutdown(socket.SHUT_WR)
+    assert there.recv(100) == b"all there is"
+    assert there.recv(100) == b""
+    there.sendall(b"and back")
+    assert here.recv(100) == b"and back"
+    there.close()
+    assert here.recv(100) == b""
+
+
+def test_what_was_sent_before_a_close_arrives(hosts: tuple[Daemon, Daemon]) -> None:
+    """QEMU closes its socket as soon as the last page is written."""
+    _, here, there = stream(*hosts)
+    there.sendall(b"x" * 100_000)  # never read at the other end
+    out: list[str] = []
+    reader = threading.Thread(target=drain, args=(there, out))
+    reader.start()
+    here.sendall(b"y" * 3_000_000)
+    here.close()
+    reader.join(30)
+    assert out == [hashlib.sha256(b"y" * 3_000_000).hexdigest()]
+
+
+def test_several_streams_under_one_name(hosts: tuple[Daemon, Daemon]) -> None:
+    source, destination = hosts
+    name = new_name()
+    assert source.ask(f"open {name} 127.0.0.1 {destination.port}").startswith("ok ")
+    with destination.listen(name) as listening:
+        for i in range(5):
+            here = source.connect(name)
+            there, _ = listening.accept()
+            here.sendall(bytes([i]))
+            assert there.recv(10) == bytes([i])
+            here.close()
+            assert there.recv(10) == b""
+            there.close()
+    assert source.show(name)["streams_ever"] == "5"
+
+
+def test_the_socket_may_appear_late(hosts: tuple[Daemon, Daemon]) -> None:
+    source, destination = hosts
+    name = new_name()
+    assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
+    with source.connect(name) as here:
+        here.sendall(b"early")
+        time.sleep(0.3)
+        with destination.listen(name) as listening:
+            there, _ = listening.accept()
+            with there:
+                assert there.recv(10) == b"early"
+
+
+def test_close_ends_streams_and_forgets_the_name(hosts: tuple[Daemon, Daemon]) -> None:
+    source, destination = hosts
+    name, here, there = stream(source, destination)
+    here.sendall(b"1")
+    assert there.recv(1) == b"1"
+    assert source.ask("list") == f"ok {name}"
+    assert source.ask(f"close {name}") == "ok"
+    assert here.recv(1) == b"" and there.recv(1) == b""
+    assert source.ask("list") == "ok"
+    assert source.ask(f"show {name}") == f"error there is no name {name}"
+    assert not pathlib.Path(source.path(name)).exists()
+    assert source.ask(f"close {name}").startswith("error ")
+    wait_for(lambda: destination.show(name)["connections_now"] == "0")
+
+
+def test_probe_tells_about_the_peer(hosts: tuple[Daemon, Daemon]) -> None:
+    answer = hosts[0].ask(f"probe 127.0.0.1 {hosts[1].port}")
+    assert answer.startswith("ok subject=CN=host-b not_after=20")
+    told = dict(word.split("=", 1) for word in answer.split()[1:])
+    assert abs(int(told["clock_skew_ms"])) < 1000 and told["own_subject"] == "CN=host-a"
+
+
+def test_opened_twice(hosts: tuple[Daemon, Daemon]) -> None:
+    """The resume of an adopted migration asks again for what is there."""
+    source, destination = hosts
+    name = new_name()
+    for _ in range(2):
+        assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
+    assert "another peer" in source.ask(f"open {name} 127.0.0.1 {destination.port}")

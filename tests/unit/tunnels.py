@@ -1,0 +1,92 @@
+"""Two tunnel daemons in this process, and sockets in the place of QEMU, for tests."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import secrets
+import socket
+from types import TracebackType
+from typing import Any
+
+from pcmig import _tunnel
+from tests.unit.certificates import Authority, Pair
+
+
+class Daemon:
+    """One daemon with its folder; stops at the end of a `with`."""
+
+    def __init__(
+        self, folder: pathlib.Path, authority: Authority | None, pair: Pair | None, **more: Any
+    ) -> None:
+        self.folder = folder
+        self.control = str(folder / "control")
+        settings: dict[str, Any] = {
+            "run_dir": str(folder / "run"),
+            "control": self.control,
+            "listen": ["127.0.0.1:0"],
+            "workers": 2,
+            "plaintext": authority is None,
+        }
+        if authority is not None and pair is not None:
+            settings |= {
+                "ca": str(authority.certificate),
+                "certificate": str(pair.certificate),
+                "key": str(pair.key),
+            }
+        folder.mkdir(exist_ok=True)
+        self.log: list[tuple[int, str]] = []
+        self.tunnel = _tunnel.Tunnel(**(settings | more))
+        self.tunnel.start()
+        self.port = self.tunnel.ports()[0] if self.tunnel.ports() else 0
+
+    def ask(self, line: str) -> str:
+        """One request to the control socket; its answer without the newline."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(30)
+            s.connect(self.control)
+            s.sendall(line.encode() + b"\n")
+            answer = s.makefile("rb").readline()
+        assert answer.endswith(b"\n"), answer
+        return answer[:-1].decode()
+
+    def show(self, name: str) -> dict[str, str]:
+        answer = self.ask(f"show {name}")
+        assert answer.startswith("ok "), answer
+        return dict(word.split("=", 1) for word in answer.split()[1:])
+
+    def messages(self) -> list[str]:
+        """All there were so far."""
+        self.log += self.tunnel.messages()
+        return [text for _, text in self.log]
+
+    def path(self, name: str) -> str:
+        return str(self.folder / "run" / name)
+
+    def listen(self, name: str) -> socket.socket:
+        """A destination's QEMU: a socket under NAME."""
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(30)
+        s.bind(self.path(name))
+        os.chmod(self.path(name), 0o700)
+        s.listen(16)
+        return s
+
+    def connect(self, name: str) -> socket.socket:
+        """A source's QEMU."""
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(30)
+        s.connect(self.path(name))
+        return s
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.tunnel.stop()
+
+
+def new_name() -> str:
+    return secrets.token_hex(16)
