@@ -8,21 +8,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIGURE(name)                                                                                                   \
-    {                                                                                                                  \
-#name, offsetof(struct pcmig_account, name)                                                                    \
-    }
-
+/* Names of figures as `show` has them. */
+/* clang-format off */
 static const struct {
     const char *name;
     size_t offset; /* of an atomic_llong */
 } figures[] = {
-    FIGURE(bytes_out),   FIGURE(bytes_in),        FIGURE(records_out),
-    FIGURE(records_in),  FIGURE(crypto_out_us),   FIGURE(crypto_in_us),
-    FIGURE(streams_now), FIGURE(streams_ever),    FIGURE(reconnects),
-    FIGURE(queue_bytes), FIGURE(connections_now), FIGURE(connections_ever),
-    FIGURE(rtt_us),      FIGURE(queue_max_bytes), FIGURE(lost),
+#define FIGURE(member) offsetof(struct pcmig_account, member)
+    {"bytes_out", FIGURE(bytes_out)},
+    {"bytes_in", FIGURE(bytes_in)},
+    {"records_out", FIGURE(records_out)},
+    {"records_in", FIGURE(records_in)},
+    {"crypto_out_us", FIGURE(crypto_out_us)},
+    {"crypto_in_us", FIGURE(crypto_in_us)},
+    {"streams", FIGURE(streams_now)},
+    {"streams_ever", FIGURE(streams_ever)},
+    {"connections", FIGURE(connections_now)},
+    {"connections_ever", FIGURE(connections_ever)},
+    {"lost", FIGURE(lost)},
+    {"reconnects", FIGURE(reconnects)},
+    {"queue_max_bytes", FIGURE(queue_max_bytes)},
+    {"rtt_us", FIGURE(rtt_us)},
+#undef FIGURE
 };
+/* clang-format on */
 
 struct pcmig_account *pcmig_account_new(void)
 {
@@ -83,6 +92,6 @@ void pcmig_account_print(struct pcmig_account *account, char *out, size_t size)
     pthread_mutex_unlock(&account->lock);
     pcmig_tunnel_request_escape(error, escaped, sizeof(escaped));
     if (at < size)
-        snprintf(out + at, size - at, "since_ms=%lld cipher=%s ktls=0 last_error=%s",
+        snprintf(out + at, size - at, "since_ms=%lld cipher=%s ktls=0 error=%s",
                  (long long)((pcmig_clock_us() - account->since_us) / 1000), cipher, escaped);
 }

@@ -19,7 +19,7 @@ struct pcmig_account {
     atomic_llong connections_now, connections_ever; /* TCP */
     atomic_llong reconnects;                        /* streams that began after an earlier one was lost */
     atomic_llong lost;                              /* streams that ended because the peer was lost */
-    atomic_llong queue_bytes, queue_max_bytes;      /* encrypted or sent, not yet on the wire; as of the last second */
+    atomic_llong queue_max_bytes;                   /* as far as it was looked at: see pcmig_registry_queue */
     atomic_llong rtt_us;                            /* of TCP */
     pthread_mutex_t lock;                           /* of what follows */
     char last_error[PCMIG_ACCOUNT_ERROR_BYTES];     /* why the latest stream was lost; "" */
@@ -34,7 +34,7 @@ void pcmig_account_unref(struct pcmig_account *account); /* NULL is fine */
 void pcmig_account_set_error(struct pcmig_account *account, const char *text);
 void pcmig_account_set_cipher(struct pcmig_account *account, const char *cipher);
 
-/* "bytes_out=1 ... last_error=..." into OUT, values escaped as in core/tunnel_request.h; NUL-terminated, cut at SIZE. */
+/* "bytes_out=1 ... error=..." into OUT, values escaped as in core/tunnel_request.h; NUL-terminated, cut at SIZE. */
 void pcmig_account_print(struct pcmig_account *account, char *out, size_t size);
 
 #endif

@@ -120,18 +120,17 @@ static void bury(struct pcmig_carrier *c)
     c->state = STATE_GONE;
     pcmig_loop_cancel(loop, &c->deadline);
     pcmig_loop_cancel(loop, &c->tick);
+    if (c->attached) {
+        atomic_fetch_sub(&pcmig_stream_account(c->stream)->connections_now, 1);
+        if (pcmig_stream_detach(c->stream, c->index) == 0)
+            pcmig_registry_remove(c->tunnel->registry, c->stream);
+    }
+    pcmig_stream_unref(c->stream);
     pcmig_loop_close(loop, &c->local);
     pcmig_channel_free(c->channel);
     c->channel = NULL;
     pcmig_loop_close(loop, &c->wire);
     pcmig_admission_leave(c->tunnel->admission, c->slot);
-    if (c->stream != NULL) {
-        if (c->attached && pcmig_stream_detach(c->stream, c->index) == 0)
-            pcmig_registry_remove(c->tunnel->registry, c->stream);
-        if (c->attached)
-            atomic_fetch_sub(&pcmig_stream_account(c->stream)->connections_now, 1);
-        pcmig_stream_unref(c->stream);
-    }
     pcmig_peer_unref(c->peer);
     if (c->prev != NULL)
         c->prev->next = c->next;
@@ -371,6 +370,7 @@ static void begin_relay(struct pcmig_carrier *c)
         return;
     }
     pcmig_loop_cancel(c->worker->loop, &c->deadline);
+    pcmig_stream_note_wire(c->stream, c->index, c->wire.fd);
     pcmig_account_set_cipher(account, pcmig_channel_cipher(c->channel));
     pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, now_us(c));
     pcmig_loop_set(c->worker->loop, &c->tick, now_us(c) + TICK_US);

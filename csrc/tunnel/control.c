@@ -16,7 +16,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { CLIENTS_MAX = 64 };
@@ -129,7 +128,7 @@ static bool close_name(struct pcmig_control *control, const char *name, const ch
 static void do_close(struct client *client, const struct pcmig_tunnel_request *request)
 {
     if (!close_name(client->control, request->name, "the name was closed")) {
-        answer(client, "error there is no name %s", request->name);
+        answer(client, "error unknown name %s", request->name);
         return;
     }
     pcmig_messages_add(client->control->tunnel->messages, PCMIG_MESSAGES_NAME, PCMIG_MESSAGES_INFO, "%s closed",
@@ -143,18 +142,20 @@ static void do_show(struct client *client, const struct pcmig_tunnel_request *re
     struct pcmig_account *account = pcmig_registry_account(control->tunnel->registry, request->name, false);
     const struct pcmig_door *door = *find_door(control, request->name);
     char figures[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
+    size_t queue_bytes;
 
     if (account == NULL) {
-        answer(client, "error there is no name %s", request->name);
+        answer(client, "error unknown name %s", request->name);
         return;
     }
+    queue_bytes = pcmig_registry_queue(control->tunnel->registry, request->name);
     pcmig_account_print(account, figures, sizeof(figures));
     pcmig_account_unref(account);
     if (door != NULL)
-        answer(client, "ok role=source peer=%s port=%u streams=%u %s", door->peer->name, door->peer->port,
-               door->connections, figures);
+        answer(client, "ok role=source peer=%s port=%u per_stream=%u queue_bytes=%zu %s", door->peer->name,
+               door->peer->port, door->connections, queue_bytes, figures);
     else
-        answer(client, "ok role=destination %s", figures);
+        answer(client, "ok role=destination queue_bytes=%zu %s", queue_bytes, figures);
 }
 
 static void do_list(struct client *client, const struct pcmig_tunnel_request *request)
@@ -194,36 +195,31 @@ static void end_job(struct job *job)
         serve(client);
 }
 
-static void print_time(int64_t when_s, char out[32])
-{
-    const time_t t = (time_t)when_s;
-    struct tm tm;
-
-    if (when_s == 0 || gmtime_r(&t, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-        snprintf(out, 32, "-");
-}
-
 /* In the control thread: the peer was asked. */
 static void on_probed(struct pcmig_task *task)
 {
     struct job *job = OWNER(task, struct job, task);
     const struct pcmig_probe_result *result = &job->result;
-    char subject[PCMIG_TLS_SUBJECT_BYTES], not_after[32], own_not_after[32], own[PCMIG_TLS_SUBJECT_BYTES] = "";
+    char subject[PCMIG_TLS_SUBJECT_BYTES], own[PCMIG_TLS_SUBJECT_BYTES] = "";
+    long long own_not_after_s = 0;
     struct pcmig_tls *tls = pcmig_tunnel_tls(job->control->tunnel);
 
     pcmig_tunnel_request_escape(result->subject, subject, sizeof(subject));
-    print_time(result->not_after_s, not_after);
-    print_time(tls != NULL ? pcmig_tls_not_after_s(tls) : 0, own_not_after);
-    if (tls != NULL)
+    if (tls != NULL) {
         pcmig_tunnel_request_escape(pcmig_tls_subject(tls), own, sizeof(own));
+        own_not_after_s = pcmig_tls_not_after_s(tls);
+    }
     pcmig_tls_unref(tls);
     if (!result->ok) {
         if (job->made != NULL)
             (void)close_name(job->control, job->request.name, "the peer did not answer");
         answer(job->client, "error %s:%u: %s", job->request.peer, job->request.port, result->error);
     } else if (job->request.verb == PCMIG_TUNNEL_VERB_PROBE) {
-        answer(job->client, "ok subject=%s not_after=%s clock_skew_ms=%lld rtt_us=%lld own_subject=%s own_not_after=%s",
-               subject, not_after, (long long)result->clock_skew_ms, (long long)result->rtt_us, own, own_not_after);
+        answer(
+            job->client,
+            "ok subject=%s not_after=%lld clock_skew_ms=%lld rtt_us=%lld version=%d own_subject=%s own_not_after=%lld",
+            subject, (long long)result->not_after_s, (long long)result->clock_skew_ms, (long long)result->rtt_us,
+            PCMIG_TUNNEL_FRAME_VERSION, own, own_not_after_s);
     } else {
         char path[PCMIG_PLACE_PATH_BYTES];
 

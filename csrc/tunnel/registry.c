@@ -202,6 +202,23 @@ size_t pcmig_registry_end(struct pcmig_registry *r, const char *name, const char
     return count;
 }
 
+size_t pcmig_registry_queue(struct pcmig_registry *r, const char *name)
+{
+    struct name *row;
+    size_t bytes = 0;
+
+    pthread_mutex_lock(&r->lock);
+    for (const struct running *running = r->running; running != NULL; running = running->next) {
+        if (strcmp(pcmig_stream_name(running->stream), name) == 0)
+            bytes += pcmig_stream_queue_bytes(running->stream);
+    }
+    row = *find(r, name);
+    if (row != NULL && (long long)bytes > atomic_load(&row->account->queue_max_bytes))
+        atomic_store(&row->account->queue_max_bytes, (long long)bytes);
+    pthread_mutex_unlock(&r->lock);
+    return bytes;
+}
+
 size_t pcmig_registry_streams(struct pcmig_registry *r)
 {
     size_t count = 0;

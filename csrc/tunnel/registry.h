@@ -35,6 +35,9 @@ struct pcmig_stream *pcmig_registry_find(struct pcmig_registry *registry, const 
 /* Ends all streams of NAME (NULL: of every name). Returns how many. */
 size_t pcmig_registry_end(struct pcmig_registry *registry, const char *name, const char *reason);
 
+/* What is under way to the peer under NAME, in bytes: see pcmig_stream_queue_bytes. Notes the most there ever was in its account. */
+size_t pcmig_registry_queue(struct pcmig_registry *registry, const char *name);
+
 /* How many streams run. */
 size_t pcmig_registry_streams(struct pcmig_registry *registry);
 

@@ -257,6 +257,7 @@ enum pcmig_relay_result pcmig_relay_run(struct pcmig_relay *r, int64_t now_us)
     if (in == PCMIG_RELAY_LOST || in == PCMIG_RELAY_RESET)
         return in;
     out = send_batch(r, now_us);
+    pcmig_stream_note_held(r->stream, r->index, pcmig_channel_unsent(r->channel));
     if (out == PCMIG_RELAY_LOST)
         return out;
     if (pcmig_channel_unsent(r->channel) == 0 && pcmig_stream_finished(r->stream)) {
@@ -273,7 +274,6 @@ enum pcmig_relay_result pcmig_relay_tick(struct pcmig_relay *r, int fd, int64_t 
     struct pcmig_account *account = pcmig_stream_account(r->stream);
     struct tcp_info info = {0};
     socklen_t len = sizeof(info);
-    long long queue_bytes;
 
     /* Whoever does not read what is there cannot say that nothing comes. */
     if (r->wire.in || r->bye_heard || is_held_up(r))
@@ -284,13 +284,8 @@ enum pcmig_relay_result pcmig_relay_tick(struct pcmig_relay *r, int fd, int64_t 
         /* Not TCP_USER_TIMEOUT: that ends a connection whose peer answers and has no room, too. */
         if (info.tcpi_unacked > 0 && (int64_t)info.tcpi_last_ack_recv * 1000 >= dead_after_us)
             return lost(r, "the peer acknowledges nothing");
-        queue_bytes = (long long)pcmig_channel_unsent(r->channel);
         if (len >= offsetof(struct tcp_info, tcpi_rtt) + sizeof(info.tcpi_rtt))
             atomic_store(&account->rtt_us, info.tcpi_rtt);
-        queue_bytes += (long long)info.tcpi_unacked * info.tcpi_snd_mss;
-        atomic_store(&account->queue_bytes, queue_bytes);
-        if (queue_bytes > atomic_load(&account->queue_max_bytes))
-            atomic_store(&account->queue_max_bytes, queue_bytes);
     }
     /* Spoken to even when it was heard of: it listens for us as we do for it. */
     if (now_us - r->sent_us >= (dead_after_us < 8 * QUIET_US ? dead_after_us / 8 : QUIET_US))

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -39,6 +41,9 @@ struct pcmig_stream {
     uint64_t waits_for[PCMIG_TUNNEL_CONNECTIONS];
     bool in_finished;
     atomic_bool in_broken; /* nobody can read what comes */
+    /* For queue_bytes. */
+    int wires[PCMIG_TUNNEL_CONNECTIONS]; /* TCP sockets, -1 = none */
+    atomic_size_t held[PCMIG_TUNNEL_CONNECTIONS];
 };
 
 struct pcmig_stream *pcmig_stream_new(const char *name, const uint8_t id[PCMIG_TUNNEL_FRAME_STREAM_BYTES],
@@ -58,6 +63,8 @@ struct pcmig_stream *pcmig_stream_new(const char *name, const uint8_t id[PCMIG_T
     s->account = pcmig_account_ref(account);
     s->count = count;
     s->local = -1;
+    for (unsigned i = 0; i < PCMIG_TUNNEL_CONNECTIONS; i++)
+        s->wires[i] = -1;
     atomic_fetch_add(&account->streams_now, 1);
     atomic_fetch_add(&account->streams_ever, 1);
     if (atomic_load(&account->lost) > atomic_load(&account->reconnects))
@@ -133,6 +140,8 @@ unsigned pcmig_stream_detach(struct pcmig_stream *s, unsigned index)
     pthread_mutex_lock(&s->lock);
     s->carriers[index] = NULL;
     s->waits[index] = false;
+    s->wires[index] = -1;
+    atomic_store(&s->held[index], 0);
     for (unsigned i = 0; i < s->count; i++)
         left += s->carriers[i] != NULL;
     pthread_mutex_unlock(&s->lock);
@@ -163,6 +172,35 @@ int pcmig_stream_local(struct pcmig_stream *s)
         fd = fcntl(s->local, F_DUPFD_CLOEXEC, 0);
     pthread_mutex_unlock(&s->lock);
     return fd;
+}
+
+size_t pcmig_stream_queue_bytes(struct pcmig_stream *s)
+{
+    size_t bytes = 0;
+    int n;
+
+    pthread_mutex_lock(&s->lock);
+    if (s->local >= 0 && ioctl(s->local, FIONREAD, &n) == 0 && n > 0)
+        bytes += (size_t)n;
+    for (unsigned i = 0; i < s->count; i++) {
+        bytes += atomic_load(&s->held[i]);
+        if (s->wires[i] >= 0 && ioctl(s->wires[i], SIOCOUTQ, &n) == 0 && n > 0)
+            bytes += (size_t)n;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return bytes;
+}
+
+void pcmig_stream_note_wire(struct pcmig_stream *s, unsigned index, int wire)
+{
+    pthread_mutex_lock(&s->lock);
+    s->wires[index] = wire;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void pcmig_stream_note_held(struct pcmig_stream *s, unsigned index, size_t bytes)
+{
+    atomic_store_explicit(&s->held[index], bytes, memory_order_relaxed);
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------------- */

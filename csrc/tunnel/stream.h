@@ -43,6 +43,14 @@ void pcmig_stream_set_local(struct pcmig_stream *stream, int local);
  * that). */
 int pcmig_stream_local(struct pcmig_stream *stream);
 
+/* What of this direction is between the local socket's other end and the peer's kernel: bytes in the local socket, held by
+ * carriers, and in TCP, unacknowledged ones included. Asks the kernel. */
+size_t pcmig_stream_queue_bytes(struct pcmig_stream *stream);
+
+/* For that: the TCP socket of the connection INDEX (-1: no longer), and how much of what was taken waits in front of it. */
+void pcmig_stream_note_wire(struct pcmig_stream *stream, unsigned index, int wire);
+void pcmig_stream_note_held(struct pcmig_stream *stream, unsigned index, size_t bytes);
+
 /* --- sending --- */
 
 enum pcmig_stream_take {

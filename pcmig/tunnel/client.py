@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import socket
+import urllib.parse
 from typing import Any
 
 from pcmig.tunnel.peer import Peer
@@ -143,12 +144,11 @@ def _checked(name: str) -> str:
 
 
 def _figures(text: str) -> Figures:
-    """key=value key=value ...; whole numbers as int. A value goes on until the next key, so texts may have
-    spaces."""
+    """key=value key=value ...; whole numbers as int, texts without their escapes (%20 for a space)."""
     keys = list(_KEY.finditer(text))
     ends = [key.start() for key in keys[1:]] + [len(text)]
     found: Figures = {}
     for key, end in zip(keys, ends, strict=True):
         value = text[key.end() : end].strip()
-        found[key[1]] = int(value) if _INTEGER.fullmatch(value) else value
+        found[key[1]] = int(value) if _INTEGER.fullmatch(value) else urllib.parse.unquote(value)
     return found

@@ -6,8 +6,12 @@ import os
 import pathlib
 import secrets
 import socket
+import tempfile
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 from pcmig import _tunnel
 from tests.unit.certificates import Authority, Pair
@@ -86,6 +90,18 @@ class Daemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.tunnel.stop()
+
+
+@pytest.fixture
+def folder() -> Iterator[pathlib.Path]:
+    """With a short path: a socket's has 107 characters at most, and pytest's own folders are long."""
+    with tempfile.TemporaryDirectory(prefix="pcmig-") as made:
+        yield pathlib.Path(made)
+
+
+@pytest.fixture
+def authority(folder: pathlib.Path) -> Authority:
+    return Authority(folder)
 
 
 def new_name() -> str:
