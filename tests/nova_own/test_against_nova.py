@@ -63,7 +63,11 @@ def test_flags_of_todays_options(settings: Any, values: tuple[Any, ...]) -> None
     except flags.ConfigError as err:
         assert "live_migration_tunnelled" in str(err)
         return
-    assert (merged.live.bits, merged.block.bits) == (live, block)
+    for kind, bits in ((merged.live, live), (merged.block, block)):
+        # libvirt's tunnel together with post-copy means pcmig's.
+        both = _core.parse_flags("TUNNELLED, POSTCOPY").bits
+        assert kind.tunnel == (bits & both == both)
+        assert kind.bits == (bits & ~_core.parse_flags("TUNNELLED").bits if kind.tunnel else bits)
 
 
 def test_options_of_old_are_not_novas_any_more() -> None:

@@ -48,7 +48,7 @@ def compute(sources: tuple[str, ...] = ("metadata",), permitted: bool = True) ->
     made._options = Options(request_sources=sources)
     made._plans = {}
     made._records = records.Records("/nonexistent")
-    kind = types.SimpleNamespace(post_copy=permitted, bits=0, policy="auto")
+    kind = types.SimpleNamespace(post_copy=permitted, bits=0, policy="auto", tunnel=False)
     made._flags = mock.Mock(spec=flags.MigrationFlags, of=lambda _: kind)
     made._host = mock.Mock()
     return made
