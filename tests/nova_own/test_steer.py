@@ -6,8 +6,11 @@ the real one is in tests/cloud.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import pathlib
 import threading
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +22,12 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import guest as libvirt_guest
 
 from pcmig.nova import driver, interruption, steer
+from pcmig.nova.flags import BITS
+from pcmig.nova.way import Way
+from pcmig.tunnel.passage import Names
+from pcmig.tunnel.peer import Peer
 from tests.nova_own.engine_status import MIB, PRECOPY
+from tests.unit.tunnel.fake_daemon import FakeDaemon, fake_daemon
 
 STATUS = PRECOPY | {
     "disk_total_bytes": 8 * MIB,
@@ -424,3 +432,72 @@ def test_no_timeout_while_post_copy_is_interrupted(events: Events, monkeypatch: 
     steered.engine = engine  # type: ignore[assignment]
     follow(engine, Record(), steered)
     assert engine.asked == []
+
+
+def tunnelled(daemon: FakeDaemon, noted: list[Any]) -> steer.Orders:
+    return dataclasses.replace(ORDERS, way=Way(control=daemon.control), note=lambda *what: noted.extend(what))
+
+
+def test_a_migration_goes_through_the_tunnel(tmp_path: pathlib.Path) -> None:
+    noted: list[Any] = []
+    with fake_daemon(tmp_path) as daemon:
+        steered = steer.Steered(tunnelled(daemon, noted), Instance())
+        flags = BITS["VIR_MIGRATE_NON_SHARED_INC"]
+        words = {
+            "domain": "nobody",
+            "migrate_uri": "tcp://10.0.0.2",
+            "flags": flags,
+            "migrate_disks": ["vda"],
+        }
+        work = threading.Thread(target=steered.migrate, args=("test:///nowhere",), kwargs=words, daemon=True)
+        work.start()
+        monitor = steer.Monitor(steered, CONTEXT, Instance(), Guest(), Record(), 1)
+        engine = monitor.wait_for_engine(threading.Event())
+        assert engine is not None and engine.join(10_000)
+        _, _, arguments, passage = noted
+        assert set(daemon.names.values()) == {"10.0.0.2 16516"} and len(daemon.names) == 2
+        assert arguments["migrate_uri"] == f"unix://{tmp_path}/{passage.names.memory}"
+        assert arguments["disks_uri"] == f"unix://{tmp_path}/{passage.names.disks}"
+        # There is no such guest: it failed, and what was opened for it is closed.
+        assert monitor.follow(engine)["outcome"] == "failed"
+        assert not daemon.names
+        steered.end()
+        work.join(10)
+
+
+def test_no_way_no_migration(tmp_path: pathlib.Path) -> None:
+    noted: list[Any] = []
+    with fake_daemon(tmp_path) as daemon:
+        daemon.refusal = "the certificate is for c"
+        steered = steer.Steered(tunnelled(daemon, noted), Instance())
+        with pytest.raises(exception.MigrationError, match="the certificate is for c"):
+            steered.migrate("test:///nowhere", domain="nobody", migrate_uri="tcp://10.0.0.2")
+        assert (steered.engine, noted, daemon.names) == (None, [], {})
+
+
+def test_what_cannot_be_noted_leaves_nothing_open(tmp_path: pathlib.Path) -> None:
+    def full(*_: Any) -> None:
+        raise exception.MigrationError(reason="no space left")
+
+    with fake_daemon(tmp_path) as daemon:
+        orders = dataclasses.replace(tunnelled(daemon, []), note=full)
+        with pytest.raises(exception.MigrationError, match="no space left"):
+            steer.Steered(orders, Instance()).migrate(
+                "test:///nowhere", domain="nobody", migrate_uri="tcp://10.0.0.2"
+            )
+        assert not daemon.names
+
+
+def test_an_adopted_one_is_told_to_the_daemon_again(tmp_path: pathlib.Path) -> None:
+    with fake_daemon(tmp_path) as daemon:
+        names = Names.new(Peer("b"), disks=False, control=daemon.control)
+        steered = steer.Steered(dataclasses.replace(ORDERS, resume_uris=("tcp://b",)), Instance())
+        uri = f"unix://{tmp_path}/{names.memory}"
+        uuid = "aaaaaaaa-0000-4000-8000-000000000001"
+        engine = steered.adopt(uuid, "test:///nowhere", {"migrate_uri": uri}, names.as_entry())
+        deadline_s = time.monotonic() + 10
+        while not daemon.names and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        assert daemon.names == {names.memory: "b 16516"}
+        engine.detach()
+        engine.join(10_000)
