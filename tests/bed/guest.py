@@ -27,6 +27,7 @@ WORKER_SOURCE = pathlib.Path(__file__).parent / "guest" / "worker.c"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 CONSOLE = "/run/pcmig/console.sock"  # as the hosts see it
 GUEST_FOLDER = "/run/pcmig/guest"
+DISK_FOLDER = "/var/lib/libvirt"
 # A type that QEMU 7.2 to 11.1 all know; a versioned one, as a migration needs the same on both sides.
 MACHINE = "pc-i440fx-7.2"
 SILENT_S = 10.0  # a guest without a heartbeat for so long is given up
@@ -44,6 +45,12 @@ class GuestSpec:
     verify_pps: int = 10_000
     heartbeat_ms: int = 20
     persistent: bool = False
+    disk_mib: int = 0  # 0 = none; a file on the host, DISK
+
+    @property
+    def disk(self) -> str:
+        """Its disk, as the hosts see it."""
+        return f"{DISK_FOLDER}/pcmig-{self.name}.raw"
 
     def check(self) -> None:
         if self.memory_mib < 96:
@@ -61,6 +68,14 @@ class GuestSpec:
         options = " ".join(
             f"{key}={getattr(self, key)}" for key in ("worker_mib", "write_pps", "verify_pps", "heartbeat_ms")
         )
+        disk = ""
+        if self.disk_mib:
+            disk = f"""
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='{escape(self.disk)}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>"""
         # What follows "--" the kernel hands to /init, which is the worker.
         cmdline = f"console=ttyS0 quiet mitigations=off random.trust_cpu=on -- {options}"
         return f"""\
@@ -81,7 +96,7 @@ class GuestSpec:
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
-    <memballoon model='none'/>
+    <memballoon model='none'/>{disk}
     <serial type='unix'><source mode='connect' path='{CONSOLE}'/></serial>
   </devices>
 </domain>
@@ -118,6 +133,8 @@ class Guest:
         """Boot on a host and wait for a few heartbeats (4-10 s)."""
         self.spec.check()
         started_s = time.monotonic()
+        if self.spec.disk_mib:
+            self.make_disk(host)
         xml = host.state / "run/pcmig" / f"{self.name}.xml"
         xml.write_text(self.spec.xml())
         inside = f"/run/pcmig/{xml.name}"
@@ -134,6 +151,14 @@ class Guest:
             return self.log.read_text(encoding="latin-1")
         except FileNotFoundError:
             return ""
+
+    def make_disk(self, host: Host) -> pathlib.Path:
+        """An empty disk on HOST: where the guest starts, and where it goes, as libvirt makes files only in
+        pools."""
+        path = host.state / "lib" / pathlib.Path(self.spec.disk).name
+        with path.open("wb") as file:
+            file.truncate(self.spec.disk_mib << 20)
+        return path
 
     def heartbeats(self, since_s: float = 0.0) -> list[Heartbeat]:
         return [beat for beat in read_log(self.log) if beat.time_s >= since_s]

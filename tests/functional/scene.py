@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.bed import Bed, BedError, Guest, GuestSpec, Host, Verdict
 from tests.bed.guest import LostWrite, lost_writes
@@ -228,7 +228,8 @@ class Scene:
         path = self.folder / f"report-{time.monotonic_ns()}.json" if report else None
         typed = [*words, *(["--json", str(path)] if path else [])]
         # Tests that run in the background were started with SIGINT ignored, which pcmig would respect.
-        argv = host.command(["env", "--default-signal=INT", str(program), *typed])
+        environment = [f"{name}={value}" for name, value in self.environment(host).items()]
+        argv = host.command(["env", "--default-signal=INT", *environment, str(program), *typed])
         command = Command(typed, argv, path, self.journal)
         self._commands.append(command)
         return command
@@ -240,9 +241,17 @@ class Scene:
         """Starts `pcmig migrate` of the guest to the other host."""
         source = source or self.source
         destination = self.bed.other(source)
-        ends = ["--connect", source.uri, "--migrateuri", destination.migrate_uri]
+        ends = ["--connect", source.uri, *self.way(destination)]
         words = ["migrate", domain or self.name, destination.remote_uri, *ends, *options]
         return self.start(*words, host=source, report="--json" not in options)
+
+    def way(self, destination: Host) -> list[str]:
+        """Options that say how the guest's memory gets to DESTINATION."""
+        return ["--migrateuri", destination.migrate_uri]
+
+    def environment(self, host: Host) -> dict[str, str]:
+        """What pcmig finds in its environment on HOST, besides what is the same everywhere."""
+        return {}
 
     def migrate(self, *options: str, timeout_s: float = PATIENCE_S) -> Run:
         return self.migration(*options).wait(timeout_s)
@@ -329,11 +338,18 @@ class Scene:
         return found
 
 
-@contextlib.contextmanager
-def scene_on(bed: Bed, folder: pathlib.Path) -> Iterator[Scene]:
+S = TypeVar("S", bound=Scene)
+
+
+def scene_on(bed: Bed, folder: pathlib.Path) -> contextlib.AbstractContextManager[Scene]:
     """A scene on a bed that comes up for it."""
-    with bed:
-        scene = Scene(bed, folder)
+    return played(Scene(bed, folder))
+
+
+@contextlib.contextmanager
+def played(scene: S) -> Iterator[S]:
+    """SCENE, with its bed up meanwhile."""
+    with scene.bed:
         try:
             yield scene
         finally:

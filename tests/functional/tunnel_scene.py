@@ -1,0 +1,153 @@
+"""A bed on which migrations go through pcmig's tunnel: a daemon on each host, certificates, the wire on
+record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from pcmig.tunnel import keygen
+from tests.bed import Bed, BedError, Host
+from tests.bed.network import LINK
+from tests.bed.procs import ProcessId
+from tests.functional.scene import ROOT, Scene, SceneError
+
+START_S = 20.0
+MASK = (1 << 64) - 1
+
+
+class Daemon:
+    """`pcmig tunnel` of one host, seen by it: with its /run and its network."""
+
+    def __init__(self, host: Host, pki: pathlib.Path) -> None:
+        self.host = host
+        self.log = pki / f"tunnel-{host.name}.log"
+        self._certificates = pki / host.name
+        self.process: ProcessId | None = None
+        self._outer: subprocess.Popen[bytes] | None = None
+
+    @property
+    def control(self) -> pathlib.Path:
+        """Its control socket, as the machine sees it."""
+        return self.host.state / "run/pcmig/tunnel.control"
+
+    def start(self, *options: str) -> None:
+        words = [sys.executable, "-m", "pcmig.cli.main", "tunnel", "--certificates", str(self._certificates)]
+        words += ["--user", "root", "--group", "root", *options]
+        before = set(self.host.processes())
+        with self.log.open("ab") as log:
+            start = log.tell()
+            self._outer = subprocess.Popen(
+                self.host.inside(["env", f"PYTHONPATH={ROOT}", "PYTHONUNBUFFERED=1", *words]),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline_s = time.monotonic() + START_S
+        while b"listening at port" not in self.log.read_bytes()[start:]:
+            if self._outer.poll() is not None or time.monotonic() > deadline_s:
+                raise SceneError(f"the tunnel of host {self.host.name} does not start:\n{self.said()}")
+            time.sleep(0.05)
+        (pid,) = (pid for pid in set(self.host.processes()) - before if _runs_tunnel(pid))
+        self.process = ProcessId.of(pid)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.signal(number)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Until it is gone; QEMU's connections to it go with it."""
+        assert self.process is not None and self._outer is not None
+        self.process.signal(number)
+        self._outer.wait(START_S)
+        self.process = None
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def _runs_tunnel(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"pcmig.cli.main\0tunnel" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+class TunnelScene(Scene):
+    """Every migration takes the tunnel, unless `clear` is set."""
+
+    def __init__(self, bed: Bed, folder: pathlib.Path) -> None:
+        super().__init__(bed, folder)
+        self.clear = False
+        pki = folder / "pki"
+        keygen.make_ca(pki, 30)
+        for host in bed.hosts:
+            keygen.make_host(pki, [host.name, host.address], 10)
+        self.daemons = {host.name: Daemon(host, pki) for host in bed.hosts}
+
+    def way(self, destination: Host) -> list[str]:
+        return super().way(destination) if self.clear else ["--tunnel"]
+
+    def environment(self, host: Host) -> dict[str, str]:
+        return {"PCMIG_TUNNEL_CONTROL": str(self.daemons[host.name].control)}
+
+    def daemon(self, host: Host) -> Daemon:
+        return self.daemons[host.name]
+
+    def start_daemons(self) -> None:
+        """Those that a test has ended run again."""
+        for daemon in self.daemons.values():
+            if daemon.process is None or not daemon.process.alive():
+                daemon.start()
+
+
+@contextlib.contextmanager
+def wire(host: Host, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What passes HOST's link meanwhile, as a file."""
+    path = folder / f"wire-{time.monotonic_ns()}.pcap"
+    # A big buffer, as a busy machine looks late; bytes of the payload are what matters, all of them.
+    words = ["tcpdump", "-i", LINK, "-w", str(path), "-s", "0", "-B", "65536", "-U", "-Z", "root", "tcp"]
+    process = subprocess.Popen(host.command(words), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:  # "listening on mig0, ..."
+        if "listening" in line:
+            break
+    else:
+        raise BedError("tcpdump did not start (Debian: apt-get install tcpdump)")
+    try:
+        yield path
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        process.wait(30)
+        print(rest)
+
+
+def page_start(page: int, generation: int = 1, words: int = 8) -> bytes:
+    """The first words of a page of the guest's worker (tests/bed/guest/worker.c)."""
+    seed = _scramble(page << 32 | generation)
+    return struct.pack(f"<{words}Q", *((seed + i * 0xD6E8FEB86659FD93) & MASK for i in range(words)))
+
+
+def _scramble(x: int) -> int:
+    x = (x + 0x9E3779B97F4A7C15) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def seen(path: pathlib.Path, markers: list[bytes]) -> int:
+    """How many of MARKERS are in the file."""
+    data = path.read_bytes()
+    return sum(marker in data for marker in markers)
+
+
+def size_mib(path: pathlib.Path) -> float:
+    return os.path.getsize(path) / (1 << 20)
