@@ -323,7 +323,7 @@ class Probe(Command):
         try:
             found = Client(args.control).probe(args.peer)
         except TunnelError as err:
-            raise CommandError(f"{args.peer}: {err}") from err
+            raise CommandError(str(err)) from err
         if args.json:
             print(
                 json.dumps(

@@ -5,6 +5,8 @@ Every call opens a connection of its own and blocks for up to its timeout.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import errno
 import os
 import re
@@ -77,7 +79,12 @@ class Client:
     def probe(self, peer: Peer) -> Figures:
         """Who PEER's daemon is: subject, not_after (of its certificate, seconds since 1970), clock_skew_ms
         (its clock less ours)."""
-        return _figures(self._ask(f"probe {peer.host} {peer.port}", DIAL_TIMEOUT_S))
+        found = _figures(self._ask(f"probe {peer.host} {peer.port}", DIAL_TIMEOUT_S))
+        last = found.get("not_after")
+        if isinstance(last, str):  # "2028-11-20T21:38:14Z"
+            with contextlib.suppress(ValueError):
+                found["not_after"] = int(datetime.datetime.fromisoformat(last).timestamp())
+        return found
 
     def reload(self) -> None:
         """Reads the certificates again. Streams that run are not touched."""

@@ -208,8 +208,8 @@ class Settings:
             "control_gid": self.control_gid,
             "workers": values["workers"],
             "dead_after_ms": round(values["dead_after"] * 1000),
-            "connect_wait_ms": round(values["connect_wait"] * 1000),
-            "idle_drop_s": values["idle_drop"],
+            "socket_wait_ms": round(values["connect_wait"] * 1000),
+            "idle_name_ms": values["idle_drop"] * 1000,
             "plaintext": values["plaintext"],
         }
 

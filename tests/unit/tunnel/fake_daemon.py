@@ -61,7 +61,7 @@ class FakeDaemon:
             case ["list"]:
                 return " ".join(["ok", *self.names])
             case ["probe", *_]:
-                return "ok subject=CN=b, O=acme not_after=1856000000 clock_skew_ms=-90000"
+                return "ok subject=CN=b, O=acme not_after=2028-10-24T11:33:20Z clock_skew_ms=-90000"
         return "error unknown request"
 
     def close(self) -> None:
