@@ -553,6 +553,8 @@ class Migration:
         recover: bool = False,  # resume an interrupted post-copy, however long it takes, instead of ending
         # Migrate URIs of other networks, tried in turn after the first.
         resume_uris: list[str] | None = None,
+        tunnel_control: str
+        | None = None,  # of pcmig's tunnel, if migrate_uri is one of its: to see its queue
         adopt: bool = False,  # DOMAIN, a UUID, migrates already, or did: look after what is there
     ) -> Migration: ...
     def start(self) -> None:

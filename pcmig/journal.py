@@ -44,6 +44,7 @@ ENGINE: dict[str, type | tuple[type, ...]] = {
     "destination_optional": bool,
     "recover": bool,
     "resume_uris": list,
+    "tunnel_control": str,
 }
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -220,6 +220,8 @@ static void begin_settling(struct control *c)
 
 static int64_t queue_bytes(const struct control *c)
 {
+    if (c->m->tunnel != NULL)
+        return pcmig_tunnel_queue_bytes(c->m->tunnel);
     return c->m->link != NULL ? pcmig_link_queue_bytes(c->m->link) : -1;
 }
 
@@ -432,6 +434,7 @@ static void clean_up(struct control *c)
     pcmig_virt_domain_free(m->domain_call);
     pcmig_virt_close(m->source_call);
     pcmig_link_close(m->link);
+    pcmig_tunnel_queue_close(m->tunnel);
 }
 
 static unsigned networks(const struct pcmig_migration_args *args)

@@ -3,6 +3,7 @@
 #define PCMIG_ENGINE_INTERNAL_H
 
 #include "edge/link.h"
+#include "edge/tunnel_queue.h"
 #include "engine/migration.h"
 
 #include <pthread.h>
@@ -56,8 +57,9 @@ struct pcmig_migration {
     struct pcmig_virt_domain *domain_call;
     struct pcmig_virt_watch *source_watch;
     struct pcmig_virt_watch *destination_watch;
-    struct pcmig_link *link;
-    struct pcmig_route *route; /* our change of the route to the destination, or NULL */
+    struct pcmig_link *link;           /* QEMU's own connections, */
+    struct pcmig_tunnel_queue *tunnel; /* or the tunnel that it goes through; at most one of the two is there */
+    struct pcmig_route *route;         /* our change of the route to the destination, or NULL */
     char uuid[PCMIG_VIRT_UUID_SIZE];
     char *name;
 };

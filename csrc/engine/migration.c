@@ -74,6 +74,7 @@ static bool copy_args(struct pcmig_migration *migration, const struct pcmig_migr
     copy->persist_xml = copy_string(args->persist_xml, &failed);
     copy->tls_destination = copy_string(args->tls_destination, &failed);
     copy->trace_path = copy_string(args->trace_path, &failed);
+    copy->tunnel_control = copy_string(args->tunnel_control, &failed);
     migration->disks = copy_list(args->disks, &failed);
     copy->disks = (const char *const *)migration->disks;
     migration->resume_uris = copy_list(args->resume_uris, &failed);
@@ -96,6 +97,7 @@ static void free_args(struct pcmig_migration *migration)
     free((char *)args->persist_xml);
     free((char *)args->tls_destination);
     free((char *)args->trace_path);
+    free((char *)args->tunnel_control);
     free_list(migration->disks);
     free_list(migration->resume_uris);
 }

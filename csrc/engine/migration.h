@@ -43,6 +43,7 @@ struct pcmig_migration_args {
     int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
     int64_t connect_timeout_ms;
     const char *trace_path;
+    const char *tunnel_control; /* control socket of pcmig's tunnel, whose migrate_uri it is */
 };
 
 enum pcmig_recovery_state {

@@ -179,6 +179,17 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
     return 0;
 }
 
+/* What waits on the way. Without either of the two that is not known. */
+static void open_queue(struct pcmig_migration *migration)
+{
+    const struct pcmig_migration_args *args = &migration->args;
+
+    if (args->tunnel_control != NULL && args->migrate_uri != NULL)
+        migration->tunnel = pcmig_tunnel_queue_open(args->tunnel_control, args->migrate_uri);
+    if (migration->tunnel == NULL)
+        migration->link = pcmig_link_open(migration->uuid);
+}
+
 int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
     const struct pcmig_migration_args *args = &migration->args;
@@ -212,7 +223,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     migration->domain_call = pcmig_virt_lookup(migration->source_call, migration->uuid, error);
     if (migration->domain_call == NULL)
         return -1;
-    migration->link = pcmig_link_open(migration->uuid); /* NULL: the queue is then not known */
+    open_queue(migration);
     return 0;
 }
 
@@ -235,6 +246,6 @@ int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_e
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "out of memory");
         return -1;
     }
-    migration->link = pcmig_link_open(migration->uuid);
+    open_queue(migration);
     return 0;
 }

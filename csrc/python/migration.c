@@ -121,6 +121,7 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "recover",
                             "resume_uris",
                             "adopt",
+                            "tunnel_control",
                             NULL};
     struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
     PyObject *module = PyType_GetModule(type);
@@ -131,12 +132,12 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     int gated = 0, destination_optional = 0, recover = 0, adopt = 0;
     struct migration_object *self = NULL;
 
-    if (module == NULL ||
-        !PyArg_ParseTupleAndKeywords(
-            args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOp:Migration", names, &a.domain, &a.dest_uri, &a.source_uri, &flags,
-            &a.migrate_uri, &policy, &params, &a.bandwidth_mib, &a.postcopy_bandwidth_mib, &a.dest_name, &disks,
-            &a.listen_address, &a.disks_uri, &timeout, &a.trace_path, &gated, &a.dest_xml, &a.persist_xml,
-            &a.parallel_connections, &a.tls_destination, &destination_optional, &recover, &uris, &adopt))
+    if (module == NULL || !PyArg_ParseTupleAndKeywords(
+                              args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOpz:Migration", names, &a.domain, &a.dest_uri,
+                              &a.source_uri, &flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib,
+                              &a.postcopy_bandwidth_mib, &a.dest_name, &disks, &a.listen_address, &a.disks_uri,
+                              &timeout, &a.trace_path, &gated, &a.dest_xml, &a.persist_xml, &a.parallel_connections,
+                              &a.tls_destination, &destination_optional, &recover, &uris, &adopt, &a.tunnel_control))
         return NULL;
     a.gated = gated != 0;
     a.destination_optional = destination_optional != 0;

@@ -99,6 +99,7 @@ class Resume(Run):
                 raise UsageError("--no-tunnel contradicts --tunnel")
             entry.engine.pop("migrate_uri", None)
             entry.engine.pop("disks_uri", None)
+            entry.engine.pop("tunnel_control", None)
             return None
         if known is not None and args.tunnel is None:
             typed = [option for name, option in options.TUNNEL_DECIDES if getattr(args, name)]

@@ -97,7 +97,7 @@ class Client:
         if word == "ok":
             return rest.strip()
         text = rest.strip() if word == "error" else ""
-        if text.startswith("unknown name"):
+        if text.startswith(("unknown name", "there is no name")):
             raise UnknownNameError(f"the tunnel ({self.control}) says: {text}")
         raise TunnelError(
             f"the tunnel refuses: {text}"

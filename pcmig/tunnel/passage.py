@@ -100,6 +100,7 @@ class Passage:
         return {
             "migrate_uri": self._uris[self.names.memory],
             "disks_uri": self._uris[self.names.disks] if self.names.disks else None,
+            "tunnel_control": self._client.control,
         }
 
     def keep(self) -> None:

@@ -52,7 +52,7 @@ class FakeDaemon:
                 self.names[name] = " ".join(peer)
                 return f"ok {self.folder}/{name}"
             case ["close" | "show", name] if name not in self.names:
-                return "error unknown name"
+                return f"error there is no name {name}"
             case ["close", name]:
                 del self.names[name]
                 return "ok"

@@ -35,7 +35,7 @@ def test_requests(daemon: FakeDaemon) -> None:
         "clock_skew_ms": -90000,
     }
     client.close(NAME)
-    with pytest.raises(UnknownNameError, match="unknown name"):
+    with pytest.raises(UnknownNameError, match="there is no name"):
         client.close(NAME)
     with pytest.raises(UnknownNameError):
         client.show(NAME)

@@ -23,6 +23,7 @@ def test_memory_and_disks_have_a_name_each(daemon: FakeDaemon) -> None:
     assert passage.arguments() == {
         "migrate_uri": f"unix://{daemon.folder}/{given.memory}",
         "disks_uri": f"unix://{daemon.folder}/{given.disks}",
+        "tunnel_control": daemon.control,
     }
     assert given.memory != given.disks
     assert set(daemon.names.values()) == {"b 16600 streams=2"}
