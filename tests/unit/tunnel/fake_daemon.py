@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 
 FIGURES = (
-    "peer=b port=16516 bytes_out=3145728 bytes_in=2048 records_out=192 records_in=3 streams=1 streams_ever=2 "
-    "reconnects=1 connections=1 crypto_out_us=250000 crypto_in_us=1000 queue_bytes=4096 "
-    "queue_max_bytes=65536 rtt_us=340 since_ms=1200 ktls=0 "
-    "cipher=TLS_AES_128_GCM_SHA256 error=the peer went away"
+    "role=source peer=b port=16516 streams=1 bytes_out=3145728 bytes_in=2048 records_out=192 records_in=3 "
+    "crypto_out_us=250000 crypto_in_us=1000 streams_now=1 streams_ever=2 reconnects=1 queue_bytes=4096 "
+    "connections_now=1 connections_ever=2 rtt_us=340 queue_max_bytes=65536 lost=1 since_ms=1200 "
+    "cipher=TLS_AES_128_GCM_SHA256 ktls=0 last_error=the peer went away"
 )
 
 

@@ -28,7 +28,7 @@ def test_requests(daemon: FakeDaemon) -> None:
     assert client.names() == [NAME]
     figures = client.show(NAME)
     assert (figures["bytes_out"], figures["cipher"]) == (3145728, "TLS_AES_128_GCM_SHA256")
-    assert figures["error"] == "the peer went away"
+    assert figures["last_error"] == "the peer went away"
     assert client.probe(Peer("b")) == {
         "subject": "CN=b, O=acme",
         "not_after": 1856000000,
