@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import select
 import signal
 import socket
 import sys
-from typing import Protocol, TextIO
+from typing import TextIO
 
+from pcmig import _tunnel
 from pcmig.cli.signals import SignalPipe
 from pcmig.tunnel import identity
 from pcmig.tunnel.settings import Settings
@@ -23,32 +23,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
 
-class Engine(Protocol):
-    """What pcmig._tunnel.Tunnel offers."""
-
-    def start(self) -> None: ...
-    def stop(self, grace_ms: int = 0) -> None: ...
-    def reload(self) -> None: ...
-    def fileno(self) -> int: ...
-    def messages(self) -> list[tuple[int, str]]: ...
-    def ports(self) -> list[int]: ...
-
-
 class StartError(Exception):
     """The tunnel cannot be started; the text says why."""
 
 
-def make(settings: Settings) -> Engine:
+def make(settings: Settings) -> _tunnel.Tunnel:
     """The tunnel, with its sockets bound. Raises StartError."""
     try:
-        binding = importlib.import_module("pcmig._tunnel")
-    except ImportError as err:
-        raise StartError(f"this pcmig was built without the tunnel: {err}") from err
-    try:
-        engine: Engine = binding.Tunnel(**settings.arguments())
-    except (ValueError, OSError, binding.TunnelError) as err:
+        return _tunnel.Tunnel(**settings.arguments())
+    except (ValueError, OSError) as err:  # TunnelError is an OSError
         raise StartError(str(err)) from err
-    return engine
 
 
 class Formatter(logging.Formatter):
@@ -111,7 +95,7 @@ def run(settings: Settings, *, debug: bool = False, stream: TextIO | None = None
     LOG.info("ended")
 
 
-def _tell_start(settings: Settings, engine: Engine) -> None:
+def _tell_start(settings: Settings, engine: _tunnel.Tunnel) -> None:
     ports = ", ".join(map(str, engine.ports()))
     if settings.values["plaintext"]:
         LOG.warning(
@@ -136,7 +120,7 @@ def _own(files: identity.Files, files_from: str) -> str:
     return f"{files_from}: {found.subject} ({', '.join(found.names) or 'no further names'})"
 
 
-def _serve(settings: Settings, engine: Engine, signals: SignalPipe) -> None:
+def _serve(settings: Settings, engine: _tunnel.Tunnel, signals: SignalPipe) -> None:
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)
     poller.register(signals.fileno(), select.POLLIN)
@@ -150,17 +134,16 @@ def _serve(settings: Settings, engine: Engine, signals: SignalPipe) -> None:
         poller.poll()
 
 
-def _reload(settings: Settings, engine: Engine) -> None:
-    binding = importlib.import_module("pcmig._tunnel")
+def _reload(settings: Settings, engine: _tunnel.Tunnel) -> None:
     try:
         engine.reload()
-    except (OSError, ValueError, binding.TunnelError) as err:
+    except _tunnel.TunnelError as err:
         LOG.error("the certificates stay as they were: %s", err)
         notify(STATUS=f"reload failed: {err}")
         return
     LOG.info("reloaded: %s", _own(settings.files, settings.files_from))
 
 
-def _log(engine: Engine) -> None:
+def _log(engine: _tunnel.Tunnel) -> None:
     for level, text in engine.messages():
         LOG.log(level, "%s", text)
