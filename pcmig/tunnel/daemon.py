@@ -85,7 +85,10 @@ def run(settings: Settings, *, debug: bool = False, stream: TextIO | None = None
     with SignalPipe(SIGNALS) as signals:
         engine = make(settings)
         try:
-            engine.start()
+            try:
+                engine.start()
+            except OSError as err:  # no thread is to be had
+                raise StartError(str(err)) from err
             _tell_start(settings, engine)
             _serve(settings, engine, signals)
         finally:
