@@ -402,7 +402,7 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
 def check_tunnel(args: argparse.Namespace) -> None:
     """Raises UsageError for what contradicts --tunnel, or needs it."""
     if args.tunnel is None:
-        if args.tunnel_streams is not None and args.desturi:
+        if args.tunnel_streams is not None:
             raise UsageError("--tunnel-streams needs --tunnel")
         return
     for attribute, option in TUNNEL_DECIDES:

@@ -124,7 +124,7 @@ class Resume(Run):
         except UsageError:
             raise
         except CommandError as err:
-            if not str(plan.engine.get("migrate_uri") or "").startswith("unix:"):
+            if not str(plan.engine.get("migrate_uri")).endswith(f"/{names.memory}"):
                 raise
             say(f"pcmig: note: {err}; this is tried again", sys.stderr)
         assert isinstance(self.passage, Passage)

@@ -7,7 +7,6 @@ import contextlib
 import sys
 import time
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
 from pcmig import _core
 from pcmig.cli import options, report
@@ -17,6 +16,7 @@ from pcmig.cli.progress import make_display
 from pcmig.cli.record import Record, resume_command, utc_now, watch_command
 from pcmig.cli.signals import SignalPipe
 from pcmig.journal import JournalError
+from pcmig.tunnel import peer
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Names, Passage
 
@@ -149,7 +149,7 @@ class Run(Command):
 
     def open_tunnel(self, plan: options.Plan, names: Names) -> None:
         """Leads the migration of PLAN through the tunnel. Raises CommandError: nothing has begun then."""
-        if not is_local(plan.source_uri):
+        if peer.of_uri(plan.source_uri) is not None:
             raise UsageError(
                 f"--tunnel works on the source host, where its daemon runs, and {plan.source_uri} is another "
                 "machine: type this command there"
@@ -206,11 +206,6 @@ class Run(Command):
         except OSError as err:
             # The guest's fate is what the exit code tells; a lost report does not change it.
             say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
-
-
-def is_local(uri: str) -> bool:
-    """Whether URI names this machine: no server part."""
-    return not urlsplit(uri).netloc
 
 
 def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
