@@ -12,12 +12,10 @@ import pytest
 
 from tests.bed import Bed, Host
 from tests.functional.scene import BUSY, IDLE, RATE_MBIT, Run, played
-from tests.functional.tunnel_scene import TunnelScene, page_start, seen, size_mib, wire
+from tests.functional.tunnel_scene import MARKERS, TunnelScene, seen, size_mib, wire
 
 pytestmark = pytest.mark.timeout(300)
 
-# Pages all over the worker's memory, as it filled them; nearly all of an idle guest's are still so.
-MARKERS = [page_start(page) for page in range(5, 8192, 401)]
 DISK_MIB = 48
 MANY = 10
 
