@@ -256,8 +256,8 @@ def _stream_name(text: str) -> str:
 COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("out MiB", "bytes_out", MIB),
     ("in MiB", "bytes_in", MIB),
-    ("streams", "streams_now", 1),
-    ("TCP", "connections_now", 1),
+    ("streams", "streams", 1),
+    ("TCP", "connections", 1),
     ("reconnects", "reconnects", 1),
     ("crypto s", "crypto_us", 1e6),
     ("queue KiB", "queue_bytes", 1024),

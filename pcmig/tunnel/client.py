@@ -5,8 +5,6 @@ Every call opens a connection of its own and blocks for up to its timeout.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import errno
 import os
 import re
@@ -14,6 +12,7 @@ import secrets
 import socket
 import urllib.parse
 from typing import Any
+from urllib.parse import unquote
 
 from pcmig.tunnel.peer import Peer
 
@@ -27,7 +26,6 @@ LINE_MAX = 64 * 1024
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
-_KEY = re.compile(r"(?:^|(?<= ))([a-z][a-z0-9_]*)=")
 
 Figures = dict[str, Any]  # integers, and a few texts
 
@@ -79,12 +77,7 @@ class Client:
     def probe(self, peer: Peer) -> Figures:
         """Who PEER's daemon is: subject, not_after (of its certificate, seconds since 1970), clock_skew_ms
         (its clock less ours)."""
-        found = _figures(self._ask(f"probe {peer.host} {peer.port}", DIAL_TIMEOUT_S))
-        last = found.get("not_after")
-        if isinstance(last, str):  # "2028-11-20T21:38:14Z"
-            with contextlib.suppress(ValueError):
-                found["not_after"] = int(datetime.datetime.fromisoformat(last).timestamp())
-        return found
+        return _figures(self._ask(f"probe {peer.host} {peer.port}", DIAL_TIMEOUT_S))
 
     def reload(self) -> None:
         """Reads the certificates again. Streams that run are not touched."""
@@ -97,7 +90,7 @@ class Client:
         if word == "ok":
             return rest.strip()
         text = rest.strip() if word == "error" else ""
-        if text.startswith(("unknown name", "there is no name")):
+        if text.startswith("unknown name"):
             raise UnknownNameError(f"the tunnel ({self.control}) says: {text}")
         raise TunnelError(
             f"the tunnel refuses: {text}"
@@ -151,11 +144,10 @@ def _checked(name: str) -> str:
 
 
 def _figures(text: str) -> Figures:
-    """key=value key=value ...; whole numbers as int, texts without their escapes (%20 for a space)."""
-    keys = list(_KEY.finditer(text))
-    ends = [key.start() for key in keys[1:]] + [len(text)]
+    """key=value words, values in the form that URLs have them; whole numbers as int."""
     found: Figures = {}
-    for key, end in zip(keys, ends, strict=True):
-        value = text[key.end() : end].strip()
-        found[key[1]] = int(value) if _INTEGER.fullmatch(value) else urllib.parse.unquote(value)
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if equals:
+            found[key] = int(value) if _INTEGER.fullmatch(value) else unquote(value)
     return found

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 
 FIGURES = (
-    "role=source peer=b port=16516 streams=1 bytes_out=3145728 bytes_in=2048 records_out=192 records_in=3 "
-    "crypto_out_us=250000 crypto_in_us=1000 streams_now=1 streams_ever=2 reconnects=1 queue_bytes=4096 "
-    "connections_now=1 connections_ever=2 rtt_us=340 queue_max_bytes=65536 lost=1 since_ms=1200 "
-    "cipher=TLS_AES_128_GCM_SHA256 ktls=0 last_error=the peer went away"
+    "role=source peer=b port=16516 per_stream=1 queue_bytes=4096 bytes_out=3145728 bytes_in=2048 "
+    "records_out=192 records_in=3 crypto_out_us=250000 crypto_in_us=1000 streams=1 streams_ever=2 "
+    "connections=1 connections_ever=2 lost=1 reconnects=1 queue_max_bytes=65536 rtt_us=340 since_ms=1200 "
+    "cipher=TLS_AES_128_GCM_SHA256 ktls=0 error=the%20peer%20went%20away"
 )
 
 
@@ -52,7 +52,7 @@ class FakeDaemon:
                 self.names[name] = " ".join(peer)
                 return f"ok {self.folder}/{name}"
             case ["close" | "show", name] if name not in self.names:
-                return f"error there is no name {name}"
+                return f"error unknown name {name}"
             case ["close", name]:
                 del self.names[name]
                 return "ok"
@@ -61,7 +61,7 @@ class FakeDaemon:
             case ["list"]:
                 return " ".join(["ok", *self.names])
             case ["probe", *_]:
-                return "ok subject=CN=b, O=acme not_after=2028-10-24T11:33:20Z clock_skew_ms=-90000"
+                return "ok subject=CN=b,%20O=acme not_after=1856000000 clock_skew_ms=-90000"
         return "error unknown request"
 
     def close(self) -> None:

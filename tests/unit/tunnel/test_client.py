@@ -28,14 +28,14 @@ def test_requests(daemon: FakeDaemon) -> None:
     assert client.names() == [NAME]
     figures = client.show(NAME)
     assert (figures["bytes_out"], figures["cipher"]) == (3145728, "TLS_AES_128_GCM_SHA256")
-    assert figures["last_error"] == "the peer went away"
+    assert figures["error"] == "the peer went away"
     assert client.probe(Peer("b")) == {
         "subject": "CN=b, O=acme",
         "not_after": 1856000000,
         "clock_skew_ms": -90000,
     }
     client.close(NAME)
-    with pytest.raises(UnknownNameError, match="there is no name"):
+    with pytest.raises(UnknownNameError, match="unknown name"):
         client.close(NAME)
     with pytest.raises(UnknownNameError):
         client.show(NAME)

@@ -149,7 +149,7 @@ def test_bytes_go_both_ways(pair: tuple[Daemon, Daemon]) -> None:
             arrived.sendall(b"page 4711 has arrived")
             assert qemu.recv(64) == b"page 4711 has arrived"
             figures = a.client.show(name)
-            assert figures["bytes_out"] == len(sent) and figures["streams_now"] == 1
+            assert figures["bytes_out"] == len(sent) and figures["streams"] == 1
             assert "queue_bytes" in figures and figures["peer"] == "127.0.0.1"
     a.client.close(name)
     assert a.client.names() == [] and not os.path.exists(path)
