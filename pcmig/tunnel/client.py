@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import socket
-import urllib.parse
 from typing import Any
 from urllib.parse import unquote
 
