@@ -307,7 +307,7 @@ static void resolving_leaves_no_error(void **state)
 
     (void)state;
     for (size_t c = 0; c < sizeof(contexts) / sizeof(contexts[0]); c++) {
-        for (uint32_t bits = 0; bits <= PCMIG_FLAGS_ALL; bits += 1 + bits % 5) {
+        for (uint32_t bits = 0; bits <= PCMIG_FLAGS_ALL; bits += 1 + bits % 29) {
             const uint32_t resolved = pcmig_conflicts_resolve(bits, &contexts[c]);
 
             if (errors_of(resolved, &contexts[c]) > 0 || pcmig_conflicts_resolve(resolved, &contexts[c]) != resolved)
