@@ -15,19 +15,29 @@
 #define LOOK_US           1000000
 #define HELD_LOOK_US      5000000
 
-/* libvirtd of these versions crashes at the destination when a post-copy migration is resumed, which ends nothing but the
- * daemon; the guest's QEMU lives on. Measured: 11.3.0 crashed 4 of 4 times (segfault in the incoming path), 9.0.0 and 12.8.0
- * resume. Versions in between that nobody has tried are not held. */
+/* Versions that cannot resume. What nobody has tried is not held.
+ *
+ * Before 8.5.0 there is no resume: VIR_MIGRATE_POSTCOPY_RESUME is of that version (libvirt-domain.h), and the source
+ * refuses a flag that it does not know. 11.3.0 has it, and its daemon crashes at the destination: measured, 4 of 4 times
+ * (segfault in the incoming path), which ends nothing but the daemon; the guest's QEMU lives on. 9.0.0 and 12.8.0 resume. */
 static const struct {
     unsigned long from;
     unsigned long to;
+    bool at_source; /* the source's version counts too, and not only as a guess of the destination's */
     const char *text;
-} crashes[] = {
-    {11003000, 11003999,
-     "libvirt 11.3 at the destination crashes when post-copy is resumed: upgrade libvirt there (the guest's QEMU goes "
-     "on "
-     "through a restart of libvirtd), the resume follows by itself"},
+} cannot_resume[] = {
+    {1, 8004999, true,
+     "libvirt before 8.5 cannot resume post-copy: upgrade libvirt at both ends; both halves are kept, and the "
+     "resume is tried once neither is that old"},
+    {11003000, 11003999, false,
+     "libvirt 11.3 at the destination crashes when post-copy is resumed: upgrade libvirt there (the guest's QEMU "
+     "goes on through a restart of libvirtd), the resume follows by itself"},
 };
+
+static bool is_of(unsigned long version, size_t row)
+{
+    return version >= cannot_resume[row].from && version <= cannot_resume[row].to;
+}
 
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks)
 {
@@ -45,9 +55,9 @@ const char *pcmig_recovery_hold(const struct pcmig_recovery_view *view)
     /* Where the destination cannot be asked, the source's version is the best guess: hosts are upgraded together. */
     unsigned long version = view->destination_libvirt != 0 ? view->destination_libvirt : view->source_libvirt;
 
-    for (size_t i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++) {
-        if (version >= crashes[i].from && version <= crashes[i].to)
-            return crashes[i].text;
+    for (size_t i = 0; i < sizeof(cannot_resume) / sizeof(cannot_resume[0]); i++) {
+        if (is_of(version, i) || (cannot_resume[i].at_source && is_of(view->source_libvirt, i)))
+            return cannot_resume[i].text;
     }
     return NULL;
 }

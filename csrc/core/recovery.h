@@ -14,7 +14,7 @@
 enum pcmig_recovery_step {
     PCMIG_RECOVERY_NONE = 0, /* nothing is broken, or nothing can be healed: the halves decide (outcome.h) */
     PCMIG_RECOVERY_WAIT,     /* until next_us, or news */
-    PCMIG_RECOVERY_HELD,     /* a resume would crash the destination's libvirtd; looked at again at next_us */
+    PCMIG_RECOVERY_HELD,     /* a libvirt cannot resume (pcmig_recovery_hold); looked at again at next_us */
     PCMIG_RECOVERY_PAUSE,    /* the stream is dead and the source does not know: pause it */
     PCMIG_RECOVERY_WAKE, /* the destination has not noticed: have its end of the stream reset, look again at next_us */
     PCMIG_RECOVERY_RESUME, /* over network `network` */

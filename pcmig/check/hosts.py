@@ -10,6 +10,7 @@ from pcmig.check.versions import (
     LIBVIRT_KNOWS_QEMU_11,
     LIBVIRT_MIN,
     LIBVIRT_RESUME_BROKEN,
+    LIBVIRT_RESUMES,
     QEMU_POSTCOPY,
     QEMU_POSTCOPY_DEVICE,
     QEMU_TCG_FIXED,
@@ -65,10 +66,22 @@ def libvirt_version(subject: str, side: Side) -> Row | None:
 
 
 def postcopy_resume(subject: str, side: Side) -> Row | None:
-    """S6. Measured: 4 of 4 resumes crashed the destination's libvirtd 11.3.0."""
+    """Can an interrupted post-copy be resumed? The same versions are held by csrc/core/recovery.c."""
     if side.facts is None:
         return None
     version = side.facts["libvirt_version"]
+    if LIBVIRT_MIN <= version < LIBVIRT_RESUMES:
+        return Row(
+            subject,
+            "post-copy recovery",
+            "warn",
+            f"libvirt {show(version)}",
+            "8.5.0 or newer, at both ends",
+            "libvirt before 8.5 cannot resume an interrupted post-copy migration: the guest would wait, its "
+            "memory spread over both hosts",
+            "upgrade libvirt at both ends before you rely on recovery",
+        )
+    # Measured: 4 of 4 resumes crashed the destination's libvirtd 11.3.0.
     if not LIBVIRT_RESUME_BROKEN[0] <= version < LIBVIRT_RESUME_BROKEN[1]:
         return None
     return Row(

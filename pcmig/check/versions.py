@@ -2,6 +2,7 @@
 
 LIBVIRT_MIN = 8_000_000
 LIBVIRT_GRANTS_NODE = 10_001_000  # NEWS of 10.1.0: "Add support for /dev/userfaultfd"
+LIBVIRT_RESUMES = 8_005_000  # VIR_MIGRATE_POSTCOPY_RESUME is of 8.5.0
 LIBVIRT_RESUME_BROKEN = (11_003_000, 11_004_000)  # measured with 11.3.0; 9.0 and 12.8 resume
 LIBVIRT_KNOWS_QEMU_11 = 12_009_000  # 12.8.0 does not know the state "postcopy-device"
 QEMU_POSTCOPY_EXPERIMENTAL = 2_005_000  # as capability "x-postcopy-ram"

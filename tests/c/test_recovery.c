@@ -189,6 +189,41 @@ static void crashing_libvirt_is_held(void **state)
     assert_null(pcmig_recovery_hold(&at));
 }
 
+/* Either end's: the source has to know the flag, and the destination to take the stream up again. */
+static void libvirt_without_a_resume_is_held(void **state)
+{
+    static const struct {
+        unsigned long source, destination;
+        bool held;
+    } rows[] = {
+        {8000000, 8000000, true}, {8004999, 12008000, true}, {12008000, 8004000, true}, {8004000, 0, true},
+        {0, 8004999, true},       {8005000, 8005000, false}, {12008000, 0, false},      {0, 0, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_recovery recovery;
+        struct pcmig_recovery_view at = view(S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+        const char *text;
+
+        pcmig_recovery_init(&recovery, 10000, 1);
+        at.source_libvirt = rows[i].source;
+        at.destination_libvirt = rows[i].destination;
+        assert_int_equal(step(&recovery, at), rows[i].held ? PCMIG_RECOVERY_HELD : PCMIG_RECOVERY_RESUME);
+        text = pcmig_recovery_hold(&at);
+        if (!rows[i].held) {
+            assert_null(text);
+            continue;
+        }
+        assert_non_null(strstr(text, "before 8.5 cannot resume"));
+        assert_non_null(strstr(text, "upgrade libvirt at both ends"));
+        assert_int_equal(recovery.attempts, 0);
+    }
+    /* 11.3 crashes as the destination; as the source it does what it is told. */
+    assert_null(pcmig_recovery_hold(
+        &(struct pcmig_recovery_view){.source_libvirt = 11003000, .destination_libvirt = 12008000}));
+}
+
 /* Whatever else the halves are, nothing is resumed and nothing paused. */
 static void nothing_else(void **state)
 {
@@ -241,6 +276,7 @@ int main(void)
         cmocka_unit_test(silence),
         cmocka_unit_test(source_has_not_noticed),
         cmocka_unit_test(crashing_libvirt_is_held),
+        cmocka_unit_test(libvirt_without_a_resume_is_held),
         cmocka_unit_test(nothing_else),
         cmocka_unit_test(hurry),
     };

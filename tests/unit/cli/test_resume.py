@@ -341,12 +341,22 @@ def test_pause_that_changes_nothing(
     assert entry is not None and entry.held is (code == 0)
 
 
-def test_what_could_not_be_resumed_is_not_paused(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+@pytest.mark.parametrize(
+    ("host", "libvirt", "why"),
+    [
+        (fake.DEST, 11_003_000, "libvirt 11.3 at the destination crashes"),
+        (fake.DEST, 8_004_000, "libvirt before 8.5 cannot resume post-copy: upgrade libvirt at both ends"),
+        (URI, 8_000_000, "libvirt before 8.5 cannot resume post-copy: upgrade libvirt at both ends"),
+    ],
+)
+def test_what_could_not_be_resumed_is_not_paused(
+    capsys: pytest.CaptureFixture[str], book: Journal, host: str, libvirt: int, why: str
+) -> None:
     book.write(ENTRY)
     fake.jobs[:] = [POSTCOPY]
-    fake.versions[fake.DEST] = 11_003_000
+    fake.versions[host] = libvirt
     code, text = pcmig(capsys, "pause", "g1")
-    assert code == 1 and "could not be resumed: libvirt 11.3 at the destination crashes" in text
+    assert code == 1 and f"could not be resumed: {why}" in text
     assert fake.Migration.calls == [] and book.read(fake.UUID) == ENTRY
 
 
