@@ -66,7 +66,7 @@ def kernel(f: Facts) -> Row | None:
 
 
 def tcp_retries(f: Facts) -> Row | None:
-    """S6: how soon QEMU sees that the network is gone."""
+    """How soon QEMU sees that the network is gone."""
     if f.probe is None:
         return None
     retries = f.probe["sysctl"]["net.ipv4.tcp_retries2"]

@@ -240,7 +240,7 @@ def guest_emulation(f: Facts) -> Row | None:
 
 
 def guest_capability(f: Facts) -> Row | None:
-    """S4: QEMU's own name for it, without a monitor command (which would taint the guest)."""
+    """QEMU's own name for post-copy, without a monitor command (which would taint the guest)."""
     if f.here.facts is None or f.here.facts["guest"] is None:
         return None
     version = f.here.facts["qemu_version"]

@@ -1,4 +1,4 @@
-"""Rows on userfaultfd (S1): in the kernel, usable by QEMU's user, with what QEMU asks of it."""
+"""Rows on userfaultfd: in the kernel, usable by QEMU's user, with what QEMU asks of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEATURES = {"missing-hugetlbfs": "huge pages (hugetlbfs)", "missing-shmem": "sha
 
 
 def userfaultfd_syscall(f: Facts) -> Row | None:
-    """S1: compiled in at all. That it is denied is another row's matter."""
+    """Compiled in at all. That it is denied is another row's matter."""
     if f.probe is None:
         return None
     attempt = f.probe["uffd"]["syscall"]
@@ -68,7 +68,7 @@ def userfaultfd_node(f: Facts) -> Row | None:
 
 
 def userfaultfd_qemu(f: Facts) -> Row | None:
-    """S1: usable by QEMU's user, by whichever way this QEMU and this libvirt can go."""
+    """Usable by QEMU's user, by whichever way this QEMU and this libvirt can go."""
     if f.probe is None or f.probe["uffd"]["syscall"]["errno"] == errno.ENOSYS:
         return None
     name, wanted = "userfaultfd for QEMU", "one way that works"
