@@ -59,22 +59,7 @@ def test_commands() -> None:
     assert set(complete("pcmig", "tunnel", "")) == beside
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "migrate",
-        "resume",
-        "status",
-        "watch",
-        "abort",
-        "switch",
-        "pause",
-        "tunnel",
-        "tunnel keygen",
-        "tunnel probe",
-        "tunnel show",
-    ],
-)
+@pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
 def test_options_are_those_of_the_command(name: str, pcmig: str) -> None:
     module, _, attribute = dict(COMMANDS)[name].partition(":")
     factory = getattr(importlib.import_module(module), attribute)

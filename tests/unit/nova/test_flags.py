@@ -81,7 +81,7 @@ def test_todays_option_alone(tmp_path: pathlib.Path) -> None:
     assert result.live.origins["VIR_MIGRATE_POSTCOPY"] == "[libvirt] live_migration_permit_post_copy = true"
 
 
-def test_strings_of_the_prototype(tmp_path: pathlib.Path) -> None:
+def test_strings_of_the_first_patches(tmp_path: pathlib.Path) -> None:
     """The flags that only enable, and the one that also says when, with today's names and those of old."""
     for name, policy in (
         ("VIR_MIGRATE_ENABLE_POSTCOPY", "auto"),
