@@ -11,7 +11,7 @@ from pcmig.check.versions import (
     LIBVIRT_MIN,
     LIBVIRT_RESUME_BROKEN,
     LIBVIRT_RESUMES,
-    QEMU_POSTCOPY,
+    QEMU_MIN,
     QEMU_POSTCOPY_DEVICE,
     QEMU_TCG_FIXED,
     QEMU_TCG_LOSES_WITH_POSTCOPY,
@@ -106,18 +106,19 @@ def qemu_version(subject: str, side: Side) -> Row | None:
             "QEMU version",
             "fail",
             "libvirt found no QEMU",
-            "2.6 or newer",
+            "5.2 or newer",
             "there is nothing to run guests with",
             "install QEMU for this architecture",
         )
-    if version < QEMU_POSTCOPY:
+    if version < QEMU_MIN:
         return Row(
             subject,
             "QEMU version",
             "fail",
             show(version),
-            "2.6 or newer",
-            "post-copy was experimental before (capability x-postcopy-ram), and libvirt does not use that",
+            "5.2 or newer",
+            "pcmig was written for QEMU from 5.2 on; before 3.0, post-copy has neither a bandwidth of its "
+            "own nor a resume",
             "upgrade QEMU",
         )
     return Row(subject, "QEMU version", "ok", show(version))

@@ -5,6 +5,11 @@ LIBVIRT_GRANTS_NODE = 10_001_000  # NEWS of 10.1.0: "Add support for /dev/userfa
 LIBVIRT_RESUMES = 8_005_000  # VIR_MIGRATE_POSTCOPY_RESUME is of 8.5.0
 LIBVIRT_RESUME_BROKEN = (11_003_000, 11_004_000)  # measured with 11.3.0; 9.0 and 12.8 resume
 LIBVIRT_KNOWS_QEMU_11 = 12_009_000  # 12.8.0 does not know the state "postcopy-device"
+# The oldest that csrc was written for: the words of query-migrate are known from there on
+# (csrc/core/qemu_migration.h), and after a resume it asks again for the pages that the guest waits for
+# ("migration: Sync requested pages after postcopy recovery"). max-postcopy-bandwidth and migrate-recover
+# are of 3.0.
+QEMU_MIN = 5_002_000
 QEMU_POSTCOPY_EXPERIMENTAL = 2_005_000  # as capability "x-postcopy-ram"
 QEMU_POSTCOPY = 2_006_000  # as capability "postcopy-ram"
 QEMU_OPENS_NODE = 8_000_000
