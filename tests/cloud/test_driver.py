@@ -322,7 +322,7 @@ OLD = (
     ids=["old", "new", "none"],
 )
 def test_the_flag_line_decides(cloud: Cloud, idle: Server, line: str, switches: bool) -> None:
-    """The line of the first patches stands for a switch after the first pass, also of a guest that would converge."""
+    """The first patches' line asks for a switch after the first pass, also of a guest that would converge."""
     source = str(idle.nova_host)
     libvirt = {"block_migration_flag": line} if line else {}
     cloud.restart_compute(source, nova_conf={"libvirt": libvirt})
