@@ -358,6 +358,14 @@ static const uint8_t *hear(struct pcmig_carrier *c, size_t len)
     }
 }
 
+/* When to look next whether the peer is still there: four times within the silence that is allowed. */
+static void set_tick(struct pcmig_carrier *c)
+{
+    const int64_t dead_after_us = (int64_t)c->tunnel->config.dead_after_ms * 1000;
+
+    pcmig_loop_set(c->worker->loop, &c->tick, now_us(c) + (dead_after_us < 4 * TICK_US ? dead_after_us / 4 : TICK_US));
+}
+
 /* Frames flow from now on. */
 static void begin_relay(struct pcmig_carrier *c)
 {
@@ -373,7 +381,7 @@ static void begin_relay(struct pcmig_carrier *c)
     pcmig_stream_note_wire(c->stream, c->index, c->wire.fd);
     pcmig_account_set_cipher(account, pcmig_channel_cipher(c->channel));
     pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, now_us(c));
-    pcmig_loop_set(c->worker->loop, &c->tick, now_us(c) + TICK_US);
+    set_tick(c);
     set_state(c, STATE_RELAY);
 }
 
@@ -722,7 +730,7 @@ static void on_tick(struct pcmig_timer *timer)
         fail(c, PCMIG_MESSAGES_LOST, PCMIG_MESSAGES_WARNING, c->relay.error);
         return;
     }
-    pcmig_loop_set(c->worker->loop, timer, now_us(c) + (dead_after_us < 4 * TICK_US ? dead_after_us / 4 : TICK_US));
+    set_tick(c);
     run_again(c);
 }
 

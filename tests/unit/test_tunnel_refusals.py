@@ -231,7 +231,7 @@ def test_files_that_cannot_be_used(folder: pathlib.Path, authority: Authority, g
         ({"run_dir": "/" + "x" * 80}, "too long"),
     ):
         with pytest.raises(_tunnel.TunnelError, match=words):
-            _tunnel.Tunnel(**(settings | change))  # type: ignore[arg-type]
+            _tunnel.Tunnel(**(settings | change))
 
 
 def test_reload_keeps_what_works(destination: Daemon, authority: Authority, good: Pair) -> None:

@@ -1,0 +1,279 @@
+/* Two whole daemons in one process, over loopback: for the sanitizers, above all TSan. What they refuse is in
+ * tests/unit/test_tunnel_refusals.py. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tunnel_pair.h"
+
+/* Bytes whose place can be told, so that none is lost, doubled or moved without notice. */
+static void fill(uint8_t *bytes, size_t len, uint64_t at)
+{
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (uint8_t)((at + i) * 2654435761u >> 13);
+}
+
+struct flow {
+    pthread_t thread;
+    int fd;
+    size_t bytes, chunk;
+    bool right;
+};
+
+static void *write_all(void *arg)
+{
+    struct flow *flow = arg;
+    uint8_t *bytes = malloc(flow->chunk);
+    size_t at = 0;
+
+    while (bytes != NULL && at < flow->bytes) {
+        const size_t want = flow->bytes - at < flow->chunk ? flow->bytes - at : flow->chunk;
+        ssize_t n;
+
+        fill(bytes, want, at);
+        n = send(flow->fd, bytes, want, MSG_NOSIGNAL);
+        if (n <= 0)
+            break;
+        at += (size_t)n;
+    }
+    shutdown(flow->fd, SHUT_WR);
+    free(bytes);
+    flow->right = at == flow->bytes;
+    return NULL;
+}
+
+static void *read_all(void *arg)
+{
+    struct flow *flow = arg;
+    uint8_t *bytes = malloc(flow->chunk), *expected = malloc(flow->chunk);
+    bool same = true;
+    size_t at = 0;
+    ssize_t n = -1;
+
+    while (bytes != NULL && expected != NULL && same && (n = recv(flow->fd, bytes, flow->chunk, 0)) > 0) {
+        fill(expected, (size_t)n, at);
+        same = memcmp(bytes, expected, (size_t)n) == 0;
+        at += (size_t)n;
+    }
+    free(bytes);
+    free(expected);
+    flow->right = same && n == 0 && at == flow->bytes;
+    return NULL;
+}
+
+/* BYTES in each direction of COUNT streams at once, with K connections each. */
+static void run_flows(struct tunnel_pair *pair, unsigned count, unsigned k, size_t bytes)
+{
+    struct flow flows[4 * 4];
+    char name[33];
+    int listening, here[4], there[4];
+
+    assert_in_range(count, 1, 4);
+    tunnel_open(pair, name, k);
+    listening = tunnel_listen(&pair->b, name);
+    for (unsigned i = 0; i < count; i++) {
+        here[i] = tunnel_connect(&pair->a, name);
+        there[i] = tunnel_accept(listening);
+        flows[4 * i] = (struct flow){.fd = here[i], .bytes = bytes, .chunk = 100000};
+        flows[4 * i + 1] = (struct flow){.fd = there[i], .bytes = bytes, .chunk = 65536};
+        flows[4 * i + 2] = (struct flow){.fd = there[i], .bytes = bytes / 8, .chunk = 4096};
+        flows[4 * i + 3] = (struct flow){.fd = here[i], .bytes = bytes / 8, .chunk = 8192};
+    }
+    for (unsigned i = 0; i < 4 * count; i++)
+        assert_int_equal(pthread_create(&flows[i].thread, NULL, i % 2 == 0 ? write_all : read_all, &flows[i]), 0);
+    for (unsigned i = 0; i < 4 * count; i++) {
+        assert_int_equal(pthread_join(flows[i].thread, NULL), 0);
+        if (!flows[i].right)
+            fail_msg("flow %u of %u streams with %u connections went wrong", i, count, k);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        close(here[i]);
+        close(there[i]);
+    }
+    close(listening);
+}
+
+static void bytes_arrive(void **state)
+{
+    static const struct {
+        bool plaintext;
+        unsigned streams, connections;
+    } rows[] = {{false, 1, 1}, {true, 1, 1}, {false, 3, 1}, {false, 1, 4}, {true, 2, 3}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct tunnel_pair pair;
+
+        tunnel_pair_start(&pair, rows[i].plaintext);
+        run_flows(&pair, rows[i].streams, rows[i].connections, 4000000);
+        tunnel_pair_end(&pair);
+    }
+}
+
+static void shown(struct tunnel_side *side, const char *name, const char *words)
+{
+    char answer[1024] = "";
+
+    for (int i = 0; i < 500 && strstr(answer, words) == NULL; i++) {
+        usleep(10000);
+        tunnel_ask(side, answer, sizeof(answer), "show %s", name);
+    }
+    if (strstr(answer, words) == NULL)
+        fail_msg("'%s' lacks '%s'", answer, words);
+}
+
+/* A peer that ends without a word: both sides close at once, and a new stream is a reconnect. */
+static void a_daemon_that_ends(void **state)
+{
+    struct tunnel_pair pair;
+    char name[33], byte;
+    int listening, here, there;
+
+    (void)state;
+    tunnel_pair_prepare(&pair, false);
+    tunnel_side_start(&pair.a);
+    tunnel_side_start(&pair.b);
+    tunnel_open(&pair, name, 1);
+    listening = tunnel_listen(&pair.b, name);
+    here = tunnel_connect(&pair.a, name);
+    there = tunnel_accept(listening);
+    assert_int_equal(send(here, "1", 1, 0), 1);
+    assert_int_equal(recv(there, &byte, 1, 0), 1);
+    pcmig_tunnel_free(pair.b.tunnel);
+    assert_int_equal(recv(here, &byte, 1, 0), 0);
+    assert_int_equal(recv(there, &byte, 1, 0), 0);
+    shown(&pair.a, name, "lost=1");
+    close(here);
+    close(there);
+    /* The same port again: as a daemon that was restarted. */
+    {
+        char where[32];
+
+        snprintf(where, sizeof(where), "127.0.0.1:%u", pair.b.port);
+        pair.b.listen[0] = where;
+        tunnel_side_start(&pair.b);
+    }
+    here = tunnel_connect(&pair.a, name);
+    there = tunnel_accept(listening);
+    assert_int_equal(send(there, "2", 1, 0), 1);
+    assert_int_equal(recv(here, &byte, 1, 0), 1);
+    shown(&pair.a, name, "reconnects=1");
+    close(here);
+    close(there);
+    close(listening);
+    tunnel_pair_end(&pair);
+}
+
+/* Requests, new streams, closes and reloads from several threads, while streams run. */
+static void *busybody(void *arg)
+{
+    struct tunnel_pair *pair = arg;
+    char answer[1024], error[PCMIG_TUNNEL_ERROR_BYTES], name[33];
+
+    for (int i = 0; i < 10; i++) {
+        int listening, here, there;
+
+        tunnel_open(pair, name, 1 + (unsigned)i % 3);
+        listening = tunnel_listen(&pair->b, name);
+        here = tunnel_connect(&pair->a, name);
+        there = tunnel_accept(listening);
+        (void)pcmig_tunnel_reload(pair->b.tunnel, error);
+        (void)send(here, "some", 4, MSG_NOSIGNAL);
+        tunnel_ask(&pair->a, answer, sizeof(answer), "show %s", name);
+        tunnel_ask(&pair->a, answer, sizeof(answer), "list");
+        tunnel_ask(i % 2 ? &pair->a : &pair->b, answer, sizeof(answer), "close %s", name);
+        close(here);
+        close(there);
+        close(listening);
+    }
+    return NULL;
+}
+
+static void much_at_once(void **state)
+{
+    struct tunnel_pair pair;
+    pthread_t threads[3];
+
+    (void)state;
+    tunnel_pair_start(&pair, false);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, busybody, &pair), 0);
+    run_flows(&pair, 2, 2, 3000000);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    tunnel_pair_end(&pair);
+}
+
+/* Whoever does not read for longer than dead_after_ms is slow, not dead: the daemon answers for it. */
+static void a_slow_reader_is_alive(void **state)
+{
+    struct tunnel_pair pair;
+    struct flow in = {.bytes = 6000000, .chunk = 65536}, out = {.bytes = 6000000, .chunk = 65536};
+    char name[33];
+    int listening;
+
+    (void)state;
+    tunnel_pair_prepare(&pair, false);
+    pair.a.config.dead_after_ms = pair.b.config.dead_after_ms = 600;
+    tunnel_side_start(&pair.a);
+    tunnel_side_start(&pair.b);
+    tunnel_open(&pair, name, 2);
+    listening = tunnel_listen(&pair.b, name);
+    out.fd = tunnel_connect(&pair.a, name);
+    in.fd = tunnel_accept(listening);
+    assert_int_equal(pthread_create(&out.thread, NULL, write_all, &out), 0);
+    usleep(2500000);
+    assert_int_equal(pthread_create(&in.thread, NULL, read_all, &in), 0);
+    assert_int_equal(pthread_join(out.thread, NULL), 0);
+    assert_int_equal(pthread_join(in.thread, NULL), 0);
+    if (!in.right || !out.right)
+        tunnel_logged(&pair.a, "that all went well"); /* fails, and shows what the source said */
+    close(in.fd);
+    close(out.fd);
+    close(listening);
+    tunnel_pair_end(&pair);
+}
+
+/* Stopped with everything half done. */
+static void stopped_in_the_middle(void **state)
+{
+    struct tunnel_pair pair;
+    char name[33];
+    int listening, here, there;
+    static uint8_t bytes[300000];
+
+    (void)state;
+    tunnel_pair_start(&pair, false);
+    tunnel_open(&pair, name, 3);
+    listening = tunnel_listen(&pair.b, name);
+    here = tunnel_connect(&pair.a, name);
+    there = tunnel_accept(listening);
+    (void)send(here, bytes, sizeof(bytes), MSG_DONTWAIT);
+    (void)send(there, bytes, sizeof(bytes), MSG_DONTWAIT);
+    close(tunnel_connect(&pair.a, name));
+    pcmig_tunnel_stop(pair.a.tunnel, 50);
+    tunnel_pair_end(&pair);
+    close(here);
+    close(there);
+    close(listening);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_arrive),          cmocka_unit_test(a_daemon_that_ends),
+        cmocka_unit_test(much_at_once),          cmocka_unit_test(a_slow_reader_is_alive),
+        cmocka_unit_test(stopped_in_the_middle),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,251 @@
+/* See tunnel_pair.h. */
+#include "tunnel_pair.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+
+enum { PATIENCE_MS = 5000 };
+
+static void must(bool worked, const char *what)
+{
+    if (!worked)
+        fail_msg("%s did not work", what);
+}
+
+/* --- certificates -------------------------------------------------------------------------------------------------- */
+
+static void write_key(const char *path, EVP_PKEY *key)
+{
+    FILE *file = fopen(path, "w");
+
+    must(file != NULL && PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) == 1, path);
+    must(fclose(file) == 0, path);
+}
+
+/* Signed by ISSUER with ISSUER_KEY; by itself when ISSUER is NULL. */
+static X509 *certify(const char *path, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key)
+{
+    X509 *certificate = X509_new();
+    X509_NAME *subject = X509_get_subject_name(certificate);
+    X509V3_CTX context;
+    X509_EXTENSION *extension;
+    FILE *file;
+
+    must(X509_set_version(certificate, 2) == 1 &&
+             ASN1_INTEGER_set(X509_get_serialNumber(certificate), issuer == NULL ? 1 : 2) == 1 &&
+             X509_gmtime_adj(X509_getm_notBefore(certificate), -3600) != NULL &&
+             X509_gmtime_adj(X509_getm_notAfter(certificate), 86400) != NULL &&
+             X509_set_pubkey(certificate, key) == 1 &&
+             X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
+                                        (const unsigned char *)(issuer == NULL ? "ca" : "localhost"), -1, -1, 0) == 1 &&
+             X509_set_issuer_name(certificate, issuer == NULL ? subject : X509_get_subject_name(issuer)) == 1,
+         "a certificate");
+    X509V3_set_ctx(&context, issuer == NULL ? certificate : issuer, certificate, NULL, NULL, 0);
+    extension = issuer == NULL
+                    ? X509V3_EXT_conf_nid(NULL, &context, NID_basic_constraints, "critical,CA:TRUE")
+                    : X509V3_EXT_conf_nid(NULL, &context, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
+    must(extension != NULL && X509_add_ext(certificate, extension, -1) == 1 &&
+             X509_sign(certificate, issuer == NULL ? key : issuer_key, EVP_sha256()) > 0,
+         "signing");
+    X509_EXTENSION_free(extension);
+    file = fopen(path, "w");
+    must(file != NULL && PEM_write_X509(file, certificate) == 1, path);
+    must(fclose(file) == 0, path);
+    return certificate;
+}
+
+static void make_certificates(struct tunnel_pair *pair)
+{
+    EVP_PKEY *ca_key = EVP_EC_gen("P-256"), *key = EVP_EC_gen("P-256");
+    X509 *ca, *certificate;
+
+    must(ca_key != NULL && key != NULL, "keys");
+    ca = certify(pair->ca, ca_key, NULL, NULL);
+    certificate = certify(pair->certificate, key, ca, ca_key);
+    write_key(pair->key, key);
+    X509_free(ca);
+    X509_free(certificate);
+    EVP_PKEY_free(ca_key);
+    EVP_PKEY_free(key);
+}
+
+/* --- daemons ------------------------------------------------------------------------------------------------------- */
+
+static void prepare_side(struct tunnel_pair *pair, struct tunnel_side *side, const char *letter, bool plaintext)
+{
+    snprintf(side->run_dir, sizeof(side->run_dir), "%s/%s", pair->folder, letter);
+    snprintf(side->control, sizeof(side->control), "%s/%s.control", pair->folder, letter);
+    pcmig_tunnel_defaults(&side->config);
+    side->listen[0] = "127.0.0.1:0";
+    side->config.run_dir = side->run_dir;
+    side->config.control = side->control;
+    side->config.listen = side->listen;
+    side->config.listen_count = 1;
+    side->config.workers = 2;
+    side->config.plaintext = plaintext;
+    if (!plaintext)
+        side->config.files =
+            (struct pcmig_tls_files){.ca = pair->ca, .certificate = pair->certificate, .key = pair->key};
+}
+
+void tunnel_pair_prepare(struct tunnel_pair *pair, bool plaintext)
+{
+    memset(pair, 0, sizeof(*pair));
+    snprintf(pair->folder, sizeof(pair->folder), "/tmp/pcmig-XXXXXX");
+    must(mkdtemp(pair->folder) != NULL, "mkdtemp");
+    snprintf(pair->ca, sizeof(pair->ca), "%s/ca.pem", pair->folder);
+    snprintf(pair->certificate, sizeof(pair->certificate), "%s/host.pem", pair->folder);
+    snprintf(pair->key, sizeof(pair->key), "%s/host.key", pair->folder);
+    make_certificates(pair);
+    prepare_side(pair, &pair->a, "a", plaintext);
+    prepare_side(pair, &pair->b, "b", plaintext);
+}
+
+void tunnel_side_start(struct tunnel_side *side)
+{
+    char error[PCMIG_TUNNEL_ERROR_BYTES] = "";
+    uint16_t port = 0;
+
+    side->tunnel = pcmig_tunnel_new(&side->config, error);
+    if (side->tunnel == NULL || !pcmig_tunnel_start(side->tunnel, error))
+        fail_msg("%s", error);
+    must(pcmig_tunnel_ports(side->tunnel, &port, 1) == 1 && port != 0, "a port");
+    side->port = port;
+}
+
+void tunnel_pair_start(struct tunnel_pair *pair, bool plaintext)
+{
+    tunnel_pair_prepare(pair, plaintext);
+    tunnel_side_start(&pair->a);
+    tunnel_side_start(&pair->b);
+}
+
+void tunnel_pair_end(struct tunnel_pair *pair)
+{
+    char command[64];
+
+    pcmig_tunnel_free(pair->a.tunnel);
+    pcmig_tunnel_free(pair->b.tunnel);
+    snprintf(command, sizeof(command), "rm -r %s", pair->folder);
+    must(system(command) == 0, command);
+}
+
+/* --- sockets ------------------------------------------------------------------------------------------------------- */
+
+static int local_socket(const char *path, struct sockaddr_un *address)
+{
+    const struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    must(fd >= 0, "a socket");
+    must(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0 &&
+             setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) == 0,
+         "a timeout");
+    memset(address, 0, sizeof(*address));
+    address->sun_family = AF_UNIX;
+    snprintf(address->sun_path, sizeof(address->sun_path), "%s", path);
+    return fd;
+}
+
+void tunnel_ask(struct tunnel_side *side, char *answer, size_t size, const char *format, ...)
+{
+    struct sockaddr_un address;
+    const int fd = local_socket(side->control, &address);
+    char line[2048];
+    size_t len;
+    va_list args;
+    ssize_t n;
+
+    va_start(args, format);
+    vsnprintf(line, sizeof(line) - 1, format, args);
+    va_end(args);
+    len = strlen(line);
+    line[len++] = '\n';
+    must(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, side->control);
+    must(send(fd, line, len, 0) == (ssize_t)len, "a request");
+    n = recv(fd, answer, size - 1, 0);
+    must(n > 0 && answer[n - 1] == '\n', "an answer");
+    answer[n - 1] = '\0';
+    close(fd);
+}
+
+void tunnel_open(struct tunnel_pair *pair, char name[33], unsigned k)
+{
+    unsigned char random[16];
+    char answer[1024];
+
+    must(getrandom(random, sizeof(random), 0) == sizeof(random), "getrandom");
+    for (size_t i = 0; i < sizeof(random); i++)
+        snprintf(name + 2 * i, 3, "%02x", random[i]);
+    tunnel_ask(&pair->a, answer, sizeof(answer), "open %s localhost %u streams=%u", name, pair->b.port, k);
+    if (strncmp(answer, "ok ", 3) != 0)
+        fail_msg("%s", answer);
+}
+
+static int named_socket(struct tunnel_side *side, const char *name, struct sockaddr_un *address)
+{
+    char path[108];
+
+    snprintf(path, sizeof(path), "%s/%s", side->run_dir, name);
+    return local_socket(path, address);
+}
+
+int tunnel_listen(struct tunnel_side *side, const char *name)
+{
+    struct sockaddr_un address;
+    const int fd = named_socket(side, name, &address);
+
+    must(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 16) == 0, "listening");
+    return fd;
+}
+
+int tunnel_connect(struct tunnel_side *side, const char *name)
+{
+    struct sockaddr_un address;
+    const int fd = named_socket(side, name, &address);
+
+    must(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "connecting");
+    return fd;
+}
+
+int tunnel_accept(int listening)
+{
+    const struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
+    const int fd = accept(listening, NULL, NULL);
+
+    must(fd >= 0, "accepting");
+    must(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0, "a timeout");
+    return fd;
+}
+
+void tunnel_logged(struct tunnel_side *side, const char *text)
+{
+    struct pcmig_messages *messages = pcmig_tunnel_messages(side->tunnel);
+    struct pollfd readable = {.fd = pcmig_messages_fd(messages), .events = POLLIN};
+    char line[PCMIG_MESSAGES_TEXT_BYTES], last[PCMIG_MESSAGES_TEXT_BYTES] = "nothing";
+    int level;
+
+    do {
+        while (pcmig_messages_take(messages, &level, line)) {
+            memcpy(last, line, sizeof(last));
+            if (strstr(line, text) != NULL)
+                return;
+        }
+    } while (poll(&readable, 1, PATIENCE_MS) == 1);
+    fail_msg("no message with '%s'; the last was '%s'", text, last);
+}
