@@ -1,6 +1,8 @@
 /* See tunnel_pair.h. */
 #include "tunnel_pair.h"
 
+#include "tunnel_certificates.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -15,73 +17,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
-
 enum { PATIENCE_MS = 5000 };
 
 static void must(bool worked, const char *what)
 {
     if (!worked)
         fail_msg("%s did not work", what);
-}
-
-/* --- certificates -------------------------------------------------------------------------------------------------- */
-
-static void write_key(const char *path, EVP_PKEY *key)
-{
-    FILE *file = fopen(path, "w");
-
-    must(file != NULL && PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) == 1, path);
-    must(fclose(file) == 0, path);
-}
-
-/* Signed by ISSUER with ISSUER_KEY; by itself when ISSUER is NULL. */
-static X509 *certify(const char *path, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key)
-{
-    X509 *certificate = X509_new();
-    X509_NAME *subject = X509_get_subject_name(certificate);
-    X509V3_CTX context;
-    X509_EXTENSION *extension;
-    FILE *file;
-
-    must(X509_set_version(certificate, 2) == 1 &&
-             ASN1_INTEGER_set(X509_get_serialNumber(certificate), issuer == NULL ? 1 : 2) == 1 &&
-             X509_gmtime_adj(X509_getm_notBefore(certificate), -3600) != NULL &&
-             X509_gmtime_adj(X509_getm_notAfter(certificate), 86400) != NULL &&
-             X509_set_pubkey(certificate, key) == 1 &&
-             X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
-                                        (const unsigned char *)(issuer == NULL ? "ca" : "localhost"), -1, -1, 0) == 1 &&
-             X509_set_issuer_name(certificate, issuer == NULL ? subject : X509_get_subject_name(issuer)) == 1,
-         "a certificate");
-    X509V3_set_ctx(&context, issuer == NULL ? certificate : issuer, certificate, NULL, NULL, 0);
-    extension = issuer == NULL
-                    ? X509V3_EXT_conf_nid(NULL, &context, NID_basic_constraints, "critical,CA:TRUE")
-                    : X509V3_EXT_conf_nid(NULL, &context, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
-    must(extension != NULL && X509_add_ext(certificate, extension, -1) == 1 &&
-             X509_sign(certificate, issuer == NULL ? key : issuer_key, EVP_sha256()) > 0,
-         "signing");
-    X509_EXTENSION_free(extension);
-    file = fopen(path, "w");
-    must(file != NULL && PEM_write_X509(file, certificate) == 1, path);
-    must(fclose(file) == 0, path);
-    return certificate;
-}
-
-static void make_certificates(struct tunnel_pair *pair)
-{
-    EVP_PKEY *ca_key = EVP_EC_gen("P-256"), *key = EVP_EC_gen("P-256");
-    X509 *ca, *certificate;
-
-    must(ca_key != NULL && key != NULL, "keys");
-    ca = certify(pair->ca, ca_key, NULL, NULL);
-    certificate = certify(pair->certificate, key, ca, ca_key);
-    write_key(pair->key, key);
-    X509_free(ca);
-    X509_free(certificate);
-    EVP_PKEY_free(ca_key);
-    EVP_PKEY_free(key);
 }
 
 /* --- daemons ------------------------------------------------------------------------------------------------------- */
@@ -111,7 +52,7 @@ void tunnel_pair_prepare(struct tunnel_pair *pair, bool plaintext)
     snprintf(pair->ca, sizeof(pair->ca), "%s/ca.pem", pair->folder);
     snprintf(pair->certificate, sizeof(pair->certificate), "%s/host.pem", pair->folder);
     snprintf(pair->key, sizeof(pair->key), "%s/host.key", pair->folder);
-    make_certificates(pair);
+    tunnel_certificates_make(pair->ca, pair->certificate, pair->key);
     prepare_side(pair, &pair->a, "a", plaintext);
     prepare_side(pair, &pair->b, "b", plaintext);
 }
