@@ -475,6 +475,8 @@ static void run_listen(struct pcmig_carrier *c)
     }
     c->index = c->hello.index;
     c->look_until_us = now_us(c) + (int64_t)c->tunnel->config.socket_wait_ms * 1000;
+    if (c->index > 0) /* the first connection may be in its handshake yet */
+        c->look_until_us += (int64_t)c->tunnel->config.handshake_ms * 1000;
     pcmig_loop_cancel(c->worker->loop, &c->deadline);
     set_state(c, STATE_JOIN);
 }
