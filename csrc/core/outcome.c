@@ -1,11 +1,11 @@
 /* See outcome.h. */
 #include "core/outcome.h"
 
+#include "core/situation.h"
+
 #include <stddef.h>
 
 #define ANY PCMIG_HALF_COUNT
-
-#define ONE_HALF_GONE "post-copy was interrupted and one half of the guest is gone: the pages that only it had are lost"
 
 struct row {
     enum pcmig_half source;
@@ -22,23 +22,6 @@ static const struct row rows[] = {
      true,
      {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
       "both hosts say that the guest runs there: stop the copy that is not wanted before it writes to shared disks"}},
-    /* One half of an interrupted post-copy is gone: nothing can be resumed, and nothing may be thrown away either. */
-    {PCMIG_HALF_POSTCOPY_FAILED,
-     PCMIG_HALF_ABSENT,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
-    {PCMIG_HALF_POSTCOPY_FAILED,
-     PCMIG_HALF_DEAD,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
-    {PCMIG_HALF_ABSENT,
-     PCMIG_HALF_POSTCOPY_FAILED,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
-    {PCMIG_HALF_DEAD,
-     PCMIG_HALF_POSTCOPY_FAILED,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH, ONE_HALF_GONE}},
     /* Interrupted post-copy: each half has pages that the other lacks. While only the source says so, it may be no more
      * than the daemons' connection that broke: the two QEMUs then go on and complete by themselves. */
     {PCMIG_HALF_POSTCOPY_FAILED,
@@ -130,6 +113,11 @@ static bool fits(enum pcmig_half wanted, enum pcmig_half seen)
     return wanted == ANY || wanted == seen;
 }
 
+bool pcmig_outcome_half_lost(const struct pcmig_evidence *evidence)
+{
+    return pcmig_situation_of(evidence) == PCMIG_SITUATION_HALF_LOST;
+}
+
 struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, bool patience_over)
 {
     static const struct pcmig_verdict waiting = {PCMIG_OUTCOME_RUNNING, PCMIG_ADVICE_NONE, "not settled yet"};
@@ -137,10 +125,16 @@ struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, 
         PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE,
         "the source handed the guest over; the destination could not be asked"};
 
+    static const struct pcmig_verdict half_lost = {
+        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+        "post-copy was interrupted and one half of the guest is gone: the pages that only it had are lost"};
     static const struct pcmig_verdict call_lost = {
         PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_SOURCE,
         "the migration goes on in pre-copy, but the call that started it is lost; pcmig resume looks after it"};
 
+    /* Nothing can be resumed, and nothing may be thrown away either. */
+    if (pcmig_outcome_half_lost(evidence))
+        return patience_over ? half_lost : waiting;
     /* libvirt does not end a peer-to-peer migration whose caller is gone: the guest may yet move. */
     if (evidence->job_active && evidence->destination != PCMIG_HALF_RUNNING &&
         (evidence->source == PCMIG_HALF_RUNNING || evidence->source == PCMIG_HALF_PAUSED))

@@ -35,6 +35,9 @@ struct pcmig_verdict {
     const char *text; /* a sentence, static */
 };
 
+/* Whether post-copy lost one of its halves: nothing brings that back, and libvirt's migrate call may wait for it for ever. */
+bool pcmig_outcome_half_lost(const struct pcmig_evidence *evidence);
+
 /* The verdict, PCMIG_OUTCOME_RUNNING while the two halves may still change by themselves. With PATIENCE_OVER there is no
  * more waiting: the outcome is never PCMIG_OUTCOME_RUNNING then. */
 struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, bool patience_over);

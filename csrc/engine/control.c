@@ -289,6 +289,16 @@ static bool interrupted(const struct pcmig_input *input)
            (input->code == PCMIG_EVENT_SRC_POSTCOPY_FAILED || input->code == PCMIG_EVENT_DST_POSTCOPY_FAILED);
 }
 
+/* A half of a post-copy ended, and not because it has served. Before the switch libvirt's call tells it. */
+static bool lost_half(const struct control *c, const struct pcmig_input *input)
+{
+    enum pcmig_phase phase = pcmig_ledger_phase_now(c->m->ledger);
+
+    return input->kind == PCMIG_INPUT_EVENT &&
+           (input->code == PCMIG_EVENT_SRC_STOPPED_OTHER || input->code == PCMIG_EVENT_DST_STOPPED) &&
+           phase >= PCMIG_PHASE_SWITCHOVER && phase < PCMIG_PHASE_FINISHED;
+}
+
 static void on_request(struct control *c, enum pcmig_request request)
 {
     if (request == PCMIG_REQUEST_DETACH)
@@ -308,7 +318,7 @@ static void on_mail(struct control *c, struct pcmig_input *input)
 {
     if (input->kind == PCMIG_INPUT_REQUEST)
         on_request(c, (enum pcmig_request)input->code);
-    if (interrupted(input) && !c->settling)
+    if ((interrupted(input) || lost_half(c, input)) && !c->settling)
         begin_settling(c);
     pcmig_control_feed(c, input);
     if (interrupted(input))

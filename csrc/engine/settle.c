@@ -10,7 +10,8 @@
 #define SETTLE_US          40000000
 /* What both hosts say when they know nothing of the guest does not change by itself. */
 #define SETTLE_GONE_US     5000000
-/* Post-copy that the source takes for interrupted: so long for a libvirtd at the destination that may be restarting. */
+/* Post-copy that the source takes for interrupted, or that seems to have lost a half: so long for a libvirtd that may be
+ * restarting, and for its events. */
 #define SETTLE_FAILED_US   15000000
 /* The final statistics may be a moment behind the states: they come with an event. */
 #define SETTLE_FINAL_US    2000000
@@ -129,10 +130,12 @@ static bool job_active(const struct control *c)
 
 /* With recovery, what is broken is healed however long it takes: a half that cannot be asked, or that may yet move, is
  * waited for. */
-static bool patience_over(const struct control *c, int64_t waited_us)
+static bool patience_over(const struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
 {
     enum pcmig_half source = c->halves[1], destination = c->halves[0];
 
+    if (pcmig_outcome_half_lost(evidence))
+        return waited_us > SETTLE_FAILED_US;
     if (source == PCMIG_HALF_POSTCOPY && destination == PCMIG_HALF_POSTCOPY)
         return false;
     if (c->m->args.recover && (source == PCMIG_HALF_UNKNOWN || destination == PCMIG_HALF_UNKNOWN ||
@@ -191,7 +194,7 @@ bool pcmig_settle(struct control *c)
         evidence.job_active = job_active(c);
     if (!evidence.job_active && pcmig_restart(c, &evidence, waited_us))
         return false;
-    verdict = pcmig_outcome_judge(&evidence, patience_over(c, waited_us));
+    verdict = pcmig_outcome_judge(&evidence, patience_over(c, &evidence, waited_us));
     if (verdict.outcome == PCMIG_OUTCOME_FAILED && c->restarted && evidence.source == PCMIG_HALF_RUNNING)
         verdict.text = "the guest runs on at the source, where the failed switch had left it stopped";
 
@@ -200,8 +203,9 @@ bool pcmig_settle(struct control *c)
     if (verdict.outcome == PCMIG_OUTCOME_COMPLETED && !c->final_seen && evidence.source == PCMIG_HALF_ABSENT &&
         waited_us < SETTLE_FINAL_US)
         return false;
-    /* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns. */
-    if (c->called && verdict.advice != PCMIG_ADVICE_RESUME)
+    /* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns, and one
+     * that lost a half: the call may wait for a destination that has not noticed. */
+    if (c->called && verdict.advice != PCMIG_ADVICE_RESUME && !pcmig_outcome_half_lost(&evidence))
         return false;
     if (verdict.outcome == PCMIG_OUTCOME_NEEDS_OPERATOR)
         pcmig_control_let_go(c);

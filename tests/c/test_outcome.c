@@ -144,6 +144,40 @@ static void usual_ends(void **state)
     }
 }
 
+/* A half that is gone is said as soon as patience is over; nobody is sent to resume, and what is left is nobody's to
+ * destroy. One that handed the guest over is not lost. */
+static void lost_halves(void **state)
+{
+    static const struct {
+        enum pcmig_half source, destination;
+        bool handed_off, lost;
+    } rows[] = {
+        {PCMIG_HALF_ABSENT, PCMIG_HALF_POSTCOPY, false, true},
+        {PCMIG_HALF_DEAD, PCMIG_HALF_POSTCOPY_FAILED, false, true},
+        {PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_ABSENT, false, true},
+        {PCMIG_HALF_POSTCOPY, PCMIG_HALF_DEAD, false, true},
+        {PCMIG_HALF_ABSENT, PCMIG_HALF_POSTCOPY, true, false},
+        {PCMIG_HALF_UNKNOWN, PCMIG_HALF_POSTCOPY_FAILED, false, false},
+        {PCMIG_HALF_RUNNING, PCMIG_HALF_ABSENT, false, false},
+        {PCMIG_HALF_ABSENT, PCMIG_HALF_RUNNING, false, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_evidence e = {
+            .source = rows[i].source, .destination = rows[i].destination, .source_handed_off = rows[i].handed_off};
+        struct pcmig_verdict v = pcmig_outcome_judge(&e, true);
+
+        assert_int_equal(pcmig_outcome_half_lost(&e), rows[i].lost);
+        assert_int_equal(strstr(v.text, "one half of the guest is gone") != NULL, rows[i].lost);
+        if (!rows[i].lost)
+            continue;
+        assert_int_equal(v.outcome, PCMIG_OUTCOME_NEEDS_OPERATOR);
+        assert_int_equal(v.advice, PCMIG_ADVICE_LOOK_BOTH);
+        assert_int_equal(pcmig_outcome_judge(&e, false).outcome, PCMIG_OUTCOME_RUNNING);
+    }
+}
+
 static void names(void **state)
 {
     (void)state;
@@ -161,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_combinations),
         cmocka_unit_test(usual_ends),
+        cmocka_unit_test(lost_halves),
         cmocka_unit_test(names),
     };
 
