@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import pathlib
 import re
 import shutil
@@ -20,6 +21,7 @@ from tests.bench.switchover.events import Listeners
 from tests.cloud import network as cloud_network
 from tests.cloud.cloud import MIGRATION_ENDED, PCMIG_DRIVER, STOCK_DRIVER, Cloud
 from tests.cloud.config import Sections
+from tests.cloud.controlplane import in_parallel
 from tests.cloud.server import Server
 from tests.cloud.service import RUN, Service, descendants
 from tests.faults.judge import Claim, Half
@@ -320,8 +322,7 @@ class CloudStage(Stage):
                 action = {"os-resetState": {"state": "error"}}
                 self.cloud.api.post("compute", f"/servers/{self.server.id}/action", action)
             # Nova forgets a migration of a dead server only with its nova-compute.
-            for name in self.cloud.computes:
-                self.cloud.restart_compute(name)
+            in_parallel([functools.partial(self.cloud.restart_compute, name) for name in self.cloud.computes])
             with contextlib.suppress(BedError):
                 self.cloud.delete(self.server)
         self._guests += 1
