@@ -214,7 +214,7 @@ def add_tunnel(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--tunnel-streams",
         type=stream_count,
         metavar="N",
-        help="TCP connections that each stream is spread over, 1 to 16 (default: 1)",
+        help="TCP connections that each stream is spread over, 1 to 8 (default: 1)",
     )
     return tunnel
 
@@ -228,9 +228,9 @@ def peer_or_default(text: str) -> str:
 
 
 def stream_count(text: str) -> int:
-    """An argparse type: 1 to 16."""
-    if not re.fullmatch("[0-9]{1,2}", text) or not 1 <= int(text) <= 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 16")
+    """An argparse type: 1 to 8."""
+    if not re.fullmatch("[0-9]{1,2}", text) or not 1 <= int(text) <= 8:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 8")
     return int(text)
 
 

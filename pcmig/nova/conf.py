@@ -244,7 +244,7 @@ Possible values:
         "tunnel_streams",
         default=1,
         min=1,
-        max=16,
+        max=8,
         help="""
 Number of TCP connections that the tunnel spreads each stream over.
 

@@ -96,7 +96,7 @@ def test_disks_go_through_it_too(daemon: FakeDaemon, capsys: pytest.CaptureFixtu
         (("--tunnel", "-c", "qemu+ssh://c/system"), "is another machine: type this command there"),
         (("--tunnel=b:x",), "'x' is no port"),
         (("--tunnel-streams", "2"), "--tunnel-streams needs --tunnel"),
-        (("--tunnel", "--tunnel-streams", "17"), "not a whole number from 1 to 16"),
+        (("--tunnel", "--tunnel-streams", "9"), "not a whole number from 1 to 8"),
     ],
 )
 def test_contradictions(

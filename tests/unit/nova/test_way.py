@@ -56,7 +56,7 @@ def test_options(tmp_path: pathlib.Path) -> None:
         ("tunnel_peer = %d", "neither a host's name nor an address"),
         ("tunnel_peer = %s:16600", "the port is a matter of [pcmig] tunnel_port"),
         ("tunnel_control = run/x", "not an absolute path"),
-        ("tunnel_streams = 17", "Should be less than or equal to 16"),
+        ("tunnel_streams = 9", "Should be less than or equal to 8"),
         ("tunnel_port = 0", "Should be greater than or equal to 1"),
         ("tunnel = yes", "Valid values are [none, pcmig]"),
     ],
