@@ -18,6 +18,7 @@
 
 enum {
     LOOK_US = 20000,        /* between two looks for a socket, or for the first connection of a stream */
+    ORDER_US = 2000,        /* between two looks whether the stream before has arrived */
     DIAL_PAUSE_US = 100000, /* before dialling again; doubles */
     DIAL_PAUSE_MAX_US = 1000000,
     LEAVE_US = 3000000, /* for the peer to read the last bytes */
@@ -245,6 +246,12 @@ static void begin_tls(struct pcmig_carrier *c)
 
 static void run_new(struct pcmig_carrier *c)
 {
+    if (c->peer != NULL && c->stream != NULL && !pcmig_stream_may_begin(c->stream)) {
+        c->dial_until_us = now_us(c) + (int64_t)c->tunnel->config.dial_ms * 1000;
+        set_deadline(c, ORDER_US);
+        c->state = STATE_PAUSE;
+        return;
+    }
     if (c->peer != NULL) {
         dial(c);
         return;
@@ -378,6 +385,7 @@ static void begin_relay(struct pcmig_carrier *c)
         return;
     }
     pcmig_loop_cancel(c->worker->loop, &c->deadline);
+    pcmig_stream_arrived(c->stream);
     pcmig_stream_note_wire(c->stream, c->index, c->wire.fd);
     pcmig_account_set_cipher(account, pcmig_channel_cipher(c->channel));
     pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, now_us(c));

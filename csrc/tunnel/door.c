@@ -35,6 +35,8 @@ static const char *begin_stream(struct pcmig_door *door, int local)
         close(local);
         return problem;
     }
+    pcmig_stream_follow(stream, door->last);
+    door->last = pcmig_stream_order(stream);
     if (pcmig_registry_add(tunnel->registry, stream)) {
         problem = NULL;
         for (unsigned i = 0; i < door->connections && problem == NULL; i++) {
@@ -77,6 +79,7 @@ static void on_grave(struct pcmig_task *task)
 {
     struct pcmig_door *door = (struct pcmig_door *)(void *)((char *)task - offsetof(struct pcmig_door, grave));
 
+    pcmig_stream_order_unref(door->last);
     pcmig_peer_unref(door->peer);
     free(door);
 }

@@ -14,7 +14,8 @@ struct pcmig_door {
     char name[PCMIG_TUNNEL_NAME_LEN + 1];
     char path[PCMIG_PLACE_PATH_BYTES];
     struct pcmig_peer *peer;
-    unsigned connections; /* TCP, of each stream */
+    unsigned connections;            /* TCP, of each stream */
+    struct pcmig_stream_order *last; /* of the latest stream */
     struct pcmig_task grave;
     struct pcmig_door *next;
 };

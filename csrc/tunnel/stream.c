@@ -19,12 +19,20 @@
  * doubles it for its own bookkeeping. */
 enum { LOCAL_QUEUE_BYTES = 128 << 10 };
 
+struct pcmig_stream_order {
+    atomic_uint references;
+    atomic_bool passed;
+};
+
 struct pcmig_stream {
     atomic_uint references;
     char name[PCMIG_TUNNEL_NAME_LEN + 1];
     uint8_t id[PCMIG_TUNNEL_FRAME_STREAM_BYTES];
     struct pcmig_account *account;
     unsigned count;
+
+    struct pcmig_stream_order *order;  /* its own */
+    struct pcmig_stream_order *before; /* of the stream that this one follows, or NULL */
 
     pthread_mutex_t lock; /* of all that follows */
     int local;
@@ -53,10 +61,13 @@ struct pcmig_stream *pcmig_stream_new(const char *name, const uint8_t id[PCMIG_T
 
     if (s == NULL)
         return NULL;
-    if (pthread_mutex_init(&s->lock, NULL) != 0) {
+    s->order = calloc(1, sizeof(*s->order));
+    if (s->order == NULL || pthread_mutex_init(&s->lock, NULL) != 0) {
+        free(s->order);
         free(s);
         return NULL;
     }
+    atomic_init(&s->order->references, 1);
     atomic_init(&s->references, 1);
     snprintf(s->name, sizeof(s->name), "%s", name);
     memcpy(s->id, id, sizeof(s->id));
@@ -86,10 +97,40 @@ void pcmig_stream_unref(struct pcmig_stream *s)
         return;
     if (s->local >= 0)
         close(s->local);
+    atomic_store(&s->order->passed, true);
+    pcmig_stream_order_unref(s->order);
+    pcmig_stream_order_unref(s->before);
     atomic_fetch_sub(&s->account->streams_now, 1);
     pcmig_account_unref(s->account);
     pthread_mutex_destroy(&s->lock);
     free(s);
+}
+
+struct pcmig_stream_order *pcmig_stream_order(struct pcmig_stream *s)
+{
+    atomic_fetch_add(&s->order->references, 1);
+    return s->order;
+}
+
+void pcmig_stream_order_unref(struct pcmig_stream_order *order)
+{
+    if (order != NULL && atomic_fetch_sub(&order->references, 1) == 1)
+        free(order);
+}
+
+void pcmig_stream_follow(struct pcmig_stream *s, struct pcmig_stream_order *before)
+{
+    s->before = before;
+}
+
+bool pcmig_stream_may_begin(const struct pcmig_stream *s)
+{
+    return s->before == NULL || atomic_load(&s->before->passed);
+}
+
+void pcmig_stream_arrived(struct pcmig_stream *s)
+{
+    atomic_store(&s->order->passed, true);
 }
 
 const char *pcmig_stream_name(const struct pcmig_stream *s)
@@ -328,6 +369,7 @@ bool pcmig_stream_end(struct pcmig_stream *s, const char *reason, bool lost)
     first = !s->over && !((s->out_finished && s->in_finished) || s->out_reset);
     if (!s->over) {
         s->over = true;
+        atomic_store(&s->order->passed, true);
         if (s->local >= 0)
             shutdown(s->local, SHUT_RDWR);
     }

@@ -29,6 +29,20 @@ const uint8_t *pcmig_stream_id(const struct pcmig_stream *stream);
 unsigned pcmig_stream_count(const struct pcmig_stream *stream);
 struct pcmig_account *pcmig_stream_account(const struct pcmig_stream *stream);
 
+/* QEMU tells its connections to one name apart by the order in which they reach the other QEMU. So a stream begins when the one before it
+ * has arrived there, or has ended: its order is what the next one follows. pcmig_stream_order returns a reference. */
+struct pcmig_stream_order;
+
+struct pcmig_stream_order *pcmig_stream_order(struct pcmig_stream *stream);
+void pcmig_stream_order_unref(struct pcmig_stream_order *order); /* NULL is fine */
+
+/* Takes the reference. To be called before the first carrier, if at all. */
+void pcmig_stream_follow(struct pcmig_stream *stream, struct pcmig_stream_order *before);
+bool pcmig_stream_may_begin(const struct pcmig_stream *stream);
+
+/* The peer has connected STREAM to its QEMU. */
+void pcmig_stream_arrived(struct pcmig_stream *stream);
+
 /* CARRIER is the connection INDEX from now on; it must detach before it is freed. False when there is one already, or the stream is
  * over. */
 bool pcmig_stream_attach(struct pcmig_stream *stream, unsigned index, struct pcmig_carrier *carrier);

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bed import Bed, Host
-from tests.functional.scene import BUSY, IDLE, RATE_MBIT, Run, played
+from tests.functional.scene import BUSY, IDLE, RATE_MBIT, Command, Run, played
 from tests.functional.tunnel_scene import MARKERS, TunnelScene, seen, size_mib, wire
 
 pytestmark = pytest.mark.timeout(300)
@@ -46,6 +46,15 @@ def figures(run: Run, kind: str = "memory") -> dict[str, int]:
     assert run.report is not None
     found: dict[str, int] = run.report["tunnel"][kind]
     return found
+
+
+def settled(scene: TunnelScene, destination: Host) -> Command:
+    """In post-copy for a while. Where the stream breaks at once, an emulated guest's QEMU waits for a page of
+    the kernel with its own lock held, and libvirt for QEMU."""
+    command = scene.in_postcopy(destination)
+    time.sleep(1.5)
+    assert destination.domain_state(scene.name) == "running (post-copy)"
+    return command
 
 
 def test_no_page_is_on_the_wire(scene: TunnelScene) -> None:
@@ -93,7 +102,7 @@ def test_pre_copy_goes_through_it_too(scene: TunnelScene, policy: str) -> None:
 @pytest.mark.parametrize("end", ["source", "destination"])
 def test_a_daemon_is_killed_in_post_copy(scene: TunnelScene, end: str) -> None:
     source, destination = ends(scene)
-    command = scene.in_postcopy(destination)
+    command = settled(scene, destination)
     daemon = scene.daemon(source if end == "source" else destination)
     began_s = time.monotonic()
     daemon.kill()
@@ -120,7 +129,7 @@ def test_a_daemon_ends_in_pre_copy(scene: TunnelScene) -> None:
 def test_the_network_is_cut_and_comes_back(scene: TunnelScene) -> None:
     """The daemons notice within their time, whatever TCP thinks."""
     _, destination = ends(scene)
-    command = scene.in_postcopy(destination)
+    command = settled(scene, destination)
     scene.bed.network.link_down()
     began_s = time.monotonic()
     scene.wait_for(lambda: "post-copy interrupted" in command.said(), "the silence is noticed", 40)
@@ -138,7 +147,7 @@ def test_the_network_is_cut_and_comes_back(scene: TunnelScene) -> None:
 def test_pcmig_is_killed_and_the_daemon_restarted(scene: TunnelScene) -> None:
     """The journal has the way."""
     source, destination = ends(scene)
-    command = scene.in_postcopy(destination)
+    command = settled(scene, destination)
     command.kill()
     scene.daemon(source).kill()
     scene.daemon(source).start()

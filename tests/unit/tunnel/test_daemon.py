@@ -155,6 +155,28 @@ def test_bytes_go_both_ways(pair: tuple[Daemon, Daemon]) -> None:
     assert a.client.names() == [] and not os.path.exists(path)
 
 
+def test_connections_arrive_in_their_order(pair: tuple[Daemon, Daemon]) -> None:
+    """QEMU takes the first for the stream, and the second for urgent pages."""
+    a, b = pair
+    for streams in (1, 3):
+        name = new_name()
+        path = a.client.open(name, there(b), streams)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.settimeout(PATIENCE_S)
+            listener.bind(str(b.folder / "run" / name))
+            listener.listen(64)
+            for number in range(32):
+                qemu = stack.enter_context(socket.socket(socket.AF_UNIX))
+                qemu.connect(path)
+                qemu.sendall(bytes([number]))
+            for number in range(32):
+                arrived = stack.enter_context(listener.accept()[0])
+                arrived.settimeout(PATIENCE_S)
+                assert arrived.recv(1) == bytes([number])
+        a.client.close(name)
+
+
 def test_signals(pair: tuple[Daemon, Daemon]) -> None:
     a, b = pair
     for number in (signal.SIGTERM, signal.SIGINT):
