@@ -29,10 +29,32 @@ class StartError(Exception):
 
 def make(settings: Settings) -> _tunnel.Tunnel:
     """The tunnel, with its sockets bound. Raises StartError."""
+    if not settings.values["plaintext"]:
+        _check_readable(settings.files)
+    for path in (settings.values["run_dir"], settings.values["control"]):
+        folder = os.path.dirname(path)
+        try:
+            # systemd makes it (RuntimeDirectory); by hand, or elsewhere, nobody has.
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+        except OSError as err:
+            raise StartError(f"{folder} cannot be made: {err.strerror}") from err
     try:
         return _tunnel.Tunnel(**settings.arguments())
     except (ValueError, OSError) as err:  # TunnelError is an OSError
         raise StartError(str(err)) from err
+
+
+def _check_readable(files: identity.Files) -> None:
+    """OpenSSL names neither the file nor the reason as well."""
+    for path in (files.ca, files.certificate, files.key, *files.client, *([files.crl] if files.crl else [])):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as err:
+            raise StartError(
+                f"{path}: {err.strerror}; 'pcmig tunnel keygen' makes what belongs there, and settings name "
+                "other files"
+            ) from err
 
 
 class Formatter(logging.Formatter):

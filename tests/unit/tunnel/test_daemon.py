@@ -226,9 +226,12 @@ def test_refusals_at_the_start(place: pathlib.Path, certificates: pathlib.Path) 
     code, text = says(*listen)
     assert code == 1 and str(place / "a/run") in text
     (place / "a/run").rmdir()
+    (place / "file").touch()
+    code, text = says(*listen, "--control", str(place / "file/control"))
+    assert code == 1 and f"{place}/file cannot be made" in text
     (daemon.certificates / "host-key.pem").unlink()
     code, text = says(*listen)
-    assert code == 1 and "host-key.pem" in text
+    assert code == 1 and "host-key.pem: No such file or directory; 'pcmig tunnel keygen' makes" in text
 
 
 def test_systemd_is_told(place: pathlib.Path, certificates: pathlib.Path) -> None:
