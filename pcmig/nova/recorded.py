@@ -40,13 +40,15 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def _permitted(self, block_migration: bool) -> bool:
         raise NotImplementedError
 
-    def process_instances_at_startup(self, context: Any, instances: Any) -> Any:
-        """Nova 34 asks before it touches them. Releases before it end migrations in the database only, as
-        live_migration_abort() sees to; adoption puts them back."""
-        checked = super().process_instances_at_startup(context, instances)
-        if not self._records:
-            return checked
-        return objects.InstanceList(context, objects=self._keeper.of_nova(checked))
+    if hasattr(libvirt_driver.LibvirtDriver, "process_instances_at_startup"):
+
+        def process_instances_at_startup(self, context: Any, instances: Any) -> Any:
+            """Nova 34 asks before it touches them. Releases before it end migrations in the database only, as
+            live_migration_abort() sees to; adoption puts them back."""
+            checked = super().process_instances_at_startup(context, instances)
+            if not self._records:
+                return checked
+            return objects.InstanceList(context, objects=self._keeper.of_nova(checked))
 
     def get_available_resource(self, nodename: str) -> Any:
         """Nova asks when it has looked at all its instances, just before it serves requests, and each minute

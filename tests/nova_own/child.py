@@ -84,6 +84,12 @@ def put_in_place(driver: str) -> type:
     for attribute, value in vars(stock).items():
         if isinstance(value, (staticmethod, classmethod)) and attribute not in vars(chosen):
             setattr(chosen, attribute, value)
+    # Up to 32, __init__() names its class in super(), and would find itself there again, for ever.
+    code = stock.__init__.__code__  # type: ignore[misc]
+    if stock.__name__ in code.co_names:
+        module.StockDriver = stock  # type: ignore[attr-defined]
+        names = tuple("StockDriver" if name == stock.__name__ else name for name in code.co_names)
+        stock.__init__.__code__ = code.replace(co_names=names)  # type: ignore[misc]
     for place in (package, module):
         place.LibvirtDriver = chosen  # type: ignore[attr-defined]
     return chosen

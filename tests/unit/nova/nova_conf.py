@@ -48,6 +48,6 @@ def nova_bits(conf: cfg.ConfigOpts) -> tuple[int, int]:
         live |= bits("postcopy")
     elif libvirt.live_migration_permit_auto_converge:
         live |= bits("auto_converge")
-    if libvirt.live_migration_parallel_connections > 1:
+    if getattr(libvirt, "live_migration_parallel_connections", 1) > 1:  # since 33
         live |= bits("parallel")
     return live, live | bits("non_shared_inc")
