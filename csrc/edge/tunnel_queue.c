@@ -55,19 +55,19 @@ struct pcmig_tunnel_queue *pcmig_tunnel_queue_open(const char *control, const ch
     return queue;
 }
 
-static void disconnect(struct pcmig_tunnel_queue *queue)
+static void disconnect(struct pcmig_tunnel_queue *queue, int64_t again_us)
 {
     if (queue->fd >= 0)
         close(queue->fd);
     queue->fd = -1;
-    queue->again_us = pcmig_clock_us() + AGAIN_US;
+    queue->again_us = again_us;
 }
 
 void pcmig_tunnel_queue_close(struct pcmig_tunnel_queue *queue)
 {
     if (queue == NULL)
         return;
-    disconnect(queue);
+    disconnect(queue, 0);
     free(queue);
 }
 
@@ -80,14 +80,16 @@ static bool connected(struct pcmig_tunnel_queue *queue)
     queue->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     /* A unix socket connects at once, or not: a full backlog is EAGAIN. */
     if (queue->fd < 0 || connect(queue->fd, (const struct sockaddr *)&queue->control, sizeof(queue->control)) < 0) {
-        disconnect(queue);
+        disconnect(queue, pcmig_clock_us() + AGAIN_US);
         return false;
     }
     return true;
 }
 
-/* One line into LINE, without its end. Returns whether it came in time. */
-static bool read_line(int fd, char *line, size_t size)
+enum answer { ANSWER_THERE, ANSWER_LATE, ANSWER_GONE };
+
+/* One line into LINE, without its end. */
+static enum answer read_line(int fd, char *line, size_t size)
 {
     int64_t deadline_us = pcmig_clock_us() + ANSWER_US;
     size_t len = 0;
@@ -98,19 +100,19 @@ static bool read_line(int fd, char *line, size_t size)
         ssize_t n;
 
         if (left_us <= 0 || len == size - 1)
-            return false;
+            return ANSWER_LATE;
         if (poll(&wait, 1, (int)(left_us / 1000) + 1) < 0 && errno != EINTR)
-            return false;
+            return ANSWER_LATE;
         n = recv(fd, line + len, size - 1 - len, 0);
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-            return false;
+            return ANSWER_GONE;
         if (n < 0)
             continue;
         len += (size_t)n;
         line[len] = '\0';
         if (line[len - 1] == '\n') {
             line[len - 1] = '\0';
-            return true;
+            return ANSWER_THERE;
         }
     }
 }
@@ -130,17 +132,32 @@ static int64_t parse(const char *line)
     return errno == 0 && end != found + sizeof(key) - 1 && (*end == '\0' || *end == ' ') && value >= 0 ? value : -1;
 }
 
-int64_t pcmig_tunnel_queue_bytes(struct pcmig_tunnel_queue *queue)
+static enum answer ask(struct pcmig_tunnel_queue *queue, char *line, size_t size)
 {
     size_t len = strlen(queue->request);
+
+    if (send(queue->fd, queue->request, len, MSG_NOSIGNAL) != (ssize_t)len)
+        return ANSWER_GONE;
+    return read_line(queue->fd, line, size);
+}
+
+int64_t pcmig_tunnel_queue_bytes(struct pcmig_tunnel_queue *queue)
+{
     char line[LINE_BYTES];
+    enum answer answer;
+    bool old = queue->fd >= 0;
 
     if (!connected(queue))
         return -1;
-    if (send(queue->fd, queue->request, len, MSG_NOSIGNAL) != (ssize_t)len ||
-        !read_line(queue->fd, line, sizeof(line))) {
-        disconnect(queue); /* an answer that comes late must not be taken for the next one's */
-        return -1;
+    answer = ask(queue, line, sizeof(line));
+    if (answer == ANSWER_GONE && old) {
+        /* The daemon was restarted since the last look. */
+        disconnect(queue, 0);
+        answer = connected(queue) ? ask(queue, line, sizeof(line)) : ANSWER_GONE;
     }
-    return parse(line);
+    if (answer == ANSWER_THERE)
+        return parse(line);
+    /* An answer that comes late must not be taken for the next one's. */
+    disconnect(queue, pcmig_clock_us() + AGAIN_US);
+    return -1;
 }

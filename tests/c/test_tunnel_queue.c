@@ -131,6 +131,24 @@ static void a_daemon_that_does_not_tell_holds_nobody_up(void **state)
     }
 }
 
+static void a_daemon_that_was_restarted_is_asked_at_once(void **state)
+{
+    static const char *const before[] = {"ok queue_bytes=1\n"}, *const after[] = {"ok queue_bytes=2\n"};
+    struct pcmig_tunnel_queue *queue;
+    struct host host;
+
+    (void)state;
+    start(&host, before, 1);
+    queue = pcmig_tunnel_queue_open(host.path, URI);
+    assert_non_null(queue);
+    assert_int_equal(pcmig_tunnel_queue_bytes(queue), 1);
+    end(&host);
+    start(&host, after, 1);
+    assert_int_equal(pcmig_tunnel_queue_bytes(queue), 2);
+    pcmig_tunnel_queue_close(queue);
+    end(&host);
+}
+
 static void nobody_there(void **state)
 {
     struct pcmig_tunnel_queue *queue = pcmig_tunnel_queue_open("/nonexistent/control", URI);
@@ -168,6 +186,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_are_read),
         cmocka_unit_test(a_daemon_that_does_not_tell_holds_nobody_up),
+        cmocka_unit_test(a_daemon_that_was_restarted_is_asked_at_once),
         cmocka_unit_test(nobody_there),
         cmocka_unit_test(what_is_no_name_is_not_asked_for),
     };
