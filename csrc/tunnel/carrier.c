@@ -324,6 +324,14 @@ static void run_handshake(struct pcmig_carrier *c)
     c->edges.in = c->edges.out = false;
     if (result == PCMIG_CHANNEL_AGAIN)
         return;
+    if (result == PCMIG_CHANNEL_EOF && c->peer != NULL) {
+        /* A daemon that is just about to start, or a network to come back. */
+        char reason[PCMIG_TLS_ERROR_BYTES];
+
+        snprintf(reason, sizeof(reason), "%s", pcmig_channel_error(c->channel));
+        dial_failed(c, reason);
+        return;
+    }
     if (result != PCMIG_CHANNEL_OK) {
         fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING, pcmig_channel_error(c->channel));
         return;
@@ -353,7 +361,7 @@ static const uint8_t *hear(struct pcmig_carrier *c, size_t len)
                  pcmig_tunnel_frame_verdict_text(PCMIG_TUNNEL_REFUSED_HELLO));
             return NULL;
         }
-        result = pcmig_channel_fill(c->channel, &c->edges.in);
+        result = pcmig_channel_fill(c->channel, &c->edges.in, c->edges.hup);
         if (result == PCMIG_CHANNEL_OK || (result == PCMIG_CHANNEL_AGAIN && c->edges.in))
             continue;
         if (result == PCMIG_CHANNEL_AGAIN)
@@ -609,7 +617,7 @@ static void run_relay(struct pcmig_carrier *c)
 
 static void run_leave(struct pcmig_carrier *c)
 {
-    bool *readable = c->relay.channel != NULL ? &c->relay.wire.in : &c->edges.in;
+    struct pcmig_edges *edges = c->relay.channel != NULL ? &c->relay.wire : &c->edges;
     enum pcmig_channel_result result = pcmig_channel_flush(c->channel);
     size_t len;
 
@@ -617,10 +625,10 @@ static void run_leave(struct pcmig_carrier *c)
         shutdown(c->wire.fd, SHUT_WR);
         /* What still comes is of no interest, but closing with it unread would cut off what the peer has not read. */
         do {
-            result = pcmig_channel_fill(c->channel, readable);
+            result = pcmig_channel_fill(c->channel, &edges->in, edges->hup);
             pcmig_channel_peek(c->channel, &len);
             pcmig_channel_consume(c->channel, len);
-        } while (result == PCMIG_CHANNEL_OK);
+        } while (result == PCMIG_CHANNEL_OK || (result == PCMIG_CHANNEL_AGAIN && edges->in));
     }
     if (result != PCMIG_CHANNEL_AGAIN)
         bury(c);

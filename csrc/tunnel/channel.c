@@ -114,7 +114,8 @@ enum pcmig_channel_result pcmig_channel_flush(struct pcmig_channel *c)
 }
 
 /* One read from the socket to the end of BUFFER, which is not full. */
-static enum pcmig_channel_result receive(struct pcmig_channel *c, struct pcmig_bio_buffer *buffer, bool *readable)
+static enum pcmig_channel_result receive(struct pcmig_channel *c, struct pcmig_bio_buffer *buffer, bool *readable,
+                                         bool closed)
 {
     const size_t room = buffer->size - buffer->end;
     ssize_t n;
@@ -132,13 +133,16 @@ static enum pcmig_channel_result receive(struct pcmig_channel *c, struct pcmig_b
         return fail_errno(c, "receiving");
     c->stats.calls_in++;
     buffer->end += (size_t)n;
+    /* Less than there was room for: it has run dry, and epoll tells what comes later (epoll(7), edge-triggered). */
+    if ((size_t)n < room && !closed)
+        *readable = false;
     return PCMIG_CHANNEL_OK;
 }
 
 enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *c)
 {
     enum pcmig_channel_result result;
-    bool readable = true;
+    bool readable;
     int done, why;
 
     if (c->ssl == NULL)
@@ -153,16 +157,19 @@ enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *c)
             return PCMIG_CHANNEL_FAILED;
         }
         result = pcmig_channel_flush(c);
+        if (result == PCMIG_CHANNEL_FAILED)
+            return PCMIG_CHANNEL_EOF;
         if (result != PCMIG_CHANNEL_OK || done == 1)
             return result;
         if (why == SSL_ERROR_WANT_WRITE)
             continue; /* `out` was full and is empty now */
         c->wire.in.start = c->wire.in.end = 0;
-        result = receive(c, &c->wire.in, &readable);
-        if (result == PCMIG_CHANNEL_EOF) {
+        readable = true;
+        result = receive(c, &c->wire.in, &readable, false);
+        if (result == PCMIG_CHANNEL_EOF)
             snprintf(c->error, sizeof(c->error), "the peer closed the connection in the handshake");
-            return PCMIG_CHANNEL_FAILED;
-        }
+        if (result == PCMIG_CHANNEL_FAILED)
+            return PCMIG_CHANNEL_EOF;
         if (result != PCMIG_CHANNEL_OK)
             return result;
     }
@@ -250,7 +257,7 @@ static enum pcmig_channel_result decrypt(struct pcmig_channel *c)
     return result;
 }
 
-enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *c, bool *readable)
+enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *c, bool *readable, bool closed)
 {
     struct pcmig_bio_buffer *in = &c->wire.in, *plain = &c->plain;
     enum pcmig_channel_result result = PCMIG_CHANNEL_AGAIN;
@@ -265,12 +272,12 @@ enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *c, bool *read
     if (c->end != PCMIG_CHANNEL_OK)
         return c->end;
     if (c->ssl == NULL)
-        return *readable ? receive(c, plain, readable) : PCMIG_CHANNEL_AGAIN;
+        return *readable ? receive(c, plain, readable, closed) : PCMIG_CHANNEL_AGAIN;
     if (pcmig_channel_holds(c))
         result = decrypt(c);
     if (result == PCMIG_CHANNEL_AGAIN && *readable) {
         in->start = in->end = 0; /* OpenSSL has taken all, half a record included */
-        result = receive(c, in, readable);
+        result = receive(c, in, readable, closed);
         if (result == PCMIG_CHANNEL_OK)
             result = decrypt(c);
     }

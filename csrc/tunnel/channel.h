@@ -39,7 +39,8 @@ struct pcmig_channel *pcmig_channel_new(int fd, struct pcmig_tls *tls, const cha
                                         char error[PCMIG_TLS_ERROR_BYTES]);
 void pcmig_channel_free(struct pcmig_channel *channel); /* NULL is fine */
 
-/* OK when done (at once when plain), AGAIN when it has to wait for the socket. */
+/* OK when done (at once when plain), AGAIN when it has to wait for the socket, EOF when the connection broke (its error says how), FAILED
+ * when one side refuses the other. */
 enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *channel);
 
 /* Where to write plaintext; *ROOM bytes, 0 while something committed is not flushed yet. */
@@ -55,8 +56,9 @@ enum pcmig_channel_result pcmig_channel_flush(struct pcmig_channel *channel);
 size_t pcmig_channel_unsent(const struct pcmig_channel *channel);
 
 /* Reads once from the socket, if *READABLE says that there may be something and nothing is left from the last time; clears it when the
- * socket has run dry. OK when there is more to peek at than before, FULL buffers included: consume first. */
-enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *channel, bool *readable);
+ * socket has run dry. CLOSED: the peer is known to have closed, so behind the last bytes there is an end to read. OK when there is
+ * more to peek at than before, full buffers included: consume first. */
+enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *channel, bool *readable, bool closed);
 
 /* Received plaintext in one piece. What is left of it after consume is moved together when more is filled in. */
 const uint8_t *pcmig_channel_peek(const struct pcmig_channel *channel, size_t *len);

@@ -218,16 +218,14 @@ static enum pcmig_relay_result receive_batch(struct pcmig_relay *r, int64_t now_
             return PCMIG_RELAY_WAITS;
         if (filled)
             return r->wire.in || pcmig_channel_holds(r->channel) ? PCMIG_RELAY_MORE : PCMIG_RELAY_WAITS;
-        switch (pcmig_channel_fill(r->channel, &r->wire.in)) {
+        switch (pcmig_channel_fill(r->channel, &r->wire.in, r->wire.hup)) {
         case PCMIG_CHANNEL_OK:
             r->heard_us = now_us;
             filled = true;
             break;
         case PCMIG_CHANNEL_AGAIN:
-            if (!r->wire.in)
-                return PCMIG_RELAY_WAITS;
-            r->heard_us = now_us; /* half a record */
-            return PCMIG_RELAY_MORE;
+            /* Perhaps half a record; the tick says when it stays at that. */
+            return r->wire.in ? PCMIG_RELAY_MORE : PCMIG_RELAY_WAITS;
         case PCMIG_CHANNEL_EOF:
             if (r->bye_heard) {
                 r->wire.in = false;

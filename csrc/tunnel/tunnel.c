@@ -331,6 +331,15 @@ bool pcmig_tunnel_start(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERR
     return true;
 }
 
+/* Without threads: nobody can connect any more, and the sockets' files are gone. */
+static void close_sockets(struct pcmig_tunnel *tunnel)
+{
+    pcmig_control_free(tunnel->control);
+    tunnel->control = NULL;
+    for (unsigned i = 0; i < tunnel->listener_count; i++)
+        pcmig_loop_close(tunnel->loop, &tunnel->listeners[i].source);
+}
+
 void pcmig_tunnel_stop(struct pcmig_tunnel *tunnel, unsigned grace_ms)
 {
     const struct timespec step = {.tv_nsec = GRACE_STEP_MS * 1000000};
@@ -341,8 +350,7 @@ void pcmig_tunnel_stop(struct pcmig_tunnel *tunnel, unsigned grace_ms)
     for (unsigned waited = 0; waited < grace_ms && pcmig_registry_streams(tunnel->registry) > 0;
          waited += GRACE_STEP_MS)
         nanosleep(&step, NULL);
-    /* In this order nobody is left who could give work to a thread that has ended; what a worker reports last is drained by
-     * pcmig_tunnel_free. */
+    /* In this order nobody is left who could give work to a thread that has ended. */
     pcmig_loop_stop(tunnel->loop);
     pcmig_loop_stop(tunnel->resolver);
     pcmig_loop_drain(tunnel->resolver);
@@ -354,6 +362,7 @@ void pcmig_tunnel_stop(struct pcmig_tunnel *tunnel, unsigned grace_ms)
     pcmig_loop_drain(tunnel->loop);
     for (unsigned i = 0; i < tunnel->worker_count; i++) /* what the drained control thread still asked for */
         pcmig_loop_drain(tunnel->workers[i].loop);
+    close_sockets(tunnel);
     tunnel->started = false;
 }
 
@@ -362,9 +371,7 @@ void pcmig_tunnel_free(struct pcmig_tunnel *tunnel)
     if (tunnel == NULL)
         return;
     pcmig_tunnel_stop(tunnel, 0);
-    pcmig_control_free(tunnel->control);
-    for (unsigned i = 0; i < tunnel->listener_count; i++)
-        pcmig_loop_close(tunnel->loop, &tunnel->listeners[i].source);
+    close_sockets(tunnel);
     for (unsigned i = 0; i < tunnel->worker_count; i++) {
         pcmig_loop_free(tunnel->workers[i].loop);
         free(tunnel->workers[i].scratch);

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.unit.certificates import Authority
-from tests.unit.tunnels import Daemon, authority, folder, new_name
+from tests.unit.tunnels import Cut, Daemon, authority, folder, new_name
 
 __all__ = ["authority", "folder"]  # fixtures
 
@@ -170,3 +170,90 @@ def test_opened_twice(hosts: tuple[Daemon, Daemon]) -> None:
     for _ in range(2):
         assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
     assert "another peer" in source.ask(f"open {name} 127.0.0.1 {destination.port}")
+
+
+def test_a_peer_that_falls_silent(folder: pathlib.Path, authority: Authority) -> None:
+    """The network is cut: nobody says that the connection has ended. QEMU's sockets are closed soon."""
+    pair = authority.issue("host", "localhost")
+    with (
+        Daemon(folder / "a", authority, pair, dead_after_ms=700) as source,
+        Daemon(folder / "b", authority, pair, dead_after_ms=700) as destination,
+        Cut(destination.port) as between,
+    ):
+        name = new_name()
+        assert source.ask(f"open {name} localhost {between.port}").startswith("ok ")
+        with destination.listen(name) as listening:
+            here = source.connect(name)
+            there, _ = listening.accept()
+            there.settimeout(30)
+            here.sendall(b"1")
+            assert there.recv(1) == b"1"
+            time.sleep(1.5)  # silence of QEMUs is no silence of peers
+            here.sendall(b"2")
+            assert there.recv(1) == b"2"
+            between.cut()
+            begin = time.monotonic()
+            assert here.recv(1) == b"" and there.recv(1) == b""
+            assert 0.4 < time.monotonic() - begin < 3
+            assert source.show(name)["lost"] == "1"
+            assert any(name in line and "nothing was heard" in line for line in source.messages())
+            # The next connection of QEMU is the resume: it goes through as soon as the network is back.
+            here.close()
+            here = source.connect(name)
+            time.sleep(0.5)
+            between.mend()
+            there, _ = listening.accept()
+            there.settimeout(30)
+            there.sendall(b"3")
+            assert here.recv(1) == b"3"
+            assert source.show(name)["reconnects"] == "1"
+            here.close()
+            there.close()
+
+
+def test_a_peer_that_cannot_be_reached(folder: pathlib.Path, authority: Authority) -> None:
+    pair = authority.issue("host", "localhost")
+    with Daemon(folder / "a", authority, pair, dial_ms=300) as source:
+        with Daemon(folder / "b", authority, pair) as destination:
+            name = new_name()
+            assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
+        with source.connect(name) as here:
+            assert here.recv(1) == b""
+        assert "cannot%20be%20reached" in source.show(name)["error"]
+        assert any("cannot be reached" in line for line in source.messages())
+
+
+def test_a_name_that_is_not_used_is_dropped(folder: pathlib.Path, authority: Authority) -> None:
+    pair = authority.issue("host", "localhost")
+    with (
+        Daemon(folder / "a", authority, pair, idle_name_ms=500) as source,
+        Daemon(folder / "b", authority, pair) as destination,
+    ):
+        name, here, there = stream(source, destination)
+        time.sleep(2)
+        assert source.ask("list") == f"ok {name}", "a name with a stream is in use"
+        here.close()
+        there.close()
+        wait_for(lambda: source.ask("list") == "ok")
+        assert not pathlib.Path(source.path(name)).exists()
+
+
+def test_queue_of_a_reader_that_does_not_read(hosts: tuple[Daemon, Daemon]) -> None:
+    source, destination = hosts
+    name, here, there = stream(source, destination)
+    here.setblocking(False)
+    sent, idle = 0, 0
+    while idle < 20:
+        try:
+            sent += here.send(bytes(65536))
+            idle = 0
+        except BlockingIOError:
+            idle += 1
+            time.sleep(0.01)
+    shown = source.show(name)
+    assert 0 < int(shown["queue_bytes"]) <= sent and int(shown["queue_max_bytes"]) >= int(
+        shown["queue_bytes"]
+    )
+    assert sent < 64 << 20, "memory is bounded"
+    here.close()
+    there.close()

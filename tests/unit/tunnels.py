@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import secrets
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -90,6 +92,58 @@ class Daemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.tunnel.stop()
+
+
+class Cut:
+    """A TCP relay to PORT that can fall silent, as a network does that was cut: no end, no error."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._silent = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._connections: list[socket.socket] = []
+
+    def cut(self) -> None:
+        """What runs is silent from now on, and nobody gets a new connection through."""
+        self._silent.set()
+
+    def mend(self) -> None:
+        """New connections get through; the old ones stay silent."""
+        self._silent = threading.Event()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self._silent.is_set():
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._connections += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(*pair, self._silent), daemon=True).start()
+
+    def _carry(self, source: socket.socket, to: socket.socket, silent: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                if silent.is_set():
+                    return
+                to.sendall(piece)
+            if not silent.is_set():
+                to.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> Cut:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._connections:
+            connection.close()
 
 
 @pytest.fixture
