@@ -22,7 +22,7 @@ enum {
     DIAL_PAUSE_US = 100000, /* before dialling again; doubles */
     DIAL_PAUSE_MAX_US = 1000000,
     LEAVE_US = 3000000, /* for the peer to read the last bytes */
-    TICK_US = 1000000,
+    TICK_US = 250000,
     WHOM_BYTES = 640,
 };
 
@@ -396,7 +396,7 @@ static void begin_relay(struct pcmig_carrier *c)
     pcmig_stream_arrived(c->stream);
     pcmig_stream_note_wire(c->stream, c->index, c->wire.fd);
     pcmig_account_set_cipher(account, pcmig_channel_cipher(c->channel));
-    pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, now_us(c));
+    pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, c->wire.fd, now_us(c));
     set_tick(c);
     set_state(c, STATE_RELAY);
 }

@@ -77,6 +77,23 @@ void pcmig_peer_tune(int fd)
         (void)setsockopt(fd, IPPROTO_TCP, options[i].option, &options[i].value, sizeof(options[i].value));
 }
 
+void pcmig_peer_bound_unread(int fd, int bytes)
+{
+    socklen_t len = sizeof(int);
+    int got = 0;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) == 0)
+        return;
+    /* The kernel doubles the value for its own bookkeeping, and cuts it silently (socket(7)). */
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) == 0 &&
+        getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &got, &len) == 0 && got >= 2 * bytes)
+        return;
+#ifdef SO_BUF_LOCK
+    got = 0; /* back to the kernel's own choice (Linux >= 5.15) */
+    (void)setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &got, sizeof(got));
+#endif
+}
+
 int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at)
 {
     const struct sockaddr *address = (const struct sockaddr *)&peer->addresses[at].address;

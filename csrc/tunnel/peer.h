@@ -36,6 +36,10 @@ int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at);
 /* The options of a TCP connection between daemons: small queues, nothing held back. */
 void pcmig_peer_tune(int fd);
 
+/* Bounds what the kernel may hold of what the peer has sent and nobody has read: about BYTES. Where this process may not say so (net.core.rmem_max
+ * and no CAP_NET_ADMIN), the kernel decides by itself as before. */
+void pcmig_peer_bound_unread(int fd, int bytes);
+
 /* ADDRESS as text. */
 void pcmig_peer_print(const struct sockaddr *address, socklen_t len, char text[PCMIG_PEER_TEXT_BYTES]);
 

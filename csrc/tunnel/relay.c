@@ -1,8 +1,10 @@
 /* See relay.h. */
 #include "tunnel/relay.h"
 
+#include "tunnel/peer.h"
+
+#include <linux/tcp.h> /* the newer half of struct tcp_info, which netinet/tcp.h lacks */
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +13,8 @@
 enum {
     HEADER = PCMIG_TUNNEL_FRAME_HEADER_BYTES,
     QUIET_US = 500000, /* after which the peer is spoken to, at the next tick */
+    UNREAD_MIN_BYTES = 256 << 10,
+    UNREAD_MAX_BYTES = 64 << 20,
 };
 
 static enum pcmig_relay_result lost(struct pcmig_relay *r, const char *why)
@@ -19,8 +23,28 @@ static enum pcmig_relay_result lost(struct pcmig_relay *r, const char *why)
     return PCMIG_RELAY_LOST;
 }
 
+/* What may lie unread in the kernel: what is under way in two round trips at the present rate, and some more. The kernel's own
+ * choice is many megabytes, and whatever the source sends next waits behind them when this host is busy. It only grows: what is
+ * under way when it shrinks would be dropped, and sent again after long pauses. */
+static void bound_unread(struct pcmig_relay *r, int fd, int64_t now_us, uint32_t min_rtt_us)
+{
+    const int64_t passed_us = now_us - r->tick_us;
+    uint64_t bytes = UNREAD_MIN_BYTES;
+
+    if (passed_us > 0)
+        bytes += 2 * r->in_bytes * min_rtt_us / (uint64_t)passed_us;
+    if (bytes > UNREAD_MAX_BYTES)
+        bytes = UNREAD_MAX_BYTES;
+    r->tick_us = now_us;
+    r->in_bytes = 0;
+    if (bytes * 4 > (uint64_t)r->unread_bytes * 5) {
+        r->unread_bytes = (int)bytes;
+        pcmig_peer_bound_unread(fd, r->unread_bytes);
+    }
+}
+
 void pcmig_relay_begin(struct pcmig_relay *r, struct pcmig_channel *channel, struct pcmig_stream *stream,
-                       unsigned index, int64_t now_us)
+                       unsigned index, int fd, int64_t now_us)
 {
     memset(r, 0, sizeof(*r));
     r->channel = channel;
@@ -29,7 +53,8 @@ void pcmig_relay_begin(struct pcmig_relay *r, struct pcmig_channel *channel, str
     /* Nothing is known yet: try. */
     r->wire = (struct pcmig_edges){.in = true, .out = true};
     r->local = (struct pcmig_edges){.in = true, .out = true};
-    r->heard_us = r->sent_us = now_us;
+    r->heard_us = r->sent_us = r->tick_us = now_us;
+    bound_unread(r, fd, now_us, 0);
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------------- */
@@ -176,6 +201,7 @@ static enum pcmig_relay_result deal(struct pcmig_relay *r)
         n = pcmig_stream_give(r->stream, bytes, len);
         pcmig_channel_consume(r->channel, n);
         r->left -= (uint32_t)n;
+        r->in_bytes += n;
         if (n < len)
             r->local.out = false;
         if (r->left > 0)
@@ -280,10 +306,13 @@ enum pcmig_relay_result pcmig_relay_tick(struct pcmig_relay *r, int fd, int64_t 
         return lost(r, "nothing was heard of the peer");
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
         /* Not TCP_USER_TIMEOUT: that ends a connection whose peer answers and has no room, too. */
-        if (info.tcpi_unacked > 0 && (int64_t)info.tcpi_last_ack_recv * 1000 >= dead_after_us)
+        if (info.tcpi_unacked > 0 && (int64_t)info.tcpi_last_ack_recv * 1000 >= dead_after_us &&
+            (int64_t)info.tcpi_last_data_recv * 1000 >= dead_after_us)
             return lost(r, "the peer acknowledges nothing");
         if (len >= offsetof(struct tcp_info, tcpi_rtt) + sizeof(info.tcpi_rtt))
             atomic_store(&account->rtt_us, info.tcpi_rtt);
+        if (len >= offsetof(struct tcp_info, tcpi_min_rtt) + sizeof(info.tcpi_min_rtt))
+            bound_unread(r, fd, now_us, info.tcpi_min_rtt);
     }
     /* Spoken to even when it was heard of: it listens for us as we do for it. */
     if (now_us - r->sent_us >= (dead_after_us < 8 * QUIET_US ? dead_after_us / 8 : QUIET_US))

@@ -34,6 +34,9 @@ struct pcmig_relay {
     bool bye_said, bye_heard;
     /* CLOCK_MONOTONIC, microseconds. */
     int64_t heard_us, sent_us;
+    int64_t tick_us;                       /* of the last tick */
+    uint64_t in_bytes;                     /* received since then */
+    int unread_bytes;                      /* the bound in force, see pcmig_peer_bound_unread; 0 = none yet */
     struct pcmig_channel_stats told;       /* of the channel's figures: what the account has already */
     char error[PCMIG_STREAM_REASON_BYTES]; /* of LOST and RESET */
 };
@@ -46,15 +49,16 @@ enum pcmig_relay_result {
     PCMIG_RELAY_LOST,  /* see error */
 };
 
+/* FD: the TCP connection below CHANNEL. */
 void pcmig_relay_begin(struct pcmig_relay *relay, struct pcmig_channel *channel, struct pcmig_stream *stream,
-                       unsigned index, int64_t now_us);
+                       unsigned index, int fd, int64_t now_us);
 
 /* The stream has woken its carriers: its turn may have come, or its socket may have an end. */
 void pcmig_relay_wake(struct pcmig_relay *relay);
 
 enum pcmig_relay_result pcmig_relay_run(struct pcmig_relay *relay, int64_t now_us);
 
-/* Once a second: whether the peer is still there. FD: of the TCP connection. Sets ping_due when it was not spoken to; then run.
+/* Some times a second: whether the peer is still there, and how much may wait for this side. FD: of the TCP connection. Sets ping_due when it was not spoken to; then run.
  * WAITS or LOST. */
 enum pcmig_relay_result pcmig_relay_tick(struct pcmig_relay *relay, int fd, int64_t now_us, int64_t dead_after_us);
 

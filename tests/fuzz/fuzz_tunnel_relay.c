@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     channel = pcmig_channel_new(wire[0], NULL, NULL, NULL, error);
     stream = pcmig_stream_new("0123456789abcdef0123456789abcdef", id, account, 1, local[0]);
     require(channel != NULL && stream != NULL);
-    pcmig_relay_begin(&relay, channel, stream, 0, 1);
+    pcmig_relay_begin(&relay, channel, stream, 0, wire[0], 1);
     piece = data[0] % 64 + 1;
     while (at < size) {
         const size_t n = size - at < piece ? size - at : piece;
