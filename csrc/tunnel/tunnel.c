@@ -221,7 +221,7 @@ static bool make_workers(struct pcmig_tunnel *tunnel)
         count = cpus < 1 ? 1 : cpus > PCMIG_WORKERS_MAX ? PCMIG_WORKERS_MAX : (unsigned)cpus;
     for (unsigned i = 0; i < count; i++) {
         struct pcmig_worker *worker = &tunnel->workers[i];
-        char name[16];
+        char name[32];
 
         snprintf(name, sizeof(name), "pcmig-tunnel-%u", i);
         worker->tunnel = tunnel;

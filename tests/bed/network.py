@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+from collections.abc import Callable
 
 from tests.bed.errors import BedError
 from tests.bed.procs import run
@@ -15,6 +16,8 @@ from tests.bed.procs import run
 PREFIX = "pcmig-"
 LINK = "mig0"
 SUBNET = "10.77.0"
+SECOND_LINK = "mig1"
+SECOND_SUBNET = "10.77.1"
 QUEUE_LATENCY_MS = 100  # how long a packet may wait in the rate limiter's queue before it is dropped
 BURST_KB = 256
 
@@ -26,6 +29,11 @@ def namespace_name(bed_id: str, host: str) -> str:
 def address(host: str) -> str:
     """Address of host "a" or "b" on the migration link; the namespaces keep it apart from any other bed's."""
     return f"{SUBNET}.{'ab'.index(host) + 1}"
+
+
+def second_address(host: str) -> str:
+    """Address of host "a" or "b" on the second link, where there is one."""
+    return f"{SECOND_SUBNET}.{'ab'.index(host) + 1}"
 
 
 class Network:
@@ -42,14 +50,21 @@ class Network:
             except BedError as error:
                 raise BedError(f"{error}\n  (in a container, the bed needs a privileged one)") from error
             self._ip(host, "link", "set", "lo", "up")
+        self._connect(LINK, address)
+
+    def add_second(self) -> None:
+        """A link beside the first one, which knows no rate limit and no cut."""
+        self._connect(SECOND_LINK, second_address)
+
+    def _connect(self, link: str, address_of: Callable[[str], str]) -> None:
         a, b = self.namespaces["a"], self.namespaces["b"]
         run(
-            ["ip", "-n", a, "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", b],
-            "making the migration link",
+            ["ip", "-n", a, "link", "add", link, "type", "veth", "peer", "name", link, "netns", b],
+            f"making the link {link}",
         )
         for host in self.namespaces:
-            self._ip(host, "address", "add", f"{address(host)}/24", "dev", LINK)
-            self._ip(host, "link", "set", LINK, "up")
+            self._ip(host, "address", "add", f"{address_of(host)}/24", "dev", link)
+            self._ip(host, "link", "set", link, "up")
 
     def down(self) -> None:
         for namespace in self.namespaces.values():

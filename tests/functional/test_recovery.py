@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bed import Bed, Host
-from tests.functional.scene import RATE_MBIT, Run, Scene, scene_on
+from tests.bed.network import second_address
+from tests.functional.scene import RATE_MBIT, SLOW_MBIT, Run, Scene, scene_on
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -51,6 +52,28 @@ def test_the_network_is_cut_and_comes_back(scene: Scene) -> None:
     scene.bed.network.limit(RATE_MBIT)
     run = command.wait(150)
     run.expect(0, "resuming, attempt", "post-copy goes on", "done: ")
+    scene.expect_at(destination, run)
+
+
+def test_over_a_second_network(scene: Scene) -> None:
+    """The first one never comes back. The hosts talk over the second one, which the stream takes when it has
+    to."""
+    source = scene.source
+    destination = scene.bed.other(source)
+    scene.bed.network.add_second()
+    scene.bed.network.set_tcp_retries(4)  # the destination notices when its TCP gives up: minutes by default
+    scene.bed.network.limit(SLOW_MBIT)
+    there = second_address(destination.name)
+    command = scene.start(
+        *("migrate", scene.name, f"qemu+tcp://{there}/system", "--connect", source.uri),
+        *("--migrateuri", destination.migrate_uri, "--resume-uri", f"tcp://{there}"),
+        *("--policy", "immediate", "--set", "stall_ms=4000"),
+        report=True,
+    )
+    scene.wait_postcopy(destination)
+    scene.bed.network.link_down()
+    run = command.wait(150)
+    run.expect(0, "post-copy interrupted", "resuming, attempt", "post-copy goes on", "done: ")
     scene.expect_at(destination, run)
 
 
