@@ -29,6 +29,7 @@ static const struct {
     {"reconnects", FIGURE(reconnects)},
     {"queue_max_bytes", FIGURE(queue_max_bytes)},
     {"rtt_us", FIGURE(rtt_us)},
+    {"ktls", FIGURE(ktls)},
 #undef FIGURE
 };
 /* clang-format on */
@@ -92,6 +93,6 @@ void pcmig_account_print(struct pcmig_account *account, char *out, size_t size)
     pthread_mutex_unlock(&account->lock);
     pcmig_tunnel_request_escape(error, escaped, sizeof(escaped));
     if (at < size)
-        snprintf(out + at, size - at, "since_ms=%lld cipher=%s ktls=0 error=%s",
+        snprintf(out + at, size - at, "since_ms=%lld cipher=%s error=%s",
                  (long long)((pcmig_clock_us() - account->since_us) / 1000), cipher, escaped);
 }

@@ -21,6 +21,7 @@ struct pcmig_account {
     atomic_llong lost;                              /* streams that ended because the peer was lost */
     atomic_llong queue_max_bytes;                   /* as far as it was looked at: see pcmig_registry_queue */
     atomic_llong rtt_us;                            /* of TCP */
+    atomic_llong ktls;                              /* 1 when the kernel encrypts for the latest connection */
     pthread_mutex_t lock;                           /* of what follows */
     char last_error[PCMIG_ACCOUNT_ERROR_BYTES];     /* why the latest stream was lost; "" */
     char cipher[48];                                /* of the latest connection; "" */

@@ -396,6 +396,7 @@ static void begin_relay(struct pcmig_carrier *c)
     pcmig_stream_arrived(c->stream);
     pcmig_stream_note_wire(c->stream, c->index, c->wire.fd);
     pcmig_account_set_cipher(account, pcmig_channel_cipher(c->channel));
+    atomic_store(&account->ktls, pcmig_channel_kernel_sends(c->channel));
     pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, c->wire.fd, now_us(c));
     set_tick(c);
     set_state(c, STATE_RELAY);

@@ -26,6 +26,7 @@ struct pcmig_channel {
     int fd;
     SSL *ssl;
     uint8_t *scratch;
+    bool kernel_sends;             /* the kernel makes the records that are sent (kTLS) */
     struct pcmig_bio wire;         /* records; plaintext to send when there is no TLS */
     struct pcmig_bio_buffer plain; /* received */
     uint64_t key_records;          /* since the last new key */
@@ -44,7 +45,7 @@ struct pcmig_channel *pcmig_channel_new(int fd, struct pcmig_tls *tls, const cha
                                         char error[PCMIG_TLS_ERROR_BYTES])
 {
     struct pcmig_channel *c = calloc(1, sizeof(*c));
-    struct bio_st *bio;
+    BIO *bio;
 
     if (c == NULL)
         goto err0;
@@ -69,7 +70,12 @@ struct pcmig_channel *pcmig_channel_new(int fd, struct pcmig_tls *tls, const cha
     bio = pcmig_bio_new(&c->wire);
     if (bio == NULL)
         goto err1;
-    SSL_set_bio(c->ssl, bio, bio);
+    SSL_set0_rbio(c->ssl, bio);
+    /* OpenSSL gives the keys to the kernel only when it writes to a socket itself; see end_handshake. */
+    bio = BIO_new_socket(fd, BIO_NOCLOSE);
+    if (bio == NULL)
+        goto err1;
+    SSL_set0_wbio(c->ssl, bio);
     return c;
 
 err2:
@@ -139,6 +145,23 @@ static enum pcmig_channel_result receive(struct pcmig_channel *c, struct pcmig_b
     return PCMIG_CHANNEL_OK;
 }
 
+/* The keys are known. If the kernel has not taken those for sending, records are gathered from now on. */
+static enum pcmig_channel_result end_handshake(struct pcmig_channel *c)
+{
+    BIO *bio;
+
+    c->kernel_sends = BIO_get_ktls_send(SSL_get_wbio(c->ssl)) == 1;
+    if (c->kernel_sends)
+        return PCMIG_CHANNEL_OK;
+    bio = SSL_get_rbio(c->ssl);
+    if (BIO_up_ref(bio) != 1) {
+        pcmig_tls_explain(c->ssl, c->error);
+        return PCMIG_CHANNEL_FAILED;
+    }
+    SSL_set0_wbio(c->ssl, bio);
+    return PCMIG_CHANNEL_OK;
+}
+
 enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *c)
 {
     enum pcmig_channel_result result;
@@ -149,20 +172,21 @@ enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *c)
         return PCMIG_CHANNEL_OK;
     for (;;) {
         ERR_clear_error();
+        errno = 0;
         done = SSL_do_handshake(c->ssl);
-        why = done == 1 ? SSL_ERROR_NONE : SSL_get_error(c->ssl, done);
-        if (why != SSL_ERROR_NONE && why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
+        if (done == 1)
+            return end_handshake(c);
+        why = SSL_get_error(c->ssl, done);
+        if (why == SSL_ERROR_WANT_WRITE)
+            return PCMIG_CHANNEL_AGAIN;
+        if (why == SSL_ERROR_SYSCALL && errno != 0) {
+            fail_errno(c, "sending");
+            return PCMIG_CHANNEL_EOF;
+        }
+        if (why != SSL_ERROR_WANT_READ) {
             pcmig_tls_explain(c->ssl, c->error);
-            pcmig_channel_flush(c); /* the alert that tells the peer */
             return PCMIG_CHANNEL_FAILED;
         }
-        result = pcmig_channel_flush(c);
-        if (result == PCMIG_CHANNEL_FAILED)
-            return PCMIG_CHANNEL_EOF;
-        if (result != PCMIG_CHANNEL_OK || done == 1)
-            return result;
-        if (why == SSL_ERROR_WANT_WRITE)
-            continue; /* `out` was full and is empty now */
         c->wire.in.start = c->wire.in.end = 0;
         readable = true;
         result = receive(c, &c->wire.in, &readable, false);
@@ -175,10 +199,16 @@ enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *c)
     }
 }
 
+/* Whether what is sent goes to the kernel as it is. */
+static bool sends_plain(const struct pcmig_channel *c)
+{
+    return c->ssl == NULL || c->kernel_sends;
+}
+
 uint8_t *pcmig_channel_reserve(struct pcmig_channel *c, size_t *room)
 {
     *room = c->wire.out.end == 0 ? PCMIG_CHANNEL_BATCH_BYTES : 0;
-    return c->ssl != NULL ? c->scratch : c->wire.out.bytes;
+    return sends_plain(c) ? c->wire.out.bytes : c->scratch;
 }
 
 /* New keys well before the present ones are worn out. */
@@ -196,7 +226,7 @@ bool pcmig_channel_commit(struct pcmig_channel *c, size_t len)
     uint64_t records = 0;
     int64_t begin_us;
 
-    if (c->ssl == NULL) {
+    if (sends_plain(c)) {
         c->wire.out.end = len;
         return true;
     }
@@ -310,6 +340,11 @@ const char *pcmig_channel_error(const struct pcmig_channel *c)
 SSL *pcmig_channel_tls(const struct pcmig_channel *c)
 {
     return c->ssl;
+}
+
+bool pcmig_channel_kernel_sends(const struct pcmig_channel *c)
+{
+    return c->kernel_sends;
 }
 
 const char *pcmig_channel_cipher(const struct pcmig_channel *c)

@@ -136,6 +136,10 @@ static SSL_CTX *context_new(const SSL_METHOD *method, const struct pcmig_tls_fil
     }
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+#ifdef SSL_OP_ENABLE_KTLS
+    /* Where the kernel does not have it, OpenSSL goes on by itself. */
+    SSL_CTX_set_options(context, SSL_OP_ENABLE_KTLS);
+#endif
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     if (SSL_CTX_load_verify_file(context, files->ca) != 1) {
