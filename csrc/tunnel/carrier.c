@@ -110,6 +110,19 @@ static uint64_t wall_clock_ms(void)
 
 /* --- the end ------------------------------------------------------------------------------------------------------- */
 
+/* The stream no longer counts on this connection. Returns how many it has left. */
+static unsigned detach(struct pcmig_carrier *c)
+{
+    unsigned left;
+
+    atomic_fetch_sub(&pcmig_stream_account(c->stream)->connections_now, 1);
+    c->attached = false;
+    left = pcmig_stream_detach(c->stream, c->index);
+    if (left == 0)
+        pcmig_registry_remove(c->tunnel->registry, c->stream);
+    return left;
+}
+
 static void bury(struct pcmig_carrier *c)
 {
     struct pcmig_loop *loop = c->worker->loop;
@@ -121,11 +134,8 @@ static void bury(struct pcmig_carrier *c)
     c->state = STATE_GONE;
     pcmig_loop_cancel(loop, &c->deadline);
     pcmig_loop_cancel(loop, &c->tick);
-    if (c->attached) {
-        atomic_fetch_sub(&pcmig_stream_account(c->stream)->connections_now, 1);
-        if (pcmig_stream_detach(c->stream, c->index) == 0)
-            pcmig_registry_remove(c->tunnel->registry, c->stream);
-    }
+    if (c->attached)
+        detach(c);
     pcmig_stream_unref(c->stream);
     pcmig_loop_close(loop, &c->local);
     pcmig_channel_free(c->channel);
@@ -165,6 +175,10 @@ static void fail(struct pcmig_carrier *c, enum pcmig_messages_kind kind, enum pc
         c->probe(c->probe_context, &result);
     } else if (c->stream == NULL) {
         pcmig_messages_add(c->tunnel->messages, kind, level, "refused a connection from %s: %s", whom, reason);
+    } else if (c->state < STATE_RELAY && c->attached && detach(c) > 0) {
+        /* It has carried nothing yet, and the stream has others. */
+        pcmig_messages_add(c->tunnel->messages, kind, level, "stream of %s with %s goes on without connection %u: %s",
+                           pcmig_stream_name(c->stream), whom, c->index, reason);
     } else if (pcmig_stream_end(c->stream, reason, true)) {
         pcmig_messages_add(c->tunnel->messages, kind, level, "stream of %s with %s ended: %s",
                            pcmig_stream_name(c->stream), whom, reason);
@@ -451,6 +465,7 @@ static void answer(struct pcmig_carrier *c, enum pcmig_tunnel_verdict verdict, c
         if (c->stream != NULL)
             pcmig_stream_end(c->stream, reason, false);
     }
+    set_deadline(c, (int64_t)c->tunnel->config.handshake_ms * 1000);
     pcmig_tunnel_frame_encode_answer(&text, bytes);
     if (say(c, bytes, sizeof(bytes)))
         set_state(c, STATE_ANSWER);
@@ -536,23 +551,33 @@ static void look_again(struct pcmig_carrier *c, enum pcmig_tunnel_verdict verdic
         answer(c, verdict, reason);
 }
 
+/* A further connection of a stream that exists, or will soon. */
+static void join_stream(struct pcmig_carrier *c)
+{
+    if (c->stream == NULL) {
+        look_again(c, PCMIG_TUNNEL_REFUSED_NAME, "the stream's first connection did not come");
+    } else if (c->index > 0 && c->hello.count == pcmig_stream_count(c->stream) && attach(c)) {
+        answer(c, PCMIG_TUNNEL_ACCEPTED, NULL);
+    } else {
+        /* What becomes of this connection is nothing to that stream. */
+        pcmig_stream_unref(c->stream);
+        c->stream = NULL;
+        answer(c, PCMIG_TUNNEL_REFUSED_HELLO, "this connection is none of the stream's");
+    }
+}
+
 static void run_join(struct pcmig_carrier *c)
 {
+    const struct pcmig_tunnel_config *config = &c->tunnel->config;
     char error[PCMIG_PLACE_ERROR_BYTES];
     int local;
 
-    if (c->index > 0) {
-        c->stream = pcmig_registry_find(c->tunnel->registry, c->hello.name, c->hello.stream);
-        if (c->stream == NULL)
-            look_again(c, PCMIG_TUNNEL_REFUSED_NAME, "the stream's first connection did not come");
-        else if (c->hello.count != pcmig_stream_count(c->stream) || !attach(c))
-            answer(c, PCMIG_TUNNEL_REFUSED_HELLO, "this connection is none of the stream's");
-        else
-            answer(c, PCMIG_TUNNEL_ACCEPTED, NULL);
+    c->stream = pcmig_registry_find(c->tunnel->registry, c->hello.name, c->hello.stream);
+    if (c->stream != NULL || c->index > 0) {
+        join_stream(c);
         return;
     }
-    switch (
-        pcmig_place_connect(c->tunnel->config.run_dir, c->hello.name, c->tunnel->config.socket_uid, &local, error)) {
+    switch (pcmig_place_connect(config->run_dir, c->hello.name, config->socket_uid, &local, error)) {
     case PCMIG_PLACE_CONNECTED:
         make_stream(c, local);
         break;

@@ -383,12 +383,18 @@ def test_another_connection_of_a_stream_cannot_be_made_up(
 ) -> None:
     name = new_name()
     context = as_client(authority, good)
-    with destination.listen(name), dialled(destination, context) as connection:
+    with destination.listen(name) as listening, dialled(destination, context) as connection:
         connection.sendall(first := hello(name.encode(), index=0, count=2))
         assert connection.recv(16)[5] == ACCEPTED
+        there, _ = listening.accept()
         assert verdict(destination, context, hello(name.encode(), index=1, count=2)) == NO_NAME
-        other = first[:6] + bytes([1, 3]) + first[8:]
-        assert verdict(destination, context, other) == BAD_HELLO
+        for place in (bytes([1, 3]), bytes([0, 2])):
+            other = first[:6] + place + first[8:]
+            assert verdict(destination, context, other) == BAD_HELLO
+        connection.sendall(struct.pack(">BBHIQ", 1, 0, 0, 5, 0) + b"still")
+        there.settimeout(10)
+        assert there.recv(10) == b"still", "the stream does not suffer from it"
+        there.close()
 
 
 # --- many ---
