@@ -33,6 +33,8 @@ static struct {
     atomic_int switches;       /* accepted */
     atomic_int switches_tried;
     atomic_llong switch_us;      /* time of the last one that was accepted */
+    atomic_int looks;            /* at the job's statistics */
+    atomic_int looks_at_switch;  /* so many had been before the last switch */
     _Atomic(virConnectPtr) dead; /* nothing goes through it */
     atomic_int downtimes;
 } host;
@@ -139,6 +141,7 @@ int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *p
     (void)flags;
     if (is_dead(domain))
         return -1;
+    atomic_fetch_add(&host.looks, 1);
     *params = NULL;
     *count = 0;
     if (!atomic_load(&host.running)) {
@@ -164,6 +167,7 @@ int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
         return -1;
     }
     atomic_store(&host.switch_us, pcmig_clock_us());
+    atomic_store(&host.looks_at_switch, atomic_load(&host.looks));
     atomic_fetch_add(&host.switches, 1);
     return 0;
 }
@@ -271,11 +275,12 @@ static void ask(struct pcmig_migration *migration, enum pcmig_request request)
 /* The answer to the gate is what switches: no look at anything comes between. */
 static void gate_switches_at_once(void **state)
 {
-    int64_t best_us = INT64_MAX;
+    int at_once = 0;
 
     for (int i = 0; i < 5; i++) {
         struct pcmig_migration *migration;
         int64_t opened_us, late_us;
+        int looks;
 
         (void)reset(state);
         migration = begin(true);
@@ -284,21 +289,18 @@ static void gate_switches_at_once(void **state)
         WAIT_FOR(status_of(migration).gate == PCMIG_GATE_WANTED);
         (void)usleep(200000);
         assert_int_equal(atomic_load(&host.switches_tried), 0);
+        looks = atomic_load(&host.looks);
         opened_us = pcmig_clock_us();
         ask(migration, PCMIG_REQUEST_OPEN_GATE);
         WAIT_FOR(atomic_load(&host.switches) == 1);
-        if (atomic_load(&host.switch_us) - opened_us < best_us)
-            best_us = atomic_load(&host.switch_us) - opened_us;
+        at_once += atomic_load(&host.looks_at_switch) == looks;
         WAIT_FOR(status_of(migration).switch_late_us >= 0);
         late_us = status_of(migration).switch_late_us;
         assert_in_range(late_us, 0, atomic_load(&host.switch_us) - opened_us);
         assert_int_equal(status_of(migration).gate, PCMIG_GATE_OPEN);
         end(migration);
     }
-    print_message("from open-gate to start-postcopy: %lld us at best\n", (long long)best_us);
-#ifndef __SANITIZE_ADDRESS__
-    assert_true(best_us < 1000); /* at best: the machine may be busy */
-#endif
+    assert_true(at_once > 0); /* one may have been due just then */
 }
 
 /* A bandwidth of the drain that could not be taken back at first is not left in force. */
