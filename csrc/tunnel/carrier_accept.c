@@ -1,0 +1,152 @@
+/* A carrier that was accepted: who may, what for, and the stream that it belongs to. See carrier_internal.h. */
+#include "tunnel/carrier_internal.h"
+
+#include "tunnel/place.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+enum { LOOK_US = 20000 /* between two looks for a socket, or for the first connection of a stream */ };
+
+/* Tells the peer the verdict; a refusal, with REASON for this side, ends the connection. */
+static void answer(struct pcmig_carrier *c, enum pcmig_tunnel_verdict verdict, const char *reason)
+{
+    const struct pcmig_tunnel_answer text = {.verdict = verdict, .clock_ms = pcmig_carrier_wall_clock_ms()};
+    uint8_t bytes[PCMIG_TUNNEL_FRAME_ANSWER_BYTES];
+    char whom[PCMIG_CARRIER_WHOM_BYTES];
+
+    c->verdict = verdict;
+    if (verdict != PCMIG_TUNNEL_ACCEPTED) {
+        pcmig_carrier_describe(c, whom);
+        pcmig_messages_add(c->tunnel->messages, PCMIG_MESSAGES_REFUSED, PCMIG_MESSAGES_WARNING,
+                           "refused a stream from %s%s%s: %s", whom, c->hello.name[0] != '\0' ? " for " : "",
+                           c->hello.name, reason);
+        if (c->stream != NULL)
+            pcmig_stream_end(c->stream, reason, false);
+    }
+    pcmig_carrier_set_deadline(c, (int64_t)c->tunnel->config.handshake_ms * 1000);
+    pcmig_tunnel_frame_encode_answer(&text, bytes);
+    if (pcmig_carrier_say(c, bytes, sizeof(bytes)))
+        pcmig_carrier_set_state(c, PCMIG_CARRIER_ANSWER);
+}
+
+static bool is_allowed(const struct pcmig_carrier *c)
+{
+    const struct pcmig_tunnel_config *config = &c->tunnel->config;
+
+    if (config->allow_count == 0 || pcmig_channel_tls(c->channel) == NULL)
+        return true;
+    return pcmig_tls_peer_matches(pcmig_channel_tls(c->channel), config->allow, config->allow_count);
+}
+
+void pcmig_carrier_run_listen(struct pcmig_carrier *c)
+{
+    const uint8_t *bytes = pcmig_carrier_hear(c, PCMIG_TUNNEL_FRAME_HELLO_BYTES);
+    enum pcmig_tunnel_verdict verdict;
+
+    if (bytes == NULL)
+        return;
+    verdict = pcmig_tunnel_frame_decode_hello(bytes, &c->hello);
+    pcmig_channel_consume(c->channel, PCMIG_TUNNEL_FRAME_HELLO_BYTES);
+    if (verdict == PCMIG_TUNNEL_ACCEPTED && !is_allowed(c))
+        verdict = PCMIG_TUNNEL_REFUSED_PEER;
+    if (verdict == PCMIG_TUNNEL_ACCEPTED && atomic_load(&c->tunnel->stopping))
+        verdict = PCMIG_TUNNEL_REFUSED_STOPPING;
+    if (verdict != PCMIG_TUNNEL_ACCEPTED) {
+        answer(c, verdict,
+               verdict == PCMIG_TUNNEL_REFUSED_PEER ? "its certificate is not on the list of allowed hosts"
+                                                    : pcmig_tunnel_frame_verdict_text(verdict));
+        return;
+    }
+    pcmig_admission_leave(c->tunnel->admission, c->slot);
+    c->slot = -1;
+    if (c->hello.kind == PCMIG_TUNNEL_KIND_PROBE) {
+        answer(c, PCMIG_TUNNEL_ACCEPTED, NULL);
+        return;
+    }
+    c->index = c->hello.index;
+    c->look_until_us = pcmig_carrier_now_us(c) + (int64_t)c->tunnel->config.socket_wait_ms * 1000;
+    if (c->index > 0) /* the first connection may be in its handshake yet */
+        c->look_until_us += (int64_t)c->tunnel->config.handshake_ms * 1000;
+    pcmig_loop_cancel(c->worker->loop, &c->deadline);
+    pcmig_carrier_set_state(c, PCMIG_CARRIER_JOIN);
+}
+
+/* The first connection of a stream makes it, once its local socket answers. */
+static void make_stream(struct pcmig_carrier *c, int local)
+{
+    struct pcmig_account *account = pcmig_registry_account(c->tunnel->registry, c->hello.name, true);
+
+    if (account != NULL)
+        c->stream = pcmig_stream_new(c->hello.name, c->hello.stream, account, c->hello.count, local);
+    pcmig_account_unref(account);
+    if (c->stream == NULL)
+        close(local);
+    if (c->stream == NULL || !pcmig_carrier_attach(c) || !pcmig_registry_add(c->tunnel->registry, c->stream)) {
+        answer(c, PCMIG_TUNNEL_REFUSED_LIMIT, "memory is short, or there are too many names");
+        return;
+    }
+    answer(c, PCMIG_TUNNEL_ACCEPTED, NULL);
+}
+
+/* Looks again later; or gives up, with VERDICT and REASON. */
+static void look_again(struct pcmig_carrier *c, enum pcmig_tunnel_verdict verdict, const char *reason)
+{
+    if (pcmig_carrier_now_us(c) < c->look_until_us)
+        pcmig_carrier_set_deadline(c, LOOK_US);
+    else
+        answer(c, verdict, reason);
+}
+
+/* A further connection of a stream that exists, or will soon. */
+static void join_stream(struct pcmig_carrier *c)
+{
+    if (c->stream == NULL) {
+        look_again(c, PCMIG_TUNNEL_REFUSED_NAME, "the stream's first connection did not come");
+    } else if (c->index > 0 && c->hello.count == pcmig_stream_count(c->stream) && pcmig_carrier_attach(c)) {
+        answer(c, PCMIG_TUNNEL_ACCEPTED, NULL);
+    } else {
+        /* What becomes of this connection is nothing to that stream. */
+        pcmig_stream_unref(c->stream);
+        c->stream = NULL;
+        answer(c, PCMIG_TUNNEL_REFUSED_HELLO, "this connection is none of the stream's");
+    }
+}
+
+void pcmig_carrier_run_join(struct pcmig_carrier *c)
+{
+    const struct pcmig_tunnel_config *config = &c->tunnel->config;
+    char error[PCMIG_PLACE_ERROR_BYTES];
+    int local;
+
+    c->stream = pcmig_registry_find(c->tunnel->registry, c->hello.name, c->hello.stream);
+    if (c->stream != NULL || c->index > 0) {
+        join_stream(c);
+        return;
+    }
+    switch (pcmig_place_connect(config->run_dir, c->hello.name, config->socket_uid, &local, error)) {
+    case PCMIG_PLACE_CONNECTED:
+        make_stream(c, local);
+        break;
+    case PCMIG_PLACE_NOT_YET:
+        look_again(c, PCMIG_TUNNEL_REFUSED_NAME, "nobody listens under this name");
+        break;
+    case PCMIG_PLACE_FORBIDDEN:
+        answer(c, PCMIG_TUNNEL_REFUSED_SOCKET, error);
+        break;
+    }
+}
+
+void pcmig_carrier_run_answer(struct pcmig_carrier *c)
+{
+    const enum pcmig_channel_result result = pcmig_channel_flush(c->channel);
+
+    if (result == PCMIG_CHANNEL_AGAIN)
+        return;
+    if (result == PCMIG_CHANNEL_FAILED)
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING, pcmig_channel_error(c->channel));
+    else if (c->verdict == PCMIG_TUNNEL_ACCEPTED && c->stream != NULL)
+        pcmig_carrier_begin_relay(c);
+    else
+        pcmig_carrier_leave(c);
+}

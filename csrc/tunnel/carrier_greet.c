@@ -1,0 +1,124 @@
+/* A carrier's handshake, and how the first words of either side are sent and read. See carrier_internal.h. */
+#include "tunnel/carrier_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+enum { TICK_US = 250000 };
+
+void pcmig_carrier_begin_tls(struct pcmig_carrier *c)
+{
+    struct pcmig_tls *tls = pcmig_tunnel_tls(c->tunnel);
+    char error[PCMIG_TLS_ERROR_BYTES];
+
+    c->channel = pcmig_channel_new(c->wire.fd, tls, c->peer != NULL ? c->peer->name : NULL, c->worker->scratch, error);
+    pcmig_tls_unref(tls);
+    if (c->channel == NULL)
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_ERROR, error);
+    else
+        pcmig_carrier_set_state(c, PCMIG_CARRIER_HANDSHAKE);
+}
+
+void pcmig_carrier_run_handshake(struct pcmig_carrier *c)
+{
+    const enum pcmig_channel_result result = pcmig_channel_handshake(c->channel);
+
+    c->edges.in = c->edges.out = false;
+    if (result == PCMIG_CHANNEL_AGAIN)
+        return;
+    if (result == PCMIG_CHANNEL_EOF && c->peer != NULL) {
+        /* A daemon that is just about to start, or a network to come back. */
+        char reason[PCMIG_TLS_ERROR_BYTES];
+
+        snprintf(reason, sizeof(reason), "%s", pcmig_channel_error(c->channel));
+        pcmig_carrier_dial_failed(c, reason);
+        return;
+    }
+    if (result != PCMIG_CHANNEL_OK) {
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING, pcmig_channel_error(c->channel));
+        return;
+    }
+    c->edges.in = true; /* the socket may hold more than the handshake */
+    if (pcmig_channel_tls(c->channel) != NULL)
+        pcmig_tls_peer(pcmig_channel_tls(c->channel), c->subject, &c->not_after_s);
+    if (c->peer != NULL)
+        pcmig_carrier_say_hello(c);
+    else
+        pcmig_carrier_set_state(c, PCMIG_CARRIER_LISTEN);
+}
+
+bool pcmig_carrier_say(struct pcmig_carrier *c, const uint8_t *text, size_t len)
+{
+    size_t room;
+    uint8_t *to = pcmig_channel_reserve(c->channel, &room);
+
+    if (room >= len) {
+        memcpy(to, text, len);
+        if (pcmig_channel_commit(c->channel, len) && pcmig_channel_flush(c->channel) != PCMIG_CHANNEL_FAILED)
+            return true;
+    }
+    pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING,
+                       room >= len ? pcmig_channel_error(c->channel) : "the connection is stuck");
+    return false;
+}
+
+const uint8_t *pcmig_carrier_hear(struct pcmig_carrier *c, size_t len)
+{
+    enum pcmig_channel_result result;
+    const uint8_t *bytes;
+    size_t there;
+
+    for (;;) {
+        bytes = pcmig_channel_peek(c->channel, &there);
+        if (there >= len)
+            return bytes;
+        if (c->peer == NULL && !pcmig_tunnel_frame_maybe_hello(bytes, (uint32_t)there)) {
+            pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING,
+                               pcmig_tunnel_frame_verdict_text(PCMIG_TUNNEL_REFUSED_HELLO));
+            return NULL;
+        }
+        result = pcmig_channel_fill(c->channel, &c->edges.in, c->edges.hup);
+        if (result == PCMIG_CHANNEL_OK || (result == PCMIG_CHANNEL_AGAIN && c->edges.in))
+            continue;
+        if (result == PCMIG_CHANNEL_AGAIN)
+            return NULL;
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING,
+                           result == PCMIG_CHANNEL_EOF
+                               ? "the peer closed the connection before it had said what it wants"
+                               : pcmig_channel_error(c->channel));
+        return NULL;
+    }
+}
+
+/* When to look next whether the peer is still there: four times within the silence that is allowed. */
+void pcmig_carrier_set_tick(struct pcmig_carrier *c)
+{
+    const int64_t dead_after_us = (int64_t)c->tunnel->config.dead_after_ms * 1000;
+
+    pcmig_loop_set(c->worker->loop, &c->tick,
+                   pcmig_carrier_now_us(c) + (dead_after_us < 4 * TICK_US ? dead_after_us / 4 : TICK_US));
+}
+
+void pcmig_carrier_begin_relay(struct pcmig_carrier *c)
+{
+    struct pcmig_account *account = pcmig_stream_account(c->stream);
+
+    c->local.fd = pcmig_stream_local(c->stream);
+    if (c->local.fd < 0 ||
+        (errno = pcmig_loop_watch(c->worker->loop, &c->local, EPOLLIN | EPOLLOUT | EPOLLRDHUP)) != 0) {
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_STREAM, PCMIG_MESSAGES_ERROR,
+                           errno != 0 ? strerror(errno) : "no local socket");
+        return;
+    }
+    pcmig_loop_cancel(c->worker->loop, &c->deadline);
+    pcmig_stream_arrived(c->stream);
+    pcmig_stream_note_wire(c->stream, c->index, c->wire.fd);
+    pcmig_account_set_cipher(account, pcmig_channel_cipher(c->channel));
+    atomic_store(&account->ktls, pcmig_channel_kernel_sends(c->channel));
+    pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, c->wire.fd, pcmig_carrier_now_us(c));
+    c->relay.wire.hup = c->edges.hup; /* is told once */
+    pcmig_carrier_set_tick(c);
+    pcmig_carrier_set_state(c, PCMIG_CARRIER_RELAY);
+}
