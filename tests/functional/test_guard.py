@@ -24,7 +24,7 @@ ACTS = [(side, act) for side in ("source", "destination")
 def until(condition):
     end = time.monotonic() + 60
     while not condition(m.status()):
-        assert time.monotonic() < end, m.status()
+        assert time.monotonic() < end, (m.status(), _core.half(source, uuid), _core.half(dest, uuid))
         poller.poll(500)
         m.clear()
 
