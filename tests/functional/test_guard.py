@@ -47,8 +47,8 @@ seen["precopy"] = look()
 m.switch()
 until(lambda s: s["phase"] == "postcopy")
 seen["postcopy"] = look()
-# An emulated guest's QEMU whose stream breaks at once waits for a page of the kernel with its own lock held, and
-# libvirt for QEMU.
+# An emulated guest's QEMU whose stream breaks at once waits for a page of the guest with its own lock
+# held, and libvirt for QEMU.
 time.sleep(2)
 m.pause()
 until(lambda s: s["phase"] == "paused")
