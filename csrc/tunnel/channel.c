@@ -211,14 +211,13 @@ uint8_t *pcmig_channel_reserve(struct pcmig_channel *c, size_t *room)
     return sends_plain(c) ? c->wire.out.bytes : c->scratch;
 }
 
-/* New keys well before the present ones are worn out. */
-static bool renew_key(struct pcmig_channel *c, uint64_t records)
+bool pcmig_channel_renew_key(struct pcmig_channel *c)
 {
-    c->key_records += records;
-    if (c->key_records < RECORDS_PER_KEY)
-        return true;
     c->key_records = 0;
-    return SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1;
+    if (c->ssl == NULL || c->kernel_sends || SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
+        return true;
+    pcmig_tls_explain(c->ssl, c->error);
+    return false;
 }
 
 bool pcmig_channel_commit(struct pcmig_channel *c, size_t len)
@@ -243,11 +242,8 @@ bool pcmig_channel_commit(struct pcmig_channel *c, size_t len)
     }
     c->stats.records_out += records;
     c->stats.crypto_out_us += (uint64_t)(pcmig_clock_us() - begin_us);
-    if (!renew_key(c, records)) {
-        pcmig_tls_explain(c->ssl, c->error);
-        return false;
-    }
-    return true;
+    c->key_records += records;
+    return c->key_records < RECORDS_PER_KEY || pcmig_channel_renew_key(c);
 }
 
 size_t pcmig_channel_unsent(const struct pcmig_channel *c)

@@ -49,6 +49,9 @@ uint8_t *pcmig_channel_reserve(struct pcmig_channel *channel, size_t *room);
 /* The first LEN bytes of what was reserved are to be sent. False when TLS failed. */
 bool pcmig_channel_commit(struct pcmig_channel *channel, size_t len);
 
+/* What is committed after this goes out under a new key, as commit does by itself before a key is worn out. False when TLS failed. */
+bool pcmig_channel_renew_key(struct pcmig_channel *channel);
+
 /* OK when all that was committed is with the kernel. */
 enum pcmig_channel_result pcmig_channel_flush(struct pcmig_channel *channel);
 
