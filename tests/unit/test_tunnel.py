@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
 import random
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from pcmig import _tunnel
 from tests.unit.certificates import Authority
 from tests.unit.tunnels import Cut, Daemon, authority, folder, new_name
 
@@ -257,3 +260,65 @@ def test_queue_of_a_reader_that_does_not_read(hosts: tuple[Daemon, Daemon]) -> N
     assert sent < 64 << 20, "memory is bounded"
     here.close()
     there.close()
+
+
+def test_addresses_to_listen_on(folder: pathlib.Path, authority: Authority) -> None:
+    pair = authority.issue("host", "localhost", "127.0.0.1", "::1")
+    with Daemon(folder / "b", authority, pair, listen=["*:0", "127.0.0.1:0", "[::1]:0"]) as daemon:
+        both, four, six = daemon.tunnel.ports()
+        for peer in (f"127.0.0.1 {both}", f"::1 {both}", f"[::1] {six}", f"127.0.0.1 {four}"):
+            assert daemon.ask(f"probe {peer}").startswith("ok subject=CN=host "), peer
+        assert "refused" in daemon.ask(f"probe 127.0.0.1 {six}")
+
+
+def test_modes_and_leftovers(folder: pathlib.Path, authority: Authority) -> None:
+    """Sockets that an earlier daemon left behind are replaced; what is in use, or no socket, is not."""
+    pair = authority.issue("host", "localhost")
+    (folder / "a").mkdir()
+    control = folder / "a" / "control"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(control))
+    with Daemon(folder / "a", authority, pair) as daemon:
+        assert stat.S_IMODE(control.stat().st_mode) == 0o600
+        assert stat.S_IMODE((folder / "a" / "run").stat().st_mode) == 0o770
+        with pytest.raises(_tunnel.TunnelError, match="uses this socket already"):
+            Daemon(folder / "a", authority, pair)
+        assert daemon.ask("list") == "ok"
+    assert not control.exists()
+    control.write_text("precious")
+    with pytest.raises(_tunnel.TunnelError, match="control"):
+        Daemon(folder / "a", authority, pair)
+    assert control.read_text() == "precious"
+    control.unlink()
+    with Daemon(folder / "a", authority, pair, control_gid=os.getgid(), owner_gid=os.getgid()) as daemon:
+        assert stat.S_IMODE(control.stat().st_mode) == 0o660
+        name = new_name()
+        assert daemon.ask(f"open {name} localhost {daemon.port}").startswith("ok ")
+        assert stat.S_IMODE(os.stat(daemon.path(name)).st_mode) == 0o660
+
+
+def test_several_requests_on_one_connection(hosts: tuple[Daemon, Daemon]) -> None:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        s.connect(hosts[0].control)
+        s.sendall(f"list\nprobe localhost {hosts[1].port}\nnonsense\nli".encode())
+        answers = s.makefile("rb")
+        assert answers.readline() == b"ok\n"
+        assert answers.readline().startswith(b"ok subject=CN=host-b")
+        assert answers.readline().startswith(b"error ")
+        s.sendall(b"st\n")
+        assert answers.readline() == b"ok\n"
+
+
+def test_stop_waits_for_streams(hosts: tuple[Daemon, Daemon]) -> None:
+    _, here, there = stream(*hosts)
+    stopper = threading.Thread(target=hosts[1].tunnel.stop, kwargs={"grace_ms": 20_000})
+    stopper.start()
+    time.sleep(0.3)
+    here.sendall(b"goes on")
+    assert there.recv(10) == b"goes on"
+    assert "about to end" in hosts[0].ask(f"probe localhost {hosts[1].port}")
+    here.close()
+    there.close()
+    stopper.join(10)
+    assert not stopper.is_alive()
