@@ -312,6 +312,8 @@ def test_several_requests_on_one_connection(hosts: tuple[Daemon, Daemon]) -> Non
 
 def test_stop_waits_for_streams(hosts: tuple[Daemon, Daemon]) -> None:
     _, here, there = stream(*hosts)
+    here.sendall(b"1")
+    assert there.recv(1) == b"1"  # the peer counts it as a stream from here on
     stopper = threading.Thread(target=hosts[1].tunnel.stop, kwargs={"grace_ms": 20_000})
     stopper.start()
     time.sleep(0.3)
