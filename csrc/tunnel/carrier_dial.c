@@ -77,6 +77,11 @@ void pcmig_carrier_say_hello(struct pcmig_carrier *c)
     struct pcmig_tunnel_hello hello = {
         .kind = PCMIG_TUNNEL_KIND_PROBE, .count = 1, .clock_ms = pcmig_carrier_wall_clock_ms()};
 
+    if (c->stream != NULL && pcmig_stream_left(c->stream)) {
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_STREAM, PCMIG_MESSAGES_INFO,
+                           "QEMU closed its socket before the peer was reached");
+        return;
+    }
     if (c->stream != NULL) {
         hello.kind = PCMIG_TUNNEL_KIND_STREAM;
         hello.index = (uint8_t)c->index;

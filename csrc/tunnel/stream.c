@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -131,6 +132,21 @@ bool pcmig_stream_may_begin(const struct pcmig_stream *s)
 void pcmig_stream_arrived(struct pcmig_stream *s)
 {
     atomic_store(&s->order->passed, true);
+}
+
+bool pcmig_stream_left(struct pcmig_stream *s)
+{
+    struct pollfd look = {.events = POLLIN};
+    char byte;
+    bool left = false;
+
+    pthread_mutex_lock(&s->lock);
+    look.fd = s->local;
+    /* Not one that only sends nothing more: it may want to read. */
+    if (s->local >= 0 && poll(&look, 1, 0) > 0 && (look.revents & POLLHUP) != 0)
+        left = recv(s->local, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+    pthread_mutex_unlock(&s->lock);
+    return left;
 }
 
 const char *pcmig_stream_name(const struct pcmig_stream *s)

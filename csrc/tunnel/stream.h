@@ -43,6 +43,10 @@ bool pcmig_stream_may_begin(const struct pcmig_stream *stream);
 /* The peer has connected STREAM to its QEMU. */
 void pcmig_stream_arrived(struct pcmig_stream *stream);
 
+/* Whether the local socket was closed with nothing left to read in it. The other QEMU must not see such a connection: one that ends before
+ * it has said anything makes a QEMU that waits to be resumed give up for good ("Failed to peek at channel"). */
+bool pcmig_stream_left(struct pcmig_stream *stream);
+
 /* CARRIER is the connection INDEX from now on; it must detach before it is freed. False when there is one already, or the stream is
  * over. */
 bool pcmig_stream_attach(struct pcmig_stream *stream, unsigned index, struct pcmig_carrier *carrier);

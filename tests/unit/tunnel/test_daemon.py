@@ -177,6 +177,26 @@ def test_connections_arrive_in_their_order(pair: tuple[Daemon, Daemon]) -> None:
         a.client.close(name)
 
 
+def test_a_connection_that_is_closed_at_once_never_arrives(pair: tuple[Daemon, Daemon]) -> None:
+    """A QEMU that waits to be resumed takes one that says nothing for the end."""
+    a, b = pair
+    name = new_name()
+    path = a.client.open(name, there(b))
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as qemu:
+        listener.settimeout(PATIENCE_S)
+        listener.bind(str(b.folder / "run" / name))
+        listener.listen(64)
+        for _ in range(8):
+            with socket.socket(socket.AF_UNIX) as brief:
+                brief.connect(path)
+        qemu.connect(path)
+        qemu.sendall(b"x")
+        arrived, _ = listener.accept()
+        with arrived:
+            arrived.settimeout(PATIENCE_S)
+            assert arrived.recv(1) == b"x"
+
+
 def test_signals(pair: tuple[Daemon, Daemon]) -> None:
     a, b = pair
     for number in (signal.SIGTERM, signal.SIGINT):
