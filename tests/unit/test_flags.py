@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pcmig import _core
@@ -183,7 +183,6 @@ def test_conflicts_are_listed() -> None:
         assert set(re.findall(r"VIR_MIGRATE_\w+", row["problem"] + row["remedy"])) <= set(NAMES)
 
 
-@settings(deadline=None)  # the machine may be busy, or the build a sanitizer's
 @given(st.lists(st.sampled_from(NAMES + OLD_NAMES)), st.data())
 def test_any_spelling_of_known_names(names: list[str], data: st.DataObject) -> None:
     text = data.draw(st.text(" \n,", max_size=3))
@@ -201,7 +200,6 @@ def test_any_spelling_of_known_names(names: list[str], data: st.DataObject) -> N
     assert bool(flags.bits & TLS) == ("VIR_MIGRATE_TLS" in names)
 
 
-@settings(deadline=None)
 @given(st.integers(0, (1 << len(TABLE)) - 1))
 def test_round_trip(bits: int) -> None:
     flags = _core.flags_from_bits(bits)
@@ -212,7 +210,6 @@ def test_round_trip(bits: int) -> None:
         assert [finding for finding in left if finding[0] == "error"] == []
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -380,7 +380,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SETTINGS, st.sampled_from([None, 10_000_002, 11_001_002]))
 def test_whatever_is_set_either_works_or_is_one_line(values: dict[str, object], qemu: int | None) -> None:
     conf = cfg.ConfigOpts()
