@@ -107,12 +107,13 @@ class ControlPlane:
         rabbitmq = self.services["rabbitmq"]
         rabbitmq.wait_ready(self._rabbitmq_listens, START_PATIENCE_S)
         self._start("nova-conductor", [f"{self.venv}/bin/nova-conductor", *nova], self.nova_env)
-        self._start("nova-scheduler", [f"{self.venv}/bin/nova-scheduler", *nova], self.nova_env)
         neutron = ["--config-file", f"{ETC}/neutron/neutron.conf"]
         self._start("neutron-rpc-server", [f"{self.venv}/bin/neutron-rpc-server", *neutron])
         api = self.api
         self.wait_api("identity")
         fill_catalog(api)
+        # It reads the catalog once, as it starts, and what it misses then is "disabled" for good.
+        self._start("nova-scheduler", [f"{self.venv}/bin/nova-scheduler", *nova], self.nova_env)
         self.reporter("keystone is up, the catalog filled")
         return api
 
