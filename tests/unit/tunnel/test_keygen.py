@@ -13,6 +13,7 @@ import pytest
 
 from pcmig.tunnel import identity, keygen
 from pcmig.tunnel.identity import IdentityError
+from tests.unit.certificates import Authority
 
 
 def test_a_host_may_serve_and_dial(pki: pathlib.Path) -> None:
@@ -105,26 +106,20 @@ def test_pairs_that_would_be_refused(pki: pathlib.Path, tmp_path: pathlib.Path) 
 
 
 def test_an_expired_one(tmp_path: pathlib.Path) -> None:
-    """keygen makes none, so openssl does."""
-    keygen.make_ca(tmp_path, 5)
-    days_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)
-    ca = ["-CA", str(tmp_path / "ca.pem"), "-CAkey", str(tmp_path / "ca-key.pem"), "-CAcreateserial"]
-    made = keygen.make_host(tmp_path, ["old"], 1)
-    assert made.not_after > days_ago
-    old = tmp_path / "old"
-    request = subprocess.run(
-        ["openssl", "req", "-new", "-key", old / "host-key.pem", "-subj", "/CN=old"],
-        capture_output=True,
-        check=True,
-    )
-    subprocess.run(
-        ["openssl", "x509", "-req", *ca, "-days", "-1", "-out", str(old / "host.pem")],
-        input=request.stdout,
-        capture_output=True,
-        check=True,
-    )
+    """keygen makes none."""
+    authority = Authority(tmp_path)
+    pair = authority.issue("old", "old", days=-0.5)
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for source, target in (
+        (authority.certificate, "ca.pem"),
+        (pair.certificate, "host.pem"),
+        (pair.key, "host-key.pem"),
+    ):
+        shutil.copy(source, folder / target)
+    (folder / "host-key.pem").chmod(0o600)
     with pytest.raises(IdentityError, match="certificate has expired"):
-        identity.verify(identity.own(str(old)))
+        identity.verify(identity.own(str(folder)))
 
 
 def test_libvirts_certificates(pki: pathlib.Path, tmp_path: pathlib.Path) -> None:
