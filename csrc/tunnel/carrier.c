@@ -117,8 +117,8 @@ void pcmig_carrier_fail(struct pcmig_carrier *c, enum pcmig_messages_kind kind, 
         c->probe(c->probe_context, &result);
     } else if (c->stream == NULL) {
         pcmig_messages_add(c->tunnel->messages, kind, level, "refused a connection from %s: %s", whom, reason);
-    } else if (c->state < PCMIG_CARRIER_RELAY && c->attached && detach(c) > 0) {
-        /* It has carried nothing yet, and the stream has others. */
+    } else if (c->index > 0 && c->state < PCMIG_CARRIER_RELAY && c->attached && detach(c) > 0) {
+        /* It has carried nothing yet, and the stream has others. Without the first one none of them can begin. */
         pcmig_messages_add(c->tunnel->messages, kind, level, "stream of %s with %s goes on without connection %u: %s",
                            pcmig_stream_name(c->stream), whom, c->index, reason);
     } else if (pcmig_stream_end(c->stream, reason, true)) {
