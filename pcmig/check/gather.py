@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import pwd
 import re
 import socket
 import subprocess
@@ -116,12 +115,7 @@ def default_user(connect: str) -> str:
     """Whom libvirt runs QEMU as when qemu.conf does not say."""
     if is_session(connect):
         return f"+{os.getuid()}"
-    for name in qemuconf.DEFAULT_USERS:
-        try:
-            return pwd.getpwnam(name).pw_name
-        except KeyError:
-            continue
-    return "root"
+    return qemuconf.default_user()
 
 
 def net_admin(root: str = "/") -> bool | None:

@@ -1,7 +1,9 @@
-"""What libvirt's qemu.conf says on whether QEMU may use userfaultfd. Pure: text in, settings out."""
+"""What libvirt's qemu.conf says on whether QEMU may use userfaultfd. Pure (text in, settings out) but for
+default_user(), which looks which users this host has."""
 
 from __future__ import annotations
 
+import pwd
 import re
 from dataclasses import dataclass
 
@@ -31,6 +33,16 @@ class QemuSettings:
     mount_namespace: bool = True  # QEMU sees a /dev of its own, with the nodes of the device ACL only
     device_acl: tuple[str, ...] | None = None  # None: libvirt's built-in list
     keep_capabilities: bool = False  # clear_emulator_capabilities = 0
+
+
+def default_user() -> str:
+    """Whom libvirt runs QEMU as when qemu.conf does not say: as this host's distribution builds it."""
+    for name in DEFAULT_USERS:
+        try:
+            return pwd.getpwnam(name).pw_name
+        except KeyError:
+            continue
+    return "root"
 
 
 def parse(text: str) -> dict[str, Value]:

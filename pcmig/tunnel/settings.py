@@ -264,18 +264,8 @@ def qemus(user: str | None, group: str | None, qemu_conf: str = qemuconf.DEFAULT
     found = qemuconf.QemuSettings()
     with contextlib.suppress(OSError):  # libvirt's defaults
         found = qemuconf.settings(pathlib.Path(qemu_conf).read_text(encoding="utf-8", errors="replace"))
-    user = user or found.user or default_user()
+    user = user or found.user or qemuconf.default_user()
     return user, group or found.group or default_group(user)
-
-
-def default_user() -> str:
-    """As this host's distribution builds libvirt."""
-    for name in qemuconf.DEFAULT_USERS:
-        try:
-            return pwd.getpwnam(name).pw_name
-        except KeyError:
-            continue
-    return "root"
 
 
 def default_group(user: str) -> str:

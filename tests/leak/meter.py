@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.machinery
+import importlib.util
 import itertools
 import os
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -56,6 +58,21 @@ class Held(NamedTuple):
 
 # What a round adds by itself: the marks that are kept here.
 NOISE = {"malloc_bytes": 64, "python_blocks": 10, "descriptors": 1, "threads": 1}
+
+
+# The interpreter itself keeps about one block per load of any extension with types (_json, _sqlite3); one
+# object that a module's clear function forgot would be a type of dozens.
+BLOCKS_PER_LOAD = 4
+
+
+def load_anew(module: Any) -> Any:
+    """Another instance of an extension module that is loaded already."""
+    loader = importlib.machinery.ExtensionFileLoader(module.__name__, module.__spec__.origin)
+    spec = importlib.util.spec_from_file_location(module.__name__, module.__spec__.origin, loader=loader)
+    assert spec is not None
+    fresh = importlib.util.module_from_spec(spec)
+    loader.exec_module(fresh)
+    return fresh
 
 
 def grows(call: Callable[[], object], *, calls: int, blocks_allowed: float = 0.1) -> str | None:

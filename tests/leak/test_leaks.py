@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -12,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pcmig import _core
-from tests.leak.meter import grows
+from tests.leak.meter import BLOCKS_PER_LOAD, grows, load_anew
 from tests.leak.rows import ROWS
 
 
@@ -41,21 +39,12 @@ def test_calls_leave_nothing_behind(name: str) -> None:
 
 
 def test_loading_again_and_again_leaves_nothing_behind() -> None:
-    assert _core.__spec__ is not None and _core.__spec__.origin is not None
-    path = _core.__spec__.origin
-
     def load() -> None:
-        loader = importlib.machinery.ExtensionFileLoader("pcmig._core", path)
-        spec = importlib.util.spec_from_file_location("pcmig._core", path, loader=loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
+        module = load_anew(_core)
         assert module is not _core
         assert module.Error is not _core.Error, "two instances of the module share state"
 
-    # The interpreter itself keeps about one block per load of any extension with types (_json, _sqlite3); one
-    # object that the module's clear function forgot would be a type of dozens.
-    assert grows(load, calls=20, blocks_allowed=4) is None
+    assert grows(load, calls=20, blocks_allowed=BLOCKS_PER_LOAD) is None
 
 
 @pytest.mark.parametrize("isolated", [False, True])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.machinery
-import importlib.util
 import pathlib
 import socket
 import tempfile
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 
 from pcmig import _tunnel
-from tests.leak.meter import grows
+from tests.leak.meter import BLOCKS_PER_LOAD, grows, load_anew
 from tests.unit.certificates import Authority
 from tests.unit.tunnels import Daemon, new_name
 
@@ -188,16 +186,8 @@ def test_streams_leave_nothing_behind(folder: pathlib.Path) -> None:
 
 
 def test_loading_again_and_again_leaves_nothing_behind() -> None:
-    assert _tunnel.__spec__ is not None and _tunnel.__spec__.origin is not None
-    path = _tunnel.__spec__.origin
-
     def load() -> None:
-        loader = importlib.machinery.ExtensionFileLoader("pcmig._tunnel", path)
-        spec = importlib.util.spec_from_file_location("pcmig._tunnel", path, loader=loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
+        module = load_anew(_tunnel)
         assert module is not _tunnel and module.Tunnel is not _tunnel.Tunnel
 
-    # As in test_leaks.py: about one block per load is the interpreter's.
-    assert grows(load, calls=20, blocks_allowed=4) is None
+    assert grows(load, calls=20, blocks_allowed=BLOCKS_PER_LOAD) is None

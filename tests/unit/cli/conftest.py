@@ -1,4 +1,4 @@
-"""Runs the command as operators do: in a process of its own, on pipes or on a terminal."""
+"""Runs the command as operators do, in a process of its own, on pipes or on a terminal; or in this one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,24 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pcmig.cli import main
 from pcmig.journal import ENVIRONMENT, Journal
 
 ROOT = pathlib.Path(__file__).parents[3]
 RUN_FAKE = [sys.executable, "-m", "tests.unit.cli.run_fake"]
 MIGRATE = ("migrate", "g1", "qemu+tcp://b/system")
 TIMEOUT_S = 30.0
+
+
+def pcmig(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """In this process: its exit code, and all that it printed."""
+    try:
+        code = main.main([*words])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out + err
 
 
 class Running:

@@ -18,7 +18,7 @@ import pytest
 from pcmig.cli import follow, job, main, migrate, options, pause, resume, run, status, watch
 from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
-from tests.unit.cli.conftest import MIGRATE, Start
+from tests.unit.cli.conftest import MIGRATE, Start, pcmig
 from tests.unit.cli.fake_core import job as answer
 
 URI = "qemu:///system"
@@ -68,16 +68,6 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process
         process.kill()
-
-
-def pcmig(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    try:
-        code = main.main([*words])
-    except SystemExit as end:
-        code = int(end.code or 0)
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return code, out + err
 
 
 def owned(pid: int) -> Entry:

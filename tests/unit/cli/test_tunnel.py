@@ -14,6 +14,7 @@ from pcmig.cli import follow, job, main, migrate, options, resume, run
 from pcmig.journal import Entry, Journal
 from pcmig.tunnel.client import ENVIRONMENT
 from tests.unit.cli import fake_core as fake
+from tests.unit.cli.conftest import pcmig
 from tests.unit.tunnel.fake_daemon import FakeDaemon, fake_daemon
 
 URI = "qemu:///system"
@@ -38,16 +39,6 @@ def daemon(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with fake_daemon(folder) as found:
         monkeypatch.setenv(ENVIRONMENT, found.control)
         yield found
-
-
-def pcmig(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    try:
-        code = main.main([*words])
-    except SystemExit as end:
-        code = int(end.code or 0)
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return code, out + err
 
 
 def arguments() -> dict[str, Any]:
