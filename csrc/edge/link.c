@@ -46,7 +46,7 @@ struct pcmig_link {
     struct sockaddr_storage peer; /* ss_family AF_UNSPEC until a connection was seen */
     size_t inode_count;
     uint64_t inodes[MAX_INODES];
-    size_t stream_count; /* as last seen: they stay known after QEMU has closed them */
+    size_t stream_count; /* they stay known after QEMU has closed them, until there are others */
     struct stream streams[MAX_STREAMS];
 };
 
@@ -241,6 +241,29 @@ static int sum_family(struct pcmig_link *link, uint8_t family, bool silence, str
     }
 }
 
+static bool is_known(const struct pcmig_link *link, const struct stream *stream)
+{
+    for (size_t i = 0; i < link->stream_count; i++) {
+        if (link->streams[i].family == stream->family &&
+            memcmp(&link->streams[i].id, &stream->id, sizeof(stream->id)) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* QEMU closes its connections one after the other. Those that are left while it does must not make the others forgotten:
+ * the destination may not have noticed. A migration's next stream has new connections. */
+static void remember(struct pcmig_link *link, const struct sum *sum)
+{
+    for (size_t i = 0; i < sum->stream_count; i++) {
+        if (!is_known(link, &sum->streams[i])) {
+            link->stream_count = sum->stream_count;
+            memcpy(link->streams, sum->streams, sum->stream_count * sizeof(sum->streams[0]));
+            return;
+        }
+    }
+}
+
 static void look(struct pcmig_link *link, bool silence, struct sum *sum)
 {
     sum->bytes = sum->silence_ms = sum->found = 0;
@@ -255,10 +278,7 @@ static void look(struct pcmig_link *link, bool silence, struct sum *sum)
     /* A family that this kernel has not is one without connections. */
     (void)sum_family(link, AF_INET, silence, sum);
     (void)sum_family(link, AF_INET6, silence, sum);
-    if (sum->found > 0) {
-        link->stream_count = sum->stream_count;
-        memcpy(link->streams, sum->streams, sum->stream_count * sizeof(sum->streams[0]));
-    }
+    remember(link, sum);
 }
 
 int64_t pcmig_link_queue_bytes(struct pcmig_link *link)

@@ -92,6 +92,10 @@ class Compute:
         """Nova's folder of instances, as the machine sees it."""
         return outside(self.host) / "instances"
 
+    def connections(self) -> str:
+        """Its TCP connections, with their processes and timers."""
+        return self._inside(["ss", "--tcp", "--numeric", "--processes", "--options"], "listing connections")
+
     # Parts
 
     def _start(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> Service:

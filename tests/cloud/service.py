@@ -30,10 +30,12 @@ class Service:
         self.env = dict(env)
         self.log = outside(host) / "log" / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     def start(self) -> Service:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self.process = subprocess.Popen(
                 self.host.inside(self.argv),
                 stdin=subprocess.DEVNULL,
@@ -46,6 +48,10 @@ class Service:
 
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def said(self) -> str:
+        """Its log since it was started last: without the good-bye of the one before."""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def pids(self) -> list[int]:
         """The machine's pids of the service: nsenter's child and what that started."""
