@@ -16,6 +16,16 @@ from tests.cloud.service import RUN, Service, outside
 
 OVS_RUN = "/run/openvswitch"
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+# libvirt sets a new tap up while Open vSwitch, which switches in user space here, makes it promiscuous. Both
+# read its flags and write them back, so that now and then the second takes "up" away again, and the guest
+# stays deaf and dumb. The kernel's own way, which ip(8) takes, changes one flag alone.
+KEEP_TAPS_UP = r"""
+while sleep 0.5; do
+    ip -o link show | sed -nE '/[<,]UP[,>]/! s/^[0-9]+: (tap[^:@]+).*/\1/p' | while read -r tap; do
+        ip link set "$tap" up && echo "$tap was down"
+    done
+done
+"""
 
 
 class Compute:
@@ -62,6 +72,7 @@ class Compute:
         self._start("ovs-vswitchd", ["ovs-vswitchd", f"unix:{OVS_RUN}/db.sock"])
         bridge = ["add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev"]
         self._inside(["ovs-vsctl", "--timeout=20", *bridge, "--", "add-port", "br-ex", FLAT], "making br-ex")
+        self._start("taps", ["sh", "-c", KEEP_TAPS_UP])
 
     def switch_report(self) -> str:
         """Ports of Open vSwitch: tag 4095 is one that neutron's agent has not wired yet."""
