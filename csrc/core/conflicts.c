@@ -30,8 +30,9 @@
  *   nova     Nova 34, the same file, _prepare_migration_flags and what is named */
 static const struct pcmig_conflicts_row rows[] = {
     /* Errors: refused, or harmful. A remedy drops a flag where adding one could conflict with a further one. */
-    {.name = "postcopy-tunnelled", /* begin */
+    {.name = "postcopy-tunnelled", /* begin; see nova-postcopy-tunnelled */
      .all = POSTCOPY | TUNNELLED,
+     NOT_NOVA,
      ERROR,
      .drop = TUNNELLED,
      .problem = "libvirt refuses post-copy through its own tunnel",
@@ -181,6 +182,13 @@ static const struct pcmig_conflicts_row rows[] = {
      .remedy = "remove VIR_MIGRATE_TUNNELLED"},
 
     /* Warnings. */
+    {.name = "nova-postcopy-tunnelled", /* pcmig/nova/flags.py; with [pcmig] tunnel = none it is an error there */
+     .all = POSTCOPY | TUNNELLED,
+     NOVA,
+     WARNING,
+     .drop = TUNNELLED,
+     .problem = "libvirt's own tunnel refuses post-copy, so that pcmig's driver takes the flag for pcmig's tunnel",
+     .remedy = "set [pcmig] tunnel = pcmig instead, and run 'pcmig tunnel' on every host"},
     {.name = "tunnelled-tls", /* libvirt checks nothing here; see nova-tunnelled-tls */
      .all = TUNNELLED | PCMIG_FLAG_TLS,
      NOT_NOVA,

@@ -210,15 +210,15 @@ class _Host:
         """BITS without what has no use. Raises ConfigError for what does not go together.
 
         That a block migration copies disks is Nova's own wish, so the rules for Nova's flags judge the rest.
+        What libvirt refuses is an error whoever asks for it.
         """
         qemu_version, libvirt_version = self.versions
         storage = bits & _STORAGE if block else 0
         flags_with_storage = _core.flags_from_bits(bits)
         flags = _core.flags_from_bits(bits & ~storage)
         findings = flags.check(qemu_version, libvirt_version, True)
-        if storage:
-            with_storage = flags_with_storage.check(qemu_version, libvirt_version, False)
-            findings += [found for found in with_storage if found[0] == "error" and found not in findings]
+        by_libvirt = flags_with_storage.check(qemu_version, libvirt_version, False)
+        findings += [found for found in by_libvirt if found[0] == "error" and found not in findings]
         resolved = flags.resolved(qemu_version or _NEWEST_QEMU, libvirt_version, True).bits | storage
         for severity, text, names in findings:
             if severity == "error":

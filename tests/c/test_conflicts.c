@@ -64,6 +64,11 @@ static void each_rule(void **state)
         enum pcmig_conflicts_severity severity;
     } cases[] = {
         {"postcopy-tunnelled", CLEAN | F(POSTCOPY) | F(TUNNELLED), CLEAN | F(TUNNELLED), {0}, PCMIG_CONFLICTS_ERROR},
+        {"nova-postcopy-tunnelled",
+         CLEAN | F(POSTCOPY) | F(TUNNELLED),
+         CLEAN | F(TUNNELLED),
+         {0, 0, true},
+         PCMIG_CONFLICTS_WARNING},
         {"postcopy-not-live", F(POSTCOPY), F(POSTCOPY) | F(LIVE), {0}, PCMIG_CONFLICTS_ERROR},
         {"postcopy-paused", CLEAN | F(POSTCOPY) | F(PAUSED), CLEAN | F(PAUSED), {0}, PCMIG_CONFLICTS_ERROR},
         {"postcopy-offline", CLEAN | F(POSTCOPY) | F(OFFLINE), CLEAN | F(OFFLINE), {0}, PCMIG_CONFLICTS_ERROR},

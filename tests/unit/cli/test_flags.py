@@ -81,6 +81,14 @@ def test_conflict(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, report["ok"]) == (base.ExitCode.USAGE, False)
 
 
+def test_with_nova_it_is_pcmigs_tunnel(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "live,peer2peer,undefine_source,persist_dest,tunnelled,postcopy", "--nova")
+    assert code == 0
+    assert "warning:   libvirt's own tunnel refuses post-copy, so that pcmig's driver takes the flag" in out
+    assert "[pcmig] tunnel = pcmig" in out
+    assert "suggested: VIR_MIGRATE_LIVE, VIR_MIGRATE_PEER2PEER, VIR_MIGRATE_PERSIST_DEST," in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "severities"),
     [
