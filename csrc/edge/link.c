@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
@@ -364,6 +365,23 @@ static socklen_t address(const struct stream *stream, bool peer, struct sockaddr
     }
 }
 
+/* Has the socket ignore a listener's answer (SYN and ACK), so that no connection comes of it: QEMU at the destination listens
+ * at its port for as long as the migration lasts, takes any connection there for the resumed stream, and a false one
+ * spoils the true one. The filter sees segments from their TCP header on (Linux, net/ipv4/tcp_ipv4.c, tcp_v4_rcv). */
+static int refuse_to_connect(int fd)
+{
+    enum { TCP_FLAGS_AT = 13, TCP_SYN = 0x02 };
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, TCP_FLAGS_AT),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, TCP_SYN, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+    };
+    const struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
 static void knock(const struct stream *stream, int wait_ms)
 {
     struct sockaddr_storage local, peer;
@@ -374,7 +392,7 @@ static void knock(const struct stream *stream, int wait_ms)
 
     if (fd < 0)
         return;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
+    if (refuse_to_connect(fd) == 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
         bind(fd, (struct sockaddr *)&local, local_size) == 0 && connect(fd, (struct sockaddr *)&peer, peer_size) < 0 &&
         errno == EINPROGRESS)
         (void)poll(&wait, 1,

@@ -31,8 +31,9 @@ int64_t pcmig_link_silence_ms(struct pcmig_link *link);
 /* For a stream that this host has closed and the destination has not (it has nothing to send, so it does not notice):
  * makes its kernel reset its end. A connection attempt from the old port has it answer with what it believes of the old
  * connection, and this host's kernel refuses that (RFC 9293, 3.5.1, half-open connections); an orphan that still
- * tries to deliver is destroyed where CAP_NET_ADMIN allows that. Connections that QEMU still has are left alone. Blocks for up to
- * WAIT_MS per connection. Returns how many were tried. */
+ * tries to deliver is destroyed where CAP_NET_ADMIN allows that. Connections that QEMU still has are left alone, and none
+ * comes of it where somebody listens at the old port. Blocks for up to WAIT_MS per connection. Returns how many were
+ * tried. */
 unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms);
 
 #endif

@@ -45,12 +45,10 @@ static int listen_somewhere(uint16_t *port)
     return -1;
 }
 
-static struct pair connect_pair(void)
+static struct pair connect_pair_to(int listener, uint16_t port)
 {
     struct pair pair;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    uint16_t port = 0;
-    int listener = listen_somewhere(&port);
 
     address.sin_port = htons(port);
     pair.source = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -58,6 +56,15 @@ static struct pair connect_pair(void)
     assert_int_equal(connect(pair.source, (struct sockaddr *)&address, sizeof(address)), 0);
     pair.destination = accept(listener, NULL, NULL);
     assert_true(pair.destination >= 0);
+    return pair;
+}
+
+static struct pair connect_pair(void)
+{
+    uint16_t port = 0;
+    int listener = listen_somewhere(&port);
+    struct pair pair = connect_pair_to(listener, port);
+
     close(listener);
     return pair;
 }
@@ -187,6 +194,28 @@ static void the_first_of_two_to_go_is_not_forgotten(void **state)
     }
 }
 
+/* The destination has noticed already, and QEMU there still listens: it must not see a connection. */
+static void a_listener_at_the_old_port_sees_nothing(void **state)
+{
+    uint16_t port = 0;
+    int listener = listen_somewhere(&port);
+    struct pair pair = connect_pair_to(listener, port);
+    struct pcmig_link *link = pcmig_link_open(UUID);
+    struct pollfd wait = {.fd = listener, .events = POLLIN};
+    struct linger at_once = {.l_onoff = 1};
+
+    (void)state;
+    assert_non_null(link);
+    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    assert_int_equal(setsockopt(pair.destination, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+    close(pair.destination); /* with a reset, so that nothing of it is left at either end */
+    close(pair.source);
+    assert_int_equal(pcmig_link_wake(link, 300), 1);
+    assert_int_equal(poll(&wait, 1, 1500), 0);
+    close(listener);
+    pcmig_link_close(link);
+}
+
 static void a_live_stream_is_left_alone(void **state)
 {
     struct pair pair = connect_pair();
@@ -214,6 +243,7 @@ int main(void)
         cmocka_unit_test(a_live_stream_is_left_alone),
         cmocka_unit_test(a_half_open_end_is_reset),
         cmocka_unit_test(the_first_of_two_to_go_is_not_forgotten),
+        cmocka_unit_test(a_listener_at_the_old_port_sees_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
