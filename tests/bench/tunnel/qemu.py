@@ -1,0 +1,157 @@
+"""python -m tests.bench.tunnel.qemu: the tunnel against QEMU's own TLS, in real migrations of an idle guest.
+
+See tests/bench/README.rst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import pathlib
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bed import Bed, BedError, GuestSpec
+from tests.bench import program
+from tests.bench.figures import Figure, Row, ratio, spread
+from tests.bench.switchover import machine
+from tests.functional.scene import SceneError, played
+from tests.functional.tunnel_scene import TunnelScene
+
+WAYS = {
+    "tcp": "nothing encrypts",
+    "qemu-tls": "QEMU's own TLS (pcmig migrate --tls)",
+    "pcmig": "pcmig tunnel (pcmig migrate --tunnel)",
+}
+GOAL = 1.2
+PKI = "/run/pki"  # as the hosts see it
+QEMU_CONF = f'migrate_tls_x509_cert_dir = "{PKI}"\nmigrate_tls_x509_verify = 1\n'
+QEMU_NAMES = {  # QEMU's name of a file -> ours
+    "ca-cert.pem": "ca.pem",
+    **{f"{role}-cert.pem": "host.pem" for role in ("server", "client")},
+    **{f"{role}-key.pem": "host-key.pem" for role in ("server", "client")},
+}
+FIGURES = (
+    Figure("mb_s", "memory", "MB/s"),
+    Figure("seconds", "pre-copy", "s", 2),
+    Figure("bytes", "sent", "MB", 0, 1e6),
+    Figure("busy_percent", "machine busy", "%"),
+)
+
+
+def measure(scene: TunnelScene, way: str, number: int) -> Row:
+    """One migration to the other host. `error` says what did not go as it should."""
+    row: Row = {"way": way, "round": number, "error": None}
+    scene.clear = way != "pcmig"
+    destination = scene.bed.other(scene.source)
+    before = machine.CpuTimes.now()
+    try:
+        options = ["--policy", "never", *(["--tls"] if way == "qemu-tls" else [])]
+        run = scene.migrate(*options, timeout_s=300).expect(0, "done: ")
+        row |= machine.CpuTimes.now().shares_since(before)
+        assert run.report is not None
+        (precopy,) = (row for row in run.report["ledger"]["phases"] if row["phase"] == "precopy")
+        row["seconds"] = precopy["duration_us"] / 1e6
+        row["bytes"] = precopy["wire_bytes"]
+        row["mb_s"] = precopy["wire_bytes"] / precopy["duration_us"]
+        scene.expect_at(destination, run)
+    except (SceneError, AssertionError) as error:
+        row["error"] = str(error).splitlines()[0]
+    return row
+
+
+def run_rounds(args: argparse.Namespace, content: dict[str, Any], console: Console) -> None:
+    spec = GuestSpec(memory_mib=args.memory, worker_mib=args.memory - 128, write_pps=20, verify_pps=2000)
+    content |= {
+        "schema": program.SCHEMA,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.facts([args.stack]),
+        "memory_mib": args.memory,
+        "ways": WAYS,
+        "rounds": [],
+    }
+    with tempfile.TemporaryDirectory(prefix="pcmig-bench-") as folder:
+        scene = TunnelScene(Bed(args.stack, None, qemu_conf=QEMU_CONF), pathlib.Path(folder))
+        with played(scene):
+            for host in scene.bed.hosts:
+                there = host.state / "run" / pathlib.Path(PKI).name
+                there.mkdir()
+                for theirs, ours in QEMU_NAMES.items():
+                    shutil.copy(scene.folder / "pki" / host.name / ours, there / theirs)
+            scene.start_daemons()
+            scene.prepare(spec)
+            scene.bed.network.limit(None)
+            for index in range(args.rounds):
+                for way in reversed(WAYS) if index % 2 else WAYS:
+                    row = measure(scene, way, index + 1)
+                    content["rounds"].append(row)
+                    if args.json:
+                        program.write(args.json, content)
+                    known = ((f, f.of(row)) for f in FIGURES)
+                    text = [f"{f.title} {v:.{f.digits}f} {f.unit}" for f, v in known if v is not None]
+                    error = f" [red]{row['error']}[/red]" if row["error"] else ""
+                    console.print(f"{row['round']:2} {row['way']:9} {', '.join(text)}{error}", soft_wrap=True)
+
+
+def show(console: Console, content: dict[str, Any]) -> None:
+    rows = [row for row in content["rounds"] if not row["error"]]
+    for versions in content["machine"]["stacks"].values():
+        console.print(f"QEMU {versions.get('qemu')}, libvirt {versions.get('libvirt')}")
+    table = Table(title="median (least to greatest)", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for figure in FIGURES:
+        table.add_column(f"{figure.title}, {figure.unit}", justify="right")
+    for way in WAYS:
+        spreads = (
+            (spread(figure.of(row) for row in rows if row["way"] == way), figure) for figure in FIGURES
+        )
+        table.add_row(way, *("-" if s is None else s.text(f.digits) for s, f in spreads))
+    console.print(table)
+    medians = {way: spread(row["mb_s"] for row in rows if row["way"] == way) for way in WAYS}
+    value = ratio(medians["pcmig"], medians["qemu-tls"])
+    if value is not None:
+        word = "reached" if value >= GOAL else "missed"
+        console.print(f"pcmig: {value:.2f} times QEMU's TLS (goal: {GOAL} or more): {word}")
+    for row in content["rounds"]:
+        if row["error"]:
+            console.print(f"[red]left out: {row['way']}, round {row['round']}: {row['error']}[/red]")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.tunnel.qemu",
+        description="Compares pcmig's tunnel with QEMU's own TLS in real migrations. Needs root.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--stack", default="forky", help="QEMU and libvirt (default: forky)")
+    parser.add_argument(
+        "--memory", type=int, default=2048, metavar="MIB", help="of the guest (default: 2048)"
+    )
+    program.add_options(parser, rounds=5, rate=False)
+    args = parser.parse_args(argv)
+    console = program.make_console()
+    content: dict[str, Any] = {}
+    try:
+        program.check_options(args)
+        if not 256 <= args.memory <= 16384:
+            raise BedError(f"--memory {args.memory}: use 256 to 16384")
+    except BedError as error:
+        program.complain(error)
+        return 2
+
+    def fill() -> None:
+        if args.recorded:
+            content.update(program.read(args.recorded))
+        else:
+            run_rounds(args, content, console)
+
+    return program.finish(content, fill, lambda: show(console, content))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
