@@ -188,7 +188,7 @@ def check(args: argparse.Namespace, cells: list[tuple[str, str]]) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     console = make_console()
-    cells = choose_cells(args.cells, faults_of(args.bed))
+    cells = choose_cells(args.cells, faults_of(args.bed, args.driver))
     try:
         check(args, cells)
         record = Record(args.json)

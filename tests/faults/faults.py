@@ -13,7 +13,7 @@ from tests.bed.procs import ProcessId
 from tests.faults import wire
 from tests.faults.judge import WHOLE, End
 from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH
-from tests.faults.stage import CloudStage, HostsStage, Stage
+from tests.faults.stage import PCMIG, CloudStage, HostsStage, Stage
 
 STOP_PATIENCE_S = 15.0
 # A fault this much after the switch cannot have come before it.
@@ -37,6 +37,7 @@ class Fault:
     """lasts_s: how long until it is mended; None: never, before the verdict
     allowed: by moment, the ends that physics permits and that nobody would complain about
     sysctls: of both hosts' networks, to have in seconds what takes minutes
+    tunnel: the migration goes through pcmig's tunnel, which nothing else has
     """
 
     name: str
@@ -46,6 +47,7 @@ class Fault:
     allowed: Allowed = dataclasses.field(default_factory=lambda: HEALS)
     sysctls: Mapping[str, int] = dataclasses.field(default_factory=dict)
     beds: Collection[str] = ("hosts", "cloud")
+    tunnel: bool = False
 
     def allowed_at(self, moment: str, offset_s: float | None) -> frozenset[End]:
         """OFFSET_S: from the switch to the fault, if it is known.
@@ -164,6 +166,25 @@ def command_killed(stage: Stage) -> Act:
     return Act(strike, stage.bring_back_command)
 
 
+def tunnel_killed(ends: Sequence[str]) -> Arm:
+    def arm(stage: Stage) -> Act:
+        assert isinstance(stage, HostsStage)
+        daemons = [stage.scene.daemon(getattr(stage, end)) for end in ends]
+
+        def strike() -> None:
+            for daemon in daemons:
+                daemon.send(signal.SIGKILL)
+
+        def mend() -> None:
+            for daemon in daemons:
+                daemon.kill()  # until it is gone
+                daemon.start()
+
+        return Act(strike, mend)
+
+    return arm
+
+
 def service_down(name: str, number: signal.Signals) -> Arm:
     """NUMBER goes to all of its processes."""
 
@@ -182,6 +203,7 @@ def service_down(name: str, number: signal.Signals) -> Arm:
 
 
 SOURCE, DESTINATION = "source", "destination"
+ENDS = ((SOURCE, (SOURCE,)), (DESTINATION, (DESTINATION,)), ("both", (SOURCE, DESTINATION)))
 HOSTS, CLOUD = ("hosts",), ("cloud",)
 
 FAULTS: dict[str, Fault] = {
@@ -217,16 +239,23 @@ FAULTS: dict[str, Fault] = {
         Fault("loss", "2 % of packets lost for 20 s", cut(*wire.loss(20)), 20),
         *(
             Fault(f"libvirtd-{who}-{what}", f"libvirtd of {who}: {title}", libvirtd(ends, number), lasts_s)
-            for who, ends in (
-                (SOURCE, (SOURCE,)),
-                (DESTINATION, (DESTINATION,)),
-                ("both", (SOURCE, DESTINATION)),
-            )
+            for who, ends in ENDS
             for what, title, number, lasts_s in (
                 ("kill", "SIGKILL, back after 3 s", signal.SIGKILL, 3.0),
                 ("stop", "SIGSTOP for 30 s", signal.SIGSTOP, 30.0),
                 ("restart", "restart", signal.SIGTERM, 0.0),
             )
+        ),
+        *(
+            Fault(
+                f"tunnel-{who}",
+                f"tunnel of {who}: SIGKILL, back after 3 s",
+                tunnel_killed(ends),
+                3,
+                beds=HOSTS,
+                tunnel=True,
+            )
+            for who, ends in ENDS
         ),
         Fault("disk-full", "destination's disk full for 20 s", disk_full, 20),
         Fault("qemu-source", "source QEMU killed", qemu(SOURCE), None, allowed=SOURCE_DIES),
@@ -253,5 +282,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def faults_of(bed: str) -> list[str]:
-    return [fault.name for fault in FAULTS.values() if bed in fault.beds]
+def faults_of(bed: str, driver: str = PCMIG) -> list[str]:
+    return [
+        fault.name for fault in FAULTS.values() if bed in fault.beds and (driver == PCMIG or not fault.tunnel)
+    ]

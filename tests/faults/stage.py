@@ -26,7 +26,8 @@ from tests.cloud.server import Server
 from tests.cloud.service import RUN, Service, descendants
 from tests.faults.judge import Claim, Half
 from tests.faults.wire import Wire
-from tests.functional.scene import Command, Scene
+from tests.functional.scene import Command
+from tests.functional.tunnel_scene import TunnelScene
 
 PCMIG, STOCK = "pcmig", "stock"
 DRIVERS = (PCMIG, STOCK)
@@ -51,6 +52,7 @@ class Stage(abc.ABC):
 
     def __init__(self, driver: str) -> None:
         self.driver = driver
+        self.tunnel = False
         self._exits = contextlib.ExitStack()
         self._listening = contextlib.ExitStack()
         self._listeners: Listeners | None = None
@@ -68,8 +70,9 @@ class Stage(abc.ABC):
 
     # A cell
 
-    def prepare(self) -> None:
-        """A sound guest on `source`, and nothing broken."""
+    def prepare(self, tunnel: bool = False) -> None:
+        """A sound guest on `source`, and nothing broken. TUNNEL: the migration is to go through it."""
+        self.tunnel = tunnel
         self.restore()
         self._prepare()
         self.bed.network.limit(RATE_MBIT)
@@ -171,7 +174,7 @@ class HostsStage(Stage):
         super().__init__(driver)
         self.bed = Bed(stack, RATE_MBIT, keepalive_s=KEEPALIVE_S, reporter=reporter)
         self.folder = folder
-        self.scene = Scene(self.bed, folder)
+        self.scene = TunnelScene(self.bed, folder)
         self.command: Command | None = None
 
     def _up(self, exits: contextlib.ExitStack) -> None:
@@ -189,6 +192,9 @@ class HostsStage(Stage):
             self.command = None
         # What was killed with its cell is nobody's business any more.
         shutil.rmtree(self.scene.journal, ignore_errors=True)
+        self.scene.clear = not self.tunnel
+        if self.tunnel:
+            self.scene.start_daemons()
         self.guest = self.scene.prepare(GUEST)
         self.source = self.scene.source
         self.destination = self.bed.other(self.source)

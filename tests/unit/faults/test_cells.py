@@ -14,6 +14,16 @@ from tests.faults.moments import MOMENTS, POSTCOPY, PRECOPY, SWITCH, cell_name, 
 from tests.faults.stage import PCMIG, STOCK, command_claim, record_claim
 
 
+def test_the_control_has_no_tunnel() -> None:
+    assert "tunnel-both" in faults_of("hosts")
+    assert set(faults_of("hosts")) - set(faults_of("hosts", STOCK)) == {
+        "tunnel-source",
+        "tunnel-destination",
+        "tunnel-both",
+    }
+    assert not any(name.startswith("tunnel") for name in faults_of("cloud"))
+
+
 def test_a_seed_is_a_moment() -> None:
     cell = cell_name("stream-5s", POSTCOPY)
     assert delay_s(cell, 1) == delay_s(cell, 1)
