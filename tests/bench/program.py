@@ -1,4 +1,4 @@
-"""What the benches share as programs: options, the file of a run, and how a run ends."""
+"""What the benches share as programs: options, rounds as they come, the file of a run, how a run ends."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.table import Table
 
 from tests.bed import BedError
+from tests.bench.figures import Figure, Row, spread
+
+T = TypeVar("T")
 
 SCHEMA = 1
 WIDTH_MIN = 180  # where the table would wrap otherwise, also into a file
@@ -64,16 +68,65 @@ def write(path: pathlib.Path, content: dict[str, Any]) -> None:
         raise BedError(f"--json {path}: {error.strerror}") from error
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
+def read(path: pathlib.Path, key: str) -> dict[str, Any]:
+    """KEY: what files of this bench have, and those of others may not."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except OSError as error:
         raise BedError(f"--from {path}: {error.strerror}") from error
     except ValueError as error:
         raise BedError(f"--from {path}: no JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or key not in content:
         raise BedError(f"--from {path}: not of this bench, or of another version of it")
     return content
+
+
+def in_turn(ways: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+    """Each way with the number of its round. Every other round runs backwards: a guest that goes to and fro
+    then takes both directions with each way, whatever their number, no way always follows the same other one,
+    and what is restarted for a way is restarted less often."""
+    for index in range(rounds):
+        for way in reversed(ways) if index % 2 else ways:
+            yield index + 1, way
+
+
+def take(
+    args: argparse.Namespace,
+    content: dict[str, Any],
+    console: Console,
+    row: Row,
+    figures: Iterable[Figure],
+    derived: Row | None = None,
+) -> None:
+    """A round is over: into CONTENT, the file and a line. DERIVED: figures that are not kept."""
+    content["rounds"].append(row)
+    if args.json:
+        write(args.json, content)
+    known = ((figure, figure.of((derived or {}) | row)) for figure in figures)
+    text = [f"{f.title} {value:.{f.digits}f} {f.unit}" for f, value in known if value is not None]
+    error = f" [red]{row['error']}[/red]" if row["error"] else ""
+    width = max(map(len, content["ways"]))
+    console.print(f"{row['round']:2} {row['way']:{width}} {', '.join(text)}{error}", soft_wrap=True)
+
+
+def table_of_ways(figures: Iterable[Figure], ways: Iterable[str], rows: Sequence[Row]) -> Table:
+    """A line for each way, of the rounds that went as they should."""
+    figures = list(figures)
+    table = Table(title="median (least to greatest)", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for figure in figures:
+        table.add_column(f"{figure.title}, {figure.unit}", justify="right")
+    for way in ways:
+        good = [row for row in rows if row["way"] == way and not row["error"]]
+        spreads = ((spread(figure.of(row) for row in good), figure) for figure in figures)
+        table.add_row(way, *("-" if s is None else s.text(f.digits) for s, f in spreads))
+    return table
+
+
+def say_if_left_out(console: Console, row: Row) -> bool:
+    if row["error"]:
+        console.print(f"[red]left out: {row['way']}, round {row['round']}: {row['error']}[/red]")
+    return bool(row["error"])
 
 
 def complain(error: BedError) -> None:

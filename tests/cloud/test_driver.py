@@ -79,7 +79,7 @@ class Move:
 
     def found(self) -> str:
         """How it stands on both hosts, for whoever has to find out why."""
-        lines = [line for line in self.log().splitlines() if "pcmig" in line]
+        lines = [line for line in self.log().splitlines() if " pcmig." in line]
         for name, compute in self.cloud.computes.items():
             lines.append(f"host {name}: {compute.host.domain_state(self.server.domain)}")
             lines.append(compute.connections())

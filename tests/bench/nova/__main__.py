@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import pathlib
 import sys
 from typing import Any
 
@@ -43,29 +42,12 @@ class Bench:
             "rounds": [],
         }
         with Session(self.args.stack, self.args.rate, self.spec, self._say) as session:
-            for index in range(self.args.rounds):
-                # Turned around every other time: each way in both directions, and fewer restarts.
-                for way in reversed(self.ways) if index % 2 else self.ways:
-                    self._take(session.measure(way, index + 1))
-
-    def _take(self, row: dict[str, Any]) -> None:
-        self.content["rounds"].append(row)
-        if self.args.json:
-            program.write(self.args.json, self.content)
-        known = ((figure, figure.of(row)) for figure in FIGURES.values())
-        figures = [f"{f.title} {value:.{f.digits}f} {f.unit}" for f, value in known if value is not None]
-        error = f" [red]{row['error']}[/red]" if row["error"] else ""
-        self.console.print(f"{row['round']:2} {row['way']:14} {', '.join(figures)}{error}", soft_wrap=True)
+            for number, way in program.in_turn(self.ways, self.args.rounds):
+                row = session.measure(way, number)
+                program.take(self.args, self.content, self.console, row, FIGURES.values())
 
     def _say(self, text: str) -> None:
         self.console.print(f"   {text}", soft_wrap=True)
-
-
-def recorded(path: pathlib.Path) -> dict[str, Any]:
-    content = program.read(path)
-    if "guest" not in content:  # the other bench's files have the same number
-        raise BedError(f"--from {path}: not of this bench")
-    return content
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -104,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         program.complain(error)
         return 2
     content = bench.content
-    fill = (lambda: content.update(recorded(args.recorded))) if args.recorded else bench.run
+    fill = (lambda: content.update(program.read(args.recorded, "guest"))) if args.recorded else bench.run
     return program.finish(content, fill, lambda: report.show(console, content))
 
 

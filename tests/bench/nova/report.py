@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import program
 from tests.bench.figures import Figure
 from tests.bench.nova.figures import FIGURES, GOAL_TIMES_LESS, GOALS, Results
 from tests.bench.nova.ways import STOCK
@@ -36,9 +37,7 @@ def show(console: Console, content: dict[str, Any]) -> None:
                 word = "reached" if times >= GOAL_TIMES_LESS else "missed"
                 console.print(f"{way}: {what} {times:.0f} times less ({GOAL_TIMES_LESS:.0f}: {word})")
     for row in results.rows:
-        if row["error"]:
-            console.print(f"[red]left out: {row['way']}, round {row['round']}: {row['error']}[/red]")
-        elif why := row["settle"]["disturbed"]:
+        if not program.say_if_left_out(console, row) and (why := row["settle"]["disturbed"]):
             console.print(f"[yellow]disturbed before: {row['way']}, round {row['round']}: {why}[/yellow]")
     busy = [row["busy_percent"] for row in results.rows if "busy_percent" in row]
     if busy:

@@ -6,7 +6,6 @@ import argparse
 import datetime
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from tests.bench import program
 from tests.bench.switchover import machine, plot, report
 from tests.bench.switchover.figures import FIGURES, engine_cpu_percent
 from tests.bench.switchover.session import GuestGone, Session
-from tests.bench.switchover.ways import DEFAULT_WAYS, FIXED, GUESTS, PCMIG_GRAMMAR, Way, order, parse_ways
+from tests.bench.switchover.ways import DEFAULT_WAYS, FIXED, GUESTS, PCMIG_GRAMMAR, Way, parse_ways
 
 STACKS = {"forky": ("forky",), "backports": ("backports",), "both": ("forky", "backports")}
 SECONDS_PER_MIGRATION = 40  # of these 3 to settle; for the forecast only
@@ -58,32 +57,18 @@ class Bench:
         self.console.print(f"\n[bold]{session.stack}, {kind} guest[/bold]")
         try:
             with session:
-                for number, way in self._plan(ways):
+                for number, way in program.in_turn(ways, self.args.rounds):
                     self._take(session.measure(way, number))
         except GuestGone as error:
             self._take(error.row)
             self._say(f"{error}; on with what does not need this guest")
 
-    def _plan(self, ways: list[Way]) -> Iterator[tuple[int, Way]]:
-        for index in range(self.args.rounds):
-            for way in order(ways, index):
-                yield index + 1, way
-
     def _take(self, row: dict[str, Any]) -> None:
-        self.content["rounds"].append(row)
-        if self.args.json:
-            program.write(self.args.json, self.content)
-        figures = []
         derived = {
             "time_lost_s": row["guest_guest_time_lost_s"],
             "engine_cpu_percent": engine_cpu_percent(row),
         }
-        for figure in FIGURES.values():
-            value = figure.of(derived | row)
-            if value is not None:
-                figures.append(f"{figure.title} {value:.{figure.digits}f} {figure.unit}")
-        error = f" [red]{row['error']}[/red]" if row["error"] else ""
-        self.console.print(f"{row['round']:2} {row['way']:18} {', '.join(figures)}{error}", soft_wrap=True)
+        program.take(self.args, self.content, self.console, row, FIGURES.values(), derived)
 
     def _say(self, text: str) -> None:
         self.console.print(f"   {text}")
@@ -134,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.plot:
             plot.draw(content, args.plot)
 
-    fill = bench.run if bench else lambda: content.update(program.read(args.recorded))
+    fill = bench.run if bench else lambda: content.update(program.read(args.recorded, "rate_mbit"))
     return program.finish(content, fill, show)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import program
 from tests.bench.calm import STEADY_WORK_RATIO
 from tests.bench.figures import Figure, Row
 from tests.bench.switchover.figures import (
@@ -120,9 +121,7 @@ def _notes(console: Console, results: Results) -> None:
             console.print(f"start-postcopy, {len(late)} switches, {what}: {figures}")
     best_pps = max((row["baseline_pps"] for row in results.rows), default=0)
     for row in results.rows:
-        if row["error"]:
-            console.print(f"[red]left out: {row['way']}, round {row['round']}: {row['error']}[/red]")
-        elif why := disturbance(row, best_pps):
+        if not program.say_if_left_out(console, row) and (why := disturbance(row, best_pps)):
             console.print(f"[yellow]disturbed before: {row['way']}, round {row['round']}: {why}[/yellow]")
     if results.rows:
         busy = sorted(row["busy_percent"] for row in results.rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Sequence
 
 from tests.bed import BedError, GuestSpec
 
@@ -90,9 +89,3 @@ def parse_way(name: str) -> Way:
 
 def _known() -> str:
     return f"use {', '.join(FIXED)} or {PCMIG_GRAMMAR}"
-
-
-def order(ways: Sequence[Way], round_index: int) -> list[Way]:
-    """The ways of one round. Every other round runs backwards: a guest that goes to and fro then takes both
-    directions with each way, whatever their number, and no way always follows the same other one."""
-    return list(reversed(ways)) if round_index % 2 else list(ways)

@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.bed import BedError
 from tests.bench import program
@@ -44,36 +43,20 @@ def measure(args: argparse.Namespace, ways: list[Way], content: dict[str, Any], 
         "rounds": [],
     }
     with Session(args.seconds) as session:
-        for index in range(args.rounds):
-            for way in reversed(ways) if index % 2 else ways:
-                row = session.measure(way, index + 1)
-                content["rounds"].append(row)
-                if args.json:
-                    program.write(args.json, content)
-                known = ((figure, figure.of(row)) for figure in FIGURES.values())
-                text = [f"{f.title} {value:.{f.digits}f} {f.unit}" for f, value in known if value is not None]
-                error = f" [red]{row['error']}[/red]" if row["error"] else ""
-                console.print(f"{row['round']:2} {row['way']:12} {', '.join(text)}{error}", soft_wrap=True)
+        for number, way in program.in_turn(ways, args.rounds):
+            program.take(args, content, console, session.measure(way, number), FIGURES.values())
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
     facts = content["machine"]
     console.print(f"\n{facts['cores']} cores ({facts['cpu']}), Linux {facts['kernel']}")
     results = Results(content["rounds"])
-    table = Table(title="median (least to greatest)", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for figure in FIGURES.values():
-        table.add_column(f"{figure.title}, {figure.unit}", justify="right")
-    for way in results.ways:
-        spreads = ((results.spread(way, key), figure) for key, figure in FIGURES.items())
-        table.add_row(way, *("-" if s is None else s.text(f.digits) for s, f in spreads))
-    console.print(table)
+    console.print(program.table_of_ways(FIGURES.values(), results.ways, results.rows))
     for goal, value in results.goals():
         word = "reached" if goal.reached(value) else "missed"
         console.print(f"pcmig: {value:.2f} {goal.text}: {word}")
     for row in results.rows:
-        if row["error"]:
-            console.print(f"[red]left out: {row['way']}, round {row['round']}: {row['error']}[/red]")
+        program.say_if_left_out(console, row)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def fill() -> None:
         if args.recorded:
-            content.update(program.read(args.recorded))
+            content.update(program.read(args.recorded, "seconds"))
         else:
             measure(args, ways, content, console)
 

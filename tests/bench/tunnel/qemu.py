@@ -15,7 +15,6 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.bed import Bed, BedError, GuestSpec, Host
 from tests.bench import program
@@ -102,40 +101,22 @@ def run_rounds(args: argparse.Namespace, content: dict[str, Any], console: Conso
             scene.start_daemons()
             scene.prepare(spec)
             scene.bed.network.limit(None)
-            for index in range(args.rounds):
-                for way in reversed(WAYS) if index % 2 else WAYS:
-                    row = measure(scene, way, index + 1)
-                    content["rounds"].append(row)
-                    if args.json:
-                        program.write(args.json, content)
-                    known = ((f, f.of(row)) for f in FIGURES)
-                    text = [f"{f.title} {v:.{f.digits}f} {f.unit}" for f, v in known if v is not None]
-                    error = f" [red]{row['error']}[/red]" if row["error"] else ""
-                    console.print(f"{row['round']:2} {row['way']:9} {', '.join(text)}{error}", soft_wrap=True)
+            for number, way in program.in_turn(list(WAYS), args.rounds):
+                program.take(args, content, console, measure(scene, way, number), FIGURES)
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
     rows = [row for row in content["rounds"] if not row["error"]]
     for versions in content["machine"]["stacks"].values():
         console.print(f"QEMU {versions.get('qemu')}, libvirt {versions.get('libvirt')}")
-    table = Table(title="median (least to greatest)", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for figure in FIGURES:
-        table.add_column(f"{figure.title}, {figure.unit}", justify="right")
-    for way in WAYS:
-        spreads = (
-            (spread(figure.of(row) for row in rows if row["way"] == way), figure) for figure in FIGURES
-        )
-        table.add_row(way, *("-" if s is None else s.text(f.digits) for s, f in spreads))
-    console.print(table)
+    console.print(program.table_of_ways(FIGURES, WAYS, content["rounds"]))
     medians = {way: spread(row["mb_s"] for row in rows if row["way"] == way) for way in WAYS}
     value = ratio(medians["pcmig"], medians["qemu-tls"])
     if value is not None:
         word = "reached" if value >= GOAL else "missed"
         console.print(f"pcmig: {value:.2f} times QEMU's TLS (goal: {GOAL} or more): {word}")
     for row in content["rounds"]:
-        if row["error"]:
-            console.print(f"[red]left out: {row['way']}, round {row['round']}: {row['error']}[/red]")
+        program.say_if_left_out(console, row)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -162,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def fill() -> None:
         if args.recorded:
-            content.update(program.read(args.recorded))
+            content.update(program.read(args.recorded, "memory_mib"))
         else:
             run_rounds(args, content, console)
 

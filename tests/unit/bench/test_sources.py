@@ -215,17 +215,23 @@ def test_a_file_of_something_else(tmp_path: pathlib.Path, text: str) -> None:
     file = tmp_path / "bench.json"
     file.write_text(text)
     with pytest.raises(BedError, match=r"bench\.json"):
-        read(file)
+        read(file, "rounds")
 
 
 def test_a_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
     with pytest.raises(BedError, match="No such file"):
-        read(tmp_path / "none.json")
+        read(tmp_path / "none.json", "rounds")
+
+
+def test_a_file_of_another_bench(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "bench.json", CONTENT)
+    with pytest.raises(BedError, match="not of this bench"):
+        read(tmp_path / "bench.json", "seconds")
 
 
 def test_what_is_written_is_read(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "bench.json", CONTENT)
-    assert read(tmp_path / "bench.json") == json.loads(json.dumps(CONTENT))
+    assert read(tmp_path / "bench.json", "rounds") == json.loads(json.dumps(CONTENT))
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 

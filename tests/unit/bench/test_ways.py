@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bed import BedError
-from tests.bench.switchover.ways import DEFAULT_WAYS, FIXED, Kind, Way, order, parse_way, parse_ways
+from tests.bench.program import in_turn
+from tests.bench.switchover.ways import DEFAULT_WAYS, FIXED, Kind, Way, parse_way, parse_ways
 
 
 def test_fixed_names() -> None:
@@ -72,7 +73,7 @@ def test_any_text_is_ways_or_a_message(text: str) -> None:
 @given(count=st.integers(1, 9), rounds=st.integers(2, 8))
 def test_both_directions_with_each_way(count: int, rounds: int) -> None:
     ways = [Way(str(i), Kind.PCMIG) for i in range(count)]
-    hops = [way for index in range(rounds) for way in order(ways, index)]
+    hops = [way for _, way in in_turn(ways, rounds)]
     for way in ways:
         directions = [hop % 2 for hop, one in enumerate(hops) if one is way]
         assert directions == [(directions[0] + i) % 2 for i in range(rounds)]
