@@ -92,6 +92,7 @@ def resume(scene: Scene, source: Host, *options: str) -> Run:
 
 def test_killed_in_pre_copy(scene: Scene) -> None:
     source = scene.source
+    scene.bed.network.limit(SLOW_MBIT)  # a guest slowed down by others leaves the switch nothing to do at 200
     command = scene.migration("--policy", "passes=3", "--set", "stall_ms=9000")
     scene.wait_precopy(source)
     command.kill()
