@@ -26,6 +26,7 @@ enum pcmig_advice {
     PCMIG_ADVICE_RESUME,      /* post-copy was interrupted: virsh migrate --postcopy-resume */
     PCMIG_ADVICE_LOOK_SOURCE, /* ask the source for the guest's state */
     PCMIG_ADVICE_LOOK_BOTH,   /* ask both */
+    PCMIG_ADVICE_UNDEFINE,    /* remove the definition that is left at the source */
     PCMIG_ADVICE_COUNT
 };
 

@@ -96,7 +96,7 @@ void pcmig_tunnel_frame_encode_hello(const struct pcmig_tunnel_hello *hello,
     out[5] = (uint8_t)hello->kind;
     out[6] = hello->index;
     out[7] = hello->count;
-    if (hello->kind == PCMIG_TUNNEL_KIND_STREAM)
+    if (hello->kind != PCMIG_TUNNEL_KIND_PROBE)
         memcpy(out + 8, hello->name, PCMIG_TUNNEL_NAME_LEN);
     memcpy(out + 40, hello->stream, sizeof(hello->stream));
     put_u64(out + 56, hello->clock_ms);

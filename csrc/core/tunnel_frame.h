@@ -33,6 +33,7 @@
 #define PCMIG_TUNNEL_FRAME_STREAM_BYTES  16
 #define PCMIG_TUNNEL_NAME_LEN            32 /* hex digits */
 #define PCMIG_TUNNEL_CONNECTIONS         8  /* of one stream, at most */
+#define PCMIG_TUNNEL_FIRST_BYTES         4 /* what QEMU reads of a connection to see what it is (migration_channel_read_peek) */
 
 enum pcmig_tunnel_frame_type {
     PCMIG_TUNNEL_FRAME_DATA = 1, /* payload for the other end's socket */
@@ -60,6 +61,9 @@ struct pcmig_tunnel_frame {
 enum pcmig_tunnel_kind {
     PCMIG_TUNNEL_KIND_PROBE = 0, /* wants the answer only */
     PCMIG_TUNNEL_KIND_STREAM,
+    /* The same, and its first frame follows at once: DATA with PCMIG_TUNNEL_FIRST_BYTES or more. Whoever accepts waits for them before
+     * QEMU hears of the connection. */
+    PCMIG_TUNNEL_KIND_SPEAKING_STREAM,
     PCMIG_TUNNEL_KIND_COUNT
 };
 

@@ -73,6 +73,14 @@ char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error);
 
+/* What is left of a guest (virt_definition.c). Whether the host knows it and has it shut off because it was migrated away; whether it has
+ * a definition. False where the host does not answer. */
+bool pcmig_virt_left_over(struct pcmig_virt_conn *conn, const char *uuid);
+bool pcmig_virt_is_defined(struct pcmig_virt_conn *conn, const char *uuid);
+/* Has the host forget a guest that is shut off, defined or not; NVRAM and TPM state stay. Nobody may call this who has not asked
+ * core/guard.h. */
+int pcmig_virt_undefine(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error);
+
 /* UUIDs of the guests that are active on CONN: COUNT of them, to be free()d as one block. Returns 0 or -1. */
 int pcmig_virt_active(struct pcmig_virt_conn *conn, char (**uuids)[PCMIG_VIRT_UUID_SIZE], size_t *count,
                       struct pcmig_virt_error *error);
@@ -139,6 +147,7 @@ unsigned int pcmig_virt_flag_live(void);
 unsigned int pcmig_virt_flag_peer2peer(void);
 unsigned int pcmig_virt_flag_postcopy(void);
 unsigned int pcmig_virt_flag_postcopy_resume(void); /* libvirt >= 8.5; libvirtd of before refuses it */
+unsigned int pcmig_virt_flag_undefine_source(void);
 unsigned int pcmig_virt_flag_parallel(void);
 unsigned int pcmig_virt_flag_tunnelled(void);
 

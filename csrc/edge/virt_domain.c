@@ -389,6 +389,11 @@ unsigned int pcmig_virt_flag_postcopy_resume(void)
     return 1U << 19; /* VIR_MIGRATE_POSTCOPY_RESUME, which headers before 8.5 do not have */
 }
 
+unsigned int pcmig_virt_flag_undefine_source(void)
+{
+    return VIR_MIGRATE_UNDEFINE_SOURCE;
+}
+
 unsigned int pcmig_virt_flag_parallel(void)
 {
     return VIR_MIGRATE_PARALLEL;

@@ -412,7 +412,9 @@ static void run(struct control *c)
         if (returned && c->called) {
             c->called = false;
             begin_settling(c);
-            pcmig_control_event(c, c->call_succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
+            c->call_lost = !c->call_succeeded;
+            if (c->call_succeeded)
+                pcmig_control_event(c, PCMIG_EVENT_CALL_SUCCEEDED);
         }
         if (!c->settling)
             do_due(c);

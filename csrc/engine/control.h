@@ -1,6 +1,6 @@
 /* What the files of the control thread share: control.c (the loop, and acting on decisions), call.c (the migrate call),
- * settle.c (who has the guest), heal.c (an interrupted post-copy), restart.c (a guest left stopped), speed.c (the
- * bandwidths). All of it runs on the control thread alone. Nobody else includes this. */
+ * settle.c (who has the guest), heal.c (an interrupted post-copy), restart.c (a guest left stopped), tidy.c (a definition left
+ * behind), speed.c (the bandwidths). All of it runs on the control thread alone. Nobody else includes this. */
 #ifndef PCMIG_ENGINE_CONTROL_H
 #define PCMIG_ENGINE_CONTROL_H
 
@@ -15,6 +15,7 @@ struct control {
     bool downtime_set;   /* QEMU has the downtime limit */
     bool called;         /* a migrate call has not returned */
     bool call_succeeded; /* the latest that has */
+    bool call_lost;      /* it returned an error, and the migration may go on without it */
     struct pcmig_virt_error call_error;
     bool settling;             /* no call runs, or post-copy was interrupted: the halves tell what comes next */
     int64_t settle_us;         /* since when the halves are as they are */
@@ -72,6 +73,14 @@ void pcmig_settle_catch_up(struct control *c, bool source);
 /* restart.c: lets a guest run again that a switch which came to nothing left stopped at the source; the halves have been as SEEN
  * for WAITED_US. Returns whether the verdict is to wait for it. */
 bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us);
+
+/* tidy.c: the guest has moved, for WAITED_US: what is left of it at the source is removed. */
+enum tidy {
+    TIDY_CLEAN, /* nothing is left, or only what is to be */
+    TIDY_LATER, /* libvirt may still do it */
+    TIDY_LEFT,
+};
+enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 
 /* heal.c: one step of recovery, by the halves as last seen. */
 void pcmig_heal(struct control *c);

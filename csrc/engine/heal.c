@@ -1,5 +1,6 @@
 /* An interrupted post-copy: what core/recovery.h orders is done here, and told. */
 #include "engine/control.h"
+#include "engine/hints.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -87,6 +88,7 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
 {
     char text[sizeof(c->m->status.recovery.text)];
     int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
+    const char *hint = pcmig_hint(c->call_error.message);
 
     if (c->called && c->recovery.attempts > 0) {
         tell_resuming(c);
@@ -97,8 +99,8 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
     else if (c->called)
         snprintf(text, sizeof(text), "waiting for libvirt to end the broken migration");
     else if (c->recovery.attempts > 0)
-        snprintf(text, sizeof(text), "attempt %u failed (%.300s), next in %lld s", c->recovery.attempts,
-                 c->call_error.message, (long long)left_s);
+        snprintf(text, sizeof(text), "attempt %u failed (%.220s%s%.200s), next in %lld s", c->recovery.attempts,
+                 c->call_error.message, hint != NULL ? "; " : "", hint != NULL ? hint : "", (long long)left_s);
     else
         snprintf(text, sizeof(text), "resuming soon");
     tell(c, PCMIG_RECOVERY_STATE_WAITING, next_us, text);

@@ -19,6 +19,10 @@ static const struct {
     {"ostcopy is not supported", USERFAULTFD},
     {"End of file while reading data", BROKEN},
     {"client socket is closed", BROKEN},
+    {"QEMU reports migration is still running",
+     "the destination's QEMU does not wait to be resumed: it has not noticed yet that the stream is dead, or a "
+     "connection that "
+     "brought nothing, a port scan's for instance, has ended its wait for good"},
     {"already exists with uuid", "another guest has this name there: rename or undefine that one, or give --dname"},
     {"unable to resolve address",
      "the source cannot resolve the name that the destination gives itself: give --migrateuri tcp://ADDRESS"},

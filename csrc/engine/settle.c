@@ -43,6 +43,9 @@ static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
         snprintf(out, size, "virsh -c '%s' domstate --reason '%s'; virsh -c '%s' domstate --reason '%s'", uri, m->name,
                  m->args.dest_uri, m->args.dest_name != NULL ? m->args.dest_name : m->name);
         return;
+    case PCMIG_ADVICE_UNDEFINE:
+        snprintf(out, size, "virsh -c '%s' undefine --keep-nvram --keep-tpm '%s'", uri, m->name);
+        return;
     case PCMIG_ADVICE_NONE:
     case PCMIG_ADVICE_COUNT:
         out[0] = '\0';
@@ -165,6 +168,16 @@ static bool heal(struct control *c)
     return c->m->status.recovery.state == PCMIG_RECOVERY_STATE_NONE;
 }
 
+/* The call returned an error. libvirt does not end a migration whose caller it lost, so the policy hears of a failure only when no job
+ * goes on without the call: until then it steers, as it does with a migration that was adopted. */
+static void tell_failure(struct control *c, const struct pcmig_evidence *evidence, bool over)
+{
+    if (!c->call_lost || (!over && (evidence->job_active || evidence->source == PCMIG_HALF_UNKNOWN)))
+        return;
+    c->call_lost = false;
+    pcmig_control_event(c, PCMIG_EVENT_CALL_FAILED);
+}
+
 bool pcmig_settle(struct control *c)
 {
     struct pcmig_evidence evidence = {
@@ -182,8 +195,8 @@ bool pcmig_settle(struct control *c)
         c->settle_us = pcmig_migration_now_us(c->m);
     c->halves[1] = evidence.source;
     c->halves[0] = evidence.destination;
-    /* An adopted migration is looked at in this way all along, and an event may have been missed. */
-    if (c->changed && c->m->args.adopt) {
+    /* A migration without a call is looked at in this way all along, and an event may have been missed. */
+    if (c->changed && (c->m->args.adopt || c->call_lost)) {
         pcmig_settle_catch_up(c, true);
         pcmig_settle_catch_up(c, false);
     }
@@ -192,6 +205,7 @@ bool pcmig_settle(struct control *c)
     waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
     if (evidence.source == PCMIG_HALF_RUNNING || evidence.source == PCMIG_HALF_PAUSED)
         evidence.job_active = job_active(c);
+    tell_failure(c, &evidence, false);
     if (!evidence.job_active && pcmig_restart(c, &evidence, waited_us))
         return false;
     verdict = pcmig_outcome_judge(&evidence, patience_over(c, &evidence, waited_us));
@@ -207,6 +221,15 @@ bool pcmig_settle(struct control *c)
      * that lost a half: the call may wait for a destination that has not noticed. */
     if (c->called && verdict.advice != PCMIG_ADVICE_RESUME && !pcmig_outcome_half_lost(&evidence))
         return false;
+    if (verdict.outcome == PCMIG_OUTCOME_COMPLETED) {
+        const enum tidy tidy = pcmig_tidy(c, &evidence, waited_us);
+
+        if (tidy == TIDY_LATER)
+            return false;
+        if (tidy == TIDY_LEFT)
+            verdict.advice = PCMIG_ADVICE_UNDEFINE;
+    }
+    tell_failure(c, &evidence, true);
     if (verdict.outcome == PCMIG_OUTCOME_NEEDS_OPERATOR)
         pcmig_control_let_go(c);
     pcmig_settle_finish(c, verdict.outcome, verdict.advice, verdict.text,

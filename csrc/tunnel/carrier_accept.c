@@ -8,6 +8,20 @@
 
 enum { LOOK_US = 20000 /* between two looks for a socket, or for the first connection of a stream */ };
 
+/* The answer is with the kernel, or could not be sent. What came with hello is delivered in either case: QEMU knows of the connection
+ * already, and the relay finds its end behind the bytes. */
+static void answered(struct pcmig_carrier *c, bool sent)
+{
+    const bool accepted = c->verdict == PCMIG_TUNNEL_ACCEPTED && c->stream != NULL;
+
+    if (accepted && (sent || c->hello.kind == PCMIG_TUNNEL_KIND_SPEAKING_STREAM))
+        pcmig_carrier_begin_relay(c);
+    else if (sent)
+        pcmig_carrier_leave(c);
+    else
+        pcmig_carrier_cannot_say(c);
+}
+
 /* Tells the peer the verdict; a refusal, with REASON for this side, ends the connection. */
 static void answer(struct pcmig_carrier *c, enum pcmig_tunnel_verdict verdict, const char *reason)
 {
@@ -28,6 +42,8 @@ static void answer(struct pcmig_carrier *c, enum pcmig_tunnel_verdict verdict, c
     pcmig_tunnel_frame_encode_answer(&text, bytes);
     if (pcmig_carrier_say(c, bytes, sizeof(bytes)))
         pcmig_carrier_set_state(c, PCMIG_CARRIER_ANSWER);
+    else
+        answered(c, false);
 }
 
 static bool is_allowed(const struct pcmig_carrier *c)
@@ -37,6 +53,15 @@ static bool is_allowed(const struct pcmig_carrier *c)
     if (config->allow_count == 0 || pcmig_channel_tls(c->channel) == NULL)
         return true;
     return pcmig_tls_peer_matches(pcmig_channel_tls(c->channel), config->allow, config->allow_count);
+}
+
+static void begin_join(struct pcmig_carrier *c)
+{
+    c->look_until_us = pcmig_carrier_now_us(c) + (int64_t)c->tunnel->config.socket_wait_ms * 1000;
+    if (c->index > 0) /* the first connection may be in its handshake yet */
+        c->look_until_us += (int64_t)c->tunnel->config.handshake_ms * 1000;
+    pcmig_loop_cancel(c->worker->loop, &c->deadline);
+    pcmig_carrier_set_state(c, PCMIG_CARRIER_JOIN);
 }
 
 void pcmig_carrier_run_listen(struct pcmig_carrier *c)
@@ -65,11 +90,17 @@ void pcmig_carrier_run_listen(struct pcmig_carrier *c)
         return;
     }
     c->index = c->hello.index;
-    c->look_until_us = pcmig_carrier_now_us(c) + (int64_t)c->tunnel->config.socket_wait_ms * 1000;
-    if (c->index > 0) /* the first connection may be in its handshake yet */
-        c->look_until_us += (int64_t)c->tunnel->config.handshake_ms * 1000;
-    pcmig_loop_cancel(c->worker->loop, &c->deadline);
-    pcmig_carrier_set_state(c, PCMIG_CARRIER_JOIN);
+    if (c->hello.kind == PCMIG_TUNNEL_KIND_SPEAKING_STREAM) {
+        pcmig_carrier_set_state(c, PCMIG_CARRIER_EXPECT);
+        return;
+    }
+    begin_join(c);
+}
+
+void pcmig_carrier_run_expect(struct pcmig_carrier *c)
+{
+    if (pcmig_carrier_hear(c, PCMIG_TUNNEL_FRAME_HEADER_BYTES + PCMIG_TUNNEL_FIRST_BYTES) != NULL)
+        begin_join(c);
 }
 
 /* The first connection of a stream makes it, once its local socket answers. */
@@ -141,12 +172,6 @@ void pcmig_carrier_run_answer(struct pcmig_carrier *c)
 {
     const enum pcmig_channel_result result = pcmig_channel_flush(c->channel);
 
-    if (result == PCMIG_CHANNEL_AGAIN)
-        return;
-    if (result == PCMIG_CHANNEL_FAILED)
-        pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING, pcmig_channel_error(c->channel));
-    else if (c->verdict == PCMIG_TUNNEL_ACCEPTED && c->stream != NULL)
-        pcmig_carrier_begin_relay(c);
-    else
-        pcmig_carrier_leave(c);
+    if (result != PCMIG_CHANNEL_AGAIN)
+        answered(c, result == PCMIG_CHANNEL_OK);
 }

@@ -6,7 +6,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-enum { PAUSE_MAX_US = 1000000 /* before dialling again */ };
+enum {
+    PAUSE_MAX_US = 1000000, /* before dialling again */
+    LISTEN_US = 2000,       /* between two looks for QEMU's first bytes */
+    SILENT_US = 200000, /* after which it is one that the other end speaks first on: a disk's, a request channel's */
+    FIRST_MAX_BYTES = 2048, /* the rest follows when the peer has answered */
+};
 
 void pcmig_carrier_dial_failed(struct pcmig_carrier *c, const char *reason)
 {
@@ -71,19 +76,52 @@ void pcmig_carrier_run_connect(struct pcmig_carrier *c)
         pcmig_carrier_begin_tls(c);
 }
 
-void pcmig_carrier_say_hello(struct pcmig_carrier *c)
+static bool has_first_bytes(struct pcmig_carrier *c)
 {
-    uint8_t text[PCMIG_TUNNEL_FRAME_HELLO_BYTES];
+    return pcmig_stream_waiting_bytes(c->stream) >= PCMIG_TUNNEL_FIRST_BYTES;
+}
+
+/* The first frame of the stream into TO. Returns how many bytes it has; 0 = there is nothing to read yet. */
+static size_t take_first_bytes(struct pcmig_carrier *c, uint8_t *to)
+{
+    struct pcmig_tunnel_frame frame;
+
+    if (c->index > 0 || !has_first_bytes(c) ||
+        pcmig_stream_take(c->stream, to + PCMIG_TUNNEL_FRAME_HEADER_BYTES, FIRST_MAX_BYTES, &frame) !=
+            PCMIG_STREAM_FRAME)
+        return 0;
+    pcmig_tunnel_frame_encode(&frame, to);
+    return PCMIG_TUNNEL_FRAME_HEADER_BYTES + frame.length;
+}
+
+/* A QEMU that waits to be resumed gives up for good when a connection ends before it has said anything. So the first connection of a
+ * stream takes the first bytes along, and the peer has them before its QEMU hears of it. */
+void pcmig_carrier_begin_hello(struct pcmig_carrier *c)
+{
+    c->silent_until_us = pcmig_carrier_now_us(c) + SILENT_US;
+    c->state = PCMIG_CARRIER_HELLO;
+    pcmig_carrier_run_hello(c);
+}
+
+void pcmig_carrier_run_hello(struct pcmig_carrier *c)
+{
+    uint8_t text[PCMIG_TUNNEL_FRAME_HELLO_BYTES + PCMIG_TUNNEL_FRAME_HEADER_BYTES + FIRST_MAX_BYTES];
     struct pcmig_tunnel_hello hello = {
         .kind = PCMIG_TUNNEL_KIND_PROBE, .count = 1, .clock_ms = pcmig_carrier_wall_clock_ms()};
+    size_t first_bytes = 0;
 
     if (c->stream != NULL && pcmig_stream_left(c->stream)) {
         pcmig_carrier_fail(c, PCMIG_MESSAGES_STREAM, PCMIG_MESSAGES_INFO,
                            "QEMU closed its socket before the peer was reached");
         return;
     }
+    if (c->stream != NULL && c->index == 0 && !has_first_bytes(c) && pcmig_carrier_now_us(c) < c->silent_until_us) {
+        pcmig_carrier_set_deadline(c, LISTEN_US);
+        return;
+    }
     if (c->stream != NULL) {
-        hello.kind = PCMIG_TUNNEL_KIND_STREAM;
+        first_bytes = take_first_bytes(c, text + PCMIG_TUNNEL_FRAME_HELLO_BYTES);
+        hello.kind = first_bytes > 0 ? PCMIG_TUNNEL_KIND_SPEAKING_STREAM : PCMIG_TUNNEL_KIND_STREAM;
         hello.index = (uint8_t)c->index;
         hello.count = (uint8_t)pcmig_stream_count(c->stream);
         memcpy(hello.name, pcmig_stream_name(c->stream), PCMIG_TUNNEL_NAME_LEN);
@@ -91,12 +129,13 @@ void pcmig_carrier_say_hello(struct pcmig_carrier *c)
     }
     pcmig_tunnel_frame_encode_hello(&hello, text);
     c->asked_us = pcmig_carrier_now_us(c);
-    if (pcmig_carrier_say(c, text, sizeof(text))) {
-        /* The peer may look for its QEMU for a while before it answers. */
-        pcmig_carrier_set_deadline(c,
-                                   ((int64_t)c->tunnel->config.handshake_ms + c->tunnel->config.socket_wait_ms) * 1000);
-        pcmig_carrier_set_state(c, PCMIG_CARRIER_ASK);
+    if (!pcmig_carrier_say(c, text, PCMIG_TUNNEL_FRAME_HELLO_BYTES + first_bytes)) {
+        pcmig_carrier_cannot_say(c);
+        return;
     }
+    /* The peer may look for its QEMU for a while before it answers. */
+    pcmig_carrier_set_deadline(c, ((int64_t)c->tunnel->config.handshake_ms + c->tunnel->config.socket_wait_ms) * 1000);
+    pcmig_carrier_set_state(c, PCMIG_CARRIER_ASK);
 }
 
 static void answer_probe(struct pcmig_carrier *c, const struct pcmig_tunnel_answer *answer)

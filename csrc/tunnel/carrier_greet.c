@@ -44,7 +44,7 @@ void pcmig_carrier_run_handshake(struct pcmig_carrier *c)
     if (pcmig_channel_tls(c->channel) != NULL)
         pcmig_tls_peer(pcmig_channel_tls(c->channel), c->subject, &c->not_after_s);
     if (c->peer != NULL)
-        pcmig_carrier_say_hello(c);
+        pcmig_carrier_begin_hello(c);
     else
         pcmig_carrier_set_state(c, PCMIG_CARRIER_LISTEN);
 }
@@ -54,14 +54,18 @@ bool pcmig_carrier_say(struct pcmig_carrier *c, const uint8_t *text, size_t len)
     size_t room;
     uint8_t *to = pcmig_channel_reserve(c->channel, &room);
 
-    if (room >= len) {
-        memcpy(to, text, len);
-        if (pcmig_channel_commit(c->channel, len) && pcmig_channel_flush(c->channel) != PCMIG_CHANNEL_FAILED)
-            return true;
-    }
+    if (room < len)
+        return false;
+    memcpy(to, text, len);
+    return pcmig_channel_commit(c->channel, len) && pcmig_channel_flush(c->channel) != PCMIG_CHANNEL_FAILED;
+}
+
+void pcmig_carrier_cannot_say(struct pcmig_carrier *c)
+{
+    const char *reason = pcmig_channel_error(c->channel);
+
     pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING,
-                       room >= len ? pcmig_channel_error(c->channel) : "the connection is stuck");
-    return false;
+                       reason[0] != '\0' ? reason : "the connection is stuck");
 }
 
 const uint8_t *pcmig_carrier_hear(struct pcmig_carrier *c, size_t len)
@@ -74,7 +78,7 @@ const uint8_t *pcmig_carrier_hear(struct pcmig_carrier *c, size_t len)
         bytes = pcmig_channel_peek(c->channel, &there);
         if (there >= len)
             return bytes;
-        if (c->peer == NULL && !pcmig_tunnel_frame_maybe_hello(bytes, (uint32_t)there)) {
+        if (c->state == PCMIG_CARRIER_LISTEN && !pcmig_tunnel_frame_maybe_hello(bytes, (uint32_t)there)) {
             pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING,
                                pcmig_tunnel_frame_verdict_text(PCMIG_TUNNEL_REFUSED_HELLO));
             return NULL;
@@ -86,7 +90,9 @@ const uint8_t *pcmig_carrier_hear(struct pcmig_carrier *c, size_t len)
             return NULL;
         pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING,
                            result == PCMIG_CHANNEL_EOF
-                               ? "the peer closed the connection before it had said what it wants"
+                               ? c->state == PCMIG_CARRIER_EXPECT
+                                     ? "the peer closed the connection before the stream's first bytes had come"
+                                     : "the peer closed the connection before it had said what it wants"
                                : pcmig_channel_error(c->channel));
         return NULL;
     }

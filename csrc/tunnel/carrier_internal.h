@@ -16,8 +16,10 @@ enum pcmig_carrier_state {
     PCMIG_CARRIER_PAUSE,     /* before dialling again */
     PCMIG_CARRIER_CONNECT,   /* TCP */
     PCMIG_CARRIER_HANDSHAKE, /* TLS */
+    PCMIG_CARRIER_HELLO,     /* dialler: QEMU's first bytes are awaited for a moment, to be said with hello */
     PCMIG_CARRIER_ASK,       /* dialler: hello was said, the answer is awaited */
     PCMIG_CARRIER_LISTEN,    /* acceptor: hello is awaited */
+    PCMIG_CARRIER_EXPECT,    /* acceptor: the first bytes are awaited, which hello has announced */
     PCMIG_CARRIER_JOIN,      /* acceptor: looks for the local socket, or the stream's first connection */
     PCMIG_CARRIER_ANSWER,    /* acceptor: the answer is on its way */
     PCMIG_CARRIER_RELAY,
@@ -47,7 +49,7 @@ struct pcmig_carrier {
     /* dialler */
     struct pcmig_peer *peer; /* NULL when accepted */
     unsigned address_at;
-    int64_t dial_until_us, dial_pause_us, asked_us;
+    int64_t dial_until_us, dial_pause_us, silent_until_us, asked_us;
     pcmig_probe_done probe; /* NULL = a stream */
     void *probe_context;
     /* acceptor */
@@ -89,8 +91,9 @@ void pcmig_carrier_bury(struct pcmig_carrier *c);
 void pcmig_carrier_begin_tls(struct pcmig_carrier *c);
 void pcmig_carrier_run_handshake(struct pcmig_carrier *c);
 
-/* Sends the LEN bytes of TEXT as the first of this side. False when that has failed (and the carrier is gone). */
+/* Sends the LEN bytes of TEXT as the first of this side. False when that has failed: pcmig_carrier_cannot_say ends the carrier. */
 bool pcmig_carrier_say(struct pcmig_carrier *c, const uint8_t *text, size_t len);
+void pcmig_carrier_cannot_say(struct pcmig_carrier *c);
 
 /* Reads until LEN bytes are there. NULL while they are not, or when it has failed (and the carrier is gone). */
 const uint8_t *pcmig_carrier_hear(struct pcmig_carrier *c, size_t len);
@@ -107,13 +110,15 @@ void pcmig_carrier_begin_dialling(struct pcmig_carrier *c);
 void pcmig_carrier_dial_failed(struct pcmig_carrier *c, const char *reason);
 void pcmig_carrier_dial_again(struct pcmig_carrier *c);
 void pcmig_carrier_connect_too_late(struct pcmig_carrier *c);
-void pcmig_carrier_say_hello(struct pcmig_carrier *c);
+void pcmig_carrier_begin_hello(struct pcmig_carrier *c);
+void pcmig_carrier_run_hello(struct pcmig_carrier *c);
 void pcmig_carrier_run_connect(struct pcmig_carrier *c);
 void pcmig_carrier_run_ask(struct pcmig_carrier *c);
 
 /* --- carrier_accept.c --- */
 
 void pcmig_carrier_run_listen(struct pcmig_carrier *c);
+void pcmig_carrier_run_expect(struct pcmig_carrier *c);
 void pcmig_carrier_run_join(struct pcmig_carrier *c);
 void pcmig_carrier_run_answer(struct pcmig_carrier *c);
 

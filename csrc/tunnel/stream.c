@@ -231,14 +231,31 @@ int pcmig_stream_local(struct pcmig_stream *s)
     return fd;
 }
 
+/* With the lock held. */
+static size_t waiting_bytes(const struct pcmig_stream *s)
+{
+    int n;
+
+    return s->local >= 0 && ioctl(s->local, FIONREAD, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+size_t pcmig_stream_waiting_bytes(struct pcmig_stream *s)
+{
+    size_t bytes;
+
+    pthread_mutex_lock(&s->lock);
+    bytes = waiting_bytes(s);
+    pthread_mutex_unlock(&s->lock);
+    return bytes;
+}
+
 size_t pcmig_stream_queue_bytes(struct pcmig_stream *s)
 {
-    size_t bytes = 0;
+    size_t bytes;
     int n;
 
     pthread_mutex_lock(&s->lock);
-    if (s->local >= 0 && ioctl(s->local, FIONREAD, &n) == 0 && n > 0)
-        bytes += (size_t)n;
+    bytes = waiting_bytes(s);
     for (unsigned i = 0; i < s->count; i++) {
         bytes += atomic_load(&s->held[i]);
         if (s->wires[i] >= 0 && ioctl(s->wires[i], SIOCOUTQ, &n) == 0 && n > 0)

@@ -47,6 +47,9 @@ void pcmig_stream_arrived(struct pcmig_stream *stream);
  * it has said anything makes a QEMU that waits to be resumed give up for good ("Failed to peek at channel"). */
 bool pcmig_stream_left(struct pcmig_stream *stream);
 
+/* How many bytes wait in the local socket. */
+size_t pcmig_stream_waiting_bytes(struct pcmig_stream *stream);
+
 /* CARRIER is the connection INDEX from now on; it must detach before it is freed. False when there is one already, or the stream is
  * over. */
 bool pcmig_stream_attach(struct pcmig_stream *stream, unsigned index, struct pcmig_carrier *carrier);

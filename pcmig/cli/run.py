@@ -248,7 +248,13 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
     resume = resume_command(plan.source_uri, plan.domain, plan.dest_uri)
     match status["outcome"]:
         case "completed":
-            return f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
+            done = f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
+            if status["operator_command"]:
+                done += (
+                    "\nits definition is left at the source, shut off; nobody may start it there; to remove it:\n"
+                    f"  {status['operator_command']}"
+                )
+            return done
         case "detached" if status["recovery"]:
             return (
                 f"pcmig: {plan.domain} needs an operator: {status['recovery']['text']}; "

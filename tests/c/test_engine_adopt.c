@@ -138,6 +138,66 @@ static void what_is_over_is_told_at_once(void **state)
     assert_int_equal(atomic_load(&hosts.calls), 0);
 }
 
+/* The call returns an error because its daemon did not answer for too long, and the migration goes on without it. */
+static void call_that_is_lost(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.destination, ABSENT);
+    migration = begin(false, PCMIG_POLICY_MANUAL);
+    WAIT_FOR(atomic_load(&hosts.calls) == 1);
+    WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
+    (void)usleep(200000);
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_RUNNING);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_SWITCH), 0);
+    WAIT_FOR(atomic_load(&hosts.switches) == 1);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.calls), 1);
+}
+
+static void call_that_fails(void **state)
+{
+    (void)state;
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.destination, ABSENT);
+    expect_end(begin(false, PCMIG_POLICY_MANUAL), PCMIG_OUTCOME_FAILED);
+    assert_int_equal(atomic_load(&hosts.calls), 1);
+}
+
+/* What is left of a guest that has moved could be booted again. */
+static void rest_at_the_source(void **state)
+{
+    static const struct {
+        bool source_defined, destination_defined, removed;
+    } rows[] = {
+        {true, true, true},
+        {true, false, false}, /* the only definition there is stays */
+        {false, false, true}, /* a transient guest has none anywhere */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_migration *migration;
+        struct pcmig_migration_status status;
+
+        (void)reset(NULL);
+        atomic_store(&hosts.known, true);
+        atomic_store(&hosts.source_defined, rows[i].source_defined);
+        atomic_store(&hosts.destination_defined, rows[i].destination_defined);
+        migration = adopt_postcopy();
+        all_has_arrived();
+        assert_true(pcmig_migration_join(migration, PATIENCE));
+        status = status_of(migration);
+        assert_string_equal(pcmig_outcome_name(status.outcome), "completed");
+        assert_int_equal(atomic_load(&hosts.undefines), rows[i].removed);
+        assert_string_equal(status.operator_command,
+                            rows[i].removed ? "" : "virsh -c '" SOURCE "' undefine --keep-nvram --keep-tpm 'test'");
+        pcmig_migration_unref(migration);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, reset)
@@ -145,6 +205,9 @@ int main(void)
         TEST(precopy_is_steered),
         TEST(precopy_is_switched_by_the_policy),
         TEST(precopy_is_cancelled),
+        TEST(call_that_is_lost),
+        TEST(call_that_fails),
+        TEST(rest_at_the_source),
         TEST(postcopy_is_followed),
         TEST(interruption_is_healed),
         TEST(silence_is_paused_while_the_call_runs),

@@ -82,11 +82,16 @@ static void what_is_no_frame(void **state)
 
 static void hello_comes_back(void **state)
 {
-    const struct pcmig_tunnel_hello hello = stream_hello(), probe = {.kind = PCMIG_TUNNEL_KIND_PROBE, .clock_ms = 5};
+    const struct pcmig_tunnel_hello probe = {.kind = PCMIG_TUNNEL_KIND_PROBE, .clock_ms = 5};
+    struct pcmig_tunnel_hello hello = stream_hello();
     uint8_t bytes[PCMIG_TUNNEL_FRAME_HELLO_BYTES];
     struct pcmig_tunnel_hello back;
 
     (void)state;
+    pcmig_tunnel_frame_encode_hello(&hello, bytes);
+    assert_int_equal(pcmig_tunnel_frame_decode_hello(bytes, &back), PCMIG_TUNNEL_ACCEPTED);
+    assert_memory_equal(&back, &hello, sizeof(hello));
+    hello.kind = PCMIG_TUNNEL_KIND_SPEAKING_STREAM;
     pcmig_tunnel_frame_encode_hello(&hello, bytes);
     assert_int_equal(pcmig_tunnel_frame_decode_hello(bytes, &back), PCMIG_TUNNEL_ACCEPTED);
     assert_memory_equal(&back, &hello, sizeof(hello));
@@ -105,7 +110,7 @@ static void hello_that_is_refused(void **state)
         enum pcmig_tunnel_verdict verdict;
     } rows[] = {
         {0, 'Q', PCMIG_TUNNEL_REFUSED_HELLO}, {4, 2, PCMIG_TUNNEL_REFUSED_VERSION},
-        {4, 0, PCMIG_TUNNEL_REFUSED_VERSION}, {5, 2, PCMIG_TUNNEL_REFUSED_HELLO},
+        {4, 0, PCMIG_TUNNEL_REFUSED_VERSION}, {5, 3, PCMIG_TUNNEL_REFUSED_HELLO},
         {6, 4, PCMIG_TUNNEL_REFUSED_HELLO},   {7, 0, PCMIG_TUNNEL_REFUSED_HELLO},
         {7, 9, PCMIG_TUNNEL_REFUSED_HELLO},   {8, '.', PCMIG_TUNNEL_REFUSED_HELLO},
         {9, '/', PCMIG_TUNNEL_REFUSED_HELLO}, {20, 'A', PCMIG_TUNNEL_REFUSED_HELLO},

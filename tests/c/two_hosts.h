@@ -47,6 +47,9 @@ static struct {
     const char *_Atomic qemu; /* what QEMU says of its migration; NULL = its monitor does not answer */
     atomic_int questions;     /* to QEMU */
     atomic_int runs;          /* virDomainResume at the source */
+    atomic_bool known;        /* the source knows a guest that has left it */
+    atomic_bool source_defined, destination_defined;
+    atomic_int undefines; /* at the source */
 } hosts;
 
 static struct engine_host dest_host;
@@ -65,6 +68,8 @@ int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int
     int half = at_source(domain) ? atomic_load(&hosts.source) : atomic_load(&hosts.destination);
 
     (void)flags;
+    if (half == ABSENT && !atomic_load(&hosts.known))
+        half = HALF(VIR_DOMAIN_SHUTOFF, VIR_DOMAIN_SHUTOFF_UNKNOWN);
     *state = half >> 8;
     if (reason != NULL)
         *reason = half & 0xff;
@@ -97,7 +102,8 @@ static void all_has_arrived(void)
     atomic_store(&hosts.source, ABSENT);
 }
 
-/* Both halves say that the stream runs again, and soon, unless it is silent, that all has arrived. */
+/* A resume: both halves say that the stream runs again, and soon, unless it is silent, that all has arrived. The first call fails, with or
+ * without a job that goes on. */
 int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParameterPtr params, unsigned int count,
                            unsigned int flags)
 {
@@ -106,8 +112,11 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
     (void)params;
     (void)count;
     atomic_fetch_add(&hosts.calls, 1);
-    if ((flags & (1U << 19)) == 0) /* VIR_MIGRATE_POSTCOPY_RESUME */
+    if ((flags & (1U << 19)) == 0) { /* VIR_MIGRATE_POSTCOPY_RESUME */
+        if (atomic_load(&hosts.job))
+            atomic_store(&hosts.destination, ARRIVING);
         return -1;
+    }
     atomic_fetch_add(&hosts.resumes, 1);
     atomic_store(&hosts.source, SERVING);
     atomic_store(&hosts.destination, FETCHING);
@@ -172,6 +181,35 @@ int virDomainResume(virDomainPtr domain)
     assert_true(at_source(domain));
     atomic_fetch_add(&hosts.runs, 1);
     atomic_store(&hosts.source, RUNNING);
+    return 0;
+}
+
+int virDomainIsActive(virDomainPtr domain)
+{
+    return (at_source(domain) ? atomic_load(&hosts.source) : atomic_load(&hosts.destination)) >> 8 !=
+           VIR_DOMAIN_SHUTOFF;
+}
+
+int virDomainIsPersistent(virDomainPtr domain)
+{
+    return at_source(domain) ? atomic_load(&hosts.source_defined) : atomic_load(&hosts.destination_defined);
+}
+
+virDomainPtr virDomainDefineXML(virConnectPtr conn, const char *xml)
+{
+    assert_non_null(strstr(xml, UUID));
+    atomic_store(&hosts.source_defined, true);
+    return virDomainLookupByUUIDString(conn, UUID);
+}
+
+int virDomainUndefineFlags(virDomainPtr domain, unsigned int flags)
+{
+    assert_true(at_source(domain));
+    assert_int_equal(flags, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | 1 << 6);
+    if (!atomic_load(&hosts.source_defined))
+        return -1;
+    atomic_store(&hosts.known, false);
+    atomic_fetch_add(&hosts.undefines, 1);
     return 0;
 }
 
@@ -263,18 +301,23 @@ static int reset(void **state)
     atomic_store(&hosts.qemu, "none");
     atomic_store(&hosts.questions, 0);
     atomic_store(&hosts.runs, 0);
+    atomic_store(&hosts.known, false);
+    atomic_store(&hosts.source_defined, true);
+    atomic_store(&hosts.destination_defined, true);
+    atomic_store(&hosts.undefines, 0);
     return 0;
 }
 
-static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
+static struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind policy)
 {
     struct pcmig_migration_args args = {
         .source_uri = SOURCE,
         .dest_uri = dest_host.uri,
         .domain = UUID,
         .policy = policy,
+        .flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PERSIST_DEST | VIR_MIGRATE_UNDEFINE_SOURCE,
         .recover = true,
-        .adopt = true,
+        .adopt = adopted,
         .connect_timeout_ms = 10000,
     };
     struct pcmig_migration *migration;
@@ -285,6 +328,11 @@ static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
     assert_non_null(migration);
     assert_int_equal(pcmig_migration_start(migration), 0);
     return migration;
+}
+
+static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
+{
+    return begin(true, policy);
 }
 
 /* In post-copy, and known to be. */

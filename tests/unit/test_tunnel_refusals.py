@@ -361,6 +361,39 @@ def test_half_a_record(destination: Daemon, authority: Authority, good: Pair) ->
     logged(destination, name, "closed the connection in the middle")
 
 
+def test_first_bytes_that_were_announced_and_do_not_come(
+    destination: Daemon, authority: Authority, good: Pair
+) -> None:
+    """QEMU hears nothing of it: an empty connection would end its wait to be resumed."""
+    name = new_name()
+    with destination.listen(name) as listening:
+        with dialled(destination, as_client(authority, good)) as connection:
+            connection.sendall(hello(name.encode(), kind=2) + struct.pack(">BBHIQ", 1, 0, 0, 100, 0) + b"QEV")
+        logged(destination, "refused", "before the stream's first bytes had come")
+        listening.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            listening.accept()
+
+
+def test_first_bytes_reach_qemu_when_their_peer_has_gone(
+    folder: pathlib.Path, authority: Authority, good: Pair
+) -> None:
+    name = new_name()
+    pair = authority.issue("host-b", "localhost")
+    with Daemon(folder / "b", authority, pair, socket_wait_ms=10000) as daemon:
+        with dialled(daemon, as_client(authority, good)) as connection:
+            connection.sendall(
+                hello(name.encode(), kind=2) + struct.pack(">BBHIQ", 1, 0, 0, 8, 0) + b"QEVM1234"
+            )
+            time.sleep(0.2)  # it has them, and waits for its QEMU
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with daemon.listen(name) as listening:
+            there, _ = listening.accept()
+            with there:
+                there.settimeout(5)
+                assert there.makefile("rb").read() == b"QEVM1234"
+
+
 def test_what_is_no_frame(destination: Daemon, authority: Authority, good: Pair) -> None:
     for text in (b"\x09" + bytes(15), struct.pack(">BBHIQ", 1, 0, 0, 1 << 30, 0), b"\xff" * 100):
         name = new_name()
