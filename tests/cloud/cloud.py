@@ -346,6 +346,11 @@ class Cloud(Bed):
         collector = Service("collector", self.control, argv, {"PATH": "/usr/bin:/bin"})
         collector.start().wait_ready(lambda: "ready" in collector.log.read_text(), 15)
 
+    def computes_up(self) -> bool:
+        """Whether Nova would send a guest to either of the hosts."""
+        services = self.api.get("compute", "/os-services?binary=nova-compute")["services"]
+        return [service["state"] for service in services] == ["up"] * len(self.computes)
+
     def _wait_compute(self, compute: Compute) -> None:
         def up() -> bool:
             services = self.api.get("compute", "/os-services?binary=nova-compute")["services"]

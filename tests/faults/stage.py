@@ -38,6 +38,7 @@ KEEPALIVE_S = 2  # libvirt's; it gives up after six of them
 DISK = "4g"  # of memory, were it ever used
 PRECOPY_MIB = 4
 PATIENCE_S = 30.0
+UP_PATIENCE_S = 90.0
 CALL_PATIENCE_S = 10
 
 
@@ -190,6 +191,11 @@ class HostsStage(Stage):
         if self.command is not None:
             self.command.end()
             self.command = None
+        for host in self.bed.hosts:
+            # A guest without a definition that libvirt has left shut off: only a new daemon forgets it.
+            if (host.domain_state(self.domain) or "").startswith("shut off"):
+                host.kill_libvirtd()
+                host.start_libvirtd()
         # What was killed with its cell is nobody's business any more.
         shutil.rmtree(self.scene.journal, ignore_errors=True)
         self.scene.clear = not self.tunnel
@@ -289,6 +295,9 @@ class CloudStage(Stage):
         for name, compute in self.cloud.computes.items():
             if not compute.nova.running():
                 self.bring_back_compute(name)
+        deadline_s = time.monotonic() + UP_PATIENCE_S  # Nova takes one for dead after its bus was down
+        while not self.cloud.computes_up() and time.monotonic() < deadline_s:
+            time.sleep(1)
         if self.server is None or not self._sound(self.server):
             self._replace()
         assert self.server is not None
