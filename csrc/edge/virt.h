@@ -73,13 +73,13 @@ char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error);
 
-/* What is left of a guest (virt_definition.c). Whether the host knows it and has it shut off because it was migrated away; whether it has
- * a definition. False where the host does not answer. */
+/* What is left of a guest (virt_definition.c). Whether the host knows it and has it shut off because it was migrated away: false where the
+ * host does not answer. Whether it has a definition: 1, 0, or -1 where it does not know the guest or does not answer. */
 bool pcmig_virt_left_over(struct pcmig_virt_conn *conn, const char *uuid);
-bool pcmig_virt_is_defined(struct pcmig_virt_conn *conn, const char *uuid);
-/* Has the host forget a guest that is shut off, defined or not; NVRAM and TPM state stay. Nobody may call this who has not asked
- * core/guard.h. */
-int pcmig_virt_undefine(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error);
+int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid);
+/* Has the host forget what is left over, DEFINED or not; NVRAM and TPM state stay (libvirt >= 8.9). Returns whether it has. Nobody may call
+ * this who has not asked core/guard.h. */
+bool pcmig_virt_forget(struct pcmig_virt_conn *conn, const char *uuid, bool defined);
 
 /* UUIDs of the guests that are active on CONN: COUNT of them, to be free()d as one block. Returns 0 or -1. */
 int pcmig_virt_active(struct pcmig_virt_conn *conn, char (**uuids)[PCMIG_VIRT_UUID_SIZE], size_t *count,

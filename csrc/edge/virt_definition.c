@@ -12,6 +12,7 @@
 #else
 #define KEEP_TPM (1U << 6)
 #endif
+#define KEEP_TPM_SINCE 8009000 /* of the daemon */
 
 static virDomainPtr find(struct pcmig_virt_conn *conn, const char *uuid)
 {
@@ -22,24 +23,28 @@ static virDomainPtr find(struct pcmig_virt_conn *conn, const char *uuid)
     return domain;
 }
 
+static bool is_left_over(virDomainPtr domain)
+{
+    int state, reason;
+
+    return virDomainIsActive(domain) == 0 && virDomainGetState(domain, &state, &reason, 0) == 0 &&
+           state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
+}
+
 bool pcmig_virt_left_over(struct pcmig_virt_conn *conn, const char *uuid)
 {
     virDomainPtr domain = find(conn, uuid);
-    int state, reason;
-    bool left_over;
+    bool left_over = domain != NULL && is_left_over(domain);
 
-    if (domain == NULL)
-        return false;
-    left_over = virDomainIsActive(domain) == 0 && virDomainGetState(domain, &state, &reason, 0) == 0 &&
-                state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
-    virDomainFree(domain);
+    if (domain != NULL)
+        virDomainFree(domain);
     return left_over;
 }
 
-bool pcmig_virt_is_defined(struct pcmig_virt_conn *conn, const char *uuid)
+int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid)
 {
     virDomainPtr domain = find(conn, uuid);
-    bool defined = domain != NULL && virDomainIsPersistent(domain) == 1;
+    int defined = domain != NULL ? virDomainIsPersistent(domain) : -1;
 
     if (domain != NULL)
         virDomainFree(domain);
@@ -50,7 +55,8 @@ bool pcmig_virt_is_defined(struct pcmig_virt_conn *conn, const char *uuid)
 static int define(virDomainPtr domain)
 {
     char *xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE);
-    virDomainPtr defined = xml != NULL ? virDomainDefineXML(virDomainGetConnect(domain), xml) : NULL;
+    virDomainPtr defined =
+        xml != NULL && is_left_over(domain) ? virDomainDefineXML(virDomainGetConnect(domain), xml) : NULL;
 
     free(xml);
     if (defined == NULL)
@@ -59,17 +65,23 @@ static int define(virDomainPtr domain)
     return 0;
 }
 
-int pcmig_virt_undefine(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error)
+/* What is kept may lie on storage that the other host uses now; a daemon that cannot keep all of it is not asked. */
+static int forget(virDomainPtr domain, bool defined)
 {
-    virDomainPtr domain = virDomainLookupByUUIDString(conn->ptr, uuid);
-    int result = -1;
+    unsigned long version;
 
-    /* What is kept may lie on storage that the other host uses now. */
-    if (domain != NULL && (virDomainIsPersistent(domain) != 0 || define(domain) == 0))
-        result = virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | KEEP_TPM);
-    if (result < 0)
-        pcmig_virt_error_take(error);
+    if (virConnectGetLibVersion(virDomainGetConnect(domain), &version) < 0 || version < KEEP_TPM_SINCE ||
+        virDomainIsPersistent(domain) != (defined ? 1 : 0) || (!defined && define(domain) < 0) || !is_left_over(domain))
+        return -1;
+    return virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | KEEP_TPM);
+}
+
+bool pcmig_virt_forget(struct pcmig_virt_conn *conn, const char *uuid, bool defined)
+{
+    virDomainPtr domain = find(conn, uuid);
+    bool forgotten = domain != NULL && forget(domain, defined) == 0;
+
     if (domain != NULL)
         virDomainFree(domain);
-    return result < 0 ? -1 : 0;
+    return forgotten;
 }

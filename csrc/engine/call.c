@@ -103,6 +103,6 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
         end(call);
         return -1;
     }
-    c->called = true;
+    c->called = c->called_once = true;
     return 0;
 }

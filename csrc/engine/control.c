@@ -363,17 +363,29 @@ static int64_t next_due_us(const struct control *c)
     return due;
 }
 
-/* What is due while the migration is being steered, and not settled. */
+/* What is due while the migration is being steered. */
 static void do_due(struct control *c)
 {
-    for (int end = 0; end < 2; end++) {
+    for (int end = 0; end < 2 && !c->settling; end++) {
         if (c->broken[end] && pcmig_migration_now_us(c->m) >= c->reopen_us[end])
             pcmig_settle_reopen(c, end != 0);
     }
+    /* A migration without a call is settled all along; after the switch there is nothing to steer while it is. */
+    if (c->settling && pcmig_ledger_phase_now(c->m->ledger) >= PCMIG_PHASE_SWITCHOVER)
+        return;
     if ((c->refused[0] || c->refused[1]) && pcmig_migration_now_us(c->m) >= c->speed_us)
         pcmig_speed_again(c);
     if (c->abort_wanted && pcmig_migration_now_us(c->m) >= c->abort_us)
         abort_job(c);
+}
+
+/* Whether the call may have failed alone: libvirt does not end a migration whose caller it lost. What libvirt refuses has not begun, and
+ * a job that is seen then is somebody else's. */
+static bool may_be_lost(const struct pcmig_virt_error *error)
+{
+    const enum pcmig_virt_failure failure = pcmig_virt_classify(error);
+
+    return failure == PCMIG_VIRT_FAILURE_CONNECT || failure == PCMIG_VIRT_FAILURE_OTHER;
 }
 
 static void run(struct control *c)
@@ -412,12 +424,11 @@ static void run(struct control *c)
         if (returned && c->called) {
             c->called = false;
             begin_settling(c);
-            c->call_lost = !c->call_succeeded;
-            if (c->call_succeeded)
-                pcmig_control_event(c, PCMIG_EVENT_CALL_SUCCEEDED);
+            c->call_lost = !c->call_succeeded && may_be_lost(&c->call_error);
+            if (!c->call_lost)
+                pcmig_control_event(c, c->call_succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
         }
-        if (!c->settling)
-            do_due(c);
+        do_due(c);
         if (pcmig_migration_now_us(m) >= c->due_us)
             look(c);
         if (c->news)

@@ -16,6 +16,7 @@ struct control {
     bool called;         /* a migrate call has not returned */
     bool call_succeeded; /* the latest that has */
     bool call_lost;      /* it returned an error, and the migration may go on without it */
+    bool called_once;    /* there was one, the first or one that resumes */
     struct pcmig_virt_error call_error;
     bool settling;             /* no call runs, or post-copy was interrupted: the halves tell what comes next */
     int64_t settle_us;         /* since when the halves are as they are */
@@ -24,11 +25,12 @@ struct control {
     bool broken[2];            /* the connection is to be reopened; likewise */
     unsigned long versions[2]; /* libvirt's, of the connections as they are; 0 = not known; likewise */
     bool handed_off;
-    bool crossed;       /* an event of either end spoke of post-copy, or of the guest's running at the destination */
-    bool restarted;     /* the guest, stopped at the source by a switch that came to nothing, was let run again */
-    int64_t restart_us; /* not before, again */
-    bool news;          /* something that readers of the snapshot care about has come */
-    bool final_seen;    /* the statistics of JOB_COMPLETED have come */
+    bool crossed;        /* an event of either end spoke of post-copy, or of the guest's running at the destination */
+    bool restarted;      /* the guest, stopped at the source by a switch that came to nothing, was let run again */
+    int64_t restart_us;  /* not before, again */
+    const char *unclear; /* why it was not, for people; NULL = it never came to that */
+    bool news;           /* something that readers of the snapshot care about has come */
+    bool final_seen;     /* the statistics of JOB_COMPLETED have come */
     bool detach;
     bool abort_wanted;   /* refused so far */
     int64_t abort_us;    /* when to try it again */
@@ -76,9 +78,10 @@ bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t
 
 /* tidy.c: the guest has moved, for WAITED_US: what is left of it at the source is removed. */
 enum tidy {
-    TIDY_CLEAN, /* nothing is left, or only what is to be */
-    TIDY_LATER, /* libvirt may still do it */
-    TIDY_LEFT,
+    TIDY_CLEAN,   /* nothing is left, or only what is to be */
+    TIDY_LATER,   /* libvirt may still do it */
+    TIDY_LEFT,    /* it should go, and the destination has a definition */
+    TIDY_UNCLEAR, /* a person has to look */
 };
 enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 

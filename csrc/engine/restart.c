@@ -18,24 +18,32 @@
 /* QEMU may still be busy with cancelling. */
 #define RESTART_GIVE_UP_US 15000000
 
-static bool only_copy(const struct control *c, const struct pcmig_evidence *evidence)
+static bool only_copy(struct control *c, const struct pcmig_evidence *evidence)
 {
-    return c->m->args.recover && c->m->domain != NULL && !c->called && !c->crossed && !evidence->call_succeeded &&
-           !evidence->source_handed_off && evidence->destination == PCMIG_HALF_ABSENT &&
-           (evidence->source == PCMIG_HALF_PAUSED || evidence->source == PCMIG_HALF_MIGRATING) &&
-           pcmig_virt_stopped_to_migrate(c->m->domain);
+    if (!c->m->args.recover || c->m->domain == NULL || c->called || evidence->call_succeeded ||
+        evidence->source_handed_off || evidence->destination != PCMIG_HALF_ABSENT ||
+        (evidence->source != PCMIG_HALF_PAUSED && evidence->source != PCMIG_HALF_MIGRATING) ||
+        !pcmig_virt_stopped_to_migrate(c->m->domain))
+        return false;
+    c->unclear = c->crossed ? "it may have run at the destination" : NULL;
+    return !c->crossed;
 }
 
 /* With QEMU's word that the migration is over and the guest here, the half is one that is merely paused. */
-static bool kept(const struct control *c)
+static bool kept(struct control *c)
 {
     struct pcmig_virt_error error = {0};
     struct pcmig_sample sample;
     char status[32];
 
-    return pcmig_virt_job_stats(c->m->domain, &sample, &error) == 0 &&
-           pcmig_virt_qemu_migration(c->m->domain, status, sizeof(status), &error) == 0 &&
-           pcmig_qemu_migration_kept(status);
+    c->unclear = "libvirt at the source does not say that the migration is over";
+    if (pcmig_virt_job_stats(c->m->domain, &sample, &error) != 0)
+        return false;
+    c->unclear = "QEMU at the source does not answer";
+    if (pcmig_virt_qemu_migration(c->m->domain, status, sizeof(status), &error) < 0)
+        return false;
+    c->unclear = "QEMU at the source does not say that it has kept the guest";
+    return pcmig_qemu_migration_kept(status);
 }
 
 bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us)

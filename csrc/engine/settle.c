@@ -100,7 +100,7 @@ static enum pcmig_half ask(struct control *c, bool source)
 
     if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0) {
         /* A daemon that had just been started may not have known the guest when the connection was opened: no job, no events. */
-        if (!source || m->domain != NULL || half == PCMIG_HALF_ABSENT || now < c->reopen_us[source])
+        if (!source || m->domain != NULL || half == PCMIG_HALF_ABSENT)
             return half;
     }
     if (now < c->reopen_us[source])
@@ -126,12 +126,13 @@ static int64_t patience_us(enum pcmig_half source, enum pcmig_half destination)
     return SETTLE_US;
 }
 
-static bool job_active(const struct control *c)
+/* Of the source: 1, 0, or -1 when it could not tell. */
+static int job_active(const struct control *c)
 {
     struct pcmig_virt_error error = {0};
     struct pcmig_sample sample;
 
-    return c->m->domain != NULL && pcmig_virt_job_stats(c->m->domain, &sample, &error) > 0;
+    return c->m->domain != NULL ? pcmig_virt_job_stats(c->m->domain, &sample, &error) : -1;
 }
 
 /* With recovery, what is broken is healed however long it takes: a half that cannot be asked, or that may yet move, is
@@ -145,7 +146,7 @@ static bool patience_over(const struct control *c, const struct pcmig_evidence *
     if (source == PCMIG_HALF_POSTCOPY && destination == PCMIG_HALF_POSTCOPY)
         return false;
     if (c->m->args.recover && (source == PCMIG_HALF_UNKNOWN || destination == PCMIG_HALF_UNKNOWN ||
-                               source == PCMIG_HALF_POSTCOPY || job_active(c)))
+                               source == PCMIG_HALF_POSTCOPY || job_active(c) > 0))
         return false;
     return waited_us > patience_us(source, destination);
 }
@@ -171,14 +172,20 @@ static bool heal(struct control *c)
     return c->m->status.recovery.state == PCMIG_RECOVERY_STATE_NONE;
 }
 
-/* The call returned an error. libvirt does not end a migration whose caller it lost, so the policy hears of a failure only when no job
- * goes on without the call: until then it steers, as it does with a migration that was adopted. */
-static void tell_failure(struct control *c, const struct pcmig_evidence *evidence, bool over)
+/* The policy hears of a failed call only when no job goes on without it: until then it steers, as it does with a migration that was
+ * adopted. */
+static void tell_failure(struct control *c)
 {
-    if (!c->call_lost || (!over && (evidence->job_active || evidence->source == PCMIG_HALF_UNKNOWN)))
+    if (!c->call_lost)
         return;
     c->call_lost = false;
     pcmig_control_event(c, PCMIG_EVENT_CALL_FAILED);
+}
+
+/* Whether the source still has the guest, running or stopped on its way. */
+static bool at_source(enum pcmig_half source)
+{
+    return source == PCMIG_HALF_RUNNING || source == PCMIG_HALF_PAUSED || source == PCMIG_HALF_MIGRATING;
 }
 
 bool pcmig_settle(struct control *c)
@@ -190,7 +197,9 @@ bool pcmig_settle(struct control *c)
         .source_handed_off = c->handed_off,
     };
     struct pcmig_verdict verdict;
+    char text[256];
     int64_t waited_us;
+    int job;
 
     /* Whatever changes is still on its way. */
     c->changed = evidence.source != c->halves[1] || evidence.destination != c->halves[0];
@@ -206,14 +215,22 @@ bool pcmig_settle(struct control *c)
     if (!heal(c))
         return false;
     waited_us = pcmig_migration_now_us(c->m) - c->settle_us;
-    if (evidence.source == PCMIG_HALF_RUNNING || evidence.source == PCMIG_HALF_PAUSED)
-        evidence.job_active = job_active(c);
-    tell_failure(c, &evidence, false);
+    job = at_source(evidence.source) ? job_active(c) : 0;
+    if (job < 0 && waited_us < SETTLE_FAILED_US)
+        return false;
+    evidence.job_active = job > 0 && evidence.source != PCMIG_HALF_MIGRATING;
+    if (job <= 0 && evidence.source != PCMIG_HALF_UNKNOWN)
+        tell_failure(c);
     if (!evidence.job_active && pcmig_restart(c, &evidence, waited_us))
         return false;
     verdict = pcmig_outcome_judge(&evidence, patience_over(c, &evidence, waited_us));
     if (verdict.outcome == PCMIG_OUTCOME_FAILED && c->restarted && evidence.source == PCMIG_HALF_RUNNING)
         verdict.text = "the guest runs on at the source, where the failed switch had left it stopped";
+
+    if (c->unclear != NULL && !c->restarted && at_source(evidence.source) && verdict.outcome != PCMIG_OUTCOME_RUNNING) {
+        snprintf(text, sizeof(text), "%s; it is not let run there: %s", verdict.text, c->unclear);
+        verdict.text = text;
+    }
 
     if (verdict.outcome == PCMIG_OUTCOME_RUNNING)
         return false;
@@ -229,10 +246,10 @@ bool pcmig_settle(struct control *c)
 
         if (tidy == TIDY_LATER)
             return false;
-        if (tidy == TIDY_LEFT)
-            verdict.advice = PCMIG_ADVICE_UNDEFINE;
+        if (tidy != TIDY_CLEAN)
+            verdict.advice = tidy == TIDY_LEFT ? PCMIG_ADVICE_UNDEFINE : PCMIG_ADVICE_LOOK_BOTH;
     }
-    tell_failure(c, &evidence, true);
+    tell_failure(c);
     if (verdict.outcome == PCMIG_OUTCOME_NEEDS_OPERATOR)
         pcmig_control_let_go(c);
     pcmig_settle_finish(c, verdict.outcome, verdict.advice, verdict.text,

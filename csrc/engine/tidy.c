@@ -9,28 +9,42 @@
 /* libvirt's own clearing up comes first. */
 #define TIDY_AFTER_US 1000000
 
-/* Never removes what is needed: the guest runs at the destination with all of its memory, and has its definition there when the only
- * other one is to go. */
-static bool may_remove(const struct control *c, const struct pcmig_evidence *evidence, bool defined)
+/* Never removes what is needed: the guest runs at the destination with all of its memory. */
+static bool may_forget(const struct pcmig_evidence *seen)
 {
-    return pcmig_guard_may(evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_UNDEFINE, false).allowed &&
-           (!defined || (c->m->destination != NULL && pcmig_virt_is_defined(c->m->destination, c->m->uuid)));
+    struct pcmig_evidence evidence = *seen;
+
+    evidence.in_flight = true;
+    return seen->destination == PCMIG_HALF_RUNNING &&
+           pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_UNDEFINE, false).allowed;
+}
+
+/* The source's definition is removed only by order, and when the destination has one; a migration that was adopted and needed no call of
+ * ours was ordered by somebody else. */
+static enum tidy tidy_definition(const struct control *c, bool allowed)
+{
+    const struct pcmig_migration *m = c->m;
+
+    if ((m->args.flags & pcmig_virt_flag_undefine_source()) == 0 || !c->called_once)
+        return TIDY_CLEAN;
+    if (!allowed || m->destination == NULL || pcmig_virt_defined(m->destination, m->uuid) != 1)
+        return TIDY_UNCLEAR;
+    return pcmig_virt_forget(m->source, m->uuid, true) ? TIDY_CLEAN : TIDY_LEFT;
 }
 
 enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
 {
     struct pcmig_migration *m = c->m;
-    struct pcmig_virt_error error = {0};
-    bool defined;
+    int defined;
 
     if (evidence->source != PCMIG_HALF_ABSENT || m->source == NULL || !pcmig_virt_left_over(m->source, m->uuid))
         return TIDY_CLEAN;
-    defined = pcmig_virt_is_defined(m->source, m->uuid);
-    if (defined && (m->args.flags & pcmig_virt_flag_undefine_source()) == 0)
-        return TIDY_CLEAN; /* as ordered */
     if (waited_us < TIDY_AFTER_US)
         return TIDY_LATER;
-    if (may_remove(c, evidence, defined))
-        (void)pcmig_virt_undefine(m->source, m->uuid, &error);
-    return pcmig_virt_left_over(m->source, m->uuid) ? TIDY_LEFT : TIDY_CLEAN;
+    defined = pcmig_virt_defined(m->source, m->uuid);
+    if (defined == 1)
+        return tidy_definition(c, may_forget(evidence));
+    if (defined == 0 && may_forget(evidence) && pcmig_virt_forget(m->source, m->uuid, false))
+        return TIDY_CLEAN;
+    return pcmig_virt_left_over(m->source, m->uuid) ? TIDY_UNCLEAR : TIDY_CLEAN;
 }

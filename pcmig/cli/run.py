@@ -251,7 +251,7 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
             done = f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
             if status["operator_command"]:
                 done += (
-                    "\nit is left defined at the source, shut off; do not start it there; to remove it:\n"
+                    "\nthe source still knows it, shut off: do not start it there; type:\n"
                     f"  {status['operator_command']}"
                 )
             return done

@@ -169,12 +169,20 @@ static void call_that_fails(void **state)
 /* What is left of a guest that has moved could be booted again. */
 static void rest_at_the_source(void **state)
 {
+    static const char look[] = "domstate --reason", undefine[] = "undefine --keep-nvram --keep-tpm";
     static const struct {
-        bool source_defined, destination_defined, removed;
+        bool source_defined, destination_defined, resumed;
+        int libvirt;
+        bool removed;
+        const char *advice; /* NULL: none */
     } rows[] = {
-        {true, true, true},
-        {true, false, false}, /* the only definition there is stays */
-        {false, false, true}, /* a transient guest has none anywhere */
+        {true, true, true, 12008000, true, NULL},
+        {true, false, true, 12008000, false, look},   /* the only definition there is stays */
+        {true, true, false, 12008000, false, NULL},   /* not ours to remove */
+        {true, true, true, 8006000, false, undefine}, /* could take the TPM's state along */
+        {false, false, true, 12008000, true, NULL},   /* a transient guest has none anywhere */
+        {false, false, false, 12008000, true, NULL},
+        {false, false, true, 8006000, false, look},
     };
 
     (void)state;
@@ -186,14 +194,25 @@ static void rest_at_the_source(void **state)
         atomic_store(&hosts.known, true);
         atomic_store(&hosts.source_defined, rows[i].source_defined);
         atomic_store(&hosts.destination_defined, rows[i].destination_defined);
-        migration = adopt_postcopy();
-        all_has_arrived();
+        atomic_store(&hosts.libvirt, rows[i].libvirt);
+        if (rows[i].resumed) {
+            atomic_store(&hosts.source, BROKEN);
+            atomic_store(&hosts.destination, BROKEN);
+            atomic_store(&hosts.job, false);
+            migration = adopt(PCMIG_POLICY_AUTO);
+        } else {
+            migration = adopt_postcopy();
+            all_has_arrived();
+        }
         assert_true(pcmig_migration_join(migration, PATIENCE));
         status = status_of(migration);
         assert_string_equal(pcmig_outcome_name(status.outcome), "completed");
         assert_int_equal(atomic_load(&hosts.undefines), rows[i].removed);
-        assert_string_equal(status.operator_command,
-                            rows[i].removed ? "" : "virsh -c '" SOURCE "' undefine --keep-nvram --keep-tpm 'test'");
+        if (rows[i].advice == NULL)
+            assert_string_equal(status.operator_command, "");
+        else
+            assert_non_null(strstr(status.operator_command, rows[i].advice));
+        assert_int_equal(atomic_load(&hosts.source_defined), rows[i].source_defined || rows[i].removed);
         pcmig_migration_unref(migration);
     }
 }

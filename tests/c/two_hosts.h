@@ -50,6 +50,7 @@ static struct {
     atomic_bool known;        /* the source knows a guest that has left it */
     atomic_bool source_defined, destination_defined;
     atomic_int undefines; /* at the source */
+    atomic_int libvirt;   /* version of the daemons */
 } hosts;
 
 static struct engine_host dest_host;
@@ -195,6 +196,13 @@ int virDomainIsPersistent(virDomainPtr domain)
     return at_source(domain) ? atomic_load(&hosts.source_defined) : atomic_load(&hosts.destination_defined);
 }
 
+int virConnectGetLibVersion(virConnectPtr conn, unsigned long *version)
+{
+    (void)conn;
+    *version = (unsigned long)atomic_load(&hosts.libvirt);
+    return 0;
+}
+
 virDomainPtr virDomainDefineXML(virConnectPtr conn, const char *xml)
 {
     assert_non_null(strstr(xml, UUID));
@@ -305,6 +313,7 @@ static int reset(void **state)
     atomic_store(&hosts.source_defined, true);
     atomic_store(&hosts.destination_defined, true);
     atomic_store(&hosts.undefines, 0);
+    atomic_store(&hosts.libvirt, 12008000);
     return 0;
 }
 

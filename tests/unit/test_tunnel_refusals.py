@@ -440,7 +440,7 @@ def test_thousands_of_connections(folder: pathlib.Path, authority: Authority, go
         folder / "b", authority, pair, listen=["127.0.0.1:0"], max_half_open_of_one=20, handshake_ms=2000
     ) as daemon:
         held = []
-        for _ in range(2000):
+        for _ in range(10_000):
             s = socket.socket()
             s.setblocking(False)
             s.connect_ex(("127.0.0.1", daemon.port))

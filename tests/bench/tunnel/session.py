@@ -57,12 +57,12 @@ class Session:
         try:
             with running(way, place) as carrier:
                 pids = [process.pid for process in carrier.processes]
-                row |= self._stream(carrier.source, carrier.destination, pids)
+                row |= self.stream(carrier.source, carrier.destination, pids)
         except BedError as error:
             row["error"] = f"{error}{_last_words(place.folder)}"
         return row
 
-    def _stream(self, source: pathlib.Path, destination: pathlib.Path, pids: list[int]) -> Row:
+    def stream(self, source: pathlib.Path, destination: pathlib.Path, pids: list[int]) -> Row:
         argv = [str(self.load), "destination", str(destination), str(self.ms), str(self.ms)]
         receiver = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         sender = None
