@@ -25,12 +25,12 @@ struct control {
     bool broken[2];            /* the connection is to be reopened; likewise */
     unsigned long versions[2]; /* libvirt's, of the connections as they are; 0 = not known; likewise */
     bool handed_off;
-    bool crossed;        /* an event of either end spoke of post-copy, or of the guest's running at the destination */
-    bool restarted;      /* the guest, stopped at the source by a switch that came to nothing, was let run again */
-    int64_t restart_us;  /* not before, again */
-    const char *unclear; /* why it was not, for people; NULL = it never came to that */
-    bool news;           /* something that readers of the snapshot care about has come */
-    bool final_seen;     /* the statistics of JOB_COMPLETED have come */
+    bool crossed;       /* an event of either end spoke of post-copy, or of the guest's running at the destination */
+    bool restarted;     /* the guest, stopped at the source by a switch that came to nothing, was let run again */
+    int64_t restart_us; /* not before, again */
+    char unclear[96];   /* why it was not, for people; "" = it never came to that */
+    bool news;          /* something that readers of the snapshot care about has come */
+    bool final_seen;    /* the statistics of JOB_COMPLETED have come */
     bool detach;
     bool abort_wanted;   /* refused so far */
     int64_t abort_us;    /* when to try it again */

@@ -12,11 +12,18 @@
 #include "edge/virt_qemu.h"
 #include "engine/control.h"
 
+#include <stdio.h>
+
 /* libvirt clears up behind a failed migration first, which may change everything. */
 #define RESTART_AFTER_US   1000000
 #define RESTART_AGAIN_US   1000000
 /* QEMU may still be busy with cancelling. */
 #define RESTART_GIVE_UP_US 15000000
+
+static void tell_why_not(struct control *c, const char *why)
+{
+    snprintf(c->unclear, sizeof(c->unclear), "%s", why);
+}
 
 static bool only_copy(struct control *c, const struct pcmig_evidence *evidence)
 {
@@ -25,7 +32,7 @@ static bool only_copy(struct control *c, const struct pcmig_evidence *evidence)
         (evidence->source != PCMIG_HALF_PAUSED && evidence->source != PCMIG_HALF_MIGRATING) ||
         !pcmig_virt_stopped_to_migrate(c->m->domain))
         return false;
-    c->unclear = c->crossed ? "it may have run at the destination" : NULL;
+    tell_why_not(c, c->crossed ? "it may have run at the destination" : "");
     return !c->crossed;
 }
 
@@ -36,13 +43,13 @@ static bool kept(struct control *c)
     struct pcmig_sample sample;
     char status[32];
 
-    c->unclear = "libvirt at the source does not say that the migration is over";
+    tell_why_not(c, "libvirt at the source does not say that the migration is over");
     if (pcmig_virt_job_stats(c->m->domain, &sample, &error) != 0)
         return false;
-    c->unclear = "QEMU at the source does not answer";
+    tell_why_not(c, "QEMU at the source does not answer");
     if (pcmig_virt_qemu_migration(c->m->domain, status, sizeof(status), &error) < 0)
         return false;
-    c->unclear = "QEMU at the source does not say that it has kept the guest";
+    snprintf(c->unclear, sizeof(c->unclear), "QEMU at the source says of its migration: %s", status);
     return pcmig_qemu_migration_kept(status);
 }
 

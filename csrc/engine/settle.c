@@ -227,7 +227,8 @@ bool pcmig_settle(struct control *c)
     if (verdict.outcome == PCMIG_OUTCOME_FAILED && c->restarted && evidence.source == PCMIG_HALF_RUNNING)
         verdict.text = "the guest runs on at the source, where the failed switch had left it stopped";
 
-    if (c->unclear != NULL && !c->restarted && at_source(evidence.source) && verdict.outcome != PCMIG_OUTCOME_RUNNING) {
+    if (c->unclear[0] != '\0' && !c->restarted && at_source(evidence.source) &&
+        verdict.outcome != PCMIG_OUTCOME_RUNNING) {
         snprintf(text, sizeof(text), "%s; it is not let run there: %s", verdict.text, c->unclear);
         verdict.text = text;
     }
