@@ -77,15 +77,19 @@ static void drop(struct client *client)
     pcmig_loop_bury(control->tunnel->loop, &client->grave);
 }
 
-/* One line. An answer that does not fit into the socket's buffer has a reader who does not read: it is dropped with it. */
+/* With its newline. An answer that does not fit into the socket's buffer has a reader who does not read: it is dropped with it. */
+static void send_line(struct client *client, const char *line, size_t len)
+{
+    if (!client->closed && send(client->source.fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)len)
+        shutdown(client->source.fd, SHUT_RDWR);
+}
+
 __attribute__((format(printf, 2, 3))) static void answer(struct client *client, const char *format, ...)
 {
     char line[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
     va_list args;
     int len;
 
-    if (client->closed)
-        return;
     va_start(args, format);
     len = vsnprintf(line, sizeof(line), format, args);
     va_end(args);
@@ -96,8 +100,7 @@ __attribute__((format(printf, 2, 3))) static void answer(struct client *client, 
         if (line[i] == '\n')
             line[i] = ' ';
     }
-    if (send(client->source.fd, line, (size_t)len + 1, MSG_DONTWAIT | MSG_NOSIGNAL) != len + 1)
-        shutdown(client->source.fd, SHUT_RDWR);
+    send_line(client, line, (size_t)len + 1);
 }
 
 /* --- requests that are answered at once ---------------------------------------------------------------------------- */
@@ -160,11 +163,17 @@ static void do_show(struct client *client, const struct pcmig_tunnel_request *re
 
 static void do_list(struct client *client, const struct pcmig_tunnel_request *request)
 {
-    char names[PCMIG_TUNNEL_REQUEST_LINE_BYTES - 8];
+    char *names = pcmig_registry_list(client->control->tunnel->registry);
+    char *line = NULL;
+    int len = names != NULL ? asprintf(&line, "ok%s\n", names) : -1;
 
     (void)request;
-    pcmig_registry_list(client->control->tunnel->registry, names, sizeof(names));
-    answer(client, "ok%s", names);
+    if (len > 0)
+        send_line(client, line, (size_t)len);
+    else
+        answer(client, "error memory is short");
+    free(len > 0 ? line : NULL);
+    free(names);
 }
 
 static void do_reload(struct client *client, const struct pcmig_tunnel_request *request)

@@ -230,16 +230,19 @@ size_t pcmig_registry_streams(struct pcmig_registry *r)
     return count;
 }
 
-void pcmig_registry_list(struct pcmig_registry *r, char *out, size_t size)
+char *pcmig_registry_list(struct pcmig_registry *r)
 {
-    size_t at = 0;
+    size_t size = 1, at = 0;
+    char *out;
 
     pthread_mutex_lock(&r->lock);
-    for (const struct name *name = r->names; name != NULL && at + PCMIG_TUNNEL_NAME_LEN + 2 <= size; name = name->next)
+    for (const struct name *name = r->names; name != NULL; name = name->next)
+        size += 1 + PCMIG_TUNNEL_NAME_LEN;
+    out = calloc(1, size);
+    for (const struct name *name = r->names; name != NULL && out != NULL; name = name->next)
         at += (size_t)snprintf(out + at, size - at, " %s", name->text);
     pthread_mutex_unlock(&r->lock);
-    if (at == 0 && size > 0)
-        out[0] = '\0';
+    return out;
 }
 
 bool pcmig_registry_idle(struct pcmig_registry *r, int64_t idle_since_us, char out[PCMIG_TUNNEL_NAME_LEN + 1])

@@ -41,8 +41,8 @@ size_t pcmig_registry_queue(struct pcmig_registry *registry, const char *name);
 /* How many streams run. */
 size_t pcmig_registry_streams(struct pcmig_registry *registry);
 
-/* " NAME" for each name, into OUT, as many as SIZE takes. */
-void pcmig_registry_list(struct pcmig_registry *registry, char *out, size_t size);
+/* " NAME" for each name, to be free()d; NULL when memory is short. */
+char *pcmig_registry_list(struct pcmig_registry *registry);
 
 /* A name that has had no stream since before IDLE_SINCE_US, into NAME; false when there is none. It stays known. */
 bool pcmig_registry_idle(struct pcmig_registry *registry, int64_t idle_since_us, char name[PCMIG_TUNNEL_NAME_LEN + 1]);

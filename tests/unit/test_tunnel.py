@@ -324,3 +324,12 @@ def test_stop_waits_for_streams(hosts: tuple[Daemon, Daemon]) -> None:
     there.close()
     stopper.join(10)
     assert not stopper.is_alive()
+
+
+def test_hundreds_of_names(hosts: tuple[Daemon, Daemon]) -> None:
+    source, destination = hosts
+    names = {new_name() for _ in range(200)}
+    for name in names:
+        assert source.ask(f"open {name} 127.0.0.1 {destination.port}").startswith("ok ")
+    word, *listed = source.ask("list").split()
+    assert word == "ok" and set(listed) == names and len(listed) == len(names)
