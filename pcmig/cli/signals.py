@@ -16,8 +16,10 @@ class SignalPipe:
     Only for the main thread, as Python's signal module asks.
     """
 
-    def __init__(self, signals: Iterable[signal.Signals]) -> None:
-        self._signals = tuple(signals)
+    def __init__(self, signals: Iterable[signal.Signals], orders: Iterable[signal.Signals] = ()) -> None:
+        """ORDERS are taken even when whoever started us had them ignored."""
+        self._orders = frozenset(orders)
+        self._signals = (*signals, *self._orders)
         self._saved: dict[signal.Signals, Any] = {}
         self._saved_fd = -1
         self._read_fd = self._write_fd = -1
@@ -27,7 +29,7 @@ class SignalPipe:
         self._saved_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in self._signals:
             # Who started us with SIGHUP ignored (nohup) keeps it ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if number in self._orders or signal.getsignal(number) is not signal.SIG_IGN:
                 self._saved[number] = signal.signal(number, _do_nothing)
         return self
 

@@ -17,7 +17,7 @@ from pcmig.tunnel import identity
 from pcmig.tunnel.settings import Settings
 
 LOG = logging.getLogger("pcmig.tunnel")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # syslog(3): what journald reads at the beginning of a line on stderr (sd-daemon(3)).
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
@@ -104,7 +104,7 @@ def notify(**words: str) -> None:
 def run(settings: Settings, *, debug: bool = False, stream: TextIO | None = None) -> None:
     """Until a signal ends it. Raises StartError."""
     log_to(stream or sys.stderr, debug=debug)
-    with SignalPipe(SIGNALS) as signals:
+    with SignalPipe(SIGNALS, orders=(signal.SIGHUP,)) as signals:
         engine = make(settings)
         try:
             try:

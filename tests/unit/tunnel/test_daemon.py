@@ -227,6 +227,22 @@ def test_certificates_are_read_again(pair: tuple[Daemon, Daemon], certificates: 
     assert good != (b.certificates / "host.pem").read_bytes()
 
 
+def test_nohup_leaves_sighup_an_order(place: pathlib.Path, certificates: pathlib.Path) -> None:
+    (place / "a").mkdir()
+    daemon = Daemon(place / "a", certificates / "a")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the child inherits it
+    try:
+        daemon.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for(lambda: "reloaded: " in daemon.said())
+    finally:
+        daemon.close()
+
+
 def test_refusals_at_the_start(place: pathlib.Path, certificates: pathlib.Path) -> None:
     (place / "a").mkdir()
     daemon = Daemon(place / "a", certificates / "a")
