@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-#define PCMIG_TUNNEL_REQUEST_LINE_BYTES 1024 /* a request, with its newline, at most; an answer too, but for list's */
+#define PCMIG_TUNNEL_REQUEST_LINE_BYTES 1024 /* a request, with its newline, at most */
 #define PCMIG_TUNNEL_REQUEST_PEER_LEN   255
 #define PCMIG_TUNNEL_REQUEST_PORT       16516 /* where a daemon listens unless told otherwise */
 

@@ -98,11 +98,10 @@ static enum pcmig_half ask(struct control *c, bool source)
     enum pcmig_half half = PCMIG_HALF_UNKNOWN;
     int64_t now = pcmig_migration_now_us(m);
 
-    if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0) {
-        /* A daemon that had just been started may not have known the guest when the connection was opened: no job, no events. */
-        if (!source || m->domain != NULL || half == PCMIG_HALF_ABSENT)
-            return half;
-    }
+    /* A daemon that had just been started may not have known the guest when the connection was opened: no job, no events. */
+    if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0 &&
+        (!source || m->domain != NULL || half == PCMIG_HALF_ABSENT))
+        return half;
     if (now < c->reopen_us[source])
         return PCMIG_HALF_UNKNOWN;
     /* On the source, "no such guest" makes the reopening fail but the connection stand. */

@@ -77,30 +77,30 @@ static void drop(struct client *client)
     pcmig_loop_bury(control->tunnel->loop, &client->grave);
 }
 
-/* With its newline. An answer that does not fit into the socket's buffer has a reader who does not read: it is dropped with it. */
-static void send_line(struct client *client, const char *line, size_t len)
-{
-    if (!client->closed && send(client->source.fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)len)
-        shutdown(client->source.fd, SHUT_RDWR);
-}
-
+/* One line. An answer that does not fit into the socket's buffer has a reader who does not read: it is dropped with it. */
 __attribute__((format(printf, 2, 3))) static void answer(struct client *client, const char *format, ...)
 {
-    char line[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
     va_list args;
+    char *line;
     int len;
 
+    if (client->closed)
+        return;
     va_start(args, format);
-    len = vsnprintf(line, sizeof(line), format, args);
+    len = vasprintf(&line, format, args);
     va_end(args);
-    if (len < 0 || (size_t)len >= sizeof(line))
-        len = (int)sizeof(line) - 1;
-    line[len] = '\n'; /* in place of the NUL */
+    if (len < 0) {
+        shutdown(client->source.fd, SHUT_RDWR);
+        return;
+    }
     for (int i = 0; i < len; i++) {
         if (line[i] == '\n')
             line[i] = ' ';
     }
-    send_line(client, line, (size_t)len + 1);
+    line[len] = '\n'; /* in place of the NUL */
+    if (send(client->source.fd, line, (size_t)len + 1, MSG_DONTWAIT | MSG_NOSIGNAL) != len + 1)
+        shutdown(client->source.fd, SHUT_RDWR);
+    free(line);
 }
 
 /* --- requests that are answered at once ---------------------------------------------------------------------------- */
@@ -164,15 +164,12 @@ static void do_show(struct client *client, const struct pcmig_tunnel_request *re
 static void do_list(struct client *client, const struct pcmig_tunnel_request *request)
 {
     char *names = pcmig_registry_list(client->control->tunnel->registry);
-    char *line = NULL;
-    int len = names != NULL ? asprintf(&line, "ok%s\n", names) : -1;
 
     (void)request;
-    if (len > 0)
-        send_line(client, line, (size_t)len);
+    if (names != NULL)
+        answer(client, "ok%s", names);
     else
         answer(client, "error memory is short");
-    free(len > 0 ? line : NULL);
     free(names);
 }
 
