@@ -70,16 +70,18 @@ void pcmig_account_set_error(struct pcmig_account *account, const char *text)
     pthread_mutex_unlock(&account->lock);
 }
 
-void pcmig_account_set_cipher(struct pcmig_account *account, const char *cipher)
+void pcmig_account_set_connection(struct pcmig_account *account, const char *cipher, const char *congestion)
 {
     pthread_mutex_lock(&account->lock);
     snprintf(account->cipher, sizeof(account->cipher), "%s", cipher);
+    snprintf(account->congestion, sizeof(account->congestion), "%s", congestion);
     pthread_mutex_unlock(&account->lock);
 }
 
 void pcmig_account_print(struct pcmig_account *account, char *out, size_t size)
 {
     char error[PCMIG_ACCOUNT_ERROR_BYTES], escaped[PCMIG_ACCOUNT_ERROR_BYTES], cipher[sizeof(account->cipher)];
+    char congestion[sizeof(account->congestion)];
     size_t at = 0;
 
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]) && at < size; i++) {
@@ -90,9 +92,10 @@ void pcmig_account_print(struct pcmig_account *account, char *out, size_t size)
     pthread_mutex_lock(&account->lock);
     memcpy(error, account->last_error, sizeof(error));
     memcpy(cipher, account->cipher, sizeof(cipher));
+    memcpy(congestion, account->congestion, sizeof(congestion));
     pthread_mutex_unlock(&account->lock);
     pcmig_tunnel_request_escape(error, escaped, sizeof(escaped));
     if (at < size)
-        snprintf(out + at, size - at, "since_ms=%lld cipher=%s error=%s",
-                 (long long)((pcmig_clock_us() - account->since_us) / 1000), cipher, escaped);
+        snprintf(out + at, size - at, "since_ms=%lld cipher=%s congestion=%s error=%s",
+                 (long long)((pcmig_clock_us() - account->since_us) / 1000), cipher, congestion, escaped);
 }

@@ -25,6 +25,7 @@ struct pcmig_account {
     pthread_mutex_t lock;                           /* of what follows */
     char last_error[PCMIG_ACCOUNT_ERROR_BYTES];     /* why the latest stream was lost; "" */
     char cipher[48];                                /* of the latest connection; "" */
+    char congestion[16];                            /* TCP's congestion control, likewise */
 };
 
 /* One reference is the caller's. NULL when memory is short. */
@@ -33,7 +34,7 @@ struct pcmig_account *pcmig_account_ref(struct pcmig_account *account);
 void pcmig_account_unref(struct pcmig_account *account); /* NULL is fine */
 
 void pcmig_account_set_error(struct pcmig_account *account, const char *text);
-void pcmig_account_set_cipher(struct pcmig_account *account, const char *cipher);
+void pcmig_account_set_connection(struct pcmig_account *account, const char *cipher, const char *congestion);
 
 /* "bytes_out=1 ... error=..." into OUT, values escaped as in core/tunnel_request.h; NUL-terminated, cut at SIZE. */
 void pcmig_account_print(struct pcmig_account *account, char *out, size_t size);

@@ -42,7 +42,7 @@ void pcmig_carrier_begin_dialling(struct pcmig_carrier *c)
     c->edges = (struct pcmig_edges){0};
     pcmig_peer_print((struct sockaddr *)&c->peer->addresses[c->address_at].address,
                      c->peer->addresses[c->address_at].len, c->address);
-    c->wire.fd = pcmig_peer_connect(c->peer, c->address_at);
+    c->wire.fd = pcmig_peer_connect(c->peer, c->address_at, c->tunnel->config.congestion);
     if (c->wire.fd < 0 || (errno = pcmig_loop_watch(c->worker->loop, &c->wire, EPOLLIN | EPOLLOUT | EPOLLRDHUP)) != 0) {
         pcmig_carrier_dial_failed(c, strerror(errno));
         return;

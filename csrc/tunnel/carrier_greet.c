@@ -110,6 +110,7 @@ void pcmig_carrier_set_tick(struct pcmig_carrier *c)
 void pcmig_carrier_begin_relay(struct pcmig_carrier *c)
 {
     struct pcmig_account *account = pcmig_stream_account(c->stream);
+    char congestion[PCMIG_PEER_CONGESTION_BYTES];
 
     c->local.fd = pcmig_stream_local(c->stream);
     if (c->local.fd < 0 ||
@@ -121,7 +122,8 @@ void pcmig_carrier_begin_relay(struct pcmig_carrier *c)
     pcmig_loop_cancel(c->worker->loop, &c->deadline);
     pcmig_stream_arrived(c->stream);
     pcmig_stream_note_wire(c->stream, c->index, c->wire.fd);
-    pcmig_account_set_cipher(account, pcmig_channel_cipher(c->channel));
+    pcmig_peer_congestion(c->wire.fd, congestion);
+    pcmig_account_set_connection(account, pcmig_channel_cipher(c->channel), congestion);
     atomic_store(&account->ktls, pcmig_channel_kernel_sends(c->channel));
     pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, c->wire.fd, pcmig_carrier_now_us(c));
     c->relay.wire.hup = c->edges.hup; /* is told once */

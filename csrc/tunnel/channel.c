@@ -2,7 +2,8 @@
 #include "tunnel/channel.h"
 
 #include "edge/clock.h"
-#include "tunnel/bio.h"
+#include "tunnel/kernel_tls.h"
+#include "tunnel/records.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,26 +15,45 @@
 #include <openssl/ssl.h>
 
 enum {
-    RECORD_OVERHEAD_BYTES = 32, /* header, type and tag of a TLS 1.3 record are 22 */
-    SPARE_BYTES = 4096,         /* for what TLS says by itself: new keys, alerts */
-    BATCH_RECORDS = PCMIG_CHANNEL_BATCH_BYTES / PCMIG_CHANNEL_RECORD_BYTES,
-    CIPHER_BYTES = PCMIG_CHANNEL_BATCH_BYTES + BATCH_RECORDS * RECORD_OVERHEAD_BYTES + SPARE_BYTES,
+    BATCH_RECORDS = PCMIG_CHANNEL_BATCH_BYTES / PCMIG_RECORDS_DATA_BYTES,
+    KEY_UPDATE = 24, /* RFC 8446, 4.6.3 */
+    KEY_UPDATE_BYTES = 5,
+    /* A batch, and the message that announces a new key. */
+    CIPHER_BYTES = PCMIG_CHANNEL_BATCH_BYTES + (BATCH_RECORDS + 1) * PCMIG_RECORDS_OVERHEAD_BYTES + KEY_UPDATE_BYTES,
     /* RFC 8446, 5.5: keys of AES-GCM are good for 2^24.5 full records. */
     RECORDS_PER_KEY = 1 << 22,
+    CLOSE_NOTIFY = 0, /* RFC 8446, 6.1 */
+    DRAIN_READS = 4,  /* more than any handshake; not for ever */
+};
+
+/* Bytes from `start` to `end`. */
+struct buffer {
+    uint8_t *bytes;
+    size_t size, start, end;
 };
 
 struct pcmig_channel {
     int fd;
     SSL *ssl;
     uint8_t *scratch;
-    bool kernel_sends;             /* the kernel makes the records that are sent (kTLS) */
-    struct pcmig_bio wire;         /* records; plaintext to send when there is no TLS */
-    struct pcmig_bio_buffer plain; /* received */
-    uint64_t key_records;          /* since the last new key */
-    enum pcmig_channel_result end; /* EOF or FAILED came behind data that was still good */
+    struct pcmig_records *seals, *opens; /* NULL until the handshake is done */
+    bool kernel_sends;                   /* the kernel makes the records that are sent (kTLS) */
+    bool kernel_renews;                  /* ... and takes new keys */
+    bool renewal_due;                    /* a new key before anything more is sent */
+    struct buffer out;                   /* to the kernel: records, or plaintext where it or nobody encrypts */
+    struct buffer in;                    /* records */
+    struct buffer plain;                 /* received */
+    uint64_t key_records;                /* since the last new key */
+    enum pcmig_channel_result end;       /* EOF or FAILED came behind data that was still good */
     struct pcmig_channel_stats stats;
     char error[PCMIG_TLS_ERROR_BYTES];
 };
+
+static enum pcmig_channel_result fail(struct pcmig_channel *c, const char *why)
+{
+    snprintf(c->error, sizeof(c->error), "%s", why);
+    return PCMIG_CHANNEL_FAILED;
+}
 
 static enum pcmig_channel_result fail_errno(struct pcmig_channel *c, const char *what)
 {
@@ -45,44 +65,35 @@ struct pcmig_channel *pcmig_channel_new(int fd, struct pcmig_tls *tls, const cha
                                         char error[PCMIG_TLS_ERROR_BYTES])
 {
     struct pcmig_channel *c = calloc(1, sizeof(*c));
-    BIO *bio;
 
     if (c == NULL)
         goto err0;
     c->fd = fd;
     c->scratch = scratch;
     /* Pages that are never touched cost nothing, so idle streams stay small. */
-    c->wire.out.size = CIPHER_BYTES;
-    c->wire.out.bytes = malloc(c->wire.out.size);
-    c->plain.size = PCMIG_CHANNEL_BATCH_BYTES + PCMIG_CHANNEL_RECORD_BYTES;
+    c->out.size = CIPHER_BYTES;
+    c->out.bytes = malloc(c->out.size);
+    c->plain.size = PCMIG_CHANNEL_BATCH_BYTES + PCMIG_RECORDS_OPENED_BYTES;
     c->plain.bytes = malloc(c->plain.size);
-    if (c->wire.out.bytes == NULL || c->plain.bytes == NULL)
+    if (c->out.bytes == NULL || c->plain.bytes == NULL)
         goto err1;
     if (tls == NULL)
         return c;
-    c->wire.in.size = CIPHER_BYTES;
-    c->wire.in.bytes = malloc(c->wire.in.size);
-    if (c->wire.in.bytes == NULL)
+    c->in.size = CIPHER_BYTES;
+    c->in.bytes = malloc(c->in.size);
+    if (c->in.bytes == NULL)
         goto err1;
     c->ssl = pcmig_tls_session(tls, peer, error);
     if (c->ssl == NULL)
         goto err2;
-    bio = pcmig_bio_new(&c->wire);
-    if (bio == NULL)
-        goto err1;
-    SSL_set0_rbio(c->ssl, bio);
-    /* OpenSSL gives the keys to the kernel only when it writes to a socket itself; see end_handshake. */
-    bio = BIO_new_socket(fd, BIO_NOCLOSE);
-    if (bio == NULL)
-        goto err1;
-    SSL_set0_wbio(c->ssl, bio);
-    return c;
+    if (SSL_set_fd(c->ssl, fd) == 1)
+        return c;
 
+err1:
+    snprintf(error, PCMIG_TLS_ERROR_BYTES, "memory is short");
 err2:
     pcmig_channel_free(c);
     return NULL;
-err1:
-    pcmig_channel_free(c);
 err0:
     snprintf(error, PCMIG_TLS_ERROR_BYTES, "memory is short");
     return NULL;
@@ -93,35 +104,16 @@ void pcmig_channel_free(struct pcmig_channel *c)
     if (c == NULL)
         return;
     SSL_free(c->ssl);
-    free(c->wire.in.bytes);
-    free(c->wire.out.bytes);
+    pcmig_records_free(c->seals);
+    pcmig_records_free(c->opens);
+    free(c->in.bytes);
+    free(c->out.bytes);
     free(c->plain.bytes);
     free(c);
 }
 
-enum pcmig_channel_result pcmig_channel_flush(struct pcmig_channel *c)
-{
-    struct pcmig_bio_buffer *out = &c->wire.out;
-
-    while (out->start < out->end) {
-        const ssize_t n = send(c->fd, out->bytes + out->start, out->end - out->start, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            return PCMIG_CHANNEL_AGAIN;
-        if (n < 0)
-            return fail_errno(c, "sending");
-        c->stats.calls_out++;
-        out->start += (size_t)n;
-    }
-    out->start = out->end = 0;
-    return PCMIG_CHANNEL_OK;
-}
-
 /* One read from the socket to the end of BUFFER, which is not full. */
-static enum pcmig_channel_result receive(struct pcmig_channel *c, struct pcmig_bio_buffer *buffer, bool *readable,
-                                         bool closed)
+static enum pcmig_channel_result receive(struct pcmig_channel *c, struct buffer *buffer, bool *readable, bool closed)
 {
     const size_t room = buffer->size - buffer->end;
     ssize_t n;
@@ -145,58 +137,66 @@ static enum pcmig_channel_result receive(struct pcmig_channel *c, struct pcmig_b
     return PCMIG_CHANNEL_OK;
 }
 
-/* The keys are known. If the kernel has not taken those for sending, records are gathered from now on. */
+static unsigned suite_of(const struct pcmig_channel *c)
+{
+    return SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(c->ssl));
+}
+
+static struct pcmig_records *make_records(struct pcmig_channel *c, bool of_dialler, bool seals)
+{
+    size_t len;
+    const uint8_t *secret = pcmig_tls_secret(c->ssl, of_dialler, &len);
+
+    return secret != NULL ? pcmig_records_new(SSL_get_current_cipher(c->ssl), secret, len, seals) : NULL;
+}
+
+/* The secrets are known, and OpenSSL has read no further than to its peer's last word (it has no read_ahead): from here on records are ours. */
 static enum pcmig_channel_result end_handshake(struct pcmig_channel *c)
 {
-    BIO *bio;
+    const bool dials = SSL_is_server(c->ssl) == 0;
+    struct pcmig_record_keys keys;
 
-    c->kernel_sends = BIO_get_ktls_send(SSL_get_wbio(c->ssl)) == 1;
-    if (c->kernel_sends)
-        return PCMIG_CHANNEL_OK;
-    bio = SSL_get_rbio(c->ssl);
-    if (BIO_up_ref(bio) != 1) {
-        pcmig_tls_explain(c->ssl, c->error);
-        return PCMIG_CHANNEL_FAILED;
-    }
-    SSL_set0_wbio(c->ssl, bio);
+    c->seals = make_records(c, dials, true);
+    c->opens = make_records(c, !dials, false);
+    pcmig_tls_forget_secrets(c->ssl);
+    if (c->seals == NULL || c->opens == NULL || SSL_has_pending(c->ssl) != 0)
+        return fail(c, "the keys of the connection cannot be used");
+    (void)SSL_free_buffers(c->ssl); /* what is left of it is the peer's certificate */
+    pcmig_records_keys(c->seals, &keys);
+    c->kernel_sends = pcmig_kernel_tls_begin(c->fd, suite_of(c), &keys, &c->kernel_renews);
+    OPENSSL_cleanse(&keys, sizeof(keys));
     return PCMIG_CHANNEL_OK;
 }
 
 enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *c)
 {
-    enum pcmig_channel_result result;
-    bool readable;
     int done, why;
 
     if (c->ssl == NULL)
         return PCMIG_CHANNEL_OK;
-    for (;;) {
+    ERR_clear_error();
+    errno = 0;
+    done = SSL_do_handshake(c->ssl);
+    if (done == 1)
+        return end_handshake(c);
+    why = SSL_get_error(c->ssl, done);
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
+        return PCMIG_CHANNEL_AGAIN;
+    if (why == SSL_ERROR_SYSCALL && errno != 0) {
+        fail_errno(c, "in the handshake");
         ERR_clear_error();
-        errno = 0;
-        done = SSL_do_handshake(c->ssl);
-        if (done == 1)
-            return end_handshake(c);
-        why = SSL_get_error(c->ssl, done);
-        if (why == SSL_ERROR_WANT_WRITE)
-            return PCMIG_CHANNEL_AGAIN;
-        if (why == SSL_ERROR_SYSCALL && errno != 0) {
-            fail_errno(c, "sending");
-            return PCMIG_CHANNEL_EOF;
-        }
-        if (why != SSL_ERROR_WANT_READ) {
-            pcmig_tls_explain(c->ssl, c->error);
-            return PCMIG_CHANNEL_FAILED;
-        }
-        c->wire.in.start = c->wire.in.end = 0;
-        readable = true;
-        result = receive(c, &c->wire.in, &readable, false);
-        if (result == PCMIG_CHANNEL_EOF)
-            snprintf(c->error, sizeof(c->error), "the peer closed the connection in the handshake");
-        if (result == PCMIG_CHANNEL_FAILED)
-            return PCMIG_CHANNEL_EOF;
-        if (result != PCMIG_CHANNEL_OK)
-            return result;
+        return PCMIG_CHANNEL_EOF;
     }
+    if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING || ERR_peek_error() == 0) {
+        fail(c, "the peer closed the connection in the handshake");
+        ERR_clear_error();
+        return PCMIG_CHANNEL_EOF;
+    }
+    pcmig_tls_explain(c->ssl, c->error);
+    /* Closing a socket that nobody has read to its end resets the connection, and the peer may lose the alert that says why. */
+    for (int i = 0; i < DRAIN_READS && recv(c->fd, c->in.bytes, c->in.size, MSG_DONTWAIT) > 0; i++)
+        continue;
+    return PCMIG_CHANNEL_FAILED;
 }
 
 /* Whether what is sent goes to the kernel as it is. */
@@ -207,17 +207,48 @@ static bool sends_plain(const struct pcmig_channel *c)
 
 uint8_t *pcmig_channel_reserve(struct pcmig_channel *c, size_t *room)
 {
-    *room = c->wire.out.end == 0 ? PCMIG_CHANNEL_BATCH_BYTES : 0;
-    return sends_plain(c) ? c->wire.out.bytes : c->scratch;
+    *room = c->out.end == 0 ? PCMIG_CHANNEL_BATCH_BYTES : 0;
+    return sends_plain(c) ? c->out.bytes : c->scratch;
 }
 
-bool pcmig_channel_renew_key(struct pcmig_channel *c)
+static bool seal(struct pcmig_channel *c, enum pcmig_record_type type, const uint8_t *plain, size_t len)
 {
+    const size_t n = pcmig_records_seal(c->seals, type, plain, len, c->out.bytes + c->out.end);
+
+    if (n == 0)
+        pcmig_tls_explain(c->ssl, c->error);
+    c->out.end += n;
+    return n > 0;
+}
+
+void pcmig_channel_renew_key(struct pcmig_channel *c)
+{
+    c->renewal_due = c->seals != NULL;
+}
+
+/* The peer is told, and what follows has a new key. Nothing is on its way to the kernel. */
+static bool renew(struct pcmig_channel *c)
+{
+    static const uint8_t message[KEY_UPDATE_BYTES] = {KEY_UPDATE, 0, 0, 1,
+                                                      0}; /* the other direction goes on as it is */
+    struct pcmig_record_keys keys;
+    bool done;
+
+    if (c->kernel_sends && (!c->kernel_renews || !pcmig_kernel_tls_say(c->fd, message, sizeof(message))))
+        return true; /* perhaps the next time */
+    if (!c->kernel_sends && !seal(c, PCMIG_RECORD_HANDSHAKE, message, sizeof(message)))
+        return false;
+    done = pcmig_records_renew(c->seals);
+    if (done && c->kernel_sends) {
+        pcmig_records_keys(c->seals, &keys);
+        done = pcmig_kernel_tls_renew(c->fd, suite_of(c), &keys);
+        OPENSSL_cleanse(&keys, sizeof(keys));
+    }
+    if (!done)
+        fail(c, "a new key cannot be made");
+    c->renewal_due = false;
     c->key_records = 0;
-    if (c->ssl == NULL || c->kernel_sends || SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
-        return true;
-    pcmig_tls_explain(c->ssl, c->error);
-    return false;
+    return done;
 }
 
 bool pcmig_channel_commit(struct pcmig_channel *c, size_t len)
@@ -225,89 +256,149 @@ bool pcmig_channel_commit(struct pcmig_channel *c, size_t len)
     uint64_t records = 0;
     int64_t begin_us;
 
+    if (c->renewal_due && !renew(c))
+        return false;
     if (sends_plain(c)) {
-        c->wire.out.end = len;
-        return true;
-    }
-    begin_us = pcmig_clock_us();
-    ERR_clear_error();
-    for (size_t at = 0, put; at < len; at += put, records++) {
-        const size_t left = len - at;
-
-        if (SSL_write_ex(c->ssl, c->scratch + at, left < PCMIG_CHANNEL_RECORD_BYTES ? left : PCMIG_CHANNEL_RECORD_BYTES,
-                         &put) != 1) {
-            pcmig_tls_explain(c->ssl, c->error);
-            return false;
+        c->out.end = len;
+        records = (len + PCMIG_RECORDS_DATA_BYTES - 1) / PCMIG_RECORDS_DATA_BYTES;
+    } else {
+        begin_us = pcmig_clock_us();
+        for (size_t at = 0, put; at < len; at += put, records++) {
+            put = len - at < PCMIG_RECORDS_DATA_BYTES ? len - at : PCMIG_RECORDS_DATA_BYTES;
+            if (!seal(c, PCMIG_RECORD_DATA, c->scratch + at, put))
+                return false;
         }
+        c->stats.records_out += records;
+        c->stats.crypto_out_us += (uint64_t)(pcmig_clock_us() - begin_us);
     }
-    c->stats.records_out += records;
-    c->stats.crypto_out_us += (uint64_t)(pcmig_clock_us() - begin_us);
     c->key_records += records;
-    return c->key_records < RECORDS_PER_KEY || pcmig_channel_renew_key(c);
+    if (c->key_records >= RECORDS_PER_KEY)
+        pcmig_channel_renew_key(c);
+    return true;
 }
 
 size_t pcmig_channel_unsent(const struct pcmig_channel *c)
 {
-    return c->wire.out.end - c->wire.out.start;
+    return c->out.end - c->out.start;
 }
 
-/* Decrypts what is in `in` as far as `plain` has room. */
+/* A record that is not data. OK: go on. */
+static enum pcmig_channel_result heed(struct pcmig_channel *c, uint8_t type, const uint8_t *text, size_t len)
+{
+    static const uint8_t key_update[KEY_UPDATE_BYTES - 1] = {KEY_UPDATE, 0, 0, 1};
+
+    if (type == PCMIG_RECORD_ALERT && len == 2 && text[1] == CLOSE_NOTIFY)
+        return PCMIG_CHANNEL_EOF;
+    if (type == PCMIG_RECORD_ALERT && len == 2) {
+        pcmig_tls_explain_alert(text[1], c->error);
+        return PCMIG_CHANNEL_FAILED;
+    }
+    if (type != PCMIG_RECORD_HANDSHAKE || len != KEY_UPDATE_BYTES ||
+        memcmp(text, key_update, sizeof(key_update)) != 0 || text[KEY_UPDATE_BYTES - 1] > 1)
+        return fail(c, "the peer sent what has no place in TLS 1.3 after the handshake");
+    if (!pcmig_records_renew(c->opens))
+        return fail(c, "the peer's new key cannot be made");
+    if (text[KEY_UPDATE_BYTES - 1] == 1)
+        pcmig_channel_renew_key(c); /* the peer wants the same of us */
+    return PCMIG_CHANNEL_OK;
+}
+
+/* Decrypts what is in `in` as far as `plain` has room. OK when that brought anything. */
 static enum pcmig_channel_result decrypt(struct pcmig_channel *c)
 {
-    enum pcmig_channel_result result = PCMIG_CHANNEL_AGAIN;
-    struct pcmig_bio_buffer *plain = &c->plain;
+    enum pcmig_channel_result result = PCMIG_CHANNEL_OK;
+    struct buffer *in = &c->in, *plain = &c->plain;
+    const size_t before = plain->end;
     const int64_t begin_us = pcmig_clock_us();
 
-    ERR_clear_error();
-    while (plain->end < plain->size) {
-        size_t n = 0;
-        int why;
+    while (result == PCMIG_CHANNEL_OK && plain->size - plain->end >= PCMIG_RECORDS_OPENED_BYTES) {
+        size_t taken = 0, got = 0;
+        uint8_t type = 0;
+        const enum pcmig_record_opened opened = pcmig_records_open(c->opens, in->bytes + in->start, in->end - in->start,
+                                                                   &taken, plain->bytes + plain->end, &got, &type);
 
-        if (SSL_read_ex(c->ssl, plain->bytes + plain->end, plain->size - plain->end, &n) == 1) {
-            plain->end += n;
-            c->stats.records_in++;
-            result = PCMIG_CHANNEL_OK;
-            continue;
-        }
-        why = SSL_get_error(c->ssl, 0);
-        if (why == SSL_ERROR_WANT_READ)
+        if (opened == PCMIG_RECORD_PARTIAL)
             break;
-        c->end = why == SSL_ERROR_ZERO_RETURN ? PCMIG_CHANNEL_EOF : PCMIG_CHANNEL_FAILED;
-        if (c->end == PCMIG_CHANNEL_FAILED)
-            pcmig_tls_explain(c->ssl, c->error);
-        if (result != PCMIG_CHANNEL_OK)
-            result = c->end;
-        break;
+        if (opened == PCMIG_RECORD_BROKEN) {
+            result = fail(c, "what came is no record of TLS, or was changed on the way");
+            break;
+        }
+        in->start += taken;
+        c->stats.records_in++;
+        if (type == PCMIG_RECORD_DATA)
+            plain->end += got;
+        else
+            result = heed(c, type, plain->bytes + plain->end, got);
     }
     c->stats.crypto_in_us += (uint64_t)(pcmig_clock_us() - begin_us);
-    return result;
+    c->end = result;
+    if (plain->end > before)
+        return PCMIG_CHANNEL_OK;
+    return result == PCMIG_CHANNEL_OK ? PCMIG_CHANNEL_AGAIN : result;
+}
+
+/* To the front. */
+static void move_together(struct buffer *b)
+{
+    if (b->start == 0)
+        return;
+    memmove(b->bytes, b->bytes + b->start, b->end - b->start);
+    b->end -= b->start;
+    b->start = 0;
 }
 
 enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *c, bool *readable, bool closed)
 {
-    struct pcmig_bio_buffer *in = &c->wire.in, *plain = &c->plain;
     enum pcmig_channel_result result = PCMIG_CHANNEL_AGAIN;
 
-    if (plain->start > 0) {
-        memmove(plain->bytes, plain->bytes + plain->start, plain->end - plain->start);
-        plain->end -= plain->start;
-        plain->start = 0;
-    }
-    if (plain->size - plain->end < PCMIG_CHANNEL_RECORD_BYTES)
+    move_together(&c->plain);
+    if (c->plain.size - c->plain.end < PCMIG_RECORDS_OPENED_BYTES)
         return PCMIG_CHANNEL_OK;
     if (c->end != PCMIG_CHANNEL_OK)
         return c->end;
     if (c->ssl == NULL)
-        return *readable ? receive(c, plain, readable, closed) : PCMIG_CHANNEL_AGAIN;
+        return *readable ? receive(c, &c->plain, readable, closed) : PCMIG_CHANNEL_AGAIN;
     if (pcmig_channel_holds(c))
         result = decrypt(c);
     if (result == PCMIG_CHANNEL_AGAIN && *readable) {
-        in->start = in->end = 0; /* OpenSSL has taken all, half a record included */
-        result = receive(c, in, readable, closed);
+        move_together(&c->in); /* the beginning of a record */
+        result = receive(c, &c->in, readable, closed);
         if (result == PCMIG_CHANNEL_OK)
             result = decrypt(c);
     }
     return result;
+}
+
+/* The peer is gone. An alert that it sent before says why. */
+static enum pcmig_channel_result fail_sending(struct pcmig_channel *c)
+{
+    const int error = errno;
+    bool readable = true;
+
+    while (c->opens != NULL && readable && pcmig_channel_fill(c, &readable, true) == PCMIG_CHANNEL_OK)
+        c->plain.start = c->plain.end = 0;
+    errno = error;
+    return c->end == PCMIG_CHANNEL_FAILED ? c->end : fail_errno(c, "sending");
+}
+
+enum pcmig_channel_result pcmig_channel_flush(struct pcmig_channel *c)
+{
+    struct buffer *out = &c->out;
+
+    while (out->start < out->end) {
+        const ssize_t n = send(c->fd, out->bytes + out->start, out->end - out->start, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return PCMIG_CHANNEL_AGAIN;
+        if (n < 0)
+            return fail_sending(c);
+        c->stats.calls_out++;
+        out->start += (size_t)n;
+    }
+    out->start = out->end = 0;
+    return PCMIG_CHANNEL_OK;
 }
 
 const uint8_t *pcmig_channel_peek(const struct pcmig_channel *c, size_t *len)
@@ -325,7 +416,7 @@ void pcmig_channel_consume(struct pcmig_channel *c, size_t len)
 
 bool pcmig_channel_holds(const struct pcmig_channel *c)
 {
-    return c->ssl != NULL && (c->wire.in.start < c->wire.in.end || SSL_pending(c->ssl) > 0);
+    return c->ssl != NULL && pcmig_records_is_whole(c->in.bytes + c->in.start, c->in.end - c->in.start);
 }
 
 const char *pcmig_channel_error(const struct pcmig_channel *c)

@@ -22,9 +22,8 @@ enum pcmig_channel_result {
     PCMIG_CHANNEL_FAILED, /* see pcmig_channel_error */
 };
 
-/* Full TLS records: what one system call moves. More costs latency and cache, less costs system calls. */
-#define PCMIG_CHANNEL_RECORD_BYTES 16384
-#define PCMIG_CHANNEL_BATCH_BYTES  (8 * PCMIG_CHANNEL_RECORD_BYTES)
+/* Eight full TLS records: what one system call moves. More costs latency and cache, less costs system calls. */
+#define PCMIG_CHANNEL_BATCH_BYTES (8 * 16384)
 
 struct pcmig_channel_stats {
     uint64_t records_out, records_in; /* of TLS; 0 when plain */
@@ -49,8 +48,9 @@ uint8_t *pcmig_channel_reserve(struct pcmig_channel *channel, size_t *room);
 /* The first LEN bytes of what was reserved are to be sent. False when TLS failed. */
 bool pcmig_channel_commit(struct pcmig_channel *channel, size_t len);
 
-/* What is committed after this goes out under a new key, as commit does by itself before a key is worn out. False when TLS failed. */
-bool pcmig_channel_renew_key(struct pcmig_channel *channel);
+/* What is committed after this goes out under a new key, as commit does by itself before a key is worn out. Without effect where the kernel
+ * encrypts and does not take new keys (Linux before 6.14). */
+void pcmig_channel_renew_key(struct pcmig_channel *channel);
 
 /* OK when all that was committed is with the kernel. */
 enum pcmig_channel_result pcmig_channel_flush(struct pcmig_channel *channel);

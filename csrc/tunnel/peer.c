@@ -77,6 +77,27 @@ void pcmig_peer_tune(int fd)
         (void)setsockopt(fd, IPPROTO_TCP, options[i].option, &options[i].value, sizeof(options[i].value));
 }
 
+bool pcmig_peer_set_congestion(int fd, const char *name)
+{
+    static const char usual[] = "cubic";
+
+    if (name != NULL && strcmp(name, "host") == 0)
+        return true;
+    if (name != NULL)
+        return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) == 0;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, usual, sizeof(usual) - 1);
+    return true;
+}
+
+void pcmig_peer_congestion(int fd, char name[PCMIG_PEER_CONGESTION_BYTES])
+{
+    socklen_t len = PCMIG_PEER_CONGESTION_BYTES;
+
+    if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) < 0)
+        name[0] = '\0';
+    name[PCMIG_PEER_CONGESTION_BYTES - 1] = '\0';
+}
+
 void pcmig_peer_bound_unread(int fd, int bytes)
 {
     socklen_t len = sizeof(int);
@@ -94,7 +115,7 @@ void pcmig_peer_bound_unread(int fd, int bytes)
 #endif
 }
 
-int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at)
+int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at, const char *congestion)
 {
     const struct sockaddr *address = (const struct sockaddr *)&peer->addresses[at].address;
     const int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -103,6 +124,7 @@ int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at)
     if (fd < 0)
         return -1;
     pcmig_peer_tune(fd);
+    (void)pcmig_peer_set_congestion(fd, congestion); /* that the kernel has it was seen when listening began */
     if (connect(fd, address, peer->addresses[at].len) == 0 || errno == EINPROGRESS)
         return fd;
     error = errno;
@@ -125,7 +147,7 @@ void pcmig_peer_print(const struct sockaddr *address, socklen_t len, char text[P
     snprintf(text, PCMIG_PEER_TEXT_BYTES, strchr(host, ':') != NULL ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-int pcmig_peer_listen(const char *where, char *error, size_t error_size)
+int pcmig_peer_listen(const char *where, const char *congestion, char *error, size_t error_size)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
@@ -155,7 +177,16 @@ int pcmig_peer_listen(const char *where, char *error, size_t error_size)
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
     if (fd >= 0 && found->ai_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
-    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+    /* Who is accepted has it from here. */
+    if (fd >= 0 && !pcmig_peer_set_congestion(fd, congestion)) {
+        snprintf(
+            error, error_size,
+            "the congestion control '%s' cannot be used: %s; net.ipv4.tcp_available_congestion_control says what there "
+            "is, and 'host' means what the host has",
+            congestion, strerror(errno));
+        close(fd);
+        fd = -1;
+    } else if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
         snprintf(error, error_size, "cannot listen on %s: %s", where, strerror(errno));
         if (fd >= 0)
             close(fd);

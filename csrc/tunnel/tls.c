@@ -1,14 +1,18 @@
 /* See tls.h. */
 #include "tunnel/tls.h"
 
+#include "tunnel/records.h"
+
 #include <arpa/inet.h>
 #include <fnmatch.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -123,6 +127,78 @@ static bool check_dates(X509 *certificate, const char *file, char error[PCMIG_TL
     return what == NULL;
 }
 
+/* The first application traffic secrets of a session. */
+struct secrets {
+    uint8_t dialler[PCMIG_RECORDS_SECRET_BYTES], acceptor[PCMIG_RECORDS_SECRET_BYTES];
+    size_t dialler_len, acceptor_len;
+};
+
+static int secrets_index = -1; /* of SSL's extra data */
+static pthread_once_t secrets_once = PTHREAD_ONCE_INIT;
+
+/* CRYPTO_EX_free */
+static void free_secrets(void *parent, void *secrets, CRYPTO_EX_DATA *data, int index, long number, void *pointer)
+{
+    (void)parent;
+    (void)data;
+    (void)index;
+    (void)number;
+    (void)pointer;
+    OPENSSL_clear_free(secrets, sizeof(struct secrets));
+}
+
+static void make_secrets_index(void)
+{
+    secrets_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_secrets);
+}
+
+/* The only way by which OpenSSL before 3.5 tells them. A line is "LABEL CLIENT_RANDOM SECRET", the latter two in hexadecimal
+ * (SSL_CTX_set_keylog_callback(3)). */
+static void keep_secret(const SSL *ssl, const char *line)
+{
+    static const char of_dialler[] = "CLIENT_TRAFFIC_SECRET_0 ", of_acceptor[] = "SERVER_TRAFFIC_SECRET_0 ";
+    struct secrets *secrets = SSL_get_ex_data(ssl, secrets_index);
+    const char *hex = strrchr(line, ' ');
+
+    if (secrets == NULL || hex == NULL)
+        return;
+    hex++;
+    if (strncmp(line, of_dialler, sizeof(of_dialler) - 1) == 0 &&
+        OPENSSL_hexstr2buf_ex(secrets->dialler, sizeof(secrets->dialler), &secrets->dialler_len, hex, '\0') != 1)
+        secrets->dialler_len = 0;
+    if (strncmp(line, of_acceptor, sizeof(of_acceptor) - 1) == 0 &&
+        OPENSSL_hexstr2buf_ex(secrets->acceptor, sizeof(secrets->acceptor), &secrets->acceptor_len, hex, '\0') != 1)
+        secrets->acceptor_len = 0;
+}
+
+static bool expect_secrets(SSL *ssl)
+{
+    struct secrets *secrets;
+
+    pthread_once(&secrets_once, make_secrets_index);
+    secrets = OPENSSL_zalloc(sizeof(*secrets));
+    if (secrets != NULL && SSL_set_ex_data(ssl, secrets_index, secrets) == 1)
+        return true;
+    OPENSSL_free(secrets);
+    return false;
+}
+
+const uint8_t *pcmig_tls_secret(SSL *ssl, bool of_dialler, size_t *len)
+{
+    const struct secrets *secrets = SSL_get_ex_data(ssl, secrets_index);
+
+    *len = secrets == NULL ? 0 : of_dialler ? secrets->dialler_len : secrets->acceptor_len;
+    return *len == 0 ? NULL : of_dialler ? secrets->dialler : secrets->acceptor;
+}
+
+void pcmig_tls_forget_secrets(SSL *ssl)
+{
+    struct secrets *secrets = SSL_get_ex_data(ssl, secrets_index);
+
+    if (secrets != NULL)
+        OPENSSL_cleanse(secrets, sizeof(*secrets));
+}
+
 static SSL_CTX *context_new(const SSL_METHOD *method, const struct pcmig_tls_files *files, const char *certificate,
                             const char *key, char error[PCMIG_TLS_ERROR_BYTES])
 {
@@ -136,11 +212,7 @@ static SSL_CTX *context_new(const SSL_METHOD *method, const struct pcmig_tls_fil
     }
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-#ifdef SSL_OP_ENABLE_KTLS
-    /* Where the kernel does not have it, OpenSSL goes on by itself. */
-    SSL_CTX_set_options(context, SSL_OP_ENABLE_KTLS);
-#endif
-    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_keylog_callback(context, keep_secret);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     if (SSL_CTX_load_verify_file(context, files->ca) != 1) {
         fail(error, "the CA's certificate cannot be read:", files->ca);
@@ -246,7 +318,7 @@ struct ssl_st *pcmig_tls_session(struct pcmig_tls *tls, const char *peer, char e
 {
     SSL *ssl = SSL_new(peer != NULL ? tls->dialler : tls->acceptor);
 
-    if (ssl == NULL || (peer != NULL && !expect_peer(ssl, peer))) {
+    if (ssl == NULL || !expect_secrets(ssl) || (peer != NULL && !expect_peer(ssl, peer))) {
         fail(error, "no TLS session can be made for", peer != NULL ? peer : "a new connection");
         SSL_free(ssl);
         return NULL;
@@ -258,18 +330,32 @@ struct ssl_st *pcmig_tls_session(struct pcmig_tls *tls, const char *peer, char e
     return ssl;
 }
 
+/* NULL: none of ours. */
+static const char *text_of(int reason)
+{
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+        if (reasons[i].reason == reason)
+            return reasons[i].text;
+    }
+    return NULL;
+}
+
+void pcmig_tls_explain_alert(uint8_t alert, char error[PCMIG_TLS_ERROR_BYTES])
+{
+    const char *text = text_of(SSL_AD_REASON_OFFSET + alert);
+
+    if (text != NULL)
+        snprintf(error, PCMIG_TLS_ERROR_BYTES, "%s", text);
+    else
+        snprintf(error, PCMIG_TLS_ERROR_BYTES, "TLS: the peer ended it: %s", SSL_alert_desc_string_long(alert));
+}
+
 void pcmig_tls_explain(SSL *ssl, char error[PCMIG_TLS_ERROR_BYTES])
 {
     const unsigned long code = ERR_peek_last_error();
     const long verdict = SSL_get_verify_result(ssl);
-    const char *text = NULL;
+    const char *text = ERR_GET_LIB(code) == ERR_LIB_SSL ? text_of(ERR_GET_REASON(code)) : NULL;
 
-    if (ERR_GET_LIB(code) == ERR_LIB_SSL) {
-        for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
-            if (reasons[i].reason == ERR_GET_REASON(code))
-                text = reasons[i].text;
-        }
-    }
     if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         /* What was refused is not the peer's certificate to OpenSSL, but it keeps the chain. */
         X509 *refused = sk_X509_value(SSL_get0_verified_chain(ssl), 0);

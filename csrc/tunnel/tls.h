@@ -36,6 +36,16 @@ const char *pcmig_tls_subject(const struct pcmig_tls *tls);
  * have; NULL when accepting. NULL with a sentence in ERROR. */
 struct ssl_st *pcmig_tls_session(struct pcmig_tls *tls, const char *peer, char error[PCMIG_TLS_ERROR_BYTES]);
 
+/* Once SSL's handshake is done: the first application traffic secret (RFC 8446, 7.1) of what the dialler sends, or else of what the
+ * acceptor sends, and its length, at most PCMIG_RECORDS_SECRET_BYTES. NULL when OpenSSL has not told. */
+const uint8_t *pcmig_tls_secret(struct ssl_st *ssl, bool of_dialler, size_t *len);
+
+/* Wipes those secrets. */
+void pcmig_tls_forget_secrets(struct ssl_st *ssl);
+
+/* What an alert of the peer means (RFC 8446, 6), as a sentence. */
+void pcmig_tls_explain_alert(uint8_t alert, char error[PCMIG_TLS_ERROR_BYTES]);
+
 /* After an operation on SSL has failed: why, as a sentence. Empties OpenSSL's queue of errors. */
 void pcmig_tls_explain(struct ssl_st *ssl, char error[PCMIG_TLS_ERROR_BYTES]);
 

@@ -45,7 +45,7 @@ static const size_t strings[] = {
 #define STRING(member) offsetof(struct pcmig_tunnel_config, member)
     STRING(run_dir),           STRING(control),   STRING(files.ca),
     STRING(files.certificate), STRING(files.key), STRING(files.dialler_certificate),
-    STRING(files.dialler_key), STRING(files.crl),
+    STRING(files.dialler_key), STRING(files.crl), STRING(congestion),
 #undef STRING
 };
 
@@ -242,7 +242,8 @@ static bool make_listeners(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_
 
         listener->tunnel = tunnel;
         listener->source.ready = on_connection;
-        listener->source.fd = pcmig_peer_listen(tunnel->config.listen[i], error, PCMIG_TUNNEL_ERROR_BYTES);
+        listener->source.fd =
+            pcmig_peer_listen(tunnel->config.listen[i], tunnel->config.congestion, error, PCMIG_TUNNEL_ERROR_BYTES);
         if (listener->source.fd < 0)
             return false;
         listener->port = pcmig_peer_local_port(listener->source.fd);

@@ -20,6 +20,7 @@ struct pcmig_tunnel_config {
     const char *const *listen; /* "ADDRESS:PORT" ..., see pcmig_peer_listen */
     size_t listen_count;
     struct pcmig_tls_files files;
+    const char *congestion;   /* see pcmig_peer_set_congestion */
     bool plaintext;           /* no TLS at all: files are not read, and everybody is let in */
     const char *const *allow; /* patterns on names of dialling peers; none = any certificate of the CA */
     size_t allow_count;

@@ -131,6 +131,7 @@ static PyObject *tunnel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
                             "max_half_open",
                             "max_half_open_of_one",
                             "max_connections",
+                            "congestion",
                             NULL};
     PyObject *listen = NULL, *allow = NULL;
     struct tunnel_object *self;
@@ -141,13 +142,13 @@ static PyObject *tunnel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
     pcmig_tunnel_defaults(&config);
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "|$ssOzzzzOzzO&O&O&O&pO&O&O&O&O&O&O&O&:Tunnel", names, &config.run_dir, &config.control,
+            args, kwargs, "|$ssOzzzzOzzO&O&O&O&pO&O&O&O&O&O&O&O&z:Tunnel", names, &config.run_dir, &config.control,
             &listen, &config.files.ca, &config.files.certificate, &config.files.key, &config.files.crl, &allow,
             &config.files.dialler_certificate, &config.files.dialler_key, id_or_none, &config.owner_gid, id_or_none,
             &config.socket_uid, id_or_none, &config.control_gid, to_unsigned, &config.workers, &plaintext, to_unsigned,
             &config.dead_after_ms, to_unsigned, &config.handshake_ms, to_unsigned, &config.socket_wait_ms, to_unsigned,
             &config.dial_ms, to_unsigned, &config.idle_name_ms, to_unsigned, &config.max_half_open, to_unsigned,
-            &config.max_half_open_of_one, to_unsigned, &config.max_carriers))
+            &config.max_half_open_of_one, to_unsigned, &config.max_carriers, &config.congestion))
         return NULL;
     config.plaintext = plaintext != 0;
     if (listen != NULL && (config.listen = strings_of(listen, "listen", &config.listen_count)) == NULL)

@@ -5,11 +5,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <openssl/ssl.h>
 
 #include "tunnel/channel.h"
 #include "tunnel_certificates.h"
@@ -24,19 +25,9 @@ static struct pcmig_tls *tls;
 
 static int make_tls(void **state)
 {
-    char folder[] = "/tmp/pcmig-XXXXXX", ca[64], certificate[64], key[64], error[PCMIG_TLS_ERROR_BYTES];
-    const struct pcmig_tls_files files = {.ca = ca, .certificate = certificate, .key = key};
-
     (void)state;
-    if (mkdtemp(folder) == NULL)
-        return -1;
-    snprintf(ca, sizeof(ca), "%s/ca.pem", folder);
-    snprintf(certificate, sizeof(certificate), "%s/host.pem", folder);
-    snprintf(key, sizeof(key), "%s/host.key", folder);
-    tunnel_certificates_make(ca, certificate, key);
-    tls = pcmig_tls_new(&files, error);
-    return tls != NULL && unlink(ca) == 0 && unlink(certificate) == 0 && unlink(key) == 0 && rmdir(folder) == 0 ? 0
-                                                                                                                : -1;
+    tls = tunnel_certificates_tls();
+    return 0;
 }
 
 static int drop_tls(void **state)
@@ -142,7 +133,7 @@ static void keys_are_renewed(void **state)
     join(e, tls);
     for (unsigned i = 0; i < 30; i++) {
         if (i % 3 == 0)
-            assert_true(pcmig_channel_renew_key(e->channel[i / 3 & 1]));
+            pcmig_channel_renew_key(e->channel[i / 3 & 1]);
         carry(e, (int)(i & 1), 1 + 4000 * i, i);
     }
     part(e);
@@ -176,6 +167,135 @@ static void what_was_changed_is_refused(void **state)
     free(e);
 }
 
+/* --- OpenSSL at the other end -------------------------------------------------------------------------------------- */
+
+struct openssl_peer {
+    int fd[2];
+    struct pcmig_channel *channel;
+    SSL *ssl;
+    uint8_t scratch[PCMIG_CHANNEL_BATCH_BYTES];
+};
+
+static void join_openssl(struct openssl_peer *p, bool channel_dials)
+{
+    enum pcmig_channel_result result = PCMIG_CHANNEL_AGAIN;
+    char error[PCMIG_TLS_ERROR_BYTES];
+    int done = 0;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p->fd), 0);
+    p->channel = pcmig_channel_new(p->fd[0], tls, channel_dials ? "localhost" : NULL, p->scratch, error);
+    p->ssl = pcmig_tls_session(tls, channel_dials ? NULL : "localhost", error);
+    assert_true(p->channel != NULL && p->ssl != NULL && SSL_set_fd(p->ssl, p->fd[1]) == 1);
+    for (int round = 0; round < 20 && (result == PCMIG_CHANNEL_AGAIN || done != 1); round++) {
+        if (result == PCMIG_CHANNEL_AGAIN)
+            result = pcmig_channel_handshake(p->channel);
+        if (done != 1)
+            done = SSL_do_handshake(p->ssl);
+    }
+    assert_int_equal(result, PCMIG_CHANNEL_OK);
+    assert_int_equal(done, 1);
+}
+
+static void part_openssl(struct openssl_peer *p)
+{
+    pcmig_channel_free(p->channel);
+    SSL_free(p->ssl);
+    close(p->fd[0]);
+    close(p->fd[1]);
+    free(p);
+}
+
+static void to_openssl(struct openssl_peer *p, const char *text)
+{
+    const size_t len = strlen(text);
+    char back[64];
+    size_t room;
+
+    memcpy(pcmig_channel_reserve(p->channel, &room), text, len);
+    assert_true(pcmig_channel_commit(p->channel, len));
+    assert_int_equal(pcmig_channel_flush(p->channel), PCMIG_CHANNEL_OK);
+    assert_int_equal(SSL_read(p->ssl, back, sizeof(back)), len);
+    assert_memory_equal(back, text, len);
+}
+
+static void from_openssl(struct openssl_peer *p, const char *text)
+{
+    const size_t len = strlen(text);
+    enum pcmig_channel_result filled;
+    bool readable = true;
+    const uint8_t *bytes;
+    size_t there;
+
+    assert_int_equal(SSL_write(p->ssl, text, (int)len), len);
+    do
+        filled = pcmig_channel_fill(p->channel, &readable, false);
+    while (filled == PCMIG_CHANNEL_AGAIN && readable);
+    assert_int_equal(filled, PCMIG_CHANNEL_OK);
+    bytes = pcmig_channel_peek(p->channel, &there);
+    assert_int_equal(there, len);
+    assert_memory_equal(bytes, text, len);
+    pcmig_channel_consume(p->channel, there);
+}
+
+/* Either role; new keys of either side, and those that OpenSSL asks for. */
+static void openssl_understands(void **state)
+{
+    (void)state;
+    for (int dials = 0; dials < 2; dials++) {
+        struct openssl_peer *p = calloc(1, sizeof(*p));
+
+        assert_non_null(p);
+        join_openssl(p, dials == 1);
+        for (int round = 0; round < 3; round++) {
+            to_openssl(p, "forth");
+            from_openssl(p, "and back");
+            pcmig_channel_renew_key(p->channel);
+            to_openssl(p, "forth with a new key");
+            assert_int_equal(SSL_key_update(p->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+            from_openssl(p, "back with a new key");
+            to_openssl(p, "forth with the new key that was asked for");
+        }
+        part_openssl(p);
+    }
+}
+
+/* OpenSSL says goodbye, and what was said before it still counts. */
+static void openssl_closes(void **state)
+{
+    struct openssl_peer *p = calloc(1, sizeof(*p));
+    bool readable = true;
+    size_t there;
+
+    (void)state;
+    assert_non_null(p);
+    join_openssl(p, true);
+    assert_int_equal(SSL_write(p->ssl, "last", 4), 4);
+    assert_int_equal(SSL_shutdown(p->ssl), 0);
+    assert_int_equal(pcmig_channel_fill(p->channel, &readable, false), PCMIG_CHANNEL_OK);
+    pcmig_channel_peek(p->channel, &there);
+    assert_int_equal(there, 4);
+    pcmig_channel_consume(p->channel, there);
+    assert_int_equal(pcmig_channel_fill(p->channel, &readable, false), PCMIG_CHANNEL_EOF);
+    part_openssl(p);
+}
+
+/* Tickets, which we do not want, are the only thing that OpenSSL says after the handshake. */
+static void other_messages_are_refused(void **state)
+{
+    struct openssl_peer *p = calloc(1, sizeof(*p));
+    bool readable = true;
+
+    (void)state;
+    assert_non_null(p);
+    join_openssl(p, true);
+    SSL_clear_options(p->ssl, SSL_OP_NO_TICKET);
+    assert_int_equal(SSL_new_session_ticket(p->ssl), 1);
+    assert_int_equal(SSL_do_handshake(p->ssl), 1);
+    assert_int_equal(pcmig_channel_fill(p->channel, &readable, false), PCMIG_CHANNEL_FAILED);
+    assert_non_null(strstr(pcmig_channel_error(p->channel), "no place in TLS 1.3"));
+    part_openssl(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +303,9 @@ int main(void)
         cmocka_unit_test(plain),
         cmocka_unit_test(keys_are_renewed),
         cmocka_unit_test(what_was_changed_is_refused),
+        cmocka_unit_test(openssl_understands),
+        cmocka_unit_test(openssl_closes),
+        cmocka_unit_test(other_messages_are_refused),
     };
 
     return cmocka_run_group_tests(tests, make_tls, drop_tls);

@@ -4,10 +4,13 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+
+#include "tunnel/tls.h"
 
 static void must(bool worked, const char *what)
 {
@@ -70,4 +73,21 @@ void tunnel_certificates_make(const char *ca_path, const char *certificate_path,
     X509_free(certificate);
     EVP_PKEY_free(ca_key);
     EVP_PKEY_free(key);
+}
+
+struct pcmig_tls *tunnel_certificates_tls(void)
+{
+    char folder[] = "/tmp/pcmig-XXXXXX", ca[64], certificate[64], key[64], error[PCMIG_TLS_ERROR_BYTES];
+    const struct pcmig_tls_files files = {.ca = ca, .certificate = certificate, .key = key};
+    struct pcmig_tls *tls;
+
+    must(mkdtemp(folder) != NULL, "mkdtemp");
+    snprintf(ca, sizeof(ca), "%s/ca.pem", folder);
+    snprintf(certificate, sizeof(certificate), "%s/host.pem", folder);
+    snprintf(key, sizeof(key), "%s/host.key", folder);
+    tunnel_certificates_make(ca, certificate, key);
+    tls = pcmig_tls_new(&files, error);
+    must(tls != NULL, "reading the certificates");
+    must(unlink(ca) == 0 && unlink(certificate) == 0 && unlink(key) == 0 && rmdir(folder) == 0, "removing them");
+    return tls;
 }

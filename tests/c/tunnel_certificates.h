@@ -4,4 +4,7 @@
 
 void tunnel_certificates_make(const char *ca_path, const char *certificate_path, const char *key_path);
 
+/* The same read in; the files are gone again. */
+struct pcmig_tls *tunnel_certificates_tls(void);
+
 #endif

@@ -1,21 +1,18 @@
-/* Anybody who can reach the port: any bytes in place of a TLS handshake, in pieces, over the BIO that the daemon uses. Nobody
- * gets through it, and whatever is wrong has a sentence. */
+/* Anybody who can reach the port: any bytes in place of a TLS handshake, in pieces, and then an end. Nobody gets through it, and
+ * whatever is wrong has a sentence. */
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
-#include <openssl/ssl.h>
 
-#include "tunnel/bio.h"
-#include "tunnel/tls.h"
+#include "tunnel/channel.h"
 #include "tunnel_certificates.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { BUFFER_BYTES = 1 << 16 };
+enum { INPUT_BYTES = 1 << 16 };
 
 static struct pcmig_tls *tls;
 
@@ -25,60 +22,42 @@ static void require(int condition)
         abort();
 }
 
-/* Files are needed for as long as it takes to read them. */
-static void set_up(void)
-{
-    char folder[] = "/tmp/pcmig-XXXXXX", ca[64], certificate[64], key[64], error[PCMIG_TLS_ERROR_BYTES];
-    const struct pcmig_tls_files files = {.ca = ca, .certificate = certificate, .key = key};
-
-    require(mkdtemp(folder) != NULL);
-    snprintf(ca, sizeof(ca), "%s/ca.pem", folder);
-    snprintf(certificate, sizeof(certificate), "%s/host.pem", folder);
-    snprintf(key, sizeof(key), "%s/host.key", folder);
-    tunnel_certificates_make(ca, certificate, key);
-    tls = pcmig_tls_new(&files, error);
-    require(tls != NULL);
-    require(unlink(ca) == 0 && unlink(certificate) == 0 && unlink(key) == 0 && rmdir(folder) == 0);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static uint8_t in[BUFFER_BYTES], out[BUFFER_BYTES];
-    struct pcmig_bio buffers = {.in = {.bytes = in, .size = BUFFER_BYTES}, .out = {.bytes = out, .size = BUFFER_BYTES}};
-    char error[PCMIG_TLS_ERROR_BYTES] = "";
-    struct bio_st *bio;
-    SSL *ssl;
+    enum pcmig_channel_result result = PCMIG_CHANNEL_AGAIN;
+    char error[PCMIG_TLS_ERROR_BYTES] = "", answer[4096];
+    struct pcmig_channel *channel;
     size_t piece, at = 1;
+    int ends[2];
 
     if (tls == NULL)
-        set_up();
-    if (size < 2 || size > BUFFER_BYTES)
+        tls = tunnel_certificates_tls();
+    if (size < 2 || size > INPUT_BYTES || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) < 0)
         return 0;
     /* Accepting, or dialling: the server may be the one who is up to no good. */
-    ssl = pcmig_tls_session(tls, data[0] & 1 ? "localhost" : NULL, error);
-    bio = pcmig_bio_new(&buffers);
-    require(ssl != NULL && bio != NULL);
-    SSL_set_bio(ssl, bio, bio);
+    channel = pcmig_channel_new(ends[0], tls, data[0] & 1 ? "localhost" : NULL, NULL, error);
+    require(channel != NULL);
     piece = (size_t)(data[0] >> 1) * 4 + 1;
-    for (;;) {
+    while (result == PCMIG_CHANNEL_AGAIN) {
         const size_t n = size - at < piece ? size - at : piece;
-        const int done = SSL_do_handshake(ssl), why = SSL_get_error(ssl, done);
 
-        require(done != 1);
-        buffers.out.start = buffers.out.end = 0;
-        if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
-            pcmig_tls_explain(ssl, error);
-            require(error[0] != '\0' && ERR_peek_error() == 0);
+        result = pcmig_channel_handshake(channel);
+        require(result != PCMIG_CHANNEL_OK);
+        require(ERR_peek_error() == 0 || result == PCMIG_CHANNEL_AGAIN);
+        while (recv(ends[1], answer, sizeof(answer), 0) > 0)
+            continue;
+        if (at > size)
             break;
-        }
         if (n == 0)
-            break;
-        buffers.in.start = 0;
-        buffers.in.end = n;
-        memcpy(in, data + at, n);
-        at += n;
+            shutdown(ends[1], SHUT_WR);
+        else
+            require(send(ends[1], data + at, n, MSG_NOSIGNAL) == (ssize_t)n);
+        at += n > 0 ? n : 1;
     }
-    SSL_free(ssl);
+    require(result != PCMIG_CHANNEL_AGAIN && pcmig_channel_error(channel)[0] != '\0');
+    pcmig_channel_free(channel);
+    close(ends[0]);
+    close(ends[1]);
     ERR_clear_error();
     return 0;
 }

@@ -60,6 +60,30 @@ def drain(s: socket.socket, out: list[str]) -> None:
     out.append(digest.hexdigest())
 
 
+def kernels(name: str) -> str:
+    return (pathlib.Path("/proc/sys/net/ipv4") / name).read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [(None, "cubic"), ("reno", "reno"), ("host", kernels("tcp_congestion_control"))],
+)
+def test_congestion_control(folder: pathlib.Path, authority: Authority, given: str | None, used: str) -> None:
+    """At both ends: of a connection that was dialled, and of one that was accepted."""
+    assert used in kernels("tcp_available_congestion_control").split()
+    pair = authority.issue("host", "localhost", "127.0.0.1")
+    with (
+        Daemon(folder / "a", authority, pair, congestion=given) as source,
+        Daemon(folder / "b", authority, pair, congestion=given) as destination,
+    ):
+        name, here, there = stream(source, destination)
+        here.sendall(b"x")
+        assert there.recv(1) == b"x"
+        assert [daemon.show(name)["congestion"] for daemon in (source, destination)] == [used, used]
+        here.close()
+        there.close()
+
+
 @pytest.mark.parametrize("more", ["", " streams=3"])
 def test_both_directions_at_once(hosts: tuple[Daemon, Daemon], more: str) -> None:
     source, destination = hosts

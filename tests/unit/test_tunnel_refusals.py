@@ -227,6 +227,7 @@ def test_files_that_cannot_be_used(folder: pathlib.Path, authority: Authority, g
         ({"listen": ["192.0.2.1:1"]}, "cannot listen on 192.0.2.1:1"),
         ({"dead_after_ms": 100}, "at least 500"),
         ({"workers": 9}, "at most 8"),
+        ({"listen": ["127.0.0.1:0"], "congestion": "vagas"}, "congestion control 'vagas' cannot be used"),
         ({"plaintext": True, "allow": ["x"]}, "allow list"),
         ({"run_dir": "/" + "x" * 80}, "too long"),
     ):
