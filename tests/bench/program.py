@@ -20,6 +20,7 @@ from tests.bench.figures import Figure, Row, spread
 T = TypeVar("T")
 
 SCHEMA = 1
+TRIES = 6  # of a round that the machine below disturbs
 WIDTH_MIN = 180  # where the table would wrap otherwise, also into a file
 
 
@@ -27,14 +28,24 @@ def make_console() -> Console:
     return Console(highlight=False, width=max(WIDTH_MIN, shutil.get_terminal_size().columns))
 
 
-def add_options(parser: argparse.ArgumentParser, rounds: int, rate: bool = True) -> None:
-    """ROUNDS is how many there are by default; RATE whether there is a link to limit."""
+def add_options(parser: argparse.ArgumentParser, rounds: int, rate: bool = True, steal: bool = False) -> None:
+    """ROUNDS is how many there are by default; RATE whether there is a link to limit; STEAL whether rounds
+    that the machine below disturbs are played again."""
     parser.add_argument(
         "--rounds", type=int, default=rounds, metavar="N", help=f"of each way (default: {rounds})"
     )
     if rate:
         parser.add_argument(
             "--rate", type=float, default=100, metavar="MBIT", help="migration link (default: 100)"
+        )
+    if steal:
+        parser.add_argument(
+            "--steal",
+            type=float,
+            default=5,
+            metavar="PERCENT",
+            help="a round in which the machine below took more of the CPUs than that is played again, "
+            f"{TRIES - 1} times at the most (default: 5; 100: never)",
         )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every round's figures")
     parser.add_argument(
@@ -50,6 +61,8 @@ def check_options(args: argparse.Namespace) -> None:
     """Raises BedError."""
     if args.rounds < 1:
         raise BedError(f"--rounds {args.rounds}: use 1 or more")
+    if not 0 <= getattr(args, "steal", 0) <= 100:
+        raise BedError(f"--steal {args.steal:g}: use 0 to 100")
     check_writable("--json", args.json)
 
 
@@ -88,6 +101,26 @@ def in_turn(ways: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
     for index in range(rounds):
         for way in reversed(ways) if index % 2 else ways:
             yield index + 1, way
+
+
+def undisturbed(measure: Callable[[], Row], steal_percent: float) -> Row:
+    """The first of TRIES rounds without an error in which no more was stolen, else the last; `again` is how
+    many there were before it. The same for all ways, and whatever the figures are."""
+    for again in range(TRIES):
+        row = measure()
+        row["again"] = again
+        if row["error"] or row.get("steal_percent", 0) <= steal_percent:
+            break
+    return row
+
+
+def say_how_calm(console: Console, rows: Sequence[Row], steal_percent: float) -> None:
+    again = sum(row.get("again", 0) for row in rows)
+    loud = [row for row in rows if row.get("steal_percent", 0) > steal_percent]
+    console.print(
+        f"{again} rounds were played again, as the machine below took more than {steal_percent:g} % of the "
+        f"CPUs; it did so in {len(loud)} of those that count"
+    )
 
 
 def take(

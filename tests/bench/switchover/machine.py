@@ -12,6 +12,8 @@ from typing import Any
 from tests.bed import Host, layer
 from tests.bed.network import LINK
 
+CONGESTION = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
 
 def facts(stacks: list[str]) -> dict[str, Any]:
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
@@ -21,6 +23,7 @@ def facts(stacks: list[str]) -> dict[str, Any]:
         "cpu": model[1].strip() if model else platform.machine(),
         "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
         "kernel": platform.release(),
+        "congestion": CONGESTION.read_text().strip(),
         "python": platform.python_version(),
         "stacks": {stack: layer.versions(layer.ensure(stack)) for stack in stacks},
     }

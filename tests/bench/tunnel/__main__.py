@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
+import ssl
 import sys
 from typing import Any
 
@@ -29,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=float, default=4.0, metavar="S", help="of each of the two loads (default: 4)"
     )
-    program.add_options(parser, rounds=5, rate=False)
+    program.add_options(parser, rounds=5, rate=False, steal=True)
     return parser
 
 
@@ -37,24 +39,30 @@ def measure(args: argparse.Namespace, ways: list[Way], content: dict[str, Any], 
     content |= {
         "schema": program.SCHEMA,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.facts([]),
+        "machine": machine.facts([]) | {"openssl": ssl.OPENSSL_VERSION},
+        "steal_percent": args.steal,
         "seconds": args.seconds,
         "ways": {way.name: way.meaning for way in ways},
         "rounds": [],
     }
     with Session(args.seconds) as session:
         for number, way in program.in_turn(ways, args.rounds):
-            program.take(args, content, console, session.measure(way, number), FIGURES.values())
+            row = program.undisturbed(functools.partial(session.measure, way, number), args.steal)
+            program.take(args, content, console, row, FIGURES.values())
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
     facts = content["machine"]
-    console.print(f"\n{facts['cores']} cores ({facts['cpu']}), Linux {facts['kernel']}")
+    console.print(
+        f"\n{facts['cores']} cores ({facts['cpu']}), Linux {facts['kernel']}, {facts['openssl']}, "
+        f"congestion control of the host {facts['congestion']}"
+    )
     results = Results(content["rounds"])
     console.print(program.table_of_ways(FIGURES.values(), results.ways, results.rows))
     for goal, value in results.goals():
         word = "reached" if goal.reached(value) else "missed"
         console.print(f"pcmig: {value:.2f} {goal.text}: {word}")
+    program.say_how_calm(console, results.rows, content["steal_percent"])
     for row in results.rows:
         program.say_if_left_out(console, row)
 

@@ -19,6 +19,7 @@ FIGURES = {
         Figure("added_rtt_us", "added by load", "ms", 2, 1000),
         Figure("busy_mb_s", "bulk meanwhile", "MB/s"),
         Figure("busy_percent", "machine busy", "%"),
+        Figure("steal_percent", "stolen at most", "%", 1),
     )
 }
 

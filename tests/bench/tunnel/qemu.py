@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import pathlib
 import shutil
 import sys
@@ -90,6 +91,7 @@ def run_rounds(args: argparse.Namespace, content: dict[str, Any], console: Conso
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.facts([args.stack]),
         "memory_mib": args.memory,
+        "steal_percent": args.steal,
         "ways": WAYS,
         "rounds": [],
     }
@@ -102,19 +104,24 @@ def run_rounds(args: argparse.Namespace, content: dict[str, Any], console: Conso
             scene.prepare(spec)
             scene.bed.network.limit(None)
             for number, way in program.in_turn(list(WAYS), args.rounds):
-                program.take(args, content, console, measure(scene, way, number), FIGURES)
+                row = program.undisturbed(functools.partial(measure, scene, way, number), args.steal)
+                program.take(args, content, console, row, FIGURES)
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
     rows = [row for row in content["rounds"] if not row["error"]]
     for versions in content["machine"]["stacks"].values():
-        console.print(f"QEMU {versions.get('qemu')}, libvirt {versions.get('libvirt')}")
+        console.print(
+            f"QEMU {versions.get('qemu')}, libvirt {versions.get('libvirt')}, congestion control of the "
+            f"hosts {content['machine']['congestion']}"
+        )
     console.print(program.table_of_ways(FIGURES, WAYS, content["rounds"]))
     medians = {way: spread(row["mb_s"] for row in rows if row["way"] == way) for way in WAYS}
     value = ratio(medians["pcmig"], medians["qemu-tls"])
     if value is not None:
         word = "reached" if value >= GOAL else "missed"
         console.print(f"pcmig: {value:.2f} times QEMU's TLS (goal: {GOAL} or more): {word}")
+    program.say_how_calm(console, content["rounds"], content["steal_percent"])
     for row in content["rounds"]:
         program.say_if_left_out(console, row)
 
@@ -129,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--memory", type=int, default=2048, metavar="MIB", help="of the guest (default: 2048)"
     )
-    program.add_options(parser, rounds=5, rate=False)
+    program.add_options(parser, rounds=5, rate=False, steal=True)
     args = parser.parse_args(argv)
     console = program.make_console()
     content: dict[str, Any] = {}

@@ -96,8 +96,11 @@ class Session:
                 before_s, machine = _cpu_s(pids), CpuTimes.now()
             elif what == "end":
                 row |= _rates(phase, int(numbers[0]), int(numbers[1]), _cpu_s(pids) - before_s)
+                shares = CpuTimes.now().shares_since(machine)
                 if phase == "bulk":
-                    row |= CpuTimes.now().shares_since(machine)
+                    row |= shares
+                elif phase == "busy":
+                    row["steal_percent"] = max(row["steal_percent"], shares["steal_percent"])
             else:
                 row |= _delays(phase, [int(number) for number in numbers])
         if "idle_rtt_us" in row and "busy_rtt_us" in row:

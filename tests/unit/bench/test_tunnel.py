@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.bed import BedError
+from tests.bench import program
 from tests.bench.tunnel.figures import Results
 from tests.bench.tunnel.ways import DEFAULT_WAYS, parse_ways
 
@@ -50,3 +51,30 @@ def test_ways() -> None:
 def test_unknown_ways_are_named(text: str) -> None:
     with pytest.raises(BedError, match="--ways"):
         parse_ways(text)
+
+
+def undisturbed(steals: list[float], errors: tuple[int, ...] = ()) -> dict[str, Any]:
+    """What counts of rounds in which so much was stolen."""
+    left = enumerate(steals)
+
+    def measure() -> dict[str, Any]:
+        number, steal = next(left)
+        return row("pcmig", steal_percent=steal, number=number) | {"error": "x" if number in errors else None}
+
+    return program.undisturbed(measure, 5)
+
+
+def test_the_first_calm_round_counts() -> None:
+    assert undisturbed([5.0])["again"] == 0
+    found = undisturbed([40, 5.1, 3, 0])
+    assert (found["number"], found["again"]) == (2, 2)
+
+
+def test_when_none_is_calm_the_last_one_counts() -> None:
+    found = undisturbed([10, 20, 30, 40, 50, 60, 0])
+    assert (found["number"], found["steal_percent"]) == (program.TRIES - 1, 60)
+
+
+def test_a_round_that_failed_is_not_hidden_by_another() -> None:
+    found = undisturbed([40, 40, 0], errors=(1,))
+    assert (found["number"], found["error"]) == (1, "x")
