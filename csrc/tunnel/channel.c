@@ -260,7 +260,7 @@ bool pcmig_channel_commit(struct pcmig_channel *c, size_t len)
         return false;
     if (sends_plain(c)) {
         c->out.end = len;
-        records = (len + PCMIG_RECORDS_DATA_BYTES - 1) / PCMIG_RECORDS_DATA_BYTES;
+        records = c->kernel_sends ? (len + PCMIG_RECORDS_DATA_BYTES - 1) / PCMIG_RECORDS_DATA_BYTES : 0;
     } else {
         begin_us = pcmig_clock_us();
         for (size_t at = 0, put; at < len; at += put, records++) {
@@ -268,9 +268,9 @@ bool pcmig_channel_commit(struct pcmig_channel *c, size_t len)
             if (!seal(c, PCMIG_RECORD_DATA, c->scratch + at, put))
                 return false;
         }
-        c->stats.records_out += records;
         c->stats.crypto_out_us += (uint64_t)(pcmig_clock_us() - begin_us);
     }
+    c->stats.records_out += records;
     c->key_records += records;
     if (c->key_records >= RECORDS_PER_KEY)
         pcmig_channel_renew_key(c);

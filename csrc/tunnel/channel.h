@@ -76,7 +76,7 @@ const char *pcmig_channel_error(const struct pcmig_channel *channel);
 /* OpenSSL's SSL; NULL when plain. */
 struct ssl_st *pcmig_channel_tls(const struct pcmig_channel *channel);
 
-/* Whether the kernel encrypts what is sent (kTLS): its records and time are not in the figures then. */
+/* Whether the kernel encrypts what is sent (kTLS): its time is not in the figures then. */
 bool pcmig_channel_kernel_sends(const struct pcmig_channel *channel);
 
 /* "TLS_AES_128_GCM_SHA256", "none". */
