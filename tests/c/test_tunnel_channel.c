@@ -5,8 +5,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,20 +41,49 @@ static int drop_tls(void **state)
     return 0;
 }
 
+/* TCP, so that the kernel encrypts where it can (module `tls`), and what is said is there at once. */
+static void connect_both(int fd[2])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(address);
+    const int listening = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
+
+    fd[0] = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(listening >= 0 && fd[0] >= 0 && bind(listening, (struct sockaddr *)&address, len) == 0 &&
+                listen(listening, 1) == 0 && getsockname(listening, (struct sockaddr *)&address, &len) == 0 &&
+                connect(fd[0], (struct sockaddr *)&address, len) == 0);
+    fd[1] = accept(listening, NULL, NULL);
+    assert_true(fd[1] >= 0);
+    for (int i = 0; i < 2; i++)
+        assert_true(fcntl(fd[i], F_SETFL, O_NONBLOCK) == 0 &&
+                    setsockopt(fd[i], IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes)) == 0);
+    close(listening);
+}
+
+/* Until there is something to read, or nothing for some time. */
+static void await(int fd)
+{
+    struct pollfd look = {.fd = fd, .events = POLLIN};
+
+    assert_true(poll(&look, 1, 200) >= 0);
+}
+
 static void join(struct ends *e, struct pcmig_tls *with)
 {
     enum pcmig_channel_result result[2] = {PCMIG_CHANNEL_AGAIN, PCMIG_CHANNEL_AGAIN};
     char error[PCMIG_TLS_ERROR_BYTES];
 
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, e->fd), 0);
+    connect_both(e->fd);
     for (int i = 0; i < 2; i++) {
         e->channel[i] = pcmig_channel_new(e->fd[i], with, i == 0 ? "localhost" : NULL, e->scratch, error);
         assert_non_null(e->channel[i]);
     }
     for (int round = 0; round < 20; round++) {
         for (int i = 0; i < 2; i++) {
-            if (result[i] == PCMIG_CHANNEL_AGAIN)
-                result[i] = pcmig_channel_handshake(e->channel[i]);
+            if (result[i] != PCMIG_CHANNEL_AGAIN)
+                continue;
+            result[i] = pcmig_channel_handshake(e->channel[i]);
+            await(e->fd[1 - i]);
         }
     }
     assert_int_equal(result[0], PCMIG_CHANNEL_OK);
@@ -83,6 +116,7 @@ static void carry(struct ends *e, int from, size_t len, unsigned seed)
         sent = pcmig_channel_flush(out);
         assert_in_range(sent, PCMIG_CHANNEL_OK, PCMIG_CHANNEL_AGAIN);
         readable = true;
+        await(e->fd[1 - from]);
         filled = pcmig_channel_fill(in, &readable, false);
         assert_in_range(filled, PCMIG_CHANNEL_OK, PCMIG_CHANNEL_AGAIN);
         bytes = pcmig_channel_peek(in, &there);
@@ -155,10 +189,12 @@ static void what_was_changed_is_refused(void **state)
     memset(pcmig_channel_reserve(e->channel[0], &room), 'x', 100);
     assert_true(pcmig_channel_commit(e->channel[0], 100));
     assert_int_equal(pcmig_channel_flush(e->channel[0]), PCMIG_CHANNEL_OK);
+    await(e->fd[1]);
     n = recv(e->fd[1], record, sizeof(record), 0);
     assert_in_range(n, 101, sizeof(record));
     record[50] ^= 1;
     assert_int_equal(send(e->fd[0], record, (size_t)n, 0), n);
+    await(e->fd[1]);
     assert_int_equal(pcmig_channel_fill(e->channel[1], &readable, false), PCMIG_CHANNEL_FAILED);
     assert_true(strlen(pcmig_channel_error(e->channel[1])) > 0);
     pcmig_channel_peek(e->channel[1], &there);
@@ -182,15 +218,17 @@ static void join_openssl(struct openssl_peer *p, bool channel_dials)
     char error[PCMIG_TLS_ERROR_BYTES];
     int done = 0;
 
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p->fd), 0);
+    connect_both(p->fd);
     p->channel = pcmig_channel_new(p->fd[0], tls, channel_dials ? "localhost" : NULL, p->scratch, error);
     p->ssl = pcmig_tls_session(tls, channel_dials ? NULL : "localhost", error);
     assert_true(p->channel != NULL && p->ssl != NULL && SSL_set_fd(p->ssl, p->fd[1]) == 1);
     for (int round = 0; round < 20 && (result == PCMIG_CHANNEL_AGAIN || done != 1); round++) {
         if (result == PCMIG_CHANNEL_AGAIN)
             result = pcmig_channel_handshake(p->channel);
+        await(p->fd[1]);
         if (done != 1)
             done = SSL_do_handshake(p->ssl);
+        await(p->fd[0]);
     }
     assert_int_equal(result, PCMIG_CHANNEL_OK);
     assert_int_equal(done, 1);
@@ -214,6 +252,7 @@ static void to_openssl(struct openssl_peer *p, const char *text)
     memcpy(pcmig_channel_reserve(p->channel, &room), text, len);
     assert_true(pcmig_channel_commit(p->channel, len));
     assert_int_equal(pcmig_channel_flush(p->channel), PCMIG_CHANNEL_OK);
+    await(p->fd[1]);
     assert_int_equal(SSL_read(p->ssl, back, sizeof(back)), len);
     assert_memory_equal(back, text, len);
 }
@@ -227,9 +266,11 @@ static void from_openssl(struct openssl_peer *p, const char *text)
     size_t there;
 
     assert_int_equal(SSL_write(p->ssl, text, (int)len), len);
-    do
+    do {
+        readable = true;
+        await(p->fd[0]);
         filled = pcmig_channel_fill(p->channel, &readable, false);
-    while (filled == PCMIG_CHANNEL_AGAIN && readable);
+    } while (filled == PCMIG_CHANNEL_AGAIN);
     assert_int_equal(filled, PCMIG_CHANNEL_OK);
     bytes = pcmig_channel_peek(p->channel, &there);
     assert_int_equal(there, len);
@@ -270,11 +311,14 @@ static void openssl_closes(void **state)
     assert_non_null(p);
     join_openssl(p, true);
     assert_int_equal(SSL_write(p->ssl, "last", 4), 4);
+    await(p->fd[0]);
     assert_int_equal(SSL_shutdown(p->ssl), 0);
     assert_int_equal(pcmig_channel_fill(p->channel, &readable, false), PCMIG_CHANNEL_OK);
     pcmig_channel_peek(p->channel, &there);
     assert_int_equal(there, 4);
     pcmig_channel_consume(p->channel, there);
+    readable = true;
+    await(p->fd[0]);
     assert_int_equal(pcmig_channel_fill(p->channel, &readable, false), PCMIG_CHANNEL_EOF);
     part_openssl(p);
 }
@@ -291,6 +335,7 @@ static void other_messages_are_refused(void **state)
     SSL_clear_options(p->ssl, SSL_OP_NO_TICKET);
     assert_int_equal(SSL_new_session_ticket(p->ssl), 1);
     assert_int_equal(SSL_do_handshake(p->ssl), 1);
+    await(p->fd[0]);
     assert_int_equal(pcmig_channel_fill(p->channel, &readable, false), PCMIG_CHANNEL_FAILED);
     assert_non_null(strstr(pcmig_channel_error(p->channel), "no place in TLS 1.3"));
     part_openssl(p);
