@@ -223,11 +223,13 @@ static void run_leave(struct pcmig_carrier *c)
     if (result == PCMIG_CHANNEL_OK) {
         shutdown(c->wire.fd, SHUT_WR);
         /* What still comes is of no interest, but closing with it unread would cut off what the peer has not read. */
-        do {
-            result = pcmig_channel_fill(c->channel, &edges->in, edges->hup);
-            pcmig_channel_peek(c->channel, &len);
-            pcmig_channel_consume(c->channel, len);
-        } while (result == PCMIG_CHANNEL_OK || (result == PCMIG_CHANNEL_AGAIN && edges->in));
+        result = pcmig_channel_fill(c->channel, &edges->in, edges->hup);
+        pcmig_channel_peek(c->channel, &len);
+        pcmig_channel_consume(c->channel, len);
+        if (result == PCMIG_CHANNEL_OK || (result == PCMIG_CHANNEL_AGAIN && edges->in)) {
+            pcmig_carrier_again(c);
+            return;
+        }
     }
     if (result != PCMIG_CHANNEL_AGAIN)
         pcmig_carrier_bury(c);

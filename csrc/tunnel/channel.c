@@ -6,6 +6,7 @@
 #include "tunnel/records.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@ enum {
     RECORDS_PER_KEY = 1 << 22,
     CLOSE_NOTIFY = 0, /* RFC 8446, 6.1 */
     DRAIN_READS = 4,  /* more than any handshake; not for ever */
+    /* Records in a row that bring no data. They cost the peer less than us; OpenSSL bears as many. */
+    BARREN_RECORDS = 32,
 };
 
 /* Bytes from `start` to `end`. */
@@ -44,6 +47,7 @@ struct pcmig_channel {
     struct buffer in;                    /* records */
     struct buffer plain;                 /* received */
     uint64_t key_records;                /* since the last new key */
+    unsigned barren;                     /* records without data, since the last with some */
     enum pcmig_channel_result end;       /* EOF or FAILED came behind data that was still good */
     struct pcmig_channel_stats stats;
     char error[PCMIG_TLS_ERROR_BYTES];
@@ -216,7 +220,7 @@ static bool seal(struct pcmig_channel *c, enum pcmig_record_type type, const uin
     const size_t n = pcmig_records_seal(c->seals, type, plain, len, c->out.bytes + c->out.end);
 
     if (n == 0)
-        pcmig_tls_explain(c->ssl, c->error);
+        fail(c, "what is to be sent cannot be encrypted");
     c->out.end += n;
     return n > 0;
 }
@@ -325,10 +329,13 @@ static enum pcmig_channel_result decrypt(struct pcmig_channel *c)
         }
         in->start += taken;
         c->stats.records_in++;
-        if (type == PCMIG_RECORD_DATA)
-            plain->end += got;
-        else
+        c->barren = type == PCMIG_RECORD_DATA && got > 0 ? 0 : c->barren + 1;
+        if (type != PCMIG_RECORD_DATA)
             result = heed(c, type, plain->bytes + plain->end, got);
+        else
+            plain->end += got;
+        if (result == PCMIG_CHANNEL_OK && c->barren > BARREN_RECORDS)
+            result = fail(c, "the peer sends records with nothing in them");
     }
     c->stats.crypto_in_us += (uint64_t)(pcmig_clock_us() - begin_us);
     c->end = result;
@@ -375,8 +382,8 @@ static enum pcmig_channel_result fail_sending(struct pcmig_channel *c)
     const int error = errno;
     bool readable = true;
 
-    while (c->opens != NULL && readable && pcmig_channel_fill(c, &readable, true) == PCMIG_CHANNEL_OK)
-        c->plain.start = c->plain.end = 0;
+    for (int i = 0; i < DRAIN_READS && c->opens != NULL && readable && c->end == PCMIG_CHANNEL_OK; i++)
+        (void)pcmig_channel_fill(c, &readable, true);
     errno = error;
     return c->end == PCMIG_CHANNEL_FAILED ? c->end : fail_errno(c, "sending");
 }
@@ -416,7 +423,15 @@ void pcmig_channel_consume(struct pcmig_channel *c, size_t len)
 
 bool pcmig_channel_holds(const struct pcmig_channel *c)
 {
-    return c->ssl != NULL && pcmig_records_is_whole(c->in.bytes + c->in.start, c->in.end - c->in.start);
+    return c->end != PCMIG_CHANNEL_OK ||
+           (c->ssl != NULL && pcmig_records_is_whole(c->in.bytes + c->in.start, c->in.end - c->in.start));
+}
+
+bool pcmig_channel_can_end(const struct pcmig_channel *c)
+{
+    struct pollfd look = {.fd = c->fd, .events = POLLOUT};
+
+    return !c->kernel_sends || poll(&look, 1, 0) != 0;
 }
 
 const char *pcmig_channel_error(const struct pcmig_channel *c)

@@ -67,8 +67,12 @@ enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *channel, bool
 const uint8_t *pcmig_channel_peek(const struct pcmig_channel *channel, size_t *len);
 void pcmig_channel_consume(struct pcmig_channel *channel, size_t len);
 
-/* Whether fill has something to decrypt without reading from the socket. */
+/* Whether fill has something to decrypt, or to say, without reading from the socket. */
 bool pcmig_channel_holds(const struct pcmig_channel *channel);
+
+/* Whether what is committed next, if it is little, is on its way before an end of the connection that follows (shutdown). Where the kernel
+ * encrypts it keeps a record for which TCP has no room, though it has said that it was sent; then not, until the socket is writable. */
+bool pcmig_channel_can_end(const struct pcmig_channel *channel);
 
 /* Why an operation has failed. */
 const char *pcmig_channel_error(const struct pcmig_channel *channel);

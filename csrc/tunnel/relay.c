@@ -287,6 +287,10 @@ enum pcmig_relay_result pcmig_relay_run(struct pcmig_relay *r, int64_t now_us)
     if (pcmig_channel_unsent(r->channel) == 0 && pcmig_stream_finished(r->stream)) {
         if (r->bye_said)
             return PCMIG_RELAY_DONE;
+        if (!pcmig_channel_can_end(r->channel)) {
+            r->wire.out = false;
+            return PCMIG_RELAY_WAITS;
+        }
         r->bye_due = true;
         return PCMIG_RELAY_MORE;
     }

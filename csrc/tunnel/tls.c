@@ -212,6 +212,10 @@ static SSL_CTX *context_new(const SSL_METHOD *method, const struct pcmig_tls_fil
     }
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+#ifdef SSL_OP_ENABLE_KTLS
+    /* The records are ours (records.h), also where openssl.cnf says otherwise. */
+    SSL_CTX_clear_options(context, SSL_OP_ENABLE_KTLS);
+#endif
     SSL_CTX_set_keylog_callback(context, keep_secret);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     if (SSL_CTX_load_verify_file(context, files->ca) != 1) {

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
@@ -17,6 +18,7 @@
 #include <openssl/ssl.h>
 
 #include "tunnel/channel.h"
+#include "tunnel/records.h"
 #include "tunnel_certificates.h"
 
 struct ends {
@@ -98,8 +100,20 @@ static void part(struct ends *e)
     }
 }
 
-/* LEN bytes from one end to the other, which must be the same there. */
-static void carry(struct ends *e, int from, size_t len, unsigned seed)
+/* What a commit of LEN bytes, and of a new key before them, takes on the wire. */
+static size_t wire_bytes(const struct pcmig_channel *channel, size_t len, bool new_key)
+{
+    enum { KEY_UPDATE_BYTES = 5 };
+    const size_t records = (len + PCMIG_RECORDS_DATA_BYTES - 1) / PCMIG_RECORDS_DATA_BYTES;
+
+    if (pcmig_channel_tls(channel) == NULL || pcmig_channel_kernel_sends(channel))
+        return len;
+    return len + records * PCMIG_RECORDS_OVERHEAD_BYTES +
+           (new_key ? KEY_UPDATE_BYTES + PCMIG_RECORDS_OVERHEAD_BYTES : 0);
+}
+
+/* LEN bytes from one end to the other, which must be the same there; NEW_KEY: one is due. */
+static void carry(struct ends *e, int from, size_t len, unsigned seed, bool new_key)
 {
     struct pcmig_channel *in = e->channel[1 - from], *out = e->channel[from];
     enum pcmig_channel_result sent, filled;
@@ -112,6 +126,7 @@ static void carry(struct ends *e, int from, size_t len, unsigned seed)
     for (size_t i = 0; i < len; i++)
         to[i] = (uint8_t)((i * 31 + seed) >> 3);
     assert_true(pcmig_channel_commit(out, len));
+    assert_int_equal(pcmig_channel_unsent(out), wire_bytes(out, len, new_key));
     while (got < len) {
         sent = pcmig_channel_flush(out);
         assert_in_range(sent, PCMIG_CHANNEL_OK, PCMIG_CHANNEL_AGAIN);
@@ -140,7 +155,7 @@ static void carry_sizes(struct pcmig_tls *with)
     assert_non_null(e);
     join(e, with);
     for (unsigned i = 0; i < 4 * sizeof(sizes) / sizeof(sizes[0]); i++)
-        carry(e, (int)(i & 1), sizes[i / 4], i);
+        carry(e, (int)(i & 1), sizes[i / 4], i, false);
     part(e);
     free(e);
 }
@@ -157,7 +172,7 @@ static void plain(void **state)
     carry_sizes(NULL);
 }
 
-/* Long streams change their keys; both directions do so by themselves. */
+/* Either direction by itself, before a full batch too. */
 static void keys_are_renewed(void **state)
 {
     struct ends *e = calloc(1, sizeof(*e));
@@ -165,10 +180,12 @@ static void keys_are_renewed(void **state)
     (void)state;
     assert_non_null(e);
     join(e, tls);
-    for (unsigned i = 0; i < 30; i++) {
-        if (i % 3 == 0)
-            pcmig_channel_renew_key(e->channel[i / 3 & 1]);
-        carry(e, (int)(i & 1), 1 + 4000 * i, i);
+    for (unsigned i = 0; i < 36; i++) {
+        const bool new_key = i % 3 == 0;
+
+        if (new_key)
+            pcmig_channel_renew_key(e->channel[i & 1]);
+        carry(e, (int)(i & 1), i < 30 ? 1 + 4000 * i : PCMIG_CHANNEL_BATCH_BYTES, i, new_key);
     }
     part(e);
     free(e);
@@ -217,6 +234,7 @@ static void join_openssl(struct openssl_peer *p, bool channel_dials)
     enum pcmig_channel_result result = PCMIG_CHANNEL_AGAIN;
     char error[PCMIG_TLS_ERROR_BYTES];
     int done = 0;
+    size_t len;
 
     connect_both(p->fd);
     p->channel = pcmig_channel_new(p->fd[0], tls, channel_dials ? "localhost" : NULL, p->scratch, error);
@@ -232,6 +250,8 @@ static void join_openssl(struct openssl_peer *p, bool channel_dials)
     }
     assert_int_equal(result, PCMIG_CHANNEL_OK);
     assert_int_equal(done, 1);
+    assert_null(pcmig_tls_secret(pcmig_channel_tls(p->channel), true, &len));
+    assert_null(pcmig_tls_secret(pcmig_channel_tls(p->channel), false, &len));
 }
 
 static void part_openssl(struct openssl_peer *p)
@@ -243,7 +263,7 @@ static void part_openssl(struct openssl_peer *p)
     free(p);
 }
 
-static void to_openssl(struct openssl_peer *p, const char *text)
+static void to_openssl(struct openssl_peer *p, const char *text, bool new_key)
 {
     const size_t len = strlen(text);
     char back[64];
@@ -251,6 +271,7 @@ static void to_openssl(struct openssl_peer *p, const char *text)
 
     memcpy(pcmig_channel_reserve(p->channel, &room), text, len);
     assert_true(pcmig_channel_commit(p->channel, len));
+    assert_int_equal(pcmig_channel_unsent(p->channel), wire_bytes(p->channel, len, new_key));
     assert_int_equal(pcmig_channel_flush(p->channel), PCMIG_CHANNEL_OK);
     await(p->fd[1]);
     assert_int_equal(SSL_read(p->ssl, back, sizeof(back)), len);
@@ -288,13 +309,15 @@ static void openssl_understands(void **state)
         assert_non_null(p);
         join_openssl(p, dials == 1);
         for (int round = 0; round < 3; round++) {
-            to_openssl(p, "forth");
+            to_openssl(p, "forth", false);
             from_openssl(p, "and back");
             pcmig_channel_renew_key(p->channel);
-            to_openssl(p, "forth with a new key");
+            to_openssl(p, "forth with a new key", true);
+            to_openssl(p, "and once more", false);
             assert_int_equal(SSL_key_update(p->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
             from_openssl(p, "back with a new key");
-            to_openssl(p, "forth with the new key that was asked for");
+            to_openssl(p, "forth with the new key that was asked for", true);
+            to_openssl(p, "and once more", false);
         }
         part_openssl(p);
     }
@@ -341,6 +364,78 @@ static void other_messages_are_refused(void **state)
     part_openssl(p);
 }
 
+/* --- a peer that is up to no good ---------------------------------------------------------------------------------- */
+
+/* What the channel makes of COUNT records of TYPE, each with the LEN bytes of TEXT: its error, "" when it goes on. */
+static void hear(enum pcmig_record_type type, const uint8_t *text, size_t len, unsigned count,
+                 char error[PCMIG_TLS_ERROR_BYTES])
+{
+    struct openssl_peer *p = calloc(1, sizeof(*p));
+    enum pcmig_channel_result filled = PCMIG_CHANNEL_AGAIN;
+    struct pcmig_records *seals;
+    uint8_t record[256];
+    const uint8_t *secret;
+    size_t secret_len;
+
+    assert_non_null(p);
+    join_openssl(p, false);
+    secret = pcmig_tls_secret(p->ssl, true, &secret_len);
+    assert_non_null(secret);
+    seals = pcmig_records_new(SSL_get_current_cipher(p->ssl), secret, secret_len, true);
+    assert_non_null(seals);
+    for (; count > 0 && filled == PCMIG_CHANNEL_AGAIN; count--) {
+        const size_t n = pcmig_records_seal(seals, type, text, len, record);
+        bool readable = true;
+
+        assert_int_equal(send(p->fd[1], record, n, 0), n);
+        await(p->fd[0]);
+        filled = pcmig_channel_fill(p->channel, &readable, false);
+    }
+    assert_int_equal(count, 0);
+    assert_in_range(filled, PCMIG_CHANNEL_AGAIN, PCMIG_CHANNEL_FAILED);
+    snprintf(error, PCMIG_TLS_ERROR_BYTES, "%s", filled == PCMIG_CHANNEL_FAILED ? pcmig_channel_error(p->channel) : "");
+    pcmig_records_free(seals);
+    part_openssl(p);
+}
+
+static void alerts_have_a_sentence(void **state)
+{
+    char error[PCMIG_TLS_ERROR_BYTES];
+
+    (void)state;
+    hear(PCMIG_RECORD_ALERT, (const uint8_t[]){2, 48}, 2, 1, error);
+    assert_string_equal(error, "the peer does not trust the CA of this host's certificate");
+    hear(PCMIG_RECORD_ALERT, (const uint8_t[]){2, 80}, 2, 1, error);
+    assert_string_equal(error, "TLS: the peer ended it: internal error");
+    hear(PCMIG_RECORD_ALERT, (const uint8_t[]){2}, 1, 1, error);
+    assert_non_null(strstr(error, "no place in TLS 1.3"));
+}
+
+static void a_strange_key_update_is_refused(void **state)
+{
+    char error[PCMIG_TLS_ERROR_BYTES];
+
+    (void)state;
+    hear(PCMIG_RECORD_HANDSHAKE, (const uint8_t[]){24, 0, 0, 1, 1}, 5, 1, error);
+    assert_string_equal(error, "");
+    hear(PCMIG_RECORD_HANDSHAKE, (const uint8_t[]){24, 0, 0, 1, 2}, 5, 1, error);
+    assert_non_null(strstr(error, "no place in TLS 1.3"));
+    hear(PCMIG_RECORD_HANDSHAKE, (const uint8_t[]){24, 0, 0, 1, 0, 24, 0, 0, 1, 0}, 10, 1, error);
+    assert_non_null(strstr(error, "no place in TLS 1.3"));
+}
+
+/* They would cost us much, and the peer next to nothing. */
+static void records_without_data_are_borne_for_a_while(void **state)
+{
+    char error[PCMIG_TLS_ERROR_BYTES];
+
+    (void)state;
+    hear(PCMIG_RECORD_DATA, NULL, 0, 32, error);
+    assert_string_equal(error, "");
+    hear(PCMIG_RECORD_DATA, NULL, 0, 33, error);
+    assert_string_equal(error, "the peer sends records with nothing in them");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +446,9 @@ int main(void)
         cmocka_unit_test(openssl_understands),
         cmocka_unit_test(openssl_closes),
         cmocka_unit_test(other_messages_are_refused),
+        cmocka_unit_test(alerts_have_a_sentence),
+        cmocka_unit_test(a_strange_key_update_is_refused),
+        cmocka_unit_test(records_without_data_are_borne_for_a_while),
     };
 
     return cmocka_run_group_tests(tests, make_tls, drop_tls);

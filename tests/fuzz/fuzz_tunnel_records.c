@@ -81,6 +81,14 @@ static int hear(struct ends *e, const uint8_t *expected, size_t expected_len, si
     return result == PCMIG_CHANNEL_AGAIN;
 }
 
+/* Whether the last of the LEN bytes of TEXT that is not padding is the type of data. */
+static int ends_with_data(const uint8_t *text, size_t len)
+{
+    while (len > 0 && text[len - 1] == 0)
+        len--;
+    return len > 0 && text[len - 1] == PCMIG_RECORD_DATA;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static uint8_t record[PCMIG_RECORDS_DATA_BYTES + PCMIG_RECORDS_OVERHEAD_BYTES], expected[INPUT_BYTES];
@@ -119,9 +127,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         require(n > 0 && send(e->fd[1], record, n, MSG_NOSIGNAL) == (ssize_t)n);
         goes_on = hear(e, expected, expected_len, &heard);
+        require(!goes_on || heard == expected_len);
         /* A new key that was taken is the peer's from now on. */
         if (goes_on && type == PCMIG_RECORD_HANDSHAKE)
             require(pcmig_records_renew(e->seals));
+        if (type == 0)
+            goes_on = goes_on && ends_with_data(data + at, len);
         at += len;
     }
     if (goes_on && at < size && send(e->fd[1], data + at, size - at, MSG_NOSIGNAL) > 0)
