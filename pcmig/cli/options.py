@@ -44,6 +44,7 @@ TUNNEL_REFUSES = (
         "ZEROCOPY",
         "QEMU saves copies over TCP only, and to the tunnel it speaks through a unix socket",
     ),
+    ("PARALLEL", "the tunnel spreads QEMU's one stream over connections of its own: --tunnel-streams"),
     ("RDMA_PIN_ALL", "the tunnel does not use RDMA"),
 )
 

@@ -31,8 +31,12 @@ _DISK, _INC, _SYNC = (
     BITS[PREFIX + name] for name in ("NON_SHARED_DISK", "NON_SHARED_INC", "NON_SHARED_SYNCHRONOUS_WRITES")
 )
 _TUNNELLED = BITS["VIR_MIGRATE_TUNNELLED"]
-# What does not work through pcmig's tunnel, or would encrypt twice.
-_NOT_TUNNEL = ("VIR_MIGRATE_TLS", "VIR_MIGRATE_ZEROCOPY")
+# What does not work through pcmig's tunnel, or would encrypt twice: name, what the tunnel is.
+_NOT_TUNNEL = {
+    "VIR_MIGRATE_TLS": "which encrypts by itself",
+    "VIR_MIGRATE_ZEROCOPY": "which encrypts by itself",
+    "VIR_MIGRATE_PARALLEL": "which spreads QEMU's one stream by itself ([pcmig] tunnel_streams)",
+}
 _STORAGE = _DISK | _INC | _SYNC
 _POLICY_DEFAULT = "auto"
 # As long as QEMU's version is not known, rules about old versions are warnings, and no remedy is applied.
@@ -164,7 +168,7 @@ class _Host:
                 "own refuses post-copy: 'pcmig tunnel' has to run on all hosts (set [pcmig] tunnel = pcmig, "
                 "or none)"
             )
-        for flag in _NOT_TUNNEL:
+        for flag, tunnel in _NOT_TUNNEL.items():
             if bits & BITS[flag]:
                 today = self.today.get(flag)
                 asked = today is not None and _TODAY[flag].asks(today.value)
@@ -172,8 +176,7 @@ class _Host:
                     _placed(today) if asked and today is not None else setting.option if setting else flag
                 )
                 raise self.tunnel.error(
-                    f"pcmig's tunnel, which encrypts by itself, contradicts {flag} of {brought}; remove one "
-                    "of the two"
+                    f"pcmig's tunnel, {tunnel}, contradicts {flag} of {brought}; remove one of the two"
                 )
         return True
 

@@ -84,6 +84,7 @@ def test_disks_go_through_it_too(daemon: FakeDaemon, capsys: pytest.CaptureFixtu
         (("--tunnel", "--tls"), "--tls contradicts --tunnel"),
         (("--tunnel", "--flags", "TLS"), "VIR_MIGRATE_TLS contradicts --tunnel: the tunnel encrypts already"),
         (("--tunnel", "--flags", "ZEROCOPY"), "through a unix socket"),
+        (("--tunnel", "--flags", "PARALLEL"), "connections of its own: --tunnel-streams"),
         (("--tunnel", "-c", "qemu+ssh://c/system"), "is another machine: type this command there"),
         (("--tunnel=b:x",), "'x' is no port"),
         (("--tunnel-streams", "2"), "--tunnel-streams needs --tunnel"),

@@ -189,6 +189,12 @@ def test_tunnel_asked_for(tmp_path: pathlib.Path) -> None:
             "the two",
         ),
         (
+            "live_migration_parallel_connections = 4\n[pcmig]",
+            "FILE: [pcmig] tunnel = pcmig: pcmig's tunnel, which spreads QEMU's one stream by itself ([pcmig] "
+            "tunnel_streams), contradicts VIR_MIGRATE_PARALLEL of [libvirt] "
+            "live_migration_parallel_connections = 4 (FILE); remove one of the two",
+        ),
+        (
             "live_migration_flag = TLS\n[pcmig]",
             "FILE: [pcmig] tunnel = pcmig: pcmig's tunnel, which encrypts by itself, contradicts "
             "VIR_MIGRATE_TLS of [libvirt] live_migration_flag; remove one of the two",
