@@ -190,8 +190,8 @@ def test_tunnel_asked_for(tmp_path: pathlib.Path) -> None:
         ),
         (
             "live_migration_parallel_connections = 4\n[pcmig]",
-            "FILE: [pcmig] tunnel = pcmig: pcmig's tunnel, which spreads QEMU's one stream by itself ([pcmig] "
-            "tunnel_streams), contradicts VIR_MIGRATE_PARALLEL of [libvirt] "
+            "FILE: [pcmig] tunnel = pcmig: pcmig's tunnel, which spreads QEMU's one stream by itself "
+            "([pcmig] tunnel_streams), contradicts VIR_MIGRATE_PARALLEL of [libvirt] "
             "live_migration_parallel_connections = 4 (FILE); remove one of the two",
         ),
         (
