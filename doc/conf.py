@@ -24,4 +24,4 @@ html_theme = "furo"
 html_title = f"pcmig {release}"
 
 # Source page, name, description, authors, section.
-man_pages = [("man/pcmig", "pcmig", _project["description"], [author], 1)]
+man_pages = [("refer/pcmig", "pcmig", _project["description"], [author], 1)]

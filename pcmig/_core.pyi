@@ -304,7 +304,7 @@ class Replay(TypedDict):
 
 @type_check_only
 class LedgerRow(TypedDict):
-    """One stay in a phase, one pass over memory, or their sum. See doc/ledger.rst."""
+    """One stay in a phase, one pass over memory, or their sum. See doc/refer/ledger.rst."""
 
     phase: str
     number: int
@@ -432,7 +432,7 @@ def guard(
     source_uri: str | None = None,
     dest_uri: str | None = None,
 ) -> Permission:
-    """Whether ACT may be done to the half on SIDE; see doc/safety.rst.
+    """Whether ACT may be done to the half on SIDE; see doc/refer/safety.rst.
 
     `in_flight`: a migration between these two hosts is on record, and how it ended is not. `job_active`: as
     half() of the source says. `source_handed_off`: the source said STOPPED/MIGRATED. `insist`: the owner

@@ -2,7 +2,7 @@
  *
  * The rule: nothing is started where another copy may run, and nothing is thrown away that may be the only one of its kind.
  * What is allowed stands in a table, one row per justification; whatever has no row is refused. An answer holds for the
- * moment in which the two hosts were asked. The tables as pages: doc/safety.rst.
+ * moment in which the two hosts were asked. The tables as pages: doc/refer/safety.rst.
  */
 #ifndef PCMIG_CORE_GUARD_H
 #define PCMIG_CORE_GUARD_H

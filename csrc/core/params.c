@@ -1,4 +1,4 @@
-/* See params.h. The reasons behind the defaults are measurements; doc/switchover.rst shows them. */
+/* See params.h. The reasons behind the defaults are measurements; doc/refer/switchover.rst shows them. */
 #include "core/params.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* See policy.h. How auto judges convergence is told in doc/switchover.rst. */
+/* See policy.h. How auto judges convergence is told in doc/refer/switchover.rst. */
 #include "core/policy_state.h"
 
 #include <stdlib.h>

@@ -86,7 +86,7 @@ int pcmig_virt_active(struct pcmig_virt_conn *conn, char (**uuids)[PCMIG_VIRT_UU
                       struct pcmig_virt_error *error);
 
 /* Statistics of the running job. Returns 1 and fills SAMPLE (queue_bytes = -1), 0 when no migration job is active, -1 on
- * error (which says nothing about the migration: see doc/architecture.rst). */
+ * error (which says nothing about the migration: see doc/develop/architecture.rst). */
 int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error);
 
 struct pcmig_virt_migrate_args {

@@ -1,4 +1,4 @@
-/* One migration as a whole: connections, threads, events, core, outcome. See doc/architecture.rst for who owns what.
+/* One migration as a whole: connections, threads, events, core, outcome. See doc/develop/architecture.rst for who owns what.
  *
  * All functions may be called from any thread; none blocks on libvirt except pcmig_migration_join.
  */

@@ -1,6 +1,6 @@
 """The filter before Nova's Compute API: who migrates may ask for post-copy, or against it.
 
-In nova-api's api-paste.ini (doc/asking.rst):
+In nova-api's api-paste.ini (doc/operate/asking.rst):
 
     [filter:pcmig]
     paste.filter_factory = pcmig.api:factory

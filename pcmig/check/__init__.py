@@ -1,7 +1,7 @@
 """Host checks: facts in, rows out. Pure but for gather.py, which collects the facts.
 
-Each row is one small function that returns a Row, or None where it does not apply. doc/check.rst explains
-each of them.
+Each row is one small function that returns a Row, or None where it does not apply. doc/operate/check.rst
+explains each of them.
 """
 
 from __future__ import annotations

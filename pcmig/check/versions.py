@@ -14,7 +14,7 @@ QEMU_POSTCOPY_EXPERIMENTAL = 2_005_000  # as capability "x-postcopy-ram"
 QEMU_POSTCOPY = 2_006_000  # as capability "postcopy-ram"
 QEMU_OPENS_NODE = 8_000_000
 QEMU_TCG_FIXED = 9_000_000  # "physmem: Fix migration dirty bitmap coherency with TCG memory access"
-# Measured with 11.1.2, see doc/check.rst; 10.0.2 does not. Between the two nothing was tried.
+# Measured with 11.1.2, see doc/operate/check.rst; 10.0.2 does not. Between the two nothing was tried.
 QEMU_TCG_LOSES_WITH_POSTCOPY = 11_000_000
 QEMU_POSTCOPY_DEVICE = 11_000_000
 

@@ -1,4 +1,4 @@
-"""The result of `pcmig migrate` for programs: one JSON object, described in doc/command.rst."""
+"""The result of `pcmig migrate` for programs: one JSON object, described in doc/operate/command.rst."""
 
 from __future__ import annotations
 

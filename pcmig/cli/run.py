@@ -40,7 +40,7 @@ SAFE_AT_SOURCE = "the guest runs on at the source: "
 NOT_RUNNING = (" is not running: ", "the guest is at the source, paused")
 
 
-# Why page requests could not be acknowledged at once (doc/switchover.rst), and what to do about it.
+# Why page requests could not be acknowledged at once (doc/refer/switchover.rst), and what to do about it.
 SLOW_ACKS = {
     "denied": "the guest may have stood still for 40 ms at a time in post-copy: setting the route option "
     "quickack needs CAP_NET_ADMIN; an administrator can set it for good: ip route change ... quickack 1",

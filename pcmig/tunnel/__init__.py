@@ -1,6 +1,6 @@
 """The encrypted tunnel that carries post-copy, from Python's side: the daemon's settings and life, its
 control socket, one migration's way through it, certificates. What carries bytes is C (`pcmig._tunnel`);
-doc/tunnel.rst tells how to use it."""
+doc/operate/tunnel.rst tells how to use it."""
 
 from pcmig.tunnel.client import Client, TunnelError, new_name
 from pcmig.tunnel.passage import Passage

@@ -104,8 +104,8 @@ class GuestSpec:
 
 
 class LostWrite(AssertionError):
-    """QEMU 11 under emulation lost a page write, which it does by itself (doc/check.rst). Such a test is run
-    once more, see tests/conftest.py; no other is."""
+    """QEMU 11 under emulation lost a page write, which it does by itself (doc/operate/check.rst). Such a test
+    is run once more, see tests/conftest.py; no other is."""
 
 
 _BAD = re.compile(r"BAD \d+ \d+ (?P<offset>\d+) (?P<wrong_words>\d+) (?P<age>\d+)\b")
@@ -114,7 +114,7 @@ _PAGE_WORDS = 512
 
 def lost_writes(log: str) -> bool:
     """Whether all that is wrong in LOG of a guest is what QEMU 11 does by itself under emulation
-    (doc/check.rst): a whole page is as it was before it was written last."""
+    (doc/operate/check.rst): a whole page is as it was before it was written last."""
     bad = list(_BAD.finditer(log))
     return bool(bad) and all(
         (m["offset"], int(m["wrong_words"]), int(m["age"])) == ("0", _PAGE_WORDS, 1) for m in bad

@@ -1,4 +1,4 @@
-"""A real OpenStack with two compute hosts on one machine; see doc/cloud.rst."""
+"""A real OpenStack with two compute hosts on one machine; see doc/develop/cloud.rst."""
 
 from __future__ import annotations
 

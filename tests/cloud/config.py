@@ -88,7 +88,7 @@ def write(folder: pathlib.Path, files: Mapping[str, Sections | str]) -> None:
 
 
 def api_paste(venv: pathlib.Path, api_filter: bool) -> str:
-    """nova-api's pipelines as Nova has them; with api_filter as doc/asking.rst says."""
+    """nova-api's pipelines as Nova has them; with api_filter as doc/operate/asking.rst says."""
     text = (venv / "etc/nova/api-paste.ini").read_text()
     if not api_filter:
         return text

@@ -125,7 +125,7 @@ def test_openstack_against_it(cloud: Cloud, lively: Server, client: Client) -> N
     check(cloud, lively, False, lambda _: print(done(client(*words))))
 
 
-# As doc/clients.rst has it.
+# As doc/operate/clients.rst has it.
 SDK = """
 import sys, openstack
 conn = openstack.connect()
@@ -137,7 +137,7 @@ openstack.exceptions.raise_from_response(answer)
 
 
 def test_openstacksdk(cloud: Cloud, lively: Server, client: Client) -> None:
-    page = (pathlib.Path(__file__).parents[2] / "doc/clients.rst").read_text()
+    page = (pathlib.Path(__file__).parents[2] / "doc/operate/clients.rst").read_text()
     for line in SDK.strip().splitlines()[-3:]:
         assert line in page
     check(cloud, lively, True, lambda _: print(done(client("python3", "-c", SDK, lively.id))))

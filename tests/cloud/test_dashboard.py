@@ -1,6 +1,6 @@
 """Horizon as its users have it: a browser asks for post-copy in the form, and watches the guest move.
 
-PCMIG_SCREENSHOTS=FOLDER saves what the browser shows, as doc/dashboard.rst has it.
+PCMIG_SCREENSHOTS=FOLDER saves what the browser shows, as doc/operate/dashboard.rst has it.
 """
 
 from __future__ import annotations

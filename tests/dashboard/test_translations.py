@@ -18,7 +18,7 @@ KEYWORDS = {**extract.DEFAULT_KEYWORDS, "gettext_lazy": None}
 
 
 def test_the_template_is_up_to_date() -> None:
-    """doc/dashboard.rst has the command that writes it."""
+    """doc/operate/dashboard.rst has the command that writes it."""
     found = {message for _, _, message, _, _ in extract.extract_from_dir(str(FOLDER), keywords=KEYWORDS)}
     with TEMPLATE.open("rb") as file:
         known = {message.id for message in pofile.read_po(file) if message.id}

@@ -82,7 +82,8 @@ class Evidence:
 
     beats:    heartbeats since the start
     errors:   pages found bad since the start
-    lost_writes: all of them have the shape of what QEMU 11 does by itself under emulation (doc/check.rst)
+    lost_writes: all of them have the shape of what QEMU 11 does by itself under emulation
+        (doc/operate/check.rst)
     verified: every page was verified after the end
     contradictions: in what the operator is told, each with its value
     """

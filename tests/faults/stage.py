@@ -31,7 +31,7 @@ from tests.functional.tunnel_scene import TunnelScene
 
 PCMIG, STOCK = "pcmig", "stock"
 DRIVERS = (PCMIG, STOCK)
-# Slow enough for post-copy of several seconds, and for QEMU 11 under emulation (doc/check.rst).
+# Slow enough for post-copy of several seconds, and for QEMU 11 under emulation (doc/operate/check.rst).
 RATE_MBIT = 60
 GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32)
 KEEPALIVE_S = 2  # libvirt's; it gives up after six of them

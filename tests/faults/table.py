@@ -1,4 +1,4 @@
-"""The matrix as a table: on the terminal, and as reStructuredText for doc/faults.rst."""
+"""The matrix as a table: on the terminal, and as reStructuredText for doc/develop/faults.rst."""
 
 from __future__ import annotations
 

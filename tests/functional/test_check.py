@@ -66,7 +66,7 @@ def test_two_hosts(bed: Bed) -> None:
     assert status(found, "both", "different hosts") == "ok"
     assert status(found, "both", "architecture") == "ok"
     assert status(found, "guest", "guest") == "ok"
-    assert status(found, "guest", "emulation") == "warn"  # QEMU 11 loses page writes there (doc/check.rst)
+    assert status(found, "guest", "emulation") == "warn"  # QEMU 11 loses page writes there
     assert status(found, "peer", "userfaultfd") == "unknown"
 
 

@@ -228,7 +228,7 @@ def test_every_guarded_method_is_novas_and_looks_like_it() -> None:
 
 
 def test_the_documentation_has_every_guarded_call() -> None:
-    page = (pathlib.Path(__file__).parents[2] / "doc" / "nova.rst").read_text(encoding="utf-8")
+    page = (pathlib.Path(__file__).parents[2] / "doc" / "operate" / "nova.rst").read_text(encoding="utf-8")
     chapter = page.partition("What is refused meanwhile\n")[2].partition("\nAfter a restart")[0]
     rows = dict(re.findall(r"   \* - (``.*)\n     - (.*)\n", chapter))
     told = {
@@ -251,7 +251,7 @@ def test_the_documentation_has_every_guarded_call() -> None:
     ],
 )
 def test_the_documentation_says_what_the_guard_says(halves: tuple[str, str], column: int) -> None:
-    page = (pathlib.Path(__file__).parents[2] / "doc" / "nova.rst").read_text(encoding="utf-8")
+    page = (pathlib.Path(__file__).parents[2] / "doc" / "operate" / "nova.rst").read_text(encoding="utf-8")
     chapter = page.partition("What is refused meanwhile\n")[2].partition("\nAfter a restart")[0]
     words = {
         (False, False): "refused",

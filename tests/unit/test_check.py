@@ -203,7 +203,7 @@ def test_every_row_function_is_in_a_table() -> None:
 
 
 def test_every_row_is_documented() -> None:
-    text = (REPOSITORY / "doc/check.rst").read_text()
+    text = (REPOSITORY / "doc/operate/check.rst").read_text()
     headings = set(re.findall(r"^(.+)\n\^+$", text, re.MULTILINE))
     shown = {name for found in every_kind() for name in (row.name for row in check.run(found))}
     assert shown == headings

@@ -76,7 +76,7 @@ def test_man_page_has_every_option(name: str) -> None:
     """In the section on all commands, or in the command's own."""
     module, _, attribute = dict(COMMANDS)[name].partition(":")
     parser = getattr(importlib.import_module(module), attribute)(Pcmig(), None, name).get_parser(name)
-    page = (ROOT / "doc/man/pcmig.rst").read_text()
+    page = (ROOT / "doc/refer/pcmig.rst").read_text()
     sections = re.split(r"^Options of (.+)\n-+\n", page.partition("\nExit status\n")[0], flags=re.MULTILINE)
     text = dict(zip(sections[1::2], sections[2::2], strict=True))
     told = text["all commands"] + text.get(name, "")

@@ -1,4 +1,4 @@
-"""doc/nova.rst says what the code does."""
+"""doc/operate/nova.rst says what the code does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pcmig.nova import flags
 from pcmig.nova.settings import ConfigError
 from tests.unit.nova.nova_conf import make, nova_bits
 
-PAGE = (pathlib.Path(__file__).parents[3] / "doc" / "nova.rst").read_text(encoding="utf-8")
+PAGE = (pathlib.Path(__file__).parents[3] / "doc" / "operate" / "nova.rst").read_text(encoding="utf-8")
 FILE = "/etc/nova/nova.conf"
 
 
