@@ -16,7 +16,7 @@ import types
 from collections.abc import Iterator
 from typing import Self
 
-from tests.bed import layer, network
+from tests.bed import environment, layer, network
 from tests.bed.errors import BedError
 from tests.bed.guest import Guest, GuestSpec, ensure_images
 from tests.bed.host import Host
@@ -88,6 +88,7 @@ class Bed:
 
     def __enter__(self) -> Self:
         _need_root()
+        environment.drop_the_callers()
         self._terminated.install()
         try:
             self.up()

@@ -16,9 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bed import layer
+from tests.bed import environment, layer
 from tests.bed.bed import Bed
 from tests.bed.errors import BedError
+from tests.bed.fallback import IN_TURN, on_a_stack
 from tests.bed.guest import TAIL_S, Guest, GuestSpec
 from tests.bed.tools import TOOLS, Outcome, Tool
 from tests.bed.verdict import Verdict
@@ -44,6 +45,7 @@ class Screen:
 
     def show(self, demo: Callable[[], int]) -> int:
         """Runs DEMO; returns the exit status."""
+        environment.drop_the_callers()
         try:
             return demo()
         except BedError as error:
@@ -85,7 +87,7 @@ class Screen:
 @dataclasses.dataclass(frozen=True)
 class Options:
     spec: GuestSpec
-    stack: str
+    stack: str | None  # None: the first that works
     rate_mbit: float
     precopy_limit_s: int
     policy: str
@@ -121,8 +123,8 @@ class Demo:
     def _run(self) -> int:
         options, screen = self.options, self.screen
         screen.step("Two hosts, each with its own libvirtd")
-        with Bed(options.stack, options.rate_mbit, keep=options.keep, reporter=screen.say) as bed:
-            versions = layer.versions(layer.ensure(options.stack))
+        with on_a_stack(options.stack, self._bed, screen.say) as bed:
+            versions = layer.versions(layer.ensure(bed.stack))
             self.report["versions"] = versions
             screen.say(f"up: QEMU {versions.get('qemu')}, libvirt {versions.get('libvirt')}")
             guest = self._boot(bed)
@@ -136,6 +138,9 @@ class Demo:
         if not options.keep:
             screen.say(f"everything is taken down; {screen.elapsed_s():.0f} s in all")
         return EXIT_OK if ok else EXIT_FAILED
+
+    def _bed(self, stack: str) -> Bed:
+        return Bed(stack, self.options.rate_mbit, keep=self.options.keep, reporter=self.screen.say)
 
     def _announce(self) -> None:
         spec, screen = self.options.spec, self.screen
@@ -284,7 +289,7 @@ def parse(argv: list[str] | None) -> Options:
     )
     try:
         spec.check()
-        Bed(given.stack, given.rate)
+        Bed(given.stack or IN_TURN[0], given.rate)
         _check_policy(given.policy, given.tool)
     except BedError as error:
         parser.error(str(error))
@@ -345,9 +350,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long plain pre-copy may try (default: 25)",
     )
-    parser.add_argument(
-        "--stack", default="forky", choices=layer.STACKS, help="QEMU and libvirt (default: forky)"
-    )
+    add_stack(parser)
     parser.add_argument(
         "--tool",
         default="pcmig",
@@ -359,6 +362,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", action="store_true", help="leave hosts and guest up at the end")
     return parser
+
+
+def add_stack(parser: argparse.ArgumentParser) -> None:
+    first, second = IN_TURN
+    parser.add_argument(
+        "--stack",
+        choices=layer.STACKS,
+        help=f"QEMU and libvirt (default: {first}, or {second} where that cannot be had or does not run)",
+    )
 
 
 def _check_policy(policy: str, tool: str) -> None:

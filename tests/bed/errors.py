@@ -3,3 +3,7 @@
 
 class BedError(Exception):
     """Something in the environment or in an option is wrong; the text says what, and what to do."""
+
+
+class StackError(BedError):
+    """These packages of QEMU and libvirt cannot be had, or do not work here: another stack may."""

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 
 from tests.bed import network
-from tests.bed.errors import BedError
+from tests.bed.errors import BedError, StackError
 from tests.bed.procs import ProcessId, run
 
 START_PATIENCE_S = 30.0
@@ -158,7 +158,7 @@ class Host:
                 self.virsh("uri", timeout_s=START_PATIENCE_S)
                 return
             time.sleep(0.05)
-        raise BedError(f"libvirtd of host {self.name} did not start:\n  {self._libvirtd_says()}")
+        raise StackError(f"libvirtd of host {self.name} did not start:\n  {self._libvirtd_says()}")
 
     def kill_libvirtd(self, number: int = signal.SIGKILL) -> None:
         """End libvirtd without a good-bye; QEMUs go on."""

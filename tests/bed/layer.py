@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from tests.bed.errors import BedError
+from tests.bed.errors import BedError, StackError
 from tests.bed.procs import run
 
 Reporter = Callable[[str], None]
@@ -206,6 +206,7 @@ def _build(stack: Stack, folder: pathlib.Path, cache: pathlib.Path, reporter: Re
         work.chmod(0o755)
         _extract(stack, mirror, work)
         _merge_usr(work)
+        _try_out(stack, work)
         for opaque in OPAQUE_FOLDERS:
             if (work / opaque).is_dir():
                 os.setxattr(work / opaque, "trusted.overlay.opaque", b"y")
@@ -236,7 +237,7 @@ def _extract(stack: Stack, mirror: str, work: pathlib.Path) -> None:
         raise BedError("mmdebstrap is not installed (run: tools/bootstrap bed)") from error
     if process.returncode:
         errors = [ln for ln in said.splitlines() if ln.startswith("E:")] or said.splitlines()
-        raise BedError(
+        raise StackError(
             f"the {stack.name} stack could not be made from {mirror} (is the mirror reachable?):\n  "
             + "\n  ".join(errors[-5:])
         )
@@ -253,6 +254,24 @@ def _merge_usr(work: pathlib.Path) -> None:
     for path in work.iterdir():
         if path.name != "usr":
             path.unlink() if path.is_symlink() else shutil.rmtree(path)
+
+
+def _try_out(stack: Stack, work: pathlib.Path) -> None:
+    """Testing moves: what it holds today need not run over this machine's kernel and C library."""
+    script = (
+        'mount -t overlay pcmig -o "ro,lowerdir=$1/usr:/usr" /usr && libvirtd --version && '
+        "echo quit | qemu-system-x86_64 -accel tcg -machine q35 -display none -nodefaults -S -monitor stdio"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(work)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise StackError(f"the {stack.name} stack does not run on this machine:\n  " + "\n  ".join(said[-5:]))
 
 
 def _versions(work: pathlib.Path) -> dict[str, str]:

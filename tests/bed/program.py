@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from tests.bed import layer
+from tests.bed import environment, layer
 from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec
 from tests.bed.layer import Reporter
@@ -26,6 +26,7 @@ KeptT = TypeVar("KeptT", bound=Kept)
 def run(name: str, parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Does what the parser's `action` says; NAME begins the lines that complain. Returns the exit status."""
     arguments = parser.parse_args(argv)
+    environment.drop_the_callers()
     action: Callable[[argparse.Namespace], int] = arguments.action
     try:
         return action(arguments)

@@ -161,9 +161,16 @@ class Cloud(Bed):
         """Both nova-computes from now on have these options besides the bed's own, and restart for them."""
         if nova_conf == self.nova_conf:
             return
-        self.nova_conf = nova_conf
+        self.use(self.driver, nova_conf)
+
+    def use(self, driver: str, nova_conf: Sections) -> None:
+        """Both nova-computes from now on have this driver and these options, and restart for them."""
+        self.driver, self.nova_conf = driver, nova_conf
         in_parallel(
-            [functools.partial(self.restart_compute, name, nova_conf=nova_conf) for name in self.computes]
+            [
+                functools.partial(self.restart_compute, name, driver=driver, nova_conf=nova_conf)
+                for name in self.computes
+            ]
         )
 
     def restart_api(self, *, api_filter: bool = True, policy: str = "") -> None:

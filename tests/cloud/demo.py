@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from tests.bed import layer
-from tests.bed.demo import EXIT_FAILED, EXIT_OK, PAGE_BYTES, SETTLE_S, Screen
+from tests.bed.demo import EXIT_FAILED, EXIT_OK, PAGE_BYTES, SETTLE_S, Screen, add_stack
 from tests.bed.errors import BedError
+from tests.bed.fallback import on_a_stack
 from tests.bed.guest import TAIL_S, GuestSpec
 from tests.bed.verdict import Verdict
 from tests.cloud.cloud import MIGRATION_ENDED, PCMIG_DRIVER, Cloud
@@ -42,9 +42,11 @@ def _run(options: argparse.Namespace, screen: Screen) -> int:
         f"driver {options.driver}; takes 3 minutes, 5 more the first time; Ctrl-C takes everything down"
     )
     screen.step("An OpenStack with two compute hosts")
-    with Cloud(
-        options.stack, options.rate, driver=options.driver, nova_conf=POST_COPY, reporter=screen.say
-    ) as cloud:
+
+    def make(stack: str) -> Cloud:
+        return Cloud(stack, options.rate, driver=options.driver, nova_conf=POST_COPY, reporter=screen.say)
+
+    with on_a_stack(options.stack, make, screen.say) as cloud:
         screen.step("A guest that writes memory faster than the migration link")
         with screen.waiting("booting"):
             server = cloud.boot(spec)
@@ -164,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--write-rate", type=int, default=GuestSpec().write_pps, metavar="N", help="pages/s")
     parser.add_argument("--driver", default=PCMIG_DRIVER, help=f"compute_driver (default: {PCMIG_DRIVER})")
-    parser.add_argument("--stack", default="forky", choices=layer.STACKS, help="QEMU and libvirt")
+    add_stack(parser)
     return parser
 
 
