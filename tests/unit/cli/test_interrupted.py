@@ -1,0 +1,81 @@
+"""Ctrl-C at any moment of a short call: one line, exit code 130, no traceback."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pcmig.cli import __main__ as entry
+from pcmig.cli.base import ExitCode
+from tests.unit.cli.conftest import ROOT
+
+# Sends SIGINT to itself at the import number N after the entry's first line, wherever that is; 'end': when
+# the command is done and Python ends.
+PRELUDE = """
+import os, signal, sys
+when, seen = sys.argv.pop(1), None
+def at_import(event, arguments):
+    global seen
+    if event == "import":
+        seen = 0 if arguments[0] == "pcmig.cli.main" else seen + 1 if seen is not None else None
+        if str(seen) == when:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(at_import)
+if when == "end":
+    import atexit
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from pcmig.cli.__main__ import main
+sys.exit(main())
+"""
+WAITS = "import sys; from pcmig.cli.__main__ import main; sys.exit(main())"
+
+
+def run(when: int | str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PRELUDE, str(when), "flags", "--json", "LIVE"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 7, 11, 18, 30, 50, 80])
+def test_while_it_imports(number: int) -> None:
+    done = run(number)
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "pcmig: interrupted\n"), done.stderr
+
+
+def test_when_the_command_is_done_its_exit_code_stands() -> None:
+    done = run("end")
+    assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
+    assert '"ok": true' in done.stdout
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As a shell's background job has it."""
+    done = run(7, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
+
+
+def test_while_a_command_waits(tmp_path: pathlib.Path) -> None:
+    """KeyboardInterrupt in the command itself: it reads a trace that nobody writes."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-c", WAITS, "replay", str(pipe)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        writer = os.open(pipe, os.O_WRONLY)  # returns when the command opens it
+        sleeps = 0
+        while sleeps < 5:  # then it is in its read()
+            time.sleep(0.02)
+            state = pathlib.Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
+            sleeps = sleeps + 1 if state.split()[0] == "S" else 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == ExitCode.INTERRUPTED
+        os.close(writer)
+        assert process.stderr is not None and process.stderr.read() == "pcmig: interrupted\n"
+
+
+def test_the_code_is_that_of_the_table() -> None:
+    assert entry.INTERRUPTED == ExitCode.INTERRUPTED
