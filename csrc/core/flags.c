@@ -1,5 +1,8 @@
 #include "flags.h"
 
+#include "flags_mistakes.h"
+
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,6 +57,8 @@ static const struct pcmig_flags_old_name old_names[] = {
 
 #define OLD_NAMES_COUNT (sizeof(old_names) / sizeof(old_names[0]))
 #define PREFIX_LEN      (sizeof(PCMIG_FLAGS_PREFIX) - 1)
+#define SHOWN_MAX       48 /* bytes of an unknown name that a message shows */
+#define MISTAKES_MAX    3  /* kinds that a message tells of one name */
 #define NEAR_MAX        64 /* longer tokens get no suggestion: the longest name with prefix has 41 characters */
 
 const struct pcmig_flags_row *pcmig_flags_row(size_t index)
@@ -230,23 +235,74 @@ const char *pcmig_flags_nearest(const char *token, size_t len)
     return best;
 }
 
-int pcmig_flags_error_describe(const struct pcmig_flags_error *err, char *buf, size_t size)
+/* Appends to BUF, of SIZE bytes, as snprintf does, and counts all of it in *USED. */
+__attribute__((format(printf, 4, 5))) static void add(char *buf, size_t size, size_t *used, const char *format, ...)
 {
-    char shown[4 * 48 + sizeof("...")]; /* worst case: 48 bytes, all escaped */
-    size_t used = 0;
+    va_list args;
+    int n;
 
-    for (size_t i = 0; i < err->len && i < 48; i++) {
+    va_start(args, format);
+    n = *used < size ? vsnprintf(buf + *used, size - *used, format, args) : vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    *used += n > 0 ? (size_t)n : 0;
+}
+
+/* ERR's token in quotes: bytes that are not printable are escaped, a long one is cut. */
+static void add_token(char *buf, size_t size, size_t *used, const struct pcmig_flags_error *err)
+{
+    add(buf, size, used, "\"");
+    for (size_t i = 0; i < err->len && i < SHOWN_MAX; i++) {
         const unsigned char c = (unsigned char)err->token[i];
         const bool plain = c > ' ' && c < 0x7f && c != '"' && c != '\\';
 
-        used += (size_t)snprintf(shown + used, sizeof(shown) - used, plain ? "%c" : "\\x%02x", c);
+        add(buf, size, used, plain ? "%c" : "\\x%02x", c);
     }
-    (void)snprintf(shown + used, sizeof(shown) - used, "%s", err->len > 48 ? "..." : "");
-    if (err->suggestion == NULL)
-        return snprintf(buf, size, "flag %u, \"%s\" at character %zu, is no migration flag of libvirt", err->item,
-                        shown, err->offset + 1);
-    return snprintf(buf, size, "flag %u, \"%s\" at character %zu, is no migration flag of libvirt: did you mean %s%s?",
-                    err->item, shown, err->offset + 1, PCMIG_FLAGS_PREFIX, err->suggestion);
+    add(buf, size, used, "%s\"", err->len > SHOWN_MAX ? "..." : "");
+}
+
+/* What is wrong with the characters of ERR's token; returns how many kinds of mistakes were told. */
+static unsigned add_mistakes(char *buf, size_t size, size_t *used, const struct pcmig_flags_error *err)
+{
+    const char *told[MISTAKES_MAX];
+    struct pcmig_flags_mistake found;
+    unsigned n = 0;
+    size_t pos = 0;
+
+    while (n < MISTAKES_MAX && pcmig_flags_mistake_next(err->token, err->len, &pos, &found)) {
+        const size_t character = err->offset + pcmig_flags_characters(err->token, found.at) + 1;
+        bool again = false;
+
+        for (unsigned i = 0; i < n; i++)
+            again = again || strcmp(told[i], found.what) == 0;
+        if (again)
+            continue;
+        told[n++] = found.what;
+        if (found.character == 0) {
+            add(buf, size, used, ", ");
+            add_token(buf, size, used, err);
+            add(buf, size, used, " at character %zu, %s: %s", character, found.what, found.remedy);
+        } else {
+            add(buf, size, used, n == 1 ? " has %s (" : "; it has %s (", found.what);
+            add(buf, size, used, found.character < 0x80 ? "%c" : "U+%04X", (unsigned)found.character);
+            add(buf, size, used, ") at character %zu: %s", character, found.remedy);
+        }
+    }
+    return n;
+}
+
+int pcmig_flags_error_describe(const struct pcmig_flags_error *err, char *buf, size_t size)
+{
+    size_t used = 0;
+
+    add(buf, size, &used, "flag %u", err->item);
+    if (add_mistakes(buf, size, &used, err) == 0) {
+        add(buf, size, &used, ", ");
+        add_token(buf, size, &used, err);
+        add(buf, size, &used, " at character %zu, is no migration flag of libvirt", err->offset + 1);
+        if (err->suggestion != NULL)
+            add(buf, size, &used, ": did you mean %s%s?", PCMIG_FLAGS_PREFIX, err->suggestion);
+    }
+    return (int)used;
 }
 
 /* Appends TEXT at *USED as far as it fits, and counts all of it. */

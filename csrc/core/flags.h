@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #define PCMIG_FLAGS_PREFIX                       "VIR_MIGRATE_"
+#define PCMIG_FLAGS_MESSAGE_MAX                  1024 /* bytes of a message, with the final NUL */
 #define PCMIG_FLAGS_VERSION(major, minor, micro) ((uint32_t)((major)*1000000 + (minor)*1000 + (micro)))
 
 enum pcmig_flag {
@@ -100,8 +101,10 @@ int pcmig_flags_parse(const char *text, size_t len, struct pcmig_flags *out, str
  * neighbours), or NULL when none is near: at most a third of the token may differ, one character in short ones. */
 const char *pcmig_flags_nearest(const char *token, size_t len);
 
-/* A sentence about ERR for people, ASCII only: bytes that are not printable are escaped, long tokens are cut. Returns its
- * length as snprintf does. */
+/* A sentence about ERR for people, ASCII only. Characters that no flag has, a comma left out and the option's name pasted
+ * along are named as what they are (flags_mistakes.h), else the name is shown: bytes that are not printable are escaped,
+ * long tokens are cut. Returns its length as snprintf does, below PCMIG_FLAGS_MESSAGE_MAX. ERR->offset counts in what the
+ * caller's positions count in. */
 int pcmig_flags_error_describe(const struct pcmig_flags_error *err, char *buf, size_t size);
 
 /* BITS as names that pcmig_flags_parse reads: "VIR_MIGRATE_LIVE, VIR_MIGRATE_POSTCOPY". Bits without a name follow as one

@@ -3,6 +3,7 @@
 
 #include "core/conflicts.h"
 #include "core/flags.h"
+#include "core/flags_mistakes.h"
 
 #include <string.h>
 
@@ -265,25 +266,16 @@ static PyType_Spec flags_spec = {
     .slots = flags_slots,
 };
 
-/* Characters in the first BYTES of the UTF-8 TEXT: positions in Python count characters. */
-static Py_ssize_t characters(const char *text, size_t bytes)
-{
-    Py_ssize_t n = 0;
-
-    for (size_t i = 0; i < bytes; i++)
-        n += ((unsigned char)text[i] & 0xc0) != 0x80;
-    return n;
-}
-
 /* Raises FlagsError for ERR, whose token lies in UTF8; TEXT is the same as the caller gave it. */
 static void raise_unknown(PyObject *module, PyObject *text, const char *utf8, struct pcmig_flags_error *err)
 {
-    const Py_ssize_t start = characters(utf8, err->offset), end = characters(utf8, err->offset + err->len);
-    char message[512];
+    const Py_ssize_t start = (Py_ssize_t)pcmig_flags_characters(utf8, err->offset);
+    const Py_ssize_t end = (Py_ssize_t)pcmig_flags_characters(utf8, err->offset + err->len);
+    char message[PCMIG_FLAGS_MESSAGE_MAX];
     PyObject *exc, *suggestion, *values;
     static const char *const names[] = {"position", "item", "token", "suggestion"};
 
-    err->offset = (size_t)start; /* the message counts characters, too */
+    err->offset = (size_t)start; /* the message counts characters too */
     (void)pcmig_flags_error_describe(err, message, sizeof(message));
     suggestion = err->suggestion != NULL ? PyUnicode_FromFormat("%s%s", PCMIG_FLAGS_PREFIX, err->suggestion)
                                          : Py_NewRef(Py_None);
@@ -309,7 +301,7 @@ static PyObject *items_of(PyObject *text, const char *utf8, size_t len)
     size_t pos = 0;
 
     while (list != NULL && pcmig_flags_next(utf8, len, &pos, &item)) {
-        const Py_ssize_t start = characters(utf8, item.offset);
+        const Py_ssize_t start = (Py_ssize_t)pcmig_flags_characters(utf8, item.offset);
         PyObject *name = PyUnicode_FromFormat("%s%s", PCMIG_FLAGS_PREFIX, item.row->name);
         PyObject *row = Py_BuildValue("(NNINn)", PyUnicode_Substring(text, start, start + (Py_ssize_t)item.len), name,
                                       (unsigned)item.row->bit, text_or_none(item.old ? item.old->policy : NULL), start);

@@ -149,6 +149,7 @@ static void positions(void **state)
         {"LIVE,POSTCOPY,VIR_MIGRATE_", 14, 12, 3},
         {"LIVE VIR_MIGRATE_VIR_MIGRATE_LIVE", 5, 28, 2},
         {"LIVE|POSTCOPY", 0, 13, 1},
+        {"LIVE, \\\n POSTCOPY", 6, 1, 2},
     };
 
     (void)state;
@@ -253,9 +254,64 @@ static void embedded_nul(void **state)
     err = error_of("LIVE,\0", 6);
     assert_int_equal(err.offset, 5);
     assert_int_equal(err.item, 2);
-    err = error_of("\xc2\xa0LIVE\"\\", 8); /* a no-break space, as copied from a web page */
-    (void)pcmig_flags_error_describe(&err, buf, sizeof(buf));
-    assert_non_null(strstr(buf, "\"\\xc2\\xa0LIVE\\x22\\x5c\""));
+}
+
+/* What stands in files of others, and is told as what it is. Quotation marks and the like are seen in values that were copied
+ * from web pages, from shell scripts and into templates. */
+static void mistakes(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *message;
+    } cases[] = {
+        {"\"LIVE, PEER2PEER\"", "flag 1 has a quotation mark (\") at character 1: leave it out"},
+        {"LIVE, PEER2PEER'", "flag 2 has a quotation mark (') at character 16: leave it out"},
+        {"\\\"LIVE",
+         "flag 1 has a backslash (\\) at character 1: leave it out; in nova.conf a line that is indented goes "
+         "on with the one before; it has a quotation mark (\") at character 2: leave it out"},
+        {"\\\nLIVE",
+         "flag 1 has a backslash (\\) at character 1: leave it out; in nova.conf a line that is indented goes "
+         "on with the one before"},
+        {"[\"LIVE\", \"POSTCOPY\"]",
+         "flag 1 has a bracket ([) at character 1: leave it out; it has a quotation mark (\") "
+         "at character 2: leave it out"},
+        {"\xe2\x80\x9cLIVE\xef\xbc\x8cPOSTCOPY\xe2\x80\x9d",
+         "flag 1 has a typographic quotation mark (U+201C) at character 1: leave it out; it has a full-width comma "
+         "(U+FF0C) at character 6: write a plain comma between flags"},
+        {"LIVE,\xc2\xa0POSTCOPY", "flag 2 has a no-break space (U+00A0) at character 6: write a plain space, or none"},
+        {"live_migration_flag=LIVE", "flag 1, \"live_migration_flag=LIVE\" at character 1, begins with the name of the "
+                                     "option: leave out the name and the sign behind it"},
+        {"Block-Migration-Flags: LIVE",
+         "flag 1, \"Block-Migration-Flags:\" at character 1, begins with the name of the "
+         "option: leave out the name and the sign behind it"},
+        {"LIVE, VIR_MIGRATE_TUNNELLEDVIR_MIGRATE_NON_SHARED_INC",
+         "flag 2, \"VIR_MIGRATE_TUNNELLEDVIR_MIGRATE_NON_SHARED_INC\" at character 7, is several flags in one: write a "
+         "comma between them"},
+        {"livepostcopy_resumetls",
+         "flag 1, \"livepostcopy_resumetls\" at character 1, is several flags in one: write a comma between them"},
+        {"LIVEX", "flag 1, \"LIVEX\" at character 1, is no migration flag of libvirt: did you mean VIR_MIGRATE_LIVE?"},
+        {"LIVE # as the page says",
+         "flag 2 has a number sign (#) at character 6: a comment has to stand on a line of its "
+         "own"},
+        {"%{def_option}, UNSAFE",
+         "flag 1 has a sign of templates (%) at character 1: nothing was put in for a template's "
+         "variable: write the flags themselves"},
+        {"\xff\xc0\xe2\x80", "flag 1, \"\\xff\\xc0\\xe2\\x80\" at character 1, is no migration flag of libvirt"},
+        {"\xf0\x9f\x98\x80",
+         "flag 1 has a character that no flag has (U+1F600) at character 1: flags are plain capital "
+         "letters, digits and underscores"},
+    };
+    char buf[PCMIG_FLAGS_MESSAGE_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct pcmig_flags_error err = error_of(cases[i].text, strlen(cases[i].text));
+
+        assert_int_equal(pcmig_flags_error_describe(&err, buf, sizeof(buf)), strlen(cases[i].message));
+        assert_string_equal(buf, cases[i].message);
+        assert_int_equal(pcmig_flags_error_describe(&err, buf, 10), strlen(cases[i].message));
+        assert_int_equal(strlen(buf), 9);
+    }
 }
 
 static void overlong_tokens(void **state)
@@ -333,6 +389,7 @@ int main(void)
         cmocka_unit_test(nearest_after_one_edit),
         cmocka_unit_test(messages),
         cmocka_unit_test(embedded_nul),
+        cmocka_unit_test(mistakes),
         cmocka_unit_test(overlong_tokens),
         cmocka_unit_test(render),
         cmocka_unit_test(round_trip_of_every_set),

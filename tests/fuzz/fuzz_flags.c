@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct pcmig_flags flags, again;
     struct pcmig_flags_error err;
     const char *text;
-    char rendered[1024], message[512];
+    char rendered[1024], message[PCMIG_FLAGS_MESSAGE_MAX];
     size_t len;
 
     if (size < 2)
@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (pcmig_flags_parse(text, size, &flags, &err) < 0) {
         const int shown = pcmig_flags_error_describe(&err, message, sizeof(message));
 
-        require(shown > 0 && (size_t)shown == strlen(message));
+        require(shown > 0 && (size_t)shown == strlen(message) && strchr(message, '\n') == NULL);
         require(err.token == text + err.offset && err.len > 0 && err.offset + err.len <= size);
         return 0;
     }
