@@ -467,8 +467,13 @@ def situations() -> list[Situation]:
 class Job(TypedDict):
     """A guest's migration as one host sees it."""
 
-    state: str  # "precopy", "postcopy", "paused", "none"; also "none" when the statistics failed
+    name: str  # as libvirt has it, whatever was asked for
+    uuid: str
+    # "precopy", "postcopy", "paused", "none" (also when the statistics failed), "unknown" (they waited for
+    # QEMU in vain)
+    state: str
     half: str  # "running", "absent", "migrating", ... see core/halves.h
+    other_job: str | None  # what libvirt runs for the guest that is no migration: "backup", "save", ...
     sample: dict[str, Any] | None  # struct pcmig_sample; None where there are no statistics
 
 def job_status(uri: str, domain: str, /) -> Job:
@@ -479,7 +484,8 @@ def share_event_loop() -> None:
     before anything that connects; raises Error when pcmig's own thread was started before."""
 
 def job_abort(uri: str, domain: str, /) -> None:
-    """Cancels the guest's migration in pre-copy; libvirt refuses in post-copy. Raises LibvirtError."""
+    """Cancels the guest's migration in pre-copy; libvirt refuses in post-copy, and a job that is no migration
+    is left alone. Raises LibvirtError."""
 
 def job_switch(uri: str, domain: str, /) -> None:
     """Switches the guest's migration to post-copy now. Raises LibvirtError."""

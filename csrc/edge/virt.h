@@ -85,8 +85,25 @@ bool pcmig_virt_forget(struct pcmig_virt_conn *conn, const char *uuid, bool defi
 int pcmig_virt_active(struct pcmig_virt_conn *conn, char (**uuids)[PCMIG_VIRT_UUID_SIZE], size_t *count,
                       struct pcmig_virt_error *error);
 
-/* Statistics of the running job. Returns 1 and fills SAMPLE (queue_bytes = -1), 0 when no migration job is active, -1 on
- * error (which says nothing about the migration: see doc/develop/architecture.rst). */
+/* libvirt runs one job at a time for a guest, and a migration is but one kind of them. The others are somebody else's: nothing of ours may
+ * take them for a migration, or end them. */
+enum pcmig_virt_job_kind {
+    PCMIG_VIRT_JOB_NONE = 0,
+    PCMIG_VIRT_JOB_MIGRATION,
+    PCMIG_VIRT_JOB_OTHER,
+};
+
+struct pcmig_virt_job {
+    enum pcmig_virt_job_kind kind;
+    const char *name;           /* of OTHER: "backup", static; otherwise NULL */
+    bool lasts;                 /* of OTHER: it may well take longer than libvirt waits for it (30 s) */
+    struct pcmig_sample sample; /* of MIGRATION: its statistics, queue_bytes = -1 */
+};
+
+/* The job that runs for the guest. Returns 0, or -1 on error (which says nothing about the migration: see doc/develop/architecture.rst). */
+int pcmig_virt_job(struct pcmig_virt_domain *domain, struct pcmig_virt_job *job, struct pcmig_virt_error *error);
+
+/* The same, for whom only a migration counts: returns 1 and fills SAMPLE, 0 when no migration is active, -1 on error. */
 int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error);
 
 struct pcmig_virt_migrate_args {
@@ -115,7 +132,8 @@ int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downti
 /* The options of virsh migrate that repeat FLAGS in a resume, each after a blank: " --persistent --undefinesource". libvirt
  * takes what happens to the definitions from the call that ends the migration. Always terminated. */
 void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size);
-/* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it. */
+/* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it; a job that is no migration is refused here, as
+ * libvirt would end whatever runs. */
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 
 /* Lets a paused guest run. Nobody may call this who has not asked core/guard.h. */

@@ -1,6 +1,7 @@
 /* Guests and their jobs, as libvirt tells of them and does to them. See virt.h. */
 #include "edge/virt.h"
 
+#include "core/shell.h"
 #include "edge/virt_internal.h"
 
 #include <ctype.h>
@@ -15,10 +16,15 @@
 static void explain_no_domain(struct pcmig_virt_conn *conn, const char *name, struct pcmig_virt_error *error)
 {
     char *uri = virConnectGetURI(conn->ptr);
+    const char *const list[] = {"virsh", uri != NULL ? "-c" : NULL, uri, "list", "--all"};
     const char *where = uri != NULL ? uri : "this host";
+    char command[224];
 
-    snprintf(error->message, sizeof(error->message),
-             "no guest \"%.100s\" on %.160s (virsh -c '%.160s' list --all shows those there are)", name, where, where);
+    if (pcmig_shell_command(list, sizeof(list) / sizeof(list[0]), command, sizeof(command)))
+        snprintf(error->message, sizeof(error->message), "no guest \"%.100s\" on %.130s (%s shows those there are)",
+                 name, where, command);
+    else
+        snprintf(error->message, sizeof(error->message), "no guest \"%.100s\" on %.300s", name, where);
     free(uri);
 }
 
@@ -217,19 +223,81 @@ void pcmig_virt_sample_from_params(struct pcmig_sample *sample, const virTypedPa
     }
 }
 
-int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error)
+/* What is no migration. libvirt before 3.3 does not tell; it has told ever since. */
+static const struct {
+    int operation;
+    const char *name;
+    bool lasts;
+} others[] = {
+    {VIR_DOMAIN_JOB_OPERATION_START, "start", false},
+    {VIR_DOMAIN_JOB_OPERATION_SAVE, "save", true},
+    {VIR_DOMAIN_JOB_OPERATION_RESTORE, "restore", true},
+    {VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, "snapshot", false},
+    {VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT, "snapshot revert", false},
+    {VIR_DOMAIN_JOB_OPERATION_DUMP, "dump", true},
+    {VIR_DOMAIN_JOB_OPERATION_BACKUP, "backup", true},
+    {10 /* SNAPSHOT_DELETE, since 9.0 */, "snapshot delete", false},
+};
+
+static bool is_migration(int operation)
+{
+    return operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT || operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN ||
+           operation == VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+}
+
+bool pcmig_virt_params_of_migration(virTypedParameterPtr params, int count)
+{
+    int operation = VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+
+    (void)virTypedParamsGetInt(params, count, VIR_DOMAIN_JOB_OPERATION, &operation);
+    return is_migration(operation);
+}
+
+static void name_other(struct pcmig_virt_job *job, int operation)
+{
+    job->kind = PCMIG_VIRT_JOB_OTHER;
+    job->name = "job of another kind";
+    job->lasts = true;
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (others[i].operation == operation) {
+            job->name = others[i].name;
+            job->lasts = others[i].lasts;
+        }
+    }
+}
+
+int pcmig_virt_job(struct pcmig_virt_domain *domain, struct pcmig_virt_job *job, struct pcmig_virt_error *error)
 {
     virTypedParameterPtr params = NULL;
-    int type = VIR_DOMAIN_JOB_NONE;
+    int type = VIR_DOMAIN_JOB_NONE, operation = VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
     int count = 0;
 
+    *job = (struct pcmig_virt_job){.sample = {.queue_bytes = -1}};
     if (virDomainGetJobStats(domain->ptr, &type, &params, &count, 0) < 0) {
         pcmig_virt_error_take(error);
         return -1;
     }
-    pcmig_virt_sample_from_params(sample, params, count);
+    (void)virTypedParamsGetInt(params, count, VIR_DOMAIN_JOB_OPERATION, &operation);
+    if (type == VIR_DOMAIN_JOB_BOUNDED || type == VIR_DOMAIN_JOB_UNBOUNDED) {
+        if (is_migration(operation))
+            job->kind = PCMIG_VIRT_JOB_MIGRATION;
+        else
+            name_other(job, operation);
+    }
+    if (job->kind == PCMIG_VIRT_JOB_MIGRATION)
+        pcmig_virt_sample_from_params(&job->sample, params, count);
     virTypedParamsFree(params, count);
-    return type == VIR_DOMAIN_JOB_BOUNDED || type == VIR_DOMAIN_JOB_UNBOUNDED ? 1 : 0;
+    return 0;
+}
+
+int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_job job;
+
+    if (pcmig_virt_job(domain, &job, error) < 0)
+        return -1;
+    *sample = job.sample;
+    return job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
 }
 
 /* --- the migration itself ------------------------------------------------------------------------------------------ */
@@ -312,6 +380,16 @@ int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downti
 
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
+    struct pcmig_virt_job job;
+
+    if (pcmig_virt_job(domain, &job, error) < 0)
+        return -1;
+    if (job.kind != PCMIG_VIRT_JOB_MIGRATION) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "no migration of guest %.100s is under way%s%s",
+                             pcmig_virt_domain_name(domain), job.name != NULL ? ", but another job: " : "",
+                             job.name != NULL ? job.name : "");
+        return -1;
+    }
     return checked(virDomainAbortJob(domain->ptr), error);
 }
 

@@ -129,7 +129,7 @@ static void on_job_completed(virConnectPtr conn, virDomainPtr domain, virTypedPa
     int success = 1;
 
     (void)conn;
-    if (!watch->source || !watch_wants(watch, domain))
+    if (!watch->source || !watch_wants(watch, domain) || !pcmig_virt_params_of_migration(params, count))
         return;
     watch->callbacks.input(watch->opaque, &input);
     /* A cancelled job completes too, with success = 0 and the figures of the part that was done. */

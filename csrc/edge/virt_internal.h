@@ -24,4 +24,7 @@ void pcmig_virt_error_code(struct pcmig_virt_error *error, int code, const char 
 /* Statistics of a job, from virDomainGetJobStats or JOB_COMPLETED; queue_bytes is -1. */
 void pcmig_virt_sample_from_params(struct pcmig_sample *sample, const virTypedParameter *params, int count);
 
+/* Whether they are a migration's, and no other job's. */
+bool pcmig_virt_params_of_migration(virTypedParameterPtr params, int count);
+
 #endif

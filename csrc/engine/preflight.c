@@ -1,4 +1,5 @@
 /* Connecting, and refusing before the guest is touched. */
+#include "core/shell.h"
 #include "engine/internal.h"
 
 #include <stdio.h>
@@ -179,6 +180,27 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
     return 0;
 }
 
+/* libvirt has one job for a guest at a time, and would wait 30 s for one that may take hours. What is short it may wait for. */
+static int check_job(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    const char *const abort[] = {"virsh", "-c", migration->args.source_uri, "domjobabort",
+                                 pcmig_shell_guest(migration->name, migration->uuid)};
+    struct pcmig_virt_error unsaid = {0};
+    struct pcmig_virt_job job;
+    char command[256];
+
+    if (pcmig_virt_job(migration->domain, &job, &unsaid) < 0 || job.kind != PCMIG_VIRT_JOB_OTHER || !job.lasts)
+        return 0;
+    pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
+                         "libvirt runs a job for guest %.100s, %s, and has one at a time: wait until it has ended%s%s",
+                         migration->name, job.name,
+                         pcmig_shell_command(abort, sizeof(abort) / sizeof(abort[0]), command, sizeof(command))
+                             ? "; what would end it: "
+                             : "",
+                         command);
+    return -1;
+}
+
 /* What waits on the way. Without either of the two that is not known. */
 static void open_queue(struct pcmig_migration *migration)
 {
@@ -213,7 +235,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
         /* The source host may well reach it where we do not; its events and state are then not seen. */
         memset(error, 0, sizeof(*error));
     }
-    if (check_halves(migration, error) < 0 || check_emulation(migration, error) < 0)
+    if (check_halves(migration, error) < 0 || check_job(migration, error) < 0 || check_emulation(migration, error) < 0)
         return -1;
     migration->source_call = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
     if (migration->source_call == NULL) {

@@ -40,11 +40,16 @@ static bool only_copy(struct control *c, const struct pcmig_evidence *evidence)
 static bool kept(struct control *c)
 {
     struct pcmig_virt_error error = {0};
-    struct pcmig_sample sample;
+    struct pcmig_virt_job job;
     char status[32];
 
     tell_why_not(c, "libvirt at the source does not say that the migration is over");
-    if (pcmig_virt_job_stats(c->m->domain, &sample, &error) != 0)
+    if (pcmig_virt_job(c->m->domain, &job, &error) < 0 || job.kind == PCMIG_VIRT_JOB_MIGRATION)
+        return false;
+    /* A save or a snapshot has stopped it, or needs it as it is. */
+    snprintf(c->unclear, sizeof(c->unclear), "libvirt at the source has another job for it: %s",
+             job.name != NULL ? job.name : "");
+    if (job.kind != PCMIG_VIRT_JOB_NONE)
         return false;
     tell_why_not(c, "QEMU at the source does not answer");
     if (pcmig_virt_qemu_migration(c->m->domain, status, sizeof(status), &error) < 0)

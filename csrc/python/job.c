@@ -44,10 +44,15 @@ static void job_close(struct job *job)
 static PyObject *py_job_status(PyObject *module, PyObject *args)
 {
     struct job job = {0};
-    struct pcmig_sample sample = {.queue_bytes = -1};
+    struct pcmig_virt_job found = {.kind = PCMIG_VIRT_JOB_NONE};
+    struct pcmig_virt_error unsaid = {0};
     enum pcmig_half half = PCMIG_HALF_UNKNOWN;
+    bool active, busy = false;
+    char uuid[PCMIG_VIRT_UUID_SIZE] = "";
+    char *name = NULL;
     const char *state;
-    int active = -1, result;
+    PyObject *answer;
+    int result;
 
     if (!PyArg_ParseTuple(args, "ss:job_status", &job.uri, &job.name))
         return NULL;
@@ -55,21 +60,32 @@ static PyObject *py_job_status(PyObject *module, PyObject *args)
     result = job_open(&job);
     if (result == 0)
         result = pcmig_virt_half(job.conn, pcmig_virt_domain_uuid(job.domain), &half, &job.error);
-    /* A failing statistics call is not a failing migration: the state says more. */
-    if (result == 0)
-        active = pcmig_virt_job_stats(job.domain, &sample, &job.error);
+    /* A failing statistics call is not a failing migration: the state says more. One that waited in vain for QEMU says less than nothing. */
+    if (result == 0 && pcmig_virt_job(job.domain, &found, &unsaid) < 0)
+        busy = pcmig_virt_classify(&unsaid) == PCMIG_VIRT_FAILURE_BUSY;
+    if (result == 0) {
+        name = strdup(pcmig_virt_domain_name(job.domain));
+        memcpy(uuid, pcmig_virt_domain_uuid(job.domain), sizeof(uuid));
+    }
     job_close(&job);
     Py_END_ALLOW_THREADS
     if (result < 0) {
         pcmig_errors_raise(module, &job.error);
         return NULL;
     }
+    active = found.kind == PCMIG_VIRT_JOB_MIGRATION;
     state = half == PCMIG_HALF_POSTCOPY          ? "postcopy"
             : half == PCMIG_HALF_POSTCOPY_FAILED ? "paused"
-            : active > 0                         ? "precopy"
+            : active                             ? "precopy"
+            : busy                               ? "unknown"
                                                  : "none";
-    return Py_BuildValue("{s:s,s:s,s:N}", "state", state, "half", pcmig_half_name(half), "sample",
-                         active > 0 ? pcmig_sample_as_dict(&sample) : Py_NewRef(Py_None));
+    if (name == NULL)
+        return PyErr_NoMemory();
+    answer = Py_BuildValue("{s:s,s:s,s:s,s:s,s:z,s:N}", "name", name, "uuid", uuid, "state", state, "half",
+                           pcmig_half_name(half), "other_job", found.name, "sample",
+                           active ? pcmig_sample_as_dict(&found.sample) : Py_NewRef(Py_None));
+    free(name);
+    return answer;
 }
 
 /* What the three one-shot calls have in common. */
@@ -263,15 +279,17 @@ static PyObject *py_domain_persistent(PyObject *module, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"job_status", py_job_status, METH_VARARGS,
-     "job_status(uri, domain) -> dict\n\nThe guest's migration as URI's host sees it: state \"precopy\", \"postcopy\", "
-     "\"paused\" "
-     "or \"none\", half (see core/halves.h) and the statistics or None. Raises LibvirtError."},
+     "job_status(uri, domain) -> dict\n\nName and UUID of the guest, and its migration as URI's host sees it: state "
+     "\"precopy\", \"postcopy\", "
+     "\"paused\", "
+     "\"none\" or \"unknown\", half (see core/halves.h), another job that libvirt runs (\"backup\") or None, and the "
+     "statistics or None. Raises LibvirtError."},
     {"share_event_loop", py_share_event_loop, METH_NOARGS,
      "share_event_loop()\n\nThis process runs libvirt's default event loop by itself: no thread is started for it. "
      "Raises Error when one was."},
     {"job_abort", py_job_abort, METH_VARARGS,
-     "job_abort(uri, domain)\n\nCancels the guest's migration in pre-copy; libvirt refuses in post-copy. Raises "
-     "LibvirtError."},
+     "job_abort(uri, domain)\n\nCancels the guest's migration in pre-copy; libvirt refuses in post-copy, and a job "
+     "that is no migration is left alone. Raises LibvirtError."},
     {"job_switch", py_job_switch, METH_VARARGS,
      "job_switch(uri, domain)\n\nSwitches the guest's migration to post-copy now. Raises LibvirtError."},
     {"job_pause", py_job_pause, METH_VARARGS,

@@ -41,9 +41,12 @@ class Job:
 
     def __init__(self, uri: str, domain: str) -> None:
         self.uri = uri
-        self.domain = domain
+        self.domain = domain  # as it was typed; its name, once libvirt has told
+        self.uuid = ""  # "": libvirt has not told
+        self.other_job: str | None = None  # what libvirt does with the guest that is no migration
         self.state = "none"  # "precopy", "postcopy", "paused", "none"
         self.half = "unknown"
+        self.silent = False  # libvirt waits for QEMU, and has not told how the migration is
         self.figures: dict[str, Any] = {}  # of the latest sample there was
         self.source = False  # this host is known to be the source
         self.switched = False  # post-copy was seen
@@ -55,13 +58,24 @@ class Job:
     def look(self) -> None:
         """Asks once. Raises LibvirtError; a guest that is gone is no error once it was seen."""
         seen = self.half != "unknown"
+        answer: _core.Job
         try:
-            answer = _core.job_status(self.uri, self.domain)
+            # By UUID once it is known: an id, or a name, may be another guest's by now.
+            answer = _core.job_status(self.uri, self.uuid or self.domain)
         except _core.NoDomainError:
             if not seen:
                 raise
-            answer = {"state": "none", "half": "absent", "sample": None}
+            answer = {
+                "name": self.domain,
+                "uuid": self.uuid,
+                "state": "none",
+                "half": "absent",
+                "other_job": None,
+                "sample": None,
+            }
+        self.domain, self.uuid = answer["name"], answer["uuid"]
         self.half = answer["half"]
+        self.other_job = answer["other_job"]
         if answer["sample"] is not None:
             self.figures = answer["sample"]
             self._count_requests()
@@ -71,6 +85,10 @@ class Job:
         # "dead" is also what a source half is for a moment that ends as it should.
         sure = not seen or self.half == "absent" or self._nones >= NONE_POLLS
         self.switched = self.switched or answer["state"] == "postcopy"
+        if answer["state"] == "unknown":
+            self.silent = True
+            return
+        self.silent = False
         if answer["state"] != "none" or (sure and self.half != "migrating"):
             self.state = answer["state"]
 
@@ -82,13 +100,20 @@ class Job:
     def find(self) -> None:
         """Asks for the first time. Raises CommandError when no migration is under way."""
         self.look()
-        if self.half == "migrating" and self.state == "none":
+        if self.silent:
+            raise CommandError(
+                f"libvirt at {self.uri} cannot tell what it does with {self.domain}: QEMU does not answer, "
+                "or another call holds the guest"
+            )
+        if self.half == "migrating" and self.state == "none" and not self.other_job:
             raise CommandError(
                 f"{self.domain} is about to arrive at {self.uri}; connect to the source host instead"
             )
         if self.state == "none":
+            other = f", and libvirt runs another job for it: {self.other_job}" if self.other_job else ""
             raise CommandError(
-                f"no migration of {self.domain} is under way at {self.uri} (the guest is {HALVES[self.half]})"
+                f"no migration of {self.domain} is under way at {self.uri} "
+                f"(the guest is {HALVES[self.half]}{other})"
             )
 
     def wait_while(self, state: str, timeout_s: float) -> None:

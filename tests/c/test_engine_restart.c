@@ -68,6 +68,24 @@ static void suspended_by_a_user_stays_so(void **state)
     assert_int_equal(atomic_load(&hosts.runs), 0);
 }
 
+/* A save stops the guest and needs it so; a snapshot or a dump likewise. */
+static void stopped_for_another_job(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    left_stopped(STOPPED, "cancelled");
+    atomic_store(&hosts.operation, VIR_DOMAIN_JOB_OPERATION_SAVE);
+    atomic_store(&hosts.job, true);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    (void)usleep(2500000);
+    assert_int_equal(atomic_load(&hosts.runs), 0);
+    assert_int_equal(atomic_load(&hosts.questions), 0);
+    atomic_store(&hosts.job, false);
+    expect_end(migration, PCMIG_OUTCOME_FAILED);
+    assert_int_equal(atomic_load(&hosts.runs), 1);
+}
+
 /* The destination ran: its memory was newer, whatever the source says afterwards. */
 static void source_of_a_postcopy_is_never_run(void **state)
 {
@@ -86,9 +104,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, reset)
     const struct CMUnitTest tests[] = {
-        TEST(failed_switch_runs_again),
-        TEST(doubt_keeps_it_stopped),
-        TEST(suspended_by_a_user_stays_so),
+        TEST(failed_switch_runs_again),          TEST(doubt_keeps_it_stopped),
+        TEST(suspended_by_a_user_stays_so),      TEST(stopped_for_another_job),
         TEST(source_of_a_postcopy_is_never_run),
     };
 

@@ -52,6 +52,10 @@ static void give_back(void *opaque)
     atomic_load (&real_release)(opaque);
 }
 
+/* What pcmig registered for the end of a job. */
+static virConnectDomainEventJobCompletedCallback job_completed;
+static void *job_opaque;
+
 int virConnectDomainEventRegisterAny(virConnectPtr conn, virDomainPtr dom, int eventID,
                                      virConnectDomainEventGenericCallback cb, void *opaque, virFreeCallback freecb)
 {
@@ -63,6 +67,8 @@ int virConnectDomainEventRegisterAny(virConnectPtr conn, virDomainPtr dom, int e
         cb = VIR_DOMAIN_EVENT_CALLBACK(lifecycle);
         freecb = give_back;
     }
+    if (eventID == VIR_DOMAIN_EVENT_ID_JOB_COMPLETED)
+        job_completed = (virConnectDomainEventJobCompletedCallback)(void (*)(void))cb, job_opaque = opaque;
     return NEXT(register_fn, "virConnectDomainEventRegisterAny")(conn, dom, eventID, cb, opaque, freecb);
 }
 
@@ -179,11 +185,48 @@ static void released_once_and_closed_here(void **state)
     assert_int_equal(atomic_load(&foreign_closes), 0);
 }
 
+/* The end of a backup is none of a migration. */
+static void end_of_another_job(void **state)
+{
+    static const struct {
+        int operation; /* -1 = libvirt does not tell */
+        int inputs;    /* the event and its figures */
+    } rows[] = {
+        {VIR_DOMAIN_JOB_OPERATION_BACKUP, 0},
+        {VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, 0},
+        {-1, 2},
+        {VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, 2},
+    };
+    virConnectPtr own = virConnectOpen("test:///default");
+    virDomainPtr domain = virDomainLookupByName(own, "test");
+    struct pcmig_virt_watch *w = watch();
+
+    (void)state;
+    assert_non_null(domain);
+    assert_non_null(w);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        virTypedParameterPtr params = NULL;
+        int count = 0, capacity = 0;
+
+        atomic_store(&inputs, 0);
+        if (rows[i].operation >= 0)
+            assert_int_equal(
+                virTypedParamsAddInt(&params, &count, &capacity, VIR_DOMAIN_JOB_OPERATION, rows[i].operation), 0);
+        job_completed(own, domain, params, count, job_opaque);
+        assert_int_equal(atomic_load(&inputs), rows[i].inputs);
+        virTypedParamsFree(params, count);
+    }
+    pcmig_virt_unwatch(w);
+    (void)virDomainFree(domain);
+    (void)NEXT(close_fn, "virConnectClose")(own);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(failing_half_way, open_host, close_host),
         cmocka_unit_test_setup_teardown(released_once_and_closed_here, open_host, close_host),
+        cmocka_unit_test_setup_teardown(end_of_another_job, open_host, close_host),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,10 @@ static struct {
     atomic_int source;
     atomic_int destination;
     atomic_bool job;          /* the source has statistics */
+    atomic_int operation;     /* what kind of job it is; -1 = libvirt does not tell */
+    atomic_int memory_mib;    /* of the job; 0 = it is being set up */
+    atomic_int aborts;        /* of whatever job */
+    atomic_int call_ms;       /* the first migrate call fails after so long */
     atomic_int switches;      /* start-postcopy */
     atomic_int pauses;        /* abort with POSTCOPY */
     atomic_int resumes;       /* migrate calls that resume */
@@ -79,6 +83,7 @@ int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int
 
 int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *params, int *count, unsigned int flags)
 {
+    unsigned long long total;
     int capacity = 0;
 
     (void)flags;
@@ -88,9 +93,13 @@ int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *p
     if (!at_source(domain) || !atomic_load(&hosts.job))
         return 0;
     *type = VIR_DOMAIN_JOB_UNBOUNDED;
-    if (virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_TOTAL, 256 * MIB) < 0 ||
-        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_REMAINING, 64 * MIB) < 0 ||
-        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_PROCESSED, 192 * MIB) < 0 ||
+    if (atomic_load(&hosts.operation) >= 0 &&
+        virTypedParamsAddInt(params, count, &capacity, VIR_DOMAIN_JOB_OPERATION, atomic_load(&hosts.operation)) < 0)
+        return -1;
+    total = (unsigned long long)atomic_load(&hosts.memory_mib) * MIB;
+    if (virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_TOTAL, total) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_REMAINING, total / 4) < 0 ||
+        virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_PROCESSED, total / 4 * 3) < 0 ||
         virTypedParamsAddULLong(params, count, &capacity, VIR_DOMAIN_JOB_MEMORY_ITERATION, 2) < 0)
         return -1;
     return 0;
@@ -114,7 +123,8 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
     (void)count;
     atomic_fetch_add(&hosts.calls, 1);
     if ((flags & (1U << 19)) == 0) { /* VIR_MIGRATE_POSTCOPY_RESUME */
-        if (atomic_load(&hosts.job))
+        (void)usleep((useconds_t)atomic_load(&hosts.call_ms) * 1000);
+        if (atomic_load(&hosts.job) && atomic_load(&hosts.operation) == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
             atomic_store(&hosts.destination, ARRIVING);
         return -1;
     }
@@ -172,6 +182,7 @@ int virDomainAbortJobFlags(virDomainPtr domain, unsigned int flags)
 int virDomainAbortJob(virDomainPtr domain)
 {
     (void)domain;
+    atomic_fetch_add(&hosts.aborts, 1);
     atomic_store(&hosts.destination, ABSENT);
     atomic_store(&hosts.job, false);
     return 0;
@@ -300,6 +311,10 @@ static int reset(void **state)
     atomic_store(&hosts.source, RUNNING);
     atomic_store(&hosts.destination, ARRIVING);
     atomic_store(&hosts.job, true);
+    atomic_store(&hosts.operation, VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT);
+    atomic_store(&hosts.memory_mib, 256);
+    atomic_store(&hosts.aborts, 0);
+    atomic_store(&hosts.call_ms, 0);
     atomic_store(&hosts.switches, 0);
     atomic_store(&hosts.pauses, 0);
     atomic_store(&hosts.resumes, 0);
@@ -345,7 +360,7 @@ static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
 }
 
 /* In post-copy, and known to be. */
-static struct pcmig_migration *adopt_postcopy(void)
+static inline struct pcmig_migration *adopt_postcopy(void)
 {
     struct pcmig_migration *migration;
 

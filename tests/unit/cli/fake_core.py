@@ -285,7 +285,14 @@ def job_status(uri: str, domain: str) -> dict[str, Any]:
 
 
 def job(state: str, half: str = "running", **sample: Any) -> dict[str, Any]:
-    return {"state": state, "half": half, "sample": sample or None}
+    return {
+        "name": "g1",
+        "uuid": UUID,
+        "state": state,
+        "half": half,
+        "other_job": None,
+        "sample": sample or None,
+    }
 
 
 def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> dict[str, Any]:

@@ -52,6 +52,7 @@ SHUTOFF = answer("none", "absent")
 FAILED = answer("paused", "postcopy-failed")
 NEARLY = answer("precopy", memory_remaining_bytes=fake.MIB, memory_bps=4 * fake.MIB)
 FULL = answer("precopy", memory_remaining_bytes=64 * fake.MIB, memory_bps=4 * fake.MIB)
+BACKUP = {**RUNS, "other_job": "backup"}
 GONE = fake.NoDomainError("Domain not found")
 
 
@@ -121,6 +122,18 @@ GONE = fake.NoDomainError("Domain not found")
         ("switch", (PRE,), 1, "still in pre-copy"),
         ("switch", (FAILED,), 3, "interrupted"),
         ("switch", (RUNS,), 1, "no migration"),
+        *[
+            (
+                command,
+                (BACKUP,),
+                1,
+                "no migration of g1 is under way at qemu:///system (the guest is running, an",
+            )
+            for command in ("abort", "switch", "watch")
+        ],
+        ("abort", (answer("unknown"),), 1, "libvirt at qemu:///system cannot tell"),
+        # QEMU stands still: nothing is known to be cancelled.
+        ("abort", (PRE, answer("unknown")), 1, "the migration still runs"),
     ],
 )
 def test_command(
@@ -185,6 +198,16 @@ def test_abort_that_libvirt_refuses_because_the_guest_has_moved(
     monkeypatch.setattr(fake, "job_abort", refuse)
     assert run(capsys, "abort", PRE, MOVED)[0] == 4
     assert run(capsys, "abort", PRE, PRE) == (1, "pcmig: cannot abort migration in post-copy mode\n")
+
+
+def test_a_guest_is_called_what_libvirt_calls_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """An id, or a name that looks like one, may be another guest than whoever typed it meant."""
+    fake.jobs[:] = PRE, PRE, RUNS
+    fake.asked.clear()
+    assert main.main(["abort", "3"]) == 0
+    assert capsys.readouterr().out == "cancelled: g1 runs on at the source (qemu:///system)\n"
+    first, *others = [guest for _, guest in fake.asked]
+    assert (first, set(others)) == ("3", {fake.UUID})
 
 
 def test_figures_reach_the_display(capsys: pytest.CaptureFixture[str]) -> None:
