@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
-import oslo_messaging
 from nova import context as nova_context
 from nova import exception, objects
-from nova.compute import task_states, vm_states
+from nova.compute import vm_states
 from nova.conf import CONF
 from nova.objects import base as objects_base
+from nova.objects import fields
 from oslo_log import log as logging
 
-from pcmig.nova import guard, records, steer
+from pcmig.nova import ending, records, steer
 
 LOG = logging.getLogger(__name__)
 
@@ -38,9 +37,6 @@ WITH = (
     "pci_requests",
     "resources",
 )
-# Between attempts to tell the destination, and how often it may answer with an error before it is believed.
-RETRY_S = (5, 10, 20, 30, 60)
-ERRORS = 5
 
 
 def noted(
@@ -56,9 +52,19 @@ def noted(
         "dest": dest,
         "block_migration": bool(block_migration),
         "migration": migrate_data.migration.uuid,
-        "migrate_data": migrate_data.obj_to_primitive(),
+        "migrate_data": without_secrets(migrate_data).obj_to_primitive(),
         "source_bdms": None if source_bdms is None else source_bdms.obj_to_primitive(),
     }
+
+
+def without_secrets(migrate_data: Any) -> Any:
+    """A copy of MIGRATE_DATA without the values that Nova never logs, such as the vTPM's passphrase: the
+    destination had them before the migration began, and what comes after asks only whether they are set."""
+    copy = migrate_data.obj_clone()
+    for name, field in copy.fields.items():
+        if isinstance(field, fields.SensitiveStringField) and copy.obj_attr_is_set(name):
+            setattr(copy, name, None if field.nullable else "")
+    return copy
 
 
 @dataclasses.dataclass
@@ -135,22 +141,20 @@ def recall(record: records.Record) -> Adopted | None:
     )
 
 
-def migrates(instance: Any) -> None:
-    """Nova's record says (again) that the guest migrates: nothing else is done to it then."""
-    if instance.task_state == task_states.MIGRATING and instance.vm_state != vm_states.ERROR:
-        return
-    if guard.insists(instance):
-        return
-    instance.task_state = task_states.MIGRATING
-    if instance.vm_state == vm_states.ERROR:
-        instance.vm_state = vm_states.ACTIVE
-    instance.save()
+def comes_here(uuid: str) -> bool:
+    """Whether Nova has a live migration of the guest to this host that is not over. It may take minutes until
+    it begins, with the guest nowhere but at the source."""
+    context = nova_context.get_admin_context()
+    found = objects.MigrationList.get_in_progress_by_instance(
+        context, uuid, migration_type=fields.MigrationType.LIVE_MIGRATION
+    )
+    return any(migration.dest_compute == CONF.host for migration in found)
 
 
 def goes_on(adopted: Adopted) -> None:
     """So does the migration's own record."""
     migration = adopted.migration
-    migrates(adopted.instance)
+    ending.migrates(adopted.instance)  # or its owner's request ends first
     if migration.status in ("error", *OVER):
         migration.status = steer.RUNNING
         migration.save()
@@ -176,73 +180,3 @@ def is_there(adopted: Adopted) -> bool:
 def is_elsewhere(adopted: Adopted) -> bool:
     """Whether it has it on a third host: evacuated meanwhile."""
     return str(adopted.instance.host) not in (adopted.dest, str(adopted.migration.source_compute))
-
-
-class Completion:
-    """Tells Nova that a guest has moved, until it is written down."""
-
-    def __init__(
-        self, manager: Any, instance: Any, migration: Any, stopping: Callable[[float], bool]
-    ) -> None:
-        self._manager = manager
-        self._instance = instance
-        self._migration = migration
-        self._stopping = stopping  # waits so many seconds; whether the service ends
-
-    def run(self, post: Callable[[], Any], again: bool = False) -> bool:
-        """POST is Nova's _post_live_migration_update_host, AGAIN whether it was begun before; whether all is
-        written down. Raises what it raised when the destination answers, and goes on answering, with an
-        error."""
-        errors = 0
-        for attempt in range(1 << 30):
-            try:
-                self._prepare(first=attempt == 0 and not again)
-                post()
-            except exception.InstanceNotFound:
-                raise
-            except Exception as err:
-                errors += not patient(err)
-                if self._manager is None or errors >= ERRORS:
-                    raise
-                pause_s = RETRY_S[min(attempt, len(RETRY_S) - 1)]
-                LOG.warning(
-                    "The guest has moved, but that cannot be written down yet: %(err)s; again in %(pause)d s",
-                    {"err": err, "pause": pause_s},
-                    instance=self._instance,
-                )
-                if self._stopping(pause_s):
-                    return False
-            else:
-                return True
-        return False
-
-    def _prepare(self, first: bool) -> None:
-        """Nova's code wants a guest that migrates, whatever was done to its record meanwhile. After a failure
-        all of it is done again, as every step of it can be."""
-        if self._manager is None:
-            return
-        instance = self._instance
-        instance.refresh()
-        migrates(instance)
-        if not first:
-            # In this object only: the destination removes the ports' bindings of the host that it names.
-            instance.host = self._migration.source_compute
-            instance.obj_reset_changes(["host"])
-
-
-def patient(err: Exception) -> bool:
-    """Whether ERR only says that somebody could not be reached: the service there, the bus, the database."""
-    if isinstance(err, oslo_messaging.MessagingException) and not isinstance(err, oslo_messaging.RemoteError):
-        return True
-    text = f"{type(err).__name__} {err}"
-    return any(
-        word in text for word in ("DBConnectionError", "MessagingTimeout", "ComputeServiceUnavailable")
-    )
-
-
-def wait(stopping: Any, seconds: float) -> bool:
-    """Whether the service ends within SECONDS. STOPPING is a threading.Event."""
-    deadline_s = time.monotonic() + seconds
-    while not stopping.is_set() and time.monotonic() < deadline_s:
-        time.sleep(0.2)
-    return bool(stopping.is_set())

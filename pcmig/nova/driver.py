@@ -19,11 +19,17 @@ from nova.conf import CONF
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import adoption, choice, conf, flags, messages, planning, releases, steer
+from pcmig.nova import adoption, choice, conf, ending, flags, messages, planning, releases, steer
 
 LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
+
+NO_CINDER = (
+    "pcmig: [cinder] has no auth_type: a live migration that ends after a restart of nova-compute leaves the "
+    "source's attachments of the server's volumes in Cinder, and a multi-attach volume connected here; "
+    "set [cinder] auth_type, auth_url, username, password, project_name and domains as in [placement]"
+)
 
 
 class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
@@ -118,6 +124,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             else:
                 LOG.warning("No migration with post-copy can leave this host: %s", obstacle)
         if merged.live.post_copy or merged.block.post_copy:
+            if not (CONF.cinder.auth_type or CONF.cinder.auth_section):
+                LOG.warning("%s", NO_CINDER)
             self._messages = messages.serve(host, self._progress)
         self._records.load()
 
@@ -233,7 +241,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             self._forget_wish(instance)
             super()._live_migration(*arguments)
             return
-        source_bdms = getattr(post_method, "keywords", {}).get("source_bdms")
+        source_bdms = _source_bdms(post_method)
         plan = self._plan(
             context,
             instance,
@@ -348,8 +356,11 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             context,
             instance,
             migrate_data.migration,
+            dest=dest,
+            source_bdms=_source_bdms(post_method),
             post=functools.partial(post_method, context, instance, dest, block_migration, migrate_data),
             recover=functools.partial(recover_method, context, instance, dest, migrate_data),
+            finish=self._finish_or_leave,
         )
         self._clear_empty_migration(instance)
 
@@ -361,31 +372,44 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         instance: Any,
         migration: Any,
         *,
-        post: Callable[[], Any],
+        dest: str,
+        source_bdms: Any,
+        post: Callable[..., Any],
         recover: Callable[..., Any],
+        finish: Callable[[ending.Ending], bool],
     ) -> None:
-        """Has Nova carry out what the engine found out."""
+        """Has Nova carry out what the engine found out. FINISH says whether that is done."""
+        uuid = str(instance.uuid)
+        arguments = (
+            getattr(self.virtapi, "_compute", None),
+            context,
+            instance,
+            migration,
+            self._records,
+            self._records.get(uuid),
+            source_bdms,
+        )
 
-        manager = getattr(self.virtapi, "_compute", None)
-
-        def give_up(**status_: Any) -> None:
-            if manager is not None:
-                instance.refresh()
-                adoption.migrates(instance)
-            recover(**status_)
-
-        def complete() -> None:
-            completion = adoption.Completion(
-                manager,
-                instance,
-                migration,
-                functools.partial(adoption.wait, self._keeper.stopping),
-            )
-            if not completion.run(post):
+        def carry_out(end: ending.Ending) -> None:
+            if not finish(end):
                 steered.detached = True
 
-        self._records.settle(str(instance.uuid), str(status["outcome"]))
+        def complete() -> None:
+            carry_out(ending.Completion(*arguments, post=post))
+
+        def give_up(migration_status: str = "failed") -> None:
+            carry_out(ending.Rollback(*arguments, recover=recover, dest=dest, status=migration_status))
+
+        self._records.settle(uuid, str(status["outcome"]))
         _tell_outcome(status, steered, context, instance, post=complete, recover=give_up)
+
+    def _finish_or_leave(self, end: ending.Ending) -> bool:
+        """On Nova's thread, of which there are max_concurrent_live_migrations: what cannot be carried out at
+        once goes on on another one."""
+        if end.attempt():
+            return True
+        self._keeper.carry_out(end)
+        return False
 
     def live_migration_force_complete(self, instance: Any) -> None:
         steered = self._steered(instance)
@@ -462,6 +486,11 @@ def _tell_outcome(
         except Exception as err:  # only news are lost
             LOG.warning("Cannot add the fault to the server: %s", err, instance=instance)
         raise error
+
+
+def _source_bdms(post_method: Any) -> Any:
+    """The source's volumes, which Nova has bound to its POST_METHOD."""
+    return getattr(post_method, "keywords", {}).get("source_bdms")
 
 
 def _refuse_to_start(line: str) -> NoReturn:

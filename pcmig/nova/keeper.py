@@ -3,7 +3,6 @@ and those that an operator had to repair."""
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ from nova import exception
 from oslo_log import log as logging
 
 from pcmig import _core, journal
-from pcmig.nova import adoption, guard, records, steer
+from pcmig.nova import adoption, ending, guard, records, steer
 
 LOG = logging.getLogger(__name__)
 
@@ -83,8 +82,11 @@ class Keeper:
 
     def _drop_if_settled(self, record: records.Record) -> None:
         """Of a guest that should have come here. Nova does not always tell the destination how it ended."""
-        situation = self._guard.situation(record)
         uuid = record.entry.uuid
+        if adoption.comes_here(uuid):
+            self._seen.pop(uuid, None)
+            return
+        situation = self._guard.situation(record)
         if situation in guard.SETTLED and self._seen.get(uuid) == situation:
             self._records.remove(uuid, "destination")
             self._seen.pop(uuid, None)
@@ -108,6 +110,9 @@ class Keeper:
         try:
             self._records.claim(record)
             adopted = adoption.recall(record)
+            if adopted is not None and adopted.migration.status == "completed":
+                # Nova does this last; it is no harm where it is done.
+                manager._delete_allocation_after_move(adopted.context, adopted.instance, adopted.migration)
             if adopted is None or adoption.is_over(adopted):
                 LOG.info("The migration of guest %s is over", uuid)
                 self._records.remove(uuid, "source")
@@ -143,14 +148,53 @@ class Keeper:
         )
         return adopted
 
+    def carry_out(self, end: ending.Ending) -> None:
+        """END goes on on a thread of its own, which holds none of Nova's places for live migrations."""
+        self._on_thread(str(end.instance.uuid), self._carry_out, end)
+
+    def _carry_out(self, end: ending.Ending) -> None:
+        instance = end.instance
+        manager = self._driver.virtapi._compute
+        uuid = str(instance.uuid)
+        try:
+            if not end.run(self._wait):
+                return
+        except exception.InstanceNotFound:
+            LOG.info("The server of a live migration is deleted: nothing is to be written down any more")
+        except Exception:
+            LOG.exception("Live migration failed.", instance=instance)
+            self._failed(end.migration, instance, manager)
+            record = self._records.get(uuid)
+            if record is not None:
+                self._seen[uuid] = self._guard.situation(record)
+            return
+        self._records.remove(uuid, "source")
+        self._seen.pop(uuid, None)
+
+    def _wait(self, seconds: float) -> bool:
+        return ending.wait(self.stopping, seconds)
+
+    def _failed(self, migration: Any, instance: Any, manager: Any) -> None:
+        """As ComputeManager._do_live_migration does."""
+        manager._set_migration_status(migration, "error")
+        instance.refresh()
+        manager._set_instance_obj_error_state(instance, clean_task_state=True)
+
     def _follow(self, adopted: adoption.Adopted, manager: Any) -> None:
         uuid = adopted.record.entry.uuid
         if adoption.is_there(adopted):
-            completion = adoption.Completion(
-                manager, adopted.instance, adopted.migration, functools.partial(adoption.wait, self.stopping)
+            self._carry_out(
+                ending.Completion(
+                    manager,
+                    adopted.context,
+                    adopted.instance,
+                    adopted.migration,
+                    self._records,
+                    adopted.record,
+                    adopted.source_bdms,
+                    post=adopted.post(manager),
+                )
             )
-            if completion.run(adopted.post(manager), again=True):
-                self._records.remove(uuid, "source")
             return
         steered = self._driver._steer_adopted(adopted)
         try:
@@ -164,15 +208,15 @@ class Keeper:
                 adopted.context,
                 adopted.instance,
                 adopted.migration,
+                dest=adopted.dest,
+                source_bdms=adopted.source_bdms,
                 post=adopted.post(manager),
                 recover=adopted.recover(manager),
+                finish=lambda end: end.run(self._wait),
             )
         except Exception:
             LOG.exception("Live migration failed.", instance=adopted.instance)
-            # As ComputeManager._do_live_migration does.
-            manager._set_migration_status(adopted.migration, "error")
-            adopted.instance.refresh()
-            manager._set_instance_obj_error_state(adopted.instance, clean_task_state=True)
+            self._failed(adopted.migration, adopted.instance, manager)
             self._seen[uuid] = self._guard.situation(adopted.record)
         else:
             if not steered.detached:

@@ -7,17 +7,20 @@ A layer of its own between Nova's driver and PostCopyLibvirtDriver.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from nova import exception, objects
 from nova.conf import CONF
+from nova.network import model as network_model
+from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
 from pcmig import journal
-from pcmig.nova import adoption, conf, guard, keeper, records, steer
+from pcmig.nova import adoption, conf, guard, keeper, once, records, steer
 from pcmig.tunnel.passage import Passage
 
 LOG = logging.getLogger(__name__)
@@ -151,6 +154,96 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 )
                 self._records.remove(str(instance.uuid), "destination")
 
+    # Nova's post step at the source
+
+    def _acts(self, instance: Any) -> once.Acts | None:
+        """What it does once; None for a guest without a migration on record that leaves this host."""
+        record = self._records.get(str(instance.uuid)) if self._records else None
+        return once.Acts(self._records, record, instance) if record and record.side == "source" else None
+
+    def post_live_migration(
+        self, context: Any, instance: Any, block_device_info: Any, migrate_data: Any = None
+    ) -> None:
+        stock = super().post_live_migration
+        with self._guarded(instance, guard.ACTS["post_live_migration"]) as go_on:
+            if not go_on:
+                return
+            acts = self._acts(instance)
+            if acts is None:
+                stock(context, instance, block_device_info, migrate_data)
+                return
+            acts.once(
+                once.SECRETS,
+                functools.partial(stock, context, instance, {}, migrate_data),
+                "virsh secret-list says whether the guest's vTPM has a secret here still",
+            )
+            for volume in virt_driver.block_device_info_get_mapping(block_device_info):
+                acts.once(
+                    once.volume_act(volume["connection_info"]),
+                    functools.partial(
+                        stock, context, instance, {**block_device_info, "block_device_mapping": [volume]}
+                    ),
+                    once.volume_left(volume["connection_info"]),
+                )
+            # Nova does this later, and not at all when a service that it asks before does not answer: its
+            # record has the cores of the destination then.
+            self._unplug_and_power_down(context, instance, _vifs_at_source(instance, migrate_data), acts)
+            if acts.state(once.ATTACHMENTS) is None:
+                acts.mark(once.ATTACHMENTS, once.BEGUN)  # Nova's next step
+
+    def post_live_migration_at_source(self, context: Any, instance: Any, network_info: Any) -> None:
+        with self._guarded(instance, guard.ACTS["post_live_migration_at_source"]) as go_on:
+            if not go_on:
+                return
+            acts = self._acts(instance)
+            if acts is None:
+                super().post_live_migration_at_source(context, instance, network_info)
+                return
+            acts.mark(once.ATTACHMENTS, once.DONE)
+            self._unplug_and_power_down(context, instance, network_info, acts)
+
+    def _unplug_and_power_down(self, context: Any, instance: Any, vifs: Any, acts: once.Acts) -> None:
+        acts.once(
+            once.PORTS_AND_CORES,
+            functools.partial(super().post_live_migration_at_source, context, instance, vifs),
+            once.ports_and_cores_left(instance, vifs),
+        )
+
+    def cleanup(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        destroy_disks: Any = True,
+        migrate_data: Any = None,
+        destroy_vifs: Any = True,
+        destroy_secrets: Any = True,
+    ) -> None:
+        with self._guarded(instance, guard.ACTS["cleanup"]) as go_on:
+            if not go_on:
+                return
+            stock = functools.partial(
+                super().cleanup,
+                context,
+                instance,
+                network_info,
+                block_device_info,
+                destroy_disks,
+                migrate_data,
+                destroy_vifs,
+                destroy_secrets,
+            )
+            # Of Nova's callers only the post step has migrate_data.
+            acts = self._acts(instance) if migrate_data is not None else None
+            if acts is None:
+                stock()
+                return
+            shared = once.folder_is_shared(migrate_data)
+            acts.once(
+                once.FILES, stock, once.files_left(instance, self._uri(), shared=shared), only_here=False
+            )
+
     def _follows(self, uuid: str) -> bool:
         """Whether a thread of this process looks after the guest's migration."""
         return uuid in self._plans
@@ -173,3 +266,11 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def _adopted_ended(self, uuid: str) -> None:
         self._plans.pop(uuid, None)
+
+
+def _vifs_at_source(instance: Any, migrate_data: Any) -> Any:
+    """As Nova's post step finds them: ports that have changed their kind at the destination were other ones
+    here."""
+    if migrate_data is not None and "vifs" in migrate_data:
+        return network_model.NetworkInfo([vif.source_vif for vif in migrate_data.vifs])
+    return instance.get_network_info()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import threading
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ LOG = logging.getLogger(__name__)
 
 Side = Literal["source", "destination"]
 CALLER = "nova"  # the part of an entry's `caller` that is ours
+MARKS = "acts"  # the part of that with what of Nova's post step is begun and done (once.py)
+LEFT = "left"  # the mark that Nova has, or had, the server at the destination
 
 
 @dataclasses.dataclass
@@ -36,6 +39,17 @@ class Record:
         """What was noted for Nova."""
         noted = self.entry.caller.get(CALLER)
         return noted if isinstance(noted, dict) else {}
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What of Nova's post step is begun and done."""
+        marks = self.nova.get(MARKS)
+        return marks if isinstance(marks, dict) else {}
+
+    @property
+    def left(self) -> bool:
+        """Whether Nova was seen to have the server at the destination."""
+        return LEFT in self.marks
 
 
 def now() -> str:
@@ -83,6 +97,15 @@ class Records:
     def claim(self, record: Record) -> None:
         """This process looks after it from now on. Raises journal.JournalError."""
         record.entry = releases.off_hub(self._journal.claim, record.entry, now())
+
+    def mark(self, record: Record, act: str, state: str) -> None:
+        """Notes that ACT is begun or done: for this process at once, and on the disk. Raises
+        journal.JournalError."""
+        noted = record.nova | {MARKS: record.marks | {act: state}}
+        caller = {**record.entry.caller, CALLER: noted}
+        record.entry = dataclasses.replace(record.entry, caller=caller)
+        update = functools.partial(self._journal.update, record.entry.uuid, caller=caller)
+        releases.off_hub(update)
 
     def settle(self, uuid: str, verdict: str) -> None:
         record = self._known.get(uuid)

@@ -40,6 +40,8 @@ POST_COPY = "running (post-copy)"
 LOOK_S = 0.5
 SAVE_S = 5
 LOG_INFO_S = 30
+# After a switch whose status could not be saved, before it is asked for again.
+SWITCH_AGAIN_S = 10.0
 
 
 class PostCopyInterrupted(exception.MigrationError):  # type: ignore[misc]  # Nova has no types
@@ -263,6 +265,7 @@ class Monitor:
         self._decisions = 0
         self._switch_told = False
         self._timeout_done = False
+        self._switch_again_s = float("inf")  # when one that was put off is asked for again
         self._save_failed = False
         self._interruption = interruption.Interruption(
             context, instance, record, self._save_status, POST_COPY
@@ -324,7 +327,10 @@ class Monitor:
     def _keep_record(self, engine: _core.Migration, status: Any) -> None:
         """Saves the status before the switch, and puts it back when there was none."""
         if status["gate"] == "wanted":
-            answer = engine.open_gate if self._save_status(POST_COPY) else engine.refuse_gate
+            saved = self._save_status(POST_COPY)
+            answer = engine.open_gate if saved else engine.refuse_gate
+            # The engine does not want one again by itself that was refused, whoever it was that wanted it.
+            self._switch_again_s = float("inf") if saved else time.monotonic() + SWITCH_AGAIN_S
             self._interruption.switched()
             with contextlib.suppress(_core.Error):  # it ended meanwhile
                 answer()
@@ -369,6 +375,10 @@ class Monitor:
         elapsed_s = now_s - self._start_s
         if status["recovery"] is None:
             self._check_timeout(elapsed_s)
+        if now_s >= self._switch_again_s and status["phase"] == "precopy":
+            self._switch_again_s = float("inf")
+            if not self._steered.abort_asked:
+                self._steered.switch()
         if status["phase"] == "precopy":
             self._downtime = libvirt_migrate.update_downtime(
                 self._guest, self._instance, self._downtime, self._steps, elapsed_s

@@ -18,7 +18,7 @@ from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig import _core, journal
-from pcmig.nova import adoption, driver, guard, keeper, recorded, records, steer
+from pcmig.nova import adoption, driver, ending, guard, keeper, once, recorded, records, steer
 
 UUID = "a0a0a0a0-0000-4000-8000-000000000000"
 SOURCE, DESTINATION = "qemu:///system", "qemu+tcp://b/system"
@@ -311,44 +311,147 @@ class Nova:
         self.uuid = UUID
         self.host = "a"
         self.source_compute = "a"
+        self.dest_compute = "b"
+        self.in_database: str | None = None  # its task state
         self.task_state: str | None = None
         self.vm_state = "error"
         self.status = "error"
         self.deleted = False
 
-    def refresh(self) -> None: ...
+    def refresh(self) -> None:
+        self.task_state = self.in_database
 
-    def save(self) -> None:
+    def obj_what_changed(self) -> set[str]:
+        return set()
+
+    def save(self, expected_task_state: list[str | None] | None = None) -> None:
+        if expected_task_state is not None and self.in_database not in expected_task_state:
+            raise exception.UnexpectedTaskStateError(
+                instance_uuid=UUID, expected=expected_task_state, actual=self.in_database
+            )
+        self.in_database = self.task_state
         self.saved.append((self.task_state, self.vm_state))
 
     def obj_reset_changes(self, fields: list[str]) -> None: ...
 
 
-def completion(nova: Nova, waits: list[float]) -> adoption.Completion:
-    def stopping(seconds: float) -> bool:
-        waits.append(seconds)
-        return len(waits) > 8
+class End:
+    """A Completion without a record, and what it waited."""
 
-    return adoption.Completion(Manager(), nova, nova, stopping)
+    def __init__(self, known: records.Records, nova: Nova, post: Any) -> None:
+        self.waits: list[float] = []
+        self.end = ending.Completion(Manager(), None, nova, nova, known, None, None, post=post)
+
+    def run(self) -> bool:
+        return self.end.run(self.stopping)
+
+    def stopping(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return len(self.waits) > 8
 
 
-def test_a_guest_that_has_moved_is_written_down_however_long_it_takes() -> None:
+def test_a_guest_that_has_moved_is_written_down_however_long_it_takes(known: records.Records) -> None:
     nova, tries = Nova(), []
-    waits: list[float] = []
 
     def post() -> None:
         tries.append((nova.task_state, nova.host))
-        nova.host, nova.task_state = "b", None  # as _post_live_migration_update_host() does when it fails
+        nova.host, nova.in_database = "b", None  # as _post_live_migration_update_host() does when it fails
         if len(tries) < 4:
             raise oslo_messaging.MessagingTimeout("no reply")
 
-    assert completion(nova, waits).run(post)
+    end = End(known, nova, post)
+    assert end.run()
     assert tries == [("migrating", "a")] * 4
-    assert waits == [5, 10, 20]
+    assert end.waits == [5, 10, 20]
     assert nova.saved[0] == ("migrating", "active")
 
 
-def test_a_destination_that_goes_on_saying_no_is_believed() -> None:
+def test_a_server_says_that_it_migrates_before_anybody_waits(known: records.Records) -> None:
+    nova, states = Nova(), []
+
+    def post() -> None:
+        nova.in_database = None
+        raise oslo_messaging.MessagingTimeout("no reply")
+
+    def stopping(_seconds: float) -> bool:
+        states.append(nova.in_database)
+        return len(states) > 2
+
+    assert not End(known, nova, post).end.run(stopping)
+    assert states == ["migrating"] * 3
+
+
+def test_what_a_servers_owner_asked_for_comes_first(known: records.Records) -> None:
+    nova, tries = Nova(), []
+
+    def post() -> None:
+        tries.append(nova.in_database)
+
+    def stopping(_seconds: float) -> bool:
+        assert nova.in_database == "powering-off"
+        if len(tries) == 0 and len(nova.saved) == 0:
+            waits.append(1)
+        if len(waits) == 3:
+            nova.in_database = None  # it is done
+        return False
+
+    waits: list[int] = []
+    nova.in_database = nova.task_state = "powering-off"
+    assert End(known, nova, post).end.run(stopping)
+    assert (len(waits), tries) == (3, ["migrating"])
+
+
+def test_who_asks_at_the_same_moment_is_first(known: records.Records) -> None:
+    class Faster(Nova):
+        def save(self, expected_task_state: list[str | None] | None = None) -> None:
+            self.in_database = "rebooting"
+            super().save(expected_task_state)
+
+    nova = Faster()
+    assert not ending.migrates(nova)
+    assert (nova.in_database, nova.task_state, nova.saved) == ("rebooting", "rebooting", [])
+
+
+def test_a_server_that_is_elsewhere_by_now_is_let_be(known: records.Records) -> None:
+    nova = Nova()
+    nova.host = "c"
+    end = End(known, nova, lambda: pytest.fail("it is not to be called"))
+    assert not end.run()
+    assert (nova.saved, end.waits) == ([], [])
+
+
+def test_a_migration_whose_record_was_removed_is_let_be(known: records.Records) -> None:
+    record = known.add(entry(), "source")
+    nova = Nova()
+    known.remove(UUID)
+    end = ending.Completion(
+        Manager(), None, nova, nova, known, record, None, post=lambda: pytest.fail("it is not to be called")
+    )
+    assert not end.run(lambda _seconds: pytest.fail("nothing is to be waited for"))
+    assert nova.saved == []
+
+
+def test_an_allocation_that_placement_keeps_is_all_that_is_asked_for_again(known: records.Records) -> None:
+    nova, asked = Nova(), []
+    manager = Manager()
+
+    def post() -> None:
+        asked.append("post")
+        nova.status = "completed"
+        raise exception.AllocationDeleteFailed(consumer_uuid=UUID, error="503")
+
+    def delete(*_arguments: Any) -> None:
+        asked.append("allocation")
+        if len(asked) < 9:
+            raise exception.AllocationDeleteFailed(consumer_uuid=UUID, error="503")
+
+    manager._delete_allocation_after_move = delete  # type: ignore[attr-defined]
+    end = ending.Completion(manager, None, nova, nova, known, None, None, post=post)
+    assert end.run(lambda _seconds: False)
+    assert asked == ["post"] + ["allocation"] * 8
+
+
+def test_a_destination_that_goes_on_saying_no_is_believed(known: records.Records) -> None:
     tries: list[int] = []
 
     def post() -> None:
@@ -356,23 +459,97 @@ def test_a_destination_that_goes_on_saying_no_is_believed() -> None:
         raise exception.NovaException("broken")
 
     with pytest.raises(exception.NovaException, match="broken"):
-        completion(Nova(), []).run(post)
-    assert len(tries) == adoption.ERRORS
+        End(known, Nova(), post).run()
+    assert len(tries) == ending.ERRORS
 
 
-def test_the_end_of_the_service_ends_the_waiting() -> None:
+def test_the_end_of_the_service_ends_the_waiting(known: records.Records) -> None:
     def post() -> None:
         raise oslo_messaging.MessagingTimeout("no reply")
 
-    assert not completion(Nova(), []).run(post)
+    assert not End(known, Nova(), post).run()
 
 
-def test_a_guest_that_is_deleted_needs_no_end() -> None:
+def test_a_guest_that_is_deleted_needs_no_end(known: records.Records) -> None:
     def post() -> None:
         raise exception.InstanceNotFound(instance_id=UUID)
 
     with pytest.raises(exception.InstanceNotFound):
-        completion(Nova(), []).run(post)
+        End(known, Nova(), post).run()
+
+
+def test_an_act_is_done_once_in_a_migrations_life(tmp_path: pathlib.Path) -> None:
+    done: list[str] = []
+    first = records.Records(str(tmp_path))
+    acts = once.Acts(first, first.add(entry(), "source"), instance())
+
+    def on_disk() -> Any:
+        found = journal.Journal(str(tmp_path)).read(UUID)
+        assert found is not None
+        return found.caller["nova"]["acts"]
+
+    def work() -> None:
+        assert on_disk()["volume v"] == "begun"
+        done.append("work")
+
+    acts.once("volume v", work, "look")
+    assert on_disk() == {"volume v": "done"}
+    acts.once("volume v", work, "look")
+    second = records.Records(str(tmp_path))
+    second.load()
+    record = second.get(UUID)
+    assert record is not None
+    once.Acts(second, record, instance()).once("volume v", work, "look")
+    assert done == ["work"]
+
+
+@pytest.mark.parametrize("why", ["a crash", "no space", "left"])
+def test_what_may_not_be_done_is_told_and_not_done(
+    known: records.Records, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
+) -> None:
+    record = known.add(entry(), "source")
+    if why == "a crash":
+        known.mark(record, "volume v", "begun")
+    elif why == "left":
+        known.mark(record, records.LEFT, "done")
+    else:
+
+        def update(*_arguments: Any, **_named: Any) -> None:
+            raise journal.JournalError("no space left")
+
+        monkeypatch.setattr(journal.Journal, "update", update)
+    acts = once.Acts(known, record, instance())
+    for _ in range(2):
+        acts.once("volume v", lambda: pytest.fail("it is done"), "lsblk /dev/sdx")
+    told = [line.getMessage() for line in caplog.records if "lsblk /dev/sdx" in line.getMessage()]
+    assert len(told) == 1, told
+
+
+def test_an_act_that_fails_is_not_done_again_and_keeps_nothing_else(
+    known: records.Records, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = known.add(entry(), "source")
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(1)
+        raise OSError("device is busy")
+
+    acts = once.Acts(known, record, instance())
+    acts.once("volume v", work, "lsblk /dev/sdx")
+    acts.once("volume v", work, "lsblk /dev/sdx")
+    assert tries == [1]
+    assert "device is busy" in caplog.text and "lsblk /dev/sdx" in caplog.text
+
+
+def test_marks_keep_what_others_wrote_into_the_entry(tmp_path: pathlib.Path) -> None:
+    known = records.Records(str(tmp_path))
+    record = known.add(entry(caller={"nova": {"dest": "b"}}), "source")
+    journal.Journal(str(tmp_path)).update(UUID, held=True)
+    known.mark(record, "files", "done")
+    found = journal.Journal(str(tmp_path)).read(UUID)
+    assert found is not None
+    assert found.held and found.caller["nova"]["dest"] == "b"
 
 
 class Follower:
@@ -478,6 +655,13 @@ def test_a_record_of_the_destination_goes_when_the_guest_is_settled(
 ) -> None:
     known.add(entry(), "destination")
     made, _, _ = adopt(known, monkeypatch, "completed")
+    comes = [True] * 3 + [False] * 3  # Nova's migration has not begun yet
+    monkeypatch.setattr(adoption, "comes_here", lambda _uuid: comes.pop(0))
+    hosts.halves = {SOURCE: "running", DESTINATION: "absent"}
+    for _ in range(3):
+        made.look_after()
+        assert known
+    hosts.halves = {SOURCE: "postcopy-failed", DESTINATION: "postcopy-failed"}
     made.look_after()
     assert known
     hosts.halves = {SOURCE: "running", DESTINATION: "absent"}

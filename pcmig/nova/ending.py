@@ -1,0 +1,296 @@
+"""The end of a live migration: has Nova's own code carry it out, and write down where the guest is.
+
+The engine's verdict stands by then. What Nova's code does after it may fail, or not be possible yet: then it
+is called again until Nova's database says where the guest is, without doing anything twice that is not to be
+repeated (once.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import oslo_messaging
+from nova import exception, objects
+from nova.compute import task_states, vm_states
+from nova.virt.libvirt import utils as libvirt_utils
+from oslo_log import log as logging
+
+from pcmig.nova import guard, once, records
+
+LOG = logging.getLogger(__name__)
+
+# Between attempts, and how often an error is taken before it is believed.
+RETRY_S = (5, 10, 20, 30, 60)
+ERRORS = 5
+ROLLBACK = "rollback"  # the mark that Nova's rollback was called
+
+# Parts of an error's name or text that say that somebody could not be reached: nova-compute at the
+# destination, the bus, the database, Neutron.
+_AWAY = (
+    "DBConnectionError",
+    "MessagingTimeout",
+    "ServiceUnavailable",
+    "ConnectionFailed",
+    "ConnectFailure",
+    "ConnectTimeout",
+    "PortBindingActivationFailed",
+)
+
+
+def migrates(instance: Any) -> bool:
+    """Has Nova's record say (again) that the guest migrates, so that nothing else is done to it; whether it
+    does. What the server's owner asked for meanwhile stays."""
+    if guard.insists(instance):
+        return False
+    if instance.task_state == task_states.MIGRATING and instance.vm_state != vm_states.ERROR:
+        return True
+    before = instance.task_state
+    if before not in (None, task_states.MIGRATING):
+        return False
+    instance.task_state = task_states.MIGRATING
+    if instance.vm_state == vm_states.ERROR:
+        instance.vm_state = vm_states.ACTIVE
+    try:
+        instance.save(expected_task_state=[before])
+    except exception.UnexpectedTaskStateError:  # somebody was faster
+        instance.refresh()
+        return False
+    return True
+
+
+def patient(err: Exception) -> bool:
+    """Whether ERR only says that somebody could not be reached."""
+    if isinstance(err, oslo_messaging.MessagingException) and not isinstance(err, oslo_messaging.RemoteError):
+        return True
+    text = f"{type(err).__name__} {err}"
+    return any(word in text for word in _AWAY)
+
+
+def wait(stopping: Any, seconds: float) -> bool:
+    """Whether the service ends within SECONDS. STOPPING is a threading.Event."""
+    deadline_s = time.monotonic() + seconds
+    while not stopping.is_set() and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    return bool(stopping.is_set())
+
+
+class Ending:
+    """One migration's. MANAGER is Nova's ComputeManager, None where there is none; RECORD is None for what is
+    not on record. SOURCE_BDMS are the source's volumes, as Nova's code gets them."""
+
+    def __init__(
+        self,
+        manager: Any,
+        context: Any,
+        instance: Any,
+        migration: Any,
+        known: records.Records,
+        record: records.Record | None,
+        source_bdms: Any,
+    ) -> None:
+        self._manager = manager
+        self._context = context
+        self.instance = instance
+        self.migration = migration
+        self._records = known
+        self._record = record
+        self._acts = None if record is None else once.Acts(known, record, instance)
+        self._source_bdms = source_bdms
+        self._attempts = 0
+        self._why = ""  # the last attempt was none
+        self._lost: str | None = None  # why there will be no other
+
+    WAITS = "The end of the live migration cannot be written down yet"
+
+    def run(self, stopping: Callable[[float], bool]) -> bool:
+        """Until it is carried out; False when the service ends before, or the server is none of ours any
+        more. STOPPING waits so many seconds and says whether the service ends. Raises what Nova's code goes
+        on raising."""
+        while True:
+            if self._attempts > 0:
+                pause_s = RETRY_S[min(self._attempts, len(RETRY_S)) - 1]
+                LOG.warning(
+                    "%(what)s: %(why)s; again in %(pause)d s",
+                    {"what": self.WAITS, "why": self._why, "pause": pause_s},
+                    instance=self.instance,
+                )
+                if stopping(pause_s):
+                    return False
+            if self.attempt():
+                return True
+            if self._lost is not None:
+                LOG.error("%s: %s", self.WAITS, self._lost, instance=self.instance)
+                return False
+
+    def attempt(self) -> bool:
+        """Once; whether it is carried out. Raises what is not to be tried again."""
+        self._attempts += 1
+        if self._manager is None:
+            self._carry_out()
+            return True
+        self.instance.refresh()
+        self._lost = self._elsewhere()
+        return self._lost is None and self._attempt()
+
+    def _attempt(self) -> bool:
+        if not self._ours():
+            return False
+        self._carry_out()
+        return True
+
+    def _elsewhere(self) -> str | None:
+        """Why nothing is to be done any more; None as long as something is."""
+        if self._record is not None and self._records.get(self._record.entry.uuid) is None:
+            return "its record was removed, and with it goes what was left to do"
+        host, left = str(self.instance.host), self._record is not None and self._record.left
+        if host == str(self.migration.dest_compute) or (
+            host == str(self.migration.source_compute) and not left
+        ):
+            return None
+        return f"Nova has the server on {host} by now, where this migration did not take it"
+
+    def _ours(self) -> bool:
+        """Whether Nova's record says that the guest migrates, as Nova's code wants it. A server that is
+        being deleted is let be after the first time."""
+        if migrates(self.instance) or (guard.insists(self.instance) and self._attempts == 1):
+            return True
+        state = self.instance.task_state or self.instance.vm_state
+        self._why = f"Nova's record of the server says '{state}', which comes first"
+        return False
+
+    def _carry_out(self) -> None:
+        raise NotImplementedError
+
+
+class Completion(Ending):
+    """The guest has moved. POST is Nova's _post_live_migration_update_host; it takes source_bdms."""
+
+    WAITS = "The guest has moved, but that cannot be written down yet"
+
+    def __init__(self, *arguments: Any, post: Callable[..., Any]) -> None:
+        super().__init__(*arguments)
+        self._post = post
+        self._errors = 0
+
+    def _attempt(self) -> bool:
+        try:
+            if self._is_written_down():
+                self._manager._delete_allocation_after_move(self._context, self.instance, self.migration)
+                return True
+            if not self._ours():
+                return False
+            self._here()
+            self._carry_out()
+        except exception.InstanceNotFound:
+            raise
+        except Exception as err:
+            self._errors += not (self._is_written_down() or patient(err))
+            if self._errors >= ERRORS:
+                raise
+            self._why = f"{type(err).__name__}: {err}"
+            self._take_back()
+            return False
+        return True
+
+    def _is_written_down(self) -> bool:
+        """All but what placement has for the migration."""
+        return self.migration.status == "completed" and "status" not in self.migration.obj_what_changed()
+
+    def _here(self) -> None:
+        """Nova's code finds the server at the source, in this object only: the destination removes the ports'
+        bindings of the host that it names."""
+        source = str(self.migration.source_compute)
+        if str(self.instance.host) == source:
+            return
+        if self._acts is not None:
+            self._acts.left()
+        self.instance.host = source
+        self.instance.obj_reset_changes(["host"])
+
+    def _carry_out(self) -> None:
+        state = None if self._acts is None else self._acts.state(once.ATTACHMENTS)
+        if state is None:
+            self._post()
+        else:
+            self._post(source_bdms=self._attachments_left(state))
+
+    def _attachments_left(self, state: str) -> Any:
+        """Those whose end Nova's code is to be asked for again."""
+        left = []
+        if state == once.BEGUN:  # by a process that is gone; the identifier is the source's alone
+            volumes = [bdm for bdm in self._source_bdms or [] if bdm.is_volume]
+            left = [bdm for bdm in volumes if bdm.attachment_id is not None]
+            for bdm in volumes:
+                if bdm.attachment_id is None:
+                    LOG.error(
+                        "The connection of volume %(volume)s to this host may not be terminated, and is not "
+                        "a second time: openstack volume attachment list --volume-id %(volume)s says whether "
+                        "it is there",
+                        {"volume": bdm.volume_id},
+                        instance=self.instance,
+                    )
+        return objects.BlockDeviceMappingList(objects=left)
+
+    def _take_back(self) -> None:
+        """After an error Nova has the server at the destination, and idle: before anybody asks for something,
+        its record says again that it migrates."""
+        if self._acts is not None and self._acts.state(once.ATTACHMENTS) == once.BEGUN:
+            self._acts.mark(once.ATTACHMENTS, once.DONE)
+        if self._is_written_down():
+            return
+        try:
+            self.instance.refresh()
+            migrates(self.instance)
+        except Exception as err:  # the next attempt does it
+            LOG.warning("Cannot put the server's task state back: %s", err, instance=self.instance)
+
+
+class Rollback(Ending):
+    """The guest has stayed. RECOVER is Nova's _rollback_live_migration, STATUS what it is to write down."""
+
+    WAITS = "The guest has stayed at the source, but that cannot be written down yet"
+
+    def __init__(self, *arguments: Any, recover: Callable[..., Any], dest: str, status: str) -> None:
+        super().__init__(*arguments)
+        self._recover = recover
+        self._dest = dest
+        self._status = status
+
+    def _carry_out(self) -> None:
+        if self._acts is not None and self._acts.state(ROLLBACK) is not None:
+            self._write_down()
+            return
+        if self._acts is not None:
+            self._acts.mark(ROLLBACK, once.BEGUN)
+        self._recover(migration_status=self._status)
+
+    def _write_down(self) -> None:
+        """What of Nova's rollback may be repeated: by the time it failed, Nova's volumes may be the source's
+        again, and the destination would disconnect those."""
+        LOG.error(
+            "Nova's rollback of this live migration was begun before, and is not done again: only Nova's "
+            "records are put right. On %(dest)s something of the guest may be left: ls -d %(folder)s says "
+            "which files, lsblk which disks, virsh domstate %(name)s that it does not run there",
+            {
+                "dest": self._dest,
+                "name": self.instance.name,
+                "folder": libvirt_utils.get_instance_path(self.instance),
+            },
+            instance=self.instance,
+        )
+        manager, context, instance = self._manager, self._context, self.instance
+        manager._revert_allocation(context, instance, self.migration)
+        bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
+        volumes = [bdm for bdm in bdms if bdm.is_volume]
+        manager._rollback_volume_bdms(context, volumes, self._source_bdms or [], instance)
+        try:
+            manager.network_api.setup_networks_on_host(context, instance, host=self._dest, teardown=True)
+        except exception.PortBindingDeletionFailed as err:  # as Nova takes it
+            LOG.error("Bindings of ports at %s may be left: %s", self._dest, err, instance=instance)
+        instance.task_state = None
+        instance.progress = 0
+        instance.drop_migration_context()
+        instance.save(expected_task_state=[task_states.MIGRATING])
+        manager._set_migration_status(self.migration, self._status)
