@@ -13,7 +13,7 @@ with (ROOT / "pyproject.toml").open("rb") as file:
 project = "pcmig"
 author = "the pcmig developers"
 copyright = author
-version = release = _project["version"]
+version = release = (ROOT / "VERSION").read_text().strip()
 
 extensions = ["c_headers", "choice_tables", "params_table", "flags_tables", "safety_tables"]
 exclude_patterns = ["_build", "_ext"]

@@ -7,7 +7,7 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 from pcmig.guest import Obstacle
-from pcmig.nova.choice import EXTRA_SPEC, IMAGE_PROPERTY, RULES, Choice, decide, guest_rule_of
+from pcmig_common.choice import EXTRA_SPEC, IMAGE_PROPERTY, RULES, Choice, decide, guest_rule_of
 
 NOTHING = "(nothing)"
 REQUESTS = {"(nothing)": None, "for": True, "against": False}

@@ -107,7 +107,10 @@ def way_out(nova: NovaDriver) -> str:
     here = pathlib.Path(pcmig.__file__).parents[1]
     if nova.version is not None and nova.version != sys.version_info[:2] and nova.pcmig is None:
         version = ".".join(map(str, nova.version))
-        return f"pcmig here is not compiled for its Python {version}: {nova.python} -m pip install pcmig"
+        return (
+            f"pcmig here is not compiled for its Python {version}: install it there too, from a wheel that "
+            "was built with that version"
+        )
     append = f'sys.path.append("{here}"); ' if nova.pcmig is None else ""
     return (
         f"put this one line into {nova.site or 'SITE-PACKAGES'}/pcmig.pth: "

@@ -9,9 +9,10 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pcmig import _core, phases
+from pcmig import _core
 from pcmig.cli.record import LOOK
 from pcmig.cli.signals import SignalPipe
+from pcmig_common import phases
 
 if TYPE_CHECKING:
     from pcmig._core import Decision, Migration, Status

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pcmig import _core, phases
+from pcmig import _core
 from pcmig.cli.base import CommandError
+from pcmig_common import phases
 
 if TYPE_CHECKING:
     from pcmig._core import Status

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from pcmig import phases
-from pcmig.cli import units
 from pcmig.cli.base import is_terminal, make_console
+from pcmig_common import phases, units
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

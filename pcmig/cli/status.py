@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pcmig import _core, phases
+from pcmig import _core
 from pcmig.cli.base import (
     Command,
     CommandError,
@@ -22,6 +22,7 @@ from pcmig.cli.base import (
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import resume_command, watch_command
 from pcmig.journal import Entry, Journal
+from pcmig_common import phases
 
 if TYPE_CHECKING:
     from rich.console import Console

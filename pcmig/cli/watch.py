@@ -11,13 +11,13 @@ import sys
 import time
 
 from pcmig import _core, guest
-from pcmig.cli import units
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, given
 from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
 from pcmig.cli.record import PROGRAM, resume_command
 from pcmig.cli.signals import SignalPipe
 from pcmig.journal import Entry, Journal, JournalError
+from pcmig_common import units
 
 # So long we look on when libvirt does not answer: a daemon that restarts needs a few seconds.
 SILENT_S = 30.0

@@ -14,10 +14,10 @@ from typing import Any, cast
 from oslo_config import cfg, types
 
 from pcmig import _core
-from pcmig.nova.choice import RULES, Rule
 from pcmig.nova.settings import ConfigError, Setting, read
 from pcmig.nova.way import Way
 from pcmig.tunnel.peer import parse
+from pcmig_common.choice import RULES, Rule
 
 SOURCES = ("api", "metadata")
 NOBODY = "nobody"

@@ -19,7 +19,8 @@ from nova.conf import CONF
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import adoption, choice, conf, ending, flags, messages, planning, releases, steer
+from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer
+from pcmig_common import choice, messages
 
 LOG = logging.getLogger(__name__)
 

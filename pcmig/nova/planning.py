@@ -1,7 +1,7 @@
 """The driver's part for what a migration gets: post-copy or not, and with which flags, policy and figures.
 
 A layer of its own between RecordedLibvirtDriver and PostCopyLibvirtDriver: it overrides no method of Nova's.
-What is decided, pcmig.nova.choice tells.
+What is decided, pcmig_common.choice tells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from oslo_log import log as logging
 
 from pcmig import _core
 from pcmig import guest as guest_xml
-from pcmig.nova import capability, choice, flags, recorded, releases, steer
+from pcmig.nova import capability, flags, recorded, releases, steer
+from pcmig_common import choice
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
         block_migration: bool,
         obstacles: list[guest_xml.Obstacle],
     ) -> choice.Choice:
-        """What is to be done with a migration of INSTANCE; see pcmig.nova.choice."""
+        """What is to be done with a migration of INSTANCE; see pcmig_common.choice."""
         try:
             wish = choice.wish(
                 self._options.request_sources,

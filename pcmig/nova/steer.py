@@ -21,12 +21,13 @@ from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
-from pcmig import _core, accounting, phases
+from pcmig import _core, accounting
 from pcmig.nova import interruption, progress, releases
 from pcmig.nova.flags import BITS
 from pcmig.nova.way import Way
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Passage
+from pcmig_common import phases
 
 LOG = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ class Plan:
     def __init__(self, bits: int, steered: Steered | None, reason: str) -> None:
         self.flags = bits
         self.steered = steered
-        self.reason = reason  # as pcmig.nova.choice gives it
+        self.reason = reason  # as pcmig_common.choice gives it
 
 
 class StandIn:

@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.bed.bed import Bed, KeptBed
@@ -85,7 +85,12 @@ class Cloud(Bed):
     def up(self) -> None:
         folder = install.ensure_venv(self.reporter)
         of_pcmig = self.driver.startswith("pcmig.")
-        wheel = install.ensure_wheel(folder, self.reporter) if of_pcmig or self.api_filter else None
+        host_wheels = install.ensure_wheels(
+            install.ON_COMPUTE_HOSTS if of_pcmig else (), folder, self.reporter
+        )
+        wheels = install.ensure_wheels(
+            install.ON_CONTROL_NODE if of_pcmig or self.api_filter else (), folder, self.reporter
+        )
         self._guest_folder = image.ensure_images(self.reporter)
         self._venv = folder / "venv"
         nova_env = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "false"} if self.eventlet else {}
@@ -101,18 +106,17 @@ class Cloud(Bed):
         network.connect(self.control.holder.pid, self.network.namespaces)
         say("two hosts and the control node are there")
         self._plane = ControlPlane(
-            self.control, folder, nova_env, say, wheel=wheel, api_filter=self.api_filter
+            self.control, folder, nova_env, say, wheels=wheels, api_filter=self.api_filter
         )
         self.computes = {host.name: Compute(host, folder, nova_env) for host in self.hosts}
         for compute in self.computes.values():
             compute.configure(self.driver, self.nova_conf)
         found: list[Api] = []
         plane = self._plane
-        host_wheel = wheel if of_pcmig else None
         in_parallel(
             [
                 lambda: found.append(plane.start()),
-                *(lambda c=c: self._prepare(c, host_wheel) for c in self.computes.values()),
+                *(lambda c=c: self._prepare(c, host_wheels) for c in self.computes.values()),
             ]
         )
         self.api = found[0]
@@ -135,8 +139,8 @@ class Cloud(Bed):
         self.control.down()
         super().down()
 
-    def _prepare(self, compute: Compute, wheel: pathlib.Path | None) -> None:
-        compute.prepare(wheel)
+    def _prepare(self, compute: Compute, wheels: Sequence[pathlib.Path]) -> None:
+        compute.prepare(wheels)
         compute.start_network()
 
     def restart_compute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
+from collections.abc import Sequence
 
 from tests.bed.errors import BedError
 from tests.bed.host import Host
@@ -44,7 +45,7 @@ class Compute:
         files = config.host_files(self.venv, self.host.name, driver, nova_conf, self.name)
         config.write(outside(self.host) / "etc", files)
 
-    def prepare(self, wheel: pathlib.Path | None) -> None:
+    def prepare(self, wheels: Sequence[pathlib.Path]) -> None:
         """Folders, names, the driver: what needs no other service."""
         run_folder = outside(self.host)
         for name in ("home", "instances", "nova/lock", "neutron/lock", "log"):
@@ -54,8 +55,8 @@ class Compute:
         names.update({management_address(host): f"pcmig-{host}" for host in "ab"})
         hosts.write_text("".join(f"{address} {name}\n" for address, name in names.items()))
         self._inside(["cp", f"{RUN}/hosts", "/etc/hosts"], "naming the hosts")
-        if wheel is not None:
-            install.install_wheel(self.host, self.venv, wheel)
+        if wheels:
+            install.install_wheels(self.host, self.venv, wheels)
 
     def start_network(self) -> None:
         """Open vSwitch's daemons, switching in user space, and br-ex on the flat network."""

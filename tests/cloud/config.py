@@ -93,7 +93,7 @@ def api_paste(venv: pathlib.Path, api_filter: bool) -> str:
     if not api_filter:
         return text
     changed = text.replace(" osapi_compute_app_v21\n", " pcmig osapi_compute_app_v21\n")
-    return f"{changed}\n[filter:pcmig]\npaste.filter_factory = pcmig.api:factory\n"
+    return f"{changed}\n[filter:pcmig]\npaste.filter_factory = pcmig_api:factory\n"
 
 
 def control_files(venv: pathlib.Path, api_filter: bool = False) -> dict[str, Sections | str]:

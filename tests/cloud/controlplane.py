@@ -62,11 +62,11 @@ class ControlPlane:
         nova_env: dict[str, str],
         reporter: Reporter,
         *,
-        wheel: pathlib.Path | None = None,
+        wheels: Sequence[pathlib.Path] = (),
         api_filter: bool = False,
     ) -> None:
         self.node = node
-        self.wheel = wheel
+        self.wheels = wheels
         self.api_filter = api_filter
         self.folder = folder
         self.venv = folder / "venv"
@@ -95,8 +95,8 @@ class ControlPlane:
         ):
             (run / name).mkdir(parents=True, exist_ok=True)
         config.write(run / "etc", config.control_files(self.venv, self.api_filter))
-        if self.wheel is not None:
-            install.install_wheel(self.node, self.venv, self.wheel)
+        if self.wheels:
+            install.install_wheels(self.node, self.venv, self.wheels)
         _make_keys(run / "etc/keystone")
         self._start_rabbitmq()
         self._prepare_database()

@@ -62,9 +62,9 @@ class Dashboard:
             if not pathlib.Path(program).exists():
                 raise BedError(f"{program} is not installed (run: tools/bootstrap cloud)")
         folder = install.ensure_horizon(self.reporter)
-        wheel = install.ensure_dashboard_wheel(folder, self.reporter)
+        wheels = install.ensure_wheels(install.ON_HORIZON, folder, self.reporter)
         venv = folder / "venv"
-        install.install_wheel(self.node, venv, wheel, "horizon-venv")
+        install.install_wheels(self.node, venv, wheels, "horizon-venv")
         python = f"{venv}/bin/python"
         self._inside(["sh", "-ec", f"$({python} -m pcmig_dashboard)"], "enabling pcmig's plugin")
         settings = outside(self.node) / "local_settings.py"

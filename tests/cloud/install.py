@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent
 ROOT = pathlib.Path(__file__).parents[2]
 PIP_PATIENCE_S = 1800
 SHOWN_LINES = 25
-KEPT_WHEELS = 8
+KEPT_WHEELS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,22 +50,32 @@ class Project:
     patterns: tuple[str, ...]
 
 
-PCMIG = Project(
+def _pure(folder: str) -> Project:
+    """One of the packages that are Python alone."""
+    patterns = ("pyproject.toml", "VERSION", "README.rst", "LICENSE", f"pcmig_{folder}/**/*")
+    return Project(ROOT / folder, f"pcmig_{folder}-*.whl", patterns)
+
+
+COMMON, API, CLIENT, DASHBOARD = map(_pure, ("common", "api", "client", "dashboard"))
+COMPUTE = Project(
     ROOT,
     "pcmig-*.whl",
     (
         "pyproject.toml",
         "setup.py",
         "MANIFEST.in",
+        "VERSION",
         "README.rst",
         "LICENSE",
         "csrc/**/*.[ch]",
         "pcmig/**/*.py*",
     ),
 )
-DASHBOARD = Project(
-    ROOT / "dashboard", "pcmig_dashboard-*.whl", ("pyproject.toml", "README.rst", "pcmig_dashboard/**/*")
-)
+
+# What goes where, as doc/operate/install.rst says.
+ON_COMPUTE_HOSTS = (COMMON, COMPUTE)
+ON_CONTROL_NODE = (COMMON, API, CLIENT)  # nova-api, and the clients of whoever tests
+ON_HORIZON = (DASHBOARD,)
 
 
 def ensure_venv(reporter: Reporter = lambda _: None) -> pathlib.Path:
@@ -109,14 +119,11 @@ def _ensure(wanted: Environment, reporter: Reporter) -> pathlib.Path:
     return folder
 
 
-def ensure_wheel(folder: pathlib.Path, reporter: Reporter = lambda _: None) -> pathlib.Path:
-    """pcmig's wheel, built from this checkout unless its files have one already; for the hosts to install."""
-    return _ensure_wheel(PCMIG, folder, reporter)
-
-
-def ensure_dashboard_wheel(folder: pathlib.Path, reporter: Reporter = lambda _: None) -> pathlib.Path:
-    """The same of Horizon's plugin."""
-    return _ensure_wheel(DASHBOARD, folder, reporter)
+def ensure_wheels(
+    projects: Sequence[Project], folder: pathlib.Path, reporter: Reporter = lambda _: None
+) -> list[pathlib.Path]:
+    """Wheels built from this checkout, unless its files have theirs already; for hosts to install."""
+    return [_ensure_wheel(project, folder, reporter) for project in projects]
 
 
 def _ensure_wheel(project: Project, folder: pathlib.Path, reporter: Reporter) -> pathlib.Path:
@@ -145,8 +152,10 @@ def _ensure_wheel(project: Project, folder: pathlib.Path, reporter: Reporter) ->
     return next(kept.glob(project.wheel))
 
 
-def install_wheel(node: Host, venv: pathlib.Path, wheel: pathlib.Path, view: str = "cloud-venv") -> None:
-    """A wheel into an environment as this node alone sees it: others have their own.
+def install_wheels(
+    node: Host, venv: pathlib.Path, wheels: Sequence[pathlib.Path], view: str = "cloud-venv"
+) -> None:
+    """Wheels into an environment as this node alone sees it: others have their own.
 
     view: name of the node's view of that environment
     """
@@ -160,13 +169,15 @@ def install_wheel(node: Host, venv: pathlib.Path, wheel: pathlib.Path, view: str
     inside(["mkdir", f"/run/{view}/upper", f"/run/{view}/work"], "making room for pcmig")
     parts = f"lowerdir={venv},upperdir=/run/{view}/upper,workdir=/run/{view}/work"
     inside(["mount", "-t", "overlay", "pcmig", str(venv), "-o", parts], "a view of its environment")
-    shutil.copy(wheel, outside(node) / wheel.name)
+    for wheel in wheels:
+        shutil.copy(wheel, outside(node) / wheel.name)
     pip = [f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     options = ["--no-deps", "--no-index", "--root-user-action=ignore"]
-    inside([*pip, *options, f"{RUN}/{wheel.name}"], f"installing {wheel.name}")
+    files = [f"{RUN}/{wheel.name}" for wheel in wheels]
+    inside([*pip, *options, *files], f"installing {', '.join(wheel.name for wheel in wheels)}")
 
 
-def packaged_files(project: Project = PCMIG) -> list[pathlib.Path]:
+def packaged_files(project: Project) -> list[pathlib.Path]:
     """Files of this checkout that a wheel is made of."""
     found = {path for pattern in project.patterns for path in project.root.glob(pattern) if path.is_file()}
     return sorted(path for path in found if path.suffix != ".pyc" and "__pycache__" not in path.parts)

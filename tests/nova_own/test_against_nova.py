@@ -15,8 +15,10 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig import _core
-from pcmig.nova import choice, conf, extra_specs, flags
+from pcmig.nova import conf, flags
 from pcmig.nova.settings import read
+from pcmig_api import extra_specs
+from pcmig_common import choice
 from tests.unit.nova import nova_conf
 
 conf.register_opts(CONF)

@@ -32,9 +32,9 @@ from nova.conf import CONF
 from oslo_middleware import sizelimit
 from paste.deploy import loadwsgi
 
-import pcmig.api
-from pcmig.api import body, policies, views
-from pcmig.nova import choice, messages
+import pcmig_api
+from pcmig_api import body, policies, views
+from pcmig_common import choice, messages
 from tests.unit.api.test_body import BODIES
 
 SERVER = "9a9e4a4e-2c1a-4b6c-9a3e-000000000001"
@@ -111,7 +111,7 @@ def api(world: World, roles: list[str], *, filtered: bool = True, project: str =
     user = context.RequestContext("user", project, roles=roles, is_admin=None)
     application = world.router
     if filtered:
-        application = pcmig.api.factory({})(application)
+        application = pcmig_api.factory({})(application)
     return FaultWrapper(sizelimit.RequestBodySizeLimiter(auth.InjectContext(user, application)))
 
 
@@ -399,7 +399,7 @@ def test_bytes_pass_untouched(world: World) -> None:
         return "ok"
 
     user = context.RequestContext("user", PROJECT, roles=["admin"])
-    application = auth.InjectContext(user, pcmig.api.factory({})(behind))
+    application = auth.InjectContext(user, pcmig_api.factory({})(behind))
     bodies = [
         *OTHERS[:-1],
         b' {"os-migrateLive" :{ "host":1, "host": "post\\u005fcopy"} } ',
@@ -426,7 +426,7 @@ def test_paths_that_are_not_ours(world: World) -> None:
         return "ok"
 
     user = context.RequestContext("user", PROJECT, roles=["admin"])
-    application = auth.InjectContext(user, pcmig.api.factory({})(behind))
+    application = auth.InjectContext(user, pcmig_api.factory({})(behind))
     for method, path in [
         ("PUT", f"/servers/{SERVER}/action"),
         ("POST", f"/servers/{SERVER}/actions"),
@@ -445,7 +445,7 @@ def test_paths_that_are_not_ours(world: World) -> None:
 
 def test_without_a_context_nothing_is_done(world: World) -> None:
     reached = mock.Mock(return_value=[b""])
-    application = pcmig.api.factory({})(reached)
+    application = pcmig_api.factory({})(reached)
     request = webob.Request.blank(f"/servers/{SERVER}/action", method="POST", body=b'{"os-migrateLive": {}}')
     application(request.environ, mock.Mock())
     assert reached.called
@@ -453,7 +453,7 @@ def test_without_a_context_nothing_is_done(world: World) -> None:
 
 def test_the_filter_has_no_options() -> None:
     with pytest.raises(ValueError, match="has no option role"):
-        pcmig.api.factory({}, role="member")
+        pcmig_api.factory({}, role="member")
 
 
 def test_rules_are_known_to_another_enforcer(world: World) -> None:
@@ -463,7 +463,7 @@ def test_rules_are_known_to_another_enforcer(world: World) -> None:
 
 
 def test_it_is_a_middleware_as_novas(world: World) -> None:
-    assert isinstance(pcmig.api.factory({})(None), base_wsgi.Middleware)
+    assert isinstance(pcmig_api.factory({})(None), base_wsgi.Middleware)
 
 
 def test_the_sample_of_api_paste_ini_is_novas_with_the_filter() -> None:

@@ -17,8 +17,9 @@ from nova import context, exception, objects, rpc
 from nova.conf import CONF
 from nova.virt.libvirt import driver as libvirt_driver
 
-from pcmig.nova import driver, flags, messages, records, steer
+from pcmig.nova import driver, flags, records, steer
 from pcmig.nova.conf import Options
+from pcmig_common import messages
 
 UUID = "a0a0a0a0-0000-4000-8000-000000000000"
 HOST = "compute-1"

@@ -84,7 +84,10 @@ def test_where_pcmig_is_importable_the_line_is_shorter() -> None:
 
 def test_another_version_of_python() -> None:
     _, _, fix = row_of(NovaDriver("/usr/bin/python3", "/n/nova/__init__.py", version=(3, 9), site="/n"))
-    assert fix == "pcmig here is not compiled for its Python 3.9: /usr/bin/python3 -m pip install pcmig"
+    assert (
+        fix
+        == "pcmig here is not compiled for its Python 3.9: install it there too, from a wheel built with that one"
+    )
 
 
 def test_a_python_that_does_not_answer(tmp_path: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pcmig.api import body
+from pcmig_api import body
 
 MIGRATE = {"host": None, "block_migration": "auto"}
 

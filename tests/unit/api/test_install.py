@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-import pcmig.api
-from pcmig.api import policies
+import pcmig_api
+from pcmig_api import policies
 
 ETC = pathlib.Path(__file__).parents[3] / "etc" / "nova"
 POLICY_SAMPLE = ETC / "pcmig-policy.yaml.sample"
@@ -22,7 +22,7 @@ REGENERATE = "oslopolicy-sample-generator --namespace pcmig --output-file etc/no
 
 @pytest.mark.parametrize(
     ("group", "what"),
-    [("oslo.policy.policies", policies.list_rules), ("paste.filter_factory", pcmig.api.factory)],
+    [("oslo.policy.policies", policies.list_rules), ("paste.filter_factory", pcmig_api.factory)],
 )
 def test_entry_points(group: str, what: object) -> None:
     (point,) = importlib.metadata.entry_points(group=group, name="pcmig")
@@ -47,7 +47,7 @@ def test_paste_sample_names_the_filter() -> None:
     sample.read_string(PASTE_SAMPLE.read_text(encoding="utf-8"))
     place = sample["filter:pcmig"]["paste.filter_factory"]
     module, _, name = place.partition(":")
-    assert getattr(__import__(module, fromlist=[name]), name) is pcmig.api.factory
+    assert getattr(__import__(module, fromlist=[name]), name) is pcmig_api.factory
     pipelines = [section["keystone"].split() for section in sample.values() if "keystone" in section]
     assert len(pipelines) == 2
     for pipeline in pipelines:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pcmig.api import views
-from pcmig.nova.choice import Bounds, bounds, refusal
+from pcmig_api import views
+from pcmig_common.choice import Bounds, bounds, refusal
 
 RECORD: dict[str, Any] = {name: name for name in views.fields()} | {"status": "running (post-copy)"}
 

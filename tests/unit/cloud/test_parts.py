@@ -72,5 +72,5 @@ def test_the_filter_is_in_both_pipelines_or_in_none(tmp_path: pathlib.Path) -> N
     parser.read_string(config.api_paste(tmp_path, True))
     for name in ("new", "old"):
         assert parser[f"composite:{name}"]["keystone"].split()[-2:] == ["pcmig", "osapi_compute_app_v21"]
-    assert parser["filter:pcmig"]["paste.filter_factory"] == "pcmig.api:factory"
+    assert parser["filter:pcmig"]["paste.filter_factory"] == "pcmig_api:factory"
     assert "app:osapi_compute_app_v21" in parser

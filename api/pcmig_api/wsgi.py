@@ -1,0 +1,245 @@
+"""The filter as Nova's API runs it: WSGI in and out, errors in Nova's own form.
+
+It stands behind keystonecontext, which makes the request's context, and before the Compute API.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import webob
+import webob.dec
+import webob.exc
+from nova import exception, objects, policy
+from nova.api import wsgi as base_wsgi
+from nova.api.openstack import common, wsgi
+from nova.compute import api as compute
+from nova.objects import fields
+
+from pcmig_api import body, policies, releases, views
+from pcmig_common import choice, messages
+
+_SERVER = r"(?:/(?P<project>[0-9a-f-]+))?/servers/(?P<server>[^/]+)"
+
+_registering = threading.Lock()
+
+
+class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
+    """Answers what is pcmig's, changes live migrations that speak of post-copy, and lets the rest pass."""
+
+    def __init__(self, application: Any) -> None:
+        super().__init__(application)
+        self.compute_api = compute.API()
+        self.computes = messages.Client()
+        # A handler returns the answer, or None for Nova to give it.
+        self._routes: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
+            ("POST", re.compile(_SERVER + "/action/?"), self._act),
+            ("GET", re.compile(_SERVER + "/os-pcmig/?"), self._show),
+            ("GET", re.compile(_SERVER + "/migrations/?"), self._migrations),
+            ("GET", re.compile(_SERVER + "/migrations/(?P<id>[^/]+)/?"), self._migration),
+        )
+        _know_rules()
+
+    @webob.dec.wsgify(RequestClass=wsgi.Request)  # type: ignore[untyped-decorator]
+    def __call__(self, req: Any) -> Any:
+        context = req.environ.get("nova.context")
+        if context is None:  # not behind keystonecontext
+            return self.application
+        # A request for post-copy is what is said here, and no role that somebody has.
+        context.roles = choice.without_request(context.roles)
+        path = req.environ.get("PATH_INFO", "")
+        for method, pattern, handle in self._routes:
+            match = pattern.fullmatch(path) if req.method == method else None
+            if match is not None:
+                answer = handle(req, context, match)
+                return self.application if answer is None else answer
+        return self.application
+
+    # What Nova answers, with a word taken out of it or put into it
+
+    def _act(self, req: Any, context: Any, match: re.Match[str]) -> None:
+        """Takes the word on post-copy out of a live migration's body and puts it into its context."""
+        if _refusal(req, context, match["project"]) is not None:
+            return
+        raw = req.body  # here, because Nova does not make its faults of what goes wrong with reading it
+        with wsgi.ResourceExceptionHandler():
+            try:
+                taken = body.take(raw)
+            except body.Malformed:
+                raise webob.exc.HTTPBadRequest(explanation="Malformed request body") from None
+            if taken is None:
+                return
+            wish = body.truth(taken.value)
+            if wish is None:
+                releases.check_boolean(body.KEY, taken.value)
+                raise exception.ValidationError(detail=f"{body.KEY}: {taken.value!r} is not true or false")
+            instance = self._instance(context, match["server"])
+            _can(context, policies.ASK, instance)
+            refused = choice.refusal(wish, *_sayings(instance))
+            if refused is not None:
+                raise webob.exc.HTTPConflict(explanation=refused)
+        req.body = taken.rest
+        context.roles = [*context.roles, choice.request_role(wish)]
+
+    def _migrations(self, req: Any, context: Any, match: re.Match[str]) -> Any:
+        """Nova's list of what is under way, and those in post-copy, which it leaves out."""
+        answer = req.get_response(self.application)
+        if answer.status_int != 200:
+            return answer
+        try:
+            instance = self._instance(context, match["server"])
+        except webob.exc.HTTPNotFound:  # gone since
+            return answer
+        found = _in_post_copy(context, instance)
+        if not found:
+            return answer
+        more = [self._as_nova_has_it(req, context, instance, migration, index=True) for migration in found]
+        content = json.loads(answer.body)
+        content["migrations"] = views.with_post_copy(content["migrations"], more)
+        answer.body = _dumped(content)
+        return answer
+
+    def _migration(self, req: Any, context: Any, match: re.Match[str]) -> Any:
+        """Nova's answer, but for one in post-copy, which it says is not in progress."""
+        answer = req.get_response(self.application)
+        if answer.status_int != 404 or _refusal(req, context, match["project"]) is not None:
+            return answer
+        if not releases.lists_server_migrations(req):
+            return answer
+        try:
+            instance = self._instance(context, match["server"])
+        except webob.exc.HTTPNotFound:
+            return answer
+        if not _can(context, releases.SHOW, instance, fatal=False):
+            return answer
+        for migration in _in_post_copy(context, instance):
+            if str(migration.id) == match["id"]:
+                view = self._as_nova_has_it(req, context, instance, migration, index=False)
+                return _answer(req, {"migration": view})
+        return answer
+
+    @staticmethod
+    def _as_nova_has_it(req: Any, context: Any, instance: Any, migration: Any, *, index: bool) -> Any:
+        view = releases.server_migration(
+            req, migration, index=index, can=lambda rule: _can(context, rule, instance, fatal=False)
+        )
+        return json.loads(_dumped(view))
+
+    # What only pcmig answers
+
+    def _show(self, req: Any, context: Any, match: re.Match[str]) -> Any:
+        """What may be asked for, and how far the newest live migration is."""
+        refusal = _refusal(req, context, match["project"])
+        if refusal is not None:
+            return refusal
+        with wsgi.ResourceExceptionHandler():
+            instance = self._instance(context, match["server"])
+            _can(context, policies.SHOW, instance)
+            newest = next(iter(_live_migrations(context, instance, limit=1)), None)
+            return _answer(
+                req,
+                views.pcmig(
+                    _can(context, policies.ASK, instance, fatal=False),
+                    choice.bounds(*_sayings(instance)),
+                    None if newest is None else self._newest(context, newest),
+                ),
+            )
+
+    def _newest(self, context: Any, migration: Any) -> dict[str, Any]:
+        progress, missing = None, views.no_progress(migration.status)
+        if missing is None:
+            host = migration.source_compute
+            progress, missing = self.computes.progress(context, host, migration.instance_uuid)
+        record = {name: getattr(migration, name) for name in views.fields()}
+        return views.migration(record, progress, missing)
+
+    def _instance(self, context: Any, server: str) -> Any:
+        """The server's record with what its flavor and image say; HTTPNotFound as Nova has it.
+
+        CONTEXT is targeted at the server's cell from then on, as behind every such call in Nova's API.
+        """
+        return common.get_instance(
+            self.compute_api, context, server, expected_attrs=["flavor", "system_metadata"]
+        )
+
+
+def _refusal(req: Any, context: Any, project: str | None) -> Any:
+    """Nova's answer to what is wrong before it looks into the body; None if nothing is."""
+    try:
+        req.set_api_version_request()
+        req.get_content_type()
+    except exception.InvalidAPIVersionString as err:
+        return wsgi.Fault(webob.exc.HTTPBadRequest(explanation=err.format_message()))
+    except exception.InvalidGlobalAPIVersion as err:
+        return wsgi.Fault(webob.exc.HTTPNotAcceptable(explanation=err.format_message()))
+    except exception.InvalidContentType:
+        return wsgi.Fault(webob.exc.HTTPUnsupportedMediaType(explanation="Unsupported Content-Type"))
+    if project is None or project == context.project_id:
+        return None
+    text = (
+        f"Malformed request URL: URL's project_id '{project}' doesn't match Context's project_id "
+        f"'{context.project_id}'"
+    )
+    return wsgi.Fault(webob.exc.HTTPBadRequest(explanation=text))
+
+
+def _in_post_copy(context: Any, instance: Any) -> list[Any]:
+    """There is one at the most; the newest few are looked at, as the database filters by whole statuses."""
+    return [
+        migration
+        for migration in _live_migrations(context, instance, limit=5)
+        if views.in_post_copy(str(migration.status))
+    ]
+
+
+def _live_migrations(context: Any, instance: Any, *, limit: int | None = None) -> Any:
+    """The server's live migrations, the newest first."""
+    filters = {"instance_uuid": instance.uuid, "migration_type": fields.MigrationType.LIVE_MIGRATION}
+    order = {"sort_keys": ["created_at", "id"], "sort_dirs": ["desc", "desc"]}
+    return objects.MigrationList.get_by_filters(context, filters, limit=limit, **order)
+
+
+def _sayings(instance: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """The extra specs of the instance's flavor, and the properties of its image; what came with the record,
+    for one that no host has yet has nowhere to load the rest from."""
+    specs = instance.flavor.extra_specs if instance.obj_attr_is_set("flavor") else None
+    kept = instance.system_metadata if instance.obj_attr_is_set("system_metadata") else {}
+    return specs or {}, choice.image_properties(kept)
+
+
+def _dumped(content: Any) -> bytes:
+    """As Nova writes its answers, times of its records included."""
+    return str(wsgi.JSONDictSerializer().serialize(content)).encode()
+
+
+def _answer(req: Any, content: Any) -> Any:
+    """200, with the headers that Nova's answers have."""
+    answer = webob.Response(body=_dumped(content))
+    answer.headers["Content-Type"] = req.best_match_content_type()
+    version = req.api_version_request.get_string()
+    names = {
+        wsgi.API_VERSION_REQUEST_HEADER: f"compute {version}",
+        wsgi.LEGACY_API_VERSION_REQUEST_HEADER: version,
+    }
+    for name, value in names.items():
+        answer.headers[name] = value
+        answer.headers.add("Vary", name)
+    return answer
+
+
+def _know_rules() -> None:
+    """Nova's own enforcer judges pcmig's rules too, with Nova's policy file."""
+    policy.init()
+    with _registering:
+        known = policy._ENFORCER.registered_rules
+        policy._ENFORCER.register_defaults([rule for rule in policies.RULES if rule.name not in known])
+
+
+def _can(context: Any, rule: str, instance: Any, *, fatal: bool = True) -> bool:
+    """Whether the caller may; with FATAL, Nova's PolicyNotAuthorized if not."""
+    _know_rules()  # again, should Nova have made itself another enforcer
+    return bool(context.can(rule, target={"project_id": instance.project_id}, fatal=fatal))
