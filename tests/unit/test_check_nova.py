@@ -84,9 +84,9 @@ def test_where_pcmig_is_importable_the_line_is_shorter() -> None:
 
 def test_another_version_of_python() -> None:
     _, _, fix = row_of(NovaDriver("/usr/bin/python3", "/n/nova/__init__.py", version=(3, 9), site="/n"))
-    assert (
-        fix
-        == "pcmig here is not compiled for its Python 3.9: install it there too, from a wheel built with that one"
+    assert fix == (
+        "pcmig here is not compiled for its Python 3.9: install it there too, from a wheel that "
+        "was built with that version"
     )
 
 
