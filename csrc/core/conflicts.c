@@ -261,35 +261,6 @@ static const struct pcmig_conflicts_row rows[] = {
      .drop = PCMIG_FLAG_RDMA_PIN_ALL,
      .problem = "Nova migrates over tcp, where there is no memory to pin",
      .remedy = "remove VIR_MIGRATE_RDMA_PIN_ALL"},
-    {.name = "nova-live", /* nova */
-     .none = LIVE | POSTCOPY,
-     NOVA,
-     WARNING,
-     .add = LIVE,
-     .problem = "Nova sets VIR_MIGRATE_LIVE for every live migration; without it the guest is paused meanwhile",
-     .remedy = "add VIR_MIGRATE_LIVE"},
-    {.name = "nova-peer2peer", /* nova13 added it with a warning; nova sets it */
-     .none = PEER2PEER | TUNNELLED,
-     NOVA,
-     WARNING,
-     .add = PEER2PEER,
-     .problem = "Nova needs peer-to-peer: QEMU's driver in libvirt has no direct migration",
-     .remedy = "add VIR_MIGRATE_PEER2PEER"},
-    {.name = "nova-undefine-source", /* nova13 added it with a warning; nova sets it */
-     .none = UNDEFINE_SOURCE,
-     NOVA,
-     WARNING,
-     .add = UNDEFINE_SOURCE,
-     .problem = "the guest would remain defined on the source, and Nova relies on libvirt to remove it",
-     .remedy = "add VIR_MIGRATE_UNDEFINE_SOURCE"},
-    {.name = "nova-persist-dest", /* nova13 removed it with a warning; nova sets it since 15.0.0 */
-     .none = PERSIST_DEST,
-     NOVA,
-     WARNING,
-     .add = PERSIST_DEST,
-     .problem = "Nova relies on libvirt to define the guest on the destination (before 15.0.0 it did so itself, and "
-                "removed this flag)",
-     .remedy = "add VIR_MIGRATE_PERSIST_DEST"},
     {.name = "nova-storage", /* nova13 removed NON_SHARED_INC with a warning; nova sets it for block migrations */
      .any = STORAGE,
      NOVA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pcmig.check.model import HERE, Facts, Row
-from pcmig.check.novadriver import nova_driver
+from pcmig.check.novadriver import nova_driver, nova_flags
 from pcmig.check.userfaultfd import (
     userfaultfd_features,
     userfaultfd_node,
@@ -138,4 +138,5 @@ LOCAL: tuple[Callable[[Facts], Row | None], ...] = (
     probe_ran, elsewhere, kernel, userfaultfd_syscall, userfaultfd_node, userfaultfd_qemu,
     userfaultfd_features, tcp_retries, acknowledgements, confinement,
     nova_driver,
+    nova_flags,
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Whether nova-compute finds pcmig's driver: the row, and how the fact is gathered.
+"""Whether nova-compute finds pcmig's driver, and whether it reads the flags it is given: the rows, and how
+the facts are gathered.
 
 Nova loads `nova.virt.` + compute_driver (nova/virt/driver.py, load_compute_driver), so what counts is the
 Python that runs nova-compute, not the one that runs `pcmig check`. It is asked in a process of its own.
@@ -14,10 +15,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pcmig
 from pcmig.check.model import HERE, Facts, Row
+from pcmig.nova import unread
 
 TIMEOUT_S = 20
 
@@ -45,6 +47,7 @@ class NovaDriver:
     version: tuple[int, int] | None = None
     site: str = ""  # a folder whose .pth files that Python reads
     error: str | None = None  # why it could not be asked
+    unread: tuple[str, ...] = ()  # migration flags in its files that have no effect, a line each
 
 
 def gather() -> NovaDriver | None:
@@ -55,7 +58,8 @@ def gather() -> NovaDriver | None:
         if importlib.util.find_spec("nova") is None:
             return None
         python = [sys.executable]
-    return ask(python)
+    found = ask(python)
+    return None if found is None else replace(found, unread=tuple(unread.unread(unread.files())))
 
 
 def interpreter_of(command: str) -> list[str] | None:
@@ -100,6 +104,21 @@ def nova_driver(f: Facts) -> Row | None:
         return Row(HERE, name, "ok", nova.shim)
     found = f"{nova.python} has {nova.nova} and no nova.virt.pcmig"
     return Row(HERE, name, "warn", found, wanted, why, way_out(nova))
+
+
+def nova_flags(f: Facts) -> Row | None:
+    """Only where there is something to say."""
+    if f.nova is None or not f.nova.unread:
+        return None
+    return Row(
+        HERE,
+        "nova flags",
+        "warn",
+        "; ".join(f.nova.unread),
+        "live_migration_flag and block_migration_flag, once, in the section [libvirt]",
+        "nova-compute says nothing of an option that it does not know, and migrates without these flags",
+        "put the flags where they are read, or remove the line",
+    )
 
 
 def way_out(nova: NovaDriver) -> str:

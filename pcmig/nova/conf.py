@@ -310,7 +310,8 @@ Possible values:
   ``policy = first-pass`` in the group ``[pcmig]``.
 * Empty: nothing is added. This is the default.
 
-``pcmig flags --nova LINE`` explains a line.
+``pcmig flags --nova LINE`` explains a line, ``pcmig flags --block LINE`` one of
+``block_migration_flag``.
 
 Related options:
 

@@ -19,7 +19,7 @@ from nova.conf import CONF
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer
+from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer, unread
 from pcmig_common import choice, messages
 
 LOG = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         except conf.ConfigError as err:
             # As Nova's own complaint about versions does (nova/virt/libvirt/driver.py, init_host).
             raise exception.InternalError(str(err)) from err
-        for warning in merged.warnings:
+        for warning in (*merged.warnings, *unread.unread(unread.files_of(CONF))):
             LOG.warning("pcmig: %s", warning)
         for name, kind in (("live", merged.live), ("block", merged.block)):
             if kind.post_copy:

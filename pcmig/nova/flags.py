@@ -31,6 +31,7 @@ _DISK, _INC, _SYNC = (
     BITS[PREFIX + name] for name in ("NON_SHARED_DISK", "NON_SHARED_INC", "NON_SHARED_SYNCHRONOUS_WRITES")
 )
 _TUNNELLED = BITS["VIR_MIGRATE_TUNNELLED"]
+_TLS = BITS["VIR_MIGRATE_TLS"]
 # What does not work through pcmig's tunnel, or would encrypt twice: name, what the tunnel is.
 _NOT_TUNNEL = {
     "VIR_MIGRATE_TLS": "which encrypts by itself",
@@ -38,6 +39,9 @@ _NOT_TUNNEL = {
     "VIR_MIGRATE_PARALLEL": "which spreads QEMU's one stream by itself ([pcmig] tunnel_streams)",
 }
 _STORAGE = _DISK | _INC | _SYNC
+# What Nova 34 sets whatever its options say (virt/libvirt/driver.py, _prepare_migration_flags).
+_NOVA_LIVE = sum(BITS[PREFIX + name] for name in ("LIVE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE"))
+_NOVA_BLOCK = _NOVA_LIVE | _INC
 _POLICY_DEFAULT = "auto"
 # As long as QEMU's version is not known, rules about old versions are warnings, and no remedy is applied.
 _NEWEST_QEMU = 999_000_000
@@ -116,6 +120,29 @@ def merge(
     return dataclasses.replace(result, warnings=tuple(dict.fromkeys(host.warnings)))
 
 
+def of_line(
+    option: str,
+    line: str,
+    permit_post_copy: bool = False,
+    qemu_version: int | None = None,
+    libvirt_version: int | None = None,
+) -> tuple[Kind, list[str]]:
+    """What merge() makes of OPTION = LINE alone, and its warnings: for who has no nova-compute at hand. What
+    concerns the other kind of migration is left out. Raises ConfigError."""
+    conf = _OneLine(libvirt={option: line, _TODAY["VIR_MIGRATE_POSTCOPY"].name: permit_post_copy})
+    host = _Host(conf, qemu_version, libvirt_version)
+    bits = _NOVA_BLOCK if option == "block_migration_flag" else _NOVA_LIVE
+    kind = host.kind(option, bits | (POSTCOPY if permit_post_copy else 0))
+    return kind, host.warnings
+
+
+class _OneLine(dict[str, dict[str, Any]]):
+    """A configuration as read() takes it: groups, options, and all of them defaults."""
+
+    def get_location(self, name: str, group: str) -> None:
+        return None
+
+
 class _Host:
     """The configuration of one host, and what is to be said about it."""
 
@@ -123,6 +150,7 @@ class _Host:
         self.conf = conf
         self.versions = (qemu_version, libvirt_version)
         self.warnings: list[str] = []
+        self.left_in_clear = False  # and a warning says so
         self.policy = read(conf, "pcmig", "policy") or Setting("pcmig", "policy", _POLICY_DEFAULT)
         self.tunnel = read(conf, "pcmig", "tunnel") or Setting("pcmig", "tunnel", None)
         self.today = {
@@ -151,6 +179,8 @@ class _Host:
         tunnel = self._tunnel(bits, setting)
         if tunnel:
             bits &= ~_TUNNELLED
+        elif given is not None and setting is not None:
+            bits = self._without_useless_tunnel(bits, nova_bits, setting)
         if given is not None or bits & POSTCOPY:
             bits = self._checked(bits, setting, given, block=option == "block_migration_flag")
         return Kind(bits, policy, policy_from, self._origins(bits, nova_bits, setting, given), tunnel)
@@ -179,6 +209,22 @@ class _Host:
                     f"pcmig's tunnel, {tunnel}, contradicts {flag} of {brought}; remove one of the two"
                 )
         return True
+
+    def _without_useless_tunnel(self, bits: int, nova_bits: int, setting: Setting) -> int:
+        """BITS without libvirt's tunnel where SETTING asks for it beside disks: that was Nova's own default
+        of block_migration_flag, from a time when QEMU sent disks within its stream. It may still stand in the
+        file of a host that must come up; what it asks for, today's libvirt cannot do."""
+        if not bits & _TUNNELLED or nova_bits & (_TUNNELLED | POSTCOPY) or bits & POSTCOPY:
+            return bits
+        if not nova_bits & _STORAGE:
+            return bits
+        self.left_in_clear = True
+        self.warnings.append(
+            f"{setting.option}: libvirt's tunnel cannot carry disks, so VIR_MIGRATE_TUNNELLED is left out, "
+            "and block migrations are not encrypted: permit post-copy and they go through pcmig's tunnel, or "
+            "set [libvirt] live_migration_with_native_tls = true"
+        )
+        return bits & ~_TUNNELLED
 
     def _check_given(self, setting: Setting, given: _core.Flags, nova_bits: int) -> None:
         """What the flags of GIVEN contradict by themselves."""
@@ -250,8 +296,7 @@ class _Host:
         if setting is not None and given is not None and any(given.bits & BITS.get(n, 0) for n in names):
             brought = "".join(f"; {_placed(other)} asks for {_flag_of(other)}" for other in others)
             rest = ", ".join(name for name, _, bit, _, _ in given.items if bit & works)
-            line = f"; this line would do: {rest}" if rest and not others else ""
-            return setting.error(f"{text}{brought}{line}")
+            return setting.error(f"{text}{brought}", rest if rest and not others else None)
         if others:
             brought = "; ".join(f"{_placed(other)} asks for {_flag_of(other)}" for other in others)
             return others[0].error(f"{text}; {brought}")
@@ -273,6 +318,7 @@ class _Host:
 
     def check_all(self, flags: MigrationFlags) -> None:
         """What concerns both kinds of migration, or options beyond the flags."""
+        self._check_encryption(flags)
         live, block = (bool(kind.bits & POSTCOPY) for kind in (flags.live, flags.block))
         default_choice = read(self.conf, "pcmig", "default_choice")
         if not (live or block):
@@ -315,6 +361,26 @@ class _Host:
                     f"contradicts {source}, which permits post-copy; remove one of the two"
                 )
 
+    def _check_encryption(self, flags: MigrationFlags) -> None:
+        """Who asks for encryption is told which migrations go without."""
+        live, block = (kind.tunnel or kind.bits & (_TUNNELLED | _TLS) for kind in (flags.live, flags.block))
+        if bool(live) == bool(block) or self.left_in_clear:
+            return
+        clear, option = (flags.block, "block_migration_flag") if live else (flags.live, "live_migration_flag")
+        with_disks, others = ("with", "without") if live else ("without", "with")
+        if clear.bits & POSTCOPY:
+            remedy = f"add VIR_MIGRATE_TUNNELLED to [libvirt] {option}, or set [pcmig] tunnel = pcmig"
+        elif live:
+            remedy = (
+                "permit post-copy for them too and set [pcmig] tunnel = pcmig, or set [libvirt] "
+                "live_migration_with_native_tls = true"
+            )
+        else:
+            remedy = f"add VIR_MIGRATE_TUNNELLED to [libvirt] {option}"
+        self.warnings.append(
+            f"live migrations {with_disks} block migration are not encrypted, those {others} are: {remedy}"
+        )
+
     def _check_host(self, flags: MigrationFlags) -> None:
         """Options that post-copy does not work with, whatever the flags."""
         virt_type = read(self.conf, "libvirt", "virt_type")
@@ -356,4 +422,4 @@ def _placed(setting: Setting) -> str:
     return f"{setting} ({setting.where})" if setting.where else str(setting)
 
 
-__all__ = ["ConfigError", "Kind", "MigrationFlags", "merge"]
+__all__ = ["ConfigError", "Kind", "MigrationFlags", "merge", "of_line"]

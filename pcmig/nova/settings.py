@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 
 class ConfigError(Exception):
     """nova.conf asks for what does not work. One line: file, group, option, value, what would be right."""
+
+    def __init__(self, message: str, problem: str | None = None, line: str | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem or message  # without file, option and value
+        self.line = line  # the value that would do, where there is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +35,29 @@ class Setting:
         text = f"{self.option} = {_as_written(self.value)}"
         return text if self.explicit else f"{text} (the default)"
 
-    def error(self, problem: str) -> ConfigError:
-        """What is wrong with this option, in one line. Line breaks of the value are no part of it."""
+    def error(self, problem: str, line: str | None = None) -> ConfigError:
+        """What is wrong with this option, in one line, and the LINE that would do instead. Line breaks of the
+        value are no part of it."""
         place = f"{self.where}: " if self.where else ""
-        return ConfigError(" ".join(f"{place}{self}: {problem}".split()))
+        better = f"; this line would do: {line}" if line else ""
+        return ConfigError(" ".join(f"{place}{self}: {problem}{better}".split()), problem, line)
 
 
 def read(conf: Any, group: str, name: str) -> Setting | None:
     """The option NAME of GROUP in CONF, an oslo.config ConfigOpts; None if this Nova does not have it.
 
-    Raises ConfigError for a value that the option's type refuses.
+    Raises ConfigError for a value that the option's type refuses, or that names a variable which is none.
     """
     if group not in conf or name not in conf[group]:
         return None
     try:
         value = conf[group][name]
         location = conf.get_location(name, group)
+    except _errors_of_variables() as err:  # "$def_option" of a template that never ran, "${group.no}"
+        raise ConfigError(
+            f"[{group}] {name}: {' '.join(str(err).split())}; a dollar sign in nova.conf stands before the "
+            "name of an option: write the value itself, or $$ for a dollar sign"
+        ) from err
     except ValueError as err:  # oslo.config's errors of values; their text says what would be right
         text = " ".join(str(err).split())
         where, _, reason = text.partition("is not valid:")
@@ -58,6 +71,12 @@ def read(conf: Any, group: str, name: str) -> Setting | None:
     kind = location.location.name
     explicit = kind not in ("opt_default", "set_default")
     return Setting(group, name, value, explicit, _where(kind, location.detail) if explicit else "")
+
+
+def _errors_of_variables() -> tuple[type[Exception], ...]:
+    """What oslo.config raises for them; nothing where nobody has imported it."""
+    cfg = sys.modules.get("oslo_config.cfg")
+    return (cfg.TemplateSubstitutionError, cfg.NoSuchOptError, cfg.NoSuchGroupError) if cfg else ()
 
 
 def _where(kind: str, detail: str) -> str:

@@ -153,10 +153,6 @@ static void each_rule(void **state)
          {0},
          PCMIG_CONFLICTS_WARNING},
         {"nova-rdma", CLEAN | F(RDMA_PIN_ALL), CLEAN, {0, 0, true}, PCMIG_CONFLICTS_WARNING},
-        {"nova-live", F(PEER2PEER), CLEAN, {0, 0, true}, PCMIG_CONFLICTS_WARNING},
-        {"nova-peer2peer", F(LIVE), CLEAN, {0, 0, true}, PCMIG_CONFLICTS_WARNING},
-        {"nova-undefine-source", F(LIVE), CLEAN, {0, 0, true}, PCMIG_CONFLICTS_WARNING},
-        {"nova-persist-dest", F(LIVE), CLEAN, {0, 0, true}, PCMIG_CONFLICTS_WARNING},
         {"nova-storage", CLEAN | F(NON_SHARED_INC), CLEAN, {0, 0, true}, PCMIG_CONFLICTS_WARNING},
         {"nova-storage", CLEAN | F(NON_SHARED_DISK), CLEAN, {0, 0, true}, PCMIG_CONFLICTS_WARNING},
     };

@@ -165,7 +165,6 @@ def test_nova_gets_what_it_needs() -> None:
     assert resolved.names == (
         "VIR_MIGRATE_LIVE",
         "VIR_MIGRATE_PEER2PEER",
-        "VIR_MIGRATE_PERSIST_DEST",
         "VIR_MIGRATE_UNDEFINE_SOURCE",
         "VIR_MIGRATE_POSTCOPY",
     )

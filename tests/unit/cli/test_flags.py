@@ -39,10 +39,11 @@ def test_old_line_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Policy first-pass" in old
     assert "bits:      0x8013 (32787)" in lines
     assert "--policy first-pass" in out
-    assert "warning:   Nova relies on libvirt to define the guest on the destination" in out
     assert "TLS" not in out
-    suggested = next(line for line in lines if line.startswith("suggested:"))
-    assert _core.parse_flags(suggested.removeprefix("suggested:")).check(nova=True) == []
+    # What Nova adds by itself, such as VIR_MIGRATE_PERSIST_DEST, is shown and needs no suggestion.
+    with_nova = next(line for line in lines if line.startswith("with Nova:"))
+    assert _core.parse_flags(with_nova.removeprefix("with Nova:")).bits == 0x801B
+    assert "warning" not in out and "suggested" not in out
 
 
 def test_old_line_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,9 +85,51 @@ def test_conflict(capsys: pytest.CaptureFixture[str]) -> None:
 def test_with_nova_it_is_pcmigs_tunnel(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "live,peer2peer,undefine_source,persist_dest,tunnelled,postcopy", "--nova")
     assert code == 0
-    assert "warning:   libvirt's own tunnel refuses post-copy, so that pcmig's driver takes the flag" in out
-    assert "[pcmig] tunnel = pcmig" in out
-    assert "suggested: VIR_MIGRATE_LIVE, VIR_MIGRATE_PEER2PEER, VIR_MIGRATE_PERSIST_DEST," in out
+    assert "warning:   VIR_MIGRATE_TUNNELLED together with post-copy means pcmig's tunnel" in out
+    assert "VIR_MIGRATE_POSTCOPY, through pcmig's tunnel" in out
+    assert "suggested" not in out  # without the flag it would not be encrypted
+
+
+def test_what_nova_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = run_json(capsys, "--nova", "LIVE, NON_SHARED_INC")
+    assert (code, report["suggested"]) == (0, "VIR_MIGRATE_LIVE")
+    assert "every live migration would copy disks" in report["findings"][0]["message"]
+    # ... which is what a block migration is for.
+    code, report = run_json(capsys, "--block", "LIVE, NON_SHARED_INC")
+    assert (code, report["findings"], report["suggested"]) == (0, [], None)
+    code, report = run_json(capsys, "--nova", "LIVE, PAUSED, UNSAFE")
+    assert (code, report["suggested"]) == (2, "LIVE, UNSAFE")
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("live_migration_flag=LIVE", "live_migration_flag"),
+        ("  live_migration_flag = 'LIVE'", "live_migration_flag"),
+        ("block_migration_flag: LIVE,\n   TLS", "block_migration_flag"),
+    ],
+)
+def test_a_whole_line(capsys: pytest.CaptureFixture[str], line: str, option: str) -> None:
+    code, report = run_json(capsys, line)
+    assert (code, report["nova"]["option"]) == (0, option)
+    assert report["flags"][0]["position"] == line.index("LIVE")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("libvirt_live_migration_flag = LIVE",), "nova-compute does not read libvirt_live_migration_flag"),
+        (("live-migration-flag=LIVE",), "nova-compute does not read live-migration-flag: the options are"),
+        (("--block", "live_migration_flag=LIVE"), "--block contradicts live_migration_flag"),
+        (("live_migration_flag = live_migration_flag = LIVE",), "begins with the name of the option"),
+    ],
+)
+def test_whole_lines_that_are_wrong(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (base.ExitCode.USAGE, "")
+    assert words in err
 
 
 @pytest.mark.parametrize(

@@ -227,14 +227,6 @@ TUNNEL = (
             "VIR_MIGRATE_POSTCOPY_AFTER_PRECOPY, VIR_MIGRATE_ENABLE_POSTCOPY",
         ),
         (
-            f"[libvirt]\nblock_migration_flag = {BASE}, TUNNELLED, NON_SHARED_INC",
-            f"FILE: [libvirt] block_migration_flag = {BASE}, TUNNELLED, NON_SHARED_INC: libvirt's "
-            "tunnel cannot "
-            "carry disks; remove VIR_MIGRATE_TUNNELLED (VIR_MIGRATE_TLS encrypts disks too); this "
-            "line would do: "
-            f"{BASE}, NON_SHARED_INC",
-        ),
-        (
             f"[libvirt]\nblock_migration_flag = {BASE}, TUNNELLED, NON_SHARED_INC, POSTCOPY\n"
             "[pcmig]\ntunnel = none",
             f"FILE: [libvirt] block_migration_flag = {BASE}, TUNNELLED, NON_SHARED_INC, POSTCOPY: "
