@@ -63,6 +63,10 @@ class Command(command.Command):
         """The command's words ARGV, as its parser takes them."""
         return argv
 
+    def parse(self, parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+        """What PARSER makes of the command's words ARGV."""
+        return parser.parse_args(self.arrange(argv))
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         # A script that abbreviates an option would break with the next option that starts alike.

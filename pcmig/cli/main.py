@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import re
 import sys
 import traceback
 from importlib import metadata
@@ -13,6 +14,7 @@ from typing import Any
 from cliff import app, command, commandmanager, help
 
 from pcmig.cli.base import CommandError, ExitCode, UsageError, add_debug, say, silence
+from pcmig.cli.virsh import OTHER_COMMANDS
 
 # name, "module:class". A module is imported when its command is run or described.
 COMMANDS = (
@@ -62,8 +64,8 @@ class Help(help.HelpCommand):
         parser.add_argument("cmd", metavar="COMMAND", nargs="*", help="name of the command")
         return parser
 
-    def arrange(self, argv: list[str]) -> list[str]:
-        return argv
+    def parse(self, parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+        return parser.parse_args(argv)
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         word = " ".join(parsed_args.cmd)
@@ -105,6 +107,8 @@ class Pcmig(app.App):
     def run(self, argv: list[str]) -> int:
         """Runs the command line ARGV. cliff's own run() reads options behind the command as its own, and
         turns every error into exit code 1."""
+        if argv and re.match("-c|--connect(=|$)", argv[0]):
+            raise UsageError("-c stands behind the command here: pcmig COMMAND -c URI ...")
         words = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
         self.options = self.parser.parse_args(argv[:words])
         logging.basicConfig(
@@ -127,13 +131,15 @@ class Pcmig(app.App):
         factory: Any = self.command_manager.commands[word].load()
         chosen = factory(self, self.options, word)
         parser = chosen.get_parser(f"{self.NAME} {word}")
-        code: int = chosen.run(parser.parse_args(chosen.arrange(argv[words:])))
+        code: int = chosen.run(chosen.parse(parser, argv[words:]))
         return code
 
 
 def unknown_command(word: str) -> str:
     """The message for a WORD that is not a command."""
     names = [name for name, _ in COMMANDS] + ["help"]
+    if other := OTHER_COMMANDS.get(word):
+        return f"unknown command {word!r}; virsh's {word} is here 'pcmig {other}'"
     near = difflib.get_close_matches(word, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(names)}"
     return f"unknown command {word!r}{hint}"

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from pcmig import _core, guest
-from pcmig.cli import options
+from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now
 from pcmig.cli.run import Run
@@ -34,6 +34,17 @@ class Migrate(Run):
         parser.usage = f"{prog_name} [OPTION]... DOMAIN DESTURI"
         options.add_options(parser)
         return parser
+
+    def parse(self, parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+        """As ever, with hints for who comes from virsh."""
+        if refusal := virsh.refusal(argv[: argv.index("--")] if "--" in argv else argv):
+            raise UsageError(refusal)
+        args, rest = parser.parse_known_args(self.arrange(argv))
+        if rest:
+            if hint := virsh.surplus(rest):
+                raise UsageError(hint)
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return args
 
     def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
         uuid, name = self._check_guest(args, plan)
