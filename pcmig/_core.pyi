@@ -463,6 +463,10 @@ class Situation(TypedDict):
 def situations() -> list[Situation]:
     """Every situation that the guard knows."""
 
+def guest_word(name: str, uuid: str, /) -> str:
+    """How to name the guest in a command: its UUID where the name may mean another guest, an option or
+    nothing that can be typed."""
+
 @type_check_only
 class Job(TypedDict):
     """A guest's migration as one host sees it."""

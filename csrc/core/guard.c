@@ -183,27 +183,36 @@ struct pcmig_permission pcmig_guard_may(const struct pcmig_evidence *evidence, e
 
 bool pcmig_guard_advice(const char *advice, const struct pcmig_guard_names *names, char *out, size_t size)
 {
+    static const char apostrophe[] = "'\"'\"'"; /* as core/shell.c writes it in a quoted word */
+    bool quoted = false;
     size_t used = 0;
 
     for (const char *at = advice; *at != '\0'; at++) {
         const char letter[2] = {*at, '\0'};
         const char *text = letter;
-        size_t len;
+        bool name = false;
 
+        if (*at == '\'')
+            quoted = !quoted;
         if (*at == '%' && at[1] != '\0') {
             at++;
+            name = true;
             text = *at == 'g'   ? (names->guest != NULL ? names->guest : "GUEST")
                    : *at == 's' ? (names->source_uri != NULL ? names->source_uri : "SOURCEURI")
                    : *at == 'd' ? (names->dest_uri != NULL ? names->dest_uri : "DESTURI")
                                 : "%";
         }
-        len = strlen(text);
-        if (used + len >= size) {
-            out[used] = '\0';
-            return false;
+        for (; *text != '\0'; text++) {
+            const bool escaped = name && quoted && *text == '\'';
+            const size_t len = escaped ? sizeof(apostrophe) - 1 : 1;
+
+            if (used + len >= size) {
+                out[used] = '\0';
+                return false;
+            }
+            memcpy(out + used, escaped ? apostrophe : text, len);
+            used += len;
         }
-        memcpy(out + used, text, len);
-        used += len;
     }
     out[used] = '\0';
     return true;

@@ -50,7 +50,8 @@ struct pcmig_guard_names {
     const char *dest_uri;
 };
 
-/* Writes ADVICE to OUT, always terminated, cut to SIZE. Returns whether it fitted. */
+/* Writes ADVICE to OUT, always terminated, cut to SIZE. Returns whether it fitted. What a name holds that ends a quoted word is written so
+ * that a shell takes it for a part of the word. */
 bool pcmig_guard_advice(const char *advice, const struct pcmig_guard_names *names, char *out, size_t size);
 
 /* Whether a situation permits ACT on SIDE, whatever else there is: the table itself, for documentation. */

@@ -129,9 +129,10 @@ int pcmig_virt_start_postcopy(struct pcmig_virt_domain *domain, struct pcmig_vir
 /* MIB = 0 means unlimited. POSTCOPY chooses which of the two bandwidths is set. */
 int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool postcopy, struct pcmig_virt_error *error);
 int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error);
-/* The options of virsh migrate that repeat FLAGS in a resume, each after a blank: " --persistent --undefinesource". libvirt
- * takes what happens to the definitions from the call that ends the migration. Always terminated. */
-void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size);
+/* The options of virsh migrate that repeat FLAGS in a resume ("--persistent", ...), static; returns how many. libvirt takes what happens to
+ * the definitions from the call that ends the migration. */
+#define PCMIG_VIRT_RESUME_OPTIONS 7
+size_t pcmig_virt_resume_options(unsigned int flags, const char *out[PCMIG_VIRT_RESUME_OPTIONS]);
 /* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it; a job that is no migration is refused here, as
  * libvirt would end whatever runs. */
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);

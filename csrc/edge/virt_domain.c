@@ -420,31 +420,28 @@ int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_vir
 #endif
 }
 
-void pcmig_virt_resume_options(unsigned int flags, char *out, size_t size)
+size_t pcmig_virt_resume_options(unsigned int flags, const char *out[PCMIG_VIRT_RESUME_OPTIONS])
 {
     static const struct {
         unsigned int flag;
         const char *option;
     } options[] = {
-        {VIR_MIGRATE_PERSIST_DEST, " --persistent"},
-        {VIR_MIGRATE_UNDEFINE_SOURCE, " --undefinesource"},
-        {VIR_MIGRATE_TLS, " --tls"},
-        {VIR_MIGRATE_NON_SHARED_DISK, " --copy-storage-all"},
-        {VIR_MIGRATE_NON_SHARED_INC, " --copy-storage-inc"},
-        {VIR_MIGRATE_PARALLEL, " --parallel"},
-        {VIR_MIGRATE_UNSAFE, " --unsafe"},
+        {VIR_MIGRATE_PERSIST_DEST, "--persistent"},
+        {VIR_MIGRATE_UNDEFINE_SOURCE, "--undefinesource"},
+        {VIR_MIGRATE_TLS, "--tls"},
+        {VIR_MIGRATE_NON_SHARED_DISK, "--copy-storage-all"},
+        {VIR_MIGRATE_NON_SHARED_INC, "--copy-storage-inc"},
+        {VIR_MIGRATE_PARALLEL, "--parallel"},
+        {VIR_MIGRATE_UNSAFE, "--unsafe"},
     };
-    size_t used = 0;
+    size_t count = 0;
 
-    out[0] = '\0';
+    _Static_assert(sizeof(options) / sizeof(options[0]) == PCMIG_VIRT_RESUME_OPTIONS, "there is room for all of them");
     for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
-        size_t len = strlen(options[i].option);
-
-        if ((flags & options[i].flag) == 0 || used + len >= size)
-            continue;
-        memcpy(out + used, options[i].option, len + 1);
-        used += len;
+        if ((flags & options[i].flag) != 0)
+            out[count++] = options[i].option;
     }
+    return count;
 }
 
 unsigned int pcmig_virt_flag_live(void)

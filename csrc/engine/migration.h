@@ -70,7 +70,7 @@ struct pcmig_migration_status {
     enum pcmig_outcome outcome;
     struct pcmig_virt_error error; /* code 0 = none */
     char text[768];                /* behind the outcome; "" while running */
-    char operator_command[1024];   /* "" = none */
+    char operator_command[4096];   /* whole, for a shell; "" = none */
     int64_t elapsed_us;
     unsigned passes;
     unsigned pass_permille;

@@ -1,4 +1,5 @@
 /* Who has the guest: asked of both hosts once the migrate call has returned or post-copy was interrupted. */
+#include "core/shell.h"
 #include "engine/control.h"
 #include "engine/hints.h"
 
@@ -22,33 +23,93 @@
 /* A connection that breaks while the migration goes on: events and requests wait that long at the most. */
 #define REOPEN_RUN_MS      500
 
+/* The words of a command, and a half of another: NULLs are left out. */
+struct words {
+    const char *word[32];
+    size_t count;
+};
+
+static void add(struct words *words, const char *word)
+{
+    if (words->count < sizeof(words->word) / sizeof(words->word[0]))
+        words->word[words->count++] = word;
+}
+
+/* An option with its value, where there is one. */
+static void add_option(struct words *words, const char *option, const char *value)
+{
+    if (value == NULL)
+        return;
+    add(words, option);
+    add(words, value);
+}
+
+/* Writes it behind what is in OUT; a command that does not fit leaves nothing of any. */
+static void write_words(const struct words *words, const char *between, char *out, size_t size)
+{
+    size_t used = strlen(out), gap = used > 0 ? strlen(between) : 0;
+
+    if (used + gap < size && pcmig_shell_command(words->word, words->count, out + used + gap, size - used - gap))
+        memcpy(out + used, between, gap);
+    else
+        out[0] = '\0';
+}
+
+static void write_look(const char *uri, const char *guest, char *out, size_t size)
+{
+    const struct words words = {{"virsh", "-c", uri, "domstate", "--reason", guest}, 6};
+
+    write_words(&words, "; ", out, size);
+}
+
+/* What libvirt compares with the migration's call, or needs again: it finds the guest at the destination by its name there. */
+static void write_resume(const struct pcmig_migration *m, const char *guest, char *out, size_t size)
+{
+    const struct pcmig_migration_args *args = &m->args;
+    struct words words = {
+        {"virsh", "-c", args->source_uri, "migrate", "--live", "--p2p", "--postcopy", "--postcopy-resume"}, 8};
+    const char *options[PCMIG_VIRT_RESUME_OPTIONS];
+    size_t count = pcmig_virt_resume_options(args->flags, options);
+
+    for (size_t i = 0; i < count; i++)
+        add(&words, options[i]);
+    add(&words, guest);
+    add(&words, args->dest_uri);
+    add_option(&words, "--migrateuri", args->migrate_uri);
+    add_option(&words, "--dname", args->dest_name);
+    add_option(&words, "--listen-address", args->listen_address);
+    add_option(&words, "--disks-uri", args->disks_uri);
+    add_option(&words, "--tls-destination", args->tls_destination);
+    write_words(&words, "", out, size);
+}
+
 static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
 {
     char *out = m->status.operator_command;
     size_t size = sizeof(m->status.operator_command);
-    const char *uri = m->args.source_uri;
-    char options[256];
+    const char *name = m->name != NULL ? m->name : m->args.domain;
+    const char *guest = pcmig_shell_guest(name, m->uuid);
+    const char *there = m->args.dest_name != NULL ? pcmig_shell_guest(m->args.dest_name, m->uuid) : guest;
+    const struct words undefine = {{"virsh", "-c", m->args.source_uri, "undefine", "--keep-nvram", "--keep-tpm", guest},
+                                   7};
 
+    out[0] = '\0';
     switch (advice) {
     case PCMIG_ADVICE_RESUME:
-        pcmig_virt_resume_options(m->args.flags, options, sizeof(options));
-        snprintf(out, size, "virsh -c '%s' migrate --live --p2p --postcopy --postcopy-resume%s '%s' '%s'%s%s%s", uri,
-                 options, m->name, m->args.dest_uri, m->args.migrate_uri != NULL ? " --migrateuri '" : "",
-                 m->args.migrate_uri != NULL ? m->args.migrate_uri : "", m->args.migrate_uri != NULL ? "'" : "");
+        write_resume(m, guest, out, size);
         return;
     case PCMIG_ADVICE_LOOK_SOURCE:
-        snprintf(out, size, "virsh -c '%s' domstate --reason '%s'", uri, m->name);
+        write_look(m->args.source_uri, guest, out, size);
         return;
     case PCMIG_ADVICE_LOOK_BOTH:
-        snprintf(out, size, "virsh -c '%s' domstate --reason '%s'; virsh -c '%s' domstate --reason '%s'", uri, m->name,
-                 m->args.dest_uri, m->args.dest_name != NULL ? m->args.dest_name : m->name);
+        write_look(m->args.source_uri, guest, out, size);
+        write_look(m->args.dest_uri, there, out, size);
         return;
     case PCMIG_ADVICE_UNDEFINE:
-        snprintf(out, size, "virsh -c '%s' undefine --keep-nvram --keep-tpm '%s'", uri, m->name);
+        write_words(&undefine, "", out, size);
         return;
     case PCMIG_ADVICE_NONE:
     case PCMIG_ADVICE_COUNT:
-        out[0] = '\0';
         return;
     }
 }

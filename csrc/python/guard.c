@@ -2,6 +2,7 @@
  * host for its half. */
 #include "core/guard.h"
 
+#include "core/shell.h"
 #include "edge/virt.h"
 #include "python/errors.h"
 #include "python/state.h"
@@ -86,23 +87,34 @@ static int to_evidence(const struct seen *seen, struct pcmig_evidence *evidence)
 
 static PyObject *advice_or_none(const char *advice, const struct pcmig_guard_names *names)
 {
-    size_t size = 64;
+    size_t size = 256;
     PyObject *text;
     char *out;
 
     if (advice == NULL)
         Py_RETURN_NONE;
-    /* No name is in an advice more than twice. */
-    size += strlen(advice) + 2 * (names->guest != NULL ? strlen(names->guest) : 0) +
-            2 * (names->source_uri != NULL ? strlen(names->source_uri) : 0) +
-            2 * (names->dest_uri != NULL ? strlen(names->dest_uri) : 0);
     out = PyMem_Malloc(size);
+    /* However often a name is in it, and however much of it has to be quoted. */
+    while (out != NULL && !pcmig_guard_advice(advice, names, out, size)) {
+        PyMem_Free(out);
+        size *= 4;
+        out = PyMem_Malloc(size);
+    }
     if (out == NULL)
         return PyErr_NoMemory();
-    (void)pcmig_guard_advice(advice, names, out, size);
     text = PyUnicode_FromString(out);
     PyMem_Free(out);
     return text;
+}
+
+static PyObject *py_guest_word(PyObject *module, PyObject *args)
+{
+    const char *name, *uuid;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "ss:guest_word", &name, &uuid))
+        return NULL;
+    return PyUnicode_FromString(pcmig_shell_guest(name, uuid));
 }
 
 static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
@@ -285,6 +297,11 @@ static PyMethodDef methods[] = {
      "Who holds the newer memory: \"source\", \"destination\", \"both\", \"nowhere\" or \"unknown\"."},
     {"situations", py_situations, METH_NOARGS,
      "situations()\n--\n\nEvery situation, with the acts that the guard permits in it on each side."},
+    {"guest_word", py_guest_word, METH_VARARGS,
+     "guest_word(name, uuid) -> str\n\nHow to name the guest in a command: its UUID where the name may mean another "
+     "guest, "
+     "an "
+     "option or nothing."},
     {"half", CALL(py_half), METH_VARARGS | METH_KEYWORDS,
      "half(uri, uuid, connect_timeout_ms=10000)\n--\n\n"
      "The half of the guest with this UUID at URI: half and job_active. Raises LibvirtError when the host does not "

@@ -8,10 +8,11 @@ import shlex
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
 from pcmig.cli.job import CONFIRM_S, HALVES, Job
+from pcmig.cli.record import watch_command
 
 TOO_LATE = (
     "{domain} runs at the destination already, and only the two hosts together hold its memory: cancelling "
-    "now would lose the guest, so libvirt does not do it. Let it finish: pcmig watch {domain}"
+    "now would lose the guest, so libvirt does not do it. Let it finish:\n  {watch}"
 )
 
 
@@ -37,7 +38,7 @@ class Abort(Command):
         job.find()
         refuse(job)
         try:
-            _core.job_abort(job.uri, job.domain)
+            _core.job_abort(job.uri, job.uuid)
         except _core.InvalidOperationError:
             job.look()
             refuse(job)
@@ -49,7 +50,7 @@ class Abort(Command):
         if job.half == "absent":
             raise CommandError(f"the migration of {job.domain} had finished before it could be cancelled")
         if job.half != "running":
-            look = shlex.join(["virsh", "-c", job.uri, "domstate", "--reason", job.domain])
+            look = shlex.join(["virsh", "-c", job.uri, "domstate", "--reason", job.word])
             raise CommandError(
                 f"the migration has ended, but {job.domain} does not run at {job.uri}: "
                 f"it is {HALVES[job.half]}; see '{look}'",
@@ -62,7 +63,9 @@ class Abort(Command):
 def refuse(job: Job) -> None:
     """Raises CommandError where nothing may be cancelled any more."""
     if job.state == "postcopy":
-        raise CommandError(TOO_LATE.format(domain=job.domain), ExitCode.DETACHED)
+        raise CommandError(
+            TOO_LATE.format(domain=job.domain, watch=watch_command(job.uri, job.word)), ExitCode.DETACHED
+        )
     if job.state == "paused":
         raise CommandError(
             f"{job.domain} was interrupted in post-copy and waits to be resumed; cancelling would lose it",

@@ -56,6 +56,11 @@ class Job:
         self._nones = 0
         self._begun_s = time.monotonic()
 
+    @property
+    def word(self) -> str:
+        """How to name the guest in a command."""
+        return _core.guest_word(self.domain, self.uuid) if self.uuid else self.domain
+
     def look(self) -> None:
         """Asks once. Raises LibvirtError; a guest that is gone is no error once it was seen."""
         seen = self.half != "unknown"

@@ -8,7 +8,7 @@ import sys
 from pcmig import _core, guest
 from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
-from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now
+from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now, word
 from pcmig.cli.run import Run
 from pcmig.journal import Entry, Journal, engine_arguments
 from pcmig.tunnel.passage import Names
@@ -48,7 +48,8 @@ class Migrate(Run):
 
     def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
         uuid, name = self._check_guest(args, plan)
-        if plan.move_definition and _core.domain_persistent(plan.source_uri, plan.domain):
+        self.named(plan, name, uuid)
+        if plan.move_definition and _core.domain_persistent(plan.source_uri, uuid):
             plan.flag_names += ["PERSIST_DEST", "UNDEFINE_SOURCE"]
         flags = self._check_flags(args, plan)
         book = Journal()
@@ -59,7 +60,7 @@ class Migrate(Run):
             self.open_tunnel(plan, names)
         engine = {"flags": flags.bits, "policy": plan.policy, "params": plan.params, **plan.engine}
         try:
-            migration = _core.Migration(plan.domain, plan.dest_uri, source_uri=plan.source_uri, **engine)
+            migration = _core.Migration(uuid, plan.dest_uri, source_uri=plan.source_uri, **engine)
         except ValueError as err:
             raise UsageError(str(err)) from err
         entry = Entry(
@@ -111,7 +112,7 @@ def refuse_what_is_under_way(book: Journal, uuid: str, plan: options.Plan) -> No
     there = _core.job_status(plan.source_uri, uuid)
     if there["state"] == "none" and there["half"] == "running":
         return
-    resume = resume_command(entry.source_uri, entry.name, entry.dest_uri)
+    resume = resume_command(entry.source_uri, word(entry), entry.dest_uri)
     raise CommandError(
         f"a migration of {entry.name} to {entry.dest_uri} that began at {entry.started} is not over, and "
         f"nobody looks after it; type:\n  {resume}"

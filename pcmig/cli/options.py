@@ -337,6 +337,12 @@ class Plan:
     engine: dict[str, Any]  # the other keyword arguments of Migration
     tunnel: str | None = None  # --tunnel: "" = the destination's host; None = not asked for
     tunnel_streams: int | None = None
+    uuid: str = ""  # of the guest, once libvirt has told; `domain` is its name then, whatever was typed
+
+    @property
+    def word(self) -> str:
+        """How to name the guest in a command."""
+        return _core.guest_word(self.domain, self.uuid) if self.uuid else self.domain
 
     @property
     def postcopy(self) -> bool:

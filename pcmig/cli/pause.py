@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, default_connect
@@ -38,34 +39,35 @@ class Pause(Command):
         uri = args.connect or (entry.source_uri if entry else default_connect())
         job = Job(uri, entry.uuid if entry else args.domain)
         job.find()
-        refuse(job, args.domain, entry)
+        refuse(job, entry)
         try:
             # First of all: who looks after it asks the journal, as soon as the stream breaks.
             entry = book.update(entry.uuid, held=True) if entry else None
             if entry and tell(entry):
                 job.wait_while("postcopy", ASKED_S)
             if job.state == "postcopy":
-                _core.job_pause(uri, job.domain)
+                _core.job_pause(uri, job.uuid)
             job.wait_while("postcopy", CONFIRM_S)
         finally:
             if entry and job.state != "paused":
                 book.update(entry.uuid, held=False)
                 tell(entry)
         if job.state == "none":
-            raise CommandError(f"the migration of {args.domain} ended before it could be paused")
+            raise CommandError(f"the migration of {job.domain} ended before it could be paused")
         if job.state != "paused":
-            raise CommandError(f"{args.domain}: libvirt took the request, but post-copy still runs")
-        resume = resume_command(uri, args.domain, entry.dest_uri if entry else "DESTURI")
-        print(f"paused: both halves of {args.domain} are kept; to go on:\n  {resume}")
+            raise CommandError(f"{job.domain}: libvirt took the request, but post-copy still runs")
+        resume = resume_command(uri, job.word, entry.dest_uri if entry else "DESTURI")
+        print(f"paused: both halves of {job.domain} are kept; to go on:\n  {resume}")
         return ExitCode.DONE
 
 
-def refuse(job: Job, domain: str, entry: Entry | None) -> None:
+def refuse(job: Job, entry: Entry | None) -> None:
     """Raises CommandError where nothing can be paused, or not without harm."""
+    domain = job.domain
     if job.state == "precopy":
         raise CommandError(
             f"{domain} is in pre-copy and runs at the source: there is nothing to pause; to leave it there:\n"
-            f"  pcmig abort -c {job.uri} {domain}"
+            f"  {shlex.join(['pcmig', 'abort', '-c', job.uri, job.word])}"
         )
     if job.state == "postcopy" and (why := _core.resume_hold(version(entry), version_of(job.uri))):
         raise CommandError(f"{domain} is not paused, because it could not be resumed: {why}")

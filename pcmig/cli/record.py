@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from pcmig import journal
+from pcmig import _core, journal
 from pcmig.cli.base import CommandError, say
 
 if TYPE_CHECKING:
@@ -89,18 +89,23 @@ def held_by(owner: Owner, entry: Entry) -> str:
     since = entry.owned or entry.started
     return (
         f"process {owner.pid} looks after the migration of {entry.name} to {entry.dest_uri}, since {since}; "
-        f"to see it:\n  {watch_command(entry.source_uri, entry.name)}"
+        f"to see it:\n  {watch_command(entry.source_uri, word(entry))}"
     )
 
 
-def watch_command(source_uri: str, domain: str) -> str:
-    """What to type to see the rest of a migration that was left to itself."""
-    return shlex.join(["pcmig", "watch", "-c", source_uri, domain])
+def word(entry: Entry) -> str:
+    """How to name ENTRY's guest in a command."""
+    return _core.guest_word(entry.name, entry.uuid)
 
 
-def resume_command(source_uri: str, domain: str, dest_uri: str) -> str:
-    """What to type to go on with a migration that was left interrupted."""
-    return shlex.join(["pcmig", "resume", "-c", source_uri, domain, dest_uri])
+def watch_command(source_uri: str, guest: str) -> str:
+    """What to type to see the rest of a migration that was left to itself. GUEST is a word for a command."""
+    return shlex.join(["pcmig", "watch", "-c", source_uri, guest])
+
+
+def resume_command(source_uri: str, guest: str, dest_uri: str) -> str:
+    """What to type to go on with a migration that was left interrupted. GUEST is a word for a command."""
+    return shlex.join(["pcmig", "resume", "-c", source_uri, guest, dest_uri])
 
 
 def find(book: Journal, domain: str, source_uri: str | None) -> Entry | None:

@@ -11,7 +11,7 @@ from pcmig import _core, guest
 from pcmig.cli import options
 from pcmig.cli.base import CommandError, ExitCode, UsageError, default_connect, say
 from pcmig.cli.job import HALVES
-from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command
+from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command, word
 from pcmig.cli.run import Run
 from pcmig.journal import Entry, Journal, engine_arguments
 from pcmig.tunnel.client import TunnelError
@@ -69,7 +69,8 @@ class Resume(Run):
     def _merge(self, args: argparse.Namespace, plan: options.Plan, entry: Entry) -> None:
         """PLAN and ENTRY's arguments become what both say together; what was typed counts more."""
         kept: dict[str, Any] = entry.engine
-        plan.domain, plan.source_uri, plan.dest_uri = entry.name, entry.source_uri, entry.dest_uri
+        plan.source_uri, plan.dest_uri = entry.source_uri, entry.dest_uri
+        self.named(plan, entry.name, entry.uuid)
         if not plan.policy_given:
             plan.policy = kept.get("policy", plan.policy)
         plan.params = kept.get("params", {}) | plan.params
@@ -222,6 +223,6 @@ def told(book: Journal, entry: Entry) -> CommandError:
     say("", sys.stdout)
     return CommandError(
         f"process {keeper.pid} looks after the migration of {entry.name} to {entry.dest_uri}, and was asked "
-        f"to go on at once; to see it:\n  {watch_command(entry.source_uri, entry.name)}",
+        f"to go on at once; to see it:\n  {watch_command(entry.source_uri, word(entry))}",
         ExitCode.DETACHED,
     )

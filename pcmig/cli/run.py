@@ -66,6 +66,11 @@ class Run(Command):
         options.take_flags(plan)
         return plan
 
+    def named(self, plan: options.Plan, name: str, uuid: str) -> None:
+        """What was typed turned out to be this guest: from here on it is called by its name."""
+        plan.domain, plan.uuid = name, uuid
+        self.result |= {"name": name, "uuid": uuid}
+
     def prepare(self, args: argparse.Namespace, plan: options.Plan) -> tuple[_core.Migration, Record]:
         """The migration, which is not started yet, and its entry in the journal, which is written."""
         raise NotImplementedError
@@ -172,7 +177,7 @@ class Run(Command):
             self.result["outcome"] = migration.status()["outcome"] or "detached"
             if self.result["outcome"] == "detached":
                 text = f"the migration of {plan.domain} goes on without pcmig; to see the rest of it:"
-                say(f"pcmig: {text}\n  {watch_command(plan.source_uri, plan.domain)}", sys.stderr)
+                say(f"pcmig: {text}\n  {watch_command(plan.source_uri, plan.word)}", sys.stderr)
 
     def _conclude(self, args: argparse.Namespace, plan: options.Plan, status: _core.Status) -> None:
         """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the
@@ -214,6 +219,8 @@ def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
         "schema": report.SCHEMA,
         "command": word,
         "domain": plan.domain,
+        "name": None,
+        "uuid": None,
         "source_uri": plan.source_uri,
         "dest_uri": plan.dest_uri,
         "policy": plan.policy,
@@ -245,10 +252,12 @@ def usage_or_failure(err: Exception) -> ExitCode:
 def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
     """The last words on a migration; INTERRUPTED: the operator asked for its end."""
     elapsed = f"{status['elapsed_ms'] / 1000:.1f} s"
-    resume = resume_command(plan.source_uri, plan.domain, plan.dest_uri)
+    resume = resume_command(plan.source_uri, plan.word, plan.dest_uri)
     match status["outcome"]:
         case "completed":
-            done = f"done: {plan.domain} runs at {plan.dest_uri} after {elapsed}"
+            there = plan.engine.get("dest_name") or plan.domain
+            renamed = f" as {there}" if there != plan.domain else ""
+            done = f"done: {plan.domain} runs at {plan.dest_uri}{renamed} after {elapsed}"
             if status["operator_command"]:
                 done += (
                     "\nthe source still knows it, shut off: do not start it there; type:\n"
@@ -263,13 +272,13 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
         case "detached":
             return (
                 f"detached: the migration of {plan.domain} goes on without pcmig; to see the rest of it:\n"
-                f"  {watch_command(plan.source_uri, plan.domain)}"
+                f"  {watch_command(plan.source_uri, plan.word)}"
             )
         case "needs-operator":
             if status["phase"] == "paused":  # the core's command is virsh's
                 resume += f"\nor, without pcmig:\n  {status['operator_command']}"
                 return f"pcmig: {plan.domain} needs an operator: {status['error']}\ntype:\n  {resume}"
-            command = status["operator_command"] or watch_command(plan.source_uri, plan.domain)
+            command = status["operator_command"] or watch_command(plan.source_uri, plan.word)
             return f"pcmig: {plan.domain} needs an operator: {status['error']}\ntype:\n  {command}"
         case _:
             where = f"{plan.domain} runs on at the source ({plan.source_uri})"

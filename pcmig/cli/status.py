@@ -175,6 +175,7 @@ def of_entry(entry: Entry) -> Row:
     """A migration of the journal. The source is asked first, see _core.half()."""
     source = ask(entry.source_uri, entry.uuid)
     destination = ask(entry.dest_uri, entry.uuid)
+    there = entry.engine.get("dest_name")
     view = _core.guard(
         side="source",
         act="migrate-resume",
@@ -182,7 +183,7 @@ def of_entry(entry: Entry) -> Row:
         destination=destination["half"],
         in_flight=True,
         job_active=source["job_active"],
-        guest=entry.name,
+        guest=entry.uuid if there not in (None, entry.name) else _core.guest_word(entry.name, entry.uuid),
         source_uri=entry.source_uri,
         dest_uri=entry.dest_uri,
     )
@@ -190,6 +191,7 @@ def of_entry(entry: Entry) -> Row:
     row: Row = {
         "uuid": entry.uuid,
         "name": entry.name,
+        "dest_name": there,
         "source_uri": entry.source_uri,
         "dest_uri": entry.dest_uri,
         "started": entry.started,
@@ -215,7 +217,7 @@ def of_entry(entry: Entry) -> Row:
 def advise(row: Row, view: _core.Permission) -> None:
     """Fills in what to say and what to type."""
     situation = view["situation"]
-    resume = resume_command(row["source_uri"], row["name"], row["dest_uri"])
+    resume = resume_command(row["source_uri"], word(row), row["dest_uri"])
     row["text"] = next(each["text"] for each in _core.situations() if each["name"] == situation)
     if situation == "half-lost":
         gone, kept = (
@@ -233,7 +235,7 @@ def advise(row: Row, view: _core.Permission) -> None:
         row["text"] += "" if row["pid"] else "; resume tells how it ended, and closes the record"
     elif row["pid"]:
         row["text"] = row["recovery"] or row["text"]
-        row["type"] = resume if row["phase"] == "held" else watch_command(row["source_uri"], row["name"])
+        row["type"] = resume if row["phase"] == "held" else watch_command(row["source_uri"], word(row))
     elif situation in RESUMABLE:
         row["type"], row["needs_operator"] = resume, situation not in MOVING
         row["text"] += "; nobody looks after it"
@@ -253,6 +255,7 @@ def of_host(uri: str, found: _core.Migrating) -> Row:
     row: Row = {
         "uuid": found["uuid"],
         "name": found["name"],
+        "dest_name": None,
         "source_uri": uri if source else None,
         "dest_uri": None,
         "started": None,
@@ -266,7 +269,7 @@ def of_host(uri: str, found: _core.Migrating) -> Row:
         "program": None,
         "recovery": None,
         "text": "the journal does not know it: somebody else's, or begun on another host",
-        "type": watch_command(uri, found["name"]),
+        "type": watch_command(uri, _core.guest_word(found["name"], found["uuid"])),
         "needs_operator": interrupted,
     }
     if phase == "precopy":
@@ -274,8 +277,13 @@ def of_host(uri: str, found: _core.Migrating) -> Row:
     if interrupted:
         row["source"], row["destination"] = "unknown", "unknown"
         row["text"] = f"post-copy is interrupted, {uri} says; the journal does not know whose it is"
-        row["type"] = resume_command("SOURCEURI", found["name"], "DESTURI")
+        row["type"] = resume_command("SOURCEURI", word(row), "DESTURI")
     return row
+
+
+def word(row: Row) -> str:
+    """How to name the guest of ROW in a command."""
+    return _core.guest_word(row["name"], row["uuid"])
 
 
 def show(rows: list[Row], problems: list[str]) -> None:
@@ -299,7 +307,7 @@ def table(console: Console, rows: list[Row]) -> None:
     halves = {**HALVES, "unknown": "unknown"}
     lines: list[tuple[str, ...]] = [
         (
-            str(row["name"]),
+            str(row["name"]) + (f" ({row['dest_name']} there)" if row["dest_name"] else ""),
             str(PHASES.get(row["phase"], row["phase"])),
             "" if row["percent"] is None else f"{row['percent']}%",
             f"{row['source_uri'] or '?'}: {halves[row['source']]}",

@@ -29,7 +29,7 @@ class Switch(Command):
         job = Job(args.connect, args.domain)
         job.find()
         if job.state == "precopy":
-            _core.job_switch(job.uri, job.domain)
+            _core.job_switch(job.uri, job.uuid)
             job.wait_while("precopy", CONFIRM_S)
         if job.state == "paused":
             raise CommandError(f"{job.domain} was interrupted in post-copy", ExitCode.NEEDS_OPERATOR)

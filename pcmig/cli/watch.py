@@ -10,11 +10,11 @@ import signal
 import sys
 import time
 
-from pcmig import _core, guest
+from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, given
 from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
-from pcmig.cli.record import PROGRAM, resume_command
+from pcmig.cli.record import PROGRAM, resume_command, word
 from pcmig.cli.signals import SignalPipe
 from pcmig.journal import Entry, Journal, JournalError
 from pcmig_common import units
@@ -59,9 +59,8 @@ class Watch(Command):
     def take_action(self, args: argparse.Namespace) -> int:
         job = Job(args.connect, args.domain)
         job.find()
-        uuid = uuid_of(job)
-        other = Other(args.dest, uuid) if args.dest else None
-        notes = Notes(uuid)
+        other = Other(args.dest, job.uuid) if args.dest else None
+        notes = Notes(job.uuid)
         quiet = args.quiet or args.no_progress
         display = make_display(sys.stdout, f"{job.domain} from {job.uri}", quiet=quiet, progress=True)
         try:
@@ -126,14 +125,6 @@ class Other:
             return "unknown"
 
 
-def uuid_of(job: Job) -> str:
-    """The guest's UUID: at the destination it may have another name. Its name, if the XML cannot be had."""
-    try:
-        return guest.parse(_core.domain_xml(job.uri, job.domain)).findtext("uuid") or job.domain
-    except (_core.LibvirtError, guest.GuestXmlError):
-        return job.domain
-
-
 def follow(
     job: Job, display: Display, signals: SignalPipe, notes: Notes, other: Other | None = None
 ) -> tuple[ExitCode, str]:
@@ -190,12 +181,12 @@ def interrupted(job: Job, other: Other | None, since_s: float, notes: Notes) -> 
         said = f"{job.uri} says so, and at {other.uri} it is {HALVES[half]}"
     words = f"{job.domain} was interrupted in post-copy ({said}), and nobody resumes it; type"
     if entry := notes.entry():
-        resume = resume_command(entry.source_uri, entry.name, entry.dest_uri)
+        resume = resume_command(entry.source_uri, word(entry), entry.dest_uri)
         return ExitCode.NEEDS_OPERATOR, f"{words}:\n  {resume}"
     ends = (job.uri if job.source else "SOURCEURI", other.uri if other else "DESTURI")
     return ExitCode.NEEDS_OPERATOR, (
         f"{words},\nwith the options that it was started with:\n"
-        f"  {resume_command(ends[0], job.domain, ends[1])}"
+        f"  {resume_command(ends[0], job.word, ends[1])}"
     )
 
 
@@ -220,7 +211,9 @@ def vanished(job: Job, other: Other | None, since_s: float) -> tuple[ExitCode, s
     left = job.figures.get("memory_remaining_bytes", 0)
     last = f"{units.size(left)} left at {units.rate(job.figures.get('memory_bps', 0))}, when it was last seen"
     asked = f"{other.uri} could not be asked" if other else "the destination was not asked, see --dest"
-    ask = shlex.join(["virsh", "-c", other.uri if other else "DESTURI", "domstate", "--reason", job.domain])
+    ask = shlex.join(
+        ["virsh", "-c", other.uri if other else "DESTURI", "domstate", "--reason", job.uuid or job.word]
+    )
     if not job.switched and not job.nearly_done():
         return ExitCode.NEEDS_OPERATOR, (
             f"{job.domain} is gone from {job.uri} in the middle of pre-copy ({last}): it ended there, or was"

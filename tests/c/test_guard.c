@@ -217,6 +217,17 @@ static void names_are_not_expanded(void **state)
     assert_string_equal(out, "%s%g% %d b");
 }
 
+/* A shell reads each name back as it is. */
+static void advice_for_a_shell(void **state)
+{
+    static const struct pcmig_guard_names names = {"web's", "qemu+ssh://a/system?x='1'", NULL};
+    char out[128];
+
+    (void)state;
+    assert_true(pcmig_guard_advice("pcmig resume -c '%s' '%g' '%d', %g", &names, out, sizeof(out)));
+    assert_string_equal(out, "pcmig resume -c 'qemu+ssh://a/system?x='\"'\"'1'\"'\"'' 'web'\"'\"'s' 'DESTURI', web's");
+}
+
 static void advice_is_cut(void **state)
 {
     static const struct pcmig_guard_names names = {"guest", "a:", "b:"};
@@ -286,6 +297,7 @@ int main(void)
         cmocka_unit_test(an_owner_who_insists_removes_and_nothing_else),
         cmocka_unit_test(advice_without_names),
         cmocka_unit_test(names_are_not_expanded),
+        cmocka_unit_test(advice_for_a_shell),
         cmocka_unit_test(advice_is_cut),
         cmocka_unit_test(names_are_found_as_they_are_written),
         cmocka_unit_test(nonsense_is_refused),

@@ -105,7 +105,7 @@ int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *p
     return 0;
 }
 
-static void all_has_arrived(void)
+static inline void all_has_arrived(void)
 {
     atomic_store(&hosts.destination, RUNNING);
     atomic_store(&hosts.job, false);
@@ -332,7 +332,7 @@ static int reset(void **state)
     return 0;
 }
 
-static struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind policy)
+static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind policy)
 {
     struct pcmig_migration_args args = {
         .source_uri = SOURCE,
@@ -354,7 +354,7 @@ static struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind policy
     return migration;
 }
 
-static struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
+static inline struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
 {
     return begin(true, policy);
 }
@@ -371,7 +371,7 @@ static inline struct pcmig_migration *adopt_postcopy(void)
     return migration;
 }
 
-static void expect_end(struct pcmig_migration *migration, enum pcmig_outcome outcome)
+static inline void expect_end(struct pcmig_migration *migration, enum pcmig_outcome outcome)
 {
     assert_true(pcmig_migration_join(migration, PATIENCE));
     assert_string_equal(pcmig_outcome_name(status_of(migration).outcome), pcmig_outcome_name(outcome));

@@ -153,6 +153,13 @@ for _name in ("domain_xml", "domain_persistent", "job_status"):
         ),
         repeat=40,
     )
+ROWS["guest_word"] = Row(
+    (
+        lambda: _core.guest_word("web's", "17"),
+        lambda: _core.guest_word("17", "x" * 5000),
+        fails(lambda: _core.guest_word("17")),  # type: ignore[call-arg]
+    )
+)
 for _name in ("job_abort", "job_pause", "job_switch"):  # the test driver has none of them
     _function = getattr(_core, _name)
     ROWS[_name] = Row(

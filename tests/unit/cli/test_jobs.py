@@ -158,7 +158,12 @@ def test_command(
             f"g1 is gone from {URI}, and at {fake.DEST} it is not running there",
         ),
         ((PRE, MOVED, GONE), (fake.ConnectError("refused"),), 0, f"ended; {fake.DEST} could not be asked"),
-        ((FULL, GONE), (fake.ConnectError("refused"),), 3, f"virsh -c {fake.DEST} domstate --reason g1"),
+        (
+            (FULL, GONE),
+            (fake.ConnectError("refused"),),
+            3,
+            f"virsh -c {fake.DEST} domstate --reason {fake.UUID}",
+        ),
         ((PRE, FAILED), (FAILED,), 3, f"{fake.DEST} it is paused, because post-copy was interrupted"),
         ((PRE, FAILED), (FAILED,), 3, f"pcmig resume -c {URI} g1 {fake.DEST}"),
         ((PRE, FAILED), (MOVED,), 3, f"at {fake.DEST} it is in post-copy"),
