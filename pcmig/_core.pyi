@@ -136,6 +136,7 @@ class Status(TypedDict):
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     recovery: Recovery | None  # None: post-copy is not interrupted
     cpu_us: int  # CPU time of the control thread
+    stream_peer: str | None  # address that the stream goes to; None before post-copy, or not seen
     quickack: str  # acknowledgements at once, on the route: "off", "set", "present", "denied", "unfit"
     stats_failed: int  # statistics calls that failed: no verdict on the migration, only a figure
     inputs_lost: int  # events and requests that memory was too short for; 0 but in dire straits
@@ -482,6 +483,13 @@ class Job(TypedDict):
 
 def job_status(uri: str, domain: str, /) -> Job:
     """Looks once. Raises LibvirtError."""
+
+def quickack(address: str, /) -> tuple[str, object]:
+    """Has this host acknowledge at once what comes from ADDRESS (IPv4, IPv6): the route's option quickack.
+
+    Returns ("set", handle), and the change lasts as long as the handle; or ("present" | "denied" |
+    "unfit", None), see route.h. Raises ValueError for what is no address.
+    """
 
 def share_event_loop() -> None:
     """This process runs libvirt's default event loop by itself: no thread is started for it. To be called

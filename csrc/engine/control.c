@@ -90,6 +90,7 @@ static void quicken_acks(struct control *c)
     result = pcmig_route_quickack(&peer, &m->route);
     pthread_mutex_lock(&m->lock);
     m->status.quickack = result;
+    m->status.stream_peer = peer;
     pthread_mutex_unlock(&m->lock);
 }
 

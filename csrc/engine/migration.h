@@ -84,9 +84,10 @@ struct pcmig_migration_status {
     enum pcmig_gate_state gate;
     int64_t cpu_us; /* CPU time of the control thread */
     enum pcmig_route_result quickack;
-    unsigned stats_failed; /* statistics calls that failed: no verdict, only a figure */
-    unsigned inputs_lost;  /* events and requests that memory was too short for */
-    size_t decisions;      /* that were not "keep" */
+    struct sockaddr_storage stream_peer; /* where the stream goes, seen as post-copy began; AF_UNSPEC = not seen */
+    unsigned stats_failed;               /* statistics calls that failed: no verdict, only a figure */
+    unsigned inputs_lost;                /* events and requests that memory was too short for */
+    size_t decisions;                    /* that were not "keep" */
     struct pcmig_recovery_status recovery;
 };
 

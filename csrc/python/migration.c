@@ -7,6 +7,7 @@
 #include "python/state.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -380,6 +381,16 @@ static PyObject *latest_decision(struct pcmig_migration *migration, size_t count
     return pcmig_decision_as_dict(&decision);
 }
 
+static PyObject *numeric_address(const struct sockaddr_storage *address)
+{
+    char text[NI_MAXHOST];
+
+    if (address->ss_family == AF_UNSPEC || getnameinfo((const struct sockaddr *)address, sizeof(*address), text,
+                                                       sizeof(text), NULL, 0, NI_NUMERICHOST) != 0)
+        Py_RETURN_NONE;
+    return PyUnicode_FromString(text);
+}
+
 static PyObject *migration_status(PyObject *op, PyObject *ignored)
 {
     struct migration_object *self = (struct migration_object *)op;
@@ -391,7 +402,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s,s:N}",
+        "s:I,s:s,s:s,s:N,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -411,7 +422,8 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         latest_decision(self->migration, s.decisions), "switch_late_us",
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
-        pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery));
+        pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery), "stream_peer",
+        numeric_address(&s.stream_peer));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *ignored)

@@ -14,6 +14,7 @@ static const setup_fn setups[] = {
     pcmig_probe_setup,
     pcmig_trace_setup,
     pcmig_guard_setup,
+    pcmig_route_setup,
 };
 /* clang-format on */
 

@@ -35,5 +35,6 @@ int pcmig_job_setup(PyObject *module);
 int pcmig_migration_setup(PyObject *module);
 int pcmig_trace_setup(PyObject *module);
 int pcmig_guard_setup(PyObject *module);
+int pcmig_route_setup(PyObject *module);
 
 #endif

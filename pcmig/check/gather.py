@@ -12,7 +12,7 @@ from concurrent import futures
 from urllib.parse import urlsplit
 
 from pcmig import _core
-from pcmig.check import model, novadriver, qemuconf, tunnel
+from pcmig.check import model, novadriver, novarights, qemuconf, tunnel
 from pcmig.tunnel.peer import Peer
 
 CAP_NET_ADMIN = 12  # linux/capability.h
@@ -59,6 +59,7 @@ def gather(
         net_admin=net_admin(root),
         quickack=quickack(addresses[0]) if addresses else None,
         nova=novadriver.gather() if is_local(connect) else None,
+        nova_rights=novarights.gather(root) if is_local(connect) else None,
         tunnel=tunnel.gather(tunnel_peer, qemu_conf=qemu_conf) if with_tunnel else None,
         domain=domain,
         domain_error=domain_error,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pcmig.check.model import HERE, Facts, Row
 from pcmig.check.novadriver import nova_driver, nova_flags
+from pcmig.check.novarights import nova_rights
 from pcmig.check.userfaultfd import (
     userfaultfd_features,
     userfaultfd_node,
@@ -137,6 +138,5 @@ def span(seconds: float) -> str:
 LOCAL: tuple[Callable[[Facts], Row | None], ...] = (
     probe_ran, elsewhere, kernel, userfaultfd_syscall, userfaultfd_node, userfaultfd_qemu,
     userfaultfd_features, tcp_retries, acknowledgements, confinement,
-    nova_driver,
-    nova_flags,
+    nova_driver, nova_flags, nova_rights,
 )  # fmt: skip

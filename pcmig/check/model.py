@@ -10,6 +10,7 @@ from pcmig.check.qemuconf import QemuSettings
 if TYPE_CHECKING:
     from pcmig._core import HostFacts, HostProbe
     from pcmig.check.novadriver import NovaDriver
+    from pcmig.check.novarights import NovaRights
     from pcmig.check.tunnel import TunnelFacts
 
 Status = Literal["ok", "warn", "fail", "unknown"]
@@ -52,6 +53,7 @@ class Facts:
     net_admin: bool | None = None  # this process has CAP_NET_ADMIN; None: cannot be read
     quickack: bool | None = None  # the route to the peer has the option already; None: not known
     nova: NovaDriver | None = None  # None: there is no Nova here
+    nova_rights: NovaRights | None = None  # None: no nova-compute runs here
     tunnel: TunnelFacts | None = None  # None: not asked for
     domain: str | None = None
     domain_error: str | None = None

@@ -163,6 +163,7 @@ class Job:
             "decision": None,
             "switch_late_us": None,
             "cpu_us": 0,
+            "stream_peer": None,
             "quickack": "off",
             "stats_failed": 0,
             "inputs_lost": 0,

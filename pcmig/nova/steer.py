@@ -22,7 +22,7 @@ from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
 from pcmig import _core, accounting
-from pcmig.nova import interruption, progress, releases
+from pcmig.nova import acknowledgements, interruption, progress, releases
 from pcmig.nova.flags import BITS
 from pcmig.nova.way import Way
 from pcmig.tunnel.client import TunnelError
@@ -271,6 +271,7 @@ class Monitor:
         self._interruption = interruption.Interruption(
             context, instance, record, self._save_status, POST_COPY
         )
+        self._acknowledgements = acknowledgements.Acknowledgements(instance)
 
     def wait_for_engine(self, operation: Any) -> _core.Migration | None:
         """The engine once the operation has made it, or None when the operation ended without."""
@@ -283,6 +284,12 @@ class Monitor:
 
     def follow(self, engine: _core.Migration) -> dict[str, Any]:
         """Looks after the migration until its outcome; the last status."""
+        try:
+            return self._follow(engine)
+        finally:
+            self._acknowledgements.end()
+
+    def _follow(self, engine: _core.Migration) -> dict[str, Any]:
         while True:
             engine.clear()
             status = engine.status()
@@ -290,6 +297,7 @@ class Monitor:
             self._tell_switch(status)
             self._keep_record(engine, status)
             self._interruption.look(status)
+            self._acknowledgements.look(status)
             if self._steered.passage is not None and status["recovery"] and status["outcome"] is None:
                 self._steered.passage.keep()
             if status["outcome"] is not None:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import socket
+import stat
 import sys
 
 MS_RDONLY, MS_BIND, MS_REC = 1, 4096, 16384  # linux/mount.h
@@ -35,15 +36,34 @@ def overlay(target: str, scratch: str) -> None:
     mount("pcmig", target, "overlay", data=f"lowerdir={target},upperdir={upper},workdir={work}")
 
 
-def add_libvirt_user() -> None:
-    """libvirtd asks for this user even where qemu.conf names another; number as in Debian's packages."""
-    for path, entry in (
-        ("/etc/passwd", "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin"),
-        ("/etc/group", "libvirt-qemu:x:64055:"),
-    ):
+# As Debian's packages make them: who QEMU runs as (libvirtd asks for it even where qemu.conf names another),
+# who nova-compute runs as, and the group that may use libvirtd's socket.
+QEMU = 64055
+USERS = (
+    f"libvirt-qemu:x:{QEMU}:{QEMU}::/var/lib/libvirt:/usr/sbin/nologin",
+    "nova:x:64060:64060::/run/cloud/home:/bin/sh",
+)
+GROUPS = (f"libvirt-qemu:x:{QEMU}:", "nova:x:64060:", "libvirt:x:64059:nova")
+
+
+def add_users() -> None:
+    for path, entries in (("/etc/passwd", USERS), ("/etc/group", GROUPS)):
         with open(path, "r+") as file:
-            if not any(line.startswith("libvirt-qemu:") for line in file):
-                file.write(entry + "\n")
+            present = {line.partition(":")[0] for line in file}
+            file.writelines(f"{entry}\n" for entry in entries if entry.partition(":")[0] not in present)
+
+
+def give_userfaultfd(scratch: str) -> None:
+    """As etc/udev/rules.d does on a host: the node is QEMU's user's. A kernel may have none."""
+    node = "/dev/userfaultfd"
+    try:
+        device = os.stat(node).st_rdev
+    except OSError:
+        return
+    own = f"{scratch}/userfaultfd"
+    os.mknod(own, stat.S_IFCHR | 0o600, device)
+    os.chown(own, QEMU, 0)
+    mount(own, node, flags=MS_BIND)
 
 
 def main() -> None:
@@ -58,7 +78,8 @@ def main() -> None:
         overlay(folder, f"{state}/scratch")
     for source, target in (("etc", "/etc/libvirt"), ("log", "/var/log/libvirt"), ("lib", "/var/lib/libvirt")):
         bind(f"{state}/{source}", target)
-    add_libvirt_user()
+    add_users()
+    give_userfaultfd(f"{state}/scratch")
     os.makedirs("/var/cache/libvirt", exist_ok=True)
     os.makedirs("/etc/pki", exist_ok=True)
     bind(guest, f"{state}/run/pcmig/guest")

@@ -36,8 +36,7 @@ PCMIG_DRIVER = "pcmig.PostCopyLibvirtDriver"
 START_PATIENCE_S = 180.0
 MIGRATION_ENDED = ("completed", "error", "failed", "cancelled")
 COLLECTOR = pathlib.Path(__file__).with_name("collector.py")
-# Nova chowns disks and consoles itself.
-QEMU_CONF = "dynamic_ownership = 0\nremember_owner = 0\n"
+QEMU_USER = "libvirt-qemu"  # as in Debian's packages; nova-compute runs as "nova" (compute.py)
 
 
 class Cloud(Bed):
@@ -63,7 +62,7 @@ class Cloud(Bed):
         keep: bool = False,
         reporter: Reporter = lambda _: None,
     ) -> None:
-        super().__init__(stack, rate_mbit, qemu_conf=QEMU_CONF, keep=keep, reporter=reporter)
+        super().__init__(stack, rate_mbit, qemu_user=QEMU_USER, keep=keep, reporter=reporter)
         self.driver = driver
         self.nova_conf = nova_conf
         self.eventlet = eventlet

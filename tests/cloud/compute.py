@@ -16,6 +16,11 @@ from tests.cloud.network import CONTROL, FLAT, management_address
 from tests.cloud.service import RUN, Service, outside
 
 OVS_RUN = "/run/openvswitch"
+# With the rights that a distribution's package gives it: its own user, libvirt's group, and sudo for
+# the helper of its privileged daemons.
+NOVA = "nova"
+AS_NOVA = ["setpriv", f"--reuid={NOVA}", f"--regid={NOVA}", "--init-groups", "--"]
+NOVAS = ("home", "instances", "nova")  # folders below RUN
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 # libvirt sets a new tap up while Open vSwitch, which switches in user space here, makes it promiscuous. Both
 # read its flags and write them back, so that now and then the second takes "up" away again, and the guest
@@ -55,6 +60,12 @@ class Compute:
         names.update({management_address(host): f"pcmig-{host}" for host in "ab"})
         hosts.write_text("".join(f"{address} {name}\n" for address, name in names.items()))
         self._inside(["cp", f"{RUN}/hosts", "/etc/hosts"], "naming the hosts")
+        sudoers = run_folder / "sudoers"
+        sudoers.write_text(f"{NOVA} ALL = (root) NOPASSWD: {self.venv}/bin/privsep-helper\n")
+        rights = ["install", "-m", "440", f"{RUN}/sudoers", "/etc/sudoers.d/nova"]
+        self._inside(rights, "giving nova its rights")
+        folders = [f"{RUN}/{name}" for name in NOVAS]
+        self._inside(["chown", "-R", f"{NOVA}:", *folders], "giving nova its folders")
         if wheels:
             install.install_wheels(self.host, self.venv, wheels)
 
@@ -92,7 +103,7 @@ class Compute:
 
     def start_nova(self) -> Service:
         self.started_at = time.time()
-        argv = [f"{self.venv}/bin/nova-compute", *config.compute_config_files()]
+        argv = [*AS_NOVA, f"{self.venv}/bin/nova-compute", *config.compute_config_files()]
         return self._start("nova-compute", argv, self.nova_env)
 
     @property

@@ -181,7 +181,7 @@ def host_files(
 ) -> dict[str, Sections | str]:
     """A compute host's files, by their name below ETC; what `extra` says wins."""
     files = compute_config_files()
-    helper = " ".join([f"{venv}/bin/privsep-helper", *files])
+    helper = " ".join(["sudo", "-n", f"{venv}/bin/privsep-helper", *files])
     agent_files = f"--config-file {ETC}/neutron/agent.conf"
     agent_helper = {"helper_command": f"{venv}/bin/privsep-helper {agent_files}"}
     nova = _nova_common(hostname, management_address(host))

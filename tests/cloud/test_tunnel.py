@@ -39,7 +39,7 @@ def daemons(pcmig_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Ite
     found = {}
     for host in pcmig_cloud.hosts:
         keygen.make_host(pki, [host.name, host.address], 10)
-        found[host.name] = Daemon(host, pki)
+        found[host.name] = Daemon(host, pki, control_group="nova")
         found[host.name].start()
     yield found
     for daemon in found.values():

@@ -26,8 +26,10 @@ MASK = (1 << 64) - 1
 class Daemon:
     """`pcmig tunnel` of one host, seen by it: with its /run and its network."""
 
-    def __init__(self, host: Host, pki: pathlib.Path) -> None:
+    def __init__(self, host: Host, pki: pathlib.Path, control_group: str | None = None) -> None:
         self.host = host
+        self._users = ["--user", host.qemu_user, "--group", host.qemu_user]
+        self._users += ["--control-group", control_group] if control_group is not None else []
         self.log = pki / f"tunnel-{host.name}.log"
         self._certificates = pki / host.name
         self.process: ProcessId | None = None
@@ -40,7 +42,7 @@ class Daemon:
 
     def start(self, *options: str) -> None:
         words = [sys.executable, "-m", "pcmig.cli.main", "tunnel", "--certificates", str(self._certificates)]
-        words += ["--user", "root", "--group", "root", *options]
+        words += [*self._users, *options]
         before = set(self.host.processes())
         with self.log.open("ab") as log:
             start = log.tell()

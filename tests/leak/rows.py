@@ -126,6 +126,14 @@ ROWS["probe_host"] = Row(
     ),
     repeat=50,
 )
+ROWS["quickack"] = Row(
+    (
+        lambda: _core.quickack("127.0.0.1"),  # a local route takes no options
+        lambda: _core.quickack("::1"),
+        fails(lambda: _core.quickack("localhost")),
+        fails(lambda: _core.quickack("")),
+    ),
+)
 ROWS["host_facts"] = Row(
     (
         lambda: _core.host_facts("test:///default"),

@@ -1,0 +1,69 @@
+"""What the running nova-compute may do on this host: the row, and how the facts are gathered.
+
+doc/operate/privileges.rst has the whole list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import pwd
+import re
+from dataclasses import dataclass
+
+from pcmig.check.model import HERE, Facts, Row
+
+CAP_SYS_PTRACE = 19  # linux/capability.h
+
+
+@dataclass(frozen=True)
+class NovaRights:
+    """Of the first nova-compute that runs here."""
+
+    pid: int
+    user: str
+    reads_others: bool  # it sees which sockets another user's process has
+
+
+def gather(root: str = "/") -> NovaRights | None:
+    """None: no nova-compute runs, or none that can be seen from here."""
+    for folder in sorted(
+        (path for path in (pathlib.Path(root) / "proc").glob("[0-9]*")), key=lambda path: int(path.name)
+    ):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")[:3]
+            if any(word.rpartition(b"/")[2] == b"nova-compute" for word in words):
+                return _of(int(folder.name), (folder / "status").read_text(errors="replace"))
+    return None
+
+
+def _of(pid: int, status: str) -> NovaRights | None:
+    uid = re.search(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE)
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if uid is None or effective is None:
+        return None
+    try:
+        name = pwd.getpwuid(int(uid[1])).pw_name
+    except KeyError:
+        name = f"+{uid[1]}"
+    return NovaRights(pid, name, bool(int(effective[1], 16) >> CAP_SYS_PTRACE & 1))
+
+
+def nova_rights(f: Facts) -> Row | None:
+    rights = f.nova_rights
+    if rights is None:
+        return None
+    who = f"nova-compute (process {rights.pid}) runs as {rights.user}"
+    if rights.reads_others:
+        return Row(HERE, "nova's rights", "ok", f"{who}: it sees which connections are a migration's")
+    return Row(
+        HERE,
+        "nova's rights",
+        "warn",
+        f"{who}, which does not see QEMU's sockets",
+        "CAP_SYS_PTRACE, which distributions do not give it",
+        "which connections are the migration's is told by their ports then (49152 to 49215, libvirt's own): "
+        "migrations that leave at the same time are measured together, other ports not at all",
+        "leave [DEFAULT] max_concurrent_live_migrations at 1, and migration_port_min and migration_port_max "
+        "of qemu.conf as they are",
+    )
