@@ -41,7 +41,7 @@ def overlay(target: str, scratch: str) -> None:
 QEMU = 64055
 USERS = (
     f"libvirt-qemu:x:{QEMU}:{QEMU}::/var/lib/libvirt:/usr/sbin/nologin",
-    "nova:x:64060:64060::/run/cloud/home:/bin/sh",
+    "nova:*:64060:64060::/run/cloud/home:/bin/sh",
 )
 GROUPS = (f"libvirt-qemu:x:{QEMU}:", "nova:x:64060:", "libvirt:x:64059:nova")
 
