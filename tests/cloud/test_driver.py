@@ -150,7 +150,7 @@ def test_a_guest_that_never_converges_moves(cloud: Cloud, busy: Server) -> None:
     assert POST_COPY in move.statuses
     log = move.log()
     assert re.search(r"Live migration: switch: ", log)
-    assert "The route's option quickack: set" in log  # by Nova's privileged daemon, as nova-compute is not root
+    assert "The route's option quickack: set" in log  # by Nova's privileged daemon: nova-compute is not root
     # The record had its status in time, so that Nova's event handler moved the port, and not the clean-up.
     assert "Unable to find migration record" not in log
     assert log.index("Binding ports to destination host") < log.index("Migration operation has completed")
