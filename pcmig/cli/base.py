@@ -94,6 +94,15 @@ def given(text: str) -> str:
     return text
 
 
+def given_uri(text: str) -> str:
+    """An argparse type: a URI of libvirt or for memory and disks, as far as its host goes."""
+    from pcmig.tunnel import peer
+
+    if right := peer.in_brackets(given(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: an IPv6 address stands in brackets: {right}")
+    return text
+
+
 def given_path(text: str) -> str:
     """An argparse type: a path, in whatever encoding."""
     if not text:
@@ -121,7 +130,7 @@ def add_connect(parser: argparse.ArgumentParser, *, journal: bool = False) -> No
         "-c",
         "--connect",
         metavar="URI",
-        type=given,
+        type=given_uri,
         default=None if journal else default_connect(),
         help=f"libvirt of the source host (default: {first}$LIBVIRT_DEFAULT_URI, or qemu:///system)",
     )

@@ -18,6 +18,7 @@ from pcmig.cli.base import (
     add_connect,
     given,
     given_path,
+    given_uri,
     is_terminal,
     make_console,
 )
@@ -38,7 +39,7 @@ class Check(Command):
         parser = super().get_parser(prog_name)
         add_connect(parser)
         parser.add_argument(
-            "--peer", type=given, metavar="URI", help="libvirt of the other host, as this host reaches it"
+            "--peer", type=given_uri, metavar="URI", help="libvirt of the other host, as this host reaches it"
         )
         parser.add_argument(
             "--domain", type=given, metavar="NAME", help="also check this guest of the source host"

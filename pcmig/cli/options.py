@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
-from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path, natural
+from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path, given_uri, natural
 from pcmig.tunnel import peer
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest to move: name, UUID or id")
     parser.add_argument(
         "desturi",
-        type=given,
+        type=given_uri,
         metavar="DESTURI",
         help="libvirt of the destination, e.g. qemu+ssh://b/system",
     )
@@ -100,7 +100,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--migrate-disks", type=target_list, metavar="LIST", help="copy these only: targets such as vda,vdb"
     )
     disks.add_argument(
-        "--disks-uri", type=given, metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2"
+        "--disks-uri", type=given_uri, metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2"
     )
     add_tunnel(parser)
     add_definition(parser)
@@ -117,7 +117,7 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name, UUID or id")
     parser.add_argument(
         "desturi",
-        type=given,
+        type=given_uri,
         nargs="?",
         metavar="DESTURI",
         help="libvirt of the destination (default: as the journal says)",
@@ -181,7 +181,10 @@ def add_place(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Where the guest goes."""
     place = parser.add_argument_group("the destination")
     place.add_argument(
-        "--migrateuri", type=given, metavar="URI", help="address for the guest's memory, e.g. tcp://10.0.0.2"
+        "--migrateuri",
+        type=given_uri,
+        metavar="URI",
+        help="address for the guest's memory, e.g. tcp://10.0.0.2",
     )
     place.add_argument("--dname", type=given, metavar="NAME", help="name of the guest at the destination")
     return place
@@ -193,7 +196,7 @@ def add_resume_uri(group: argparse._ArgumentGroup) -> None:
         "--resume-uri",
         action="append",
         default=[],
-        type=given,
+        type=given_uri,
         metavar="URI",
         help="like --migrateuri, over another network, for resuming; several are tried in turn",
     )

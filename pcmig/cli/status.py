@@ -16,6 +16,7 @@ from pcmig.cli.base import (
     ExitCode,
     default_connect,
     given,
+    given_uri,
     is_terminal,
     make_console,
 )
@@ -75,7 +76,7 @@ class Status(Command):
             "-c",
             "--connect",
             metavar="URI",
-            type=given,
+            type=given_uri,
             default=default_connect(),
             help="libvirt of this host (default: $LIBVIRT_DEFAULT_URI, or qemu:///system)",
         )

@@ -11,7 +11,7 @@ import sys
 import time
 
 from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, given
+from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, given_uri
 from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
 from pcmig.cli.record import PROGRAM, resume_command, word
@@ -50,7 +50,10 @@ class Watch(Command):
         parser = super().get_parser(prog_name)
         add_guest(parser)
         parser.add_argument(
-            "--dest", type=given, metavar="URI", help="libvirt of the destination, to be asked how it ended"
+            "--dest",
+            type=given_uri,
+            metavar="URI",
+            help="libvirt of the destination, to be asked how it ended",
         )
         parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
         parser.add_argument("--no-progress", action="store_true", help="the same as --quiet")

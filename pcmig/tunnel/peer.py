@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 DEFAULT_PORT = 16516
 
@@ -58,6 +58,21 @@ def of_uri(uri: str | None, port: int = DEFAULT_PORT) -> Peer | None:
         host = urlsplit(uri or "").hostname
     except ValueError:
         return None
-    if not host or not (_NAME.fullmatch(host) or _is_address(host)):
+    # In a URI the percent sign before an interface's name is %25 (RFC 6874).
+    host = unquote(host or "")
+    if not (_NAME.fullmatch(host) or _is_address(host)) or in_brackets(uri or "") is not None:
         return None
     return Peer(host, port)
+
+
+def in_brackets(uri: str) -> str | None:
+    """URI as it would be right, where its host is an IPv6 address without brackets, whose last part would be
+    taken for a port; else None."""
+    scheme, slashes, rest = uri.partition("://")
+    place, slash, path = rest.partition("/")
+    user, at, host = place.rpartition("@")
+    if not slashes or "[" in host or host.count(":") < 2:
+        return None
+    # With a port behind it, which makes it no address or another one, this is only an example.
+    address = host if _is_address(unquote(host)) else "ADDRESS"
+    return f"{scheme}://{user}{at}[{address}]{slash}{path}"

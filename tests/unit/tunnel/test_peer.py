@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcmig.tunnel.peer import DEFAULT_PORT, Peer, of_uri, parse
+from pcmig.tunnel.peer import DEFAULT_PORT, Peer, in_brackets, of_uri, parse
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,36 @@ def test_no_peer_breaks_a_line_of_the_control_socket(text: str) -> None:
         ("qemu+ssh://root@b/system", "b"),
         ("qemu+tcp://[fe80::1]:16509/system", "fe80::1"),
         ("tcp://10.0.0.2:49152", "10.0.0.2"),
+        ("qemu+tcp://[fe80::1%25eth0]:16509/system", "fe80::1%eth0"),  # RFC 6874
+        ("qemu+tcp://user@[fd00::2]/system", "fd00::2"),
     ],
 )
 def test_host_of_a_uri(uri: str, host: str) -> None:
     assert of_uri(uri) == Peer(host)
 
 
-@pytest.mark.parametrize("uri", [None, "", "qemu:///system", "qemu+ssh://[::1", "x"])
+@pytest.mark.parametrize(
+    "uri", [None, "", "qemu:///system", "qemu+ssh://[::1", "x", "qemu+tcp://fd00::2/system"]
+)
 def test_uri_without_a_host(uri: str | None) -> None:
     assert of_uri(uri) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "right"),
+    [
+        ("qemu+tcp://fd00::2/system", "qemu+tcp://[fd00::2]/system"),
+        ("qemu+ssh://root@fe80::1%25eth0/system", "qemu+ssh://root@[fe80::1%25eth0]/system"),
+        ("tcp://fd00::2", "tcp://[fd00::2]"),
+        ("tcp://fd00:::49152", "tcp://[ADDRESS]"),
+        ("qemu+tcp://[fd00::2]:16509/system", None),
+        ("qemu+tcp://b:16509/system", None),
+        ("qemu+ssh://u:p@b/system", None),
+        ("qemu:///system", None),
+        ("tcp:[fd00::2]", None),
+        ("unix:///run/a:b:c", None),
+        ("", None),
+    ],
+)
+def test_brackets(uri: str, right: str | None) -> None:
+    assert in_brackets(uri) == right
