@@ -29,6 +29,7 @@ from pcmig.check import (
     versions,
 )
 from pcmig.check.novadriver import NovaDriver
+from pcmig.check.novarights import NovaRights
 from pcmig.check.qemuconf import QemuSettings
 from pcmig.tunnel import keygen
 from pcmig.tunnel.identity import Identity
@@ -222,6 +223,7 @@ def every_kind() -> list[check.Facts]:
         check.Facts(here=check.Side("qemu:///system"), probe_error="there is no user 'x' on this host"),
         check.Facts(here=check.Side("qemu+ssh://a/system")),
         facts(tunnel=a_tunnel()),
+        facts(nova_rights=NovaRights(7, "nova", False)),
     ]
 
 
