@@ -223,6 +223,7 @@ def every_kind() -> list[check.Facts]:
         check.Facts(here=check.Side("qemu:///system"), probe_error="there is no user 'x' on this host"),
         check.Facts(here=check.Side("qemu+ssh://a/system")),
         facts(tunnel=a_tunnel()),
+        facts(nova=NovaDriver("/usr/bin/python3", unread=("live-migration-flag is not read",))),
         facts(nova_rights=NovaRights(7, "nova", False)),
     ]
 
