@@ -64,7 +64,41 @@ def identity(xml: str) -> tuple[str, str]:
     return uuid, name
 
 
-# Why QEMU refuses post-copy with a device that does DMA through VFIO.
+def _transient(device: ET.Element) -> bool:
+    """Whether the device is unplugged for a migration."""
+    teaming = device.find("teaming")
+    return teaming is not None and teaming.get("type") == "transient"
+
+
+def _address(device: ET.Element) -> str:
+    """ " 0000:b1:00.2" of a PCI device, " UUID" of a mediated one, or ""."""
+    address = device.find("./source/address")
+    if address is None:
+        return ""
+    if uuid := address.get("uuid"):
+        return f" {uuid}"
+    try:
+        domain, bus, slot, function = (
+            int(address.get(key, "0"), 0) for key in ("domain", "bus", "slot", "function")
+        )
+    except ValueError:
+        return ""
+    return f" {domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
+
+
+def _mac(interface: ET.Element) -> str:
+    mac = interface.find("mac")
+    return "" if mac is None or not mac.get("address") else f" {mac.get('address')}"
+
+
+def _target(device: ET.Element, attribute: str = "dev") -> str:
+    target = device.find("target")
+    return "" if target is None or not target.get(attribute) else f" {target.get(attribute)}"
+
+
+# Why post-copy does not go with a device that does DMA past QEMU.
+_MOUNTED = "QEMU refuses every migration while the guest has it mounted"
+_VDPA = "vDPA pins the guest's memory, so pages that are still missing cannot be caught"
 _VFIO = "QEMU does not combine post-copy with VFIO: the device writes to memory that may not be there yet"
 
 
@@ -110,14 +144,14 @@ def _vdpa(root: ET.Element) -> Iterator[Obstacle]:
     for interface in root.iterfind("./devices/interface[@type='vdpa']"):
         yield Obstacle(
             f"<interface type='vdpa'>{_mac(interface)}",
-            "vDPA pins the guest's memory, so pages that are still missing cannot be caught",
+            _VDPA,
             "detach the interface for the migration",
             True,
         )
     for disk in root.iterfind("./devices/disk[@type='vhostvdpa']"):
         yield Obstacle(
             f"<disk type='vhostvdpa'>{_target(disk)}",
-            "vDPA pins the guest's memory, so pages that are still missing cannot be caught",
+            _VDPA,
             "move the disk to another kind of storage",
             True,
         )
@@ -224,6 +258,180 @@ def _confidential(root: ET.Element) -> Iterator[Obstacle]:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Device:
+    """A row of DEVICES: elements that are an obstacle by themselves, whatever else the guest has."""
+
+    path: str  # as ElementTree's iterfind takes it
+    shown: str  # how the obstacle names it; {what} is put in by `what`
+    reason: str
+    remedy: str
+    blocks: bool
+    counts: Callable[[ET.Element], bool] = lambda element: True
+    what: Callable[[ET.Element], str] = lambda element: ""
+
+
+def _driver(element: ET.Element, default: str) -> str:
+    driver = element.find("driver")
+    return default if driver is None else driver.get("type", default)
+
+
+def _usb(device: ET.Element) -> str:
+    """ " 046d:c31c" of a USB device by vendor and product."""
+    vendor, product = device.find("./source/vendor"), device.find("./source/product")
+    if vendor is None or product is None:
+        return ""
+    return f" {vendor.get('id', '').removeprefix('0x')}:{product.get('id', '').removeprefix('0x')}"
+
+
+# Of libvirt, src/qemu/qemu_migration.c: qemuMigrationSrcIsAllowed and ...IsAllowedHostdev. With QEMU 6.0 and
+# newer, libvirt of today asks QEMU for its reasons (query-migrate, blocked-reasons) and refuses no hostdev by
+# kind.
+DEVICES = (
+    # QEMU, hw/usb/host-libusb.c, usb_host_post_load_bh: "emulate a surprise removal", then look for it here.
+    _Device(
+        "./devices/hostdev[@type='usb']",
+        "<hostdev type='usb'>{what}",
+        "the device stays behind: to the guest it is pulled out, and plugged in again only if the "
+        "destination has one of the same vendor and product",
+        "detach it for the migration (virsh detach-device), or have one like it at the destination",
+        False,
+        what=_usb,
+    ),
+    # Refused by libvirt before it asked QEMU; QEMU has no blocker: the unit's state is the target's.
+    _Device(
+        "./devices/hostdev[@type='scsi']",
+        "<hostdev type='scsi'>",
+        "libvirt at the destination takes what has the same adapter, bus, target and unit there, whatever it "
+        "is; older ones refuse the migration",
+        "see that it is the same unit at both hosts, or use a disk of type block with device='lun'",
+        False,
+    ),
+    # QEMU, hw/scsi/vhost-scsi.c: "vhost-scsi does not support migration in all cases", unless migratable=on,
+    # which libvirt cannot set.
+    _Device(
+        "./devices/hostdev[@type='scsi_host']",
+        "<hostdev type='scsi_host'>",
+        "QEMU does not migrate vhost-scsi: the state is in the host's kernel",
+        "detach it for the migration, or use disks of another kind",
+        True,
+    ),
+    _Device(
+        "./devices/hostdev[@mode='capabilities']",
+        "<hostdev mode='capabilities'>",
+        "libvirt does not migrate a guest with it",
+        "detach it for the migration",
+        True,
+    ),
+    # QEMU, hw/9pfs/9p.c: "Migration is disabled when VirtFS export path ... is mounted in the guest".
+    _Device(
+        "./devices/filesystem",
+        "<filesystem> with 9p{what}",
+        _MOUNTED,
+        "unmount it in the guest for the migration",
+        False,
+        counts=lambda filesystem: _driver(filesystem, "path") in ("path", "handle"),
+        what=lambda filesystem: _target(filesystem, "dir"),
+    ),
+    # libvirt: "only shmem with role='master' can be migrated"; QEMU, hw/misc/ivshmem: a blocker for peers.
+    _Device(
+        "./devices/shmem",
+        "<shmem>{what}",
+        "libvirt migrates shared memory only with role='master', as its other users stay behind",
+        "detach it for the migration, or make this guest the master",
+        True,
+        counts=lambda shmem: shmem.get("role") != "master",
+        what=lambda shmem: f" {shmem.get('name')}" if shmem.get("name") else "",
+    ),
+    # QEMU has no blocker for backends/tpm/tpm_passthrough.c, and libvirt none either.
+    _Device(
+        "./devices/tpm/backend[@type='passthrough']",
+        "<tpm> with the host's own chip",
+        "the chip stays behind, with all keys in it: nothing refuses the migration, and the guest finds "
+        "another one",
+        "do not migrate it while it needs its keys; an emulated TPM (type='emulator') goes with the guest",
+        False,
+    ),
+    # libvirt carries the URIs along; QEMU at the destination connects by itself.
+    _Device(
+        "./devices/redirdev[@type='tcp']",
+        "<redirdev type='tcp'>",
+        "the redirected USB device is pulled out: the destination's QEMU makes a connection of its own",
+        "detach it for the migration, or see that its server lets the destination in",
+        False,
+    ),
+    # libvirt: "migration with transient disk is not supported".
+    _Device(
+        "./devices/disk/transient/..",
+        "<disk> with <transient/>{what}",
+        "libvirt does not migrate a guest whose disk forgets its changes",
+        "shut it down and start it at the destination",
+        True,
+        what=_target,
+    ),
+)
+
+
+def _devices(root: ET.Element) -> Iterator[Obstacle]:
+    """The rows of DEVICES."""
+    for row in DEVICES:
+        for element in root.iterfind(row.path):
+            if row.counts(element):
+                shown = row.shown.format(what=row.what(element))
+                yield Obstacle(shown, row.reason, row.remedy, row.blocks)
+
+
+def _clock(root: ET.Element) -> Iterator[Obstacle]:
+    """libvirt, qemuMigrationSrcIsAllowed: "domain has 'invtsc' CPU feature but TSC frequency is not
+    specified"; QEMU has a blocker of the same kind."""
+    wanted = ("force", "require", None)
+    features = root.iterfind("./cpu/feature[@name='invtsc']")
+    if not any(feature.get("policy") in wanted for feature in features):
+        return
+    if any(timer.get("frequency") for timer in root.iterfind("./clock/timer[@name='tsc']")):
+        return
+    yield Obstacle(
+        "<feature name='invtsc'>",
+        "QEMU and libvirt migrate an invariant TSC only when its frequency is written down",
+        "add <timer name='tsc' frequency='HZ'/> to <clock>, and start the guest anew",
+        True,
+    )
+
+
+_QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+# What somebody may have added to QEMU's command line by hand: what an argument has in it; reason, remedy and
+# blocks as in DEVICES.
+COMMAND_LINE = (
+    ("vfio-", _VFIO, "remove it, or use --policy never if it can migrate in pre-copy", True),
+    ("vhost-vdpa", _VDPA, "remove it for the migration", True),
+    ("vhost-scsi", "QEMU does not migrate vhost-scsi", "use disks of another kind", True),
+    ("nvdimm", "QEMU does not migrate persistent memory with post-copy", "use --policy never", True),
+    (
+        "virtio-9p",
+        _MOUNTED,
+        "unmount it in the guest",
+        False,
+    ),
+    (
+        "memory-backend-file",
+        "its file must be on tmpfs or hugetlbfs at the destination, or QEMU there refuses post-copy",
+        "put the file on /dev/shm, use memory-backend-memfd, or use --policy never",
+        False,
+    ),
+)
+_IN_MEMORY = re.compile(r"mem-path=/dev/(shm|hugepages)(/|,|$)")
+
+
+def _command_line(root: ET.Element) -> Iterator[Obstacle]:
+    """Each row once: libvirt hands these arguments on without looking at them."""
+    arguments = [argument.get("value", "") for argument in root.iterfind(f"./{_QEMU}commandline/{_QEMU}arg")]
+    for fragment, reason, remedy, blocks in COMMAND_LINE:
+        for argument in arguments:
+            if fragment in argument and not _IN_MEMORY.search(argument):
+                yield Obstacle(f"<qemu:commandline> with {fragment.rstrip('-')}", reason, remedy, blocks)
+                break
+
+
 RULES: tuple[Callable[[ET.Element], Iterable[Obstacle]], ...] = (
     _hypervisor,
     _vfio,
@@ -232,39 +440,10 @@ RULES: tuple[Callable[[ET.Element], Iterable[Obstacle]], ...] = (
     _memory_devices,
     _memory_backing,
     _confidential,
+    _devices,
+    _clock,
+    _command_line,
 )
-
-
-def _transient(device: ET.Element) -> bool:
-    """Whether the device is unplugged for a migration."""
-    teaming = device.find("teaming")
-    return teaming is not None and teaming.get("type") == "transient"
-
-
-def _address(device: ET.Element) -> str:
-    """ " 0000:b1:00.2" of a PCI device, " UUID" of a mediated one, or ""."""
-    address = device.find("./source/address")
-    if address is None:
-        return ""
-    if uuid := address.get("uuid"):
-        return f" {uuid}"
-    try:
-        domain, bus, slot, function = (
-            int(address.get(key, "0"), 0) for key in ("domain", "bus", "slot", "function")
-        )
-    except ValueError:
-        return ""
-    return f" {domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
-
-
-def _mac(interface: ET.Element) -> str:
-    mac = interface.find("mac")
-    return "" if mac is None or not mac.get("address") else f" {mac.get('address')}"
-
-
-def _target(device: ET.Element, attribute: str = "dev") -> str:
-    target = device.find("target")
-    return "" if target is None or not target.get(attribute) else f" {target.get(attribute)}"
 
 
 # libvirt's units of <page size= unit=>, in bytes ("scaledInteger" of its schema).

@@ -60,12 +60,13 @@ def test_an_ordinary_guest_has_no_obstacle() -> None:
 @pytest.mark.parametrize(
     "harmless",
     [
-        "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/></source></hostdev>",
         "<hostdev mode='subsystem' type='pci'><teaming type='transient' persistent='ua-b'/></hostdev>",
         "<interface type='hostdev'><teaming type='transient' persistent='x'/></interface>",
         "<memory model='dimm'><target><size unit='KiB'>524288</size></target></memory>",
         "<memory model='virtio-mem'><target/></memory>",
-        "<filesystem type='mount'><driver type='path'/><target dir='x'/></filesystem>",
+        "<shmem name='s' role='master'><model type='ivshmem-plain'/></shmem>",
+        "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>",
+        "<redirdev bus='usb' type='spicevmc'/>",
         "<video><model type='virtio'/></video>",
     ],
 )
@@ -112,6 +113,94 @@ PMEM = "<memory model='virtio-pmem' access='shared'><source><path>/tmp/virtio_pm
 )
 def test_devices(devices: str, element: str, blocks: bool) -> None:
     assert [(o.element, o.blocks) for o in found(devices)] == [(element, blocks)]
+
+
+@pytest.mark.parametrize(
+    ("devices", "element", "blocks"),
+    [
+        (
+            "<hostdev mode='subsystem' type='usb'><source><vendor id='0x046d'/><product id='0xc31c'/>"
+            "</source></hostdev>",
+            "<hostdev type='usb'> 046d:c31c",
+            False,
+        ),
+        (
+            "<hostdev type='usb'><source><address bus='1' device='2'/></source></hostdev>",
+            "<hostdev type='usb'>",
+            False,
+        ),
+        ("<hostdev mode='subsystem' type='scsi'><source/></hostdev>", "<hostdev type='scsi'>", False),
+        (
+            "<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost'/></hostdev>",
+            "<hostdev type='scsi_host'>",
+            True,
+        ),
+        ("<hostdev mode='capabilities' type='misc'/>", "<hostdev mode='capabilities'>", True),
+        ("<filesystem type='mount'><target dir='x'/></filesystem>", "<filesystem> with 9p x", False),
+        (
+            "<filesystem type='mount'><driver type='path'/><target dir='y'/></filesystem>",
+            "<filesystem> with 9p y",
+            False,
+        ),
+        ("<shmem name='s'><model type='ivshmem-plain'/></shmem>", "<shmem> s", True),
+        ("<shmem name='s' role='peer'><model type='ivshmem-doorbell'/></shmem>", "<shmem> s", True),
+        (
+            "<tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>",
+            "<tpm> with the host's own chip",
+            False,
+        ),
+        (
+            "<redirdev bus='usb' type='tcp'><source mode='connect'/></redirdev>",
+            "<redirdev type='tcp'>",
+            False,
+        ),
+        (
+            "<disk type='file'><transient/><target dev='vdb'/></disk>",
+            "<disk> with <transient/> vdb",
+            True,
+        ),
+    ],
+)
+def test_devices_that_stay_behind(devices: str, element: str, blocks: bool) -> None:
+    """Each that libvirt or QEMU refuses, or lets go without its other half."""
+    (obstacle,) = found(devices)
+    assert (obstacle.element, obstacle.blocks) == (element, blocks)
+    assert obstacle.reason and obstacle.remedy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "elements"),
+    [
+        (["-device", "vfio-pci,host=01:00.0"], [("<qemu:commandline> with vfio", True)]),
+        (
+            ["-object", "memory-backend-file,id=m,size=1G,mem-path=/var/lib/m,share=on"],
+            [("<qemu:commandline> with memory-backend-file", False)],
+        ),
+        (["-object", "memory-backend-file,id=m,size=1G,mem-path=/dev/shm/m,share=on"], []),
+        (["-object", "memory-backend-file,id=m,mem-path=/dev/hugepages"], []),
+        (["-device", "virtio-9p-pci,fsdev=f"], [("<qemu:commandline> with virtio-9p", False)]),
+        (["-device", "virtio-rng-pci", "-cpu", "host"], []),
+        (["-device", "vfio-pci,a", "-device", "vfio-pci,b"], [("<qemu:commandline> with vfio", True)]),
+    ],
+)
+def test_qemus_own_command_line(arguments: list[str], elements: list[tuple[str, bool]]) -> None:
+    args = "".join(f"<q:arg value='{argument}'/>" for argument in arguments)
+    line = f"<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>{args}</q:commandline>"
+    assert [(obstacle.element, obstacle.blocks) for obstacle in found(more=line)] == elements
+
+
+@pytest.mark.parametrize(
+    ("cpu", "clock", "is_one"),
+    [
+        ("<feature policy='require' name='invtsc'/>", "", True),
+        ("<feature policy='disable' name='invtsc'/>", "", False),
+        ("<feature policy='require' name='invtsc'/>", "<timer name='tsc' frequency='2400000000'/>", False),
+        ("<feature policy='require' name='invtsc'/>", "<timer name='hpet' present='no'/>", True),
+    ],
+)
+def test_invariant_tsc(cpu: str, clock: str, is_one: bool) -> None:
+    obstacles = found(more=f"<cpu>{cpu}</cpu><clock offset='utc'>{clock}</clock>")
+    assert [obstacle.element for obstacle in obstacles] == (["<feature name='invtsc'>"] if is_one else [])
 
 
 def test_all_are_found() -> None:
