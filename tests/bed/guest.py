@@ -64,10 +64,12 @@ class GuestSpec:
         if min(self.write_pps, self.verify_pps) < 0 or self.heartbeat_ms < 1:
             raise BedError("rates of the guest cannot be negative, and its heartbeat takes at least 1 ms")
 
+    def options(self) -> str:
+        """What the guest's first program is told."""
+        names = ("worker_mib", "write_pps", "verify_pps", "heartbeat_ms")
+        return " ".join(f"{name}={getattr(self, name)}" for name in names)
+
     def xml(self) -> str:
-        options = " ".join(
-            f"{key}={getattr(self, key)}" for key in ("worker_mib", "write_pps", "verify_pps", "heartbeat_ms")
-        )
         disk = ""
         if self.disk_mib:
             disk = f"""
@@ -77,7 +79,7 @@ class GuestSpec:
       <target dev='vda' bus='virtio'/>
     </disk>"""
         # What follows "--" the kernel hands to /init, which is the worker.
-        cmdline = f"console=ttyS0 quiet mitigations=off random.trust_cpu=on -- {options}"
+        cmdline = f"console=ttyS0 quiet mitigations=off random.trust_cpu=on -- {self.options()}"
         return f"""\
 <domain type='qemu'>
   <name>{escape(self.name)}</name>

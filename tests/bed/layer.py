@@ -1,7 +1,7 @@
 """QEMU and libvirt as a layer: a folder to lay over /usr in a test host, so that the machine stays as it is.
 
-A stack is what Debian's own packages of one release hold, extracted and never installed. It is made once and
-kept in the cache folder.
+A stack, or any other layer, is what Debian's own packages of one release hold, extracted and never
+installed. It is made once and kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ PACKAGES = (
 )
 # Loadable modules of another version make QEMU and libvirtd stop: these folders hide those of the machine.
 OPAQUE_FOLDERS = ("usr/lib/x86_64-linux-gnu/libvirt", "usr/lib/x86_64-linux-gnu/qemu", "usr/share/qemu")
+# What must work with a stack over /usr: testing moves, and what it holds today need not run over this
+# machine's kernel and C library.
+TRIAL = (
+    "libvirtd --version && "
+    "echo quit | qemu-system-x86_64 -accel tcg -machine q35 -display none -nodefaults -S -monitor stdio"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +54,10 @@ class Stack:
     name: str
     suites: tuple[str, ...]
     packages: tuple[str, ...] = PACKAGES
+    holds: str = "QEMU and libvirt"
+    needed_mib: int = NEEDED_MIB
+    told: tuple[tuple[str, str], ...] = (("qemu", "qemu-system-x86"), ("libvirt", "libvirt0"))  # versions of
+    trial: str = TRIAL
 
     def recipe(self) -> dict[str, object]:
         return {
@@ -66,6 +76,30 @@ STACKS = {
         Stack("bookworm", ("bookworm",)),  # libvirt 9, QEMU 7.2: only to show that it is refused
     )
 }
+RBD_SUFFIX = "-rbd"
+# Stacks whose QEMU opens RBD images: the module for it must be of the same build as QEMU.
+RBD_STACKS = {
+    stack.name: stack
+    for stack in (
+        dataclasses.replace(
+            STACKS[name],
+            name=name + RBD_SUFFIX,
+            packages=(*PACKAGES, "qemu-block-extra"),
+            holds="QEMU with RBD, and libvirt",
+        )
+        for name in ("forky", "backports")
+    )
+}
+CEPH = Stack(
+    "ceph",
+    ("bookworm",),  # librbd of every stack works with its Ceph 16, which is not so the other way round
+    ("ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common", "python3-rados", "python3-rbd", "qemu-utils"),
+    holds="Ceph",
+    needed_mib=1800,
+    told=(("ceph", "ceph-mon"),),
+    trial="ceph-mon --version && ceph-osd --version && rbd --version",
+)
+LAYERS = {**STACKS, **RBD_STACKS, CEPH.name: CEPH}
 
 
 def cache_dir() -> pathlib.Path:
@@ -157,10 +191,10 @@ def cache_lock(reporter: Reporter, folder: str = ".", name: str = "lock") -> Ite
 
 
 def ensure(name: str, reporter: Reporter = lambda _: None) -> pathlib.Path:
-    """The folder of a stack's layer; downloads and extracts it the first time (about 15 s and 270 MiB)."""
-    if name not in STACKS:
-        raise BedError(f"unknown stack {name!r}: use one of {', '.join(STACKS)}")
-    stack = STACKS[name]
+    """The folder of a layer; downloads and extracts it the first time (a stack: about 15 s and 270 MiB)."""
+    if name not in LAYERS:
+        raise BedError(f"unknown stack {name!r}: use one of {', '.join(LAYERS)}")
+    stack = LAYERS[name]
     folder = cache_dir() / "stacks" / name
     if _is_current(folder, stack):
         return folder
@@ -188,14 +222,14 @@ def _build(stack: Stack, folder: pathlib.Path, cache: pathlib.Path, reporter: Re
     if os.uname().machine != "x86_64":
         raise BedError(f"the test hosts need an x86-64 machine, this one is {os.uname().machine}")
     free_mib = shutil.disk_usage(cache).free >> 20
-    if free_mib < NEEDED_MIB:
+    if free_mib < stack.needed_mib:
         raise BedError(
-            f"{cache} has {free_mib} MiB free, the {stack.name} stack needs {NEEDED_MIB}: "
+            f"{cache} has {free_mib} MiB free, the {stack.name} stack needs {stack.needed_mib}: "
             "make room or set PCMIG_CACHE to a folder with more"
         )
     mirror = find_mirror()
     started_s = time.monotonic()
-    reporter(f"downloading the {stack.name} stack (QEMU and libvirt) from {mirror}: about 15 s")
+    reporter(f"downloading the {stack.name} stack ({stack.holds}) from {mirror}: about 15 s")
     (cache / "stacks").mkdir(exist_ok=True)
     for left_over in (cache / "stacks").glob(
         f".{stack.name}.*"
@@ -210,7 +244,7 @@ def _build(stack: Stack, folder: pathlib.Path, cache: pathlib.Path, reporter: Re
         for opaque in OPAQUE_FOLDERS:
             if (work / opaque).is_dir():
                 os.setxattr(work / opaque, "trusted.overlay.opaque", b"y")
-        stamp = {"recipe": stack.recipe(), "mirror": mirror, "versions": _versions(work)}
+        stamp = {"recipe": stack.recipe(), "mirror": mirror, "versions": _versions(work, stack)}
         (work / "pcmig-layer.json").write_text(json.dumps(stamp, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         work.rename(folder)
@@ -257,11 +291,7 @@ def _merge_usr(work: pathlib.Path) -> None:
 
 
 def _try_out(stack: Stack, work: pathlib.Path) -> None:
-    """Testing moves: what it holds today need not run over this machine's kernel and C library."""
-    script = (
-        'mount -t overlay pcmig -o "ro,lowerdir=$1/usr:/usr" /usr && libvirtd --version && '
-        "echo quit | qemu-system-x86_64 -accel tcg -machine q35 -display none -nodefaults -S -monitor stdio"
-    )
+    script = f'mount -t overlay pcmig -o "ro,lowerdir=$1/usr:/usr" /usr && {stack.trial}'
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(work)],
         stdin=subprocess.DEVNULL,
@@ -274,10 +304,10 @@ def _try_out(stack: Stack, work: pathlib.Path) -> None:
         raise StackError(f"the {stack.name} stack does not run on this machine:\n  " + "\n  ".join(said[-5:]))
 
 
-def _versions(work: pathlib.Path) -> dict[str, str]:
+def _versions(work: pathlib.Path, stack: Stack) -> dict[str, str]:
     """Debian versions, from the changelogs: the extract variant keeps no database of packages."""
     found: dict[str, str] = {}
-    for key, package in (("qemu", "qemu-system-x86"), ("libvirt", "libvirt0")):
+    for key, package in stack.told:
         for path in (work / "usr/share/doc" / package).glob("changelog.Debian*.gz"):
             with gzip.open(path, "rt", encoding="utf-8", errors="replace") as changelog:
                 if match := re.match(r"\S+ \((?:\d+:)?([^)]+)\)", changelog.readline()):

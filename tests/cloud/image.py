@@ -19,6 +19,7 @@ from tests.bed.procs import run
 from tests.cloud.network import COLLECTOR, COLLECTOR_MAC, COLLECTOR_PORT, FLAT_NETMASK
 
 INIT_SOURCE = pathlib.Path(__file__).parent / "guest" / "init.c"
+DISK_SOURCE = INIT_SOURCE.with_name("disk.c")
 # In the order of loading (virtio needs symbols of virtio_ring); a kernel may have some of them built in.
 MODULES = (
     "virtio_ring",
@@ -30,12 +31,15 @@ MODULES = (
     "net_failover",
     "virtio_net",
 )
+DISK_MODULES = ("virtio_blk",)  # loaded for guests that have work for a disk
 CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-Wall", "-Wextra", "-Werror")
 
 
 def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
     """The folder with vmlinuz and initramfs of cloud guests; downloads a kernel (27 MB) the first time."""
-    sources = [path.read_bytes() for path in (WORKER_SOURCE, INIT_SOURCE, pathlib.Path(__file__))]
+    sources = [
+        path.read_bytes() for path in (WORKER_SOURCE, INIT_SOURCE, DISK_SOURCE, pathlib.Path(__file__))
+    ]
     key = hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
     folder = cache_dir() / "cloud" / "guests" / key
     if folder.is_dir():
@@ -49,6 +53,7 @@ def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
         programs = {
             "init": _compile_init(work, modules),
             "worker": _compile(WORKER_SOURCE, work / "worker", []),
+            "disk": _compile(DISK_SOURCE, work / "disk", []),
         }
         archive = newc_archive(programs, {f"modules/{name}": content for name, content in modules.items()})
         (work / "initramfs").write_bytes(gzip.compress(archive))
@@ -63,9 +68,9 @@ def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
 
 
 def _unpack_kernel(work: pathlib.Path) -> dict[str, bytes]:
-    """Puts vmlinuz into the folder and returns the modules, in the order of MODULES."""
+    """Puts vmlinuz into the folder and returns the modules, in the order of loading."""
     package = kernel_package()
-    wanted = re.compile(rf".*/({'|'.join(MODULES)})\.ko(\.xz)?")
+    wanted = re.compile(rf".*/({'|'.join(MODULES + DISK_MODULES)})\.ko(\.xz)?")
     found: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory(dir=work) as name:
         # As root apt would drop its rights for the download, and could not write here.
@@ -89,12 +94,13 @@ def _unpack_kernel(work: pathlib.Path) -> dict[str, bytes]:
                     found[match[1]] = lzma.decompress(data) if match[2] else data
     if not (work / "vmlinuz").exists() or "virtio_net" not in found:
         raise BedError(f"{package} holds no kernel with a virtio_net module: report this")
-    return {name: found[name] for name in MODULES if name in found}
+    return {name: found[name] for name in MODULES + DISK_MODULES if name in found}
 
 
 def _compile_init(work: pathlib.Path, modules: dict[str, bytes]) -> bytes:
     texts = {
-        "MODULES": " ".join(modules),
+        "MODULES": " ".join(name for name in MODULES if name in modules),
+        "DISK_MODULES": " ".join(name for name in DISK_MODULES if name in modules),
         "COLLECTOR_ADDRESS": COLLECTOR,
         "COLLECTOR_MAC": COLLECTOR_MAC.replace(":", ""),
         "NETMASK": FLAT_NETMASK,

@@ -25,8 +25,7 @@ class Port:
 
 def command_line(spec: GuestSpec) -> str:
     """For the image's os_command_line; what follows "--" the kernel hands to /init."""
-    names = ("worker_mib", "write_pps", "verify_pps", "heartbeat_ms")
-    return f"{CMDLINE} -- " + " ".join(f"{name}={getattr(spec, name)}" for name in names)
+    return f"{CMDLINE} -- {spec.options()}"
 
 
 class Server(Guest):

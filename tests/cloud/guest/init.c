@@ -1,10 +1,11 @@
 /*
  * First program of a cloud guest: loads the drivers of its NIC, gives it the address that its MAC stands for, and
- * becomes the memory worker, whose every line then leaves as one UDP datagram.
+ * becomes the memory worker, whose every line then leaves as one UDP datagram. For each disk that is named it starts a disk
+ * worker (disk.c) beside.
  *
- * usage: init WORKER_OPTION...   (the words after "--" of the kernel's command line)
+ * usage: init WORKER_OPTION... disk=PART...   (the words after "--" of the kernel's command line)
  *
- * Built with: MODULES (names below /modules, in order, separated by spaces), COLLECTOR_ADDRESS, COLLECTOR_MAC (twelve
+ * Built with: MODULES and DISK_MODULES (names below /modules, in order, separated by spaces), COLLECTOR_ADDRESS, COLLECTOR_MAC (twelve
  * digits), COLLECTOR_PORT, NETMASK. A MAC that ends with x:y is the address a.b.x.y, a.b being the collector's.
  */
 #include <arpa/inet.h>
@@ -19,12 +20,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define NIC                "eth0"
+#define DISK_WORD          "disk="
 #define NIC_PATIENCE_TICKS 500 /* of 20 ms */
 
 /* Says on the console what failed; the guest stays, so that the console can be read. */
@@ -36,9 +39,9 @@ static void fail(const char *what)
         pause();
 }
 
-static void load_modules(void)
+static void load_modules(char *names)
 {
-    char names[] = MODULES, *rest = names, *name;
+    char *rest = names, *name;
 
     while ((name = strtok_r(rest, " ", &rest)) != NULL) {
         char path[128];
@@ -108,8 +111,41 @@ static void pin_collector(int fd, uint32_t collector)
         fail("ARP entry");
 }
 
+/* Without a word that names a disk no driver for one is loaded: the guest then does not touch it. */
+static void start_disk_workers(char **argv)
+{
+    char modules[] = DISK_MODULES;
+    bool ready = false;
+    char **kept = argv;
+
+    for (; *argv != NULL; argv++) {
+        char *words[] = {"disk", *argv + strlen(DISK_WORD), NULL};
+
+        if (strncmp(*argv, DISK_WORD, strlen(DISK_WORD)) != 0) {
+            *kept++ = *argv;
+            continue;
+        }
+        if (!ready) {
+            load_modules(modules);
+            if (mount("devtmpfs", "/dev", "devtmpfs", 0, NULL) != 0)
+                fail("/dev");
+            ready = true;
+        }
+        switch (fork()) {
+        case -1:
+            fail("fork");
+            break;
+        case 0:
+            execv("/disk", words);
+            fail("/disk");
+        }
+    }
+    *kept = NULL;
+}
+
 int main(int argc, char **argv)
 {
+    char modules[] = MODULES;
     uint32_t collector = ntohl(inet_addr(COLLECTOR_ADDRESS));
     struct sockaddr_in to = inet(collector, COLLECTOR_PORT);
     struct ifreq ifr = request();
@@ -117,7 +153,7 @@ int main(int argc, char **argv)
     int fd;
 
     (void)argc;
-    load_modules();
+    load_modules(modules);
     fd = socket(AF_INET, SOCK_DGRAM, 0);
     if (fd < 0)
         fail("socket");
@@ -134,6 +170,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     if (dup2(fd, STDOUT_FILENO) < 0)
         fail("dup2");
+    start_disk_workers(argv);
     execv("/worker", argv);
     fail("/worker");
 }

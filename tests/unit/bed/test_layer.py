@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -120,6 +121,7 @@ def test_full_disk_is_told_before_the_download(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PCMIG_CACHE", str(tmp_path))
-    monkeypatch.setattr(layer, "NEEDED_MIB", 1 << 40)
+    greedy = dataclasses.replace(layer.STACKS["forky"], needed_mib=1 << 40)
+    monkeypatch.setitem(layer.LAYERS, "forky", greedy)
     with pytest.raises(BedError, match="MiB free"):
         layer.ensure("forky")
