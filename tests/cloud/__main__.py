@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 from tests.bed import layer, program
 from tests.bed.bed import KeptBed, kept_beds
 from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec, read_log
 from tests.cloud import image, install
-from tests.cloud.cloud import STOCK_DRIVER, Cloud, KeptCloud
+from tests.cloud.cloud import STOCK_DRIVER, STORAGES, Cloud, KeptCloud
 from tests.cloud.controlplane import in_parallel
 from tests.cloud.service import outside
+from tests.cloud.storage import storage
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +30,7 @@ def _up(arguments: argparse.Namespace) -> int:
         driver=arguments.driver,
         nova_conf=extra,
         eventlet=arguments.eventlet,
+        storage=arguments.storage,
         api_filter=False if arguments.no_api_filter else None,
         keep=True,
         reporter=program.reporter("cloud"),
@@ -45,11 +48,17 @@ def _up(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(_: argparse.Namespace) -> int:
+def _prepare(arguments: argparse.Namespace) -> int:
     say = program.reporter("cloud")
-    in_parallel([lambda: install.ensure_venv(say), lambda: install.ensure_horizon(say)])
+    environments: list[Callable[[], object]] = [lambda: install.ensure_venv(say)]
+    if not arguments.storage:
+        environments.append(lambda: install.ensure_horizon(say))
+    in_parallel(environments)
     image.ensure_images(say)
-    layer.ensure("forky", say)
+    if arguments.storage:
+        storage.ensure("forky", say)
+    else:
+        layer.ensure("forky", say)
     return 0
 
 
@@ -125,6 +134,10 @@ def _describe(cloud: KeptCloud) -> None:
         print(f"  server {name} {id_}, {address}: {last}")
 
 
+def _add_storage(command: argparse.ArgumentParser, words: str) -> None:
+    command.add_argument("--storage", default="", choices=STORAGES, help=words)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.cloud", description="An OpenStack to develop with."
@@ -132,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     prepare = commands.add_parser("prepare", help="install what clouds need, and do no more")
+    _add_storage(prepare, "what a cloud with storage needs, instead of Horizon")
     prepare.set_defaults(action=_prepare)
 
     up = commands.add_parser("up", help="bring a cloud up and leave it up")
@@ -148,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--no-api-filter", action="store_true", help="nova-api without pcmig's filter, whatever the driver"
     )
+    _add_storage(up, "servers' disks in a Ceph, and Cinder")
     program.add_guest(up)
     up.set_defaults(action=_up)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.bed.errors import BedError
@@ -20,7 +20,9 @@ SERVICES: dict[str, tuple[str, int, str, Mapping[str, str]]] = {
     "image": ("glance", 9292, "", {}),
     "network": ("neutron", 9696, "", {}),
     "compute": ("nova", 8774, "/v2.1", {"OpenStack-API-Version": "compute 2.100"}),
+    "volumev3": ("cinder", 8776, "/v3", {"OpenStack-API-Version": "volume 3.71"}),  # of clouds with storage
 }
+USUAL = ("identity", "placement", "image", "network", "compute")  # what every cloud has, in this order
 
 
 def url(service: str) -> str:
@@ -125,11 +127,12 @@ class Api:
             connection.close()
 
 
-def fill_catalog(api: Api) -> None:
-    """Make every service known, and the admin one that other services believe."""
-    for kind, (name, _, _, _) in SERVICES.items():
+def fill_catalog(api: Api, kinds: Sequence[str]) -> None:
+    """Make these services known, and the admin one that other services believe."""
+    for kind in kinds:
         if kind == "identity":
             continue  # keystone made that itself
+        name = SERVICES[kind][0]
         service = api.post("identity", "/services", {"service": {"name": name, "type": kind}})["service"]
         for interface in ("public", "internal", "admin"):
             endpoint = {"interface": interface, "region_id": "RegionOne", "url": url(kind)}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tests.bed import layer
 from tests.bed.bed import Bed, KeptBed
 from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec
@@ -30,7 +31,9 @@ from tests.cloud.service import RUN, Service, outside, tail
 
 if TYPE_CHECKING:
     from tests.cloud.dashboard import Dashboard
+    from tests.cloud.storage.storage import Storage
 
+STORAGES = ("ceph",)
 STOCK_DRIVER = "libvirt.LibvirtDriver"
 PCMIG_DRIVER = "pcmig.PostCopyLibvirtDriver"
 START_PATIENCE_S = 180.0
@@ -46,6 +49,7 @@ class Cloud(Bed):
     driver:    compute_driver of both hosts; for one of pcmig's, this checkout's wheel is installed there
     nova_conf: more of both hosts' nova.conf, which wins: {"libvirt": {"option": value}}, or lines as they are
     eventlet:  Nova's services run with eventlet instead of native threads
+    storage:   "ceph": servers' disks are in a Ceph of its own, and Cinder makes volumes there
     api_filter: nova-api has pcmig's filter; not said: where the driver is one of pcmig's
     Where pcmig has the driver or the filter, the wheel is in the clients' environment as well.
     """
@@ -59,6 +63,7 @@ class Cloud(Bed):
         nova_conf: Sections | str = "",
         eventlet: bool = False,
         api_filter: bool | None = None,
+        storage: str = "",
         keep: bool = False,
         reporter: Reporter = lambda _: None,
     ) -> None:
@@ -68,6 +73,10 @@ class Cloud(Bed):
         self.eventlet = eventlet
         self.api_filter = driver.startswith("pcmig.") if api_filter is None else api_filter
         self.control = ControlNode(self.state / "control")
+        if storage not in ("", *STORAGES):
+            raise BedError(f"unknown storage {storage!r}: use {' or '.join(STORAGES)}")
+        self._wants_storage = bool(storage)
+        self.storage: Storage | None = None
         self.computes: dict[str, Compute] = {}
         self.servers: list[Server] = []
         self.api: Api
@@ -92,6 +101,12 @@ class Cloud(Bed):
         )
         self._guest_folder = image.ensure_images(self.reporter)
         self._venv = folder / "venv"
+        if self._wants_storage:
+            from tests.cloud.storage.storage import Storage  # clouds without it need none of its packages
+
+            self.storage = Storage(self.control, self.stack, self.reporter)
+            self.stack += layer.RBD_SUFFIX
+        storage = self.storage
         nova_env = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "false"} if self.eventlet else {}
         started_s = time.monotonic()
 
@@ -101,13 +116,22 @@ class Cloud(Bed):
         super().up()
         self.control.up(self.state / "control/empty", self._guest_folder, stay=self.keep)
         assert self.control.holder is not None
+        if storage is not None:
+            storage.up(self._guest_folder, stay=self.keep)
         self._save()
         network.connect(self.control.holder.pid, self.network.namespaces)
         say("two hosts and the control node are there")
         self._plane = ControlPlane(
-            self.control, folder, nova_env, say, wheels=wheels, api_filter=self.api_filter
+            self.control,
+            folder,
+            nova_env,
+            say,
+            wheels=wheels,
+            api_filter=self.api_filter,
+            cinder=storage.cinder if storage else None,
         )
-        self.computes = {host.name: Compute(host, folder, nova_env) for host in self.hosts}
+        more = storage.nova_sections if storage else None
+        self.computes = {host.name: Compute(host, folder, dict(nova_env), more) for host in self.hosts}
         for compute in self.computes.values():
             compute.configure(self.driver, self.nova_conf)
         found: list[Api] = []
@@ -116,9 +140,12 @@ class Cloud(Bed):
             [
                 lambda: found.append(plane.start()),
                 *(lambda c=c: self._prepare(c, host_wheels) for c in self.computes.values()),
+                *([storage.start_ceph] if storage else []),
             ]
         )
         self.api = found[0]
+        if storage is not None:
+            storage.start_cinder(plane)
         self._start_heartbeat_collector()
         # The agents come before nova-compute: a port is only bound on a host whose agent has reported.
         for compute in self.computes.values():
@@ -128,6 +155,8 @@ class Cloud(Bed):
             plane.wait_api(name)
         say("all APIs answer")
         in_parallel([self._upload_kernel, self._make_network])
+        if storage is not None:
+            storage.wait(plane, self.api)
         for compute in self.computes.values():
             self._wait_compute(compute)
         wait_until(self._cell_knows_computes, START_PATIENCE_S, "the scheduler has both computes in its cell")
@@ -135,11 +164,15 @@ class Cloud(Bed):
         say("both computes are up")
 
     def down(self) -> None:
+        if self.storage is not None:
+            self.storage.down()
         self.control.down()
         super().down()
 
     def _prepare(self, compute: Compute, wheels: Sequence[pathlib.Path]) -> None:
         compute.prepare(wheels)
+        if self.storage is not None:
+            self.storage.prepare_host(compute)
         compute.start_network()
 
     def restart_compute(
@@ -180,6 +213,11 @@ class Cloud(Bed):
         """End nova-api and start it, with pcmig's filter or without; policy: lines of its policy.yaml."""
         assert self._plane is not None
         self._plane.restart_nova_api(api_filter, policy)
+
+    def api_away(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """`with cloud.api_away("network"):` has one that answers nobody, and it is back afterwards."""
+        assert self._plane is not None
+        return self._plane.api_away(name)
 
     def start_dashboard(self) -> Dashboard:
         """Horizon with pcmig's plugin, on the control node; about 20 s, and once is enough."""
@@ -223,24 +261,33 @@ class Cloud(Bed):
         flavor_specs: Mapping[str, str] | None = None,
         image_properties: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        disk_gib: int = 0,
+        volumes: Sequence[str] = (),
+        root_volume: bool = False,
         wait: bool = True,
     ) -> Server:
         """Boot a server on a host with what is to run in it, and wait for its heartbeats (10-20 s).
 
         spec: memory and work of the guest, as for the two-host bed; its name is the server's
+        disk_gib: size of its first disk; 0: that of the image, 1 MiB
+        volumes: Cinder's ids of its further disks
+        root_volume: its first disk is a volume too, made from the image
         wait: false when it is only to be asked for
         """
         spec = spec or GuestSpec()
         spec.check()
         port = self._make_port()
+        image_id = self._image(spec, image_properties or {})
         body: dict[str, Any] = {
             "name": spec.name,
-            "imageRef": self._image(spec, image_properties or {}),
-            "flavorRef": self._flavor(spec.memory_mib, vcpus, flavor_specs or {}),
+            "imageRef": "" if root_volume else image_id,
+            "flavorRef": self._flavor(spec.memory_mib, vcpus, flavor_specs or {}, disk_gib),
             "networks": [{"port": port.id}],
             "host": self.computes[host].name,
             "metadata": dict(metadata or {}),
         }
+        if volumes or root_volume:
+            body["block_device_mapping_v2"] = block_devices(image_id, volumes, root_volume, disk_gib)
         started_s = time.monotonic()
         id_ = self.api.post("compute", "/servers", {"server": body})["server"]["id"]
         log = outside(self.control) / "heartbeats" / f"{port.address}.log"
@@ -413,10 +460,11 @@ class Cloud(Bed):
             self._images[key] = self._upload("guest", "raw", bytes(1 << 20), wanted)
         return self._images[key]
 
-    def _flavor(self, memory_mib: int, vcpus: int, specs: Mapping[str, str]) -> str:
-        key = json.dumps([memory_mib, vcpus, dict(specs)], sort_keys=True)
+    def _flavor(self, memory_mib: int, vcpus: int, specs: Mapping[str, str], disk_gib: int = 0) -> str:
+        key = json.dumps([memory_mib, vcpus, dict(specs), disk_gib], sort_keys=True)
         if key not in self._flavors:
-            flavor = {"name": f"f{len(self._flavors)}", "ram": memory_mib, "vcpus": vcpus, "disk": 0}
+            name = f"f{len(self._flavors)}"
+            flavor = {"name": name, "ram": memory_mib, "vcpus": vcpus, "disk": disk_gib}
             id_ = str(self.api.post("compute", "/flavors", {"flavor": flavor})["flavor"]["id"])
             if specs:
                 self.api.post("compute", f"/flavors/{id_}/os-extra_specs", {"extra_specs": dict(specs)})
@@ -451,7 +499,8 @@ class Cloud(Bed):
 
     def _processes(self) -> list[ProcessId]:
         found = super()._processes()
-        return [*found, *([self.control.holder] if self.control.holder else [])]
+        nodes = [self.control, *([self.storage.node] if self.storage else [])]
+        return [*found, *(node.holder for node in nodes if node.holder)]
 
     def _more_state(self) -> dict[str, object]:
         control = self.control.holder
@@ -501,6 +550,19 @@ def client_environment(venv: pathlib.Path) -> dict[str, str]:
     }
     own = {"PATH": f"{venv}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"{RUN}/home", "LC_ALL": "C.UTF-8"}
     return {**own, "PYTHONWARNINGS": "ignore", "no_proxy": "*", **{f"OS_{k}": v for k, v in names.items()}}
+
+
+def block_devices(
+    image_id: str, volumes: Sequence[str], root_volume: bool, root_gib: int
+) -> list[dict[str, Any]]:
+    """For a server's block_device_mapping_v2: the first disk, local or a volume of its own, and volumes."""
+    root = {"uuid": image_id, "source_type": "image", "boot_index": 0, "delete_on_termination": True}
+    if root_volume:
+        root |= {"destination_type": "volume", "volume_size": max(1, root_gib)}
+    else:
+        root["destination_type"] = "local"
+    more = {"source_type": "volume", "destination_type": "volume", "boot_index": -1}
+    return [root, *({"uuid": id_, **more} for id_ in volumes)]
 
 
 def _utc(text: str) -> float:

@@ -37,17 +37,20 @@ done
 class Compute:
     """A compute host: `name` is its name in OpenStack, host.name ("a" or "b") that in the bed."""
 
-    def __init__(self, host: Host, folder: pathlib.Path, nova_env: dict[str, str]) -> None:
+    def __init__(
+        self, host: Host, folder: pathlib.Path, nova_env: dict[str, str], more: Sections | None = None
+    ) -> None:
         self.host = host
         self.name = f"pcmig-{host.name}"
         self.venv = folder / "venv"
         self.env = environment(self.venv)
         self.nova_env = nova_env
+        self.more = more or {}  # sections of nova.conf beside the bed's own
         self.services: dict[str, Service] = {}
         self.started_at = 0.0  # of nova-compute, by time.time()
 
     def configure(self, driver: str, nova_conf: Sections | str) -> None:
-        files = config.host_files(self.venv, self.host.name, driver, nova_conf, self.name)
+        files = config.host_files(self.venv, self.host.name, driver, nova_conf, self.name, self.more)
         config.write(outside(self.host) / "etc", files)
 
     def prepare(self, wheels: Sequence[pathlib.Path]) -> None:

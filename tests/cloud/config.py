@@ -177,9 +177,14 @@ def control_files(venv: pathlib.Path, api_filter: bool = False) -> dict[str, Sec
 
 
 def host_files(
-    venv: pathlib.Path, host: str, driver: str, extra: Sections | str, hostname: str
+    venv: pathlib.Path,
+    host: str,
+    driver: str,
+    extra: Sections | str,
+    hostname: str,
+    more: Sections | None = None,
 ) -> dict[str, Sections | str]:
-    """A compute host's files, by their name below ETC; what `extra` says wins."""
+    """A compute host's files, by their name below ETC; `more` adds to nova.conf, what `extra` says wins."""
     files = compute_config_files()
     helper = " ".join(["sudo", "-n", f"{venv}/bin/privsep-helper", *files])
     agent_files = f"--config-file {ETC}/neutron/agent.conf"
@@ -217,6 +222,8 @@ def host_files(
         "vif_plug_linux_bridge_privileged",
     ):
         nova[section] = {"helper_command": helper}
+    for section, options in (more or {}).items():
+        nova[section] = {**nova.get(section, {}), **options}
     agent: dict[str, Mapping[str, Value]] = {
         "DEFAULT": {
             "use_stderr": True,

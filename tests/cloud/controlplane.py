@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import os
@@ -11,16 +12,21 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tests.bed.errors import BedError
+from tests.bed.host import Host
 from tests.bed.layer import Reporter
 from tests.cloud import config, install
-from tests.cloud.api import PASSWORD, SERVICES, Api, fill_catalog, url
+from tests.cloud.api import PASSWORD, SERVICES, USUAL, Api, fill_catalog, url
 from tests.cloud.config import DATABASES, ETC, database_url
 from tests.cloud.control import ControlNode
 from tests.cloud.network import CONTROL, socket_in
 from tests.cloud.service import RUN, Service, outside
+
+if TYPE_CHECKING:
+    from tests.cloud.storage.cinder import Cinder
 
 SERVE = pathlib.Path(__file__).with_name("serve.py")
 START_PATIENCE_S = 120.0
@@ -64,9 +70,11 @@ class ControlPlane:
         *,
         wheels: Sequence[pathlib.Path] = (),
         api_filter: bool = False,
+        cinder: Cinder | None = None,
     ) -> None:
         self.node = node
         self.wheels = wheels
+        self.cinder = cinder
         self.api_filter = api_filter
         self.folder = folder
         self.venv = folder / "venv"
@@ -95,25 +103,27 @@ class ControlPlane:
         ):
             (run / name).mkdir(parents=True, exist_ok=True)
         config.write(run / "etc", config.control_files(self.venv, self.api_filter))
+        if self.cinder is not None:
+            config.write(run / "etc", self.cinder.files())
         if self.wheels:
             install.install_wheels(self.node, self.venv, self.wheels)
         _make_keys(run / "etc/keystone")
         self._start_rabbitmq()
         self._prepare_database()
         self._start_mariadb()
-        for name in SERVICES:
+        for name in USUAL:
             self._start_api(name)
         nova = ["--config-file", f"{ETC}/nova/nova.conf"]
         rabbitmq = self.services["rabbitmq"]
         rabbitmq.wait_ready(self._rabbitmq_listens, START_PATIENCE_S)
-        self._start("nova-conductor", [f"{self.venv}/bin/nova-conductor", *nova], self.nova_env)
+        self.start_service("nova-conductor", [f"{self.venv}/bin/nova-conductor", *nova], self.nova_env)
         neutron = ["--config-file", f"{ETC}/neutron/neutron.conf"]
-        self._start("neutron-rpc-server", [f"{self.venv}/bin/neutron-rpc-server", *neutron])
+        self.start_service("neutron-rpc-server", [f"{self.venv}/bin/neutron-rpc-server", *neutron])
         api = self.api
         self.wait_api("identity")
-        fill_catalog(api)
+        fill_catalog(api, [*USUAL, *([self.cinder.KIND] if self.cinder else [])])
         # It reads the catalog once, as it starts, and what it misses then is "disabled" for good.
-        self._start("nova-scheduler", [f"{self.venv}/bin/nova-scheduler", *nova], self.nova_env)
+        self.start_service("nova-scheduler", [f"{self.venv}/bin/nova-scheduler", *nova], self.nova_env)
         self.reporter("keystone is up, the catalog filled")
         return api
 
@@ -127,6 +137,16 @@ class ControlPlane:
         )
         self._start_api("compute")
         self.wait_api("compute")
+
+    @contextlib.contextmanager
+    def api_away(self, name: str) -> Iterator[None]:
+        """An API answers nobody until the block ends."""
+        self.services[SERVICES[name][0]].stop()
+        try:
+            yield
+        finally:
+            self._start_api(name)
+            self.wait_api(name)
 
     def wait_api(self, name: str) -> None:
         api = self.api
@@ -148,26 +168,32 @@ class ControlPlane:
             for row in rows
         ]
 
-    # Parts
-
-    def _start(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> Service:
-        service = Service(name, self.node, argv, {**self.env, **(env or {})})
+    def start_service(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None, node: Host | None = None
+    ) -> Service:
+        """A service on the control node, or on one that shares its files."""
+        service = Service(name, node or self.node, argv, {**self.env, **(env or {})})
         self.services[name] = service
         return service.start()
 
-    def _start_api(self, name: str) -> None:
+    def start_api(
+        self,
+        name: str,
+        venv: pathlib.Path,
+        application: str,
+        threads: int,
+        env: Mapping[str, str],
+        options: Sequence[str] = (),
+    ) -> None:
         service, port, _, _ = SERVICES[name]
+        where = [CONTROL, str(port), f"{service}-api", str(threads)]
+        self.start_service(service, [f"{venv}/bin/python", str(SERVE), application, *where, *options], env)
+
+    # Parts
+
+    def _start_api(self, name: str) -> None:
         application, threads, env = APIS[name]
-        argv = [
-            f"{self.venv}/bin/python",
-            str(SERVE),
-            application,
-            CONTROL,
-            str(port),
-            f"{service}-api",
-            str(threads),
-        ]
-        self._start(service, argv, env)
+        self.start_api(name, self.venv, application, threads, env)
 
     def _start_rabbitmq(self) -> None:
         try:
@@ -188,7 +214,7 @@ class ControlPlane:
             "SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
         }
         env = {f"RABBITMQ_{name}": value for name, value in names.items()}
-        self._start("rabbitmq", ["/usr/lib/rabbitmq/bin/rabbitmq-server"], env)
+        self.start_service("rabbitmq", ["/usr/lib/rabbitmq/bin/rabbitmq-server"], env)
 
     def _rabbitmq_listens(self) -> bool:
         assert self.node.holder is not None
@@ -202,7 +228,7 @@ class ControlPlane:
         path = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         if not pathlib.Path(path).exists():
             raise BedError("MariaDB is not installed (run: tools/bootstrap cloud)")
-        service = self._start("mariadb", [path, f"--defaults-file={ETC}/my.cnf"])
+        service = self.start_service("mariadb", [path, f"--defaults-file={ETC}/my.cnf"])
         service.wait_ready(self._mariadb_listens, START_PATIENCE_S)
 
     def _mariadb_listens(self) -> bool:
@@ -232,6 +258,10 @@ class ControlPlane:
         else:
             _copy(kept, data)
 
+    @property
+    def _databases(self) -> Sequence[str]:
+        return (*DATABASES, *([self.cinder.DATABASE] if self.cinder else []))
+
     def _database_key(self) -> str:
         """Changes with MariaDB, with the schemas, and with what is put into them."""
         version = subprocess.run(
@@ -244,9 +274,10 @@ class ControlPlane:
             database_url(""),
             url("identity"),
             PASSWORD,
-            *DATABASES,
+            *self._databases,
         ]
         packages = sorted(path.name for path in self.venv.glob("lib/*/site-packages/*.dist-info"))
+        packages += self.cinder.packages if self.cinder else []
         return hashlib.sha256("\0".join([*parts, *packages]).encode()).hexdigest()[:12]
 
     def _fill_database(self) -> None:
@@ -257,7 +288,7 @@ class ControlPlane:
         ]
         self._once("mariadb-install-db", [*install, "--skip-test-db"])
         self._start_mariadb()
-        self.sql("mysql", "".join(f"create database {name};" for name in DATABASES))
+        self.sql("mysql", "".join(f"create database {name};" for name in self._databases))
         bin_ = f"{self.venv}/bin"
         keystone = [f"{bin_}/keystone-manage", "--config-file", f"{ETC}/keystone/keystone.conf"]
         nova = [f"{bin_}/nova-manage", "--config-file", f"{ETC}/nova/nova.conf"]
@@ -288,6 +319,8 @@ class ControlPlane:
             ],
             "neutron": [neutron],
         }
+        if self.cinder is not None:
+            chains["cinder"] = self.cinder.database_commands
         in_parallel([functools.partial(self._chain, name, chain) for name, chain in chains.items()])
         self.services["mariadb"].stop(60)
 

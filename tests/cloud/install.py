@@ -80,15 +80,16 @@ ON_HORIZON = (DASHBOARD,)
 
 def ensure_venv(reporter: Reporter = lambda _: None) -> pathlib.Path:
     """The folder with OpenStack's environment in `venv`; about 1 minute and 700 MiB the first time."""
-    return _ensure(OPENSTACK, reporter)
+    return ensure(OPENSTACK, reporter)
 
 
 def ensure_horizon(reporter: Reporter = lambda _: None) -> pathlib.Path:
     """The same with Horizon, about 1 minute and 400 MiB; apart, as Horizon's host has no part of Nova."""
-    return _ensure(HORIZON, reporter)
+    return ensure(HORIZON, reporter)
 
 
-def _ensure(wanted: Environment, reporter: Reporter) -> pathlib.Path:
+def ensure(wanted: Environment, reporter: Reporter) -> pathlib.Path:
+    """The folder with an environment in `venv`."""
     # The interpreter under its full name: a host's layer may have another python3.
     python = pathlib.Path(sys.executable).resolve()
     lines = [line.partition("#")[0].strip() for line in wanted.requirements.read_text().splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import pathlib
 import socket
@@ -9,7 +10,10 @@ import struct
 
 from tests.bed.guest import GuestSpec
 from tests.cloud import collector, config, network
+from tests.cloud.cloud import block_devices
 from tests.cloud.server import command_line
+from tests.cloud.storage import ceph, guest
+from tests.cloud.storage.guest import DiskWork, StorageSpec
 
 
 def _frame(port: int, text: bytes, ethertype: int = 0x0800, protocol: int = 17) -> bytes:
@@ -74,3 +78,39 @@ def test_the_filter_is_in_both_pipelines_or_in_none(tmp_path: pathlib.Path) -> N
         assert parser[f"composite:{name}"]["keystone"].split()[-2:] == ["pcmig", "osapi_compute_app_v21"]
     assert parser["filter:pcmig"]["paste.filter_factory"] == "pcmig_api:factory"
     assert "app:osapi_compute_app_v21" in parser
+
+
+def test_disk_workers_options_follow_the_workers() -> None:
+    line = command_line(StorageSpec(disks=(DiskWork("vda"), DiskWork("vdb", 16, 4, 5))))
+    assert line.endswith(" heartbeat_ms=20 disk=vda:1:8:20 disk=vdb:16:4:5")
+
+
+def test_what_disk_workers_say() -> None:
+    said = [
+        "1.5 a FOUND vda 12 0",
+        "1.6 a HB 1 2 3 4 5 6",
+        "1.7 a DISK vda 13 1 0 0",
+        "1.8 b DISK vda 14 2 1 3",
+    ]
+    assert guest.parse("\n".join([*said, "1.9 b DISK v"])) == [
+        guest.Found(1.5, "a", "vda", 12, 0),
+        guest.DiskBeat(1.7, "a", "vda", 13, 1, 0, 0),
+        guest.DiskBeat(1.8, "b", "vda", 14, 2, 1, 3),
+    ]
+
+
+def test_a_root_volume_goes_with_its_server_and_others_stay() -> None:
+    root, more = block_devices("image", ["v1"], True, 0)
+    assert (root["destination_type"], root["volume_size"], root["delete_on_termination"]) == (
+        "volume",
+        1,
+        True,
+    )
+    assert (more["uuid"], more["boot_index"], "delete_on_termination" in more) == ("v1", -1, False)
+    assert block_devices("image", [], False, 1)[0]["destination_type"] == "local"
+
+
+def test_a_cephx_key_has_the_form_that_ceph_reads() -> None:
+    kind, _, _, length = struct.unpack_from("<hIIh", base64.b64decode(ceph.new_key()))
+    assert (kind, length) == (1, 16)
+    assert len(base64.b64decode(ceph.new_key())) == 28

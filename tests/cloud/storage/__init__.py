@@ -1,0 +1,1 @@
+"""Storage for the cloud bed: a Ceph of one monitor and one OSD, Cinder on it; doc/develop/cloud.rst."""

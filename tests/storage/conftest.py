@@ -1,0 +1,32 @@
+"""One cloud with storage for all modules: a Ceph, Cinder, servers' disks in it, and pcmig's driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cloud.cloud import PCMIG_DRIVER, Cloud
+from tests.cloud.config import Sections
+
+RATE_MBIT = 100
+PERMITTED: Sections = {
+    "DEFAULT": {"max_concurrent_live_migrations": 2},
+    "libvirt": {"live_migration_permit_post_copy": True},
+}
+
+
+@pytest.fixture(scope="session")
+def storage_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    started_s = time.monotonic()
+    with Cloud(
+        rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=PERMITTED, storage="ceph", reporter=print
+    ) as cloud:
+        assert cloud.storage is not None
+        memory = cloud.storage.ceph.memory_mib()
+        print(f"up in {time.monotonic() - started_s:.0f} s; Ceph's memory in MiB: {memory}")
+        yield cloud
+        logs = tmp_path_factory.mktemp("logs")
+        cloud.save_logs(logs)
+        print(f"logs: {logs}")

@@ -1,0 +1,137 @@
+"""Servers whose disks are in Ceph move by post-copy: memory and disks whole, and nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cloud.cloud import Cloud
+from tests.cloud.conftest import configured
+from tests.cloud.server import Server
+from tests.cloud.storage import volumes
+from tests.cloud.storage.ceph import Ceph
+from tests.cloud.storage.guest import DiskWork, StorageSpec, disk_beats, wait_writes
+from tests.cloud.storage.volumes import disk_image, locking, root_volume, watching
+from tests.cloud.test_driver import POST_COPY, Move, other
+from tests.storage.conftest import PERMITTED
+
+pytestmark = pytest.mark.timeout(300)
+
+# It dirties all of its work within a second, over and over: at 100 Mb/s pre-copy does not end.
+BUSY = StorageSpec(memory_mib=128, worker_mib=32)
+QUIET = StorageSpec(memory_mib=112, worker_mib=4, write_pps=20, verify_pps=100)
+BOTH = (DiskWork("vda"), DiskWork("vdb"))
+
+
+@pytest.fixture(scope="module")
+def cloud(storage_cloud: Cloud) -> Iterator[Cloud]:
+    with configured(storage_cloud, PERMITTED) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def ceph(cloud: Cloud) -> Ceph:
+    assert cloud.storage is not None
+    return cloud.storage.ceph
+
+
+def check_disk(server: Server, disk: str, host: str, since_s: float) -> None:
+    """The guest goes on writing to a disk on this host, and all that it read back was right."""
+    last = wait_writes(server, disk, since_s=since_s)
+    beats = disk_beats(server, disk)
+    assert last.host == host
+    assert (last.bad, last.errors) == (0, 0), last
+    assert last.verified > 0
+    numbers = [beat.number for beat in beats]
+    assert numbers == sorted(numbers)
+
+
+def check_held(ceph: Ceph, image: str, host: str) -> None:
+    """This host's QEMU, and no other, has the image."""
+    assert watching(ceph, image) == [host]
+    assert set(locking(ceph, image)) <= {host}
+
+
+def moved_by_post_copy(cloud: Cloud, server: Server) -> Move:
+    move = Move(cloud, server)
+    target = other(server.nova_host)
+    cloud.live_migrate(server, target, block_migration=False)
+    move.end()
+    move.check_moved(target)
+    assert POST_COPY in move.statuses, move.statuses
+    verdict = server.verdict(move.start_s, move.end_s)
+    silences = f"{verdict.switch_silence_ms} ms, later {verdict.later_silence_ms} ms"
+    print(f"{server.name}: silence at the switch {silences}")
+    return move
+
+
+def test_volume_backed_server_with_a_second_volume(cloud: Cloud, ceph: Ceph) -> None:
+    second = volumes.create(cloud.api)
+    spec = dataclasses.replace(BUSY, name="volumes", disks=BOTH)
+    server = cloud.boot(spec, root_volume=True, volumes=[second.id])
+    root = root_volume(server)
+    for disk in ("vda", "vdb"):
+        wait_writes(server, disk)
+    for volume in (root, second):
+        check_held(ceph, volume.image, "a")
+    for target in ("b", "a"):
+        move = moved_by_post_copy(cloud, server)
+        for disk, volume in (("vda", root), ("vdb", second)):
+            check_disk(server, disk, target, move.end_s)
+            check_held(ceph, volume.image, target)
+            assert volume.attached() == {server.id: [target]}
+    cloud.delete(server)
+    second.wait_status("available")
+    assert ceph.images("volumes") == [f"volume-{second.id}"]
+    second.delete()
+
+
+def test_server_with_its_own_disk_in_ceph(cloud: Cloud, ceph: Ceph) -> None:
+    """The source clears its files away, and never the disk, which is the same at the destination."""
+    server = cloud.boot(dataclasses.replace(BUSY, name="own"), disk_gib=1)
+    image = disk_image(server)
+    wait_writes(server, "vda")
+    check_held(ceph, image, "a")
+    move = moved_by_post_copy(cloud, server)
+    check_disk(server, "vda", "b", move.end_s)
+    check_held(ceph, image, "b")
+    assert not (cloud.computes["a"].instances / server.id).exists()
+    cloud.delete(server)
+    assert not [name for name in ceph.images("vms") if name.startswith(server.id)]
+
+
+def test_neighbour_with_the_same_volume_goes_on(cloud: Cloud, ceph: Ceph) -> None:
+    """A multi-attach volume: when one server leaves, the other at the source keeps it."""
+    shared = volumes.create(cloud.api, volume_type=volumes.multi_attach_type(cloud.api))
+    leaver, stayer = (
+        cloud.boot(
+            dataclasses.replace(spec, name=name, disks=(DiskWork("vdb", start_mib),)),
+            disk_gib=1,
+            volumes=[shared.id],
+        )
+        for name, spec, start_mib in (("leaver", BUSY, 1), ("stayer", QUIET, 16))
+    )
+    for server in (leaver, stayer):
+        wait_writes(server, "vdb")
+    assert shared.attached() == {leaver.id: ["a"], stayer.id: ["a"]}
+    move = moved_by_post_copy(cloud, leaver)
+    check_disk(leaver, "vdb", "b", move.end_s)
+    check_disk(stayer, "vdb", "a", move.end_s)
+    assert longest_pause_s(stayer, "vdb", move) < 5
+    assert shared.attached() == {leaver.id: ["b"], stayer.id: ["a"]}
+    assert watching(ceph, shared.image) == ["a", "b"]
+    cloud.delete(leaver)
+    check_disk(stayer, "vdb", "a", time.monotonic())
+    cloud.delete(stayer)
+    shared.wait_status("available")
+    shared.delete()
+
+
+def longest_pause_s(server: Server, disk: str, move: Move) -> float:
+    """Between two words of a disk worker, while a migration ran and a moment after."""
+    times = [beat.time_s for beat in disk_beats(server, disk, move.start_s)]
+    return max(b - a for a, b in itertools.pairwise(times))

@@ -1,0 +1,211 @@
+"""What breaks while a server with volumes moves: afterwards every attachment is where its guest is, and every
+disk holds what its guest was told is on it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cloud.api import wait_until
+from tests.cloud.cloud import Cloud
+from tests.cloud.config import Sections
+from tests.cloud.conftest import configured
+from tests.cloud.server import Server
+from tests.cloud.storage import volumes
+from tests.cloud.storage.ceph import Ceph
+from tests.cloud.storage.cinder import KIND
+from tests.cloud.storage.guest import DiskWork, StorageSpec, disk_beats, found, wait_writes
+from tests.cloud.storage.volumes import Volume, disk_image, root_volume
+from tests.cloud.test_driver import POST_COPY, Move, other
+from tests.storage.conftest import RATE_MBIT
+from tests.storage.test_migration import QUIET, check_disk, check_held
+
+pytestmark = pytest.mark.timeout(300)
+
+SLOW_MBIT = 20  # of the link while a guest is to stay in post-copy
+MOVED_BUT = "The guest has moved, but that cannot be written down yet"
+BUSY = StorageSpec(memory_mib=128, worker_mib=32, disks=(DiskWork("vda"), DiskWork("vdb")))
+AT_ONCE: Sections = {
+    "libvirt": {"live_migration_permit_post_copy": True},
+    "pcmig": {"policy": "immediate"},
+}
+
+
+@pytest.fixture(scope="module")
+def cloud(storage_cloud: Cloud) -> Iterator[Cloud]:
+    with configured(storage_cloud, AT_ONCE) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def ceph(cloud: Cloud) -> Ceph:
+    assert cloud.storage is not None
+    return cloud.storage.ceph
+
+
+@dataclasses.dataclass
+class Backed:
+    """A server that boots from a volume, with a second one."""
+
+    server: Server
+    volumes: dict[str, Volume]
+
+
+@pytest.fixture(scope="module")
+def backed(cloud: Cloud) -> Backed:
+    second = volumes.create(cloud.api)
+    server = cloud.boot(dataclasses.replace(BUSY, name="backed"), root_volume=True, volumes=[second.id])
+    wait_writes(server, "vdb")
+    return Backed(server, {"vda": root_volume(server), "vdb": second})
+
+
+@contextlib.contextmanager
+def in_post_copy(cloud: Cloud, server: Server) -> Iterator[Move]:
+    """A migration past its switch, which stays there as long as the link is slow."""
+    move = Move(cloud, server)
+    cloud.network.limit(SLOW_MBIT)
+    try:
+        cloud.live_migrate(server, other(move.source))
+        move.wait_for(POST_COPY)
+        wait_writes(server, "vda", 3, since_s=time.monotonic())
+        assert move.look() == POST_COPY
+        yield move
+    finally:
+        cloud.network.limit(RATE_MBIT)
+
+
+def restart_in_post_copy(cloud: Cloud, server: Server) -> Move:
+    """The source's nova-compute is killed there, and starts again; the migration comes to its end."""
+    with in_post_copy(cloud, server) as move:
+        source = cloud.computes[move.source]
+        source.nova.kill()
+        source.start_nova()
+        wait_until(lambda: "is adopted" in move.log(), 60, "the migration is adopted")
+    move.end()
+    move.check_moved(other(move.source))
+    return move
+
+
+def test_restart_of_nova_compute_leaves_no_attachment(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
+    move = restart_in_post_copy(cloud, backed.server)
+    target = other(move.source)
+    for disk, volume in backed.volumes.items():
+        check_disk(backed.server, disk, target, move.end_s)
+        check_held(ceph, volume.image, target)
+        assert volume.attached() == {backed.server.id: [target]}
+
+
+def test_without_cinders_credentials_it_is_told(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
+    """A restarted nova-compute has no token: without credentials of its own it cannot tell Cinder that the
+    source has let go. The guest is none the worse, and what is left can be deleted by hand."""
+    server = backed.server
+    source = str(server.nova_host)
+    target = other(source)
+    service = cloud.restart_compute(source, nova_conf={**AT_ONCE, "cinder": {"auth_type": ""}})
+    try:
+        assert "[cinder] has no auth_type" in service.said()
+        move = restart_in_post_copy(cloud, server)
+    finally:
+        cloud.restart_compute(source, nova_conf=AT_ONCE)
+    for disk, volume in backed.volumes.items():
+        check_disk(server, disk, target, move.end_s)
+        check_held(ceph, volume.image, target)
+        assert volume.attached() == {server.id: sorted([source, target])}
+        for attachment in volume.show()["attachments"]:
+            if attachment["host_name"] == cloud.computes[source].name:
+                cloud.api.request("DELETE", KIND, f"/attachments/{attachment['attachment_id']}")
+        assert volume.attached() == {server.id: [target]}
+
+
+def test_a_failure_in_the_post_step_touches_no_neighbour(cloud: Cloud, ceph: Ceph) -> None:
+    """Neutron is away when the guest has moved, so that Nova's post step fails and is called again: what was
+    done with the multi-attach volume is not done a second time, and the server that stays keeps it."""
+    shared = volumes.create(cloud.api, volume_type=volumes.multi_attach_type(cloud.api))
+    home = "a"
+    leaver, stayer = (
+        cloud.boot(
+            dataclasses.replace(spec, name=name, disks=(DiskWork("vda"), DiskWork("vdb", start_mib))),
+            host=home,
+            disk_gib=1,
+            volumes=[shared.id],
+        )
+        for name, spec, start_mib in (("goes", BUSY, 1), ("stays", QUIET, 16))
+    )
+    for server in (leaver, stayer):
+        wait_writes(server, "vdb")
+    with in_post_copy(cloud, leaver) as move, cloud.api_away("network"):
+        cloud.network.limit(RATE_MBIT)
+        wait_until(lambda: MOVED_BUT in move.log(), 90, "the post step has failed")
+        check_disk(stayer, "vdb", home, time.monotonic())
+    move.end()
+    move.check_moved("b")
+    check_disk(leaver, "vdb", "b", move.end_s)
+    check_disk(stayer, "vdb", home, move.end_s)
+    assert shared.attached() == {leaver.id: ["b"], stayer.id: [home]}
+    assert volumes.watching(ceph, shared.image) == [home, "b"]
+    cloud.delete(leaver)
+    check_disk(stayer, "vdb", home, time.monotonic())
+    cloud.delete(stayer)
+    shared.wait_status("available")
+    shared.delete()
+
+
+def die(cloud: Cloud, host: str) -> None:
+    """All of a host that matters ends at once, as in a power cut."""
+    compute = cloud.computes[host]
+    compute.nova.kill()
+    compute.host.kill_libvirtd()
+    for pid in compute.host.qemu_pids():
+        compute.host.signal_process(pid, signal.SIGKILL)
+    wait_until(lambda: not compute.host.qemu_pids(), 15, f"QEMUs of host {host} are gone")
+
+
+def come_back(cloud: Cloud, host: str) -> None:
+    compute = cloud.computes[host]
+    compute.host.start_libvirtd()
+    cloud.restart_compute(host)
+
+
+def check_booted_again(server: Server, disk: str, acknowledged: int, since_s: float) -> None:
+    """A new boot found on the disk all that the one before was told is there."""
+    server.wait_heartbeats(5, since_s=since_s, patience_s=90)
+    wait_until(lambda: found(server, disk, since_s) is not None, 30, f"{server.name} reads {disk}")
+    what = found(server, disk, since_s)
+    assert what is not None
+    assert what.bad == 0, what
+    assert what.number >= acknowledged > 0, (what, acknowledged)
+
+
+def force_down(cloud: Cloud, host: str, down: bool) -> None:
+    services = cloud.api.get("compute", f"/os-services?host={cloud.computes[host].name}")["services"]
+    cloud.api.request("PUT", "compute", f"/os-services/{services[0]['id']}", {"forced_down": down})
+
+
+def test_evacuated_with_its_disk(cloud: Cloud, ceph: Ceph) -> None:
+    """The host comes back later, clears away what it had of the server, and the disk is not part of that."""
+    server = cloud.boot(dataclasses.replace(BUSY, name="evacuated", disks=(DiskWork(),)), disk_gib=1)
+    wait_writes(server, "vda", 50)
+    die(cloud, "a")
+    acknowledged = disk_beats(server, "vda")[-1].number
+    try:
+        force_down(cloud, "a", True)
+        cloud.api.post("compute", f"/servers/{server.id}/action", {"evacuate": {"host": "pcmig-b"}})
+        server.wait_status("SHUTOFF")
+        assert server.nova_host == "b"
+        started_s = time.monotonic()
+        cloud.api.post("compute", f"/servers/{server.id}/action", {"os-start": None})
+        server.wait_status("ACTIVE")
+        check_booted_again(server, "vda", acknowledged, started_s)
+    finally:
+        come_back(cloud, "a")
+        force_down(cloud, "a", False)
+    wait_until(cloud.computes_up, 60, "both computes are up")
+    check_disk(server, "vda", "b", time.monotonic())
+    check_held(ceph, disk_image(server), "b")
+    assert cloud.computes["a"].host.domain_state(server.domain) is None
+    cloud.delete(server)
