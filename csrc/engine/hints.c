@@ -9,25 +9,40 @@
     "the kernel denies userfaultfd to QEMU's user at the destination: there, let that user read and write "            \
     "/dev/userfaultfd, or set the sysctl vm.unprivileged_userfaultfd=1 (pcmig check on that host tells more)"
 
-#define BROKEN "a connection between libvirt daemons broke: one of them ended or was restarted, or the network failed"
+#define CLOSED                                                                                                         \
+    "a libvirt daemon closed a connection: it ended or was restarted, takes no more clients (max_clients), or the "    \
+    "network between failed"
 
+#define RESOLVE                                                                                                        \
+    "the source cannot resolve that name: if it is the one that the destination gives itself, give --migrateuri "      \
+    "tcp://ADDRESS"
+
+/* The first row whose fragment is in the message counts. No row names a cause that its fragment does not. */
 static const struct {
     const char *fragment;
     const char *hint;
 } rows[] = {
+    {"Userfaultfd not available: Function not implemented",
+     "the kernel of the destination is built without userfaultfd"},
     {"Userfaultfd not available", USERFAULTFD},
-    {"ostcopy is not supported", USERFAULTFD},
-    {"End of file while reading data", BROKEN},
-    {"client socket is closed", BROKEN},
+    {"need to be TMPFS or HUGETLBFS", "the guest's memory is a file on another file system at the destination: put "
+                                      "memory_backing_dir of qemu.conf there "
+                                      "on /dev/shm, or give the guest <source type='memfd'/>"},
+    {"ostcopy is not supported: ",
+     NULL}, /* QEMU from 8.1 on says why, and what there is no row for speaks for itself */
+    {"ostcopy is not supported",
+     "this QEMU keeps the reason for the guest's log at the destination, in /var/log/libvirt/qemu; pcmig check on that "
+     "host tells whether it is userfaultfd"},
+    /* With text of ssh or its remote command in between, that is the reason. */
+    {"End of file while reading data: Input/output error", CLOSED},
+    {"client socket is closed", CLOSED},
     {"QEMU reports migration is still running",
      "the destination's QEMU does not wait to be resumed: it has not noticed yet that the stream is dead, or a "
      "connection that "
      "brought nothing, a port scan's for instance, has ended its wait for good"},
     {"already exists with uuid", "another guest has this name there: rename or undefine that one, or give --dname"},
-    {"unable to resolve address",
-     "the source cannot resolve the name that the destination gives itself: give --migrateuri tcp://ADDRESS"},
-    {"address resolution failed",
-     "the source cannot resolve the name that the destination gives itself: give --migrateuri tcp://ADDRESS"},
+    {"unable to resolve address", RESOLVE},
+    {"address resolution failed", RESOLVE},
 };
 
 const char *pcmig_hint(const char *message)

@@ -1,0 +1,72 @@
+/* What is said about a symptom: only what libvirt's or QEMU's own words bear out. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/hints.h"
+
+#define QMP "internal error: unable to execute QEMU command 'migrate-set-capabilities': "
+
+static void hints(void **state)
+{
+    static const struct {
+        const char *message;
+        const char *says; /* a part of the hint; NULL = there is none */
+    } cases[] = {
+        {QMP "Postcopy is not supported: Userfaultfd not available: Operation not permitted", "denies userfaultfd"},
+        {QMP "Postcopy is not supported: Userfaultfd not available: Function not implemented", "without userfaultfd"},
+        {QMP "Postcopy is not supported: Host backend files need to be TMPFS or HUGETLBFS only", "memory_backing_dir"},
+        {QMP "Postcopy is not supported: Target page size bigger than host page size", NULL},
+        {QMP "Postcopy is not supported", "/var/log/libvirt/qemu"},
+        {"End of file while reading data: Input/output error", "max_clients"},
+        {"End of file while reading data: Host key verification failed.: Input/output error", NULL},
+        {"End of file while reading data: sh: 1: nc: not found: Input/output error", NULL},
+        {"unable to resolve address 'b' service '49152': Name or service not known", "--migrateuri"},
+        {"operation failed: domain 'g' already exists with uuid 3f", "--dname"},
+        {"operation failed: domain is not running", NULL},
+        {"", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *hint = pcmig_hint(cases[i].message);
+
+        if (cases[i].says == NULL) {
+            assert_null(hint);
+        } else {
+            assert_non_null(hint);
+            assert_non_null(strstr(hint, cases[i].says));
+        }
+    }
+}
+
+/* Nothing but the words of who knows names userfaultfd as the cause. */
+static void no_cause_is_guessed(void **state)
+{
+    static const char *const messages[] = {
+        QMP "Postcopy is not supported",
+        QMP "Postcopy is not supported: Host backend files need to be TMPFS or HUGETLBFS only",
+        QMP "Postcopy is not supported: munlockall() failed",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(messages) / sizeof(messages[0]); i++) {
+        const char *hint = pcmig_hint(messages[i]);
+
+        assert_true(hint == NULL || strstr(hint, "denies") == NULL);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hints),
+        cmocka_unit_test(no_cause_is_guessed),
+    };
+
+    return cmocka_run_group_tests_name("hints", tests, NULL, NULL);
+}
