@@ -15,7 +15,14 @@ from typing import Any
 
 
 def factory(global_conf: dict[str, str], **local_conf: str) -> Callable[[Any], Any]:
-    """For paste: what makes a filter of the application behind it. It has no options."""
+    """For paste: what makes a filter of the application behind it. It has no options.
+
+    Raises NotThisNova where this Nova lacks what the filter uses: nova-api does not start then.
+    """
+    from pcmig_api import needs
+    from pcmig_common.needs import check
+
+    check(needs.TABLE, "filter")  # first: what follows imports what may not be there
     from pcmig_api.wsgi import Filter
 
     if local_conf:

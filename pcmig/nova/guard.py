@@ -17,36 +17,15 @@ from nova.compute import task_states, vm_states
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import records, releases
+from pcmig.nova import needs, records, releases
+from pcmig_common.needs import NotThisNova
 
 LOG = logging.getLogger(__name__)
 
+ACTS = needs.ACTS
+
 PEER_TIMEOUT_MS = 3000  # to connect to the other side; what does not answer counts as unknown
 
-# Method of Nova's driver -> what it does to this host's half, by the core's name for it (csrc/core/guard.h).
-ACTS = {
-    "spawn": "start",
-    "power_on": "start",
-    "resume": "start",
-    "resume_state_on_host_boot": "start",
-    "finish_migration": "start",
-    "finish_revert_migration": "start",
-    "unpause": "resume",
-    "reboot": "reboot",
-    "rescue": "reboot",
-    "unrescue": "reboot",
-    "power_off": "shutdown",
-    "suspend": "shutdown",
-    "migrate_disk_and_power_off": "shutdown",
-    "destroy": "destroy",
-    "_undefine_domain": "undefine",
-    "cleanup": "delete-files",
-    "confirm_migration": "delete-files",
-    "delete_instance_files": "delete-files",
-    "rollback_live_migration_at_destination": "rollback",
-    "post_live_migration": "post-migration",
-    "post_live_migration_at_source": "post-migration",
-}
 
 # What the halves are, once the engine has said it: it asked both hosts, and its verdict stands.
 _VERDICTS: dict[str, dict[str, Any]] = {
@@ -176,12 +155,18 @@ def insists(instance: Any) -> bool:
 
 
 def guarded(base: type) -> Callable[[type], type]:
-    """Class decorator: the methods of ACTS, inherited from BASE, ask `_guarded(instance, act)` first."""
+    """Class decorator: the methods of ACTS, inherited from BASE, ask `_guarded(instance, act)` first.
+
+    Raises NotThisNova for one that BASE does not have: it would go unguarded under another name.
+    """
 
     def decorate(cls: type) -> type:
         for name, act in ACTS.items():
-            if name not in vars(cls) and hasattr(base, name):
-                setattr(cls, name, _guarded(cls, name, act, getattr(base, name)))
+            method = getattr(base, name, None)
+            if method is None or "instance" not in inspect.signature(method).parameters:
+                raise NotThisNova(f"{base.__name__} has no {name}(instance), which pcmig guards")
+            if name not in vars(cls):
+                setattr(cls, name, _guarded(cls, name, act, method))
         return cls
 
     return decorate

@@ -1,16 +1,15 @@
 """What differs between the releases of Nova that the driver works with: 31 to 34.
 
 Signatures of what the driver overrides are the same in all of them (nova/virt/libvirt/driver.py); only the
-handle of the operation's thread is not, and how a thread waits depends on Nova's concurrency mode.
+handle of the operation's thread is not, and how a thread waits depends on whether eventlet is in use.
 """
 
 from __future__ import annotations
 
 import select
+import sys
 from collections.abc import Callable
 from typing import Any
-
-from nova import utils
 
 # The method of the handle that _live_migration_monitor gets which tells whether the operation has ended:
 # 33 and 34 a future, 32 a threading.Event, 31 an eventlet.event.Event.
@@ -45,9 +44,10 @@ def wait_readable(fd: int, timeout_s: float) -> None:
 
 
 def threading_mode() -> bool:
-    """Whether this service runs on native threads; 31 knows eventlet only."""
-    mode = getattr(utils, "concurrency_mode_threading", None)
-    return mode is not None and bool(mode())
+    """Whether this service runs on native threads: whatever Nova says of itself, eventlet has not put its own
+    in their place. A Nova that does without eventlet never loads it."""
+    patcher = sys.modules.get("eventlet.patcher")
+    return patcher is None or not patcher.is_monkey_patched("thread")
 
 
 def off_hub(call: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,6 +1,6 @@
 """`python -m tests.nova_own`: Nova's own tests with pcmig's driver in place of Nova's LibvirtDriver.
 
-Needs Nova and what its tests need (`pip install -r tests/nova_own/requirements.txt`); no libvirt and no root,
+Needs Nova and what its tests do (`pip install nova -r tests/nova_own/requirements.txt`); no libvirt, no root,
 since Nova's tests bring a fake one. A failure is run again alone, with the driver and with Nova's own class:
 what fails with both is listed and allowed, what fails only with the driver is an error.
 """
@@ -39,7 +39,7 @@ def main() -> int:
     try:
         version = importlib.metadata.version("nova")
     except importlib.metadata.PackageNotFoundError:
-        print("tests.nova_own: Nova is not installed: pip install -r tests/nova_own/requirements.txt")
+        print("tests.nova_own: Nova is not installed: pip install nova -r tests/nova_own/requirements.txt")
         return 2
     modules = dict.fromkeys(args.module, "") if args.module else plan.SETS[args.set]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

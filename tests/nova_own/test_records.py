@@ -76,7 +76,11 @@ def known(tmp_path: pathlib.Path) -> records.Records:
     return records.Records(str(tmp_path / "migrations"))
 
 
-class Stock:
+# What is guarded and does not matter here; a driver is not made without.
+Others = type("Others", (), dict.fromkeys(guard.ACTS, lambda self, context, instance: None))
+
+
+class Stock(Others):  # type: ignore[misc,valid-type]  # made at run time
     """Nova's driver, as far as it counts here."""
 
     def __init__(self) -> None:
@@ -216,8 +220,6 @@ def test_a_rollback_where_the_source_cannot_be_asked(
 def test_every_guarded_method_is_novas_and_looks_like_it() -> None:
     stock = libvirt_driver.LibvirtDriver
     for name in guard.ACTS:
-        if not hasattr(stock, name):
-            continue
         mine = getattr(driver.PostCopyLibvirtDriver, name)
         assert mine is not getattr(stock, name), name
         assert list(inspect.signature(mine).parameters) == list(

@@ -16,6 +16,9 @@ def __getattr__(name: str) -> Any:
     # Not before it is asked for: Nova's privileged daemon imports `privileged` below and needs no driver.
     if name != "PostCopyLibvirtDriver":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pcmig.nova import needs
+
+    needs.start()  # first: what follows imports what may not be there
     from pcmig.nova.driver import PostCopyLibvirtDriver
 
     return PostCopyLibvirtDriver
