@@ -482,7 +482,7 @@ def test_the_sample_of_api_paste_ini_is_novas_with_the_filter() -> None:
 
 def test_paste_finds_the_filter(world: World) -> None:
     sample = pathlib.Path(__file__).parents[2] / "etc/nova/api-paste.ini.sample"
-    for place, name in ((f"config:{sample}", "pcmig"), ("egg:pcmig", "pcmig")):
+    for place, name in ((f"config:{sample}", "pcmig"), ("egg:pcmig-api", "pcmig")):
         made = loadwsgi.loadfilter(place, name, global_conf={})(None)
         assert isinstance(made, base_wsgi.Middleware)
 
