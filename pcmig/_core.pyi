@@ -394,6 +394,7 @@ _Act = Literal[
     "rollback",
     "post-migration",
     "migrate-resume",
+    "forget",
 ]
 _Memory = Literal["unknown", "source", "destination", "both", "nowhere"]
 
@@ -401,6 +402,8 @@ _Memory = Literal["unknown", "source", "destination", "both", "nowhere"]
 class Half(TypedDict):
     half: _HalfName
     job_active: bool | None  # whether the host says that a migration runs there; None = it could not tell
+    shut_down: bool  # "absent", and the host says that the guest was shut down there, maybe long ago
+    defined: bool  # the host has a definition of it, whatever becomes of the half
 
 def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> Half:
     """The half of the guest with this UUID at URI.
@@ -415,6 +418,9 @@ class Permission(TypedDict):
     allowed: bool
     reason: str  # a sentence without its capital and full stop
     advice: str | None  # commands that help
+    rest: (
+        str | None
+    )  # commands that end what is left of the guest once its migration is forgotten; for people
     situation: str  # see situations()
     memory: _Memory
 
@@ -432,6 +438,9 @@ def guard(
     guest: str | None = None,
     source_uri: str | None = None,
     dest_uri: str | None = None,
+    source_shut_down: bool = False,
+    destination_shut_down: bool = False,
+    disks_copied: bool = False,
 ) -> Permission:
     """Whether ACT may be done to the half on SIDE; see doc/refer/safety.rst.
 

@@ -23,6 +23,7 @@ SCHEMA = 1  # grows when a field changes its meaning or goes away
 SUFFIX = ".json"
 ENVIRONMENT = "PCMIG_JOURNAL_DIR"
 SYSTEM_FOLDER = pathlib.Path("/var/lib/pcmig/migrations")
+NOVA_FOLDER = pathlib.Path("/var/lib/nova/pcmig/migrations")  # of a nova-compute as it is packaged
 
 # Keyword arguments of _core.Migration that a migration needs to be adopted, and what they are.
 ENGINE: dict[str, type | tuple[type, ...]] = {
@@ -126,6 +127,15 @@ def default_folder() -> pathlib.Path:
     return (pathlib.Path(state) if state else pathlib.Path.home() / ".local/state") / "pcmig" / "migrations"
 
 
+def default_folders() -> list[pathlib.Path]:
+    """Where migrations of this host may be on record: the command's own folder, and as root that of
+    nova-compute, if there is one; the one of $PCMIG_JOURNAL_DIR alone."""
+    folders = [default_folder()]
+    if not os.environ.get(ENVIRONMENT) and os.geteuid() == 0 and NOVA_FOLDER.is_dir():
+        folders.append(NOVA_FOLDER)
+    return folders
+
+
 def engine_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of Migration's keyword ARGUMENTS that an entry keeps."""
     return {name: value for name, value in arguments.items() if name in ENGINE and value is not None}
@@ -202,6 +212,23 @@ class Journal:
             except OSError as err:
                 raise JournalError(f"{path} cannot be removed: {err.strerror}") from err
 
+    def remove_if(self, entry: Entry) -> None:
+        """Removes ENTRY as long as it is that migration's and nobody looks after it. No error when there is
+        none. Raises HeldError, or JournalError."""
+        with self._locked():
+            there = self.read(entry.uuid)
+            if there is None:
+                return
+            if there.keeper is not None:
+                raise HeldError(there.keeper, there)
+            if (there.started, there.dest_uri) != (entry.started, entry.dest_uri):
+                raise JournalError(f"{self.path(entry.uuid)} is of a newer migration by now: it stays")
+            try:
+                self.path(entry.uuid).unlink(missing_ok=True)
+                _sync_folder(self.folder)
+            except OSError as err:
+                raise JournalError(f"{self.path(entry.uuid)} cannot be removed: {err.strerror}") from err
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Between reading and writing, nobody else writes. The lock ends with the process, however that
@@ -209,6 +236,7 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _hand_over(lock, self.folder)
         except OSError as err:
             raise JournalError(f"the journal {self.folder} cannot be written: {err.strerror}") from err
         try:
@@ -228,6 +256,7 @@ class Journal:
             # mkstemp makes it 0600: URIs and XML are nobody else's business.
             handle, temporary = tempfile.mkstemp(prefix=".new-", dir=self.folder)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
+                _hand_over(handle, self.folder)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -240,6 +269,12 @@ class Journal:
             if temporary is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
+
+
+def _hand_over(handle: int, folder: pathlib.Path) -> None:
+    """What root makes in another user's journal is that user's: nova-compute has to read it, and to lock."""
+    if os.geteuid() == 0 and (owner := os.stat(folder)).st_uid != 0:
+        os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

@@ -30,6 +30,8 @@ static const struct {
                                   "would remove the source's half and its files"},
     [PCMIG_ACT_MIGRATE_RESUME] = {"migrate-resume", "resuming the migration",
                                   "takes both halves, one of them interrupted"},
+    [PCMIG_ACT_FORGET] = {"forget", "forgetting the migration at the %s",
+                          "would leave nothing that keeps the guest from being lost or run twice"},
 };
 _Static_assert(LENGTH(acts) == PCMIG_ACT_COUNT, "every act has a row");
 
@@ -48,6 +50,7 @@ _Static_assert(PCMIG_SITUATION_COUNT <= 32 && PCMIG_ACT_COUNT <= 32, "a set is 3
 #define NO_MIGRATION  "no migration stands in the way"
 #define NOTHING_THERE "nothing of it is left on the other side that could run"
 #define REST          "what is here is a rest of which nobody needs anything"
+#define SERVED        "its record has served"
 
 /* All that is allowed. While a migration is on record, the half that holds the guest is never removed, not even where the
  * halves leave no doubt: at such a time it is machinery that asks, and owners can insist. */
@@ -56,66 +59,80 @@ static const struct {
     unsigned sides;
     unsigned acts;
     const char *why;
+    bool disks_stayed; /* only where no disk was copied */
 } rows[] = {
-    {S(UNSEEN) | S(NOBODY), EITHER, USE | REMOVE, NO_MIGRATION},
-    {S(HOME_SOURCE), SOURCE, USE | REMOVE, NO_MIGRATION},
-    {S(HOME_DESTINATION), DESTINATION, USE | REMOVE, NO_MIGRATION},
-    {S(HOME_SOURCE), DESTINATION, A(SHUTDOWN) | REMOVE, NO_MIGRATION},
-    {S(HOME_DESTINATION), SOURCE, A(SHUTDOWN) | REMOVE, NO_MIGRATION},
+    {S(UNSEEN) | S(NOBODY), EITHER, USE | REMOVE | A(FORGET), NO_MIGRATION, false},
+    {S(HOME_SOURCE), SOURCE, USE | REMOVE | A(FORGET), NO_MIGRATION, false},
+    {S(HOME_DESTINATION), DESTINATION, USE | REMOVE | A(FORGET), NO_MIGRATION, false},
+    {S(HOME_SOURCE), DESTINATION, A(SHUTDOWN) | REMOVE | A(FORGET), NO_MIGRATION, false},
+    {S(HOME_DESTINATION), SOURCE, A(SHUTDOWN) | REMOVE | A(FORGET), NO_MIGRATION, false},
 
-    {S(AT_SOURCE), SOURCE, USE, NOTHING_THERE},
-    {S(AT_SOURCE) | S(LEFTOVER), DESTINATION, REMOVE, REST},
-    {S(AT_DESTINATION) | S(HANDED_OVER), DESTINATION, USE, NOTHING_THERE},
-    {S(UNCONFIRMED), DESTINATION, A(RESUME), NOTHING_THERE}, /* but what would end it waits until it is settled */
-    {S(AT_DESTINATION) | S(HANDED_OVER), SOURCE, REMOVE, REST},
+    {S(AT_SOURCE), SOURCE, USE, NOTHING_THERE, false},
+    {S(AT_SOURCE) | S(LEFTOVER), DESTINATION, REMOVE, REST, false},
+    {S(AT_DESTINATION) | S(HANDED_OVER), DESTINATION, USE, NOTHING_THERE, false},
+    {S(UNCONFIRMED), DESTINATION, A(RESUME), NOTHING_THERE, false}, /* what would end it waits until it is settled */
+    {S(AT_DESTINATION) | S(HANDED_OVER), SOURCE, REMOVE, REST, false},
+    {S(ENDED), EITHER, A(DESTROY), REST, false},
+
+    /* A record on the side where the guest is not keeps the owner there from starting it. */
+    {S(AT_SOURCE) | S(LEFTOVER), EITHER, A(FORGET), SERVED, false},
+    {S(AT_DESTINATION), DESTINATION, A(FORGET), SERVED, false},
+    {S(GONE) | S(ENDED), EITHER, A(FORGET), "nothing of it is left that could be lost", true},
 
     {S(NOBODY) | S(HOME_SOURCE) | S(AT_SOURCE) | S(LEFTOVER), EITHER, A(ROLLBACK),
-     "the destination's half holds nothing of the guest"},
+     "the destination's half holds nothing of the guest", false},
     {S(HOME_DESTINATION) | S(AT_DESTINATION) | S(HANDED_OVER), EITHER, A(POST_MIGRATION),
-     "the source's half is not needed any more"},
-    {S(INTERRUPTED), EITHER, A(MIGRATE_RESUME), "both halves wait for it"},
+     "the source's half is not needed any more", false},
+    {S(INTERRUPTED), EITHER, A(MIGRATE_RESUME), "both halves wait for it", false},
 };
 
-#define LOOK_SOURCE      "virsh -c '%s' domstate --reason '%g'"
-#define LOOK_DESTINATION "virsh -c '%d' domstate --reason '%g'"
-#define LOOK_BOTH        LOOK_SOURCE "; " LOOK_DESTINATION
-#define WATCH            "pcmig watch -c '%s' '%g'"
-#define RESUME           "pcmig resume -c '%s' '%g' '%d'"
+/* A migration that still moves is not forgotten, whoever insists: it would go on, and nobody would know. */
+#define MOVES (S(PRECOPY) | S(SWITCHING) | S(POSTCOPY))
 
-/* What helps whoever was refused. */
+#define LOOK_SOURCE        "virsh -c '%s' domstate --reason '%g'"
+#define LOOK_DESTINATION   "virsh -c '%d' domstate --reason '%g'"
+#define WATCH              "pcmig watch -c '%s' '%g'"
+#define RESUME             "pcmig resume -c '%s' '%g' '%d'"
+#define FORGET             "pcmig forget -c '%s' '%g'" /* which says what would be lost, and asks for a word then */
+#define END_AT_SOURCE      "virsh -c '%s' destroy '%g'"
+#define END_AT_DESTINATION "virsh -c '%d' destroy '%g'"
+#define END_ONE            END_AT_SOURCE ", or " END_AT_DESTINATION ": the copy that is not wanted"
+
+/* What helps whoever was refused: it must get them further in that very situation. */
 static const char *const advices[] = {
-    [PCMIG_SITUATION_UNSEEN] = LOOK_BOTH,
-    [PCMIG_SITUATION_NOBODY] = LOOK_BOTH,
+    [PCMIG_SITUATION_UNSEEN] = "pcmig check -c '%s' --peer '%d'", /* says which host does not answer, and why */
+    [PCMIG_SITUATION_NOBODY] = LOOK_SOURCE "; " LOOK_DESTINATION,
     [PCMIG_SITUATION_HOME_SOURCE] = LOOK_SOURCE,
     [PCMIG_SITUATION_HOME_DESTINATION] = LOOK_DESTINATION,
     [PCMIG_SITUATION_PRECOPY] = "pcmig abort -c '%s' '%g'",
     [PCMIG_SITUATION_SWITCHING] = WATCH,
     [PCMIG_SITUATION_POSTCOPY] = WATCH,
     [PCMIG_SITUATION_INTERRUPTED] = RESUME,
-    [PCMIG_SITUATION_CUT_OFF] = RESUME,
-    [PCMIG_SITUATION_AT_SOURCE] = LOOK_SOURCE,
-    [PCMIG_SITUATION_LEFTOVER] = "virsh -c '%d' destroy '%g'",
-    [PCMIG_SITUATION_ARRIVED] = LOOK_BOTH,
-    [PCMIG_SITUATION_AT_DESTINATION] = LOOK_DESTINATION,
-    [PCMIG_SITUATION_UNCONFIRMED] = LOOK_DESTINATION,
+    [PCMIG_SITUATION_CUT_OFF] = RESUME ", or, if the silent host is lost: " FORGET,
+    [PCMIG_SITUATION_AT_SOURCE] = RESUME, /* closes the record */
+    [PCMIG_SITUATION_LEFTOVER] = END_AT_DESTINATION,
+    [PCMIG_SITUATION_ARRIVED] = RESUME ", or, if the source keeps its half: " END_AT_SOURCE,
+    [PCMIG_SITUATION_AT_DESTINATION] = RESUME,
+    [PCMIG_SITUATION_UNCONFIRMED] = "virsh -c '%d' resume '%g'",
     [PCMIG_SITUATION_HANDED_OVER] = LOOK_DESTINATION,
-    [PCMIG_SITUATION_HALF_LOST] = LOOK_BOTH,
-    [PCMIG_SITUATION_GONE] = "virsh -c '%s' dominfo '%g'; virsh -c '%d' dominfo '%g'",
-    [PCMIG_SITUATION_DOUBLE] = "virsh -c '%s' destroy '%g', or virsh -c '%d' destroy '%g': the copy that is not wanted",
-    [PCMIG_SITUATION_SILENT] = LOOK_BOTH,
-    [PCMIG_SITUATION_IN_DOUBT] = LOOK_BOTH,
+    [PCMIG_SITUATION_HALF_LOST] = FORGET,
+    [PCMIG_SITUATION_ENDED] = FORGET,
+    [PCMIG_SITUATION_GONE] = FORGET,
+    [PCMIG_SITUATION_DOUBLE] = END_ONE,
+    [PCMIG_SITUATION_SILENT] = RESUME ", or, if the silent host is lost: " FORGET,
+    [PCMIG_SITUATION_IN_DOUBT] = FORGET,
 };
 _Static_assert(LENGTH(advices) == PCMIG_SITUATION_COUNT, "every situation has an advice");
 
 /* The justification, or NULL: refused. */
-static const char *permission(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act)
+static const char *permission(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act, bool copied)
 {
     if ((unsigned)situation >= PCMIG_SITUATION_COUNT || (unsigned)side >= PCMIG_SIDE_COUNT ||
         (unsigned)act >= PCMIG_ACT_COUNT)
         return NULL;
     for (size_t i = 0; i < LENGTH(rows); i++) {
         if ((rows[i].situations & 1u << situation) != 0 && (rows[i].sides & 1u << side) != 0 &&
-            (rows[i].acts & 1u << act) != 0)
+            (rows[i].acts & 1u << act) != 0 && !(copied && rows[i].disks_stayed))
             return rows[i].why;
     }
     return NULL;
@@ -123,7 +140,7 @@ static const char *permission(enum pcmig_situation situation, enum pcmig_side si
 
 bool pcmig_guard_permits(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act)
 {
-    return permission(situation, side, act) != NULL;
+    return permission(situation, side, act, false) != NULL;
 }
 
 const char *pcmig_guard_situation_advice(enum pcmig_situation situation)
@@ -161,12 +178,22 @@ static struct pcmig_permission insisted(const struct pcmig_evidence *evidence, e
     return p;
 }
 
+/* What the operator is told who takes the loss. What he may want to do next depends on the halves: pcmig_guard_rest(). */
+static struct pcmig_permission forgotten(enum pcmig_situation situation)
+{
+    struct pcmig_permission p = {.allowed = true, .situation = situation};
+
+    snprintf(p.reason, sizeof(p.reason), "%s; its record goes because the operator takes the loss",
+             pcmig_situation_text(situation));
+    return p;
+}
+
 struct pcmig_permission pcmig_guard_may(const struct pcmig_evidence *evidence, enum pcmig_side side, enum pcmig_act act,
                                         bool insist)
 {
     enum pcmig_situation situation = pcmig_situation_of(evidence);
     enum pcmig_half own = side == PCMIG_SIDE_SOURCE ? evidence->source : evidence->destination;
-    const char *why = permission(situation, side, act);
+    const char *why = permission(situation, side, act, evidence->disks_copied);
     struct pcmig_permission p = {.allowed = true, .situation = situation};
 
     if ((unsigned)side >= PCMIG_SIDE_COUNT || (unsigned)act >= PCMIG_ACT_COUNT)
@@ -175,10 +202,46 @@ struct pcmig_permission pcmig_guard_may(const struct pcmig_evidence *evidence, e
         why = "there is nothing to destroy";
     if (why == NULL && insist && (REMOVE & 1u << act) != 0)
         return insisted(evidence, situation, side);
+    if (why == NULL && insist && act == PCMIG_ACT_FORGET && (MOVES & 1u << situation) == 0)
+        return forgotten(situation);
     if (why == NULL)
         return refused(situation, side, act);
     snprintf(p.reason, sizeof(p.reason), "%s; %s", pcmig_situation_text(situation), why);
     return p;
+}
+
+/* Where a half stays that nobody can use any more; by situation, and by which of the two there are. */
+static const struct {
+    unsigned situations;
+    bool source, destination; /* this side's half is a rest, if there is one */
+} rests[] = {
+    {S(INTERRUPTED) | S(CUT_OFF) | S(HALF_LOST) | S(GONE) | S(ENDED), true, true},
+    {S(LEFTOVER), false, true},
+    {S(ARRIVED), true, false},
+};
+
+static bool is_there(enum pcmig_half half)
+{
+    return half != PCMIG_HALF_ABSENT && half != PCMIG_HALF_UNKNOWN;
+}
+
+const char *pcmig_guard_rest(const struct pcmig_evidence *evidence)
+{
+    enum pcmig_situation situation = pcmig_situation_of(evidence);
+
+    if (situation == PCMIG_SITUATION_DOUBLE)
+        return END_ONE;
+    for (size_t i = 0; i < LENGTH(rests); i++) {
+        bool source = rests[i].source && is_there(evidence->source);
+        bool destination = rests[i].destination && is_there(evidence->destination);
+
+        if ((rests[i].situations & 1u << situation) != 0)
+            return source && destination ? END_AT_SOURCE "; " END_AT_DESTINATION
+                   : source              ? END_AT_SOURCE
+                   : destination         ? END_AT_DESTINATION
+                                         : NULL;
+    }
+    return NULL;
 }
 
 bool pcmig_guard_advice(const char *advice, const struct pcmig_guard_names *names, char *out, size_t size)

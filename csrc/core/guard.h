@@ -26,6 +26,7 @@ enum pcmig_act {
     PCMIG_ACT_ROLLBACK,     /* give the migration up: the guest is the source's, the destination's half is destroyed */
     PCMIG_ACT_POST_MIGRATION, /* what follows a success: the guest is the destination's, the source's rest is removed */
     PCMIG_ACT_MIGRATE_RESUME, /* go on with an interrupted post-copy (VIR_MIGRATE_POSTCOPY_RESUME) */
+    PCMIG_ACT_FORGET,         /* throw the record away that SIDE's host keeps; no half, definition or file is touched */
     PCMIG_ACT_COUNT
 };
 
@@ -36,12 +37,17 @@ struct pcmig_permission {
     const char *advice; /* commands that help, with %g, %s, %d for pcmig_guard_advice(); NULL = none is needed */
 };
 
-/* Whether ACT may be done on SIDE. For the last three acts SIDE makes no difference.
+/* Whether ACT may be done on SIDE. For ROLLBACK, POST_MIGRATION and MIGRATE_RESUME SIDE makes no difference.
  *
  * INSIST: the owner wants the guest itself to be gone. Then it may be destroyed, undefined and its files deleted in every
- * situation, and the reason says what is lost by it. No other act is changed, so no machinery can run a guest twice. */
+ * situation, and the reason says what is lost by it. With FORGET: an operator takes the loss, and the record may go unless
+ * the migration still moves. No other act is changed, so no machinery can run a guest twice. */
 struct pcmig_permission pcmig_guard_may(const struct pcmig_evidence *evidence, enum pcmig_side side, enum pcmig_act act,
                                         bool insist);
+
+/* Commands for what is left of the guest and of no use to anybody once its migration is forgotten, as in `advice`; NULL where
+ * there is no such half, or nobody can tell which it is. For people: no program may type them. */
+const char *pcmig_guard_rest(const struct pcmig_evidence *evidence);
 
 /* Names to put into an advice; NULL = GUEST, SOURCEURI, DESTURI. */
 struct pcmig_guard_names {

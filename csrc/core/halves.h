@@ -33,6 +33,10 @@ struct pcmig_evidence {
     bool job_active;        /* the source has statistics of a running migration: the call may be lost, the job is not */
     bool job_absent;        /* the source answered that it runs no migration; neither of the two: it could not tell */
     bool in_flight;         /* a migration between these two is on record, and how it ended is not */
+    bool source_shut_down;  /* the source says that the guest was shut down there: no crash, not destroyed, not moved */
+    bool destination_shut_down;
+    bool
+        disks_copied; /* the migration copied disks: once the guest has switched, the destination's are the newer ones */
 };
 
 #endif

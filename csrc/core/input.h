@@ -9,6 +9,7 @@
 #ifndef PCMIG_CORE_INPUT_H
 #define PCMIG_CORE_INPUT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Job statistics at one moment. Sources: virDomainGetJobStats and the JOB_COMPLETED event (libvirt >= 8.0),
@@ -83,6 +84,8 @@ struct pcmig_input {
     int64_t t_us;
     enum pcmig_input_kind kind;
     int64_t code; /* see enum pcmig_input_kind; 0 otherwise */
+    bool
+        shut_down; /* with SRC_STOPPED_OTHER, DST_STOPPED: as a guest ends that is shut down. Not in traces: no policy asks. */
     struct pcmig_sample sample;
 };
 

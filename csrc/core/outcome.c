@@ -20,7 +20,7 @@ static const struct row rows[] = {
     {PCMIG_HALF_RUNNING,
      PCMIG_HALF_RUNNING,
      true,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_ONE,
       "both hosts say that the guest runs there: stop the copy that is not wanted before it writes to shared disks"}},
     /* Interrupted post-copy: each half has pages that the other lacks. While only the source says so, it may be no more
      * than the daemons' connection that broke: the two QEMUs then go on and complete by themselves. */
@@ -33,7 +33,7 @@ static const struct row rows[] = {
     {PCMIG_HALF_POSTCOPY_FAILED,
      PCMIG_HALF_RUNNING,
      false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_SOURCE,
       "the guest runs at the destination with all of its memory, but the source has not removed its half"}},
     {PCMIG_HALF_POSTCOPY_FAILED,
      ANY,
@@ -82,29 +82,29 @@ static const struct row rows[] = {
     {PCMIG_HALF_MIGRATING,
      PCMIG_HALF_RUNNING,
      false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_SOURCE,
       "the guest runs at the destination, but the source has not removed its half"}},
     /* Gone from both. */
     {PCMIG_HALF_ABSENT,
      PCMIG_HALF_ABSENT,
      false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_FORGET,
       "the guest is on neither host: it ended, or was ended, during the migration"}},
     /* Still in post-copy and nobody knows how it goes on. */
     {PCMIG_HALF_POSTCOPY,
      ANY,
      false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_AFTER,
       "the guest is still in post-copy, but libvirt no longer reports on it; keep both halves"}},
     {PCMIG_HALF_UNKNOWN,
      ANY,
      false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_SOURCE,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_AFTER,
       "the source cannot be asked: the guest most likely runs there, or waits there"}},
     {ANY,
      ANY,
      false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_FORGET,
       "the two hosts do not agree on where the guest is; keep both halves"}},
 };
 
@@ -113,9 +113,22 @@ static bool fits(enum pcmig_half wanted, enum pcmig_half seen)
     return wanted == ANY || wanted == seen;
 }
 
+/* Whether the guest is off for good reasons; one that had been handed over may be too. */
+static bool was_shut_down(const struct pcmig_evidence *evidence)
+{
+    struct pcmig_evidence e = *evidence;
+
+    if (evidence->call_succeeded || evidence->source_handed_off)
+        e.source_shut_down = false;
+    e.in_flight = true;
+    e.call_succeeded = e.source_handed_off = false;
+    return pcmig_situation_of(&e) == PCMIG_SITUATION_ENDED;
+}
+
 bool pcmig_outcome_half_lost(const struct pcmig_evidence *evidence)
 {
-    return pcmig_situation_of(evidence) == PCMIG_SITUATION_HALF_LOST;
+    return pcmig_situation_of(evidence) == PCMIG_SITUATION_HALF_LOST ||
+           (evidence->source != PCMIG_HALF_ABSENT && was_shut_down(evidence));
 }
 
 struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, bool patience_over)
@@ -126,12 +139,29 @@ struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, 
         "the source handed the guest over; the destination could not be asked"};
 
     static const struct pcmig_verdict half_lost = {
-        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_BOTH,
+        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_FORGET,
         "post-copy was interrupted and one half of the guest is gone: the pages that only it had are lost"};
     static const struct pcmig_verdict call_lost = {
-        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_SOURCE,
+        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_AFTER,
         "the migration goes on in pre-copy, but the call that started it is lost; pcmig resume looks after it"};
+    /* Shut down by itself or its owner, which needs no memory any more. At the source: it never left. At the destination: it had
+     * moved; a half that the source still has is nobody's, but a program does not end it. */
+    static const struct pcmig_verdict ended_here = {
+        PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
+        "the guest was shut down at the source before it could move; it is off there, and nothing is lost"};
+    static const struct pcmig_verdict ended_there = {
+        PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE,
+        "the guest has moved, and was shut down at the destination; it is off there, and nothing is lost"};
+    static const struct pcmig_verdict ended_left = {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_AND_FORGET,
+                                                    "the guest was shut down at the destination, and nothing is lost; "
+                                                    "the source still has its half, which must go before the "
+                                                    "guest is started again"};
 
+    if (was_shut_down(evidence))
+        return !patience_over                          ? waiting
+               : evidence->source != PCMIG_HALF_ABSENT ? ended_left
+               : evidence->destination_shut_down       ? ended_there
+                                                       : ended_here;
     /* Nothing can be resumed, and nothing may be thrown away either. */
     if (pcmig_outcome_half_lost(evidence))
         return patience_over ? half_lost : waiting;

@@ -23,10 +23,14 @@ enum pcmig_outcome {
 
 enum pcmig_advice {
     PCMIG_ADVICE_NONE = 0,
-    PCMIG_ADVICE_RESUME,      /* post-copy was interrupted: virsh migrate --postcopy-resume */
-    PCMIG_ADVICE_LOOK_SOURCE, /* ask the source for the guest's state */
-    PCMIG_ADVICE_LOOK_BOTH,   /* ask both */
-    PCMIG_ADVICE_UNDEFINE,    /* remove the definition that is left at the source */
+    PCMIG_ADVICE_RESUME,         /* post-copy was interrupted: virsh migrate --postcopy-resume */
+    PCMIG_ADVICE_LOOK_AFTER,     /* pcmig resume: waits, and says how it stands */
+    PCMIG_ADVICE_LOOK_BOTH,      /* ask both for the guest's state */
+    PCMIG_ADVICE_UNDEFINE,       /* remove the definition that is left at the source */
+    PCMIG_ADVICE_END_SOURCE,     /* end the half that is left at the source; pcmig resume closes the books then */
+    PCMIG_ADVICE_END_AND_FORGET, /* the same, of a guest that is off: there is nothing to look after */
+    PCMIG_ADVICE_END_ONE,        /* end the copy that is not wanted */
+    PCMIG_ADVICE_FORGET,         /* pcmig forget: says what is left, and what would be lost */
     PCMIG_ADVICE_COUNT
 };
 
@@ -36,7 +40,7 @@ struct pcmig_verdict {
     const char *text; /* a sentence, static */
 };
 
-/* Whether post-copy lost one of its halves: nothing brings that back, and libvirt's migrate call may wait for it for ever. */
+/* Whether post-copy lost one of its halves, the guest shut down or not: nothing brings that back, and libvirt's migrate call may wait for it for ever. */
 bool pcmig_outcome_half_lost(const struct pcmig_evidence *evidence);
 
 /* The verdict, PCMIG_OUTCOME_RUNNING while the two halves may still change by themselves. With PATIENCE_OVER there is no

@@ -26,6 +26,9 @@ enum {
     NO_JOB = 1 << 3,    /* it does not, by its own word */
     MOVED = 1 << 4,     /* the source, or the migrate call, said that the guest was handed over */
     NOT_MOVED = 1 << 5,
+    ENDED_HERE = 1 << 6,  /* the source says that the guest was shut down there */
+    ENDED_THERE = 1 << 7, /* so does the destination */
+    IDLE = 1 << 8,        /* no job is known to run */
 };
 
 static const struct {
@@ -44,6 +47,12 @@ static const struct {
 
     /* Whoever was handed a guest has it, until it is seen somewhere else. */
     {A, U | A | D, MOVED, PCMIG_SITUATION_HANDED_OVER},
+
+    /* A source in post-copy means that the guest ran at the destination: what libvirt says of its end there is of this run.
+     * What a shut-off definition says beside any other half may be years old. */
+    {C | F, A, ENDED_THERE | IDLE, PCMIG_SITUATION_ENDED},
+    {A, A, RECORD | ENDED_THERE, PCMIG_SITUATION_ENDED},
+    {A, A, RECORD | ENDED_HERE, PCMIG_SITUATION_ENDED},
 
     {R, U | A | D, NO_RECORD, PCMIG_SITUATION_HOME_SOURCE},
     {P, U | A | D, NO_RECORD | NOT_MOVED, PCMIG_SITUATION_HOME_SOURCE},
@@ -90,7 +99,10 @@ enum pcmig_situation pcmig_situation_of(const struct pcmig_evidence *evidence)
     unsigned is = (unsigned)(record ? RECORD : NO_RECORD) | (unsigned)(moved ? MOVED : NOT_MOVED) |
                   (evidence->job_active   ? (unsigned)JOB
                    : evidence->job_absent ? (unsigned)NO_JOB
-                                          : 0);
+                                          : 0) |
+                  (evidence->source_shut_down ? (unsigned)ENDED_HERE : 0) |
+                  (evidence->destination_shut_down ? (unsigned)ENDED_THERE : 0) |
+                  (evidence->job_active ? 0 : (unsigned)IDLE);
 
     if ((unsigned)evidence->source >= PCMIG_HALF_COUNT || (unsigned)evidence->destination >= PCMIG_HALF_COUNT)
         return PCMIG_SITUATION_IN_DOUBT;
@@ -144,6 +156,8 @@ static const struct {
     [PCMIG_SITUATION_HALF_LOST] = {"half-lost", PCMIG_MEMORY_NOWHERE,
                                    "the guest was in post-copy and one half of it is gone, with memory that only that "
                                    "half had"},
+    [PCMIG_SITUATION_ENDED] = {"ended", PCMIG_MEMORY_NOWHERE,
+                               "the guest was shut down during its migration, and is off"},
     [PCMIG_SITUATION_GONE] = {"gone", PCMIG_MEMORY_NOWHERE,
                               "the guest ended on both hosts while its migration was not settled"},
     [PCMIG_SITUATION_DOUBLE] = {"double", PCMIG_MEMORY_UNKNOWN,

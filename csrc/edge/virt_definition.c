@@ -41,6 +41,18 @@ bool pcmig_virt_left_over(struct pcmig_virt_conn *conn, const char *uuid)
     return left_over;
 }
 
+bool pcmig_virt_was_shut_down(struct pcmig_virt_conn *conn, const char *uuid)
+{
+    virDomainPtr domain = find(conn, uuid);
+    int state, reason;
+    bool was = domain != NULL && virDomainGetState(domain, &state, &reason, 0) == 0 && state == VIR_DOMAIN_SHUTOFF &&
+               reason == VIR_DOMAIN_SHUTOFF_SHUTDOWN;
+
+    if (domain != NULL)
+        virDomainFree(domain);
+    return was;
+}
+
 int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid)
 {
     virDomainPtr domain = find(conn, uuid);

@@ -102,7 +102,10 @@ static int on_lifecycle(virConnectPtr conn, virDomainPtr domain, int event, int 
     for (size_t i = 0; i < sizeof(lifecycle) / sizeof(lifecycle[0]); i++) {
         if (lifecycle[i].source == watch->source && lifecycle[i].event == event &&
             (lifecycle[i].detail == detail || lifecycle[i].detail == -1)) {
-            struct pcmig_input input = {.kind = PCMIG_INPUT_EVENT, .code = lifecycle[i].meaning};
+            struct pcmig_input input = {.kind = PCMIG_INPUT_EVENT,
+                                        .code = lifecycle[i].meaning,
+                                        .shut_down = event == VIR_DOMAIN_EVENT_STOPPED &&
+                                                     detail == VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN};
 
             watch->callbacks.input(watch->opaque, &input);
             break;

@@ -193,6 +193,8 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
         c->last.queue_bytes = input->sample.queue_bytes;
     if (input->kind == PCMIG_INPUT_EVENT && input->code == PCMIG_EVENT_SRC_STOPPED_MIGRATED)
         c->handed_off = true;
+    if (input->kind == PCMIG_INPUT_EVENT && input->shut_down)
+        c->shut_down[input->code == PCMIG_EVENT_SRC_STOPPED_OTHER] = true;
     if (input->kind == PCMIG_INPUT_EVENT && speaks_of_crossing(input->code))
         c->crossed = true;
 

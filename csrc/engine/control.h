@@ -25,6 +25,7 @@ struct control {
     bool broken[2];            /* the connection is to be reopened; likewise */
     unsigned long versions[2]; /* libvirt's, of the connections as they are; 0 = not known; likewise */
     bool handed_off;
+    bool shut_down[2];  /* an event said so; destination, source */
     bool crossed;       /* an event of either end spoke of post-copy, or of the guest's running at the destination */
     bool restarted;     /* the guest, stopped at the source by a switch that came to nothing, was let run again */
     int64_t restart_us; /* not before, again */

@@ -90,6 +90,10 @@ static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
     const char *name = m->name != NULL ? m->name : m->args.domain;
     const char *guest = pcmig_shell_guest(name, m->uuid);
     const char *there = m->args.dest_name != NULL ? pcmig_shell_guest(m->args.dest_name, m->uuid) : guest;
+    const struct words look_after = {{"pcmig", "resume", "-c", m->args.source_uri, guest, m->args.dest_uri}, 6};
+    const struct words forget = {{"pcmig", "forget", "-c", m->args.source_uri, guest}, 5};
+    const struct words end_source = {{"virsh", "-c", m->args.source_uri, "destroy", guest}, 5};
+    const struct words end_destination = {{"virsh", "-c", m->args.dest_uri, "destroy", there}, 5};
     const struct words undefine = {{"virsh", "-c", m->args.source_uri, "undefine", "--keep-nvram", "--keep-tpm", guest},
                                    7};
 
@@ -98,8 +102,23 @@ static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
     case PCMIG_ADVICE_RESUME:
         write_resume(m, guest, out, size);
         return;
-    case PCMIG_ADVICE_LOOK_SOURCE:
-        write_look(m->args.source_uri, guest, out, size);
+    case PCMIG_ADVICE_LOOK_AFTER:
+        write_words(&look_after, "", out, size);
+        return;
+    case PCMIG_ADVICE_FORGET:
+        write_words(&forget, "", out, size);
+        return;
+    case PCMIG_ADVICE_END_SOURCE:
+        write_words(&end_source, "", out, size);
+        write_words(&look_after, " && ", out, size);
+        return;
+    case PCMIG_ADVICE_END_AND_FORGET:
+        write_words(&end_source, "", out, size);
+        write_words(&forget, " && ", out, size);
+        return;
+    case PCMIG_ADVICE_END_ONE: /* which one is not wanted, only people know */
+        write_words(&end_source, "", out, size);
+        write_words(&end_destination, ", or: ", out, size);
         return;
     case PCMIG_ADVICE_LOOK_BOTH:
         write_look(m->args.source_uri, guest, out, size);
@@ -172,6 +191,18 @@ static enum pcmig_half ask(struct control *c, bool source)
     if (*conn != NULL && pcmig_virt_half(*conn, m->uuid, &half, &error) == 0)
         return half;
     return PCMIG_HALF_UNKNOWN;
+}
+
+/* Whether the guest was shut down at this end: an event said so, or libvirt says it of a guest that it has off. That counts only where the
+ * guest was: what is stopped at the other end is a half, and what libvirt says of a definition there may be years old. */
+static bool was_shut_down(const struct control *c, bool source, const struct pcmig_evidence *seen)
+{
+    struct pcmig_virt_conn *conn = source ? c->m->source : c->m->destination;
+    bool crossed = c->crossed || seen->source == PCMIG_HALF_POSTCOPY || seen->source == PCMIG_HALF_POSTCOPY_FAILED;
+
+    if ((source ? seen->source : seen->destination) != PCMIG_HALF_ABSENT || source == crossed)
+        return false;
+    return c->shut_down[source] || (conn != NULL && pcmig_virt_was_shut_down(conn, c->m->uuid));
 }
 
 /* How long two halves that settle nothing are looked at. */
@@ -261,6 +292,8 @@ bool pcmig_settle(struct control *c)
     int64_t waited_us;
     int job;
 
+    evidence.source_shut_down = was_shut_down(c, true, &evidence);
+    evidence.destination_shut_down = was_shut_down(c, false, &evidence);
     /* Whatever changes is still on its way. */
     c->changed = evidence.source != c->halves[1] || evidence.destination != c->halves[0];
     if (c->changed)

@@ -19,17 +19,27 @@ static bool may_forget(const struct pcmig_evidence *seen)
            pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_UNDEFINE, false).allowed;
 }
 
-/* The source's definition is removed only by order, and when the destination has one; a migration that was adopted and needed no call of
- * ours was ordered by somebody else. */
+/* The source's definition is removed only by order, and when the destination has one; of a migration that was adopted and
+ * needed no call of ours it is told. */
 static enum tidy tidy_definition(const struct control *c, bool allowed)
 {
     const struct pcmig_migration *m = c->m;
 
-    if ((m->args.flags & pcmig_virt_flag_undefine_source()) == 0 || !c->called_once)
+    if ((m->args.flags & pcmig_virt_flag_undefine_source()) == 0)
         return TIDY_CLEAN;
+    if (!c->called_once)
+        return TIDY_LEFT;
     if (!allowed || m->destination == NULL || pcmig_virt_defined(m->destination, m->uuid) != 1)
         return TIDY_UNCLEAR;
     return pcmig_virt_forget(m->source, m->uuid, true) ? TIDY_CLEAN : TIDY_LEFT;
+}
+
+/* The source's definition was to go, and its half was ended by other means (by hand, where it was the rest of an interrupted post-copy): it
+ * is told, as nothing says that a migration left it. */
+static bool ordered_and_left(const struct pcmig_migration *m)
+{
+    return (m->args.flags & pcmig_virt_flag_undefine_source()) != 0 && pcmig_virt_defined(m->source, m->uuid) == 1 &&
+           m->destination != NULL && pcmig_virt_defined(m->destination, m->uuid) == 1;
 }
 
 enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
@@ -37,8 +47,10 @@ enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, i
     struct pcmig_migration *m = c->m;
     int defined;
 
-    if (evidence->source != PCMIG_HALF_ABSENT || m->source == NULL || !pcmig_virt_left_over(m->source, m->uuid))
+    if (evidence->source != PCMIG_HALF_ABSENT || m->source == NULL)
         return TIDY_CLEAN;
+    if (!pcmig_virt_left_over(m->source, m->uuid))
+        return ordered_and_left(m) ? TIDY_LEFT : TIDY_CLEAN;
     if (waited_us < TIDY_AFTER_US)
         return TIDY_LATER;
     defined = pcmig_virt_defined(m->source, m->uuid);

@@ -55,6 +55,9 @@ struct seen {
     int in_flight;
     int call_succeeded;
     int source_handed_off;
+    int source_shut_down;
+    int destination_shut_down;
+    int disks_copied;
     PyObject *job_active; /* borrowed; None = not known */
 };
 
@@ -81,6 +84,9 @@ static int to_evidence(const struct seen *seen, struct pcmig_evidence *evidence)
         .job_active = job != 0,
         .job_absent = seen->job_active != Py_None && job == 0,
         .in_flight = seen->in_flight != 0,
+        .source_shut_down = seen->source_shut_down != 0,
+        .destination_shut_down = seen->destination_shut_down != 0,
+        .disks_copied = seen->disks_copied != 0,
     };
     return 0;
 }
@@ -119,19 +125,10 @@ static PyObject *py_guest_word(PyObject *module, PyObject *args)
 
 static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"side",
-                               "act",
-                               "source",
-                               "destination",
-                               "in_flight",
-                               "call_succeeded",
-                               "source_handed_off",
-                               "job_active",
-                               "insist",
-                               "guest",
-                               "source_uri",
-                               "dest_uri",
-                               NULL};
+    static char *keywords[] = {
+        "side",         "act",    "source", "destination", "in_flight", "call_succeeded",   "source_handed_off",
+        "job_active",   "insist", "guest",  "source_uri",  "dest_uri",  "source_shut_down", "destination_shut_down",
+        "disks_copied", NULL};
     struct seen seen = {.source = "unknown", .destination = "unknown", .job_active = Py_None};
     struct pcmig_guard_names names = {NULL, NULL, NULL};
     const char *side_text = NULL, *act_text = NULL;
@@ -140,10 +137,11 @@ static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
     struct pcmig_permission p;
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sssspppOpzzz:guard", keywords, &side_text, &act_text,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sssspppOpzzzppp:guard", keywords, &side_text, &act_text,
                                      &seen.source, &seen.destination, &seen.in_flight, &seen.call_succeeded,
                                      &seen.source_handed_off, &seen.job_active, &insist, &names.guest,
-                                     &names.source_uri, &names.dest_uri))
+                                     &names.source_uri, &names.dest_uri, &seen.source_shut_down,
+                                     &seen.destination_shut_down, &seen.disks_copied))
         return NULL;
     /* The format has no way to say that an argument is for its keyword only, and needed. */
     if (side_text == NULL || act_text == NULL) {
@@ -157,9 +155,10 @@ static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
     if (act < 0 || to_evidence(&seen, &evidence) < 0)
         return NULL;
     p = pcmig_guard_may(&evidence, (enum pcmig_side)side, (enum pcmig_act)act, insist != 0);
-    return Py_BuildValue("{s:N,s:s,s:N,s:s,s:s}", "allowed", PyBool_FromLong(p.allowed), "reason", p.reason, "advice",
-                         advice_or_none(p.advice, &names), "situation", pcmig_situation_name(p.situation), "memory",
-                         pcmig_memory_name(pcmig_situation_memory(p.situation)));
+    return Py_BuildValue(
+        "{s:N,s:s,s:N,s:N,s:s,s:s}", "allowed", PyBool_FromLong(p.allowed), "reason", p.reason, "advice",
+        advice_or_none(p.advice, &names), "rest", advice_or_none(pcmig_guard_rest(&evidence), &names), "situation",
+        pcmig_situation_name(p.situation), "memory", pcmig_memory_name(pcmig_situation_memory(p.situation)));
 }
 
 static PyObject *py_memory_where(PyObject *module, PyObject *args, PyObject *kwargs)
@@ -223,6 +222,8 @@ static PyObject *py_situations(PyObject *module, PyObject *unused)
 struct answer {
     enum pcmig_half half;
     int job; /* 1, 0, -1 = it could not tell */
+    bool shut_down;
+    bool defined; /* has a definition there, whatever becomes of the half */
 };
 
 /* Without the GIL. Returns 0, or -1. */
@@ -240,6 +241,10 @@ static int ask_host(const char *uri, const char *uuid, int64_t timeout_ms, struc
     rc = pcmig_virt_half(conn, uuid, &out->half, error);
     if (rc == 0 && out->half == PCMIG_HALF_ABSENT)
         out->job = 0;
+    if (rc == 0 && out->half == PCMIG_HALF_ABSENT)
+        out->shut_down = pcmig_virt_was_shut_down(conn, uuid);
+    if (rc == 0)
+        out->defined = pcmig_virt_defined(conn, uuid) == 1;
     /* Nobody needs to know of the job where the half itself speaks of a migration, and there the question may block. */
     if (rc == 0 && (out->half == PCMIG_HALF_RUNNING || out->half == PCMIG_HALF_PAUSED)) {
         domain = pcmig_virt_lookup(conn, uuid, &unsaid);
@@ -278,8 +283,9 @@ static PyObject *py_half(PyObject *module, PyObject *args, PyObject *kwargs)
         pcmig_errors_raise(module, &error);
         return NULL;
     }
-    return Py_BuildValue("{s:s,s:N}", "half", pcmig_half_name(answer.half), "job_active",
-                         answer.job < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(answer.job));
+    return Py_BuildValue("{s:s,s:N,s:N,s:N}", "half", pcmig_half_name(answer.half), "job_active",
+                         answer.job < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(answer.job), "shut_down",
+                         PyBool_FromLong(answer.shut_down), "defined", PyBool_FromLong(answer.defined));
 }
 
 #define CALL(function) (PyCFunction)(void (*)(void))(function)
@@ -287,8 +293,10 @@ static PyObject *py_half(PyObject *module, PyObject *args, PyObject *kwargs)
 static PyMethodDef methods[] = {
     {"guard", CALL(py_guard), METH_VARARGS | METH_KEYWORDS,
      "guard(*, side, act, source='unknown', destination='unknown', in_flight=False, call_succeeded=False, "
-     "source_handed_off=False, job_active=None, insist=False, guest=None, source_uri=None, dest_uri=None)\n--\n\n"
-     "Whether ACT may be done to the half on SIDE: allowed, reason, advice, situation, memory. Raises ValueError for "
+     "source_handed_off=False, job_active=None, insist=False, guest=None, source_uri=None, dest_uri=None, "
+     "source_shut_down=False, destination_shut_down=False, disks_copied=False)\n--\n\n"
+     "Whether ACT may be done to the half on SIDE: allowed, reason, advice, rest, situation, memory. Raises ValueError "
+     "for "
      "an "
      "unknown name."},
     {"memory_where", CALL(py_memory_where), METH_VARARGS | METH_KEYWORDS,
@@ -304,7 +312,8 @@ static PyMethodDef methods[] = {
      "option or nothing."},
     {"half", CALL(py_half), METH_VARARGS | METH_KEYWORDS,
      "half(uri, uuid, connect_timeout_ms=10000)\n--\n\n"
-     "The half of the guest with this UUID at URI: half and job_active. Raises LibvirtError when the host does not "
+     "The half of the guest with this UUID at URI: half, job_active, shut_down, defined. Raises LibvirtError when the "
+     "host does not "
      "tell."},
     {NULL, NULL, 0, NULL},
 };

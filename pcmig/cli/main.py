@@ -21,6 +21,7 @@ COMMANDS = (
     ("abort", "pcmig.cli.abort:Abort"),
     ("check", "pcmig.cli.check:Check"),
     ("flags", "pcmig.cli.flags:Flags"),
+    ("forget", "pcmig.cli.forget:Forget"),
     ("migrate", "pcmig.cli.migrate:Migrate"),
     ("pause", "pcmig.cli.pause:Pause"),
     ("replay", "pcmig.cli.replay:Replay"),

@@ -37,7 +37,13 @@ DETACH_MS = 10_000
 # How the engine begins its text when the guest never left (core/outcome.c); the verdict names the host too.
 SAFE_AT_SOURCE = "the guest runs on at the source: "
 # Parts of its texts on a guest that runs neither before nor after (engine/preflight.c, core/outcome.c).
-NOT_RUNNING = (" is not running: ", "the guest is at the source, paused")
+NOT_RUNNING = (
+    " is not running: ",
+    "the guest is at the source, paused",
+    "the guest was shut down at the source",
+)
+# ... and on one that does not run at the destination any more.
+OFF_THERE = "was shut down at the destination"
 
 
 # Why page requests could not be acknowledged at once (doc/refer/switchover.rst), and what to do about it.
@@ -258,6 +264,8 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
             there = plan.engine.get("dest_name") or plan.domain
             renamed = f" as {there}" if there != plan.domain else ""
             done = f"done: {plan.domain} runs at {plan.dest_uri}{renamed} after {elapsed}"
+            if OFF_THERE in (status["error"] or ""):
+                done = f"done: {plan.domain} moved to {plan.dest_uri}, and was shut down there: it is off"
             if status["operator_command"]:
                 done += (
                     "\nthe source still knows it, shut off: do not start it there; type:\n"

@@ -20,9 +20,11 @@ from pcmig.cli.base import (
     is_terminal,
     make_console,
 )
+from pcmig.cli.books import add_journal, books
+from pcmig.cli.evidence import of_entry as evidence_of_entry
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import resume_command, watch_command
-from pcmig.journal import Entry, Journal
+from pcmig.journal import Entry, Journal, JournalError
 from pcmig_common import phases
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ PHASES = {
     "at-destination": "ended, at the destination",
     "handed-over": "handed over",
     "half-lost": "half lost",
+    "ended": "shut down",
 }
 
 # What `pcmig resume` brings to its end, or closes the books of. Everything else is for an operator.
@@ -83,11 +86,12 @@ class Status(Command):
         parser.add_argument(
             "domain", type=given, nargs="?", metavar="DOMAIN", help="this guest only: name or UUID"
         )
+        add_journal(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:
-        rows, problems = gather(Journal(), args.connect, args.domain)
+        rows, problems = gather(books(args.journal), args.connect, args.domain)
         if args.json:
             report = {"schema": SCHEMA, "command": "status", "migrations": rows, "problems": problems}
             print(json.dumps(report, indent=2))
@@ -99,9 +103,14 @@ class Status(Command):
         return ExitCode.NEEDS_OPERATOR if any(row["needs_operator"] for row in rows) else ExitCode.DONE
 
 
-def gather(book: Journal, uri: str, domain: str | None) -> tuple[list[Row], list[str]]:
+def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[Row], list[str]]:
     """A row for each migration, and what could not be found out."""
-    entries, errors = book.all()
+    entries: list[Entry] = []
+    errors: list[JournalError] = []
+    for book in journals:
+        there, broken = book.all()
+        entries += there
+        errors += broken
     problems = [str(error) for error in errors]
     try:
         local: list[_core.Migrating] = _core.migrations(uri)
@@ -145,14 +154,6 @@ def at_once(todo: list[Callable[[], Row]], problems: list[str]) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
-def ask(uri: str, uuid: str) -> _core.Half:
-    """A host's half; "unknown" when it cannot be asked."""
-    try:
-        return _core.half(uri, uuid)
-    except _core.LibvirtError:
-        return {"half": "unknown", "job_active": None}
-
-
 def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int | None:
     """How much of the guest's memory has crossed in post-copy, or of the pass in pre-copy."""
     if entry is not None and entry.recovery and source["half"] == "postcopy-failed":
@@ -173,17 +174,14 @@ def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int
 
 
 def of_entry(entry: Entry) -> Row:
-    """A migration of the journal. The source is asked first, see _core.half()."""
-    source = ask(entry.source_uri, entry.uuid)
-    destination = ask(entry.dest_uri, entry.uuid)
+    """A migration of the journal."""
+    seen = evidence_of_entry(entry)
+    source, destination = seen.source, seen.destination
     there = entry.engine.get("dest_name")
     view = _core.guard(
         side="source",
         act="migrate-resume",
-        source=source["half"],
-        destination=destination["half"],
-        in_flight=True,
-        job_active=source["job_active"],
+        **seen.arguments(),
         guest=entry.uuid if there not in (None, entry.name) else _core.guest_word(entry.name, entry.uuid),
         source_uri=entry.source_uri,
         dest_uri=entry.dest_uri,
@@ -231,6 +229,9 @@ def advise(row: Row, view: _core.Permission) -> None:
             f"nobody else had; the half at {kept} is left untouched"
         )
         row["type"], row["needs_operator"] = view["advice"], True
+    elif situation == "ended":
+        # Nothing is lost; where a half is left, it is ended first.
+        row["type"] = " && ".join(filter(None, [view["rest"], view["advice"]]))
     elif situation in ENDED:
         row["type"] = None if row["pid"] else resume
         row["text"] += "" if row["pid"] else "; resume tells how it ended, and closes the record"
@@ -252,7 +253,12 @@ def of_host(uri: str, found: _core.Migrating) -> Row:
     interrupted = found["half"] == "postcopy-failed"
     phase = {"postcopy": "postcopy", "postcopy-failed": "interrupted"}.get(found["half"])
     phase = phase or ("precopy" if found["job_active"] else "switching")
-    half: _core.Half = {"half": "unknown", "job_active": True if source else None}
+    half: _core.Half = {
+        "half": "unknown",
+        "job_active": True if source else None,
+        "shut_down": False,
+        "defined": False,
+    }
     row: Row = {
         "uuid": found["uuid"],
         "name": found["name"],

@@ -175,14 +175,17 @@ static void rest_at_the_source(void **state)
         int libvirt;
         bool removed;
         const char *advice; /* NULL: none */
+        bool ended_by_hand; /* the source's half, that is: nothing says that a migration left it */
     } rows[] = {
-        {true, true, true, 12008000, true, NULL},
-        {true, false, true, 12008000, false, look},   /* the only definition there is stays */
-        {true, true, false, 12008000, false, NULL},   /* not ours to remove */
-        {true, true, true, 8006000, false, undefine}, /* could take the TPM's state along */
-        {false, false, true, 12008000, true, NULL},   /* a transient guest has none anywhere */
-        {false, false, false, 12008000, true, NULL},
-        {false, false, true, 8006000, false, look},
+        {true, true, true, 12008000, true, NULL, false},
+        {true, false, true, 12008000, false, look, false},     /* the only definition there is stays */
+        {true, true, false, 12008000, false, undefine, false}, /* not ours to remove */
+        {true, true, false, 12008000, false, undefine, true},
+        {true, false, false, 12008000, false, NULL, true},
+        {true, true, true, 8006000, false, undefine, false}, /* could take the TPM's state along */
+        {false, false, true, 12008000, true, NULL, false},   /* a transient guest has none anywhere */
+        {false, false, false, 12008000, true, NULL, false},
+        {false, false, true, 8006000, false, look, false},
     };
 
     (void)state;
@@ -191,7 +194,7 @@ static void rest_at_the_source(void **state)
         struct pcmig_migration_status status;
 
         (void)reset(NULL);
-        atomic_store(&hosts.known, true);
+        atomic_store(&hosts.known, !rows[i].ended_by_hand);
         atomic_store(&hosts.source_defined, rows[i].source_defined);
         atomic_store(&hosts.destination_defined, rows[i].destination_defined);
         atomic_store(&hosts.libvirt, rows[i].libvirt);

@@ -24,38 +24,40 @@ static const struct {
     const char *permits[PCMIG_SIDE_COUNT];
     const char *advice;
 } rows[] = {
-#define LOOK_A "virsh -c 'A' domstate --reason 'G'"
-#define LOOK_B "virsh -c 'B' domstate --reason 'G'"
-    [PCMIG_SITUATION_UNSEEN] = {{BOTH(UNKNOWN, ABSENT)}, {"srboduf", "srboduf"}, LOOK_A "; " LOOK_B},
-    [PCMIG_SITUATION_NOBODY] = {{BOTH(ABSENT, ABSENT)}, {"srbodufR", "srbodufR"}, LOOK_A "; " LOOK_B},
-    [PCMIG_SITUATION_HOME_SOURCE] = {{BOTH(RUNNING, UNKNOWN)}, {"srbodufR", "odufR"}, LOOK_A},
-    [PCMIG_SITUATION_HOME_DESTINATION] = {{BOTH(ABSENT, RUNNING)}, {"odufP", "srbodufP"}, LOOK_B},
+#define LOOK_A  "virsh -c 'A' domstate --reason 'G'"
+#define LOOK_B  "virsh -c 'B' domstate --reason 'G'"
+#define END_A   "virsh -c 'A' destroy 'G'"
+#define END_B   "virsh -c 'B' destroy 'G'"
+#define RESUME  "pcmig resume -c 'A' 'G' 'B'"
+#define FORGET  "pcmig forget -c 'A' 'G'"
+#define OR_LOST RESUME ", or, if the silent host is lost: " FORGET
+    [PCMIG_SITUATION_UNSEEN] = {{BOTH(UNKNOWN, ABSENT)}, {"srbodufF", "srbodufF"}, "pcmig check -c 'A' --peer 'B'"},
+    [PCMIG_SITUATION_NOBODY] = {{BOTH(ABSENT, ABSENT)}, {"srbodufRF", "srbodufRF"}, LOOK_A "; " LOOK_B},
+    [PCMIG_SITUATION_HOME_SOURCE] = {{BOTH(RUNNING, UNKNOWN)}, {"srbodufRF", "odufRF"}, LOOK_A},
+    [PCMIG_SITUATION_HOME_DESTINATION] = {{BOTH(ABSENT, RUNNING)}, {"odufPF", "srbodufPF"}, LOOK_B},
     [PCMIG_SITUATION_PRECOPY] = {{BOTH(RUNNING, MIGRATING), .job_active = true}, {"", ""}, "pcmig abort -c 'A' 'G'"},
     [PCMIG_SITUATION_SWITCHING] = {{BOTH(MIGRATING, MIGRATING)}, {"", ""}, "pcmig watch -c 'A' 'G'"},
     [PCMIG_SITUATION_POSTCOPY] = {{BOTH(POSTCOPY, POSTCOPY)}, {"", ""}, "pcmig watch -c 'A' 'G'"},
-    [PCMIG_SITUATION_INTERRUPTED] = {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED)},
-                                     {"M", "M"},
-                                     "pcmig resume -c 'A' 'G' 'B'"},
-    [PCMIG_SITUATION_CUT_OFF] = {{BOTH(POSTCOPY_FAILED, UNKNOWN)}, {"", ""}, "pcmig resume -c 'A' 'G' 'B'"},
+    [PCMIG_SITUATION_INTERRUPTED] = {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED)}, {"M", "M"}, RESUME},
+    [PCMIG_SITUATION_CUT_OFF] = {{BOTH(POSTCOPY_FAILED, UNKNOWN)}, {"", ""}, OR_LOST},
     [PCMIG_SITUATION_AT_SOURCE] = {{BOTH(RUNNING, ABSENT), .in_flight = true, .job_absent = true},
-                                   {"srboR", "dufR"},
-                                   LOOK_A},
-    [PCMIG_SITUATION_LEFTOVER] = {{BOTH(RUNNING, MIGRATING), .job_absent = true},
-                                  {"R", "dufR"},
-                                  "virsh -c 'B' destroy 'G'"},
-    [PCMIG_SITUATION_ARRIVED] = {{BOTH(POSTCOPY, RUNNING)}, {"", ""}, LOOK_A "; " LOOK_B},
-    [PCMIG_SITUATION_AT_DESTINATION] = {{BOTH(ABSENT, RUNNING), .in_flight = true}, {"dufP", "srboP"}, LOOK_B},
-    [PCMIG_SITUATION_UNCONFIRMED] = {{BOTH(ABSENT, PAUSED), .in_flight = true}, {"", "r"}, LOOK_B},
+                                   {"srboRF", "dufRF"},
+                                   RESUME},
+    [PCMIG_SITUATION_LEFTOVER] = {{BOTH(RUNNING, MIGRATING), .job_absent = true}, {"RF", "dufRF"}, END_B},
+    [PCMIG_SITUATION_ARRIVED] = {{BOTH(POSTCOPY, RUNNING)},
+                                 {"", ""},
+                                 RESUME ", or, if the source keeps its half: " END_A},
+    [PCMIG_SITUATION_AT_DESTINATION] = {{BOTH(ABSENT, RUNNING), .in_flight = true}, {"dufP", "srboPF"}, RESUME},
+    [PCMIG_SITUATION_UNCONFIRMED] = {{BOTH(ABSENT, PAUSED), .in_flight = true}, {"", "r"}, "virsh -c 'B' resume 'G'"},
     [PCMIG_SITUATION_HANDED_OVER] = {{BOTH(ABSENT, UNKNOWN), .source_handed_off = true}, {"dufP", "srboP"}, LOOK_B},
-    [PCMIG_SITUATION_HALF_LOST] = {{BOTH(ABSENT, POSTCOPY_FAILED)}, {"", ""}, LOOK_A "; " LOOK_B},
-    [PCMIG_SITUATION_GONE] = {{BOTH(ABSENT, ABSENT), .in_flight = true},
-                              {"", ""},
-                              "virsh -c 'A' dominfo 'G'; virsh -c 'B' dominfo 'G'"},
+    [PCMIG_SITUATION_HALF_LOST] = {{BOTH(ABSENT, POSTCOPY_FAILED)}, {"", ""}, FORGET},
+    [PCMIG_SITUATION_ENDED] = {{BOTH(POSTCOPY_FAILED, ABSENT), .destination_shut_down = true}, {"dF", "dF"}, FORGET},
+    [PCMIG_SITUATION_GONE] = {{BOTH(ABSENT, ABSENT), .in_flight = true}, {"F", "F"}, FORGET},
     [PCMIG_SITUATION_DOUBLE] = {{BOTH(RUNNING, RUNNING)},
                                 {"", ""},
-                                "virsh -c 'A' destroy 'G', or virsh -c 'B' destroy 'G': the copy that is not wanted"},
-    [PCMIG_SITUATION_SILENT] = {{BOTH(ABSENT, UNKNOWN), .in_flight = true}, {"", ""}, LOOK_A "; " LOOK_B},
-    [PCMIG_SITUATION_IN_DOUBT] = {{BOTH(ABSENT, RUNNING), .job_active = true}, {"", ""}, LOOK_A "; " LOOK_B},
+                                END_A ", or " END_B ": the copy that is not wanted"},
+    [PCMIG_SITUATION_SILENT] = {{BOTH(ABSENT, UNKNOWN), .in_flight = true}, {"", ""}, OR_LOST},
+    [PCMIG_SITUATION_IN_DOUBT] = {{BOTH(ABSENT, RUNNING), .job_active = true}, {"", ""}, FORGET},
 };
 _Static_assert(LENGTH(rows) == PCMIG_SITUATION_COUNT, "every situation has a row");
 
@@ -76,6 +78,10 @@ static const struct {
     [PCMIG_ACT_ROLLBACK] = {'R', false, "a rollback would destroy the destination's half"},
     [PCMIG_ACT_POST_MIGRATION] = {'P', false, "what follows a migration would remove the source's half and its files"},
     [PCMIG_ACT_MIGRATE_RESUME] = {'M', false, "resuming the migration takes both halves, one of them interrupted"},
+    [PCMIG_ACT_FORGET] =
+        {'F', false,
+         "forgetting the migration at the %s would leave nothing that keeps the guest from being lost or "
+         "run twice"},
 };
 _Static_assert(LENGTH(acts) == PCMIG_ACT_COUNT, "every act has a row");
 
@@ -169,6 +175,8 @@ static void check_insisting(enum pcmig_situation situation, enum pcmig_side side
     char expected[sizeof(p.reason)];
 
     (void)permitted;
+    if (act == PCMIG_ACT_FORGET)
+        return; /* below */
     if (calm.allowed || !acts[act].removes) {
         assert_memory_equal(p.reason, calm.reason, strlen(calm.reason) + 1);
         assert_int_equal(p.allowed, calm.allowed);
@@ -190,6 +198,108 @@ static void an_owner_who_insists_removes_and_nothing_else(void **state)
 {
     (void)state;
     for_all(check_insisting);
+}
+
+/* The operator's word has a record go wherever nothing moves by itself; where no word is needed, it changes nothing. */
+static void check_forgetting(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act, bool permitted)
+{
+    const struct pcmig_evidence *evidence = &rows[situation].evidence;
+    bool moves = situation == PCMIG_SITUATION_PRECOPY || situation == PCMIG_SITUATION_SWITCHING ||
+                 situation == PCMIG_SITUATION_POSTCOPY;
+    struct pcmig_permission calm, p;
+
+    if (act != PCMIG_ACT_FORGET)
+        return;
+    calm = pcmig_guard_may(evidence, side, act, false);
+    p = pcmig_guard_may(evidence, side, act, true);
+    assert_int_equal(calm.allowed, permitted);
+    assert_int_equal(p.allowed, !moves);
+    if (calm.allowed || moves)
+        assert_string_equal(p.reason, calm.reason);
+    else
+        assert_non_null(strstr(p.reason, "; its record goes because the operator takes the loss"));
+}
+
+static void an_operator_who_takes_the_loss_forgets_what_does_not_move(void **state)
+{
+    (void)state;
+    for_all(check_forgetting);
+}
+
+/* After the switch only the destination's disks are up to date: a record is what keeps the source from booting its old ones. */
+static void disks_that_were_copied_keep_the_record(void **state)
+{
+    (void)state;
+    for (int situation = 0; situation < PCMIG_SITUATION_COUNT; situation++) {
+        for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
+            struct pcmig_evidence e = rows[situation].evidence;
+            bool before = pcmig_guard_may(&e, (enum pcmig_side)side, PCMIG_ACT_FORGET, false).allowed;
+            bool off = situation == PCMIG_SITUATION_GONE || situation == PCMIG_SITUATION_ENDED;
+
+            e.disks_copied = true;
+            assert_int_equal(pcmig_guard_may(&e, (enum pcmig_side)side, PCMIG_ACT_FORGET, false).allowed,
+                             before && !off);
+            if (off)
+                assert_true(pcmig_guard_may(&e, (enum pcmig_side)side, PCMIG_ACT_FORGET, true).allowed);
+        }
+    }
+}
+
+/* What a person may end once the migration is forgotten: halves that are of no use, and nothing that is the guest. */
+static void what_is_left(void **state)
+{
+    static const struct {
+        struct pcmig_evidence evidence;
+        const char *rest;
+    } cases[] = {
+        {{BOTH(ABSENT, POSTCOPY_FAILED), .in_flight = true}, END_B},
+        {{BOTH(POSTCOPY_FAILED, ABSENT), .in_flight = true}, END_A},
+        {{BOTH(POSTCOPY_FAILED, ABSENT), .in_flight = true, .destination_shut_down = true}, END_A},
+        {{BOTH(DEAD, POSTCOPY), .in_flight = true}, END_A "; " END_B},
+        {{BOTH(POSTCOPY_FAILED, UNKNOWN), .in_flight = true}, END_A},
+        {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED), .in_flight = true}, END_A "; " END_B},
+        {{BOTH(ABSENT, DEAD), .in_flight = true}, END_B},
+        {{BOTH(ABSENT, ABSENT), .in_flight = true}, NULL},
+        {{BOTH(RUNNING, MIGRATING), .in_flight = true, .job_absent = true}, END_B},
+        {{BOTH(POSTCOPY_FAILED, RUNNING), .in_flight = true}, END_A},
+        {{BOTH(RUNNING, RUNNING), .in_flight = true}, END_A ", or " END_B ": the copy that is not wanted"},
+        {{BOTH(RUNNING, ABSENT), .in_flight = true, .job_absent = true}, NULL},
+        {{BOTH(ABSENT, RUNNING), .in_flight = true}, NULL},
+        {{BOTH(ABSENT, PAUSED), .in_flight = true}, NULL},
+        {{BOTH(RUNNING, UNKNOWN), .in_flight = true}, NULL},
+        {{BOTH(PAUSED, UNKNOWN), .in_flight = true}, NULL},
+        {{BOTH(DEAD, PAUSED), .in_flight = true}, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        const char *rest = pcmig_guard_rest(&cases[i].evidence);
+
+        if (cases[i].rest == NULL)
+            assert_null(rest);
+        else
+            assert_advice(rest, cases[i].rest);
+    }
+}
+
+/* Two commands that only look help nobody out of these. */
+static void every_dead_end_has_a_way_out(void **state)
+{
+    static const enum pcmig_situation ends[] = {
+        PCMIG_SITUATION_GONE,    PCMIG_SITUATION_ENDED,    PCMIG_SITUATION_HALF_LOST,   PCMIG_SITUATION_SILENT,
+        PCMIG_SITUATION_DOUBLE,  PCMIG_SITUATION_UNSEEN,   PCMIG_SITUATION_IN_DOUBT,    PCMIG_SITUATION_CUT_OFF,
+        PCMIG_SITUATION_ARRIVED, PCMIG_SITUATION_LEFTOVER, PCMIG_SITUATION_UNCONFIRMED,
+    };
+
+    (void)state;
+    for (int i = 0; i < PCMIG_SITUATION_COUNT; i++)
+        assert_non_null(pcmig_guard_situation_advice((enum pcmig_situation)i));
+    for (size_t i = 0; i < LENGTH(ends); i++) {
+        const char *advice = pcmig_guard_situation_advice(ends[i]);
+
+        assert_null(strstr(advice, "domstate"));
+        assert_null(strstr(advice, "dominfo"));
+    }
 }
 
 static void advice_without_names(void **state)
@@ -295,6 +405,10 @@ int main(void)
         cmocka_unit_test(the_table),
         cmocka_unit_test(whoever_is_refused_is_told_why_and_what_helps),
         cmocka_unit_test(an_owner_who_insists_removes_and_nothing_else),
+        cmocka_unit_test(an_operator_who_takes_the_loss_forgets_what_does_not_move),
+        cmocka_unit_test(disks_that_were_copied_keep_the_record),
+        cmocka_unit_test(what_is_left),
+        cmocka_unit_test(every_dead_end_has_a_way_out),
         cmocka_unit_test(advice_without_names),
         cmocka_unit_test(names_are_not_expanded),
         cmocka_unit_test(advice_for_a_shell),

@@ -57,6 +57,12 @@ static bool on_record(const struct pcmig_evidence *e)
     return e->in_flight || e->job_active || IN(e->source, SPEAKS) || IN(e->destination, SPEAKS);
 }
 
+/* A host says that the guest was shut down there, and that is known to be of this migration. */
+static bool ended(const struct pcmig_evidence *e)
+{
+    return pcmig_situation_of(e) == PCMIG_SITUATION_ENDED;
+}
+
 /* Destroying what is not there is allowed to anybody. */
 static bool destroys_nothing(const struct question *q)
 {
@@ -65,9 +71,12 @@ static bool destroys_nothing(const struct question *q)
 
 static void explain(const struct question *q, const char *rule)
 {
-    print_message("%s: source %s, destination %s, moved %d, job %d/%d, record %d: %s at the %s, insist %d\n", rule,
-                  pcmig_half_name(q->e.source), pcmig_half_name(q->e.destination), moved(&q->e), q->e.job_active,
-                  q->e.job_absent, q->e.in_flight, pcmig_act_name(q->act), pcmig_side_name(q->side), q->insist);
+    print_message(
+        "%s: source %s, destination %s, moved %d, job %d/%d, record %d, shut down %d/%d, copied %d: %s at the %s, "
+        "insist %d\n",
+        rule, pcmig_half_name(q->e.source), pcmig_half_name(q->e.destination), moved(&q->e), q->e.job_active,
+        q->e.job_absent, q->e.in_flight, q->e.source_shut_down, q->e.destination_shut_down, q->e.disks_copied,
+        pcmig_act_name(q->act), pcmig_side_name(q->side), q->insist);
 }
 
 #define REQUIRE(q, rule, condition)                                                                                    \
@@ -84,17 +93,24 @@ static unsigned for_all(check_fn check)
 {
     unsigned count = 0;
 
-    for (unsigned n = 0; n < PCMIG_HALF_COUNT * PCMIG_HALF_COUNT * 64; n++) {
-        struct question q = {.e = {.source = (enum pcmig_half)(n / 64 % PCMIG_HALF_COUNT),
-                                   .destination = (enum pcmig_half)(n / 64 / PCMIG_HALF_COUNT),
+    for (unsigned n = 0; n < PCMIG_HALF_COUNT * PCMIG_HALF_COUNT * 512; n++) {
+        struct question q = {.e = {.source = (enum pcmig_half)(n / 512 % PCMIG_HALF_COUNT),
+                                   .destination = (enum pcmig_half)(n / 512 / PCMIG_HALF_COUNT),
                                    .call_succeeded = (n & 1) != 0,
                                    .source_handed_off = (n & 2) != 0,
                                    .job_active = (n & 4) != 0,
                                    .job_absent = (n & 8) != 0,
-                                   .in_flight = (n & 16) != 0},
+                                   .in_flight = (n & 16) != 0,
+                                   .source_shut_down = (n & 64) != 0,
+                                   .destination_shut_down = (n & 128) != 0,
+                                   .disks_copied = (n & 256) != 0},
                              .insist = (n & 32) != 0};
 
         if (q.e.job_active && q.e.job_absent)
+            continue;
+        /* Only of a guest that is off. */
+        if ((q.e.source_shut_down && q.e.source != PCMIG_HALF_ABSENT) ||
+            (q.e.destination_shut_down && q.e.destination != PCMIG_HALF_ABSENT))
             continue;
         for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
             for (int act = 0; act < PCMIG_ACT_COUNT; act++) {
@@ -134,7 +150,8 @@ static void keeps_memory(const struct question *q, const struct pcmig_permission
     if (!p->allowed || q->insist || destroys_nothing(q))
         return;
     if (IN(q->act, REMOVES) && on_record(&q->e))
-        REQUIRE(q, "keeps the newer memory", where == elsewhere);
+        REQUIRE(q, "keeps the newer memory",
+                where == elsewhere || (q->act == PCMIG_ACT_DESTROY && ended(&q->e) && !IN(other(q), HAS_PAGES)));
     /* A reboot and a power-off end a half as well: only where the guest is whole, alone and their owner's. */
     if (IN(q->act, ACT(REBOOT) | ACT(SHUTDOWN)) && on_record(&q->e)) {
         REQUIRE(q, "keeps the partner", IN(other(q), HALF(ABSENT) | HALF(DEAD) | HALF(UNKNOWN)));
@@ -176,7 +193,8 @@ static void postcopy_is_left_alone(const struct question *q, const struct pcmig_
                 q->e.source == PCMIG_HALF_POSTCOPY_FAILED || q->e.destination == PCMIG_HALF_POSTCOPY_FAILED);
     }
     if (IN(q->e.source, postcopy) || IN(q->e.destination, postcopy))
-        REQUIRE(q, "left alone", !p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_MIGRATE_RESUME);
+        REQUIRE(q, "left alone",
+                !p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_MIGRATE_RESUME || ended(&q->e));
 }
 
 /* Where the evidence is thin or contradicts itself, nothing follows from it. */
@@ -185,13 +203,14 @@ static void no_conclusions(const struct question *q, const struct pcmig_permissi
     const struct pcmig_evidence *e = &q->e;
     bool at_destination = e->destination == PCMIG_HALF_RUNNING || e->destination == PCMIG_HALF_PAUSED;
 
-    if (!p->allowed || q->insist || destroys_nothing(q))
+    if (!p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_FORGET)
         return;
     if (e->job_active)
         REQUIRE(q, "a job is at work", q->act == PCMIG_ACT_MIGRATE_RESUME);
     if (moved(e) && !at_destination)
         REQUIRE(q, "handed over, and yet there",
-                IN(e->source, HALF(ABSENT) | HALF(RUNNING) | HALF(MIGRATING)) || q->act == PCMIG_ACT_MIGRATE_RESUME);
+                IN(e->source, HALF(ABSENT) | HALF(RUNNING) | HALF(MIGRATING)) || q->act == PCMIG_ACT_MIGRATE_RESUME ||
+                    ended(e));
     if (on_record(e) && q->act != PCMIG_ACT_MIGRATE_RESUME) {
         REQUIRE(q, "the source's half is ending", e->source != PCMIG_HALF_DEAD);
         if (e->source == PCMIG_HALF_ABSENT && e->destination == PCMIG_HALF_PAUSED && !moved(e))
@@ -199,7 +218,7 @@ static void no_conclusions(const struct question *q, const struct pcmig_permissi
     }
     /* A rest at the destination is one only when the source says that it sends nothing. */
     if (q->act == PCMIG_ACT_ROLLBACK ||
-        (IN(q->act, REMOVES) && q->side == PCMIG_SIDE_DESTINATION && !at_destination && on_record(e))) {
+        (IN(q->act, REMOVES) && q->side == PCMIG_SIDE_DESTINATION && !at_destination && on_record(e) && !ended(e))) {
         if (on_record(e))
             REQUIRE(q, "a rest", e->job_absent && (e->source == PCMIG_HALF_RUNNING || e->source == PCMIG_HALF_PAUSED));
         if (e->source == PCMIG_HALF_PAUSED && on_record(e))
@@ -228,10 +247,10 @@ static void insisting(const struct question *q, const struct pcmig_permission *p
         return;
     if (IN(q->act, REMOVES))
         REQUIRE(q, "the owner may", p->allowed);
-    else
+    else if (q->act != PCMIG_ACT_FORGET)
         REQUIRE(q, "insisting changes no other act", p->allowed == without.allowed);
     /* Whoever removes one half is told of the other. */
-    if (p->allowed && !without.allowed && other(q) != PCMIG_HALF_ABSENT) {
+    if (q->act != PCMIG_ACT_FORGET && p->allowed && !without.allowed && other(q) != PCMIG_HALF_ABSENT) {
         REQUIRE(q, "the other half", p->advice != NULL && strstr(p->advice, "destroy '%g'") != NULL);
         REQUIRE(q, "the other half", strstr(p->advice, q->side == PCMIG_SIDE_SOURCE ? "%d" : "%s") != NULL);
     }
@@ -257,7 +276,7 @@ static void silence_allows_no_more(const struct question *q, const struct pcmig_
                             ? HALF(ABSENT) | HALF(RUNNING) | HALF(PAUSED) | HALF(DEAD)
                             : ANY_HALF;
 
-    if (!q->e.in_flight || !p->allowed)
+    if (!q->e.in_flight || !p->allowed || (q->act == PCMIG_ACT_FORGET && q->insist))
         return;
     for (int half = 0; half < PCMIG_HALF_COUNT; half++) {
         struct question answered = *q;
@@ -279,7 +298,7 @@ static void a_record_allows_no_more(const struct question *q, const struct pcmig
 {
     struct question without = *q;
 
-    if (!q->e.in_flight || !p->allowed || q->act == PCMIG_ACT_MIGRATE_RESUME)
+    if (!q->e.in_flight || !p->allowed || q->act == PCMIG_ACT_MIGRATE_RESUME || q->act == PCMIG_ACT_FORGET)
         return;
     without.e.in_flight = false;
     REQUIRE(q, "without a record", ask(&without).allowed);
@@ -291,6 +310,36 @@ static void a_record_allows_no_more(const struct question *q, const struct pcmig
     }
 }
 
+/* A record is thrown away without a word only where it protects nothing any more, and never while the migration moves. */
+static void forgetting(const struct question *q, const struct pcmig_permission *p)
+{
+    const struct pcmig_evidence *e = &q->e;
+
+    if (q->act != PCMIG_ACT_FORGET)
+        return;
+    if (e->job_active)
+        REQUIRE(q, "a job is at work",
+                !p->allowed || q->insist); /* which contradicts the halves, where an operator may say so */
+    if (IN(e->source, HALF(RUNNING) | HALF(PAUSED)) && e->job_active && !IN(e->destination, HAS_PAGES))
+        REQUIRE(q, "it moves", !p->allowed);
+    if (IN(e->source, HALF(POSTCOPY)) && IN(e->destination, HALF(POSTCOPY)))
+        REQUIRE(q, "it moves", !p->allowed);
+    if (q->insist && !p->allowed)
+        REQUIRE(q, "the operator may, but where it moves", IN(e->source, HAS_PAGES | SPEAKS));
+    if (!p->allowed || q->insist || !on_record(e))
+        return;
+    REQUIRE(q, "nobody saw the other side", e->source != PCMIG_HALF_UNKNOWN && e->destination != PCMIG_HALF_UNKNOWN);
+    if (!ended(e)) {
+        REQUIRE(q, "parts of a guest", !IN(e->source, HALF(POSTCOPY) | HALF(POSTCOPY_FAILED)));
+        REQUIRE(q, "parts of a guest", !IN(e->destination, HALF(POSTCOPY) | HALF(POSTCOPY_FAILED)));
+    }
+    REQUIRE(q, "one copy at the most", !IN(e->source, HAS_PAGES) || !IN(e->destination, HAS_PAGES));
+    if (q->side == PCMIG_SIDE_SOURCE)
+        REQUIRE(q, "what keeps the source from a second copy", !IN(e->destination, HAS_PAGES));
+    if (e->disks_copied && !IN(e->source, HALF(RUNNING) | HALF(PAUSED)))
+        REQUIRE(q, "newer disks", q->side == PCMIG_SIDE_DESTINATION && IN(e->destination, HAS_PAGES));
+}
+
 /* Where the outcome is certain, the guard sees the guest on the same side. */
 static void agrees_with_the_outcome(const struct question *q, const struct pcmig_permission *p)
 {
@@ -298,6 +347,8 @@ static void agrees_with_the_outcome(const struct question *q, const struct pcmig
     enum pcmig_memory where = pcmig_memory_where(&q->e);
 
     (void)p;
+    if (ended(&q->e))
+        return;
     if (outcome == PCMIG_OUTCOME_COMPLETED)
         REQUIRE(q, "completed", where == PCMIG_MEMORY_DESTINATION || where == PCMIG_MEMORY_UNKNOWN);
     if (outcome == PCMIG_OUTCOME_FAILED)
@@ -323,7 +374,9 @@ static void texts(const struct question *q, const struct pcmig_permission *p)
         return;
     REQUIRE(q, "advice", pcmig_guard_advice(p->advice, &names, advice, sizeof(advice)));
     REQUIRE(q, "command", strncmp(advice, "pcmig ", 6) == 0 || strncmp(advice, "virsh ", 6) == 0);
-    REQUIRE(q, "guest and host", strstr(advice, "'g1'") != NULL && strstr(advice, "'qemu+tcp://") != NULL);
+    /* Where nobody has seen the guest, the hosts are what to look at. */
+    REQUIRE(q, "guest", strstr(advice, "'g1'") != NULL || p->situation == PCMIG_SITUATION_UNSEEN);
+    REQUIRE(q, "host", strstr(advice, "'qemu+tcp://") != NULL);
     REQUIRE(q, "advice", strchr(advice, '%') == NULL);
 }
 
@@ -335,6 +388,7 @@ static void all_combinations(void **state)
         ends_right,
         postcopy_is_left_alone,
         insisting,
+        forgetting,
         stock,
         texts,
         silence_allows_no_more,
@@ -345,7 +399,7 @@ static void all_combinations(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
-        assert_int_equal(for_all(checks[i]), 8 * 8 * 48 * 2 * 10);
+        assert_int_equal(for_all(checks[i]), 9 * 9 * 48 * 2 * 2 * 11); /* each half, and one that was shut down */
 }
 
 /* What was seen to go wrong in clouds, and what must go on working. */
@@ -448,6 +502,46 @@ static void seen_in_practice(void **state)
         {{BOTH(RUNNING, UNKNOWN)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_REBOOT, false, true, "no migration"},
         {{BOTH(UNKNOWN, ABSENT)}, PCMIG_SIDE_DESTINATION, PCMIG_ACT_START, false, true, "no migration"},
         {{BOTH(RUNNING, UNKNOWN)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_DELETE_FILES, false, true, "no migration"},
+        /* What only people can decide, and what nobody needs to be asked for. */
+        {{BOTH(ABSENT, POSTCOPY_FAILED), .in_flight = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_FORGET,
+         false,
+         false,
+         "forget"},
+        {{BOTH(ABSENT, POSTCOPY_FAILED), .in_flight = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_FORGET,
+         true,
+         true,
+         "the loss"},
+        {{BOTH(POSTCOPY, POSTCOPY), .in_flight = true}, PCMIG_SIDE_SOURCE, PCMIG_ACT_FORGET, true, false, "watch"},
+        {{BOTH(RUNNING, MIGRATING), .in_flight = true, .job_active = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_FORGET,
+         true,
+         false,
+         "abort"},
+        {{BOTH(ABSENT, ABSENT), .in_flight = true}, PCMIG_SIDE_SOURCE, PCMIG_ACT_FORGET, false, true, "nothing of it"},
+        /* A guest that powered itself off in post-copy, and one whose definition there says so of years ago. */
+        {{BOTH(POSTCOPY_FAILED, ABSENT), .in_flight = true, .destination_shut_down = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_DESTROY,
+         false,
+         true,
+         "shut down"},
+        {{BOTH(MIGRATING, ABSENT), .in_flight = true, .destination_shut_down = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_DESTROY,
+         false,
+         false,
+         "agree"},
+        {{BOTH(PAUSED, ABSENT), .in_flight = true, .destination_shut_down = true},
+         PCMIG_SIDE_SOURCE,
+         PCMIG_ACT_DESTROY,
+         false,
+         false,
+         "running"},
         /* Two copies: a person chooses. */
         {{BOTH(RUNNING, RUNNING)}, PCMIG_SIDE_SOURCE, PCMIG_ACT_DESTROY, false, false, "the copy that is not wanted"},
 #undef BOTH
@@ -473,14 +567,15 @@ static void every_situation_happens(void **state)
     unsigned seen = 0;
 
     (void)state;
-    for (unsigned n = 0; n < 64 * 32; n++) {
-        struct pcmig_evidence e = {(enum pcmig_half)(n / 32 % 8),
-                                   (enum pcmig_half)(n / 32 / 8),
-                                   (n & 1) != 0,
-                                   (n & 2) != 0,
-                                   (n & 4) != 0,
-                                   (n & 8) != 0,
-                                   (n & 16) != 0};
+    for (unsigned n = 0; n < 64 * 32 * 2; n++) {
+        struct pcmig_evidence e = {.source = (enum pcmig_half)(n / 64 % 8),
+                                   .destination = (enum pcmig_half)(n / 64 / 8),
+                                   .call_succeeded = (n & 1) != 0,
+                                   .source_handed_off = (n & 2) != 0,
+                                   .job_active = (n & 4) != 0,
+                                   .job_absent = (n & 8) != 0,
+                                   .in_flight = (n & 16) != 0,
+                                   .destination_shut_down = (n & 32) != 0};
 
         seen |= 1u << pcmig_situation_of(&e);
     }

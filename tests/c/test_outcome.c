@@ -16,12 +16,15 @@ static void for_all(check_fn check)
 {
     for (int source = 0; source < PCMIG_HALF_COUNT; source++) {
         for (int destination = 0; destination < PCMIG_HALF_COUNT; destination++) {
-            for (unsigned flags = 0; flags < 16; flags++) {
+            for (unsigned flags = 0; flags < 64; flags++) {
                 struct pcmig_evidence e = {.source = (enum pcmig_half)source,
                                            .destination = (enum pcmig_half)destination,
                                            .call_succeeded = (flags & 1) != 0,
                                            .source_handed_off = (flags & 2) != 0,
-                                           .job_active = (flags & 8) != 0};
+                                           .job_active = (flags & 8) != 0,
+                                           .source_shut_down = (flags & 16) != 0 && source == PCMIG_HALF_ABSENT,
+                                           .destination_shut_down =
+                                               (flags & 32) != 0 && destination == PCMIG_HALF_ABSENT};
                 struct pcmig_verdict v = pcmig_outcome_judge(&e, (flags & 4) != 0);
 
                 check(&e, (flags & 4) != 0, &v);
@@ -43,12 +46,16 @@ static bool source_gone(enum pcmig_half half)
 
 static void completed_only_there(const struct pcmig_evidence *e, bool patience_over, const struct pcmig_verdict *v)
 {
-    (void)patience_over;
     if (v->outcome != PCMIG_OUTCOME_COMPLETED)
         return;
     assert_true(source_gone(e->source));
     if (whole(e->destination))
         return;
+    if (e->destination == PCMIG_HALF_ABSENT) {
+        assert_int_equal(e->source, PCMIG_HALF_ABSENT);
+        assert_true(e->destination_shut_down && patience_over);
+        return;
+    }
     /* Nobody to ask there: then the source must have said so, and be gone. */
     assert_int_equal(e->destination, PCMIG_HALF_UNKNOWN);
     assert_int_equal(e->source, PCMIG_HALF_ABSENT);
@@ -59,6 +66,12 @@ static void failed_only_here(const struct pcmig_evidence *e, bool patience_over,
 {
     if (v->outcome != PCMIG_OUTCOME_FAILED)
         return;
+    if (e->source == PCMIG_HALF_ABSENT) { /* off, and it never left */
+        assert_true(e->source_shut_down && !e->destination_shut_down && patience_over);
+        assert_int_equal(e->destination, PCMIG_HALF_ABSENT);
+        assert_false(e->call_succeeded || e->source_handed_off);
+        return;
+    }
     assert_true(whole(e->source));
     assert_false(e->job_active);
     assert_false(whole(e->destination) && e->destination == PCMIG_HALF_RUNNING);
@@ -173,8 +186,58 @@ static void lost_halves(void **state)
         if (!rows[i].lost)
             continue;
         assert_int_equal(v.outcome, PCMIG_OUTCOME_NEEDS_OPERATOR);
-        assert_int_equal(v.advice, PCMIG_ADVICE_LOOK_BOTH);
+        assert_int_equal(v.advice, PCMIG_ADVICE_FORGET);
         assert_int_equal(pcmig_outcome_judge(&e, false).outcome, PCMIG_OUTCOME_RUNNING);
+    }
+}
+
+/* A guest that was shut down needs no memory any more: told as what it is, once patience is over. */
+static void shut_down(void **state)
+{
+    static const struct {
+        struct pcmig_evidence e;
+        enum pcmig_outcome outcome;
+        enum pcmig_advice advice;
+        const char *text;
+    } rows[] = {
+        {{PCMIG_HALF_ABSENT, PCMIG_HALF_ABSENT, .source_shut_down = true},
+         PCMIG_OUTCOME_FAILED,
+         PCMIG_ADVICE_NONE,
+         "before it could move"},
+        {{PCMIG_HALF_ABSENT, PCMIG_HALF_ABSENT, .destination_shut_down = true},
+         PCMIG_OUTCOME_COMPLETED,
+         PCMIG_ADVICE_NONE,
+         "off there"},
+        {{PCMIG_HALF_ABSENT, PCMIG_HALF_ABSENT, .call_succeeded = true, .destination_shut_down = true},
+         PCMIG_OUTCOME_COMPLETED,
+         PCMIG_ADVICE_NONE,
+         "off there"},
+        {{PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_ABSENT, .destination_shut_down = true},
+         PCMIG_OUTCOME_NEEDS_OPERATOR,
+         PCMIG_ADVICE_END_AND_FORGET,
+         "nothing is lost"},
+        {{PCMIG_HALF_POSTCOPY, PCMIG_HALF_ABSENT, .destination_shut_down = true},
+         PCMIG_OUTCOME_NEEDS_OPERATOR,
+         PCMIG_ADVICE_END_AND_FORGET,
+         "nothing is lost"},
+        {{PCMIG_HALF_ABSENT, PCMIG_HALF_ABSENT, .call_succeeded = true, .source_shut_down = true},
+         PCMIG_OUTCOME_NEEDS_OPERATOR,
+         PCMIG_ADVICE_FORGET,
+         "on neither host"},
+        {{PCMIG_HALF_MIGRATING, PCMIG_HALF_ABSENT, .destination_shut_down = true},
+         PCMIG_OUTCOME_NEEDS_OPERATOR,
+         PCMIG_ADVICE_FORGET,
+         "do not agree"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_verdict v = pcmig_outcome_judge(&rows[i].e, true);
+
+        assert_int_equal(v.outcome, rows[i].outcome);
+        assert_int_equal(v.advice, rows[i].advice);
+        assert_non_null(strstr(v.text, rows[i].text));
+        assert_int_equal(pcmig_outcome_judge(&rows[i].e, false).outcome, PCMIG_OUTCOME_RUNNING);
     }
 }
 
@@ -193,10 +256,8 @@ static void names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_combinations),
-        cmocka_unit_test(usual_ends),
-        cmocka_unit_test(lost_halves),
-        cmocka_unit_test(names),
+        cmocka_unit_test(all_combinations), cmocka_unit_test(usual_ends), cmocka_unit_test(lost_halves),
+        cmocka_unit_test(shut_down),        cmocka_unit_test(names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,6 +213,7 @@ ROWS["guard"] = Row(
         lambda: _core.guard(
             side="source", act="destroy", guest="g", source_uri="a:", dest_uri="b:", **_PAUSED
         ),
+        lambda: _core.guard(side="source", act="forget", insist=True, disks_copied=True, **_PAUSED),
         lambda: _core.guard(side="destination", act="destroy", insist=True, job_active=False, **_PAUSED),
         fails(lambda: _core.guard(side="left", act="start")),  # type: ignore[arg-type]
         fails(lambda: _core.guard(side="source", act="stare")),  # type: ignore[arg-type]

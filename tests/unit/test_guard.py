@@ -36,6 +36,7 @@ def test_an_interrupted_post_copy_is_resumed_and_not_touched() -> None:
         "reason": "post-copy was interrupted: the guest waits, and each host has memory that the other "
         "lacks; destroying the half at the destination may lose memory that nobody else has",
         "advice": RESUME,
+        "rest": "virsh -c 'qemu+tcp://a/system' destroy 'g1'; virsh -c 'qemu+tcp://b/system' destroy 'g1'",
         "situation": "interrupted",
         "memory": "both",
     }
@@ -79,13 +80,20 @@ def test_memory() -> None:
 def test_situations_are_what_guard_answers_by() -> None:
     rows = {row["name"]: row for row in _core.situations()}
     acts = {act for row in rows.values() for side in SIDES for act in row[side]}  # type: ignore[literal-required]
-    assert len(acts) == 10, "an act that no situation permits"
+    assert len(acts) == 11, "an act that no situation permits"
     seen = set()
-    for source, destination, in_flight, moved, job, side, act in itertools.product(
-        HALVES, HALVES, (False, True), (False, True), (None, False, True), SIDES, sorted(acts)
+    for source, destination, in_flight, moved, off, job, side, act in itertools.product(
+        HALVES, HALVES, *[(False, True)] * 3, (None, False, True), SIDES, sorted(acts)
     ):
         answer = guard(
-            side, act, source, destination, in_flight=in_flight, call_succeeded=moved, job_active=job
+            side,
+            act,
+            source,
+            destination,
+            in_flight=in_flight,
+            call_succeeded=moved,
+            job_active=job,
+            destination_shut_down=off and destination == "absent",
         )
         row: Any = rows[answer["situation"]]
         seen.add(answer["situation"])
@@ -94,6 +102,36 @@ def test_situations_are_what_guard_answers_by() -> None:
         assert answer["memory"] == row["memory"] and answer["reason"].startswith(row["text"])
         assert answer["advice"] == (None if answer["allowed"] else row["advice"])
     assert seen == set(rows)
+
+
+DEAD_ENDS = ("gone", "ended", "half-lost", "silent", "unseen", "double", "in-doubt", "cut-off")
+
+
+def test_every_refusal_names_a_command_first() -> None:
+    for row in _core.situations():
+        assert row["advice"].split(" ", 1)[0] in ("pcmig", "virsh"), row
+        if row["name"] in DEAD_ENDS:
+            assert "domstate" not in row["advice"] and "dominfo" not in row["advice"], row
+    words = {row["name"]: row["advice"].split()[1] for row in _core.situations()}
+    assert words["half-lost"] == words["gone"] == words["in-doubt"] == "forget"
+
+
+@pytest.mark.parametrize(
+    ("halves", "more", "calm", "insisting"),
+    [
+        (("absent", "absent"), {}, True, True),
+        (("absent", "absent"), {"disks_copied": True}, False, True),
+        (("absent", "postcopy-failed"), {}, False, True),
+        (("postcopy-failed", "absent"), {"destination_shut_down": True}, True, True),
+        (("unknown", "running"), {}, False, True),
+        (("running", "migrating"), {"job_active": True}, False, False),
+        (("postcopy", "postcopy"), {}, False, False),
+    ],
+)
+def test_forgetting(halves: tuple[str, str], more: dict[str, Any], calm: bool, insisting: bool) -> None:
+    for insist, allowed in ((False, calm), (True, insisting)):
+        answer = guard("source", "forget", *halves, in_flight=True, insist=insist, **more)
+        assert answer["allowed"] == allowed, answer
 
 
 def stub_names(name: str) -> list[str]:
@@ -160,7 +198,13 @@ def test_half_of_a_guest() -> None:
     answer = _core.half(TEST, UUID)
     assert answer["half"] == "running"
     assert answer["job_active"] in (None, False)  # the test driver has no migrations
-    assert _core.half(TEST, NOBODY) == {"half": "absent", "job_active": False}
+    assert _core.half(TEST, NOBODY) == {
+        "half": "absent",
+        "job_active": False,
+        "shut_down": False,
+        "defined": False,
+    }
+    assert (answer["shut_down"], answer["defined"]) == (False, True)
 
 
 @pytest.mark.parametrize(

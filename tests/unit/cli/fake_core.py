@@ -299,8 +299,13 @@ def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> dict[str, Any
     try:
         answer = job_status(uri, uuid)
     except NoDomainError:
-        return {"half": "absent", "job_active": False}
-    return {"half": answer["half"], "job_active": answer["state"] == "precopy"}
+        return {"half": "absent", "job_active": False, "shut_down": False, "defined": False}
+    return {
+        "half": answer["half"],
+        "job_active": answer["state"] == "precopy",
+        "shut_down": answer.get("shut_down", False),
+        "defined": answer.get("defined", False),
+    }
 
 
 migrating: list[Any] = []  # what migrations() answers

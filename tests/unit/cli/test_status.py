@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pcmig.cli import job, main, status
+from pcmig import journal
+from pcmig.cli import evidence, job, main, status
 from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.fake_core import job as answer
@@ -19,6 +21,8 @@ from tests.unit.cli.test_resume import BROKEN, ENTRY, GONE, POSTCOPY, RUNS, URI
 
 RESUME = f"pcmig resume -c {URI} g1 {fake.DEST}"
 WATCH = f"pcmig watch -c {URI} g1"
+FORGET = f"pcmig forget -c '{URI}' 'g1'"
+OFF = {**answer("none", "absent"), "shut_down": True, "defined": True}
 DOWN = fake.ConnectError("cannot connect")
 PRECOPY = answer("precopy", memory_total_bytes=200, memory_remaining_bytes=100)
 ARRIVING = answer("none", "migrating")
@@ -27,7 +31,7 @@ MIGRATING = {"uuid": fake.UUID, "name": "g1", "half": "running", "job_active": T
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (job, status):
+    for module in (job, status, evidence):
         monkeypatch.setattr(module, "_core", fake)
     monkeypatch.delenv("LIBVIRT_DEFAULT_URI", raising=False)
     fake.jobs[:], fake.dest_jobs[:] = [RUNS], [GONE]
@@ -69,9 +73,12 @@ def test_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (DOWN, BROKEN, "cut-off", "both", None, RESUME, 3),
         (RUNS, GONE, "at-source", "source", None, RESUME, 0),
         (GONE, RUNS, "at-destination", "destination", None, RESUME, 0),
-        (BROKEN, GONE, "half-lost", "nowhere", 43, "domstate", 3),
-        (GONE, BROKEN, "half-lost", "nowhere", None, "domstate", 3),
-        (GONE, GONE, "gone", "nowhere", None, "dominfo", 3),
+        (BROKEN, GONE, "half-lost", "nowhere", 43, FORGET, 3),
+        (GONE, BROKEN, "half-lost", "nowhere", None, FORGET, 3),
+        (GONE, GONE, "gone", "nowhere", None, FORGET, 3),
+        (BROKEN, OFF, "ended", "nowhere", 43, f"virsh -c '{URI}' destroy 'g1' && {FORGET}", 0),
+        (GONE, OFF, "ended", "nowhere", None, FORGET, 0),
+        (OFF, GONE, "ended", "nowhere", None, FORGET, 0),
         (DOWN, DOWN, "silent", "unknown", None, RESUME, 3),
         (RUNS, RUNS, "double", "unknown", None, "destroy", 3),
     ],
@@ -219,3 +226,17 @@ def test_a_host_that_hangs_is_left_out(
     code, text = run(capsys)
     assert time.monotonic() - begun_s < 1
     assert code == 1 and "1 of 1 migrations are left out: libvirt does not answer" in text
+
+
+def test_the_journal_of_nova_compute_is_looked_into_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nova = Journal(tmp_path / "nova")
+    nova.write(ENTRY)
+    assert rows(capsys) == (0, []), "what is named in the environment is all there is"
+    assert len(rows(capsys, "--journal", str(nova.folder))[1]) == 1
+    monkeypatch.delenv(journal.ENVIRONMENT)
+    monkeypatch.setattr(journal, "NOVA_FOLDER", nova.folder)
+    monkeypatch.setattr(journal, "SYSTEM_FOLDER", tmp_path / "system")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert len(rows(capsys)[1]) == 1

@@ -1,0 +1,40 @@
+"""The journals of this host: the command's own, and nova-compute's."""
+
+from __future__ import annotations
+
+import argparse
+
+from pcmig.cli.base import CommandError, given_path
+from pcmig.cli.record import find
+from pcmig.journal import Entry, Journal, default_folders
+
+
+def add_journal(parser: argparse.ArgumentParser) -> None:
+    """`--journal`: which journal is looked at."""
+    parser.add_argument(
+        "--journal",
+        metavar="FOLDER",
+        type=given_path,
+        help="the journal to look into (default: $PCMIG_JOURNAL_DIR, or the command's own, and as root "
+        "nova-compute's in /var/lib/nova)",
+    )
+
+
+def books(folder: str | None) -> list[Journal]:
+    """The journal in FOLDER, or those there are."""
+    return [Journal(folder)] if folder else [Journal(each) for each in default_folders()]
+
+
+def find_entry(folder: str | None, domain: str, source_uri: str | None) -> tuple[Journal, Entry]:
+    """The entry of DOMAIN and the journal that has it. Raises CommandError."""
+    places = books(folder)
+    found = [(book, entry) for book in places if (entry := find(book, domain, source_uri)) is not None]
+    if not found:
+        where = " and ".join(str(book.folder) for book in places)
+        raise CommandError(f"no migration of {domain} is on record in {where}")
+    if len(found) > 1:
+        where = ", ".join(str(book.folder) for book, _ in found)
+        raise CommandError(
+            f"several journals have a migration of {domain}: give --journal with one of {where}"
+        )
+    return found[0]

@@ -1,0 +1,53 @@
+"""What both hosts of a migration on record say of its guest, as the core's guard takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pcmig import _core
+from pcmig.journal import Entry
+
+COPIES_DISKS = ("VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC")
+
+
+class Evidence(NamedTuple):
+    source: _core.Half
+    destination: _core.Half
+    disks_copied: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of _core.guard()."""
+        return {
+            "source": self.source["half"],
+            "destination": self.destination["half"],
+            "in_flight": True,
+            "job_active": self.source["job_active"],
+            "source_shut_down": self.source["shut_down"],
+            "destination_shut_down": self.destination["shut_down"],
+            "disks_copied": self.disks_copied,
+        }
+
+
+def ask(uri: str, uuid: str) -> _core.Half:
+    """A host's half; "unknown" when it cannot be asked."""
+    try:
+        return _core.half(uri, uuid)
+    except _core.LibvirtError:
+        return {"half": "unknown", "job_active": None, "shut_down": False, "defined": False}
+
+
+def of_entry(entry: Entry, ask: Callable[[str, str], _core.Half] = ask) -> Evidence:
+    """The source is asked first, see _core.half()."""
+    source = ask(entry.source_uri, entry.uuid)
+    return Evidence(source, ask(entry.dest_uri, entry.uuid), disks_copied(entry))
+
+
+def disks_copied(entry: Entry) -> bool:
+    """Whether the migration copies disks. Of nova-compute's records the one of the destination has no flags,
+    but says so too."""
+    noted = entry.caller.get("nova")
+    if isinstance(noted, dict) and noted.get("block_migration"):
+        return True
+    names = _core.flags_from_bits(entry.engine.get("flags", 0)).names
+    return any(name in COPIES_DISKS for name in names)
