@@ -18,6 +18,11 @@ SCRIPT = ROOT / "etc" / "bash_completion.d" / "pcmig"
 
 def complete(*words: str, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT) -> list[str]:
     """What Tab offers behind WORDS, the last of which is the one under the cursor."""
+    return [word for line in offered(*words, env=env, cwd=cwd) for word in line.split()]
+
+
+def offered(*words: str, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT) -> list[str]:
+    """The same, each offer as it is put on the command line."""
     code = """source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pcmig "$1"
         printf '%s\\n' "${COMPREPLY[@]}" """
     done = subprocess.run(
@@ -29,7 +34,7 @@ def complete(*words: str, env: dict[str, str] | None = None, cwd: pathlib.Path =
         cwd=cwd,
     )
     assert done.stderr == ""
-    return done.stdout.split()
+    return [line for line in done.stdout.splitlines() if line]
 
 
 @pytest.fixture
@@ -53,8 +58,7 @@ def virsh(tmp_path: pathlib.Path) -> dict[str, str]:
 
 def test_commands() -> None:
     assert complete("pcmig", "mi") == ["migrate"]
-    offered = complete("pcmig", "")
-    assert {name for name, _ in COMMANDS if " " not in name} <= set(offered)
+    assert {name for name, _ in COMMANDS if " " not in name} <= set(complete("pcmig", ""))
     beside = {name.partition(" ")[2] for name, _ in COMMANDS if " " in name}
     assert set(complete("pcmig", "tunnel", "")) == beside
 
@@ -78,6 +82,34 @@ def test_policies() -> None:
 def test_guests_of_the_host_that_was_named(virsh: dict[str, str]) -> None:
     assert complete("pcmig", "migrate", "", env=virsh) == ["g1", "g2"]
     assert complete("pcmig", "watch", "-c", "qemu+ssh://b/system", "f", env=virsh) == ["far"]
+
+
+NAMES = ("Home Assistant", "a;b", "a&b<c>", "%s %n", "[bold]x[/]", "it's", "bücher-東京", "*", "x" * 200)
+
+
+def test_a_name_is_offered_so_that_a_shell_takes_it(tmp_path: pathlib.Path) -> None:
+    """Whatever it is made of: nothing of it is run, split or expanded."""
+    ran = tmp_path / "ran"
+    names = [*NAMES, f"$(touch {ran})", f"`touch {ran}`"]
+    (tmp_path / "names").write_text("\n".join([*names, "-dash", ""]))
+    program = tmp_path / "virsh"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/names\n")
+    program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+    said = offered("pcmig", "migrate", "", env=env)
+    typed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {' '.join(said)}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=env,
+    )
+    assert typed.stdout.splitlines() == names
+    assert not ran.exists()
+    assert offered("pcmig", "watch", "Home\\ A", env=env) == ["Home\\ Assistant"]
+    assert offered("pcmig", "watch", '"Home A', env=env) == ["Home Assistant"]
+    assert offered("pcmig", "watch", '"$', env=env) == []
+    assert offered("pcmig", "check", "--domain", "a", env=env) == [r"a\;b", r"a\&b\<c\>"]
 
 
 def test_libvirt_that_does_not_answer_offers_nothing(tmp_path: pathlib.Path) -> None:
