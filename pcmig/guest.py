@@ -64,6 +64,22 @@ def identity(xml: str) -> tuple[str, str]:
     return uuid, name
 
 
+def not_copied(xml: str, targets: Iterable[str]) -> str | None:
+    """Why one of the TARGETS that are to be copied cannot be, in words; None when all can. libvirt passes over
+    a name that the guest does not have, and calls the rest unsafe. Raises GuestXmlError."""
+    found = {_target(disk).strip(): disk for disk in parse(xml).iterfind("./devices/disk")}
+    there = ", ".join(name for name in found if name) or "none"
+    for target in targets:
+        disk = found.get(target)
+        if disk is None:
+            return f"the guest has no disk {target}: it has {there}"
+        if disk.find("source") is None:
+            return f"{target} is an empty drive, with nothing to copy: leave it out"
+        if disk.find("readonly") is not None:
+            return f"{target} is read-only, and libvirt copies no such disk: leave it out, and have it there"
+    return None
+
+
 def _transient(device: ET.Element) -> bool:
     """Whether the device is unplugged for a migration."""
     teaming = device.find("teaming")

@@ -16,5 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """QEMU 11 under emulation loses a page write now and then, pcmig or not, in a way that nothing else does
     (tests.bed.guest.lost_writes). Such a test is run once more, and the summary counts it as "rerun"."""
     for item in items:
-        if item.nodeid.startswith(("tests/functional/", "tests/cloud/", "tests/faults/", "tests/storage/")):
+        if item.nodeid.startswith(
+            ("tests/functional/", "tests/cloud/", "tests/faults/", "tests/storage/", "tests/cases/")
+        ):
             item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=["LostWrite"]))

@@ -80,6 +80,8 @@ int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid);
 /* Whether the host has it shut off, and says that it was shut down, by itself or on request: no crash, nor destroyed, nor moved. It may
  * have been long ago. */
 bool pcmig_virt_was_shut_down(struct pcmig_virt_conn *conn, const char *uuid);
+/* Whether the host has a saved state of the guest (managed save): false where it does not know the guest or does not answer. */
+bool pcmig_virt_saved(struct pcmig_virt_conn *conn, const char *uuid);
 /* Has the host forget what is left over, DEFINED or not; NVRAM and TPM state stay (libvirt >= 8.9). Returns whether it has. Nobody may call
  * this who has not asked core/guard.h. */
 bool pcmig_virt_forget(struct pcmig_virt_conn *conn, const char *uuid, bool defined);

@@ -63,6 +63,16 @@ int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid)
     return defined;
 }
 
+bool pcmig_virt_saved(struct pcmig_virt_conn *conn, const char *uuid)
+{
+    virDomainPtr domain = find(conn, uuid);
+    bool saved = domain != NULL && virDomainHasManagedSaveImage(domain, 0) == 1;
+
+    if (domain != NULL)
+        virDomainFree(domain);
+    return saved;
+}
+
 /* libvirt removes only what has a definition. */
 static int define(virDomainPtr domain)
 {

@@ -43,6 +43,11 @@ static const struct {
     {"already exists with uuid", "another guest has this name there: rename or undefine that one, or give --dname"},
     {"unable to resolve address", RESOLVE},
     {"address resolution failed", RESOLVE},
+    {" snapshots", "libvirt moves no snapshots: remove what it knows of them, the disk keeps its own (virsh "
+                   "snapshot-delete GUEST NAME "
+                   "--metadata)"},
+    {"unable to map backing store for guest RAM",
+     "the destination has too few free huge pages for this guest: see /sys/kernel/mm/hugepages there"},
 };
 
 const char *pcmig_hint(const char *message)

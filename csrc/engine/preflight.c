@@ -201,6 +201,24 @@ static int check_job(struct pcmig_migration *migration, struct pcmig_virt_error 
     return -1;
 }
 
+/* libvirt keeps it through the migration and loads it when the guest is started next: the memory of then, over disks that have gone on.
+ * Seen with libvirt 12.8. */
+static int check_saved(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    const char *const forget[] = {"virsh", "-c", migration->args.dest_uri, "managedsave-remove", migration->uuid};
+    char command[256];
+
+    if (migration->destination == NULL || !pcmig_virt_saved(migration->destination, migration->uuid))
+        return 0;
+    pcmig_virt_error_set(
+        error, PCMIG_VIRT_FAILURE_INVALID,
+        "the destination has a saved state of guest %.100s from an earlier stay, and would load it when the guest is "
+        "started there next: remove it%s%s",
+        migration->name,
+        pcmig_shell_command(forget, sizeof(forget) / sizeof(forget[0]), command, sizeof(command)) ? ": " : "", command);
+    return -1;
+}
+
 /* What waits on the way. Without either of the two that is not known. */
 static void open_queue(struct pcmig_migration *migration)
 {
@@ -235,7 +253,8 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
         /* The source host may well reach it where we do not; its events and state are then not seen. */
         memset(error, 0, sizeof(*error));
     }
-    if (check_halves(migration, error) < 0 || check_job(migration, error) < 0 || check_emulation(migration, error) < 0)
+    if (check_halves(migration, error) < 0 || check_saved(migration, error) < 0 || check_job(migration, error) < 0 ||
+        check_emulation(migration, error) < 0)
         return -1;
     migration->source_call = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
     if (migration->source_call == NULL) {

@@ -79,6 +79,8 @@ class Migrate(Run):
         """Refuses a guest that cannot do post-copy, before anything is started on either host. Returns its
         UUID and name."""
         xml = _core.domain_xml(plan.source_uri, plan.domain)
+        if why := guest.not_copied(xml, plan.engine.get("disks") or []):
+            raise CommandError(f"--migrate-disks: {why}")
         for obstacle in guest.obstacles(xml) if plan.postcopy else []:
             message = (
                 f"{obstacle.element}: {obstacle.reason}. {obstacle.remedy[0].upper()}{obstacle.remedy[1:]}."

@@ -155,6 +155,25 @@ static void refused_call(void **state)
     (void)engine_host_drop(&host);
 }
 
+/* It would be loaded at the guest's next start there, over disks that have gone on. */
+static void saved_state_there(void **state)
+{
+    static const char node[] =
+        "<node><domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'><name>test</name>"
+        "<uuid>6695eb01-f6a4-8304-79aa-97f2502e193f</uuid><memory>8192</memory><os><type>hvm</type></os>"
+        "<test:runstate>5</test:runstate><test:hasmanagedsave/></domain></node>";
+    struct pcmig_migration_status status;
+    struct engine_host host;
+
+    (void)state;
+    assert_int_equal(engine_host_make(&host, node), 0);
+    run("test:///default", host.uri, &status);
+    assert_int_equal(status.outcome, PCMIG_OUTCOME_FAILED);
+    assert_non_null(strstr(status.text, "saved state"));
+    assert_non_null(strstr(status.text, "managedsave-remove 6695eb01"));
+    (void)engine_host_drop(&host);
+}
+
 /* Whoever made it may drop it while it runs. */
 static void dropped_at_once(void **state)
 {
@@ -188,8 +207,8 @@ static void many_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refused_destination), cmocka_unit_test(refused_source), cmocka_unit_test(refused_call),
-        cmocka_unit_test(dropped_at_once),     cmocka_unit_test(many_at_once),
+        cmocka_unit_test(refused_destination), cmocka_unit_test(refused_source),  cmocka_unit_test(refused_call),
+        cmocka_unit_test(saved_state_there),   cmocka_unit_test(dropped_at_once), cmocka_unit_test(many_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcmig.guest import GuestXmlError, Obstacle, obstacles
+from pcmig.guest import GuestXmlError, Obstacle, not_copied, obstacles
 
 # As `virsh dumpxml` prints a guest of Nova, shortened where nothing is decided.
 NOVA = """
@@ -237,6 +237,28 @@ def test_memory_backing(backing: str, elements: list[str]) -> None:
 def test_confidential_guests(kind: str) -> None:
     (obstacle,) = found(more=f"<launchSecurity type='{kind}'><policy>0x0001</policy></launchSecurity>")
     assert obstacle.blocks and kind in obstacle.element
+
+
+DISKS = """<domain><devices>
+  <disk type='file' device='disk'><source file='/a'/><target dev='vda'/></disk>
+  <disk type='file' device='cdrom'><target dev='hda'/><readonly/></disk>
+  <disk type='file' device='cdrom'><source file='/b'/><target dev='hdb'/><readonly/></disk>
+</devices></domain>"""
+
+
+@pytest.mark.parametrize(
+    "targets, words",
+    [
+        (["vdz"], "no disk vdz: it has vda, hda, hdb"),
+        (["vda", "hda"], "hda is an empty drive"),
+        (["hdb"], "hdb is read-only"),
+        (["vda"], None),
+        ([], None),
+    ],
+)
+def test_disks_that_cannot_be_copied(targets: list[str], words: str | None) -> None:
+    why = not_copied(DISKS, targets)
+    assert why is None if words is None else why is not None and words in why
 
 
 def test_other_hypervisors() -> None:
