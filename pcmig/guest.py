@@ -65,7 +65,7 @@ def identity(xml: str) -> tuple[str, str]:
 
 
 def not_copied(xml: str, targets: Iterable[str]) -> str | None:
-    """Why one of the TARGETS that are to be copied cannot be, in words; None when all can. libvirt passes over
+    """Why one of the TARGETS that are to be copied cannot be; None when all can. libvirt passes over
     a name that the guest does not have, and calls the rest unsafe. Raises GuestXmlError."""
     found = {_target(disk).strip(): disk for disk in parse(xml).iterfind("./devices/disk")}
     there = ", ".join(name for name in found if name) or "none"
