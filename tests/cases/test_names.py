@@ -18,6 +18,7 @@ NAMES = [
     "Home Assistant",
     "bücher-東京",
     "n" * 200,
+    "東京" * 33,
     "a;b",
     "a&b<c>",
     "%s %n",

@@ -97,6 +97,27 @@ def test_broken_again_after_each_resume(scene: CaseScene) -> None:
     scene.expect_at(destination, run)
 
 
+STALL_S = 12
+
+
+def test_the_guests_clock_after_a_stall(scene: CaseScene) -> None:
+    """How far it is behind is what doc/operate/command.rst says."""
+    guest = scene.prepare(BUSY)
+    source, destination = scene.bed.a, scene.bed.b
+    before = guest.heartbeats()[-1]
+    command = scene.in_postcopy(destination)
+    time.sleep(1)
+    scene.ask("pause", source).expect(0)
+    time.sleep(STALL_S)
+    scene.ask("resume", source)
+    run = command.wait(120).expect(0, "done: ")
+    scene.expect_at(destination, run)
+    after = guest.heartbeats()[-1]
+    behind_s = (after.time_s - before.time_s) - (after.guest_ms - before.guest_ms) / 1000
+    print(f"behind by {behind_s:.2f} s after a stall of {STALL_S} s")
+    assert -1 < behind_s < STALL_S + 3
+
+
 def test_resume_where_nothing_is_interrupted(scene: CaseScene) -> None:
     """The exit codes of the man page: 1 there is nothing to resume, 4 another process looks after it."""
     scene.prepare(BUSY)
