@@ -189,7 +189,15 @@ static int check_job(struct pcmig_migration *migration, struct pcmig_virt_error 
     struct pcmig_virt_job job;
     char command[256];
 
-    if (pcmig_virt_job(migration->domain, &job, &unsaid) < 0 || job.kind != PCMIG_VIRT_JOB_OTHER || !job.lasts)
+    if (pcmig_virt_job(migration->domain, &job, &unsaid) < 0)
+        return 0;
+    /* To whatever destination: steering it, or cancelling it, is for whoever began it. */
+    if (job.kind == PCMIG_VIRT_JOB_MIGRATION) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
+                             "another migration of guest %.100s is under way, pcmig watch shows it", migration->name);
+        return -1;
+    }
+    if (job.kind != PCMIG_VIRT_JOB_OTHER || !job.lasts)
         return 0;
     pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
                          "libvirt runs a job for guest %.100s, %s, and has one at a time: wait until it has ended%s%s",

@@ -145,6 +145,8 @@ static void call_that_is_lost(void **state)
 
     (void)state;
     atomic_store(&hosts.destination, ABSENT);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.begins, true);
     migration = begin(false, PCMIG_POLICY_MANUAL);
     WAIT_FOR(atomic_load(&hosts.calls) == 1);
     WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);

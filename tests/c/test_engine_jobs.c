@@ -86,6 +86,23 @@ static void backup_is_told_at_once(void **state)
     assert_int_equal(atomic_load(&hosts.aborts), 0);
 }
 
+/* Of virsh, or of another pcmig, and to wherever it goes: who begins a second one neither steers nor ends the first. */
+static void migration_of_another(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    other_job(VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT);
+    migration = begin(false, PCMIG_POLICY_IMMEDIATE);
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_FAILED);
+    assert_non_null(strstr(status_of(migration).text, "another migration"));
+    pcmig_migration_unref(migration);
+    assert_int_equal(atomic_load(&hosts.calls), 0);
+    assert_int_equal(atomic_load(&hosts.aborts), 0);
+    assert_int_equal(atomic_load(&hosts.switches), 0);
+}
+
 /* libvirt waits for what is short; where it waited in vain, the migration has failed, and nothing goes on without its call. */
 static void snapshot_is_waited_for_by_libvirt(void **state)
 {
@@ -131,7 +148,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup(name, reset)
     const struct CMUnitTest tests[] = {
         TEST(what_libvirt_says),    TEST(backup_is_told_at_once), TEST(snapshot_is_waited_for_by_libvirt),
-        TEST(cancelling_spares_it), TEST(nothing_to_adopt),
+        TEST(cancelling_spares_it), TEST(nothing_to_adopt),       TEST(migration_of_another),
     };
 
     return cmocka_run_group_tests(tests, make_host, drop_host);

@@ -25,7 +25,8 @@
 /* --- libvirt ------------------------------------------------------------------------------------------------------- */
 
 static struct {
-    atomic_bool running;       /* the migrate call is in progress */
+    atomic_bool running;       /* the migrate call is in progress, once it is made */
+    atomic_bool called;        /* it was made: there is a job */
     atomic_int refuse_switch;  /* start-postcopy is refused that often */
     atomic_int refuse_precopy; /* a bandwidth of pre-copy likewise */
     atomic_ulong precopy_mib;  /* as accepted last */
@@ -129,6 +130,7 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *dest_uri, virTypedPa
     (void)params;
     (void)count;
     (void)flags;
+    atomic_store(&host.called, true);
     while (atomic_load(&host.running))
         (void)usleep(2000);
     return -1;
@@ -144,7 +146,7 @@ int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *p
     atomic_fetch_add(&host.looks, 1);
     *params = NULL;
     *count = 0;
-    if (!atomic_load(&host.running)) {
+    if (!atomic_load(&host.running) || !atomic_load(&host.called)) {
         *type = VIR_DOMAIN_JOB_NONE;
         return 0;
     }
@@ -225,6 +227,7 @@ static int reset(void **state)
     (void)state;
     pcmig_params_defaults(&params);
     params.value[PCMIG_PARAM_DRAIN_BLIND_MS] = 20;
+    atomic_store(&host.called, false);
     atomic_store(&host.running, true);
     atomic_store(&host.refuse_switch, 0);
     atomic_store(&host.refuse_precopy, 0);

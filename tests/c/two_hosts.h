@@ -41,6 +41,7 @@ static struct {
     atomic_int operation;     /* what kind of job it is; -1 = libvirt does not tell */
     atomic_int memory_mib;    /* of the job; 0 = it is being set up */
     atomic_int aborts;        /* of whatever job */
+    atomic_bool begins;       /* a migrate call has a job that outlives it */
     atomic_int call_ms;       /* the first migrate call fails after so long */
     atomic_int switches;      /* start-postcopy */
     atomic_int pauses;        /* abort with POSTCOPY */
@@ -124,6 +125,8 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
     atomic_fetch_add(&hosts.calls, 1);
     if ((flags & (1U << 19)) == 0) { /* VIR_MIGRATE_POSTCOPY_RESUME */
         (void)usleep((useconds_t)atomic_load(&hosts.call_ms) * 1000);
+        if (atomic_load(&hosts.begins))
+            atomic_store(&hosts.job, true);
         if (atomic_load(&hosts.job) && atomic_load(&hosts.operation) == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
             atomic_store(&hosts.destination, ARRIVING);
         return -1;
@@ -314,6 +317,7 @@ static int reset(void **state)
     atomic_store(&hosts.operation, VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT);
     atomic_store(&hosts.memory_mib, 256);
     atomic_store(&hosts.aborts, 0);
+    atomic_store(&hosts.begins, false);
     atomic_store(&hosts.call_ms, 0);
     atomic_store(&hosts.switches, 0);
     atomic_store(&hosts.pauses, 0);

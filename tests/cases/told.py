@@ -35,19 +35,21 @@ def _initramfs() -> bytes:
     return gzip.compress(newc_archive({"init": program.read_bytes()}))
 
 
-def start(scene: CaseScene, host: Host, on_crash: str) -> None:
+def start(
+    scene: CaseScene, host: Host, on_crash: str = "destroy", name: str = NAME, devices: str = ""
+) -> None:
     """Persistent, on HOST, until it is ready."""
     ensure_images()
     for each in scene.bed.hosts:
         (each.state / "run/pcmig/told.cpio").write_bytes(_initramfs())
-    devices = "<serial type='pty'/><panic model='isa'><address type='isa' iobase='0x505'/></panic>"
-    xml = firmware_guest(NAME, devices=devices, memory_mib=128)
+    devices += "<serial type='pty'/><panic model='isa'><address type='isa' iobase='0x505'/></panic>"
+    xml = firmware_guest(name, devices=devices, memory_mib=128)
     xml = xml.replace("</os>", BOOT.format(GUEST_FOLDER) + "</os>")
     xml = re.sub(r"<on_crash>.*?<", f"<on_crash>{on_crash}<", xml)
     scene.define(host, xml)
     deadline_s = time.monotonic() + 90
     heard = ""
-    with pathlib.Path(_terminal(host)).open("r+b", buffering=0) as terminal:
+    with pathlib.Path(_terminal(host, name)).open("r+b", buffering=0) as terminal:
         while "ready" not in heard:
             if time.monotonic() > deadline_s:
                 raise BedError(f"the guest does not get ready: {heard!r}")
@@ -65,5 +67,5 @@ def tell(host: Host, word: str) -> None:
         os.close(descriptor)
 
 
-def _terminal(host: Host) -> str:
-    return host.virsh("ttyconsole", NAME).strip()
+def _terminal(host: Host, name: str = NAME) -> str:
+    return host.virsh("ttyconsole", name).strip()
