@@ -47,7 +47,14 @@ static const struct {
                    "snapshot-delete GUEST NAME "
                    "--metadata)"},
     {"unable to map backing store for guest RAM",
-     "the destination has too few free huge pages for this guest: see /sys/kernel/mm/hugepages there"},
+     "where this is memory of huge pages, the destination has too few free: see /sys/kernel/mm/hugepages there"},
+    {"Unsafe migration", "libvirt takes the disks for not shared, or cached by the host: --copy-storage-all copies "
+                         "them, --unsafe is for who knows "
+                         "that both hosts see the same"},
+    {"Cannot get interface MTU on", "it is the destination that has no such network device"},
+    {"Cannot access storage file",
+     "it is the destination that cannot: have the file there, eject it, or give its <source> startupPolicy='optional' "
+     "if the guest can do without"},
 };
 
 const char *pcmig_hint(const char *message)

@@ -28,6 +28,12 @@ static void hints(void **state)
         {"unable to resolve address 'b' service '49152': Name or service not known", "--migrateuri"},
         {"operation failed: domain 'g' already exists with uuid 3f", "--dname"},
         {"operation failed: domain is not running", NULL},
+        {"Requested operation is not valid: cannot migrate domain with 1 snapshots", "snapshot-delete"},
+        {"Requested operation is not valid: cannot migrate domain with I/O error", NULL},
+        {"unable to map backing store for guest RAM: Cannot allocate memory", "huge pages"},
+        {"Unsafe migration: Migration without shared storage is unsafe", "--copy-storage-all"},
+        {"Cannot get interface MTU on 'br0': No such device", "destination"},
+        {"Cannot access storage file '/a.iso': No such file or directory", "startupPolicy"},
         {"", NULL},
     };
 
