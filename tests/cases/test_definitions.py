@@ -70,10 +70,11 @@ def test_nvram_goes_there_and_back(scene: CaseScene) -> None:
         assert digest(nvram(destination)) == content, f"trip {trip}"
 
 
-def test_nvram_when_the_destinations_daemon_ends_unheard(scene: CaseScene) -> None:
-    """libvirt's last answer is lost, so that the rest at the source is pcmig's to remove."""
+def test_nvram_and_vtpm_when_the_destinations_daemon_ends_unheard(scene: CaseScene) -> None:
+    """libvirt's last answer is lost, so that the rest at the source is pcmig's to remove: the definition, and
+    not what may be the only copy on shared storage. The way back is free all the same."""
     source, destination = scene.bed.a, scene.bed.b
-    scene.define(source, uefi())
+    scene.define(source, uefi(VTPM))
     content = wait_written(scene, source)
     scene.bed.network.limit(8)
     command = scene.start(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
+import re
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -240,3 +243,18 @@ def test_the_journal_of_nova_compute_is_looked_into_too(
     monkeypatch.setattr(journal, "SYSTEM_FOLDER", tmp_path / "system")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert len(rows(capsys)[1]) == 1
+
+
+def test_a_name_is_no_markup(monkeypatch: pytest.MonkeyPatch, book: Journal) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    name = "[bold]x[/] :smile: [link=file:///]"
+    book.write(dataclasses.replace(ENTRY, name=name))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    main.main(["status"])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert shown.splitlines()[1].startswith(name) and f"\n{name}: " in shown
