@@ -48,6 +48,9 @@ static const struct {
                    "--metadata)"},
     {"unable to map backing store for guest RAM",
      "where this is memory of huge pages, the destination has too few free: see /sys/kernel/mm/hugepages there"},
+    {"Unable to access credentials", "QEMU's own TLS needs its certificates at that path on both hosts; libvirt asks "
+                                     "the destination first, then the source"},
+    {"Cannot assign requested address", "the destination has no such address: see --listen-address, or leave it out"},
     {"Unsafe migration", "libvirt takes the disks for not shared, or cached by the host: --copy-storage-all copies "
                          "them, --unsafe is for who knows "
                          "that both hosts see the same"},

@@ -32,6 +32,8 @@ static void hints(void **state)
         {"Requested operation is not valid: cannot migrate domain with I/O error", NULL},
         {"unable to map backing store for guest RAM: Cannot allocate memory", "huge pages"},
         {"Unsafe migration: Migration without shared storage is unsafe", "--copy-storage-all"},
+        {"Failed to bind socket: Cannot assign requested address", "--listen-address"},
+        {"Unable to access credentials /etc/pki/qemu/ca-cert.pem: No such file or directory", "both hosts"},
         {"Cannot get interface MTU on 'br0': No such device", "destination"},
         {"Cannot access storage file '/a.iso': No such file or directory", "startupPolicy"},
         {"", NULL},
