@@ -208,12 +208,12 @@ static const struct pcmig_conflicts_row rows[] = {
      .drop = COMPRESSED,
      .problem = "QEMU compresses (XBZRLE) only pages that pre-copy sends again, nothing after the switch",
      .remedy = "remove VIR_MIGRATE_COMPRESSED"},
-    {.name = "resume-libvirt-11.3", /* measured with 11.3.0, 4 of 4; 9.0.0 and 12.8.0 resume */
+    {.name = "resume-libvirt-11.2", /* NEWS of 11.4.0; 11.3.0 did 4 of 4 times, 9.0.0 and 12.8.0 do not */
      .all = PCMIG_FLAG_POSTCOPY_RESUME,
      WARNING,
-     .libvirt_from = V(11, 3, 0),
+     .libvirt_from = V(11, 2, 0),
      .libvirt_before = V(11, 4, 0),
-     .problem = "libvirt 11.3.0 crashes on the destination when a migration is resumed",
+     .problem = "libvirt 11.2 and 11.3 crash on the destination when a migration is resumed",
      .remedy = "use another libvirt before you rely on resuming"},
     {.name = "offline-live", /* qemuMigrationSrcPerformPeer2Peer3, as above */
      .all = OFFLINE | LIVE,

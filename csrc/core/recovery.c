@@ -18,8 +18,9 @@
 /* Versions that cannot resume. What nobody has tried is not held.
  *
  * Before 8.5.0 there is no resume: VIR_MIGRATE_POSTCOPY_RESUME is of that version (libvirt-domain.h), and the source
- * refuses a flag that it does not know. 11.3.0 has it, and its daemon crashes at the destination: measured, 4 of 4 times
- * (segfault in the incoming path), which ends nothing but the daemon; the guest's QEMU lives on. 9.0.0 and 12.8.0 resume. */
+ * refuses a flag that it does not know. 11.2 and 11.3 have it, and their daemon crashes at the destination (NEWS of 11.4.0,
+ * "introduced in 11.2.0"; measured with 11.3.0, 4 of 4 times: segfault in the incoming path), which ends nothing but the
+ * daemon; the guest's QEMU lives on. 9.0.0 and 12.8.0 resume. */
 static const struct {
     unsigned long from;
     unsigned long to;
@@ -29,9 +30,9 @@ static const struct {
     {1, 8004999, true,
      "libvirt before 8.5 cannot resume post-copy: upgrade libvirt at both ends; both halves are kept, and the "
      "resume is tried once neither is that old"},
-    {11003000, 11003999, false,
-     "libvirt 11.3 at the destination crashes when post-copy is resumed: upgrade libvirt there (the guest's QEMU "
-     "goes on through a restart of libvirtd), the resume follows by itself"},
+    {11002000, 11003999, false,
+     "libvirt 11.2 and 11.3 at the destination crash when post-copy is resumed: upgrade libvirt there (the guest's "
+     "QEMU goes on through a restart of libvirtd), the resume follows by itself"},
 };
 
 static bool is_of(unsigned long version, size_t row)

@@ -9,10 +9,13 @@ from pcmig.check.model import Row, Side
 from pcmig.check.versions import (
     LIBVIRT_KNOWS_QEMU_11,
     LIBVIRT_MIN,
+    LIBVIRT_PREEMPTS,
     LIBVIRT_RESUME_BROKEN,
     LIBVIRT_RESUMES,
+    LIBVIRT_XML_WAITS,
     QEMU_MIN,
     QEMU_POSTCOPY_DEVICE,
+    QEMU_PREEMPTS,
     QEMU_TCG_FIXED,
     QEMU_TCG_LOSES_WITH_POSTCOPY,
     TCG_LOSES_WITH_POSTCOPY,
@@ -89,7 +92,7 @@ def postcopy_resume(subject: str, side: Side) -> Row | None:
         "post-copy recovery",
         "warn",
         f"libvirt {show(version)}",
-        "a version other than 11.3",
+        "a version other than 11.2 and 11.3",
         "resuming an interrupted post-copy migration crashes the destination's daemon (11.3.0, 4 of 4); "
         "9.0.0 and 12.8.0 resume",
         "upgrade libvirt on the destination before you rely on recovery",
@@ -158,6 +161,43 @@ def emulation(subject: str, side: Side) -> Row | None:
     )
 
 
+def page_requests(subject: str, side: Side) -> Row | None:
+    """A connection of their own for pages that the guest waits for needs both, at both ends."""
+    if side.facts is None or side.facts["driver"] != "QEMU":
+        return None
+    qemu, libvirt = side.facts["qemu_version"], side.facts["libvirt_version"]
+    if not qemu or (qemu >= QEMU_PREEMPTS and libvirt >= LIBVIRT_PREEMPTS):
+        return None
+    return Row(
+        subject,
+        "page requests",
+        "warn",
+        f"QEMU {show(qemu)} with libvirt {show(libvirt)}",
+        "QEMU 7.1 and libvirt 10.0, or newer, at both ends",
+        "they do not use QEMU's postcopy-preempt: a page that the guest waits for queues behind background "
+        "pages on the one connection; pcmig's pace keeps that queue short",
+        "upgrade both ends; until then choose a lower postcopy bandwidth where guests notice",
+    )
+
+
+def incoming_xml(subject: str, side: Side) -> Row | None:
+    if side.facts is None:
+        return None
+    version = side.facts["libvirt_version"]
+    if not LIBVIRT_XML_WAITS[0] <= version < LIBVIRT_XML_WAITS[1]:
+        return None
+    return Row(
+        subject,
+        "incoming guests",
+        "warn",
+        f"libvirt {show(version)}",
+        "a version other than 11.0 to 11.4",
+        "who asks for the XML of a guest that is on its way here (virsh dumpxml, monitoring) waits, and may "
+        "get a timeout; pcmig does not ask for it",
+        "nothing for pcmig; upgrade libvirt, or have monitoring leave guests alone until they are here",
+    )
+
+
 def statistics(subject: str, side: Side) -> Row | None:
     if side.facts is None:
         return None
@@ -197,5 +237,5 @@ def migration_support(subject: str, side: Side) -> Row | None:
 
 HOST: tuple[Callable[[str, Side], Row | None], ...] = (
     connection, hypervisor, libvirt_version, qemu_version, emulation, migration_support, postcopy_resume,
-    statistics,
+    page_requests, incoming_xml, statistics,
 )  # fmt: skip

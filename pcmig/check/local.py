@@ -13,7 +13,7 @@ from pcmig.check.userfaultfd import (
     userfaultfd_qemu,
     userfaultfd_syscall,
 )
-from pcmig.check.versions import version_of
+from pcmig.check.versions import LIBVIRT_NAMES_HOST_TO_DISKS, LIBVIRT_TLS_PRIORITY, show, version_of
 
 TCP_RETRIES_LONG = 10
 
@@ -135,8 +135,33 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+def native_tls(f: Facts) -> Row | None:
+    """QEMU's own TLS, where qemu.conf speaks of it."""
+    if not f.settings.migrates_with_tls or f.here.facts is None:
+        return None
+    version = f.here.facts["libvirt_version"]
+    if version >= LIBVIRT_TLS_PRIORITY:
+        return None
+    why = (
+        "a bug of GnuTLS is liable to crash the source's QEMU in long migrations with TLS; settings that "
+        "work around it came to qemu.conf with 11.6"
+    )
+    if version < LIBVIRT_NAMES_HOST_TO_DISKS:
+        why += "; and before 10.3 post-copy that copies disks fails (Certificate does not match the hostname)"
+    return Row(
+        f.subject,
+        "QEMU's TLS",
+        "warn",
+        f"set up in qemu.conf, libvirt {show(version)}",
+        "11.6 or newer",
+        why,
+        "use pcmig's tunnel for migrations (pcmig migrate --tunnel), or upgrade libvirt and set its TLS "
+        "priorities",
+    )
+
+
 LOCAL: tuple[Callable[[Facts], Row | None], ...] = (
     probe_ran, elsewhere, kernel, userfaultfd_syscall, userfaultfd_node, userfaultfd_qemu,
     userfaultfd_features, tcp_retries, acknowledgements, confinement,
-    nova_driver, nova_flags, nova_rights,
+    nova_driver, nova_flags, nova_rights, native_tls,
 )  # fmt: skip

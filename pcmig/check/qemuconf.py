@@ -33,6 +33,8 @@ class QemuSettings:
     mount_namespace: bool = True  # QEMU sees a /dev of its own, with the nodes of the device ACL only
     device_acl: tuple[str, ...] | None = None  # None: libvirt's built-in list
     keep_capabilities: bool = False  # clear_emulator_capabilities = 0
+    # Somebody has set QEMU's own TLS up for migrations; it works with libvirt's defaults as well.
+    migrates_with_tls: bool = False
 
 
 def default_user() -> str:
@@ -100,4 +102,6 @@ def settings(text: str) -> QemuSettings:
         mount_namespace="mount" in namespaces if isinstance(namespaces, list) else True,
         device_acl=tuple(acl) if isinstance(acl, list) else None,
         keep_capabilities=found.get("clear_emulator_capabilities") == 0,
+        migrates_with_tls=found.get("migrate_tls_force") == 1
+        or any(found.get(name) for name in ("migrate_tls_x509_cert_dir", "default_tls_x509_cert_dir")),
     )

@@ -138,10 +138,10 @@ static void each_rule(void **state)
          CLEAN | F(COMPRESSED),
          {0},
          PCMIG_CONFLICTS_WARNING},
-        {"resume-libvirt-11.3",
+        {"resume-libvirt-11.2",
          CLEAN | F(POSTCOPY) | F(POSTCOPY_RESUME),
          CLEAN | F(POSTCOPY),
-         {0, V(11, 3, 0), false},
+         {0, V(11, 2, 0), false},
          PCMIG_CONFLICTS_WARNING},
         {"offline-live", F(OFFLINE) | F(LIVE), F(OFFLINE), {0}, PCMIG_CONFLICTS_WARNING},
         {"not-live", F(PEER2PEER), F(LIVE), {0}, PCMIG_CONFLICTS_WARNING},
@@ -259,11 +259,13 @@ static void version_of_libvirt(void **state)
                         "hosts");
     assert_int_equal(pcmig_conflicts_resolve(bits, &old), bits & ~F(ZEROCOPY));
     assert_int_equal(pcmig_conflicts_check(bits, &same, found), 0);
-    assert_null(find("resume-libvirt-11.3", F(POSTCOPY_RESUME), &nobody));
+    assert_null(find("resume-libvirt-11.2", F(POSTCOPY_RESUME), &nobody));
+    assert_non_null(
+        find("resume-libvirt-11.2", F(POSTCOPY_RESUME), &(struct pcmig_conflicts_context){0, V(11, 3, 99), false}));
     assert_null(
-        find("resume-libvirt-11.3", F(POSTCOPY_RESUME), &(struct pcmig_conflicts_context){0, V(11, 4, 0), false}));
+        find("resume-libvirt-11.2", F(POSTCOPY_RESUME), &(struct pcmig_conflicts_context){0, V(11, 4, 0), false}));
     assert_null(
-        find("resume-libvirt-11.3", F(POSTCOPY_RESUME), &(struct pcmig_conflicts_context){0, V(11, 2, 99), false}));
+        find("resume-libvirt-11.2", F(POSTCOPY_RESUME), &(struct pcmig_conflicts_context){0, V(11, 1, 99), false}));
 }
 
 static void bits_of_no_flag(void **state)

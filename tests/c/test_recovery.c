@@ -178,6 +178,8 @@ static void crashing_libvirt_is_held(void **state)
     pcmig_recovery_init(&recovery, 10000, 1);
     at.destination_libvirt = 11003000;
     assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_HELD);
+    at.destination_libvirt = 11002000; /* where the crash came in */
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_HELD);
     assert_non_null(strstr(pcmig_recovery_hold(&at), "upgrade libvirt"));
     assert_int_equal(recovery.attempts, 0);
     at.destination_libvirt = 12008000; /* upgraded meanwhile */
@@ -186,6 +188,10 @@ static void crashing_libvirt_is_held(void **state)
     at.source_libvirt = 11003000;
     assert_non_null(pcmig_recovery_hold(&at));
     at.source_libvirt = 9000000;
+    assert_null(pcmig_recovery_hold(&at));
+    at.source_libvirt = 11001999;
+    assert_null(pcmig_recovery_hold(&at));
+    at.source_libvirt = 11004000;
     assert_null(pcmig_recovery_hold(&at));
 }
 
@@ -219,7 +225,7 @@ static void libvirt_without_a_resume_is_held(void **state)
         assert_non_null(strstr(text, "upgrade libvirt at both ends"));
         assert_int_equal(recovery.attempts, 0);
     }
-    /* 11.3 crashes as the destination; as the source it does what it is told. */
+    /* 11.2 and 11.3 crash as the destination; as the source they do what they are told. */
     assert_null(pcmig_recovery_hold(
         &(struct pcmig_recovery_view){.source_libvirt = 11003000, .destination_libvirt = 12008000}));
 }

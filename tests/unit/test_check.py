@@ -31,6 +31,7 @@ from pcmig.check import (
 from pcmig.check.novadriver import NovaDriver
 from pcmig.check.novarights import NovaRights
 from pcmig.check.qemuconf import QemuSettings
+from pcmig.check.qemuconf import settings as read_conf
 from pcmig.tunnel import keygen
 from pcmig.tunnel.identity import Identity
 from pcmig.tunnel.peer import Peer
@@ -217,6 +218,7 @@ def every_kind() -> list[check.Facts]:
         facts(here=a_host(guest=a_guest()), domain="g1"),
         facts(here=a_host(driver="TEST")),
         facts(here=a_host(libvirt=11_003_000, qemu=11_000_000)),
+        facts(here=a_host(libvirt=9_000_000), settings=QemuSettings(migrates_with_tls=True)),
         facts(here=a_host(capabilities=capabilities_xml(kinds="qemu"))),
         facts(probe=a_probe(seccomp=2)),
         facts(nova=NovaDriver("/usr/bin/python3", "/usr/lib/python3/dist-packages/nova/__init__.py")),
@@ -469,9 +471,15 @@ def test_libvirt_that_does_not_answer() -> None:
         (a_host(qemu=9_000_000, capabilities=capabilities_xml(kinds="qemu")), "emulation", "ok"),
         (a_host(qemu=8_002_000, capabilities=capabilities_xml(kinds="qemu")), "emulation", "fail"),
         (a_host(libvirt=11_003_000), "post-copy recovery", "warn"),
+        (a_host(libvirt=11_002_000), "post-copy recovery", "warn"),
         (a_host(libvirt=8_000_000), "post-copy recovery", "warn"),
         (a_host(libvirt=8_004_000), "post-copy recovery", "warn"),
         (a_host(libvirt=12_008_000, qemu=11_001_002), "statistics", "warn"),
+        (a_host(libvirt=12_008_000, qemu=10_002_000), "statistics", "warn"),
+        (a_host(libvirt=9_010_000), "page requests", "warn"),
+        (a_host(qemu=7_000_000), "page requests", "warn"),
+        (a_host(libvirt=11_000_000), "incoming guests", "warn"),
+        (a_host(libvirt=11_004_099), "incoming guests", "warn"),
         (a_host(capabilities=capabilities_xml()), "migration features", "ok"),
         (a_host(capabilities=capabilities_xml(uris="")), "migration features", "fail"),
         (a_host(capabilities="<capabilities/>"), "migration features", "fail"),
@@ -482,14 +490,47 @@ def test_host_rows(host: HostFacts, name: str, status: str) -> None:
     assert row(facts(host), name).status == status
 
 
-@pytest.mark.parametrize("version", [7_010_000, 8_005_000, 9_000_000, 11_002_000, 11_004_000, 12_008_000])
+@pytest.mark.parametrize("version", [7_010_000, 8_005_000, 9_000_000, 11_001_099, 11_004_000, 12_008_000])
 def test_recovery_is_mentioned_only_where_it_cannot_be_relied_on(version: int) -> None:
     assert "post-copy recovery" not in names(facts(a_host(libvirt=version)), "this host")
 
 
-@pytest.mark.parametrize(("qemu", "libvirt"), [(10_000_002, 12_008_000), (11_001_002, 12_009_000)])
+@pytest.mark.parametrize(("qemu", "libvirt"), [(10_001_099, 12_008_000), (11_001_002, 12_009_000)])
 def test_statistics_are_mentioned_only_where_they_fail(qemu: int, libvirt: int) -> None:
     assert "statistics" not in names(facts(a_host(qemu=qemu, libvirt=libvirt)), "this host")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (a_host(libvirt=10_000_000, qemu=7_001_000), "page requests"),
+        (a_host(qemu=0), "page requests"),
+        (a_host(libvirt=10_010_000), "incoming guests"),
+        (a_host(libvirt=11_005_000), "incoming guests"),
+    ],
+)
+def test_what_newer_versions_do_is_no_row(host: HostFacts, name: str) -> None:
+    assert name not in names(facts(host), "this host")
+
+
+@pytest.mark.parametrize(
+    ("text", "libvirt", "why"),
+    [
+        ("migrate_tls_force = 1", 11_005_000, "crash the source's QEMU"),
+        ('migrate_tls_x509_cert_dir = "/etc/pki/m"', 10_002_000, "does not match the hostname"),
+        ('default_tls_x509_cert_dir = "/etc/pki/qemu"', 10_003_000, "crash the source's QEMU"),
+        ("migrate_tls_force = 1", 11_006_000, None),
+        ("migrate_tls_force = 0", 10_000_000, None),
+        ('#migrate_tls_x509_cert_dir = "/etc/pki/m"', 10_000_000, None),
+    ],
+)
+def test_tls_of_qemu(text: str, libvirt: int, why: str | None) -> None:
+    found = facts(a_host(libvirt=libvirt), settings=read_conf(text))
+    if why is None:
+        assert "QEMU's TLS" not in names(found, "this host")
+        return
+    assert why in row(found, "QEMU's TLS").why and row(found, "QEMU's TLS").status == "warn"
+    assert ("hostname" in row(found, "QEMU's TLS").why) is (libvirt < 10_003_000)
 
 
 def test_emulation_is_no_matter_with_kvm() -> None:
