@@ -156,7 +156,7 @@ class Keygen(Command):
             from pcmig.tunnel import keygen
         except ImportError as err:
             raise CommandError(
-                f"keygen needs the Python library cryptography ({err}): pip install 'pcmig[tunnel]', or "
+                f"keygen needs the Python library cryptography ({err}): pip install cryptography, or "
                 "apt-get install python3-cryptography; certificates of another PKI do as well"
             ) from err
         folder = pathlib.Path(args.out)

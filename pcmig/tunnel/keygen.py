@@ -1,5 +1,5 @@
 """A first CA and certificates of hosts, for who has no PKI of their own. Needs the library `cryptography`
-(pip install pcmig[tunnel])."""
+(pip install cryptography)."""
 
 from __future__ import annotations
 

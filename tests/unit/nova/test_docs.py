@@ -19,7 +19,7 @@ FILE = "/etc/nova/nova.conf"
 
 def examples() -> list[tuple[str, str]]:
     """(configuration, what nova-compute says to it) from the chapter on bad configuration."""
-    chapter = PAGE.partition("Bad configuration\n^")[2].partition("\nWhich guests\n-")[0]
+    chapter = PAGE.partition("Bad configuration\n^")[2].partition("\nWhen the driver is not found\n^")[0]
     blocks = re.findall(r"::\n\n((?:   .*\n|\n)+)", chapter)
     pairs = []
     for block in blocks:
