@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* QEMU below this misses dirty pages under software emulation and corrupts the guest in any migration (fixed by
  * "physmem: Fix migration dirty bitmap coherency with TCG memory access" in 9.0). */
@@ -104,12 +105,31 @@ static void explain(struct pcmig_virt_error *error, const char *what, const char
     memcpy(error->message, message, sizeof(message));
 }
 
-/* A source URI without a host means that we are on the source host, and reach what libvirtd there reaches. */
+/* A source URI without a host, or with the loopback's, means that we are on the source host, and reach what libvirtd there
+ * reaches. */
 static bool source_is_local(const char *uri)
 {
+    static const char *const loopback[] = {"localhost", "127.0.0.1", "[::1]"};
     const char *host = strstr(uri, "://");
+    const char *user;
+    size_t len;
 
-    return host != NULL && host[3] == '/';
+    if (host == NULL)
+        return false;
+    host += 3;
+    len = strcspn(host, "/?");
+    user = memchr(host, '@', len);
+    if (user != NULL) {
+        len -= (size_t)(user + 1 - host);
+        host = user + 1;
+    }
+    for (size_t i = 0; i < sizeof(loopback) / sizeof(loopback[0]); i++) {
+        size_t name = strlen(loopback[i]);
+
+        if (len >= name && strncasecmp(host, loopback[i], name) == 0 && (len == name || host[name] == ':'))
+            return true;
+    }
+    return len == 0;
 }
 
 static int check_emulation(struct pcmig_migration *migration, struct pcmig_virt_error *error)

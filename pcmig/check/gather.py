@@ -15,6 +15,7 @@ from pcmig import _core
 from pcmig.check import model, novadriver, novarights, qemuconf, tunnel
 from pcmig.tunnel.peer import Peer
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CAP_NET_ADMIN = 12  # linux/capability.h
 
 
@@ -87,9 +88,10 @@ def ask_about_guest(uri: str, domain: str | None, timeout_ms: int) -> tuple[mode
 
 
 def is_local(uri: str) -> bool:
-    """Whether URI names this machine: no server part."""
+    """Whether URI names this machine: no server part, or the loopback's address."""
     try:
-        return not urlsplit(uri).netloc
+        found = urlsplit(uri)
+        return not found.netloc or found.hostname in LOOPBACK
     except ValueError:
         return False
 
