@@ -140,6 +140,26 @@ def test_persistent_memory_is_found_beforehand(scene: Scene) -> None:
         assert scene.bed.other(source).domain_state("other") is None
 
 
+def test_devices_that_stay_behind_are_found_beforehand(scene: Scene) -> None:
+    """What libvirt would refuse is refused with the device's name; what may go well goes, with a note."""
+    source, destination = scene.source, scene.bed.other(scene.source)
+    shmem = "<shmem name='s'><model type='ivshmem-plain'/><size unit='M'>4</size></shmem>"
+    with other_guest(scene, source, other_xml(shmem)):
+        run = scene.migration(domain="other").wait()
+        run.expect(1, "cannot be moved with post-copy: <shmem> s", "role='master'")
+        with pytest.raises(BedError, match="shmem device 's' cannot be migrated"):
+            source.virsh(
+                "migrate", "--live", "--p2p", "other", destination.remote_uri, *scene.way(destination)
+            )
+        assert "running" in (source.domain_state("other") or "")
+        assert destination.domain_state("other") is None
+    filesystem = "<filesystem type='mount'><source dir='/run/pcmig'/><target dir='x'/></filesystem>"
+    with other_guest(scene, source, other_xml(filesystem)):
+        run = scene.migration("--policy", "immediate", domain="other").wait()
+        run.expect(0, "note: <filesystem> with 9p x", "unmount it in the guest", "done: other")
+        destination.virsh("destroy", "other")
+
+
 def test_shared_memory_is_no_obstacle(scene: Scene) -> None:
     source = scene.source
     backing = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"

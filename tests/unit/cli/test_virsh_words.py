@@ -8,6 +8,7 @@ import shlex
 
 import pytest
 
+from pcmig import _core
 from pcmig.cli import main, options, virsh
 from pcmig.cli.base import ExitCode
 
@@ -54,7 +55,7 @@ def test_hints_name_what_there_is() -> None:
         named = set(re.findall(r"--[a-z-]+", hint.replace("(virsh migrate --offline)", "")))
         assert named <= ours(), name
         for names in re.findall(r"--flags ('[^']*'|[A-Z_]+)", hint):
-            flags = options._core.parse_flags(names.strip("'"))
+            flags = _core.parse_flags(names.strip("'"))
             assert flags.bits
     assert set(virsh.OTHER_COMMANDS.values()) <= {name for name, _ in main.COMMANDS}
 
