@@ -74,7 +74,11 @@ STACKS = {
         Stack("forky", ("forky",)),  # libvirt 12, QEMU 11
         # Beside it, for guests with UEFI and a vTPM, and for ssh between the hosts (tests/cases): what
         # everything else needs stays as small as it is.
-        Stack("forky-more", ("forky",), (*PACKAGES, "ovmf", "swtpm", "swtpm-tools", "openssh-server")),
+        Stack(
+            "forky-more",
+            ("forky",),
+            (*PACKAGES, "ovmf", "swtpm", "swtpm-tools", "openssh-client", "openssh-server"),
+        ),
         Stack("backports", ("bookworm", "bookworm-backports")),  # libvirt 11, QEMU 10
         Stack("bookworm", ("bookworm",)),  # libvirt 9, QEMU 7.2: only to show that it is refused
     )
