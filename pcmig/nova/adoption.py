@@ -39,6 +39,18 @@ WITH = (
 )
 
 
+NO_CINDER = (
+    "pcmig: [cinder] has no auth_type: a live migration that ends after a restart of nova-compute leaves the "
+    "source's attachments of the server's volumes in Cinder, and a multi-attach volume connected here; "
+    "set [cinder] auth_type, auth_url, username, password, project_name and domains as in [placement]"
+)
+
+
+def lacks_cinder(conf: Any) -> bool:
+    """Whether Nova's clients cannot talk to Cinder without the token of a request, which is not kept."""
+    return not (conf.cinder.auth_type or conf.cinder.auth_section)
+
+
 def noted(
     context: Any, dest: str, block_migration: Any, migrate_data: Any, source_bdms: Any
 ) -> dict[str, Any]:

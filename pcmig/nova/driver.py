@@ -26,12 +26,6 @@ LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
-NO_CINDER = (
-    "pcmig: [cinder] has no auth_type: a live migration that ends after a restart of nova-compute leaves the "
-    "source's attachments of the server's volumes in Cinder, and a multi-attach volume connected here; "
-    "set [cinder] auth_type, auth_url, username, password, project_name and domains as in [placement]"
-)
-
 
 class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
     """compute_driver = pcmig.PostCopyLibvirtDriver"""
@@ -125,8 +119,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             else:
                 LOG.warning("No migration with post-copy can leave this host: %s", obstacle)
         if merged.live.post_copy or merged.block.post_copy:
-            if not (CONF.cinder.auth_type or CONF.cinder.auth_section):
-                LOG.warning("%s", NO_CINDER)
+            if adoption.lacks_cinder(CONF):
+                LOG.warning("%s", adoption.NO_CINDER)
             self._messages = messages.serve(host, self._progress)
         self._records.load()
 

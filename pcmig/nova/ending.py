@@ -7,6 +7,7 @@ repeated (once.py).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -61,7 +62,10 @@ def migrates(instance: Any) -> bool:
 
 
 def patient(err: Exception) -> bool:
-    """Whether ERR only says that somebody could not be reached."""
+    """Whether ERR only says that somebody could not be reached. The guard refuses when a host does not say
+    how the guest is there."""
+    if isinstance(err, guard.Refused):
+        return True
     if isinstance(err, oslo_messaging.MessagingException) and not isinstance(err, oslo_messaging.RemoteError):
         return True
     text = f"{type(err).__name__} {err}"
@@ -122,6 +126,8 @@ class Ending:
                 return True
             if self._lost is not None:
                 LOG.error("%s: %s", self.WAITS, self._lost, instance=self.instance)
+                if self._forgotten():
+                    self._let_go()
                 return False
 
     def attempt(self) -> bool:
@@ -142,7 +148,7 @@ class Ending:
 
     def _elsewhere(self) -> str | None:
         """Why nothing is to be done any more; None as long as something is."""
-        if self._record is not None and self._records.get(self._record.entry.uuid) is None:
+        if self._forgotten():
             return "its record was removed, and with it goes what was left to do"
         host, left = str(self.instance.host), self._record is not None and self._record.left
         if host == str(self.migration.dest_compute) or (
@@ -150,6 +156,18 @@ class Ending:
         ):
             return None
         return f"Nova has the server on {host} by now, where this migration did not take it"
+
+    def _forgotten(self) -> bool:
+        """Whether somebody removed the record."""
+        return self._record is not None and self._records.get(self._record.entry.uuid) is None
+
+    def _let_go(self) -> None:
+        """The server is its owner's again, as far as it is our word that says that it migrates."""
+        if self.instance.task_state != task_states.MIGRATING:
+            return
+        self.instance.task_state = None
+        with contextlib.suppress(exception.UnexpectedTaskStateError):
+            self.instance.save(expected_task_state=[task_states.MIGRATING])
 
     def _ours(self) -> bool:
         """Whether Nova's record says that the guest migrates, as Nova's code wants it. A server that is

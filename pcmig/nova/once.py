@@ -56,6 +56,9 @@ class Acts:
         if not self._record.left:
             self.mark(records.LEFT, DONE)
 
+    def are_done(self, *acts: str) -> bool:
+        return all(self.state(act) == DONE for act in acts)
+
     def once(self, act: str, call: Callable[[], Any], left: str, *, only_here: bool = True) -> None:
         """Does ACT by CALL, unless it was begun before. LEFT says what is there otherwise, and what helps.
         ONLY_HERE: not either as soon as Nova has the server at the destination."""
@@ -101,6 +104,13 @@ class Acts:
             {"act": act, "why": why, "left": left},
             instance=self._instance,
         )
+
+
+def secrets_left(instance: Any, migrate_data: Any) -> str:
+    """What is left when libvirt's secret of the guest's vTPM was not removed."""
+    if not getattr(migrate_data, "has_vtpm", False):
+        return "nothing is left by it"
+    return f"virsh secret-list says whether the vTPM of {instance.uuid} has a secret here still"
 
 
 def volume_act(connection_info: Any) -> str:

@@ -165,21 +165,25 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self, context: Any, instance: Any, block_device_info: Any, migrate_data: Any = None
     ) -> None:
         stock = super().post_live_migration
+        acts = self._acts(instance)
+        volumes = virt_driver.block_device_info_get_mapping(block_device_info)
+        names = [once.volume_act(volume["connection_info"]) for volume in volumes]
+        if acts is not None and acts.are_done(once.SECRETS, *names, once.PORTS_AND_CORES):
+            return  # and nobody is asked whether it may be
         with self._guarded(instance, guard.ACTS["post_live_migration"]) as go_on:
             if not go_on:
                 return
-            acts = self._acts(instance)
             if acts is None:
                 stock(context, instance, block_device_info, migrate_data)
                 return
             acts.once(
                 once.SECRETS,
                 functools.partial(stock, context, instance, {}, migrate_data),
-                "virsh secret-list says whether the guest's vTPM has a secret here still",
+                once.secrets_left(instance, migrate_data),
             )
-            for volume in virt_driver.block_device_info_get_mapping(block_device_info):
+            for name, volume in zip(names, volumes, strict=True):
                 acts.once(
-                    once.volume_act(volume["connection_info"]),
+                    name,
                     functools.partial(
                         stock, context, instance, {**block_device_info, "block_device_mapping": [volume]}
                     ),
@@ -192,14 +196,17 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 acts.mark(once.ATTACHMENTS, once.BEGUN)  # Nova's next step
 
     def post_live_migration_at_source(self, context: Any, instance: Any, network_info: Any) -> None:
+        acts = self._acts(instance)
+        if acts is not None:
+            acts.mark(once.ATTACHMENTS, once.DONE)
+            if acts.are_done(once.PORTS_AND_CORES):
+                return
         with self._guarded(instance, guard.ACTS["post_live_migration_at_source"]) as go_on:
             if not go_on:
                 return
-            acts = self._acts(instance)
             if acts is None:
                 super().post_live_migration_at_source(context, instance, network_info)
                 return
-            acts.mark(once.ATTACHMENTS, once.DONE)
             self._unplug_and_power_down(context, instance, network_info, acts)
 
     def _unplug_and_power_down(self, context: Any, instance: Any, vifs: Any, acts: once.Acts) -> None:
@@ -220,6 +227,10 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         destroy_vifs: Any = True,
         destroy_secrets: Any = True,
     ) -> None:
+        # Of Nova's callers only the post step has migrate_data.
+        acts = self._acts(instance) if migrate_data is not None else None
+        if acts is not None and acts.are_done(once.FILES):
+            return
         with self._guarded(instance, guard.ACTS["cleanup"]) as go_on:
             if not go_on:
                 return
@@ -234,8 +245,6 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 destroy_vifs,
                 destroy_secrets,
             )
-            # Of Nova's callers only the post step has migrate_data.
-            acts = self._acts(instance) if migrate_data is not None else None
             if acts is None:
                 stock()
                 return

@@ -1,4 +1,4 @@
-"""Runs functional_adoption: in processes of its own, as Nova's functional tests change the whole process."""
+"""Runs functional_adoption and functional_ending: in processes of its own, as Nova's functional tests change the whole process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 pytestmark = pytest.mark.timeout(960)
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULE = "tests.nova_own.functional_adoption"
+MODULES = ("tests.nova_own.functional_adoption", "tests.nova_own.functional_ending")
 
 
-def test_novas_records_after_restarts_and_interruptions() -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_novas_records_after_restarts_errors_and_interruptions(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.nova_own", "--module", MODULE],
+        [sys.executable, "-W", "ignore", "-m", "tests.nova_own", "--module", module],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -6,14 +6,21 @@ Both hosts are played here; the real ones are in tests/cloud.
 from __future__ import annotations
 
 import inspect
+import json
 import pathlib
 import re
+import stat
 import types
 from typing import Any
 
 import oslo_messaging
 import pytest
-from nova import exception
+from nova import context as nova_context
+from nova import exception, objects
+from nova.conf import CONF
+from nova.objects import base as objects_base
+from nova.objects import fields as object_fields
+from nova.objects import migrate_data
 from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver as libvirt_driver
 
@@ -544,6 +551,39 @@ def test_an_act_that_fails_is_not_done_again_and_keeps_nothing_else(
     assert "device is busy" in caplog.text and "lsblk /dev/sdx" in caplog.text
 
 
+def test_no_passphrase_of_a_vtpm_gets_to_the_disk(tmp_path: pathlib.Path) -> None:
+    CONF([], project="nova", default_config_files=[])
+    objects.register_all()
+    data = migrate_data.LibvirtLiveMigrateData(is_shared_instance_path=True, block_migration=False)
+    if "vtpm_secret_value" not in data.fields:
+        pytest.skip("Nova before 33 has no such value")
+    data.vtpm_secret_uuid = "11111111-2222-4333-8444-555555555555"
+    data.vtpm_secret_value = "PASSPHRASE"
+    data.migration = objects.Migration(uuid=UUID)
+    context = nova_context.RequestContext("u", "p")
+    known = records.Records(str(tmp_path / "migrations"))
+    known.add(entry(caller={"nova": adoption.noted(context, "b", False, data, None)}), "source")
+    (file,) = (tmp_path / "migrations").glob("*.json")
+    assert "PASSPHRASE" not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert data.vtpm_secret_value == "PASSPHRASE"  # Nova goes on with it
+    noted = json.loads(file.read_text())["caller"]["nova"]["migrate_data"]
+    back = objects_base.NovaObject.obj_from_primitive(noted)
+    # What Nova asks for at the end, to delete libvirt's secret.
+    assert back.has_vtpm and back.vtpm_secret_uuid == data.vtpm_secret_uuid
+    assert not back.has_vtpm_secret_data
+
+
+def test_no_value_that_nova_does_not_log_gets_to_the_disk() -> None:
+    objects.register_all()
+    data = migrate_data.LibvirtLiveMigrateData()
+    secret = [n for n, f in data.fields.items() if isinstance(f, object_fields.SensitiveStringField)]
+    for name in secret:
+        setattr(data, name, "SECRET")
+    assert "SECRET" not in json.dumps(adoption.without_secrets(data).obj_to_primitive())
+
+
 def test_marks_keep_what_others_wrote_into_the_entry(tmp_path: pathlib.Path) -> None:
     known = records.Records(str(tmp_path))
     record = known.add(entry(caller={"nova": {"dest": "b"}}), "source")
@@ -593,6 +633,20 @@ def adopt(
     Manager._set_migration_status = staticmethod(lambda *_: None)  # type: ignore[attr-defined]
     Manager._set_instance_obj_error_state = staticmethod(lambda *_, **__: None)  # type: ignore[attr-defined]
     return made, follower, nova
+
+
+@pytest.mark.parametrize(
+    ("options", "lacks"), [({}, True), ({"auth_type": "password"}, False), ({"auth_section": "x"}, False)]
+)
+def test_an_adopted_migration_needs_an_account_for_cinder(options: dict[str, str], lacks: bool) -> None:
+    CONF([], project="nova", default_config_files=[])
+    try:
+        for name, value in options.items():
+            CONF.set_override(name, value, group="cinder")
+        assert adoption.lacks_cinder(CONF) is lacks
+    finally:
+        for name in options:
+            CONF.clear_override(name, group="cinder")
 
 
 def test_what_was_in_flight_is_adopted_at_the_start(

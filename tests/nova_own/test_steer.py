@@ -159,6 +159,27 @@ def test_a_status_that_cannot_be_saved_keeps_the_guest_where_it_is() -> None:
     assert "running (post-copy)" not in record.saved
 
 
+def test_a_switch_that_could_not_be_written_down_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = iter(range(0, 10000, 2))
+    monkeypatch.setattr(steer.time, "monotonic", lambda: float(next(now_s)))  # type: ignore[attr-defined]
+    engine = Engine({"gate": "wanted", "phase": "drain"}, *[{"gate": "refused"}] * 20, {"outcome": "failed"})
+    steered = steer.Steered(ORDERS, Instance())
+    steered.engine = engine  # type: ignore[assignment]
+    follow(engine, Record(fail=("running (post-copy)",)), steered)
+    assert engine.asked == ["refuse_gate", "switch"]
+
+
+def test_a_migration_that_is_cancelled_is_not_switched_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = iter(range(0, 10000, 2))
+    monkeypatch.setattr(steer.time, "monotonic", lambda: float(next(now_s)))  # type: ignore[attr-defined]
+    engine = Engine({"gate": "wanted", "phase": "drain"}, *[{"gate": "refused"}] * 20, {"outcome": "failed"})
+    steered = steer.Steered(ORDERS, Instance())
+    steered.engine = engine  # type: ignore[assignment]
+    steered.abort_asked = True
+    follow(engine, Record(fail=("running (post-copy)",)), steered)
+    assert engine.asked == ["refuse_gate"]
+
+
 def test_a_switch_that_comes_to_nothing_puts_the_status_back() -> None:
     record = Record()
     engine = Engine(

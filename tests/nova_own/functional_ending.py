@@ -1,0 +1,397 @@
+"""What Nova's post step does at the source, and how often, when a service that it talks to does not answer,
+when the destination does not, and when nova-compute ends at any point of it.
+
+Run by test_functional.py, in a process of its own (python -m tests.nova_own --module ...).
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import Any
+
+import fixtures
+import oslo_messaging
+from cinderclient import exceptions as cinder_exceptions
+from neutronclient.common import exceptions as neutron_exceptions
+from nova import context as nova_context
+from nova import exception, objects
+
+from tests.nova_own import two_hosts
+from tests.nova_own.two_hosts import Engine
+
+DISCONNECT = "nova.virt.libvirt.volume.volume.LibvirtBaseVolumeDriver.disconnect_volume"
+UNPLUG = "nova.virt.libvirt.driver.LibvirtDriver.unplug_vifs"
+POWER_DOWN = "nova.virt.libvirt.cpu.api.API.power_down_for_instance"
+CLEANUP = "nova.virt.libvirt.driver.LibvirtDriver._cleanup"
+CLEANUP_FLAGS = "nova.compute.manager.ComputeManager._live_migration_cleanup_flags"
+VOLUME = "11111111-aaaa-4bbb-8ccc-222222222222"
+
+
+class Killed(BaseException):
+    """nova-compute ends here: what catches errors does not catch this."""
+
+
+class Ending(two_hosts.TwoHosts):
+    """self.server, which moves, has a volume of its own and one that it shares with self.neighbour."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.MonkeyPatch("pcmig.nova.ending.RETRY_S", (0.3,)))
+        # As where each host has files of its own; these two share a folder.
+        self.useFixture(fixtures.MonkeyPatch(CLEANUP_FLAGS, lambda *_, **__: (True, False)))
+        self.neighbour = self.new_server()
+        self.shared = self.cinder.MULTIATTACH_VOL
+        for server, volume in (
+            (self.server, self.shared),
+            (self.neighbour, self.shared),
+            (self.server, VOLUME),
+        ):
+            self._attach(server, volume)
+        self.attachments = set(self.cinder.attachment_ids_for_instance(self.server["id"]))
+        self.done: collections.Counter[str] = collections.Counter()
+        self._watch()
+
+    def _attach(self, server: Any, volume: str) -> None:
+        self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": volume}})
+        self._wait(
+            lambda: any(a["volumeId"] == volume for a in self.api.get_server_volumes(server["id"])),
+            "the volume is attached",
+        )
+
+    def _watch(self) -> None:
+        """Counts what is done at the source."""
+        self._count(DISCONNECT, lambda _this, info, *_, **__: f"disconnect {info['data']['volume_id']}")
+        self._count(UNPLUG, lambda *_, **__: "unplug")
+        self._count(POWER_DOWN, lambda _this, instance: f"power down {_cores(instance)}")
+        self._count(CLEANUP, lambda *_, **__: "cleanup")
+
+    def _count(self, name: str, told: Any) -> None:
+        self._around(name, lambda *arguments, **named: self.done.update([told(*arguments, **named)]))
+
+    def _around(self, name: str, before: Any = None, after: Any = None) -> None:
+        """BEFORE and AFTER are called with the arguments of the method NAME of a class."""
+        place, _, method = name.rpartition(".")
+        module, _, cls = place.rpartition(".")
+        owner = getattr(__import__(module, fromlist=[cls]), cls)
+        real = getattr(owner, method)
+
+        def wrapped(this: Any, *arguments: Any, **named: Any) -> Any:
+            if before is not None:
+                before(this, *arguments, **named)
+            answer = real(this, *arguments, **named)
+            if after is not None:
+                after(this, *arguments, **named)
+            return answer
+
+        self.useFixture(fixtures.MonkeyPatch(name, wrapped))
+
+    def _fail(self, owner: Any, name: str, error: BaseException, times: int = 1, after: bool = False) -> None:
+        """The next TIMES calls of OWNER's NAME raise ERROR, instead of what they do or AFTER it."""
+        real = getattr(owner, name)
+        left = [times]
+
+        def failing(*arguments: Any, **named: Any) -> Any:
+            if left[0] <= 0:
+                return real(*arguments, **named)
+            left[0] -= 1
+            if after:
+                real(*arguments, **named)
+            raise error
+
+        setattr(owner, name, failing)
+
+    def _fail_once(self, name: str, error: BaseException, after: bool) -> None:
+        """The next call of the method NAME of a class."""
+        left = [1]
+
+        def fail(*_: Any, **__: Any) -> None:
+            if left[0] > 0:
+                left[0] -= 1
+                raise error
+
+        self._around(name, **{"after" if after else "before": fail})
+
+    def _arrived(self, engine: Engine) -> None:
+        self.halves = {"source": "absent", "destination": "running"}
+        engine.play(outcome="completed", phase="finished")
+
+    def _no_reply(self, times: int = 1) -> None:
+        self._fail(
+            self.src.manager.compute_rpcapi,
+            "post_live_migration_at_destination",
+            oslo_messaging.MessagingTimeout("no reply"),
+            times,
+        )
+
+    def _log(self) -> str:
+        return str(self.stdlog.logger.output)
+
+    def _nothing_was_done_twice(self) -> None:
+        assert self.done and max(self.done.values()) == 1, self.done
+        # The neighbour goes on using it.
+        assert f"disconnect {self.shared}" not in self.done, self.done
+        assert self._attachments_at_source() == set()
+
+    def _attachments_at_source(self) -> set[str]:
+        return self.attachments & set(self.cinder.attachment_ids_for_instance(self.server["id"]))
+
+
+def _cores(instance: Any) -> list[int]:
+    return sorted(instance.numa_topology.cpu_pinning) if instance.numa_topology else []
+
+
+class ServiceTest(Ending):
+    """One that the post step talks to does not answer once."""
+
+    def _fails_once(self, owner: Any, name: str, error: Exception) -> None:
+        engine = self._in_post_copy()
+        self._fail(owner, name, error)
+        self._arrived(engine)
+        self._moved()
+        self._nothing_was_done_twice()
+        assert self.done == {f"disconnect {VOLUME}": 1, "unplug": 1, "power down []": 1, "cleanup": 1}
+
+    def test_the_destination(self) -> None:
+        self._fails_once(
+            self.src.manager.compute_rpcapi,
+            "post_live_migration_at_destination",
+            oslo_messaging.MessagingTimeout("no reply"),
+        )
+
+    def test_neutron_at_the_source(self) -> None:
+        self._fails_once(
+            self.src.manager.network_api, "migrate_instance_start", neutron_exceptions.ServiceUnavailable()
+        )
+
+    def test_neutron_at_the_destination(self) -> None:
+        engine = self._in_post_copy()
+        for name in ("migrate_instance_finish", "get_instance_nw_info", "setup_networks_on_host"):
+            self._fail(self.dest.manager.network_api, name, neutron_exceptions.ServiceUnavailable())
+        self._arrived(engine)
+        self._moved()
+        self._nothing_was_done_twice()
+
+    def test_placement(self) -> None:
+        engine = self._in_post_copy()
+        error = exception.AllocationDeleteFailed(consumer_uuid="u", error="503")
+        self._fail(self.src.manager.reportclient, "delete_allocation_for_instance", error, times=7)
+        self._arrived(engine)
+        self._moved()
+        self._nothing_was_done_twice()
+
+    def test_cinder(self) -> None:
+        engine = self._in_post_copy()
+        asked: list[str] = []
+        real = self.src.manager.volume_api.attachment_delete
+
+        def delete(context: Any, attachment: str) -> None:
+            asked.append(attachment)
+            if len(asked) == 1:
+                raise cinder_exceptions.ClientException(503)
+            real(context, attachment)
+
+        self.src.manager.volume_api.attachment_delete = delete
+        self._no_reply()
+        self._arrived(engine)
+        self._moved()
+        assert sorted(asked) == sorted(self.attachments)  # each of them once
+        assert self._attachments_at_source() == {asked[0]}
+        assert f"Volume attachment {asked[0]} not deleted on source" in self._log()
+
+
+class CoresTest(Ending):
+    """Dedicated CPUs under [libvirt] cpu_power_management: those of the neighbours stay on."""
+
+    ADDITIONAL_FILTERS: Any = ["NUMATopologyFilter"]  # noqa: RUF012  # as Nova's class has it
+
+    def before_hosts(self) -> None:
+        self.flags(cpu_dedicated_set="0-7", group="compute")
+
+    def new_server(self, host: str = "src") -> Any:
+        if not hasattr(self, "dedicated"):
+            self.dedicated = self._create_flavor(vcpu=2, extra_spec={"hw:cpu_policy": "dedicated"})
+        return self._create_server(host=host, networks="none", flavor_id=self.dedicated)
+
+    def _pins(self, server: Any) -> list[int]:
+        return _cores(
+            objects.Instance.get_by_uuid(
+                nova_context.get_admin_context(), server["id"], expected_attrs=["numa_topology"]
+            )
+        )
+
+    def _keeps_the_neighbours_on(self) -> None:
+        self.new_server("dest")  # has the cores there that self.server has here
+        mine, neighbours = self._pins(self.server), self._pins(self.neighbour)
+        engine = self._in_post_copy()
+        self._arrived(engine)
+        self._moved()
+        self._nothing_was_done_twice()
+        assert [name for name in self.done if "power" in name] == [f"power down {mine}"]
+        assert self._pins(self.server) == neighbours  # what a second time would have switched off
+
+    def test_no_reply_of_the_destination(self) -> None:
+        self._no_reply()
+        self._keeps_the_neighbours_on()
+
+    def test_neutron_away(self) -> None:
+        # Before Nova comes to the cores at the source.
+        self._fail(
+            self.src.manager.network_api, "migrate_instance_start", neutron_exceptions.ServiceUnavailable()
+        )
+        self._keeps_the_neighbours_on()
+
+
+class RestartTest(Ending):
+    """nova-compute ends at some point of the post step, and another one goes on."""
+
+    def _killed(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch("pcmig._core.Migration", self._settled("completed")))
+        self._restart()
+        self._moved()
+        self._nothing_was_done_twice()
+
+    def _killed_in(self, name: str, after: bool) -> None:
+        engine = self._in_post_copy()
+        self._fail_once(name, Killed(), after)
+        self._arrived(engine)
+        self._wait(lambda: self.done, "the post step has begun")
+        time.sleep(0.5)
+        assert self._record()["status"] != "completed"
+        self._killed()
+
+    def test_before_a_volume_is_disconnected(self) -> None:
+        self._killed_in(DISCONNECT, after=False)
+        assert f"grep -l {VOLUME}" in self._log() or f"volume {VOLUME} (fake) may still" in self._log()
+        assert self.done["power down []"] == self.done["cleanup"] == 1
+
+    def test_after_a_volume_is_disconnected(self) -> None:
+        self._killed_in(DISCONNECT, after=True)
+        assert self.done["power down []"] == self.done["cleanup"] == 1
+
+    def test_in_the_cores(self) -> None:
+        self._killed_in(POWER_DOWN, after=True)
+        assert (
+            "a restart of nova-compute switches off" in self._log() or "nothing is left by it" in self._log()
+        )
+
+    def test_in_the_clean_up(self) -> None:
+        self._killed_in(CLEANUP, after=False)
+        assert "undefine --keep-nvram" in self._log()
+
+    def _killed_at(self, owner: Any, name: str, after: bool) -> None:
+        engine = self._in_post_copy()
+        self._fail(owner, name, Killed(), after=after)
+        self._arrived(engine)
+        self._wait(lambda: "unplug" in self.done, "the post step has begun")
+        time.sleep(0.5)
+        self._killed()
+        assert self.done == {f"disconnect {VOLUME}": 1, "unplug": 1, "power down []": 1, "cleanup": 1}
+
+    def test_before_an_attachment_is_deleted(self) -> None:
+        self._killed_at(self.src.manager.volume_api, "attachment_delete", after=False)
+
+    def test_after_an_attachment_is_deleted(self) -> None:
+        self._killed_at(self.src.manager.volume_api, "attachment_delete", after=True)
+
+    def test_before_the_destination_is_told(self) -> None:
+        self._killed_at(self.src.manager.compute_rpcapi, "post_live_migration_at_destination", after=False)
+
+    def test_after_the_destination_is_told(self) -> None:
+        self._killed_at(self.src.manager.compute_rpcapi, "post_live_migration_at_destination", after=True)
+
+    def test_before_the_allocation_goes(self) -> None:
+        self._killed_at(self.src.manager.reportclient, "delete_allocation_for_instance", after=False)
+
+    def test_in_the_rollback(self) -> None:
+        engine = self._in_post_copy()
+        removed: list[str] = []
+        rpc = self.src.manager.compute_rpcapi
+        real = rpc.remove_volume_connection
+
+        def remove(context: Any, instance: Any, volume: str, host: str) -> None:
+            removed.append(volume)
+            real(context, instance, volume, host)
+            raise Killed
+
+        rpc.remove_volume_connection = remove
+        self.halves = {"source": "running", "destination": "absent"}
+        engine.play(outcome="failed", phase="finished", error="the stream broke")
+        self._wait(lambda: removed, "the rollback has begun")
+        time.sleep(0.5)
+        self._count(
+            "nova.compute.manager.ComputeManager._remove_remote_volume_connections", lambda *_: "remove"
+        )
+        self.useFixture(fixtures.MonkeyPatch("pcmig._core.Migration", self._settled("failed")))
+        self._restart()
+        self._wait(lambda: self._record()["status"] == "failed", "the record says so")
+        server = self._wait_for_state_change(self.server, "ACTIVE")
+        assert server["OS-EXT-SRV-ATTR:host"] == "src"
+        allocations = self.placement.get(f"/allocations/{self.server['id']}").body["allocations"]
+        assert list(allocations) == [self.compute_rp_uuids["src"]]
+        self._wait(lambda: not self._entries("src"), "the source's journal is empty")
+        assert self.done["remove"] == 0 and len(removed) == 1
+        assert set(self.cinder.attachment_ids_for_instance(self.server["id"])) == self.attachments
+        assert "Nova's rollback of this live migration was begun before" in self._log()
+
+    def test_while_it_waits_for_the_destination(self) -> None:
+        engine = self._in_post_copy()
+        self._no_reply(times=1 << 30)
+        self._arrived(engine)
+        self._wait(lambda: "cannot be written down yet" in self._log(), "it waits")
+        self._killed()
+
+
+class WaitTest(Ending):
+    """The destination's nova-compute is away for longer."""
+
+    def before_hosts(self) -> None:
+        self.flags(max_concurrent_live_migrations=1)
+
+    def _state(self) -> tuple[str | None, str]:
+        instance = objects.Instance.get_by_uuid(nova_context.get_admin_context(), self.server["id"])
+        return instance.task_state, instance.host
+
+    def test_another_server_leaves_the_host_meanwhile(self) -> None:
+        rpc = self.src.manager.compute_rpcapi
+        real = rpc.post_live_migration_at_destination
+        away = [True]
+
+        def call(context: Any, instance: Any, *arguments: Any) -> Any:
+            if away[0] and instance.uuid == self.server["id"]:
+                raise oslo_messaging.MessagingTimeout("no reply")
+            return real(context, instance, *arguments)
+
+        rpc.post_live_migration_at_destination = call
+        engine = self._in_post_copy()
+        self._arrived(engine)
+        self._wait(lambda: "cannot be written down yet" in self._log(), "it waits")
+        second = self._in_post_copy(self.neighbour)
+        self.others[self.neighbour["id"]] = {"source": "absent", "destination": "running"}
+        second.play(outcome="completed", phase="finished")
+        self._moved(self.neighbour)
+        assert self._state() == ("migrating", "dest")
+        away[0] = False
+        self._moved()
+        assert max(self.done.values()) <= 2, self.done  # once for each server
+
+    def test_what_the_owner_asked_for_survives(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch("pcmig.nova.ending.RETRY_S", (1.0,)))
+        self._no_reply(times=2)
+        engine = self._in_post_copy()
+        self._arrived(engine)
+        self._wait(lambda: "cannot be written down yet" in self._log(), "it waits")
+        assert self._state() == ("migrating", "dest")
+        # Idle for its owner at no time: Nova's API refuses all but deletion.
+        self.api.post_server_action(self.server["id"], {"os-stop": None}, check_response_status=[409])
+        self.api.post_server_action(self.server["id"], {"os-resetState": {"state": "active"}})
+        instance = objects.Instance.get_by_uuid(nova_context.get_admin_context(), self.server["id"])
+        instance.task_state = "powering-off"
+        instance.save()
+        self._wait(lambda: "says 'powering-off', which comes first" in self._log(), "it waits for that")
+        assert self._state() == ("powering-off", "dest")
+        instance.refresh()
+        instance.task_state = None
+        instance.save()
+        self._moved()
+        self._nothing_was_done_twice()
