@@ -1,4 +1,5 @@
-"""Runs functional_adoption and functional_ending: in processes of its own, as Nova's functional tests change the whole process."""
+"""Runs functional_adoption and functional_ending: each in processes of its own, as Nova's functional tests
+change the whole process."""
 
 from __future__ import annotations
 
