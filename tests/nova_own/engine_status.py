@@ -24,4 +24,6 @@ PRECOPY: dict[str, Any] = {
     "requests_ps": 0,
     "switch_late_us": None,
     "recovery": None,
+    "quickack": "off",
+    "stream_peer": None,
 }

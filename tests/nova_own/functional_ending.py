@@ -101,16 +101,17 @@ class Ending(two_hosts.TwoHosts):
 
         setattr(owner, name, failing)
 
-    def _fail_once(self, name: str, error: BaseException, after: bool) -> None:
-        """The next call of the method NAME of a class."""
-        left = [1]
+    def _kill_once(self, name: str, after: bool) -> list[str]:
+        """nova-compute ends in the next call of the method NAME of a class; what is in the list then."""
+        killed: list[str] = []
 
-        def fail(*_: Any, **__: Any) -> None:
-            if left[0] > 0:
-                left[0] -= 1
-                raise error
+        def kill(*_: Any, **__: Any) -> None:
+            if not killed:
+                killed.append(name)
+                raise Killed
 
-        self._around(name, **{"after" if after else "before": fail})
+        self._around(name, **{"after" if after else "before": kill})
+        return killed
 
     def _arrived(self, engine: Engine) -> None:
         self.halves = {"source": "absent", "destination": "running"}
@@ -253,9 +254,9 @@ class RestartTest(Ending):
 
     def _killed_in(self, name: str, after: bool) -> None:
         engine = self._in_post_copy()
-        self._fail_once(name, Killed(), after)
+        killed = self._kill_once(name, after)
         self._arrived(engine)
-        self._wait(lambda: self.done, "the post step has begun")
+        self._wait(lambda: killed, "the post step has come there")
         time.sleep(0.5)
         assert self._record()["status"] != "completed"
         self._killed()
