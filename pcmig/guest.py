@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 MAX_XML_CHARS = 4 * 1024 * 1024  # libvirt's own limit of a string over RPC
 
@@ -32,9 +32,17 @@ class Obstacle:
     blocks: bool  # False: post-copy may work, with what `reason` says in mind
 
 
-def obstacles(xml: str) -> list[Obstacle]:
-    """All obstacles in XML, in the order of the rules. Raises GuestXmlError."""
+def obstacles(xml: str, unplugged: Collection[str] = ()) -> list[Obstacle]:
+    """All obstacles in XML, in the order of the rules. Raises GuestXmlError.
+
+    UNPLUGGED: MAC addresses, in lower case, of interfaces that somebody takes out before the guest migrates.
+    """
     root = parse(xml)
+    devices = root.find("./devices")
+    if devices is not None and unplugged:
+        for interface in devices.findall("./interface"):
+            if _mac(interface).strip().lower() in unplugged:
+                devices.remove(interface)
     return [obstacle for rule in RULES for obstacle in rule(root)]
 
 

@@ -46,17 +46,25 @@ def take(body: bytes) -> Taken | None:
         return None
     if _deeper_than(body, MAX_DEPTH):
         raise Malformed
-    try:
-        document = json.loads(body.decode())
-    except ValueError:  # also UnicodeDecodeError, and whole numbers of more digits than Python converts
-        return None
-    if not isinstance(document, dict) or len(document) != 1:
+    document = read(body)
+    if document is None or len(document) != 1:
         return None
     action = document.get(ACTION)
     if not isinstance(action, dict) or KEY not in action:
         return None
     value = action.pop(KEY)
     return Taken(value, json.dumps(document).encode())
+
+
+def read(body: bytes) -> dict[str, Any] | None:
+    """The object that BODY is, as Nova reads it; None for what is none, or is nested too deep."""
+    if _deeper_than(body, MAX_DEPTH):
+        return None
+    try:
+        document = json.loads(body.decode())
+    except ValueError:  # also UnicodeDecodeError, and whole numbers of more digits than Python converts
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def truth(value: Any) -> bool | None:

@@ -5,20 +5,23 @@ Needs oslo.policy, and nothing of Nova.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from oslo_policy import policy
 
 ASK = "os_compute_api:os-migrate-server:migrate_live:post_copy"
 SHOW = "os_compute_api:pcmig:show"
 
-# Nova's name for who is an admin (nova/policies/base.py).
+# Nova's names for who may (nova/policies/base.py).
 ADMIN = "rule:context_is_admin"
+MANAGER = "project_manager_or_admin"  # since Nova 32, whose rules of live migration are for managers
 
 RULES = [
     policy.DocumentedRuleDefault(
         name=ASK,
-        check_str=ADMIN,
+        check_str=f"rule:{MANAGER}",
         description="Live migrate a server and say whether it is to use post-copy. The rules of live "
-        "migrations themselves hold as well.",
+        "migrations themselves hold as well. With Nova 31 the default is rule:context_is_admin.",
         operations=[{"method": "POST", "path": "/servers/{server_id}/action (os-migrateLive, post_copy)"}],
         scope_types=["project"],
     ),
@@ -31,6 +34,13 @@ RULES = [
         scope_types=["project"],
     ),
 ]
+
+
+def rules_beside(known: Iterable[str]) -> list[policy.RuleDefault]:
+    """The rules for a Nova that has the rules KNOWN: who may migrate there may ask."""
+    if MANAGER in known:
+        return list(RULES)
+    return [policy.RuleDefault(rule.name, ADMIN, scope_types=["project"]) for rule in RULES]
 
 
 def list_rules() -> list[policy.DocumentedRuleDefault]:

@@ -10,6 +10,9 @@ from pcmig_common.choice import Bounds
 # Nova's event handler and lists know it by this name; Nova's server migrations leave it out.
 POST_COPY = "running (post-copy)"
 
+# Statuses of those that ended badly: the host that drove them may know why.
+_BAD_ENDS = ("error", "failed")
+
 # Statuses of live migrations that have ended (nova/compute/manager.py, nova/conductor/tasks/live_migrate.py).
 ENDED = ("completed", "error", "failed", "cancelled")
 
@@ -58,6 +61,8 @@ def migration(
 
 def no_progress(status: str) -> str | None:
     """Why nobody needs to be asked how far a migration with STATUS is."""
+    if status in _BAD_ENDS:
+        return None
     if not in_progress(status):
         return "the migration has ended"
     driven = status == "running" or in_post_copy(status)  # by the source's nova-compute

@@ -18,14 +18,23 @@ from nova import exception, objects, policy
 from nova.api import wsgi as base_wsgi
 from nova.api.openstack import common, wsgi
 from nova.compute import api as compute
+from nova.conf import CONF
 from nova.objects import fields
 
-from pcmig_api import body, policies, releases, views
-from pcmig_common import choice, messages
+from pcmig_api import body, making, policies, releases, views
+from pcmig_common import choice, image_option, messages
+from pcmig_common.i18n import _
 
-_SERVER = r"(?:/(?P<project>[0-9a-f-]+))?/servers/(?P<server>[^/]+)"
+_SERVERS = r"(?:/(?P<project>[0-9a-f-]+))?/servers"
+_SERVER = _SERVERS + r"/(?P<server>[^/]+)"
 
 _registering = threading.Lock()
+
+# Whoever may ask may not always know of hosts.
+_UNHEARD = _(
+    "Nobody would heed post_copy: nova-compute on the server's host does not answer for pcmig. Set "
+    "compute_driver = pcmig.PostCopyLibvirtDriver there, or see that it runs; or migrate without post_copy."
+)
 
 
 class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
@@ -35,8 +44,10 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
         super().__init__(application)
         self.compute_api = compute.API()
         self.computes = messages.Client()
+        self._looks_at_images = image_option.mode(CONF) != "ignore"
         # A handler returns the answer, or None for Nova to give it.
         self._routes: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
+            ("POST", re.compile(_SERVERS + "/?"), self._make),
             ("POST", re.compile(_SERVER + "/action/?"), self._act),
             ("GET", re.compile(_SERVER + "/os-pcmig/?"), self._show),
             ("GET", re.compile(_SERVER + "/migrations/?"), self._migrations),
@@ -61,6 +72,30 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
 
     # What Nova answers, with a word taken out of it or put into it
 
+    def _make(self, req: Any, context: Any, match: re.Match[str]) -> None:
+        """Refuses a server whose image says of post-copy what makes no sense. It would be found later, by who
+        has to migrate it and cannot change the image."""
+        if not self._looks_at_images or _refusal(req, context, match["project"]) is not None:
+            return
+        server = (body.read(req.body) or {}).get("server")
+        if not isinstance(server, dict):
+            return
+        with wsgi.ResourceExceptionHandler():
+            target = {"project_id": context.project_id, "user_id": context.user_id}
+            if context.can(making.MAKE, target=target, fatal=False):
+                _bad_request(making.mistake_in_new(self.compute_api, context, server))
+
+    def _change(self, context: Any, server: str, document: dict[str, Any]) -> None:
+        """Likewise for an action that gives a server another image or flavor."""
+        for action, rule in making.RULES.items():
+            arguments = document.get(action)
+            if self._looks_at_images and isinstance(arguments, dict):
+                instance = self._instance(context, server)
+                if _can(context, rule, instance, fatal=False):
+                    _bad_request(
+                        making.mistake_in_action(self.compute_api, context, instance, action, arguments)
+                    )
+
     def _act(self, req: Any, context: Any, match: re.Match[str]) -> None:
         """Takes the word on post-copy out of a live migration's body and puts it into its context."""
         if _refusal(req, context, match["project"]) is not None:
@@ -70,8 +105,10 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
             try:
                 taken = body.take(raw)
             except body.Malformed:
-                raise webob.exc.HTTPBadRequest(explanation="Malformed request body") from None
+                raise webob.exc.HTTPBadRequest(explanation=_("Malformed request body")) from None
             if taken is None:
+                if b"rebuild" in raw or b"resize" in raw:
+                    self._change(context, match["server"], body.read(raw) or {})
                 return
             wish = body.truth(taken.value)
             if wish is None:
@@ -79,9 +116,13 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
                 raise exception.ValidationError(detail=f"{body.KEY}: {taken.value!r} is not true or false")
             instance = self._instance(context, match["server"])
             _can(context, policies.ASK, instance)
-            refused = choice.refusal(wish, *_sayings(instance))
+            refused = choice.refusal(wish, _extra_specs(instance))
             if refused is not None:
                 raise webob.exc.HTTPConflict(explanation=refused)
+            host = instance.host if instance.obj_attr_is_set("host") else None
+            # Without a host Nova has an answer of its own.
+            if host and not self.computes.answers(context, host, instance.uuid):
+                raise webob.exc.HTTPConflict(explanation=_UNHEARD)
         req.body = taken.rest
         context.roles = [*context.roles, choice.request_role(wish)]
 
@@ -144,7 +185,7 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
                 req,
                 views.pcmig(
                     _can(context, policies.ASK, instance, fatal=False),
-                    choice.bounds(*_sayings(instance)),
+                    choice.bounds(_extra_specs(instance)),
                     None if newest is None else self._newest(context, newest),
                 ),
             )
@@ -167,6 +208,11 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
         )
 
 
+def _bad_request(mistake: str | None) -> None:
+    if mistake is not None:
+        raise webob.exc.HTTPBadRequest(explanation=mistake)
+
+
 def _refusal(req: Any, context: Any, project: str | None) -> Any:
     """Nova's answer to what is wrong before it looks into the body; None if nothing is."""
     try:
@@ -177,7 +223,7 @@ def _refusal(req: Any, context: Any, project: str | None) -> Any:
     except exception.InvalidGlobalAPIVersion as err:
         return wsgi.Fault(webob.exc.HTTPNotAcceptable(explanation=err.format_message()))
     except exception.InvalidContentType:
-        return wsgi.Fault(webob.exc.HTTPUnsupportedMediaType(explanation="Unsupported Content-Type"))
+        return wsgi.Fault(webob.exc.HTTPUnsupportedMediaType(explanation=_("Unsupported Content-Type")))
     if project is None or project == context.project_id:
         return None
     text = (
@@ -203,12 +249,11 @@ def _live_migrations(context: Any, instance: Any, *, limit: int | None = None) -
     return objects.MigrationList.get_by_filters(context, filters, limit=limit, **order)
 
 
-def _sayings(instance: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """The extra specs of the instance's flavor, and the properties of its image; what came with the record,
-    for one that no host has yet has nowhere to load the rest from."""
+def _extra_specs(instance: Any) -> dict[str, str]:
+    """Those of the instance's flavor, if that came with the record: one that no host has yet has nowhere to
+    load it from."""
     specs = instance.flavor.extra_specs if instance.obj_attr_is_set("flavor") else None
-    kept = instance.system_metadata if instance.obj_attr_is_set("system_metadata") else {}
-    return specs or {}, choice.image_properties(kept)
+    return specs or {}
 
 
 def _dumped(content: Any) -> bytes:
@@ -236,7 +281,8 @@ def _know_rules() -> None:
     policy.init()
     with _registering:
         known = policy._ENFORCER.registered_rules
-        policy._ENFORCER.register_defaults([rule for rule in policies.RULES if rule.name not in known])
+        rules = policies.rules_beside(known)
+        policy._ENFORCER.register_defaults([rule for rule in rules if rule.name not in known])
 
 
 def _can(context: Any, rule: str, instance: Any, *, fatal: bool = True) -> bool:

@@ -120,6 +120,7 @@ FIELDS = (
     ("rate_bytes_per_s", "progress", "rate"),
     ("dirty_bytes_per_s", "progress", "rate"),
     ("requests", "progress", "text"),
+    ("recovery", "progress", "text"),
     ("progress_missing", None, "text"),
     ("memory_total_bytes", None, "bytes"),
     ("memory_processed_bytes", None, "bytes"),

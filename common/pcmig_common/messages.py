@@ -17,7 +17,7 @@ from oslo_log import log as logging
 LOG = logging.getLogger(__name__)
 
 TOPIC = "pcmig"
-VERSION = "1.0"
+VERSION = "1.1"  # 1.1: arrivals
 
 # A compute host answers from memory, within milliseconds. One without pcmig's driver never does, so it is not
 # asked again for a while: every question to it occupies one of nova-api's threads for so long.
@@ -33,22 +33,27 @@ class Endpoint:
 
     target = oslo_messaging.Target(version=VERSION)
 
-    def __init__(self, look: Callable[[str], Answer]) -> None:
+    def __init__(self, look: Callable[[str], Answer], arrivals: Callable[[], str | None]) -> None:
         self._look = look
+        self._arrivals = arrivals
 
     def progress(self, context: Any, instance: str) -> dict[str, Any]:
         found, missing = self._look(instance)
         return {"progress": found, "missing": missing}
 
+    def arrivals(self, context: Any) -> str | None:
+        """Why no guest can arrive here by post-copy, as the check before the migration has found."""
+        return self._arrivals()
 
-def serve(host: str, look: Callable[[str], Answer]) -> Any:
+
+def serve(host: str, look: Callable[[str], Answer], arrivals: Callable[[], str | None]) -> Any:
     """Answers for HOST from now on, until stop(); returns what that wants, None if nobody can be answered.
 
     That nobody can ask how far a migration is keeps none from running.
     """
     try:
         target = oslo_messaging.Target(topic=TOPIC, server=host)
-        server = rpc.get_server(target, [Endpoint(look)])
+        server = rpc.get_server(target, [Endpoint(look, arrivals)])
         server.start()
     except Exception as err:  # the bus in whatever form
         LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
@@ -63,36 +68,74 @@ def stop(server: Any) -> None:
             server.stop()
 
 
+class _SilentError(Exception):
+    """Nobody answers on that host."""
+
+
 class Client:
-    """nova-api's end."""
+    """The other end: nova-api, and nova-compute of a host that a guest leaves."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._router = rpc.ClientRouter(rpc.get_client(oslo_messaging.Target(topic=TOPIC, version=VERSION)))
+        self._router = rpc.ClientRouter(rpc.get_client(oslo_messaging.Target(topic=TOPIC, version="1.0")))
         self._clock = clock
         self._silent: dict[str, float] = {}  # host to when it was silent
 
-    def progress(self, context: Any, host: str, instance: str) -> Answer:
-        """Of the instance with this UUID on HOST; CONTEXT is targeted at its cell. Raises nothing."""
+    def _call(self, context: Any, host: str, method: str, version: str = "1.0", **arguments: Any) -> Any:
+        """Raises _SilentError, and whatever else the bus and the other end do."""
         silent_s = self._silent.get(host)
         if silent_s is not None and self._clock() - silent_s < SILENCE_S:
-            return None, _nobody(host)
+            raise _SilentError
+        client = self._router.client(context).prepare(
+            server=host, timeout=TIMEOUT_S, retry=0, version=version
+        )
         try:
-            client = self._router.client(context).prepare(server=host, timeout=TIMEOUT_S, retry=0)
-            answer = client.call(context, "progress", instance=instance)
-        except oslo_messaging.MessagingTimeout:
+            answer = client.call(context, method, **arguments)
+        except oslo_messaging.MessagingTimeout as err:
             self._silent[host] = self._clock()
+            raise _SilentError from err
+        self._silent.pop(host, None)
+        return answer
+
+    def progress(self, context: Any, host: str, instance: str) -> Answer:
+        """Of the instance with this UUID on HOST; CONTEXT is targeted at its cell. Raises nothing."""
+        try:
+            answer = self._call(context, host, "progress", instance=instance)
+        except _SilentError:
             return None, _nobody(host)
         except Exception as err:  # the bus in whatever form, and what a newer driver may raise
             LOG.warning(
                 "pcmig: no progress from nova-compute on %(host)s: %(err)s", {"host": host, "err": err}
             )
             return None, f"nova-compute on {host} cannot be asked: {type(err).__name__}"
-        self._silent.pop(host, None)
         return answer["progress"], answer["missing"]
+
+    def answers(self, context: Any, host: str, instance: str) -> bool:
+        """Whether nova-compute on HOST has pcmig's driver; True too where the bus fails: nobody can tell."""
+        try:
+            self._call(context, host, "progress", instance=instance)
+        except _SilentError:
+            return False
+        except Exception as err:  # see progress()
+            LOG.warning(
+                "pcmig: nova-compute on %(host)s cannot be asked: %(err)s", {"host": host, "err": err}
+            )
+        return True
+
+    def arrivals(self, context: Any, host: str) -> str | None:
+        """Why no guest can arrive at HOST by post-copy; None also where nobody knows, as on a host without
+        pcmig's driver: libvirt's preparation has the last word. Raises nothing."""
+        try:
+            found: str | None = self._call(context, host, "arrivals", version="1.1")
+        except _SilentError:
+            return None
+        except Exception as err:  # see progress(); a driver that does not know the question
+            LOG.info("pcmig: nova-compute on %(host)s cannot be asked: %(err)s", {"host": host, "err": err})
+            return None
+        return found
 
 
 def _nobody(host: str) -> str:
     return (
         f"nova-compute on {host} did not answer within {TIMEOUT_S} s: it is down, "
-        "or runs without pcmig's driver, or without post-copy"
+        "or runs without pcmig's driver"
     )

@@ -7,7 +7,7 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 from pcmig.guest import Obstacle
-from pcmig_common.choice import EXTRA_SPEC, IMAGE_PROPERTY, RULES, Choice, decide, guest_rule_of
+from pcmig_common.choice import EXTRA_SPEC, IMAGE_PROPERTY, RULES, Choice, decide, mistake
 
 NOTHING = "(nothing)"
 REQUESTS = {"(nothing)": None, "for": True, "against": False}
@@ -35,15 +35,21 @@ def choices() -> list[tuple[str, ...]]:
 
 
 def rules() -> list[tuple[str, ...]]:
-    """A row for each value of the flavor, a column for each of the image."""
+    """A row for each value of the flavor, a column for each of the image: what a migration gets without a
+    request, of a guest that can and of one that cannot; or that no such server is made."""
     rows = []
     for flavor in (None, *RULES):
         row = [flavor or NOTHING]
         for image in (None, *RULES):
-            rule = guest_rule_of(
-                {EXTRA_SPEC: flavor} if flavor else {}, {IMAGE_PROPERTY: image} if image else {}
+            specs = {EXTRA_SPEC: flavor} if flavor else {}
+            properties = {IMAGE_PROPERTY: image} if image else {}
+            if mistake(specs, properties):
+                row.append("no such server is made")
+                continue
+            can, cannot = (
+                outcome(decide(None, specs, properties, "allowed", found)) for found in ((), (OBSTACLE,))
             )
-            row.append("refused" if isinstance(rule, Choice) else NOTHING if rule is None else rule[0])
+            row.append(can if can == cannot else f"{can} / {cannot}")
         rows.append(tuple(row))
     return rows
 
@@ -64,7 +70,7 @@ def table_row(texts: tuple[str, ...]) -> nodes.row:
 
 class ChoiceDirective(Directive):
     def run(self) -> list[nodes.Node]:
-        titles = {"Flavor and image": 36, "Request": 12, "The guest can": 16, "The guest cannot": 16}
+        titles = {"Flavor": 36, "Request": 12, "The guest can": 16, "The guest cannot": 16}
         return [table(titles, choices())]
 
 

@@ -29,9 +29,11 @@ def gather(
     root: str = "/",
     timeout_ms: int = 10_000,
     with_tunnel: bool = False,
+    with_nova: bool = True,
     tunnel_peer: Peer | None = None,
 ) -> model.Facts:
-    """All facts. What cannot be had becomes a text in them, never an exception."""
+    """All facts. What cannot be had becomes a text in them, never an exception. WITH_NOVA starts a Python, to
+    see whether nova-compute finds its driver."""
     # At once: a host may take seconds to answer (libvirt probes its QEMU) or the whole timeout not to.
     with futures.ThreadPoolExecutor(max_workers=1) as pool:
         peer_answer = pool.submit(ask, peer, timeout_ms) if peer is not None else None
@@ -59,8 +61,8 @@ def gather(
         peer_addresses=addresses,
         net_admin=net_admin(root),
         quickack=quickack(addresses[0]) if addresses else None,
-        nova=novadriver.gather() if is_local(connect) else None,
-        nova_rights=novarights.gather(root) if is_local(connect) else None,
+        nova=novadriver.gather() if with_nova and is_local(connect) else None,
+        nova_rights=novarights.gather(root) if with_nova and is_local(connect) else None,
         tunnel=tunnel.gather(tunnel_peer, qemu_conf=qemu_conf) if with_tunnel else None,
         domain=domain,
         domain_error=domain_error,

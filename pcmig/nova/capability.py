@@ -21,7 +21,7 @@ def destination_reason(connect: str, timeout_ms: int) -> str | None:
     A row that cannot be judged as this user (nova-compute seldom runs as root) is no reason: libvirt's own
     preparation of the migration, before any memory is sent, has the last word.
     """
-    rows = check.run(gather.gather(connect, timeout_ms=timeout_ms))
+    rows = check.run(gather.gather(connect, timeout_ms=timeout_ms, with_nova=False))
     failed = [row for row in rows if row.status == "fail"]
     if not failed:
         return None

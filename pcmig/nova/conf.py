@@ -17,7 +17,8 @@ from pcmig import _core
 from pcmig.nova.settings import ConfigError, Setting, read
 from pcmig.nova.way import Way
 from pcmig.tunnel.peer import parse
-from pcmig_common.choice import RULES, Rule
+from pcmig_common.choice import RULES, ImageMode, Rule
+from pcmig_common.image_option import IMAGE_PROPERTY_OPT
 
 SOURCES = ("api", "metadata")
 NOBODY = "nobody"
@@ -121,14 +122,15 @@ What holds for a guest whose flavor and image say nothing about post-copy.
 
 A flavor says it with the extra spec ``pcmig:post_copy``, an image with the property
 ``pcmig_post_copy``, both with one of the values below. ``forbidden`` or ``required``
-wins over ``allowed``; a flavor and an image that contradict each other make the
-migration fail in its pre-check.
+wins over ``allowed``.
 
 Related options:
 
+* ``[pcmig] image_property``: how much the image's word counts.
 * ``[pcmig] request_sources``: whose request for one migration counts.
 """,
     ),
+    IMAGE_PROPERTY_OPT,
     cfg.ListOpt(
         "request_sources",
         default=["api"],
@@ -136,9 +138,9 @@ Related options:
         help="""
 Whose request for or against post-copy counts for one live migration.
 
-A request never wins over a flavor or an image that forbids or requires post-copy; the
-migration is refused then. It wins over ``default_choice``. Where several sources say
-something, the one that stands first here counts.
+A request never wins over a flavor that forbids or requires post-copy; the migration is
+refused then. It wins over the image and over ``default_choice``. Where several sources
+say something, the one that stands first here counts.
 
 Possible values:
 
@@ -363,6 +365,7 @@ class Options:
     postcopy_bandwidth_mib: int = 0
     default_choice: Rule = "allowed"
     default_choice_setting: Setting | None = None
+    image_property: ImageMode = "hint"
     request_sources: tuple[str, ...] = ("api",)  # empty: nobody
     connect_timeout_ms: int = 10_000
     trace_dir: str | None = None
@@ -392,6 +395,7 @@ def load(conf: cfg.ConfigOpts) -> Options:
         postcopy_bandwidth_mib=_read(conf, "postcopy_bandwidth").value,
         default_choice=cast(Rule, default_choice.value),
         default_choice_setting=default_choice,
+        image_property=cast(ImageMode, _read(conf, "image_property").value),
         request_sources=_sources(_read(conf, "request_sources")),
         connect_timeout_ms=_read(conf, "connect_timeout").value * 1000,
         trace_dir=_folder(_read(conf, "trace_dir")),

@@ -19,8 +19,9 @@ from nova.conf import CONF
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer, unread
+from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer, unread, words
 from pcmig_common import choice, messages
+from pcmig_common.i18n import _
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ conf.register_opts(CONF)
 
 class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
     """compute_driver = pcmig.PostCopyLibvirtDriver"""
+
+    _arrivals: str | None = None  # why no guest can arrive here by post-copy, as far as it was looked at
 
     def __init__(self, virtapi: Any, read_only: bool = False) -> None:
         self._host_live_flags = self._host_block_flags = 0
@@ -118,10 +121,9 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 LOG.info("Migrations with post-copy go through pcmig's tunnel")
             else:
                 LOG.warning("No migration with post-copy can leave this host: %s", obstacle)
-        if merged.live.post_copy or merged.block.post_copy:
-            if adoption.lacks_cinder(CONF):
-                LOG.warning("%s", adoption.NO_CINDER)
-            self._messages = messages.serve(host, self._progress)
+        if (merged.live.post_copy or merged.block.post_copy) and adoption.lacks_cinder(CONF):
+            LOG.warning("%s", adoption.NO_CINDER)
+        self._messages = messages.serve(host, self._progress, lambda: self._arrivals)
         self._records.load()
 
     def cleanup_host(self, host: str) -> None:
@@ -137,7 +139,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         """For the API's os-pcmig, on a thread of the message server."""
         plan = self._plans.get(instance)
         if plan is None:
-            return None, "no live migration of this server is under way here"
+            return None, self._guard.told.of(instance) or "no live migration of this server is under way here"
         if plan.steered is None:
             return None, f"Nova drives this migration: {plan.reason}"
         found = plan.steered.progress()
@@ -163,9 +165,12 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 kinds = {True, False} if "block_migration" not in data else {data.block_migration}
                 choices = [self._choose(context, instance, kind, []) for kind in kinds]
                 if any(chosen.post_copy for chosen in choices):
-                    reason = self._destination_reason()
-                    if reason is not None:
-                        raise exception.MigrationPreCheckError(reason=reason)
+                    # The source asks for it, and leaves post-copy out of what does not have to have it.
+                    self._arrivals = self._destination_reason()
+                    if self._arrivals is not None and any(chosen.demanded for chosen in choices):
+                        self._fail_check(
+                            instance, _("no server can arrive at this host by post-copy"), self._arrivals
+                        )
             except Exception:
                 self.cleanup_live_migration_destination_check(context, data)
                 raise
@@ -179,15 +184,24 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 context, instance, dest_check_data, block_device_info
             )
             if self._concerns(context, instance, data.block_migration):
-                obstacles = self._obstacles(instance, self._host.get_guest(instance))
+                guest = self._host.get_guest(instance)
+                obstacles = self._obstacles(instance, guest, _vifs_of(instance))
                 chosen = self._choose(context, instance, data.block_migration, obstacles)
                 if chosen.refused is not None:
-                    raise exception.MigrationPreCheckError(reason=chosen.refused)
+                    self._fail_check(instance, chosen.refused, chosen.reason)
                 if chosen.post_copy and self._tunnelled(data.block_migration):
                     obstacle = self._options.tunnel.obstacle()
                     if obstacle is not None:
-                        raise exception.MigrationPreCheckError(reason=obstacle)
+                        self._fail_check(
+                            instance, _("the encrypted way for live migrations is not ready"), obstacle
+                        )
         return data
+
+    def _fail_check(self, instance: Any, reason: str, explained: str) -> NoReturn:
+        """Not with a cause: Nova puts what comes with an error from another host into the fault's text."""
+        LOG.warning("Live migration is refused: %s", explained, instance=instance)
+        self._guard.told.note(str(instance.uuid), explained)
+        raise exception.MigrationPreCheckError(reason=reason)
 
     @contextlib.contextmanager
     def _last_word_if_it_fails(self, instance: Any) -> Iterator[None]:
@@ -232,6 +246,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         migrate_data: Any,
     ) -> None:
         arguments = (context, instance, dest, post_method, recover_method, block_migration, migrate_data)
+        self._guard.told.forget(str(instance.uuid))
         if not self._permitted(bool(migrate_data.block_migration)):
             self._forget_wish(instance)
             super()._live_migration(*arguments)
@@ -396,6 +411,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             carry_out(ending.Rollback(*arguments, recover=recover, dest=dest, status=migration_status))
 
         self._records.settle(uuid, str(status["outcome"]))
+        if status["outcome"] != "completed" and not steered.abort_asked:
+            self._guard.told.note(uuid, words.for_operators(str(status["error"]), status["operator_command"]))
         _tell_outcome(status, steered, context, instance, post=complete, recover=give_up)
 
     def _finish_or_leave(self, end: ending.Ending) -> bool:
@@ -447,6 +464,12 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             super().emit_event(self._events.get())
 
 
+def _vifs_of(instance: Any) -> list[Any]:
+    """The ports of INSTANCE as Nova keeps them, before it has migrate_data.vifs."""
+    cache = planning.loaded(instance, "info_cache", None)
+    return list(getattr(cache, "network_info", None) or [])
+
+
 def _tell_outcome(
     status: dict[str, Any],
     steered: steer.Steered,
@@ -471,13 +494,13 @@ def _tell_outcome(
             recover()
     else:
         # Nova's rollback would destroy the destination's half, which may be the one that runs.
-        command = status["operator_command"]
-        hint = f"; to go on: {command}" if command else ""
-        error = steer.PostCopyInterrupted(reason=f"{status['error']}{hint}")
-        LOG.error("%s", error, instance=instance)
+        text = words.for_operators(str(status["error"]), status["operator_command"])
+        LOG.error("Live migration needs an operator: %s", text, instance=instance)
+        error = steer.PostCopyInterrupted()
+        error.__cause__ = words.Explained(text)
         try:
-            # Nova tells no fault of what happens on this thread.
-            compute_utils.add_instance_fault_from_exc(context, instance, error)
+            # Nova tells no fault of what happens on this thread. Its details begin with the cause.
+            compute_utils.add_instance_fault_from_exc(context, instance, error, (type(error), error, None))
         except Exception as err:  # only news are lost
             LOG.warning("Cannot add the fault to the server: %s", err, instance=instance)
         raise error

@@ -17,7 +17,7 @@ from nova.compute import task_states, vm_states
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import needs, records, releases
+from pcmig.nova import needs, records, releases, words
 from pcmig_common.needs import NotThisNova
 
 LOG = logging.getLogger(__name__)
@@ -47,10 +47,13 @@ SETTLED = ("at-source", "at-destination", "home-source", "home-destination", "no
 
 
 class Refused(exception.NovaException):  # type: ignore[misc]  # Nova has no types
-    """What was asked for could lose the guest, or run it twice."""
+    """What was asked for could lose the guest, or run it twice.
+
+    The server's owner reads it; what operators are told is its cause. It has no `code`: with any
+    but 500 Nova keeps no details of a fault.
+    """
 
     msg_fmt = "%(reason)s"
-    code = 409
 
 
 class Guard:
@@ -60,6 +63,7 @@ class Guard:
         self._records = known
         self._timeout_ms = min(timeout_ms, PEER_TIMEOUT_MS)
         self._this_thread = threading.local()
+        self.told = words.Told()
 
     @contextlib.contextmanager
     def asked(self, instance: Any, act: str) -> Iterator[None]:
@@ -110,12 +114,13 @@ class Guard:
             in_flight=True,
             **evidence,
         )
-        advice = f"; what helps: {answer['advice']}" if answer["advice"] else ""
+        text = words.for_operators(answer["reason"], answer["advice"])
         if not answer["allowed"]:
-            LOG.error("Refused: %s%s", answer["reason"], advice, instance=instance)
-            raise Refused(reason=f"{answer['reason']}{advice}")
+            LOG.error("Refused: %s", text, instance=instance)
+            self.told.note(str(instance.uuid), text)
+            raise Refused(reason=words.refusal(answer["situation"])) from words.Explained(text)
         level = LOG.warning if insists(instance) else LOG.info
-        level("Allowed: %s%s", answer["reason"], advice, instance=instance)
+        level("Allowed: %s", text, instance=instance)
 
     def evidence(self, record: records.Record) -> dict[str, Any]:
         """What both hosts say, as keywords of _core.guard()."""

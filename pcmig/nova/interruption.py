@@ -4,7 +4,10 @@ Nova matches on few statuses, and only by equality: "running (post-copy)" is wha
 timeout look for (nova/compute/manager.py, handle_lifecycle_event; nova/virt/libvirt/migration.py), "running"
 is what its API aborts and forces. A sentence is none of them, so nothing is switched, cut off or cancelled
 while it stands there; and the resource tracker, which counts every migration as under way whose status is
-none of the final ones, goes on counting it (nova/db/main/api.py). The column holds 255 characters.
+none of the final ones, goes on counting it (nova/db/main/api.py).
+
+Both are shown to the server's owner: pcmig.nova.words has the texts. What the engine says of hosts and of
+libvirt's errors goes into the log and into the events' details, which administrators see.
 """
 
 from __future__ import annotations
@@ -15,14 +18,15 @@ from typing import Any
 
 from nova import objects
 from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from pcmig.nova import words
 
 LOG = logging.getLogger(__name__)
 
-STATUS_LENGTH = 255
-PREFIX = "post-copy interrupted"  # of what the engine says (csrc/engine/heal.c)
 # The event handler must find the status of healthy post-copy, which it looks for right after the switch.
 AFTER_SWITCH_S = 2.0
-SAVE_S = 5.0  # between two saves of texts that differ in seconds to wait only
+SAVE_S = 5.0  # before a save that failed is tried again
 MAX_EVENTS = 20  # in the list of the server's events; the migration's status has every attempt
 
 
@@ -40,7 +44,7 @@ class Interruption:
         self._switched_s = float("-inf")
         self._saved_s = float("-inf")
         # The record's status is ours; it may be of one before us.
-        self._changed = str(record.status).startswith(PREFIX)
+        self._changed = str(record.status).startswith(words.INTERRUPTED)
         self._event: str | None = None  # under way
         self._events = 0
         self._explained = False  # the engine has said what it does about this interruption
@@ -53,23 +57,27 @@ class Interruption:
     def look(self, status: Any) -> None:
         """STATUS is the engine's."""
         recovery = status["recovery"]
+        unexplained = False
         if status["phase"] != "paused":
             self._explained = False
         elif recovery is not None:
             self._explained = True
-        elif not self._explained and status["outcome"] is None:
-            recovery = _unexplained(status)
-        if recovery is None:
+        else:
+            unexplained = not self._explained and status["outcome"] is None
+        if recovery is None and not unexplained:
             self._over()
             return
-        text = str(recovery["text"])[:STATUS_LENGTH]
-        key = (str(recovery["state"]), int(recovery["attempts"]))
+        text = words.interruption(status)
+        explained = text if recovery is None else str(recovery["text"])
+        key = ("unexplained", 0)
+        if recovery is not None:
+            key = (str(recovery["state"]), int(recovery["attempts"]))
         news = key != self._key
         if news:
-            level = LOG.warning if recovery["state"] == "held" or self._key is None else LOG.info
-            level("Live migration: %s", recovery["text"], instance=self._instance)
+            level = LOG.warning if key[0] == "held" or self._key is None else LOG.info
+            level("Live migration: %s", explained, instance=self._instance)
             self._key = key
-            self._start_event(text)
+            self._start_event(text, explained)
         now_s = time.monotonic()
         if (
             self._record.status != text
@@ -92,22 +100,34 @@ class Interruption:
         """The migration is over."""
         self._finish_event()
 
-    def _start_event(self, text: str) -> None:
+    def _start_event(self, text: str, explained: str) -> None:
         self._finish_event()
         if self._events >= MAX_EVENTS:
             return
         self._events += 1
-        if self._tell(objects.InstanceActionEvent.event_start, text, host=self._record.source_compute):
+        if self._tell(text, lambda: self._create(text, explained)):
             self._event = text
 
-    def _finish_event(self) -> None:
-        if self._event is not None:
-            self._tell(objects.InstanceActionEvent.event_finish, self._event)
-        self._event = None
+    def _create(self, text: str, explained: str) -> None:
+        """Nova's own event_start() takes no details."""
+        event = objects.InstanceActionEvent(
+            self._context,
+            event=text,
+            host=self._record.source_compute,
+            start_time=timeutils.utcnow(),
+            details=explained,
+        )
+        event.create(self._instance.uuid, self._context.request_id)
 
-    def _tell(self, call: Callable[..., Any], text: str, **kwargs: Any) -> bool:
+    def _finish_event(self) -> None:
+        text, self._event = self._event, None
+        if text is not None:
+            finish = objects.InstanceActionEvent.event_finish
+            self._tell(text, lambda: finish(self._context, self._instance.uuid, text, want_result=False))
+
+    def _tell(self, text: str, call: Callable[[], None]) -> bool:
         try:
-            call(self._context, self._instance.uuid, text, want_result=False, **kwargs)
+            call()
         except Exception as err:  # the conductor, its database or the bus between: only news are lost
             LOG.warning(
                 "Cannot add to the server's events: %(text)s (%(err)s)",
@@ -116,10 +136,3 @@ class Interruption:
             )
             return False
         return True
-
-
-def _unexplained(status: Any) -> dict[str, Any]:
-    """What is known before both hosts have answered, which takes a while when their network is down too."""
-    total, remaining = status["memory_total_bytes"], status["memory_remaining_bytes"]
-    crossed = f" at {(total - remaining) * 100 // total} %" if total > 0 else ""
-    return {"state": "waiting", "attempts": 0, "text": f"{PREFIX}{crossed}, asking both hosts how it stands"}

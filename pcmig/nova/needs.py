@@ -150,7 +150,8 @@ TABLE: tuple[Need, ...] = (
     called("nova.network.neutron:API.migrate_instance_start", "self context instance migration"),
     called("nova.network.neutron:API.setup_networks_on_host", "self context instance host= teardown="),
     called("nova.network.model:NetworkInfo", "vifs"),
-    called("nova.compute.utils:add_instance_fault_from_exc", "context instance error"),
+    there("nova.network.model:VNIC_TYPES_DIRECT_PASSTHROUGH"),
+    called("nova.compute.utils:add_instance_fault_from_exc", "context instance error exc_info"),
     called("nova.context:get_admin_context", ""),
     called("nova.context:RequestContext", "user_id= project_id= request_id= is_admin= overwrite="),
     *MESSAGES,
@@ -188,10 +189,8 @@ TABLE: tuple[Need, ...] = (
     called("nova.objects.block_device:BlockDeviceMappingList.get_by_instance_uuid", "context uuid"),
     called("nova.objects.instance:Instance.get_by_uuid", "context uuid expected_attrs="),
     called("nova.objects.instance:InstanceList", "context objects="),
-    called(
-        "nova.objects.instance_action:InstanceActionEvent.event_start",
-        "context uuid name want_result= host=",
-    ),
+    called("nova.objects.instance_action:InstanceActionEvent.create", "self uuid request_id"),
+    there("nova.objects.instance_action:InstanceActionEvent.details"),
     called("nova.objects.instance_action:InstanceActionEvent.event_finish", "context uuid name want_result="),
     called("nova.objects.migration:Migration.get_by_uuid", "context uuid"),
     called(

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nova import objects
 from nova.compute import vm_states
 from nova.conf import CONF
+from nova.network import model as network_model
 from oslo_log import log as logging
 
 from pcmig import _core
 from pcmig import guest as guest_xml
 from pcmig.nova import capability, flags, recorded, releases, steer
-from pcmig_common import choice
+from pcmig_common import choice, messages
 
 LOG = logging.getLogger(__name__)
 
@@ -28,6 +29,11 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
     """Wants `_options` before __init__()."""
 
     _flags: flags.MigrationFlags | None = None  # until Nova's are merged with ours
+
+    @functools.cached_property
+    def _peers(self) -> messages.Client:
+        """Other hosts' nova-computes; made when the first is asked, as the bus is there then."""
+        return messages.Client()
 
     def _permitted(self, block_migration: bool) -> bool:
         return self._flags is not None and self._flags.of(block_migration).post_copy
@@ -52,19 +58,29 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
         except choice.RequestError as err:
             return choice.Choice(False, f"refused: {err}", str(err))
         flavor = loaded(instance, "flavor", None)
-        return choice.decide(
+        chosen = choice.decide(
             wish,
             (flavor.extra_specs if flavor is not None and "extra_specs" in flavor else None) or {},
             choice.image_properties(loaded(instance, "system_metadata", {})),
             self._options.default_choice,
             obstacles,
+            image_mode=self._options.image_property,
             permitted=self._permitted(block_migration),
             paused=loaded(instance, "vm_state", None) == vm_states.PAUSED,
         )
+        for warning in chosen.warnings:
+            LOG.warning("Not heeded: %s", warning, instance=instance)
+        return chosen
 
-    def _obstacles(self, instance: Any, guest: Any) -> list[guest_xml.Obstacle]:
-        """What in the guest does not go with post-copy."""
-        found = guest_xml.obstacles(guest.get_xml_desc())
+    def _obstacles(self, instance: Any, guest: Any, vifs: Iterable[Any]) -> list[guest_xml.Obstacle]:
+        """What in the guest does not go with post-copy, but for the interfaces among VIFS that Nova unplugs
+        before it migrates (_detach_direct_passthrough_vifs)."""
+        unplugged = {
+            str(vif["address"]).lower()
+            for vif in vifs
+            if vif.get("vnic_type") in network_model.VNIC_TYPES_DIRECT_PASSTHROUGH and vif.get("address")
+        }
+        found = guest_xml.obstacles(guest.get_xml_desc(), unplugged)
         if self._get_vpmems(instance):
             found.append(capability.VPMEM)
         return found
@@ -94,8 +110,17 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
         assert self._flags is not None
         block_migration = bool(migrate_data.block_migration)
         kind = self._flags.of(block_migration)
-        obstacles = self._obstacles(instance, self._host.get_guest(instance))
+        vifs = migrate_data.vifs if "vifs" in migrate_data else []
+        obstacles = self._obstacles(
+            instance,
+            self._host.get_guest(instance),
+            [vif.source_vif for vif in vifs if "source_vif" in vif and vif.source_vif],
+        )
         chosen = self._choose(context, instance, block_migration, obstacles)
+        if chosen.post_copy and not chosen.demanded:
+            reason = self._peers.arrivals(context, dest)
+            if reason is not None:
+                chosen = choice.Choice(False, f"no post-copy: {dest}: {reason}")
         LOG.info("Live migration %(what)s", {"what": chosen.reason}, instance=instance)
         if not chosen.post_copy:
             if kind.tunnel:

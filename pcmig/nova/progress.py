@@ -16,6 +16,7 @@ def progress(
     `percent` is the share of the running pass while the guest is at the source, that of the guest's memory
     which has arrived afterwards. Unknown figures are None. Sizes are bytes, rates bytes per second, times ms.
     """
+    recovery = status["recovery"]
     return {
         "phase": phases.name(status["phase"]),
         "policy": policy,
@@ -31,6 +32,8 @@ def progress(
         "requests": status["postcopy_requests"],
         "eta_ms": status["eta_ms"],
         "downtime_ms": status["downtime_ms"] or None,
+        # What is done about an interruption, as the engine puts it, hosts and libvirt's words included.
+        "recovery": recovery["text"] if recovery is not None else None,
     }
 
 

@@ -28,6 +28,7 @@ from pcmig.nova.way import Way
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Passage
 from pcmig_common import phases
+from pcmig_common.i18n import _
 
 LOG = logging.getLogger(__name__)
 
@@ -46,9 +47,10 @@ SWITCH_AGAIN_S = 10.0
 
 
 class PostCopyInterrupted(exception.MigrationError):  # type: ignore[misc]  # Nova has no types
-    """Neither host has the whole guest, or nobody can tell: only an operator can decide."""
+    """Neither host has the whole guest, or nobody can tell: only an operator can decide. Its cause is what
+    they are told."""
 
-    msg_fmt = "Live migration needs an operator: %(reason)s"
+    msg_fmt = _("The live migration of the server cannot be completed without an operator.")
 
 
 @dataclasses.dataclass(frozen=True)

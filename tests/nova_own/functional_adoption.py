@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fixtures
 
-from pcmig.nova import steer
+from pcmig.nova import steer, words
 from tests.nova_own import two_hosts
 from tests.nova_own.two_hosts import Engine
 
@@ -18,8 +18,10 @@ RECOVERY = {
     "permille": 430,
     "since_ms": 1,
     "next_ms": None,
-    "text": "post-copy interrupted at 43 %, resuming, attempt 3",
+    "text": "post-copy interrupted at 43 %, resuming, attempt 3 at compute-0042",
 }
+# What of it the server's owner reads.
+TOLD = "post-copy interrupted at 43 %, resuming, attempt 3"
 
 
 class AdoptionTest(two_hosts.TwoHosts):
@@ -36,7 +38,7 @@ class AdoptionTest(two_hosts.TwoHosts):
         server = self.api.get_server(self.server["id"])
         assert server["status"] == "MIGRATING"
         engine.play(recovery=RECOVERY, phase="paused")
-        self._wait(lambda: self._record()["status"] == RECOVERY["text"], "the interruption is told")
+        self._wait(lambda: self._record()["status"] == TOLD, "the interruption is told")
         engine.play(recovery=None, phase="postcopy")
         self._wait(lambda: self._record()["status"] == steer.POST_COPY, "it is over")
         self.halves = {"source": "absent", "destination": "running"}
@@ -66,7 +68,7 @@ class AdoptionTest(two_hosts.TwoHosts):
         engine = self._in_post_copy()
         self.halves = {"source": "postcopy-failed", "destination": "postcopy-failed"}
         engine.play(recovery=RECOVERY, phase="paused")
-        self._wait(lambda: self._record()["status"] == RECOVERY["text"], "the interruption is told")
+        self._wait(lambda: self._record()["status"] == TOLD, "the interruption is told")
         server_id = self.server["id"]
         self.src.driver._host.get_connection().lookupByUUIDString(server_id).suspend()
         self.api.post_server_action(server_id, {"reboot": {"type": "HARD"}}, check_response_status=[409])
@@ -74,16 +76,18 @@ class AdoptionTest(two_hosts.TwoHosts):
         # 500 as what is a cast elsewhere is a call in these tests.
         self.api.post_server_action(server_id, {"reboot": {"type": "HARD"}}, check_response_status=[500])
         server = self._wait_for_state_change(self.server, "ERROR")
-        assert "post-copy was interrupted" in server["fault"]["message"], server["fault"]
+        assert server["fault"]["message"] == words.refusal("interrupted")
+        first = server["fault"]["details"].splitlines()[0]
+        assert "Explained: pcmig resume -c " in first and "  # post-copy was interrupted" in first
         events = [
-            event["event"]
+            (event["event"], event["details"])
             for action in self.api.get_instance_actions(server_id)
             if action["action"] == "live-migration"
             for event in self.api.api_get(
                 f"/servers/{server_id}/os-instance-actions/{action['request_id']}"
             ).body["instanceAction"]["events"]
         ]
-        assert RECOVERY["text"] in events, events
+        assert (TOLD, RECOVERY["text"]) in events, events
         self.halves = {"source": "absent", "destination": "running"}
         engine.play(outcome="completed", phase="finished", recovery=None)
         self._moved()
@@ -98,7 +102,8 @@ class AdoptionTest(two_hosts.TwoHosts):
             operator_command="look",
         )
         server = self._wait_for_state_change(self.server, "ERROR")
-        assert "the source's half is gone; to go on: look" in server["fault"]["message"]
+        assert "without an operator" in server["fault"]["message"]
+        assert server["fault"]["details"].splitlines()[0].endswith(": look  # the source's half is gone")
         assert server["OS-EXT-SRV-ATTR:host"] == "src"
         assert self._record()["status"] == "error"
         assert len(self._entries("src")) == 1

@@ -53,6 +53,10 @@ class World:
     started: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     loaded: int = 0
     bare: bool = False
+    host: str | None = None
+    made: list[str] = dataclasses.field(default_factory=list)  # and rebuilt, and resized
+    flavors: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)  # to extra specs
+    images: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)  # to properties
 
     def get(self, ctxt: Any, server: str, expected_attrs: Any = None, cell_down_support: bool = False) -> Any:
         self.loaded += 1
@@ -66,6 +70,7 @@ class World:
             uuid=SERVER,
             project_id=PROJECT,
             user_id="user",
+            host=self.host,
             flavor=flavor,
             system_metadata={f"image_{name}": value for name, value in self.image.items()},
         )
@@ -200,13 +205,15 @@ def test_spellings_are_those_of_nova() -> None:
 
 
 @pytest.mark.parametrize(
-    ("roles", "migrates", "asks"),
-    [(["admin"], True, True), (["manager", "member"], True, False), (["member", "reader"], False, False)],
+    ("roles", "asks"),
+    [(["admin"], True), (["manager", "member"], None), (["member", "reader"], False)],
 )
-def test_who_may_ask(world: World, roles: list[str], migrates: bool, asks: bool) -> None:
+def test_who_may_ask(world: World, roles: list[str], asks: bool | None) -> None:
+    """Who may migrate, so that nobody who may has to do it as he would not."""
     application = api(world, roles)
-    if "project_manager_or_admin" in policy._ENFORCER.registered_rules:  # since Nova 32
-        assert ask(application, migrate()).status == (202 if migrates else 403)
+    if asks is None:
+        asks = "project_manager_or_admin" in policy._ENFORCER.registered_rules  # since Nova 32
+    assert ask(application, migrate()).status == (202 if asks else 403)
     world.started.clear()
     answer = ask(application, migrate(post_copy=True))
     assert answer.status == (202 if asks else 403)
@@ -234,11 +241,12 @@ def test_the_operators_policy_file_decides(world: World) -> None:
     [
         ("forbidden", None, True, "the request is for post-copy, but the flavor's extra spec pcmig:post_copy "
                                   "is forbidden"),
-        (None, "forbidden", True, "the request is for post-copy, but the image's property pcmig_post_copy "
-                                  "is forbidden"),
+        (None, "forbidden", True, None),
+        (None, "required", False, None),
+        (None, "sometimes", True, None),
         ("required", None, False, "the request is against post-copy, but the flavor's extra spec "
                                   "pcmig:post_copy is required"),
-        ("required", "forbidden", True, "they contradict each other"),
+        ("required", "forbidden", True, None),
         ("sometimes", None, True, "'sometimes' is none of forbidden, allowed, required"),
         ("forbidden", None, False, None),
         ("required", None, True, None),
@@ -278,6 +286,177 @@ def test_the_request_ends_with_the_request(world: World) -> None:
     for more in MORE:
         assert ask(application, migrate(**more)).status == 202
     assert [choice.requested(started["roles"]) for started in world.started] == [True, None]
+
+
+def test_nobody_asks_where_nobody_heeds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without pcmig's driver migrates as it pleases, whatever was asked."""
+    monkeypatch.setattr(messages, "TIMEOUT_S", 0.2)
+    world.host = "compute-0042"
+    application = api(world, ["admin"])
+    for value in (True, False):
+        answer = ask(application, migrate(post_copy=value))
+        assert (answer.status, list(answer.content)) == (409, ["conflictingRequest"])
+        assert "does not answer for pcmig" in answer.message and "compute-0042" not in answer.message
+    assert ask(application, migrate()).status == 202  # who says nothing is told nothing
+    assert len(world.started) == 1
+    server = messages.serve("compute-0042", lambda _: (None, "nothing is under way"), lambda: None)
+    try:
+        assert ask(api(world, ["admin"]), migrate(post_copy=True)).status == 202
+    finally:
+        messages.stop(server)
+        server.wait()
+
+
+# Making servers
+
+SPECS = {"plain": {}, "no": {"pcmig:post_copy": "forbidden"}, "wrong": {"pcmig:post_copy": "often"}}
+IMAGES = {"plain": {}, "yes": {"pcmig_post_copy": "required"}, "wrong": {"pcmig_post_copy": "x" * 255}}
+IDS = {name: f"70a599e0-31e7-49b7-b260-86822463{number:04d}" for number, name in enumerate(IMAGES)}
+CONFLICT = "they contradict each other, so change one"
+NO_RULE = "is none of forbidden, allowed, required"
+
+
+@pytest.fixture
+def shop(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Where flavors and images are looked up, volumes too, and what is made is noted."""
+
+    def flavor(ctxt: Any, flavor_id: str, read_deleted: Any = None) -> Any:
+        if flavor_id not in SPECS:
+            raise exception.FlavorNotFound(flavor_id=flavor_id)
+        return objects.Flavor(ctxt, flavorid=flavor_id, extra_specs=dict(SPECS[flavor_id]))
+
+    def image(_: Any, __: Any, image_id: str, **words: Any) -> Any:
+        for name, known in IDS.items():
+            if image_id == known:
+                return {"id": image_id, "status": "active", "properties": dict(IMAGES[name])}
+        raise exception.ImageNotFound(image_id=image_id)
+
+    def volume(_: Any, __: Any, volume_id: str, **words: Any) -> Any:
+        return {
+            "id": volume_id,
+            "bootable": True,
+            "volume_image_metadata": image(None, None, volume_id)["properties"],
+        }
+
+    def note(what: str, answer: Exception | None = None) -> Any:
+        def noted(*_: Any, **__: Any) -> None:
+            world.made.append(what)
+            if answer is not None:  # or Nova would go on to show the whole server
+                raise answer
+
+        return noted
+
+    monkeypatch.setattr("nova.compute.flavors.get_flavor_by_flavor_id", flavor)
+    monkeypatch.setattr("nova.image.glance.API.get", image)
+    monkeypatch.setattr("nova.volume.cinder.API.get", volume)
+    monkeypatch.setattr(compute.API, "create", note("create", exception.PortLimitExceeded()))
+    monkeypatch.setattr(
+        compute.API, "rebuild", note("rebuild", exception.InstanceIsLocked(instance_uuid=SERVER))
+    )
+    monkeypatch.setattr(compute.API, "resize", note("resize"))
+    return world
+
+
+def new(flavor: str, image: str | None, **more: Any) -> dict[str, Any]:
+    server = {"name": "a", "flavorRef": flavor, **more}
+    if image is not None:
+        server["imageRef"] = IDS.get(image, image)
+    return {"server": server}
+
+
+WRONG_VOLUME = {"volume_id": IDS["wrong"]}
+FROM_IMAGE = {"source_type": "image", "volume_size": 1}
+
+
+def from_volume(image: str, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"boot_index": 0, "uuid": IDS[image], "source_type": "volume", "destination_type": "volume", **more}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (new("plain", "plain"), None),
+        (new("no", "plain"), None),
+        (new("plain", "yes"), None),
+        (new("no", "yes"), CONFLICT),
+        (new("plain", "wrong"), NO_RULE),
+        (new("wrong", "plain"), NO_RULE),
+        (new("no", None, block_device_mapping_v2=from_volume("yes")), CONFLICT),
+        (new("no", None, block_device_mapping_v2=from_volume("yes", boot_index=1)), None),
+        (new("plain", None, block_device_mapping_v2=from_volume("wrong")), NO_RULE),
+        (new("plain", None, block_device_mapping_v2=from_volume("wrong", **FROM_IMAGE)), NO_RULE),
+        (new("plain", None, block_device_mapping=[{"device_name": "vda", **WRONG_VOLUME}]), NO_RULE),
+        (new("plain", None, block_device_mapping=[{"device_name": "vdb", **WRONG_VOLUME}]), None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/servers", f"/{PROJECT}/servers"])
+def test_a_server_that_makes_no_sense_is_not_made(
+    shop: World, path: str, body: Any, reason: str | None
+) -> None:
+    answer = ask(api(shop, ["member"]), body, "2.1", path=path)
+    if reason is None:
+        assert answer.status == 403 and shop.made == ["create"]
+        return
+    assert (answer.status, list(answer.content), shop.made) == (400, ["badRequest"], [])
+    assert reason in answer.message and len(answer.message) <= 255
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ({"rebuild": {"imageRef": IDS["yes"]}}, CONFLICT),
+        ({"rebuild": {"imageRef": IDS["wrong"]}}, NO_RULE),
+        ({"rebuild": {"imageRef": IDS["plain"]}}, None),
+        ({"resize": {"flavorRef": "wrong"}}, NO_RULE),
+        ({"resize": {"flavorRef": "no"}}, CONFLICT),
+        ({"resize": {"flavorRef": "plain"}}, None),
+    ],
+)
+def test_nor_is_it_made_one_later(shop: World, action: dict[str, Any], reason: str | None) -> None:
+    shop.extra_specs = {"pcmig:post_copy": "forbidden"} if "rebuild" in action else {}
+    shop.image = {"pcmig_post_copy": "required"} if "resize" in action else {}
+    answer = ask(api(shop, ["member"]), action, "2.1")
+    if reason is None:
+        assert answer.status in (202, 409) and shop.made == list(action)
+        return
+    assert (answer.status, list(answer.content), shop.made) == (400, ["badRequest"], [])
+    assert reason in answer.message
+
+
+NOVAS: list[tuple[dict[str, Any], list[str], str]] = [
+    (new("none", "wrong"), ["member"], "2.1"),
+    (new("no", IDS["yes"][:-1] + "f"), ["member"], "2.1"),
+    (new("no", "yes"), ["reader"], "2.1"),
+    (new("no", "yes"), ["member"], "9.99"),
+    ({"server": 5}, ["member"], "2.1"),
+    ({"server": {"name": "a"}}, ["member"], "2.1"),
+    (new("no", None, block_device_mapping_v2=[5]), ["member"], "2.1"),
+    (new("no", None), ["member"], "2.1"),
+]
+
+
+@pytest.mark.parametrize(("body", "roles", "version"), NOVAS, ids=range(len(NOVAS)))
+def test_what_nova_itself_refuses_gets_its_own_answer(
+    shop: World, body: Any, roles: list[str], version: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise exception.ImageNotFound(image_id="none")
+
+    with mock.patch.object(compute.API, "create", refuse):
+        answers = [ask(api(shop, roles, filtered=on), body, version, path="/servers") for on in (True, False)]
+    assert answers[0] == answers[1]
+    assert 400 <= answers[0].status < 500
+
+
+def test_whoever_does_not_want_it_looked_at(shop: World) -> None:
+    api(shop, ["member"])  # registers the option
+    CONF.set_override("image_property", "ignore", group="pcmig")
+    try:
+        assert ask(api(shop, ["member"]), new("no", "yes"), "2.1", "/servers").status == 403
+    finally:
+        CONF.clear_override("image_property", group="pcmig")
 
 
 OTHERS = [
@@ -432,7 +611,7 @@ def test_paths_that_are_not_ours(world: World) -> None:
         ("POST", f"/servers/{SERVER}/actions"),
         ("POST", f"/servers/{SERVER}/migrations/1/action"),
         ("POST", "/servers//action"),
-        ("POST", "/servers"),
+        ("POST", "/servers/detail"),
         ("POST", f"/x/y/servers/{SERVER}/action"),
         ("POST", ""),
     ]:

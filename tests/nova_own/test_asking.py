@@ -15,9 +15,10 @@ import oslo_messaging
 import pytest
 from nova import context, exception, objects, rpc
 from nova.conf import CONF
+from nova.network import model as network_model
 from nova.virt.libvirt import driver as libvirt_driver
 
-from pcmig.nova import driver, flags, records, steer
+from pcmig.nova import driver, flags, guard, records, steer
 from pcmig.nova.conf import Options
 from pcmig_common import messages
 
@@ -30,11 +31,13 @@ class Instance:
 
     uuid = UUID
     vm_state = "active"
+    name = "instance-00000001"
+    info_cache: Any = None
+    flavor: Any = None
 
     def __init__(self, metadata: dict[str, str] | None = None, fails: bool = False) -> None:
         self.metadata = {"pcmig:post_copy": "true", "other": "1"} if metadata is None else metadata
         self.system_metadata: dict[str, str] = {}
-        self.flavor = None
         self.fails = fails
 
     def delete_metadata_key(self, key: str) -> None:
@@ -49,9 +52,11 @@ def compute(sources: tuple[str, ...] = ("metadata",), permitted: bool = True) ->
     made._options = Options(request_sources=sources)
     made._plans = {}
     made._records = records.Records("/nonexistent")
+    made._guard = guard.Guard(made._records, 1000)
     kind = types.SimpleNamespace(post_copy=permitted, bits=0, policy="auto", tunnel=False)
     made._flags = mock.Mock(spec=flags.MigrationFlags, of=lambda _: kind)
     made._host = mock.Mock()
+    made.__dict__["_peers"] = mock.Mock(arrivals=lambda *_: None)
     return made
 
 
@@ -91,7 +96,7 @@ def nova(monkeypatch: pytest.MonkeyPatch) -> Nova:
 
 
 def migrate(made: driver.PostCopyLibvirtDriver, instance: Instance) -> None:
-    data = types.SimpleNamespace(block_migration=False, migration=types.SimpleNamespace(uuid=UUID))
+    data = objects.LibvirtLiveMigrateData(block_migration=False, migration=objects.Migration(uuid=UUID))
     made._live_migration(None, instance, "there", None, None, False, data)
 
 
@@ -156,10 +161,64 @@ def test_a_check_that_nova_ends_takes_it_out(nova: Nova) -> None:
 
 def test_the_destinations_no_takes_it_out(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver.PostCopyLibvirtDriver, "_destination_reason", lambda _: "no userfaultfd")
-    instance = Instance()
-    with pytest.raises(exception.MigrationPreCheckError, match="no userfaultfd"):
-        compute().check_can_live_migrate_destination(None, instance, None, None, False)
+    made, instance = compute(), Instance()
+    with pytest.raises(exception.MigrationPreCheckError, match="no server can arrive at this host"):
+        made.check_can_live_migrate_destination(None, instance, None, None, False)
     assert instance.metadata == {"other": "1"}
+    assert made._progress(UUID) == (None, "no userfaultfd")
+
+
+def test_the_destinations_no_refuses_nobody_who_need_not_switch(
+    nova: Nova, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source hears of it and leaves post-copy out."""
+    monkeypatch.setattr(driver.PostCopyLibvirtDriver, "_destination_reason", lambda _: "no userfaultfd")
+    there, instance = compute(), Instance({})
+    there.check_can_live_migrate_destination(None, instance, None, None, False)
+    assert there._arrivals == "no userfaultfd"
+    here = compute()
+    here.__dict__["_peers"] = mock.Mock(arrivals=lambda _context, _dest: there._arrivals)
+    data = objects.LibvirtLiveMigrateData(block_migration=False)
+    plan = here._plan(None, instance, "there", data, dict)
+    assert plan.steered is None
+    assert plan.reason == "no post-copy: there: no userfaultfd"
+    assert not plan.flags & flags.POSTCOPY
+
+
+MAC = "fa:16:3e:00:00:01"
+SRIOV = f"""<domain type='kvm'><devices>
+  <interface type='hostdev'><mac address='{MAC}'/></interface>
+  <interface type='bridge'><mac address='fa:16:3e:00:00:02'/></interface>
+</devices></domain>"""
+
+
+@pytest.mark.parametrize(
+    ("vnic_type", "unplugged"),
+    [("direct", True), ("direct-physical", True), ("vdpa", True), ("macvtap", False), ("normal", False)],
+)
+def test_interfaces_that_nova_unplugs_first_are_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, vnic_type: str, unplugged: bool
+) -> None:
+    """In the source's check they are known from Nova's cache of the ports, afterwards from migrate_data."""
+    monkeypatch.setattr(driver.PostCopyLibvirtDriver, "_get_vpmems", lambda *_: [])
+    monkeypatch.setattr(driver.PostCopyLibvirtDriver, "_uri", staticmethod(lambda: "qemu:///system"))
+    data = objects.LibvirtLiveMigrateData(block_migration=False)
+    monkeypatch.setattr(libvirt_driver.LibvirtDriver, "check_can_live_migrate_source", lambda *_: data)
+    made = compute(("api",))
+    made._host.get_guest.return_value.get_xml_desc.return_value = SRIOV
+    vif = network_model.VIF(id="port", address=MAC.upper(), vnic_type=vnic_type)
+    instance = Instance({})
+    instance.flavor = objects.Flavor(extra_specs={"pcmig:post_copy": "required"})
+    instance.info_cache = types.SimpleNamespace(network_info=[vif])
+    data.vifs = [objects.VIFMigrateData(port_id=UUID, source_vif=vif), objects.VIFMigrateData(port_id=UUID)]
+    data.migration = objects.Migration(uuid=UUID)
+    if unplugged:
+        assert made.check_can_live_migrate_source(None, instance, None) is data
+    else:
+        with pytest.raises(exception.MigrationPreCheckError, match="has devices that do not go with it"):
+            made.check_can_live_migrate_source(None, instance, None)
+        assert MAC in str(made._progress(UUID)[1])
+    assert (made._plan(None, instance, "there", data, dict).steered is not None) is unplugged
 
 
 def test_so_does_a_rollback(nova: Nova) -> None:
@@ -186,6 +245,7 @@ class Engine:
             "postcopy_requests": 42,
             "eta_ms": 3000,
             "downtime_ms": 0,
+            "recovery": None,
         }
 
     def decisions(self) -> list[dict[str, Any]]:
@@ -229,7 +289,7 @@ def test_asked_over_the_bus(bus: Any) -> None:
         "one": ({"phase": "pre-copy", "eta_ms": None}, None),
         "two": (None, "why"),
     }
-    server = messages.serve(HOST, answers.__getitem__)
+    server = messages.serve(HOST, answers.__getitem__, lambda: "no userfaultfd")
     try:
         client = messages.Client()
         for name, answer in answers.items():
@@ -237,6 +297,8 @@ def test_asked_over_the_bus(bus: Any) -> None:
         found, missing = client.progress(bus, HOST, "three")  # the other end fails
         assert found is None and missing is not None
         assert missing.startswith(f"nova-compute on {HOST} cannot be asked: ")
+        assert client.arrivals(bus, HOST) == "no userfaultfd"
+        assert client.answers(bus, HOST, "one") and client.answers(bus, HOST, "three")
     finally:
         messages.stop(server)
         server.wait()
@@ -252,8 +314,10 @@ def test_a_host_that_is_silent_is_left_alone_for_a_while(bus: Any, monkeypatch: 
         now_s[0] = 100.0 + later_s
         found, missing = client.progress(bus, "stock-host", "one")
         assert found is None and "did not answer" in str(missing)
+        assert client.answers(bus, "stock-host", "one") is False
+        assert client.arrivals(bus, "stock-host") is None
         assert asked.call_count == questions
-    server = messages.serve("stock-host", lambda _: ({"phase": "pre-copy"}, None))
+    server = messages.serve("stock-host", lambda _: ({"phase": "pre-copy"}, None), lambda: None)
     try:
         now_s[0] += messages.SILENCE_S
         assert client.progress(bus, "stock-host", "one") == ({"phase": "pre-copy"}, None)
@@ -266,7 +330,7 @@ def test_a_host_that_is_silent_is_left_alone_for_a_while(bus: Any, monkeypatch: 
 def test_without_a_bus_the_service_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "TRANSPORT", None)
     with mock.patch.object(messages.LOG, "warning") as warned:
-        server = messages.serve(HOST, lambda _: (None, None))
+        server = messages.serve(HOST, lambda _: (None, None), lambda: None)
     assert server is None and warned.called
     messages.stop(server)
     messages.stop(mock.Mock(stop=mock.Mock(side_effect=OSError)))

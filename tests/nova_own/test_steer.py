@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from nova import exception
+from nova import exception, objects
 from nova.conf import CONF
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import guest as libvirt_guest
@@ -319,20 +319,20 @@ def test_without_a_clear_outcome_nothing_is_rolled_back(
     outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server's fault says it."""
-    faults: list[str] = []
-    monkeypatch.setattr(
-        driver.compute_utils,  # type: ignore[attr-defined]
-        "add_instance_fault_from_exc",
-        lambda _context, _instance, error: faults.append(str(error)),
-    )
+    faults: list[objects.InstanceFault] = []
+    monkeypatch.setattr(objects.InstanceFault, "create", lambda fault: faults.append(fault))
     told, steered = Told(), steer.Steered(ORDERS, Instance())
     status = STATUS | {"outcome": outcome, "error": "both halves wait", "operator_command": "virsh resume-it"}
-    with pytest.raises(steer.PostCopyInterrupted, match="both halves wait; to go on: virsh resume-it"):
+    with pytest.raises(steer.PostCopyInterrupted):
         driver._tell_outcome(status, steered, CONTEXT, Instance(), post=told.post, recover=told.recover)
     assert told.calls == []
-    assert faults == ["Live migration needs an operator: both halves wait; to go on: virsh resume-it"]
+    (fault,) = faults
+    assert fault.message == "The live migration of the server cannot be completed without an operator."
+    # What administrators read begins with what helps.
+    assert fault.details.splitlines()[0].endswith("Explained: virsh resume-it  # both halves wait")
 
 
+WHAT = ("waiting to be resumed", "resuming, attempt 1", "resuming, attempt 2")
 INTERRUPTED: dict[str, Any] = {
     "gate": "open",
     "phase": "paused",
@@ -342,13 +342,13 @@ INTERRUPTED: dict[str, Any] = {
         "permille": 432,
         "since_ms": 7000,
         "next_ms": None,
-        "text": "post-copy interrupted at 43 %, waiting until the destination answers",
+        "text": "post-copy interrupted at 43 %, waiting until compute-0042 answers",
     },
 }
 
 
 def resuming(attempt: int) -> dict[str, Any]:
-    text = f"post-copy interrupted at 43 %, resuming, attempt {attempt}"
+    text = f"post-copy interrupted at 43 %, resuming, attempt {attempt} over compute-0042"
     return INTERRUPTED | {
         "recovery": INTERRUPTED["recovery"] | {"state": "resuming", "attempts": attempt, "text": text}
     }
@@ -360,14 +360,19 @@ class Events:
     def __init__(self, fail: bool = False) -> None:
         self.fail = fail
         self.said: list[tuple[str, str]] = []
+        self.details: list[str] = []
 
     def _note(self, what: str, name: str) -> None:
         if self.fail:
             raise exception.NovaException("the conductor does not answer")
         self.said.append((what, name))
 
-    def event_start(self, _context: Any, _uuid: str, name: str, want_result: bool, host: str) -> None:
-        self._note("start", name)
+    def __call__(self, _context: Any, **fields: Any) -> Any:
+        def create(_uuid: str, _request_id: str) -> None:
+            self._note("start", fields["event"])
+            self.details.append(fields["details"])
+
+        return types.SimpleNamespace(create=create)
 
     def event_finish(self, _context: Any, _uuid: str, name: str, want_result: bool) -> None:
         self._note("finish", name)
@@ -401,7 +406,9 @@ def test_an_interruption_is_told_and_taken_back(events: Events) -> None:
         ),
         record,
     )
-    first, second, third = (step["recovery"]["text"] for step in (INTERRUPTED, resuming(1), resuming(2)))
+    texts = [step["recovery"]["text"] for step in (INTERRUPTED, resuming(1), resuming(2))]
+    assert events.details == texts
+    first, second, third = (f"post-copy interrupted at 43 %, {what}" for what in WHAT)
     assert changes(record.saved)[-5:] == [
         "running (post-copy)", first, second, third, "running (post-copy)",
     ]  # fmt: skip
@@ -416,10 +423,10 @@ def test_an_interruption_is_told_before_both_hosts_have_answered(events: Events)
     follow(
         Engine(postcopy, paused, resuming(1), paused, postcopy, postcopy | {"outcome": "completed"}), record
     )
-    early = "post-copy interrupted at 25 %, asking both hosts how it stands"
+    early = "post-copy interrupted at 25 %, finding out how it stands"
     assert [text for what, text in events.said if what == "start"] == [
         early,
-        resuming(1)["recovery"]["text"],
+        "post-copy interrupted at 43 %, resuming, attempt 1",
     ]
     assert early in record.saved
     assert record.status == "running (post-copy)"

@@ -39,6 +39,7 @@ def test_defaults(tmp_path: pathlib.Path) -> None:
     options = loaded(tmp_path, "")
     assert (options.policy, options.params, options.postcopy_bandwidth_mib) == ("auto", {}, 0)
     assert (options.default_choice, options.request_sources) == ("allowed", ("api",))
+    assert options.image_property == "hint"
     assert (options.connect_timeout_ms, options.trace_dir) == (10_000, None)
     assert options.policy_setting == Setting("pcmig", "policy", "auto")
 
@@ -58,12 +59,14 @@ def test_everything_set(tmp_path: pathlib.Path) -> None:
     options = loaded(
         tmp_path,
         "params = drain_max_ms=5, pace_min_mib = 3,\nparams = quickack=0\npostcopy_bandwidth = 40\n"
-        "default_choice = forbidden\nrequest_sources = metadata, api\nconnect_timeout = 3\n"
+        "default_choice = forbidden\nimage_property = honour\n"
+        "request_sources = metadata, api\nconnect_timeout = 3\n"
         f"trace_dir = {tmp_path}",
     )
     assert options.params == {"drain_max_ms": 5, "pace_min_mib": 3, "quickack": 0}
     assert options.postcopy_bandwidth_mib == 40
     assert options.default_choice == "forbidden"
+    assert options.image_property == "honour"
     assert options.request_sources == ("metadata", "api")
     assert options.connect_timeout_ms == 3000
     assert options.trace_dir == str(tmp_path)
@@ -125,6 +128,11 @@ def test_every_parameter_and_its_bounds(tmp_path: pathlib.Path) -> None:
         ),
         ("connect_timeout = soon", "[pcmig] connect_timeout = soon: must be a whole number"),
         ("connect_timeout = 0", "[pcmig] connect_timeout = 0: Should be greater than or equal to 1"),
+        (
+            "image_property = sometimes",
+            "[pcmig] image_property = sometimes: Valid values are [honour, hint, ignore], but "
+            "found 'sometimes'",
+        ),
         (
             "default_choice = maybe",
             "[pcmig] default_choice = maybe: Valid values are [forbidden, allowed, required], but "

@@ -21,6 +21,7 @@ STATUS: dict[str, Any] = {
     "postcopy_requests": 0,
     "eta_ms": None,
     "downtime_ms": 0,
+    "recovery": None,
 }
 
 
@@ -44,6 +45,7 @@ def test_in_pre_copy() -> None:
         "requests": 0,
         "eta_ms": None,
         "downtime_ms": None,
+        "recovery": None,
     }
 
 
@@ -71,3 +73,8 @@ def test_reason() -> None:
     switch = decision("switch", "does not converge")
     assert reason([wait, pace]) == "it converges"
     assert reason([wait, switch, pace, decision("undrain", "later")]) == "does not converge"
+
+
+def test_an_interruption_in_the_engines_words() -> None:
+    text = "post-copy interrupted at 43 %, attempt 1 failed (no route to compute-0042), next in 5 s"
+    assert progress({**STATUS, "recovery": {"text": text}}, [], "auto", 4096)["recovery"] == text
