@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from nova import exception
 from nova.compute import utils as compute_utils
 from nova.conf import CONF
+from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
 from pcmig import _core
@@ -438,7 +439,12 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         if steered is None:
             super().live_migration_abort(instance)
         else:
-            steered.abort()
+            try:
+                steered.abort()
+            except _core.Error as err:
+                # Nova asks for it after any error of the monitor, and takes libvirt's own exception alone for
+                # "there is nothing to abort": another one hides why the migration ended.
+                raise libvirt_driver.libvirt.libvirtError(str(err)) from err
 
     def _steered(self, instance: Any) -> steer.Steered | None:
         plan = self._plans.get(instance.uuid) if self._plans else None

@@ -19,8 +19,10 @@ import pytest
 from nova import exception, objects
 from nova.conf import CONF
 from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 
+from pcmig import _core
 from pcmig.nova import driver, interruption, steer
 from pcmig.nova.flags import BITS
 from pcmig.nova.way import Way
@@ -275,6 +277,24 @@ def test_what_is_asked_before_the_engine_is_there_is_not_lost() -> None:
     steered.end()
     done.join(10)
     assert not done.is_alive()
+
+
+def test_an_abort_that_comes_too_late_is_libvirts_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Nova's code expects it: after an error of the monitor it asks for one, whatever has happened."""
+    engine = Engine({})
+    monkeypatch.setattr(libvirt_driver, "libvirt", fakelibvirt)
+
+    def abort() -> None:
+        raise _core.Error("the migration is not running")
+
+    monkeypatch.setattr(engine, "abort", abort, raising=False)
+    steered = steer.Steered(ORDERS, Instance())
+    steered.engine = engine  # type: ignore[assignment]
+    keeper = types.SimpleNamespace(keeps=lambda _: False)
+    host = types.SimpleNamespace(_keeper=keeper, _steered=lambda _: steered)
+    with pytest.raises(fakelibvirt.libvirtError, match="is not running"):
+        driver.PostCopyLibvirtDriver.live_migration_abort(host, Instance())  # type: ignore[arg-type]
+    engine.close()
 
 
 def test_an_operation_that_fails_before_the_engine_is_noticed() -> None:
