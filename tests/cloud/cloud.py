@@ -37,6 +37,7 @@ STORAGES = ("ceph",)
 STOCK_DRIVER = "libvirt.LibvirtDriver"
 PCMIG_DRIVER = "pcmig.PostCopyLibvirtDriver"
 START_PATIENCE_S = 180.0
+BOOT_PATIENCE_S = 120.0
 MIGRATION_ENDED = ("completed", "error", "failed", "cancelled")
 COLLECTOR = pathlib.Path(__file__).with_name("collector.py")
 QEMU_USER = "libvirt-qemu"  # as in Debian's packages; nova-compute runs as "nova" (compute.py)
@@ -295,7 +296,8 @@ class Cloud(Bed):
         self.servers.append(server)
         self._save()
         if wait:
-            server.wait_status("ACTIVE")
+            # Cinder makes a volume of its own in that time, too.
+            server.wait_status("ACTIVE", BOOT_PATIENCE_S * (2 if root_volume else 1))
             try:
                 server.wait_heartbeats(5, since_s=started_s, patience_s=90)
             except BedError as error:

@@ -19,10 +19,11 @@ from tests.cloud.storage.volumes import disk_image, locking, root_volume, watchi
 from tests.cloud.test_driver import POST_COPY, Move, other
 from tests.storage.conftest import PERMITTED
 
-pytestmark = pytest.mark.timeout(300)
+# Without the time in which the cloud comes up.
+pytestmark = pytest.mark.timeout(420, func_only=True)
 
 # It dirties all of its work within a second, over and over: at 100 Mb/s pre-copy does not end.
-BUSY = StorageSpec(memory_mib=128, worker_mib=32)
+BUSY = StorageSpec(memory_mib=128, worker_mib=32, write_pps=6000, verify_pps=2000)
 QUIET = StorageSpec(memory_mib=112, worker_mib=4, write_pps=20, verify_pps=100)
 BOTH = (DiskWork("vda"), DiskWork("vdb"))
 

@@ -25,11 +25,15 @@ from tests.cloud.test_driver import POST_COPY, Move, other
 from tests.storage.conftest import RATE_MBIT
 from tests.storage.test_migration import QUIET, check_disk, check_held
 
-pytestmark = pytest.mark.timeout(300)
+# Without the time in which the cloud comes up.
+pytestmark = pytest.mark.timeout(420, func_only=True)
 
 SLOW_MBIT = 20  # of the link while a guest is to stay in post-copy
 MOVED_BUT = "The guest has moved, but that cannot be written down yet"
-BUSY = StorageSpec(memory_mib=128, worker_mib=32, disks=(DiskWork("vda"), DiskWork("vdb")))
+# No busier than it must be: it switches at once.
+BUSY = StorageSpec(
+    memory_mib=128, worker_mib=32, write_pps=1000, verify_pps=2000, disks=(DiskWork("vda"), DiskWork("vdb"))
+)
 AT_ONCE: Sections = {
     "libvirt": {"live_migration_permit_post_copy": True},
     "pcmig": {"policy": "immediate"},
@@ -71,7 +75,7 @@ def in_post_copy(cloud: Cloud, server: Server) -> Iterator[Move]:
     cloud.network.limit(SLOW_MBIT)
     try:
         cloud.live_migrate(server, other(move.source))
-        move.wait_for(POST_COPY)
+        move.wait_for(POST_COPY, 120)
         wait_writes(server, "vda", 3, since_s=time.monotonic())
         assert move.look() == POST_COPY
         yield move
