@@ -4,12 +4,10 @@ The commands take most of the time of a short call to be imported; a KeyboardInt
 traceback. What comes before this file is Python's own start, in which it knows of no handler of ours.
 """
 
-from __future__ import annotations
-
+# Nothing is imported here that Python has not at its start: not even `typing` or `__future__`.
 import _signal as signal  # type: ignore[import-not-found]  # in C, there at once: `signal` imports enum first
 import os
 import sys
-from typing import Any
 
 INTERRUPTED = 130  # ExitCode.INTERRUPTED, which is not imported yet
 
@@ -20,7 +18,7 @@ def _end(*_: object) -> None:
     os._exit(INTERRUPTED)
 
 
-def _swap(old: Any, new: Any) -> None:
+def _swap(old: object, new: object) -> None:
     """NEW takes the place of OLD. A SIGINT that is ignored, as in a shell's background job, stays so."""
     if signal.getsignal(signal.SIGINT) is old:
         signal.signal(signal.SIGINT, new)

@@ -77,5 +77,15 @@ def test_while_a_command_waits(tmp_path: pathlib.Path) -> None:
         assert process.stderr is not None and process.stderr.read() == "pcmig: interrupted\n"
 
 
+def test_the_entry_imports_nothing_before_it_is_quiet() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import pcmig.cli.__main__; print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert set(done.stdout.split()) <= {"pcmig", "pcmig.cli", "pcmig.cli.__main__", "_signal", "os", "sys"}
+
+
 def test_the_code_is_that_of_the_table() -> None:
     assert entry.INTERRUPTED == ExitCode.INTERRUPTED
