@@ -140,7 +140,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         """For the API's os-pcmig, on a thread of the message server."""
         plan = self._plans.get(instance)
         if plan is None:
-            return None, self._guard.told.of(instance) or "no live migration of this server is under way here"
+            waits = self._keeper.waits(instance) or self._guard.told.of(instance)
+            return None, waits or "no live migration of this server is under way here"
         if plan.steered is None:
             return None, f"Nova drives this migration: {plan.reason}"
         found = plan.steered.progress()

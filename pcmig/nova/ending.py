@@ -116,8 +116,8 @@ class Ending:
             if self._attempts > 0:
                 pause_s = RETRY_S[min(self._attempts, len(RETRY_S)) - 1]
                 LOG.warning(
-                    "%(what)s: %(why)s; again in %(pause)d s",
-                    {"what": self.WAITS, "why": self._why, "pause": pause_s},
+                    "%(why)s; again in %(pause)d s",
+                    {"why": self.waits, "pause": pause_s},
                     instance=self.instance,
                 )
                 if stopping(pause_s):
@@ -129,6 +129,11 @@ class Ending:
                 if self._forgotten():
                     self._let_go()
                 return False
+
+    @property
+    def waits(self) -> str | None:
+        """What it waits for, in words; None before the first attempt is over."""
+        return f"{self.WAITS}: {self._why}" if self._why else None
 
     def attempt(self) -> bool:
         """Once; whether it is carried out. Raises what is not to be tried again."""

@@ -31,6 +31,7 @@ class Keeper:
         self.stopping = threading.Event()
         self._busy: set[str] = set()
         self._seen: dict[str, str] = {}  # situation at the last look
+        self._ends: dict[str, ending.Ending] = {}  # those that are not carried out yet
 
     def of_nova(self, instances: Any) -> list[Any]:
         """INSTANCES but those that are looked after here: Nova would end their migrations at its start."""
@@ -156,6 +157,7 @@ class Keeper:
         instance = end.instance
         manager = self._driver.virtapi._compute
         uuid = str(instance.uuid)
+        self._ends[uuid] = end
         try:
             if not end.run(self._wait):
                 return
@@ -168,8 +170,15 @@ class Keeper:
             if record is not None:
                 self._seen[uuid] = self._guard.situation(record)
             return
+        finally:
+            self._ends.pop(uuid, None)
         self._records.remove(uuid, "source")
         self._seen.pop(uuid, None)
+
+    def waits(self, uuid: str) -> str | None:
+        """Why the end of a guest's migration is not written down yet, as far as it waits for something."""
+        end = self._ends.get(uuid)
+        return None if end is None else end.waits
 
     def _wait(self, seconds: float) -> bool:
         return ending.wait(self.stopping, seconds)

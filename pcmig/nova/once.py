@@ -113,8 +113,10 @@ def secrets_left(instance: Any, migrate_data: Any) -> str:
     return f"virsh secret-list says whether the vTPM of {instance.uuid} has a secret here still"
 
 
-def volume_act(connection_info: Any) -> str:
-    return f"{VOLUME}{block_device.get_volume_id(connection_info)}"
+def volume_act(volume: Any) -> str:
+    """VOLUME is one of Nova's block device mapping."""
+    name = block_device.get_volume_id(volume["connection_info"]) or volume.get("mount_device")
+    return f"{VOLUME}{name}"
 
 
 def volume_left(connection_info: Any) -> str:

@@ -167,7 +167,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         stock = super().post_live_migration
         acts = self._acts(instance)
         volumes = virt_driver.block_device_info_get_mapping(block_device_info)
-        names = [once.volume_act(volume["connection_info"]) for volume in volumes]
+        names = [once.volume_act(volume) for volume in volumes]
         if acts is not None and acts.are_done(once.SECRETS, *names, once.PORTS_AND_CORES):
             return  # and nobody is asked whether it may be
         with self._guarded(instance, guard.ACTS["post_live_migration"]) as go_on:

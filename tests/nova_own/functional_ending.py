@@ -383,6 +383,8 @@ class WaitTest(Ending):
         self._arrived(engine)
         self._wait(lambda: "cannot be written down yet" in self._log(), "it waits")
         assert self._state() == ("migrating", "dest")
+        _, why = self.src.driver._progress(self.server["id"])
+        assert "cannot be written down yet: MessagingTimeout: no reply" in why, why
         # Idle for its owner at no time: Nova's API refuses all but deletion.
         self.api.post_server_action(self.server["id"], {"os-stop": None}, check_response_status=[409])
         self.api.post_server_action(self.server["id"], {"os-resetState": {"state": "active"}})

@@ -537,6 +537,15 @@ def test_what_may_not_be_done_is_told_and_not_done(
     assert len(told) == 1, told
 
 
+def test_each_volume_has_a_mark_of_its_own() -> None:
+    volumes = [
+        {"mount_device": "/dev/vdb", "connection_info": {"serial": "v", "data": {}}},
+        {"mount_device": "/dev/vdc", "connection_info": {"data": {}}},
+        {"mount_device": "/dev/vdd", "connection_info": {"data": {}}},
+    ]
+    assert [once.volume_act(v) for v in volumes] == ["volume v", "volume /dev/vdc", "volume /dev/vdd"]
+
+
 def test_an_act_that_fails_is_not_done_again_and_keeps_nothing_else(
     known: records.Records, caplog: pytest.LogCaptureFixture
 ) -> None:
