@@ -135,6 +135,7 @@ class Status(TypedDict):
     #                             start-postcopy call that was accepted
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     recovery: Recovery | None  # None: post-copy is not interrupted
+    note: str | None  # what people should hear of while it runs, the latest; a command stands on its own line
     cpu_us: int  # CPU time of the control thread
     stream_peer: str | None  # address that the stream goes to; None before post-copy, or not seen
     quickack: str  # acknowledgements at once, on the route: "off", "set", "present", "denied", "unfit"
@@ -473,6 +474,9 @@ class Situation(TypedDict):
 def situations() -> list[Situation]:
     """Every situation that the guard knows."""
 
+def domain_autostart(uri: str, domain: str, /) -> bool:
+    """Whether the guest starts with that host. Raises LibvirtError."""
+
 def guest_word(name: str, uuid: str, /) -> str:
     """How to name the guest in a command: its UUID where the name may mean another guest, an option or
     nothing that can be typed."""
@@ -582,6 +586,7 @@ class Migration:
         resume_uris: list[str] | None = None,
         tunnel_control: str
         | None = None,  # of pcmig's tunnel, if migrate_uri is one of its: to see its queue
+        autostart: bool = False,  # the definition that moves has it: it is to be on at the destination alone
         adopt: bool = False,  # DOMAIN, a UUID, migrates already, or did: look after what is there
     ) -> Migration: ...
     def start(self) -> None:

@@ -46,6 +46,7 @@ ENGINE: dict[str, type | tuple[type, ...]] = {
     "recover": bool,
     "resume_uris": list,
     "tunnel_control": str,
+    "autostart": bool,
 }
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

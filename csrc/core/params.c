@@ -72,6 +72,9 @@ static const struct pcmig_param_row rows[] = {
         {"stall_ms", "ms", 10000, 0, DAY_MS,
          "Post-copy whose destination acknowledges nothing for so long is paused, to be resumed when it "
          "answers again, rather than left to TCP's retries, which take minutes; 0 = never."},
+    [PCMIG_PARAM_STILL_MS] =
+        {"still_ms", "ms", 60000, 0, DAY_MS,
+         "Before the switch, nothing that is sent for so long is told to the user, once; 0 = never."},
 };
 _Static_assert(sizeof(rows) / sizeof(rows[0]) == PCMIG_PARAM_COUNT, "every parameter has a row");
 

@@ -73,6 +73,32 @@ bool pcmig_virt_saved(struct pcmig_virt_conn *conn, const char *uuid)
     return saved;
 }
 
+int pcmig_virt_autostart(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error)
+{
+    virDomainPtr domain = virDomainLookupByUUIDString(conn->ptr, uuid);
+    int on = -1;
+
+    if (domain == NULL || virDomainGetAutostart(domain, &on) < 0) {
+        pcmig_virt_error_take(error);
+        on = -1;
+    }
+    if (domain != NULL)
+        virDomainFree(domain);
+    return on;
+}
+
+int pcmig_virt_set_autostart(struct pcmig_virt_conn *conn, const char *uuid, bool on, struct pcmig_virt_error *error)
+{
+    virDomainPtr domain = virDomainLookupByUUIDString(conn->ptr, uuid);
+    int result = domain != NULL ? virDomainSetAutostart(domain, on) : -1;
+
+    if (result < 0)
+        pcmig_virt_error_take(error);
+    if (domain != NULL)
+        virDomainFree(domain);
+    return result;
+}
+
 /* libvirt removes only what has a definition. */
 static int define(virDomainPtr domain)
 {

@@ -378,7 +378,7 @@ int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downti
     return checked(virDomainMigrateSetMaxDowntime(domain->ptr, (unsigned long long)downtime_ms, 0), error);
 }
 
-int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct pcmig_virt_error *error)
 {
     struct pcmig_virt_job job;
 
@@ -388,6 +388,11 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, struct pcmig_virt_error *
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "no migration of guest %.100s is under way%s%s",
                              pcmig_virt_domain_name(domain), job.name != NULL ? ", but another job: " : "",
                              job.name != NULL ? job.name : "");
+        return -1;
+    }
+    if (!setting_up && job.sample.memory_total_bytes == 0 && job.sample.disk_remaining_bytes == 0) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_BUSY, "the migration of guest %.100s is being set up",
+                             pcmig_virt_domain_name(domain));
         return -1;
     }
     return checked(virDomainAbortJob(domain->ptr), error);

@@ -5,6 +5,7 @@
 #include "core/trace.h"
 #include "edge/clock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,6 +16,9 @@
 #define SETTLE_FAST_FOR_US 10000000
 /* A cancel that libvirt refused, because the job has not begun yet, is tried again that often. */
 #define ABORT_AGAIN_US     200000
+/* Until it has moved something it is held, but not for ever: a setup that hangs is to be cancelled as well. */
+#define ABORT_HOLD_US      2000000
+#define ABORT_LOOK_US      20000
 
 /* --- snapshot ------------------------------------------------------------------------------------------------------ */
 
@@ -36,6 +40,16 @@ void pcmig_control_publish(struct control *c)
     status->cpu_us = pcmig_clock_thread_cpu_us();
     pthread_mutex_unlock(&m->lock);
     pcmig_migration_notify(m);
+}
+
+void pcmig_control_note(struct control *c, const char *text, const char *command)
+{
+    struct pcmig_migration_status *status = &c->m->status;
+
+    pthread_mutex_lock(&c->m->lock);
+    snprintf(status->note, sizeof(status->note), "%.500s%s%.500s", text, command[0] != '\0' ? ":\n  " : "", command);
+    pthread_mutex_unlock(&c->m->lock);
+    c->news = true;
 }
 
 static void keep_decision(struct pcmig_migration *m, const struct pcmig_decision *decision)
@@ -66,6 +80,14 @@ static void trace_line(struct pcmig_migration *m, const char *line, int length)
         (void)fclose(m->trace);
         m->trace = NULL;
     }
+}
+
+/* Preflight may have changed the policy, and a line cannot be taken back. */
+static void trace_params(struct pcmig_migration *m)
+{
+    char line[PCMIG_TRACE_LINE_MAX];
+
+    trace_line(m, line, pcmig_trace_write_params(line, sizeof(line), m->args.policy, m->args.gated, &m->args.params));
 }
 
 /* --- acting on decisions ------------------------------------------------------------------------------------------- */
@@ -122,10 +144,17 @@ static void start_postcopy(struct control *c, const struct pcmig_decision *decis
 static void abort_job(struct control *c)
 {
     struct pcmig_virt_error error = {0};
+    int64_t now = pcmig_migration_now_us(c->m);
+    bool long_since;
 
+    if (c->abort_asked_us == 0)
+        c->abort_asked_us = now;
+    long_since = now - c->abort_asked_us >= ABORT_HOLD_US;
     /* Refused when the job has just ended or has not begun; the loop tries again while the call is running. */
-    c->abort_us = pcmig_migration_now_us(c->m) + ABORT_AGAIN_US;
-    c->abort_wanted = c->m->domain == NULL || pcmig_virt_abort(c->m->domain, &error) < 0;
+    c->abort_us = now + (long_since ? ABORT_AGAIN_US : ABORT_LOOK_US);
+    c->abort_wanted = c->m->domain == NULL || pcmig_virt_abort(c->m->domain, long_since, &error) < 0;
+    if (!c->abort_wanted)
+        c->abort_taken_us = now;
 }
 
 static void act(struct control *c, const struct pcmig_decision *decision)
@@ -200,6 +229,9 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
 
     pcmig_policy_feed(m->policy, input, &decision);
     c->due_us = decision.next_us;
+    if (decision.reason == PCMIG_REASON_TOO_LATE)
+        pcmig_control_note(c, "too late to cancel: the switch has been asked for, and the guest may be moving already",
+                           "");
     if (decision.action != PCMIG_ACTION_KEEP) {
         c->news = true;
         if (m->trace != NULL)
@@ -247,7 +279,8 @@ static void look(struct control *c)
     if (c->draining) {
         input.kind = PCMIG_INPUT_QUEUE;
         input.sample.queue_bytes = queue_bytes(c);
-    } else if (c->m->domain != NULL) {
+    } else if (c->m->domain != NULL && c->abort_taken_us == 0) {
+        /* Nobody needs the figures of what is being cancelled, and a QEMU that stands still keeps libvirt waiting for 30 s. */
         active = pcmig_virt_job_stats(c->m->domain, &input.sample, &error);
         if (active > 0 && input.sample.memory_total_bytes > 0) {
             input.kind = PCMIG_INPUT_SAMPLE;
@@ -359,6 +392,8 @@ static int64_t next_due_us(const struct control *c)
         due = c->abort_us;
     if ((c->refused[0] || c->refused[1]) && due > c->speed_us)
         due = c->speed_us;
+    if (due > pcmig_waits_due_us(c))
+        due = pcmig_waits_due_us(c);
     for (int end = 0; end < 2; end++) {
         if (c->broken[end] && due > c->reopen_us[end])
             due = c->reopen_us[end];
@@ -380,6 +415,7 @@ static void do_due(struct control *c)
         pcmig_speed_again(c);
     if (c->abort_wanted && pcmig_migration_now_us(c->m) >= c->abort_us)
         abort_job(c);
+    pcmig_waits_look(c);
 }
 
 /* Whether the call may have failed alone: libvirt does not end a migration whose caller it lost. What libvirt refuses has not begun, and
@@ -486,13 +522,18 @@ void *pcmig_control_main(void *migration)
     struct control control = {.m = migration, .due_us = 0, .pace_mib = -1, .last = {.queue_bytes = -1}};
     struct pcmig_virt_error error = {0};
     struct pcmig_migration *m = migration;
+    bool ready;
 
     control.bound_mib = m->args.postcopy_bandwidth_mib;
     control.precopy_mib = m->args.bandwidth_mib;
     pcmig_recovery_init(&control.recovery, m->args.params.value[PCMIG_PARAM_STALL_MS], networks(&m->args));
-    if (m->args.adopt && pcmig_preflight_adopt(m, &error) == 0) {
+    ready = (m->args.adopt ? pcmig_preflight_adopt(m, &error) : pcmig_preflight(m, &error)) == 0;
+    trace_params(m);
+    if (ready && m->paused)
+        pcmig_control_note(&control, "the guest is paused: it moves in pre-copy, and arrives paused", "");
+    if (ready && m->args.adopt) {
         adopt(&control);
-    } else if (m->args.adopt || pcmig_preflight(m, &error) < 0) {
+    } else if (!ready) {
         pcmig_settle_finish(&control, m->args.adopt ? PCMIG_OUTCOME_NEEDS_OPERATOR : PCMIG_OUTCOME_FAILED,
                             PCMIG_ADVICE_NONE, "", &error);
     } else if (pcmig_call_start(&control, NULL) < 0) {

@@ -1,10 +1,11 @@
 /* What the files of the control thread share: control.c (the loop, and acting on decisions), call.c (the migrate call),
  * settle.c (who has the guest), heal.c (an interrupted post-copy), restart.c (a guest left stopped), tidy.c (a definition left
- * behind), speed.c (the bandwidths). All of it runs on the control thread alone. Nobody else includes this. */
+ * behind), speed.c (the bandwidths), waits.c (what does not end). All of it runs on the control thread alone. Nobody else includes this. */
 #ifndef PCMIG_ENGINE_CONTROL_H
 #define PCMIG_ENGINE_CONTROL_H
 
 #include "core/recovery.h"
+#include "core/still.h"
 #include "engine/internal.h"
 
 struct control {
@@ -33,8 +34,14 @@ struct control {
     bool news;          /* something that readers of the snapshot care about has come */
     bool final_seen;    /* the statistics of JOB_COMPLETED have come */
     bool detach;
-    bool abort_wanted;   /* refused so far */
-    int64_t abort_us;    /* when to try it again */
+    bool abort_wanted;        /* refused so far, or held until the job is beyond its setup */
+    int64_t abort_us;         /* when to try it again */
+    int64_t abort_asked_us;   /* 0 = it was not */
+    int64_t abort_taken_us;   /* libvirt took it; 0 = not yet */
+    bool abort_told;          /* that it does not end */
+    struct pcmig_still still; /* of what is sent before the switch */
+    bool yielded;             /* our connection to the destination makes room for libvirt's own */
+    bool autostart_moved;
     int64_t precopy_mib; /* bandwidth of pre-copy when it is not drained; 0 = unlimited */
     int64_t bound_mib;   /* the operator's bound of the pace; 0 = none */
     int64_t pace_mib;    /* what the policy wants in post-copy; -1 = nothing yet */
@@ -57,6 +64,8 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input);
 void pcmig_control_event(struct control *c, enum pcmig_event event);
 /* Leaves no bandwidth behind that needs somebody to steer it. */
 void pcmig_control_let_go(struct control *c);
+/* Something that people should hear of: TEXT, and below it COMMAND if it is not "". */
+void pcmig_control_note(struct control *c, const char *text, const char *command);
 /* The snapshot for Python's threads. */
 void pcmig_control_publish(struct control *c);
 
@@ -85,6 +94,12 @@ enum tidy {
     TIDY_UNCLEAR, /* a person has to look */
 };
 enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
+/* The guest boots with the host that has it now, and with no other. Returns whether the verdict need not wait for that. */
+bool pcmig_tidy_autostart(struct control *c, int64_t waited_us);
+
+/* waits.c: tells of what does not come to its end before the switch: a setup, a pre-copy or a cancellation. */
+void pcmig_waits_look(struct control *c);
+int64_t pcmig_waits_due_us(const struct control *c);
 
 /* heal.c: one step of recovery, by the halves as last seen. */
 void pcmig_heal(struct control *c);

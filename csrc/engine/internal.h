@@ -28,7 +28,7 @@ struct pcmig_migration {
     atomic_int references;
     int event_fd;
 
-    /* The arguments, copied; read-only from the start on. */
+    /* The arguments, copied; read-only from the start on, but for what preflight makes of a paused guest. */
     struct pcmig_migration_args args;
     char **disks;
     char **resume_uris;
@@ -62,6 +62,7 @@ struct pcmig_migration {
     struct pcmig_route *route;         /* our change of the route to the destination, or NULL */
     char uuid[PCMIG_VIRT_UUID_SIZE];
     char *name;
+    bool paused; /* by a user, before the migration: it stays so */
 };
 
 /* The control thread. */
@@ -77,6 +78,9 @@ int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_e
 /* (Re)opens the connection to one end and follows its events. Returns 0 or -1 with ERROR. */
 int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t timeout_ms,
                          struct pcmig_virt_error *error);
+
+/* Ends the connection to the destination, until somebody opens it again. */
+void pcmig_preflight_close_destination(struct pcmig_migration *migration);
 
 /* Microseconds since the start. */
 int64_t pcmig_migration_now_us(const struct pcmig_migration *migration);

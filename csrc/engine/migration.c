@@ -182,10 +182,6 @@ static int open_trace(struct pcmig_migration *migration)
     if (migration->trace == NULL)
         return -1;
     (void)pcmig_trace_write_header(line, sizeof(line));
-    if (fputs(line, migration->trace) == EOF)
-        return -1;
-    (void)pcmig_trace_write_params(line, sizeof(line), migration->args.policy, migration->args.gated,
-                                   &migration->args.params);
     return fputs(line, migration->trace) == EOF || fflush(migration->trace) == EOF ? -1 : 0;
 }
 

@@ -37,7 +37,9 @@ struct pcmig_migration_args {
     bool
         recover; /* an interrupted post-copy is resumed, for as long as it takes, instead of being left to an operator */
     bool adopt;  /* DOMAIN, a UUID, is migrating already, or was: no migrate call, what is there is looked after */
-    bool gated;  /* no switch before PCMIG_REQUEST_OPEN_GATE */
+    bool
+        autostart; /* the definition that moves has it: set at the destination, and nowhere else, once the guest is there */
+    bool gated;                 /* no switch before PCMIG_REQUEST_OPEN_GATE */
     bool destination_optional;  /* go on when only the source host can reach the destination, and not we */
     int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
     int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
@@ -71,6 +73,7 @@ struct pcmig_migration_status {
     struct pcmig_virt_error error; /* code 0 = none */
     char text[768];                /* behind the outcome; "" while running */
     char operator_command[4096];   /* whole, for a shell; "" = none */
+    char note[1024];               /* what people should hear of meanwhile, the latest; "" = nothing */
     int64_t elapsed_us;
     unsigned passes;
     unsigned pass_permille;

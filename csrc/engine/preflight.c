@@ -66,6 +66,11 @@ static void close_end(struct pcmig_migration *migration, bool source)
     *conn = NULL;
 }
 
+void pcmig_preflight_close_destination(struct pcmig_migration *migration)
+{
+    close_end(migration, false);
+}
+
 int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t timeout_ms,
                          struct pcmig_virt_error *error)
 {
@@ -165,10 +170,10 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
 
     if (pcmig_virt_half(migration->source, migration->uuid, &half, error) < 0)
         return -1;
-    if (half != PCMIG_HALF_RUNNING) {
+    migration->paused = half == PCMIG_HALF_PAUSED;
+    if (half != PCMIG_HALF_RUNNING && half != PCMIG_HALF_PAUSED) {
         static const char *const hints[PCMIG_HALF_COUNT] = {
             [PCMIG_HALF_ABSENT] = "shut off: start it, or copy its definition instead",
-            [PCMIG_HALF_PAUSED] = "paused: resume it first (virsh resume), a paused guest gains nothing from post-copy",
             [PCMIG_HALF_MIGRATING] = "in the middle of another migration",
             [PCMIG_HALF_POSTCOPY] = "in post-copy already: follow it with pcmig watch",
             [PCMIG_HALF_POSTCOPY_FAILED] =
@@ -247,6 +252,27 @@ static int check_saved(struct pcmig_migration *migration, struct pcmig_virt_erro
     return -1;
 }
 
+/* A guest that is paused dirties nothing: pre-copy moves it in one pass, and it arrives paused. */
+static int plan_paused(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    struct pcmig_policy *policy;
+
+    if (!migration->paused)
+        return 0;
+    migration->args.flags &= ~pcmig_virt_flag_postcopy();
+    if (migration->args.policy == PCMIG_POLICY_NEVER)
+        return 0;
+    policy = pcmig_policy_new(PCMIG_POLICY_NEVER, &migration->args.params, migration->args.gated);
+    if (policy == NULL) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "out of memory");
+        return -1;
+    }
+    pcmig_policy_free(migration->policy);
+    migration->policy = policy;
+    migration->args.policy = PCMIG_POLICY_NEVER;
+    return 0;
+}
+
 /* What waits on the way. Without either of the two that is not known. */
 static void open_queue(struct pcmig_migration *migration)
 {
@@ -282,7 +308,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
         memset(error, 0, sizeof(*error));
     }
     if (check_halves(migration, error) < 0 || check_saved(migration, error) < 0 || check_job(migration, error) < 0 ||
-        check_emulation(migration, error) < 0)
+        check_emulation(migration, error) < 0 || plan_paused(migration, error) < 0)
         return -1;
     migration->source_call = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
     if (migration->source_call == NULL) {

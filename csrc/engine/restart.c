@@ -27,7 +27,7 @@ static void tell_why_not(struct control *c, const char *why)
 
 static bool only_copy(struct control *c, const struct pcmig_evidence *evidence)
 {
-    if (!c->m->args.recover || c->m->domain == NULL || c->called || evidence->call_succeeded ||
+    if (!c->m->args.recover || c->m->paused || c->m->domain == NULL || c->called || evidence->call_succeeded ||
         evidence->source_handed_off || evidence->destination != PCMIG_HALF_ABSENT ||
         (evidence->source != PCMIG_HALF_PAUSED && evidence->source != PCMIG_HALF_MIGRATING) ||
         !pcmig_virt_stopped_to_migrate(c->m->domain))

@@ -338,7 +338,7 @@ bool pcmig_settle(struct control *c)
     if (verdict.outcome == PCMIG_OUTCOME_COMPLETED) {
         const enum tidy tidy = pcmig_tidy(c, &evidence, waited_us);
 
-        if (tidy == TIDY_LATER)
+        if (tidy == TIDY_LATER || !pcmig_tidy_autostart(c, waited_us))
             return false;
         if (tidy != TIDY_CLEAN)
             verdict.advice = tidy == TIDY_LEFT ? PCMIG_ADVICE_UNDEFINE : PCMIG_ADVICE_LOOK_BOTH;

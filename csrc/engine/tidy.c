@@ -4,10 +4,15 @@
  * start boots it; defined first, it can be undefined. Facts: libvirt 12.8, qemuMigrationSrcPostcopyFailed, qemuDomainUndefineFlags, and
  * tried. */
 #include "core/guard.h"
+#include "core/shell.h"
 #include "engine/control.h"
 
+#include <stdio.h>
+
 /* libvirt's own clearing up comes first. */
-#define TIDY_AFTER_US 1000000
+#define TIDY_AFTER_US        1000000
+/* A job of libvirt's own may still hold the guest. */
+#define AUTOSTART_GIVE_UP_US 5000000
 
 /* Never removes what is needed: the guest runs at the destination with all of its memory. */
 static bool may_forget(const struct pcmig_evidence *seen)
@@ -40,6 +45,41 @@ static bool ordered_and_left(const struct pcmig_migration *m)
 {
     return (m->args.flags & pcmig_virt_flag_undefine_source()) != 0 && pcmig_virt_defined(m->source, m->uuid) == 1 &&
            m->destination != NULL && pcmig_virt_defined(m->destination, m->uuid) == 1;
+}
+
+static void tell_autostart(struct control *c, const char *why)
+{
+    const struct pcmig_migration *m = c->m;
+    const char *name = m->args.dest_name != NULL ? m->args.dest_name : m->name;
+    const char *const words[] = {"virsh", "-c", m->args.dest_uri, "autostart", pcmig_shell_guest(name, m->uuid)};
+    char command[512], text[640];
+
+    snprintf(text, sizeof(text),
+             "the guest started with its host at the source, and that was not set at the destination: %s", why);
+    (void)pcmig_shell_command(words, sizeof(words) / sizeof(words[0]), command, sizeof(command));
+    pcmig_control_note(c, text, command);
+}
+
+bool pcmig_tidy_autostart(struct control *c, int64_t waited_us)
+{
+    struct pcmig_migration *m = c->m;
+    struct pcmig_virt_error error = {0};
+
+    if (!m->args.autostart || c->autostart_moved)
+        return true;
+    if (m->destination == NULL)
+        pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_CONNECT, "it cannot be reached from here");
+    else if (pcmig_virt_set_autostart(m->destination, m->uuid, true, &error) == 0)
+        /* A definition that stays would boot a second copy. */
+        c->autostart_moved = m->source == NULL || pcmig_virt_defined(m->source, m->uuid) != 1 ||
+                             pcmig_virt_set_autostart(m->source, m->uuid, false, &error) == 0;
+    if (c->autostart_moved)
+        return true;
+    if (waited_us < AUTOSTART_GIVE_UP_US)
+        return false;
+    c->autostart_moved = true;
+    tell_autostart(c, error.message);
+    return true;
 }
 
 enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)

@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define CONNECT_TIMEOUT_MS 10000
+#define ABORT_HOLD_MS      2000
+#define ABORT_LOOK_MS      20
 
 struct job {
     const char *uri;
@@ -121,9 +124,24 @@ static PyObject *py_share_event_loop(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* At the moment at which QEMU begins it waits, as the engine does. */
+static int abort_begun(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    const struct timespec pause = {.tv_nsec = ABORT_LOOK_MS * 1000000};
+
+    for (int waited_ms = 0; waited_ms < ABORT_HOLD_MS; waited_ms += ABORT_LOOK_MS) {
+        if (pcmig_virt_abort(domain, false, error) == 0)
+            return 0;
+        if (pcmig_virt_classify(error) != PCMIG_VIRT_FAILURE_BUSY)
+            return -1;
+        (void)nanosleep(&pause, NULL);
+    }
+    return pcmig_virt_abort(domain, true, error);
+}
+
 static PyObject *py_job_abort(PyObject *module, PyObject *args)
 {
-    return one_shot(module, args, pcmig_virt_abort);
+    return one_shot(module, args, abort_begun);
 }
 
 static PyObject *py_job_switch(PyObject *module, PyObject *args)
@@ -277,6 +295,25 @@ static PyObject *py_domain_persistent(PyObject *module, PyObject *args)
     return PyBool_FromLong(result);
 }
 
+static PyObject *py_domain_autostart(PyObject *module, PyObject *args)
+{
+    struct job job = {0};
+    int result = -1;
+
+    if (!PyArg_ParseTuple(args, "ss:domain_autostart", &job.uri, &job.name))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    if (job_open(&job) == 0)
+        result = pcmig_virt_autostart(job.conn, pcmig_virt_domain_uuid(job.domain), &job.error);
+    job_close(&job);
+    Py_END_ALLOW_THREADS
+    if (result < 0) {
+        pcmig_errors_raise(module, &job.error);
+        return NULL;
+    }
+    return PyBool_FromLong(result);
+}
+
 static PyMethodDef methods[] = {
     {"job_status", py_job_status, METH_VARARGS,
      "job_status(uri, domain) -> dict\n\nName and UUID of the guest, and its migration as URI's host sees it: state "
@@ -306,6 +343,8 @@ static PyMethodDef methods[] = {
      "domain_xml(uri, domain) -> str\n\nThe guest's live XML. Raises LibvirtError."},
     {"domain_persistent", py_domain_persistent, METH_VARARGS,
      "domain_persistent(uri, domain) -> bool\n\nWhether the guest has a definition there. Raises LibvirtError."},
+    {"domain_autostart", py_domain_autostart, METH_VARARGS,
+     "domain_autostart(uri, domain) -> bool\n\nWhether the guest starts with that host. Raises LibvirtError."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -123,6 +123,7 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "resume_uris",
                             "adopt",
                             "tunnel_control",
+                            "autostart",
                             NULL};
     struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
     PyObject *module = PyType_GetModule(type);
@@ -130,20 +131,22 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     const char *policy = "auto";
     const char **disk_names = NULL, **resume_uris = NULL;
     long long timeout = 10000, flags = 0;
-    int gated = 0, destination_optional = 0, recover = 0, adopt = 0;
+    int gated = 0, destination_optional = 0, recover = 0, adopt = 0, autostart = 0;
     struct migration_object *self = NULL;
 
-    if (module == NULL || !PyArg_ParseTupleAndKeywords(
-                              args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOpz:Migration", names, &a.domain, &a.dest_uri,
-                              &a.source_uri, &flags, &a.migrate_uri, &policy, &params, &a.bandwidth_mib,
-                              &a.postcopy_bandwidth_mib, &a.dest_name, &disks, &a.listen_address, &a.disks_uri,
-                              &timeout, &a.trace_path, &gated, &a.dest_xml, &a.persist_xml, &a.parallel_connections,
-                              &a.tls_destination, &destination_optional, &recover, &uris, &adopt, &a.tunnel_control))
+    if (module == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOpzp:Migration", names, &a.domain,
+                                     &a.dest_uri, &a.source_uri, &flags, &a.migrate_uri, &policy, &params,
+                                     &a.bandwidth_mib, &a.postcopy_bandwidth_mib, &a.dest_name, &disks,
+                                     &a.listen_address, &a.disks_uri, &timeout, &a.trace_path, &gated, &a.dest_xml,
+                                     &a.persist_xml, &a.parallel_connections, &a.tls_destination, &destination_optional,
+                                     &recover, &uris, &adopt, &a.tunnel_control, &autostart))
         return NULL;
     a.gated = gated != 0;
     a.destination_optional = destination_optional != 0;
     a.recover = recover != 0;
     a.adopt = adopt != 0;
+    a.autostart = autostart != 0;
     if (flags < 0 || flags > UINT32_MAX) {
         PyErr_Format(PyExc_ValueError, "flags: %lld is not a set of VIR_MIGRATE_* bits, 0 to 0xffffffff", flags);
         return NULL;
@@ -402,7 +405,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s,s:N,s:N}",
+        "s:I,s:s,s:s,s:N,s:N,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -423,7 +426,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
         pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery), "stream_peer",
-        numeric_address(&s.stream_peer));
+        numeric_address(&s.stream_peer), "note", none_or_text(s.note));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *ignored)

@@ -53,6 +53,7 @@ class Follower:
         self.detaching = False
         self._decisions_shown = 0
         self._recovery: str | None = None  # as it was told last
+        self._note: str | None = None  # likewise
         self._pace_shown_us: int | None = None
 
     def run(self) -> Status:
@@ -76,6 +77,9 @@ class Follower:
                 self.display.decision(decision)
         self._decisions_shown = len(decisions)
         self._tell_recovery(status)
+        if status["note"] is not None and status["note"] != self._note:
+            self._note = status["note"]
+            self.display.note(status["note"])
         if self.passage is not None and status["recovery"] and status["outcome"] is None:
             self.passage.keep()
         if status["outcome"] is None and status["phase"] != "finished":
@@ -141,14 +145,14 @@ class Follower:
             self._detach("the guest runs at the destination already: leaving the migration to itself")
         elif not self.cancelling:
             self.cancelling = True
-            self.display.note("cancelling: the guest stays at the source; waiting for libvirt to confirm")
+            self.display.note("cancelling: waiting for libvirt to confirm that the guest stays at the source")
             self._request(self.migration.abort)
         elif self.interrupts > LEAVE_AFTER:
             self._detach("leaving without the confirmation that the migration is cancelled")
         else:
             left = LEAVE_AFTER + 1 - self.interrupts
             times = "once more" if left == 1 else f"{left} times more"
-            self.display.note(f"still cancelling; the guest is safe at the source (Ctrl-C {times} to leave)")
+            self.display.note(f"still cancelling: libvirt has not confirmed it (Ctrl-C {times} to leave)")
 
     def _detach(self, why: str) -> None:
         self.detaching = True

@@ -169,6 +169,7 @@ class Job:
             "inputs_lost": 0,
             "gate": "none",
             "recovery": None,
+            "note": None,
         }
 
     def _count_requests(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shlex
 import sys
 
 from pcmig import _core, guest
@@ -59,6 +61,7 @@ class Migrate(Run):
             names = Names.new(options.tunnel_peer(plan), disks=copies, streams=plan.tunnel_streams or 1)
             self.open_tunnel(plan, names)
         engine = {"flags": flags.bits, "policy": plan.policy, "params": plan.params, **plan.engine}
+        engine |= self._autostart(args, plan, flags)
         try:
             migration = _core.Migration(uuid, plan.dest_uri, source_uri=plan.source_uri, **engine)
         except ValueError as err:
@@ -90,6 +93,24 @@ class Migrate(Run):
             if not args.quiet:
                 say(f"pcmig: note: {message}", sys.stderr)
         return guest.identity(xml)
+
+    def _autostart(self, args: argparse.Namespace, plan: options.Plan, flags: _core.Flags) -> dict[str, bool]:
+        """A guest that starts with its host does so where its definition goes, and only there."""
+        starts = False
+        with contextlib.suppress(_core.LibvirtError):  # a driver that does not know of such a thing
+            starts = _core.domain_autostart(plan.source_uri, plan.uuid)
+        if not starts:
+            return {}
+        if any(name.endswith("PERSIST_DEST") for name in flags.names):
+            return {"autostart": True}
+        if not args.quiet:
+            off = shlex.join(["virsh", "-c", plan.source_uri, "autostart", "--disable", plan.word])
+            say(
+                f"pcmig: note: {plan.domain} starts with the source host, where its definition stays; "
+                f"booted there while it runs elsewhere, it is a second copy; to prevent that:\n  {off}",
+                sys.stderr,
+            )
+        return {}
 
     def _check_flags(self, args: argparse.Namespace, plan: options.Plan) -> _core.Flags:
         """The flags for libvirt, checked."""

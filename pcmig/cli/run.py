@@ -263,7 +263,8 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
         case "completed":
             there = plan.engine.get("dest_name") or plan.domain
             renamed = f" as {there}" if there != plan.domain else ""
-            done = f"done: {plan.domain} runs at {plan.dest_uri}{renamed} after {elapsed}"
+            does = "is paused, as it was," if "paused there" in (status["error"] or "") else "runs"
+            done = f"done: {plan.domain} {does} at {plan.dest_uri}{renamed} after {elapsed}"
             if OFF_THERE in (status["error"] or ""):
                 done = f"done: {plan.domain} moved to {plan.dest_uri}, and was shut down there: it is off"
             if status["operator_command"]:

@@ -59,7 +59,7 @@ static void what_libvirt_says(void **state)
         else
             assert_null(job.name);
         assert_int_equal(pcmig_virt_job_stats(domain, &sample, &error), migrates);
-        assert_int_equal(pcmig_virt_abort(domain, &error), migrates ? 0 : -1);
+        assert_int_equal(pcmig_virt_abort(domain, true, &error), migrates ? 0 : -1);
         assert_int_equal(atomic_load(&hosts.aborts), migrates);
         assert_int_equal(atomic_load(&hosts.job), !migrates);
         if (!migrates)

@@ -37,12 +37,16 @@
 static struct {
     atomic_int source;
     atomic_int destination;
-    atomic_bool job;          /* the source has statistics */
-    atomic_int operation;     /* what kind of job it is; -1 = libvirt does not tell */
-    atomic_int memory_mib;    /* of the job; 0 = it is being set up */
-    atomic_int aborts;        /* of whatever job */
-    atomic_bool begins;       /* a migrate call has a job that outlives it */
-    atomic_int call_ms;       /* the first migrate call fails after so long */
+    atomic_bool job;       /* the source has statistics */
+    atomic_int operation;  /* what kind of job it is; -1 = libvirt does not tell */
+    atomic_int memory_mib; /* of the job; 0 = it is being set up */
+    atomic_int aborts;     /* of whatever job */
+    atomic_bool begins;    /* a migrate call has a job that outlives it */
+    atomic_int call_ms;    /* the first migrate call ends after so long, */
+    atomic_int arrives;    /* with the guest there in this half; 0 = it fails */
+    atomic_uint call_flags;
+    atomic_bool abort_hangs;  /* libvirt takes an abort, and nothing ends */
+    atomic_bool switch_hangs; /* likewise */
     atomic_int switches;      /* start-postcopy */
     atomic_int pauses;        /* abort with POSTCOPY */
     atomic_int resumes;       /* migrate calls that resume */
@@ -124,9 +128,15 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
     (void)count;
     atomic_fetch_add(&hosts.calls, 1);
     if ((flags & (1U << 19)) == 0) { /* VIR_MIGRATE_POSTCOPY_RESUME */
+        atomic_store(&hosts.call_flags, flags);
         (void)usleep((useconds_t)atomic_load(&hosts.call_ms) * 1000);
         if (atomic_load(&hosts.begins))
             atomic_store(&hosts.job, true);
+        if (atomic_load(&hosts.arrives) != 0) {
+            all_has_arrived();
+            atomic_store(&hosts.destination, atomic_load(&hosts.arrives));
+            return 0;
+        }
         if (atomic_load(&hosts.job) && atomic_load(&hosts.operation) == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
             atomic_store(&hosts.destination, ARRIVING);
         return -1;
@@ -148,6 +158,8 @@ int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
     (void)domain;
     (void)flags;
     atomic_fetch_add(&hosts.switches, 1);
+    if (atomic_load(&hosts.switch_hangs))
+        return 0;
     atomic_store(&hosts.source, SERVING);
     atomic_store(&hosts.destination, FETCHING);
     return 0;
@@ -186,6 +198,8 @@ int virDomainAbortJob(virDomainPtr domain)
 {
     (void)domain;
     atomic_fetch_add(&hosts.aborts, 1);
+    if (atomic_load(&hosts.abort_hangs))
+        return 0;
     atomic_store(&hosts.destination, ABSENT);
     atomic_store(&hosts.job, false);
     return 0;
@@ -319,6 +333,10 @@ static int reset(void **state)
     atomic_store(&hosts.aborts, 0);
     atomic_store(&hosts.begins, false);
     atomic_store(&hosts.call_ms, 0);
+    atomic_store(&hosts.arrives, 0);
+    atomic_store(&hosts.call_flags, 0);
+    atomic_store(&hosts.abort_hangs, false);
+    atomic_store(&hosts.switch_hangs, false);
     atomic_store(&hosts.switches, 0);
     atomic_store(&hosts.pauses, 0);
     atomic_store(&hosts.resumes, 0);

@@ -112,18 +112,6 @@ def test_a_guest_that_is_shut_off(scene: Scene) -> None:
         source.virsh("undefine", "off")
 
 
-def test_a_guest_that_is_paused(scene: Scene) -> None:
-    source = scene.source
-    source.virsh("suspend", scene.name)
-    try:
-        run = scene.migration(source=source).wait()
-        run.expect(1, f"guest {scene.name} is not running", "paused", "virsh resume")
-        assert "paused" in (source.domain_state(scene.name) or "")
-    finally:
-        source.virsh("resume", scene.name)
-    scene.expect_at(source, run)
-
-
 def test_persistent_memory_is_found_beforehand(scene: Scene) -> None:
     source = scene.source
     (source.state / "run/pcmig/nvdimm").write_bytes(b"")

@@ -11,6 +11,22 @@ import pytest
 from tests.functional.scene import BUSY, IDLE, SLOW_MBIT, Run, Scene
 
 
+def test_a_paused_guest_moves_in_pre_copy_and_stays_paused(scene: Scene) -> None:
+    """Whatever the policy: a host with paused guests can be emptied."""
+    source = scene.source
+    destination = scene.bed.other(source)
+    source.virsh("suspend", scene.name)
+    run = scene.migration("--policy", "immediate", source=source).wait()
+    try:
+        run.expect(0, "the guest is paused: it moves in pre-copy", f"{scene.name} is paused, as it was, at")
+        assert "switch" not in run.actions
+        assert (destination.domain_state(scene.name) or "").startswith("paused")
+        assert source.domain_state(scene.name) is None
+    finally:
+        destination.virsh("resume", scene.name)
+    scene.expect_at(destination)
+
+
 def test_auto_takes_a_busy_guest_to_post_copy(scene: Scene) -> None:
     source = scene.source
     scene.bed.network.limit(SLOW_MBIT)

@@ -149,7 +149,7 @@ ROWS["host_facts"] = Row(
 _TEST = "test:///default"  # libvirt's own test driver: a real connection, a guest named "test", no migration
 _NOWHERE = "test:///nonexistent.xml"
 
-for _name in ("domain_xml", "domain_persistent", "job_status"):
+for _name in ("domain_xml", "domain_autostart", "domain_persistent", "job_status"):
     _function: Callable[[str, str], object] = getattr(_core, _name)
     ROWS[_name] = Row(
         (

@@ -26,4 +26,5 @@ PRECOPY: dict[str, Any] = {
     "recovery": None,
     "quickack": "off",
     "stream_peer": None,
+    "note": None,
 }

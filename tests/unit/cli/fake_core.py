@@ -80,6 +80,7 @@ STATUS: dict[str, Any] = {
     "inputs_lost": 0,
     "gate": "none",
     "recovery": None,
+    "note": None,
 }
 
 PRECOPY = {
@@ -346,6 +347,13 @@ def domain_xml(uri: str, domain: str) -> str:
 
 def domain_persistent(uri: str, domain: str) -> bool:
     return True
+
+
+starts_with_host = False
+
+
+def domain_autostart(uri: str, domain: str) -> bool:
+    return starts_with_host
 
 
 def install(script: Script | None = None) -> ModuleType:

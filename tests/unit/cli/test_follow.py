@@ -45,6 +45,20 @@ class Record:
         self.told.append(recovery and recovery["state"])
 
 
+def test_a_note_is_told_once() -> None:
+    migration, display = fake.Migration("g1", "d"), Recorder()
+    follower = Follower(migration, display, Signals(), Record())  # type: ignore[arg-type]
+    migration._news({"note": "nothing was sent for 60 s"})
+    follower._look()
+    follower._look()
+    migration._news({"outcome": "completed", "note": "not set at the destination:\n  virsh autostart g1"})
+    follower._look()
+    assert display.lines == [
+        "nothing was sent for 60 s",
+        "not set at the destination:\n  virsh autostart g1",
+    ]
+
+
 def test_changes_of_the_pace_get_a_line_every_five_seconds() -> None:
     migration, display = fake.Migration("g1", "d"), Recorder()
     follower = Follower(migration, display, Signals(), Record())  # type: ignore[arg-type]

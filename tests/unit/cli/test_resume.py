@@ -70,6 +70,28 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+# migrate
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "asked"),
+    [((), False, True), (("--persistent",), False, True), (("--keep-definition",), True, False)],
+)
+def test_a_guest_that_starts_with_its_host(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    told: bool,
+    asked: bool,
+) -> None:
+    """It starts with the host that has it, or whoever keeps its definition is told of the second copy."""
+    monkeypatch.setattr(fake, "starts_with_host", True)
+    code, text = pcmig(capsys, *MIGRATE, *options)
+    assert code == 0
+    assert ("  virsh -c qemu:///system autostart --disable g1" in text) is told
+    assert fake.Migration.arguments.get("autostart", False) is asked
+
+
 def owned(pid: int) -> Entry:
     return dataclasses.replace(ENTRY, owner=Owner.of(pid), owned="2026-11-21T10:00:01Z")
 
