@@ -171,6 +171,7 @@ static void paused_guest(void **state)
         (void)start(state);
         atomic_store(&hosts.source, SUSPENDED);
         atomic_store(&hosts.destination, ABSENT);
+        atomic_store(&hosts.job, false);
         atomic_store(&hosts.call_ms, 1500);
         atomic_store(&hosts.arrives, SUSPENDED);
         migration = begin_with(false, false, policies[i], 0);
