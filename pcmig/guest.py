@@ -361,7 +361,7 @@ DEVICES = (
     _Device(
         "./devices/shmem",
         "<shmem>{what}",
-        "libvirt migrates shared memory only with role='master', as its other users stay behind",
+        "QEMU and libvirt migrate shared memory only with role='master', as its other users stay behind",
         "detach it for the migration, or make this guest the master",
         True,
         counts=lambda shmem: shmem.get("role") != "master",
