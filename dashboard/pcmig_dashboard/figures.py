@@ -82,7 +82,8 @@ def panel(migration: Figures | None) -> dict[str, Any]:
     """All that the panel shows of a migration; the same keys, whatever the migration is.
 
     running:  to be asked again soon
-    headline: one sentence; changes seldom enough to be read aloud each time
+    headline: one sentence, with the percentage of the bar
+    spoken:   the same for screen readers; changes seldom enough to be read aloud each time
     percent:  0 to 100, or None without a bar
     note:     what is missing, or ""
     values:   text for each of ROWS, "" where nothing is known
@@ -106,6 +107,8 @@ def panel(migration: Figures | None) -> dict[str, Any]:
     return {
         "running": running,
         "headline": _headline(migration, progress, running, percent),
+        # In steps of ten.
+        "spoken": _headline(migration, progress, running, None if percent is None else percent // 10 * 10),
         "percent": percent,
         "note": note,
         "values": values,
@@ -123,7 +126,8 @@ def labels() -> list[tuple[str, str]]:
 
 def _nothing(headline: str, note: str = "") -> dict[str, Any]:
     values = dict.fromkeys((row[0] for row in ROWS), "")
-    return {"running": False, "headline": headline, "percent": None, "note": note, "values": values}
+    said = {"headline": headline, "spoken": headline}
+    return {"running": False, **said, "percent": None, "note": note, "values": values}
 
 
 def _written(write: Callable[[Any], str], value: Any) -> str:
@@ -166,6 +170,5 @@ def _headline(migration: Figures, progress: Figures, running: bool, percent: int
             return _("The newest live migration, from %(source)s to %(dest)s, is completed.") % names
         return _("The newest live migration, from %(source)s to %(dest)s, ended: %(status)s.") % names
     names["phase"] = phase(progress["phase"]) if progress.get("phase") else str(names["status"])
-    # In steps of ten: it is read aloud by screen readers whenever it changes.
-    names["percent"] = f"{(percent or 0) // 10 * 10}"
+    names["percent"] = str(percent or 0)
     return _("Moving from %(source)s to %(dest)s. %(phase)s, %(percent)s %%.") % names

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.template.loader import render_to_string
+from django.test import override_settings
 from django.urls import resolve
 from django.utils import translation
 
@@ -51,7 +52,8 @@ def without(progress: Any, **more: Any) -> dict[str, Any]:
 def test_figures_of_a_running_migration() -> None:
     panel = figures.panel(RUNNING)
     assert panel["running"] and panel["percent"] == 47 and panel["note"] == ""
-    assert panel["headline"] == "Moving from pcmig-a to pcmig-b. Post-copy, 40 %."
+    assert panel["headline"] == "Moving from pcmig-a to pcmig-b. Post-copy, 47 %."
+    assert panel["spoken"] == "Moving from pcmig-a to pcmig-b. Post-copy, 40 %."
     values = panel["values"]
     assert values["remaining"] == "10.5 MiB"
     assert values["requests"] == "1,234"
@@ -62,10 +64,36 @@ def test_figures_of_a_running_migration() -> None:
     assert values["status"] == "running (post-copy)"
 
 
-def test_the_headline_changes_seldom() -> None:
-    """It is read aloud whenever it does."""
-    said = {figures.panel(without({**RUNNING["progress"], "percent": n}))["headline"] for n in range(101)}
-    assert len(said) == 11
+def test_what_is_read_aloud_changes_seldom() -> None:
+    panels = [figures.panel(without({**RUNNING["progress"], "percent": n})) for n in range(101)]
+    assert len({panel["spoken"] for panel in panels}) == 11
+
+
+def test_sentence_and_bar_say_the_same() -> None:
+    for n in range(101):
+        panel = figures.panel(without({**RUNNING["progress"], "percent": n}))
+        assert panel["percent"] == n and panel["headline"].endswith(f", {n} %.")
+
+
+ASKED: list[Any] = []
+
+
+def nobody(rules: Any, _request: Any, _target: Any = None) -> bool:
+    """Like a function of Horizon's setting POLICY_CHECK_FUNCTION."""
+    ASKED.append(rules)
+    return False
+
+
+def everybody(_rules: Any, _request: Any, _target: Any = None) -> bool:
+    return True
+
+
+def test_who_may_not_see_migrations_has_no_tab(request_of: Any) -> None:
+    group = types.SimpleNamespace(slug="g", kwargs={"instance": types.SimpleNamespace(id=SERVER)})
+    with override_settings(POLICY_CHECK_FUNCTION=f"{__name__}.nobody"):
+        tab = tabs.MigrationTab(group, request_of())
+        assert not tab._allowed
+    assert ASKED[-1:] == [(("compute", "os_compute_api:servers:migrations:show"),)]
 
 
 def test_without_the_hosts_figures_those_of_the_record() -> None:
@@ -116,7 +144,8 @@ def test_numbers_are_written_as_the_reader_does() -> None:
 def shown(request: Any) -> str:
     """The tab as a browser gets it."""
     group = types.SimpleNamespace(slug="g", kwargs={"instance": types.SimpleNamespace(id=SERVER)})
-    tab = tabs.MigrationTab(group, request)
+    with override_settings(POLICY_CHECK_FUNCTION=f"{__name__}.everybody"):
+        tab = tabs.MigrationTab(group, request)
     return str(render_to_string(tab.template_name, tab.get_context_data(request)))
 
 
@@ -126,7 +155,7 @@ def test_the_tab_is_accessible_and_complete(compute: Compute, request_of: Any) -
     assert re.search(
         r'role="progressbar"[^>]*aria-labelledby="pcmig_title"[^>]*aria-valuenow="47"', html, re.S
     )
-    assert re.search(r'role="status" aria-live="polite" aria-atomic="true" data-pcmig="headline"', html)
+    assert re.search(r'role="status" aria-live="polite" aria-atomic="true" data-pcmig="spoken"', html)
     assert 'id="pcmig_title"' in html
     for key in figures.panel(RUNNING)["values"]:
         assert f'data-pcmig="{key}"' in html

@@ -168,7 +168,7 @@ def test_a_live_region_is_written_only_when_it_changes(browser: webdriver.Chrome
     wait(browser, "requests", "9")
     assert browser.execute_script("return window.written") == 0
     site.answer = (200, at(10, 62))
-    wait(browser, "headline", "60 %")
+    wait(browser, "headline", "62 %")
     assert browser.execute_script("return window.written") == 1
 
 

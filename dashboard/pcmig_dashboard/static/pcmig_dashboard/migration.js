@@ -19,6 +19,7 @@
       panel.querySelector('[data-pcmig="' + key + '"]').parentNode.hidden = !answer.values[key];
     });
     set(panel, 'headline', answer.headline);
+    set(panel, 'spoken', answer.spoken);
     set(panel, 'note', answer.note);
     panel.querySelector('[data-pcmig="bar"]').hidden = answer.percent === null;
     if (answer.percent !== null) {
