@@ -34,8 +34,7 @@ class MigrationTab(tabs.Tab):  # type: ignore[misc]  # Horizon has no types
     slug = "pcmig"
     template_name = "pcmig_dashboard/migration.html"
     preload = False  # an instance's other tabs do not wait for this one
-    # Who sees a server's live migrations with their hosts by Nova's rules, which Horizon knows; the API judges
-    # by a rule of pcmig's.
+    # Who sees live migrations with their hosts by Nova's rules, which Horizon knows; the API has its own.
     policy_rules = (("compute", "os_compute_api:servers:migrations:show"),)
 
     def get_context_data(self, request: Any) -> dict[str, Any]:
