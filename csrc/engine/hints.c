@@ -54,6 +54,11 @@ static const struct {
     {"Unsafe migration", "libvirt takes the disks for not shared, or cached by the host: --copy-storage-all copies "
                          "them, --unsafe is for who knows "
                          "that both hosts see the same"},
+    {"Address already in use",
+     "something at the destination has that port: give another one, or end what listens there"},
+    {"cannot acquire state change lock", "another job or call of libvirt holds the guest (virsh domjobinfo GUEST tells "
+                                         "of jobs): try again when it has ended"},
+    {"Unable to parse URI tcp:", "an IPv6 address stands in brackets: tcp://[ADDRESS]"},
     {"Cannot get interface MTU on", "it is the destination that has no such network device"},
     {"Cannot access storage file",
      "it is the destination that cannot: have the file there, eject it, or give its <source> startupPolicy='optional' "

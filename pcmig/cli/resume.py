@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from pcmig import _core, guest
-from pcmig.cli import options
+from pcmig.cli import options, status
 from pcmig.cli.base import CommandError, ExitCode, UsageError, default_connect, say
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command, word
@@ -217,6 +217,9 @@ def told(book: Journal, entry: Entry) -> CommandError:
     """Lets the process that looks after ENTRY go on at once; what to say about it."""
     keeper = entry.keeper
     assert keeper is not None
+    row = status.of_entry(entry)
+    if row["phase"] == "half-lost":  # nothing goes on, whoever is asked
+        return CommandError(f"{entry.name}: {row['text']}; type:\n  {row['type']}", ExitCode.NEEDS_OPERATOR)
     book.update(entry.uuid, held=False)
     if not tell(entry):
         return CommandError(held_by(keeper, entry))

@@ -36,6 +36,11 @@ static void hints(void **state)
         {"Unable to access credentials /etc/pki/qemu/ca-cert.pem: No such file or directory", "both hosts"},
         {"Cannot get interface MTU on 'br0': No such device", "destination"},
         {"Cannot access storage file '/a.iso': No such file or directory", "startupPolicy"},
+        {"-vnc 0.0.0.0:3: Failed to find an available port: Address already in use", "another one"},
+        {"Timed out during operation: cannot acquire state change lock (held by "
+         "monitor=remoteDispatchDomainBackupBegin)",
+         "domjobinfo"},
+        {"internal error: Unable to parse URI tcp://fd00:77::2", "[ADDRESS]"},
         {"", NULL},
     };
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pcmig.cli import follow, job, main, migrate, options, pause, resume, run, status, watch
+from pcmig.cli import evidence, follow, job, main, migrate, options, pause, resume, run, status, watch
 from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import MIGRATE, Start, pcmig
@@ -46,7 +46,7 @@ GONE = fake.NoDomainError("Domain not found")
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (follow, job, migrate, options, pause, resume, run, status, watch):
+    for module in (evidence, follow, job, migrate, options, pause, resume, run, status, watch):
         monkeypatch.setattr(module, "_core", fake)
     monkeypatch.setitem(main.sys.modules, "pcmig._core", fake)  # type: ignore[attr-defined]
     monkeypatch.setattr(fake.Migration, "script", [(0.0, fake.POSTCOPY), (0.05, fake.COMPLETED)])
@@ -411,3 +411,14 @@ def test_watch_closes_the_books_of_what_was_left(
     fake.jobs[:] = [POSTCOPY, GONE]
     assert pcmig(capsys, "watch", "g1")[0] == 0
     assert book.all() == ([], [])
+
+
+def test_a_half_that_is_lost_is_not_asked_to_go_on(
+    capsys: pytest.CaptureFixture[str], book: Journal, stranger: subprocess.Popen[bytes]
+) -> None:
+    book.write(dataclasses.replace(owned(stranger.pid), held=True))
+    fake.jobs[:], fake.dest_jobs[:] = [BROKEN], [GONE]
+    code, text = pcmig(capsys, "resume", "g1")
+    assert code == 3 and "cannot be saved" in text and "was asked" not in text
+    entry = book.read(fake.UUID)
+    assert entry is not None and entry.held
