@@ -13,6 +13,7 @@ import pytest
 
 import pcmig_api
 from pcmig_api import policies
+from pcmig_common.needs import NotThisNova
 
 ETC = pathlib.Path(__file__).parents[3] / "etc" / "nova"
 POLICY_SAMPLE = ETC / "pcmig-policy.yaml.sample"
@@ -53,3 +54,10 @@ def test_paste_sample_names_the_filter() -> None:
     for pipeline in pipelines:
         assert pipeline[-2:] == ["pcmig", "osapi_compute_app_v21"]
         assert pipeline.index("keystonecontext") < pipeline.index("pcmig")
+
+
+def test_the_filter_does_not_load_without_what_it_needs_of_nova() -> None:
+    with pytest.raises(NotThisNova) as caught:
+        pcmig_api.factory({})
+    start = "pcmig's filter does not start with Nova of unknown version: nova.api.wsgi.Middleware cannot be"
+    assert str(caught.value).startswith(start)
