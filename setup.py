@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds pcmig._core and pcmig._tunnel. Everything else about the package is in pyproject.toml.
 
 Environment:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sphinx: the pages of doc/ and the man page. Build with `tools/test doc`; pages land in doc/_build/html."""
 
 import pathlib

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """pcmig: post-copy live migration for OpenStack and libvirt hosts."""

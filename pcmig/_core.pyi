@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Types of the C core. Times are milliseconds or microseconds as named, sizes bytes, rates per second."""
 
 import os

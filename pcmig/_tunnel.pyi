@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Types of the tunnel daemon (csrc/tunnel). Times are milliseconds."""
 
 from typing import Self, final

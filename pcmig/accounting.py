@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ledger of a migration as tables: phases, passes over memory, totals, balance."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a guest's libvirt XML says about post-copy: pure, XML text in, obstacles out.
 
 QEMU refuses most of these itself, but only when the migration has been set up on both hosts, and in words

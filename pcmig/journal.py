@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The journal: one JSON file for each migration in flight, so that whoever comes after a process that died
 knows what was under way, from where to where, and with which arguments.
 

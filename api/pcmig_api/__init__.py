@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The filter before Nova's Compute API: who migrates may ask for post-copy, or against it.
 
 In nova-api's api-paste.ini (doc/operate/asking.rst):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The body of a server's action, and the key in it that is not Nova's: pure, bytes in, bytes out.
 
 What is no live migration with the key, or no JSON at all, is Nova's business: it goes on as it came.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The flavor's extra spec for Nova's API (entry point nova.api.extra_spec_validators, Nova 22 and newer).
 
 Where pcmig is installed beside nova-api, a value that is none of the three is refused when the flavor is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server is made of, as the request for it says: its flavor's extra specs and its image's properties.
 
 Nova looks all of it up again, and answers what is wrong with it: what cannot be looked up here is passed on.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All of Nova that the filter uses although it is private or may change: one table.
 
 nova-api compares it with its Nova before it loads the filter; see pcmig_common.needs.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules of the filter, for Nova's policy files and for samples (entry point oslo.policy.policies).
 
 Needs oslo.policy, and nothing of Nova.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What differs between the releases of Nova's API that the filter works with: 31 to 34."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What os-pcmig answers: pure, plain values in, the answer's content out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The filter as Nova's API runs it: WSGI in and out, errors in Nova's own form.
 
 It stands behind keystonecontext, which makes the request's context, and before the Compute API.

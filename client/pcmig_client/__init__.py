@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins of OpenStack's command line clients: `nova live-migration --post-copy` and
 `openstack server migrate --live-migration --post-copy`.
 

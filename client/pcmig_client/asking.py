@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a client asks for post-copy, and what it says when it is refused; the same for both clients."""
 
 from __future__ import annotations

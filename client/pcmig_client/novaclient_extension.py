@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The extension of python-novaclient: --post-copy for `nova live-migration` and `nova host-evacuate-live`.
 
 The shell calls the two functions with names in double underscores, which are its own hooks for extensions

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`openstack pcmig show` and `openstack pcmig list`."""
 
 from __future__ import annotations

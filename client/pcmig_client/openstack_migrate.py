@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Post-copy for `openstack server migrate`: a hook of cliff's, so that the command stays the installed one's.
 
 cliff calls the hook when the command's parser is made, before it runs and after it has (cliff/hooks.py).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What pcmig's filter tells of a server's live migration (GET /servers/ID/os-pcmig), for people."""
 
 from __future__ import annotations

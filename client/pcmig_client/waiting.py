@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`openstack server migrate --wait` for a migration with pcmig: what it shows, and when it ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether one guest's live migration may use post-copy: pure, what everybody said in, one decision out.
 
 Who has a say, the strongest first:

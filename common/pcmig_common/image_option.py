@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """[pcmig] image_property, which nova-compute and the filter before nova-api both read."""
 
 from __future__ import annotations

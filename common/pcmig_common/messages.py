@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What nova-api asks nova-compute of a migration under way: both ends of one message, on a topic of its own.
 
 Nova's own topic has its own versions and endpoints, to which a driver can add none.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether this Nova has what pcmig overrides, guards and uses of it: a table in, what is missing out.
 
 A method that Nova renames would otherwise go unguarded in silence, and one with another argument would fail

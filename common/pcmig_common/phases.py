@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine's phases, and how far a migration is in them. Pure Python: nova-api and clients need no compiled
 code for it."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures as the command prints them. Sizes and rates are in binary units, as virsh's bandwidths are
 (MiB/s)."""
 

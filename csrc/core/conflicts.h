@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which migration flags do not go together, and what to do about it: one row per rule, with its source in conflicts.c.
  *
  * Pure: bits and versions in, findings out. Versions are numbers as libvirt gives them (PCMIG_FLAGS_VERSION), both for

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* libvirt's migration flags: their names, bits and meaning, and the text that nova.conf's `live_migration_flag` holds.
  *
  * Bits are libvirt's virDomainMigrateFlags (include/libvirt/libvirt-domain.h), from libvirt 8.0.0 to 12.8.0. They are

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What holds the switch until somebody outside is ready for it: a record that must be saved first, say.
  *
  * The policy asks for the gate when it decides to drain, and drains meanwhile; it switches once both are done. Plain

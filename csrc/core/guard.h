@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What may be done to which half of a guest. Pure; whoever destroys, starts or deletes asks here first.
  *
  * The rule: nothing is started where another copy may run, and nothing is thrown away that may be the only one of its kind.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The two halves of a guest that is migrated, as their hosts see them, and what else is known. Pure; edge/virt_domain.c
  * makes a half from libvirt's states. */
 #ifndef PCMIG_CORE_HALVES_H

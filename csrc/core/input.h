@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the pure core is told about one migration: a stream of timestamped inputs.
  *
  * The same stream feeds the policy (what to do), the ledger (what happened) and the trace (so that both can be

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What happened in a migration: inputs to rows. See ledger.h. */
 #include "core/ledger_rows.h"
 

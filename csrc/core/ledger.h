@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The accounting of one migration: what was transferred in which phase and in which pass over memory.
  *
  * Fed with the inputs the policy is fed with (input.h), so that a recorded trace gives the same accounting again.

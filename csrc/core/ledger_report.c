@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a ledger tells: rows with their rates, totals, balance. See ledger.h. */
 #include "core/ledger_rows.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The inside of a ledger, shared by ledger.c (what happened) and ledger_report.c (what is told about it). */
 #ifndef PCMIG_CORE_LEDGER_ROWS_H
 #define PCMIG_CORE_LEDGER_ROWS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Who gets what: the growth of the counters between two samples, divided among the phases in between. See ledger.h. */
 #include "core/ledger_rows.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Tables of names. See names.h. */
 #include "core/names.h"
 

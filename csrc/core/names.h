@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Names of what the core is told, as they stand in traces, in the ledger and in JSON: one table each.
  *
  * Names of actions, reasons and policies are the policy's, see policy.h. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Who has the guest: from what both hosts say to the outcome of a migration. Pure.
  *
  * Neither a failing statistics call nor the return code of the migrate call decides (a resumed migration was seen to be

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How fast background pages may go once the guest runs at the destination.
  *
  * QEMU's post-copy bandwidth bounds what it sends in every 100 ms; page requests are answered even when that is used up

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See params.h. The reasons behind the defaults are measurements; doc/refer/switchover.rst shows them. */
 #include "core/params.h"
 

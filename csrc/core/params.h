@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Every threshold of the policy and the pacing: one row each, with unit, default and bounds.
  *
  * Parameters are integers, so that a decision replays bit for bit on any machine. The rows are in params.c.

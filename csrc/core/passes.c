@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Passes over the guest's memory. See passes.h. */
 #include "core/passes.h"
 

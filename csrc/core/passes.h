@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Passes over the guest's memory, counted in pages.
  *
  * QEMU's iteration number does not say how often memory was gone through: QEMU up to 10 synchronises the dirty bitmap

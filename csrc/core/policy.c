@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See policy.h. How auto judges convergence is told in doc/refer/switchover.rst. */
 #include "core/policy_state.h"
 

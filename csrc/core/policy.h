@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* When to switch to post-copy, and how fast to send: inputs in, a decision with its reason out.
  *
  * Pure: no libvirt, no sockets, no clock, no allocation. All arithmetic is on integers, so the same inputs give the same

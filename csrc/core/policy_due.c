@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A decision, and when the policy wants to hear next. See policy.h. */
 #include "core/policy_state.h"
 

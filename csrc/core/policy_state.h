@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the policy share: policy.c (the inputs, in pre-copy and post-copy), policy_switch.c (from the drain
  * to the switch), policy_due.c (a decision, and when the next is due). Nobody else includes this. */
 #ifndef PCMIG_CORE_POLICY_STATE_H

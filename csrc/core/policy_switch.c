@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* From the drain to the switch: queue, gate, and a libvirt that refuses. See policy.h and policy_state.h. */
 #include "core/policy_state.h"
 

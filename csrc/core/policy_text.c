@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Policies, actions and reasons as text: what people type and read. See policy.h. */
 #include "core/policy.h"
 

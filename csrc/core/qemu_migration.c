@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See qemu_migration.h. */
 #include "core/qemu_migration.h"
 

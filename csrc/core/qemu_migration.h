@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What QEMU itself says of an outgoing migration: the answer to its monitor's query-migrate. Pure. Facts: QEMU 5.2 to 11,
  * qapi/migration.json, migration/migration.c. */
 #ifndef PCMIG_CORE_QEMU_MIGRATION_H

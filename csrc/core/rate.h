@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The link's rate, measured from what the destination has acknowledged while QEMU sends as fast as it can. */
 #ifndef PCMIG_CORE_RATE_H
 #define PCMIG_CORE_RATE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What heals an interrupted post-copy, and when: views of both halves in, an order out.
  *
  * Pure: no libvirt, no clock, no allocation. Nothing here throws memory away: the orders are to look again, to pause a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Commands for people to paste into a shell. Pure.
  *
  * Whatever a name or a URI holds, the shell takes it for one word, and no program takes it for an option or another guest.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See situation.h. Facts behind the rows: libvirt 8.0 to 12.8 (src/qemu/qemu_migration.c, qemu_process.c). The
  * destination's half is "migrating" until its processors run, and "running" only once all of its memory is there; the source
  * ends its half (absent) after the destination confirmed that. A source that has handed over is never running or paused, but

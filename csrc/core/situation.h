@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How a guest stands between two hosts, and which of them holds the newer memory. Pure, one table.
  *
  * "Source" and "destination" are the ends of the migration that is on record; without one, just two hosts. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Lines of a trace: writing and parsing. See trace.h; the replay is in trace_replay.c. */
 #include "core/trace.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The trace of one migration: every input and every decision, one line of text each, and their replay.
  *
  *     pcmig-trace 1

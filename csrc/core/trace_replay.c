@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The replay of a trace: recorded inputs to a fresh policy, decision against decision. See trace.h. */
 #include "core/trace.h"
 

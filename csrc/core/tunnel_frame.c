@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See tunnel_frame.h. */
 #include "core/tunnel_frame.h"
 

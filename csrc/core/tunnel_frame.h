@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What two tunnel daemons say to each other on one TCP connection, inside TLS. All numbers are big-endian.
  *
  *   dialler -> acceptor   hello, PCMIG_TUNNEL_FRAME_HELLO_BYTES:

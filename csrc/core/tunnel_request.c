@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See tunnel_request.h. */
 #include "core/tunnel_request.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One line of the tunnel daemon's control socket, and how values stand in its answers.
  *
  *   open NAME PEER [PORT] [streams=K]    close NAME    show NAME    list    probe PEER [PORT]    reload

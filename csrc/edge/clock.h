@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The one clock of the engine. */
 #ifndef PCMIG_EDGE_CLOCK_H
 #define PCMIG_EDGE_CLOCK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How much of a guest's migration stream waits between QEMU and the destination: the kernel's own count of bytes that
  * were written to the sockets and not yet acknowledged (socket buffers, queueing discipline and wire together).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Facts of this host that post-copy depends on, read from /proc, /sys and /dev. No libvirt.
  *
  * Paths start at a root folder, so that the reading can be tested on a made-up tree; what the kernel answers to a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See route.h. Messages: rtnetlink(7). */
 #include "edge/route.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Immediate acknowledgements towards the destination, for the time of one post-copy phase.
  *
  * Why: QEMU's destination asks for pages with small writes on a socket without TCP_NODELAY (QEMU 7.2 to 11.1), so a request

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See tunnel_queue.h. */
 #include "edge/tunnel_queue.h"
 

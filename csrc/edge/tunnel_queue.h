@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How much of a guest's migration stream waits between QEMU and the destination when it goes through pcmig's tunnel: the
  * daemon's own figure (`queue_bytes` of its control socket's answer to "show NAME"). It takes the place of edge/link.h,
  * which sees TCP connections of QEMU itself, and here there are none.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Can a process get a userfaultfd that QEMU could run post-copy with? Tried for real, also as another user.
  *
  * QEMU's destination needs a descriptor that also handles faults raised inside the kernel (KVM's, vhost's), the ioctls

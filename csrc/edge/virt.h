@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Every call to libvirt, behind types of our own.
  *
  * All functions that take a `struct pcmig_virt_error` return 0 (or a pointer) on success and -1 (or NULL) on failure with

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a migration leaves of a guest's definition. See virt.h. */
 #include "edge/virt_internal.h"
 

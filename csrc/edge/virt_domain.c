@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Guests and their jobs, as libvirt tells of them and does to them. See virt.h. */
 #include "edge/virt.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Events of one guest. See virt.h. Facts on events: libvirt 8.0 to 12.8, include/libvirt/libvirt-domain.h. */
 #include "edge/virt.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See virt_facts.h. */
 #include "edge/virt_facts.h"
 

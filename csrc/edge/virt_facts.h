@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a host says of itself through libvirt: versions, name, capabilities. Reads only. */
 #ifndef PCMIG_EDGE_VIRT_FACTS_H
 #define PCMIG_EDGE_VIRT_FACTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files edge/virt*.c share, and nobody else includes. */
 #ifndef PCMIG_EDGE_VIRT_INTERNAL_H
 #define PCMIG_EDGE_VIRT_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See virt_qemu.h. */
 #include "edge/virt_qemu.h"
 

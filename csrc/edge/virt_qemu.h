@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What only QEMU itself can say, through libvirt's way to its monitor. */
 #ifndef PCMIG_EDGE_VIRT_QEMU_H
 #define PCMIG_EDGE_VIRT_QEMU_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The migrate call, which blocks until libvirt is done, and its resumption: on a thread and a connection of its own. */
 #include "engine/control.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The control thread of one migration: waits for events, requests and due times, takes samples, feeds the core, acts on
  * its decisions, and at the end asks both hosts who has the guest. */
 #include "engine/control.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the control thread share: control.c (the loop, and acting on decisions), call.c (the migrate call),
  * settle.c (who has the guest), heal.c (an interrupted post-copy), restart.c (a guest left stopped), tidy.c (a definition left
  * behind), speed.c (the bandwidths), waits.c (what does not end). All of it runs on the control thread alone. Nobody else includes this. */

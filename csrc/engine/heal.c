@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* An interrupted post-copy: what core/recovery.h orders is done here, and told. */
 #include "engine/control.h"
 #include "engine/hints.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What to do about errors of libvirt and QEMU that name a symptom only. Pure. */
 #ifndef PCMIG_ENGINE_HINTS_H
 #define PCMIG_ENGINE_HINTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the engine share. Nobody else includes this. */
 #ifndef PCMIG_ENGINE_INTERNAL_H
 #define PCMIG_ENGINE_INTERNAL_H

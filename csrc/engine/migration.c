@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See migration.h: life of a migration, its mailbox and its snapshot. What it does is in control.c. */
 #include "engine/migration.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One migration as a whole: connections, threads, events, core, outcome. See doc/develop/architecture.rst for who owns what.
  *
  * All functions may be called from any thread; none blocks on libvirt except pcmig_migration_join.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Connecting, and refusing before the guest is touched. */
 #include "core/shell.h"
 #include "engine/internal.h"

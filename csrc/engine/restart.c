@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A switch that comes to nothing can leave the whole guest stopped at the source: libvirtd, killed at that moment, stops the
  * processors and nobody starts them again, or its own attempt fails ("api error"). It is let run again here, when that is
  * certain to be the only copy there ever was.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Who has the guest: asked of both hosts once the migrate call has returned or post-copy was interrupted. */
 #include "core/shell.h"
 #include "engine/control.h"

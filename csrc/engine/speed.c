@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The bandwidths of pre-copy and post-copy, the operator's bound of them, and what libvirt refused. See control.h. */
 #include "engine/control.h"
 

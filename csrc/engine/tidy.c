@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A guest that has moved leaves nothing behind that somebody could boot a second copy from. libvirt sees to it, but not when the
  * destination's daemon was stopped or ended while post-copy went on and its last answer was lost. Then the source keeps the guest, shut
  * off: with its definition, or without one as what a transient guest never is, inactive. virsh undefine refuses the latter, and virsh

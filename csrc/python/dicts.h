@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Values of the core as Python dictionaries; the shapes are in _core.pyi. */
 #ifndef PCMIG_PYTHON_DICTS_H
 #define PCMIG_PYTHON_DICTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The exception hierarchy of pcmig, and the one place that maps libvirt's errors to it. */
 #include "python/errors.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* From errors of the edges to Python exceptions. */
 #ifndef PCMIG_PYTHON_ERRORS_H
 #define PCMIG_PYTHON_ERRORS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Flags of a migration: core/flags.h and core/conflicts.h as the type Flags and functions that list their tables. */
 #include "state.h"
 

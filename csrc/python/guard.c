@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* guard() and what belongs to it: what may be done to which half of a guest, see core/guard.h; and half(), which asks a
  * host for its half. */
 #include "core/guard.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Jobs of somebody else: what `pcmig watch`, `abort`, `switch`, `pause` and `status` need. Blocking, without the GIL. */
 #include "core/recovery.h"
 #include "edge/virt.h"

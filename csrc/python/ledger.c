@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The ledger as a dictionary. */
 #include "python/dicts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pcmig._core.Migration. */
 #include "engine/migration.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pcmig._core: multi-phase initialisation. Every binding file adds itself with one row of `setups`. */
 #include "state.h"
 

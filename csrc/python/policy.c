@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pcmig._core.params, parse_policy, and decisions as dicts. */
 #include "core/policy.h"
 

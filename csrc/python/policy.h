@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What other binding files need of policies. */
 #ifndef PCMIG_PYTHON_POLICY_H
 #define PCMIG_PYTHON_POLICY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* probe_host() and host_facts(): the facts behind `pcmig check`, as dictionaries. Judging them is pcmig/check/. */
 #include "python/state.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Acknowledgements at once towards a destination, for a process that may change routes in place of one that may not. */
 #include "edge/route.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Job statistics as a dict. */
 #ifndef PCMIG_PYTHON_SAMPLE_H
 #define PCMIG_PYTHON_SAMPLE_H

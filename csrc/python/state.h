@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The module's state and the set-up function of each binding file. */
 #ifndef PCMIG_PYTHON_STATE_H
 #define PCMIG_PYTHON_STATE_H

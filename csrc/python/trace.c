@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* replay() and ledger_from_trace(). Files are read by Python's own file objects: they let go of the GIL while they wait,
  * and know about signals. */
 #include "python/dicts.h"

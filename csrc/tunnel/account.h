@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What went through the tunnel under one name. Figures are atomic: workers add, whoever shows reads. */
 #ifndef PCMIG_TUNNEL_ACCOUNT_H
 #define PCMIG_TUNNEL_ACCOUNT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See carrier.h and carrier_internal.h: a carrier's life, and the table of its states. */
 #include "tunnel/carrier_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One TCP connection to another daemon, from connecting or accepting until it is closed. It lives on one worker's thread.
  *
  * A table of states leads it to the point where frames flow (relay.h) or a probe is answered. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A carrier that was accepted: who may, what for, and the stream that it belongs to. See carrier_internal.h. */
 #include "tunnel/carrier_internal.h"
 

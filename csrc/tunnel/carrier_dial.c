@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A carrier that dials: TCP, hello, and what the answer means. See carrier_internal.h. */
 #include "tunnel/carrier_internal.h"
 

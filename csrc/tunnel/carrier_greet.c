@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A carrier's handshake, and how the first words of either side are sent and read. See carrier_internal.h. */
 #include "tunnel/carrier_internal.h"
 

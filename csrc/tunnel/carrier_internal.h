@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of a carrier share: carrier.c (its life, its table of states), carrier_greet.c (handshake and first words),
  * carrier_dial.c and carrier_accept.c (what either side then says). All of it is for the carrier's own thread. */
 #ifndef PCMIG_TUNNEL_CARRIER_INTERNAL_H

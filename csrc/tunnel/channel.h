@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes over one TCP connection, encrypted or (for measurements, and where an operator insists) plain, the same to the caller.
  *
  * Sending:    reserve -> write plaintext there -> commit (encrypts) -> flush (to the kernel), flush again when the socket has room.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The control socket: requests (core/tunnel_request.h) one a line, answers one a line, "ok ..." or "error ...". For the control thread,
  * but for what is said otherwise. */
 #ifndef PCMIG_TUNNEL_CONTROL_H

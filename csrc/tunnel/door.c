@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See door.h. */
 #include "tunnel/door.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of this room share about one daemon. */
 #ifndef PCMIG_TUNNEL_INTERNAL_H
 #define PCMIG_TUNNEL_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See kernel_tls.h. Layouts: linux/tls.h; behaviour: Documentation/networking/tls.rst of Linux. */
 #include "tunnel/kernel_tls.h"
 

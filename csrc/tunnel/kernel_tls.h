@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Kernel TLS for what is sent (Linux >= 4.13, module `tls`; TLS 1.3 since 5.1; ChaCha20-Poly1305 since 5.11): the kernel makes the records of
  * what is written to the socket, as RFC 8446 has them, with no copy more than a plain socket makes. */
 #ifndef PCMIG_TUNNEL_KERNEL_TLS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* An event loop on a thread of its own: descriptors (epoll, edge-triggered), timers, and tasks from other threads.
  *
  * Everything but pcmig_loop_post and pcmig_loop_stop is for the loop's own thread, or for before it is started. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the tunnel has to tell: a bounded queue of (level, text) that Python drains and logs.
  *
  * Of each kind a few are told at once; the rest of a period is counted and told as one line at its end, so that ten thousand refused

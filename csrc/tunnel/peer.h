@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Another host's daemon: its name and the addresses behind it. */
 #ifndef PCMIG_TUNNEL_PEER_H
 #define PCMIG_TUNNEL_PEER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Where local sockets are: one folder, RUN_DIR/NAME, the same on both hosts. The names are 32 hex digits wherever they come here,
  * so a path never leaves the folder. */
 #ifndef PCMIG_TUNNEL_PLACE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See records.h. Section numbers are RFC 8446's. */
 #include "tunnel/records.h"
 

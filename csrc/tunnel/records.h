@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* TLS 1.3 records of one direction of a connection, once OpenSSL's handshake has agreed on the secrets (RFC 8446, 5.1 to 5.5 and 7.2 to
  * 7.3). OpenSSL's own record layer copies each byte twice on its way, which costs as much as the encryption; this one reads
  * plaintext where it lies and writes the record where it is sent from, and the other way round. Ciphers and key derivation

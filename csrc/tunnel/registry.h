@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Names and what runs under them, for accounting, and to find the stream that a further connection belongs to. For any thread. */
 #ifndef PCMIG_TUNNEL_REGISTRY_H
 #define PCMIG_TUNNEL_REGISTRY_H

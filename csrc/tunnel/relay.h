@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a carrier does once both ends agree: frames from the stream to the channel and from the channel to the stream. It is told what
  * became readable or writable, and moves at most one batch in each direction at a time, so that carriers share their
  * thread fairly and a page request waits for one batch at the most. */

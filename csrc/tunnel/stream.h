@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One connection of a QEMU to its local socket, and the one or several TCP connections (carriers, carrier.h) that carry it.
  *
  * Here is what has to be the same for all of them: the order of frames, and whether the stream goes on. Carriers live on different

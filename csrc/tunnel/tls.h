@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Certificates and the rules of TLS: version 1.3 only, both sides show a certificate of the CA, no resumption (each connection is
  * verified anew). OpenSSL >= 3.0. What moves bytes is channel.h. */
 #ifndef PCMIG_TUNNEL_TLS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon as a whole: what `pcmig tunnel` runs. Nothing in this room calls libvirt or Python. */
 #ifndef PCMIG_TUNNEL_TUNNEL_H
 #define PCMIG_TUNNEL_TUNNEL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pcmig._tunnel: the tunnel daemon (csrc/tunnel) as one Python type. Apart from pcmig._core, so that this one needs no libvirt and
  * that one no OpenSSL. */
 #define PY_SSIZE_T_CLEAN

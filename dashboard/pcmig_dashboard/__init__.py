@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Horizon's plugin of pcmig. Which module does what:
 
 apps        puts the form into Horizon when it starts

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m pcmig_dashboard: says which file is to be copied where."""
 
 import importlib.util

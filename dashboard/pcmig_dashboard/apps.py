@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Puts the form into Horizon when it starts."""
 
 from __future__ import annotations

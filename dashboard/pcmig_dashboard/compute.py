@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Compute API, as far as pcmig's filter extends it (doc/operate/asking.rst).
 
 Errors are novaclient's, which Horizon knows; an answer that is none of the filter's is one of them as well.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the API says about a live migration, as words and numbers for people."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The form Live Migrate, with a box for post-copy and one line that explains it, or says why not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tab asks every few seconds: GET api/pcmig/servers/ID/, JSON as figures.panel makes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directive `c-headers`: lists every header of the folders given, each in full."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directives `pcmig-choice` and `pcmig-choice-rules`: who decides about one guest's migration. They are
 computed by the function that decides, so they cannot go stale."""
 

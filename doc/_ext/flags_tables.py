@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directives `pcmig-flags`, `pcmig-old-flags` and `pcmig-flag-conflicts`: tables read from the
 extension, so they cannot go stale."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directive `pcmig-params`: every threshold, read from the built extension, so it cannot go stale."""
 
 from docutils import nodes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directives `pcmig-situations`, `pcmig-guard`, `pcmig-halves` and `pcmig-situations-picture`: all are
 computed by the guard itself, so they cannot go stale. A situation that the picture lacks fails the build."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Host checks: facts in, rows out. Pure but for gather.py, which collects the facts.
 
 Each row is one small function that returns a Row, or None where it does not apply. doc/operate/check.rst

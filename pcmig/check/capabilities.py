@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the XML that libvirt gives of hosts and guests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gathers what the checks judge: from this host's kernel and files, and from libvirt."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows on one host, as its libvirt describes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows on this host, from its kernel."""
 
 from __future__ import annotations

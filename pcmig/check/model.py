@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What checks take and give: facts of hosts, rows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether nova-compute finds pcmig's driver, and whether it reads the flags it is given: the rows, and how
 the facts are gathered.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the running nova-compute may do on this host: the row, and how the facts are gathered.
 
 doc/operate/privileges.rst has the whole list.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows on two hosts together, and on the guest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What libvirt's qemu.conf says on whether QEMU may use userfaultfd. Pure (text in, settings out) but for
 default_user(), which looks which users this host has."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows on pcmig's tunnel: its daemon, certificates and folder on this host, and the way to the peer's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows on userfaultfd: in the kernel, usable by QEMU's user, with what QEMU asks of it."""
 
 from __future__ import annotations

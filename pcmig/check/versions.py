@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Versions that matter, as major * 1000000 + minor * 1000 + micro, and reading such numbers."""
 
 LIBVIRT_MIN = 8_000_000

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry of the console script: quiet about Ctrl-C from its first line to its last.
 
 The commands take most of the time of a short call to be imported; a KeyboardInterrupt there would be a

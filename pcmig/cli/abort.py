@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig abort`: cancels a migration while the guest still runs at the source."""
 
 from __future__ import annotations

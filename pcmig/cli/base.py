@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all commands share: exit codes, the base class, and the errors that end a command."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The journals of this host: the command's own, and nova-compute's."""
 
 from __future__ import annotations

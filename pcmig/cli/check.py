@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig check`: what stands in the way of post-copy on this host, and between it and another."""
 
 from __future__ import annotations

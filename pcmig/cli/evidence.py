@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What both hosts of a migration on record say of its guest, as the core's guard takes it."""
 
 from __future__ import annotations

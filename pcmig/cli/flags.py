@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig flags`: what a line of migration flags means, and whether it works."""
 
 from __future__ import annotations

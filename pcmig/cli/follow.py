@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Follows one migration to its end: waits for its news and for signals, shows the one and acts on the
 other."""
 

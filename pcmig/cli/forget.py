@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig forget`: throws the record of a migration away that nobody can bring to its end any more."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A migration that someone else started, seen from one host: what watch, abort and switch share."""
 
 from __future__ import annotations

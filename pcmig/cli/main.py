@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `pcmig` command: the table of commands, and what happens around one of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig migrate`: moves a running guest, and tells how it went."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of `pcmig migrate`: their definition, and the way from what was typed to arguments of
 Migration."""
 

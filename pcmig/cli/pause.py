@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig pause`: interrupts post-copy on purpose, and has it wait."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is shown while a migration runs: a live block on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations

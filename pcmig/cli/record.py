@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The journal's entry of the migration that a command looks after, and what happens to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig replay`: the decisions of a recorded migration, again, or under other parameters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of `pcmig migrate` for programs: one JSON object, described in doc/operate/command.rst."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig resume`: picks up a migration whose `pcmig` is gone, or that was interrupted or paused."""
 
 from __future__ import annotations

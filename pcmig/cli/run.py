@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `pcmig migrate` and `pcmig resume` share: a migration is followed to its end, and told how it went."""
 
 from __future__ import annotations

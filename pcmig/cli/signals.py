@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signals as bytes on a file descriptor, so that one poll waits for them and for the migration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig switch`: tells a running migration to go to post-copy now."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig tunnel`, the daemon, and the commands beside it: keygen, show, probe."""
 
 from __future__ import annotations

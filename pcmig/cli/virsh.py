@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Words of virsh on pcmig's command line: whoever comes from there learns the word of here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig watch`: shows a migration that is under way, whoever started it."""
 
 from __future__ import annotations

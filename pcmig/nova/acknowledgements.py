@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Acknowledgements at once towards the destination (csrc/edge/route.h).
 
 nova-compute may seldom change a route itself: its privileged daemon does it then, for the time of post-copy.

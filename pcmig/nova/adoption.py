@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a nova-compute that is gone has left: live migrations in flight, or finished meanwhile.
 
 The journal says what was under way and libvirt on both hosts how it stands. Nova's record is put back to a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What on this host, and in a guest beyond its XML, does not go with post-copy."""
 
 from __future__ import annotations

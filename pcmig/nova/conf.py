@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of nova-compute's configuration: the group [pcmig], and two of [libvirt] that Nova no longer has.
 
 Needs oslo.config, and nothing of Nova.

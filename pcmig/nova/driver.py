@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The compute driver: Nova's own for libvirt, with the C engine where post-copy is in play.
 
 Where it is not, every call goes to Nova's code as it came.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The end of a live migration: has Nova's own code carry it out, and write down where the guest is.
 
 The engine's verdict stands by then. What Nova's code does after it may fail, or not be possible yet: then it

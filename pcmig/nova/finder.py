@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes nova.virt.pcmig importable where it is not installed beside Nova.
 
 Nova in another prefix (a distribution's package), or one of the two installed in editable mode: then a .pth

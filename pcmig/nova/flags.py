@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Migration flags as nova.conf asks for them, today's options and `live_migration_flag` of old together.
 
 Pure but for reading the configuration it is given. The order of precedence:

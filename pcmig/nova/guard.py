@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing of the driver destroys, starts or deletes a half of a guest before the core's guard was asked.
 
 Only guests with a migration on record are asked for: for all others every call is Nova's own, at no cost.

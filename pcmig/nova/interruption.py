@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An interrupted post-copy as users of Nova see it: the migration's status and the server's events.
 
 Nova matches on few statuses, and only by equality: "running (post-copy)" is what its event handler and its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looks after the migrations on record that no thread of this nova-compute follows: those of its predecessor,
 and those that an operator had to repair."""
 

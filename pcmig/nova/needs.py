@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All of Nova that the driver overrides, guards or uses although it is private or may change: one table.
 
 nova-compute compares it with its Nova before it loads the driver; see pcmig_common.needs. A row that a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Nova's post step does at the source once the guest has moved: each act once in a migration's life.
 
 After an error Nova's code is called again, by another process as well, until Nova has written down where

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The driver's part for what a migration gets: post-copy or not, and with which flags, policy and figures.
 
 A layer of its own between RecordedLibvirtDriver and PostCopyLibvirtDriver: it overrides no method of Nova's.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far a migration is, as the API's os-pcmig tells: pure, the engine's figures in, plain values out."""
 
 from __future__ import annotations

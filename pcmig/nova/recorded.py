@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The driver's part for migrations on record: it puts them there, keeps Nova from touching their guests, and
 has them adopted after a restart.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Migrations on record: what nova-compute must know of them after a restart, and which guests are not to be
 touched meanwhile.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What differs between the releases of Nova that the driver works with: 31 to 34.
 
 Signatures of what the driver overrides are the same in all of them (nova/virt/libvirt/driver.py); only the

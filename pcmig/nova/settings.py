@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One option as it stands in nova.conf: its value, where it was set, and the error that names it all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One live migration that the C engine drives inside nova-compute.
 
 Nova runs a live migration on two threads: the operation, which sits in the migrate call, and the monitor,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Migration flags that stand in nova.conf and that nobody reads: another name, another section, or hidden.
 
 oslo.config says nothing of an option that it does not know, so a wrong name is a migration that is not what

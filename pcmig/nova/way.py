@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How live migrations of this host go through pcmig's tunnel. Nothing of Nova is needed here."""
 
 from __future__ import annotations

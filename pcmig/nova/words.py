@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the server's owner reads of a migration, beside what operators are told.
 
 Faults, names of events and statuses are shown to every user of the server's project, and Nova cuts them off

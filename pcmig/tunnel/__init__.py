@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The encrypted tunnel that carries post-copy, from Python's side: the daemon's settings and life, its
 control socket, one migration's way through it, certificates. What carries bytes is C (`pcmig._tunnel`);
 doc/operate/tunnel.rst tells how to use it."""

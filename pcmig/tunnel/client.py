@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The daemon's control socket, as its clients use it: one line asks, one line answers.
 
 Every call opens a connection of its own and blocks for up to its timeout.

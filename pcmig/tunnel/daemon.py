@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The daemon's life: starts the tunnel, logs what it says, reloads and ends on signals."""
 
 from __future__ import annotations

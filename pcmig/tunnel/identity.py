@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The certificates of this host: which files the tunnel uses, and whether they would do.
 
 Whether they do is tried and not guessed: a handshake of this host with itself, in memory, with the same rules

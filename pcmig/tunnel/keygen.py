@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A first CA and certificates of hosts, for who has no PKI of their own. Needs the library `cryptography`
 (pip install cryptography)."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One migration's way through the tunnel: its names, its URIs, and what becomes of them.
 
 The names belong to the migration, not to the process that looks after it: they are in the journal, and who

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the other end's tunnel listens: HOST[:PORT], as it is typed and as it follows from a URI."""
 
 from __future__ import annotations

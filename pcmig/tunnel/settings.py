@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The daemon's settings: one table, which the configuration file and the command line share."""
 
 from __future__ import annotations

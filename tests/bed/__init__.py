@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test bed: two libvirt hosts in network namespaces of one machine. Start with bed.Bed."""
 
 from tests.bed.bed import Bed

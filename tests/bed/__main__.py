@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m tests.bed up|status|virsh|run|down|clean: keep a bed around while developing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two libvirt hosts on one machine, a limited link between them, and sure clean-up."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Takes down the guest's console: stamps every line with CLOCK_MONOTONIC and the host that it came from.
 
 A process, not a thread: a test that is busy in Python must not delay the stamps, and a bed that is kept needs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/demo: shows on one machine what pre-copy cannot do, what pcmig does, and what the guest says."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a bed's programs find in their environment: nothing of the caller's shell but what is named here.
 
 A PYTHONPATH makes pip take a checkout for an installed package, LIBVIRT_DEFAULT_URI sends virsh to another

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one error of the test bed: a message for a person, with what to do about it."""
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which stack a demo runs on: the newest, and the other where that cannot be had or does not work here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The test guest: a Debian cloud kernel, a memory worker in an initramfs, its XML, its start on a host."""
 
 from __future__ import annotations

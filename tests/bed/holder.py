@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """First process of a test host: makes its view of the machine, then keeps it until its standard input ends.
 
 Started by host.py as root, by path and with the standard library alone, in new mount, UTS and PID namespaces

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One libvirt host: a view of the machine of its own (holder.py) with its own libvirtd and QEMUs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QEMU and libvirt as a layer: a folder to lay over /usr in a test host, so that the machine stays as it is.
 
 A stack, or any other layer, is what Debian's own packages of one release hold, extracted and never

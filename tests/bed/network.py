@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wire between the two hosts: a network namespace each, one link, a rate, and a way to cut it.
 
 All names carry the bed's id, so that two beds, or one that crashed, never meet. Only the namespaces' names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes and commands: run, identify, end. The bed ends only processes it can prove to be its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `python -m tests.bed` and `python -m tests.cloud` share as programs."""
 
 from __future__ import annotations

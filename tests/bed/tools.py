@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What carries out a migration in the demo and in benchmarks: pcmig, or plain virsh to compare with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a migration did to the guest, by its own word: heartbeats in, a verdict out; no clocks, no files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the benches make of their rounds: columns, medians and their ratios; values in, values out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the benches share as programs: options, rounds as they come, the file of a run, how a run ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See engine_host.h. */
 #include "engine_host.h"
 

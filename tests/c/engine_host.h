@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* For tests of the engine: a host of libvirt's test driver, which has what the test says. */
 #ifndef ENGINE_HOST_H
 #define ENGINE_HOST_H

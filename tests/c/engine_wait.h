@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* For tests of the engine: its status, and waiting for what its threads do. */
 #ifndef ENGINE_WAIT_H
 #define ENGINE_WAIT_H

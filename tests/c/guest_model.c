@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See guest_model.h. Figures are expected values, so a run is the same every time. */
 #include "guest_model.h"
 

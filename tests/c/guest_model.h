@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A guest, its link and its QEMU, as far as a policy can see them: feeds one policy as the engine would, and checks the
  * rules of policy_rules.h at every step. Time goes in steps of 5 ms. */
 #ifndef TESTS_GUEST_MODEL_H

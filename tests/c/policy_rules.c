@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See policy_rules.h. */
 #include "policy_rules.h"
 

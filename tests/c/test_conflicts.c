@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Every rule about flags that do not go together: when it holds, when it does not, and that its remedy helps. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The engine takes over a migration that is under way. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A job that is no migration (a backup, a save) is none of ours: it is not taken for a migration, and never ended. */
 #include <setjmp.h>
 #include <stdarg.h>

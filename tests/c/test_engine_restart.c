@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A guest that a failed switch left stopped at the source runs again there, when no other copy of it can be. */
 #include <setjmp.h>
 #include <stdarg.h>

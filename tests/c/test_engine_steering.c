@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The control thread at work, with a libvirt that obeys the test: the functions below take the place of libvirt's. The
  * guest is the one of libvirt's test driver, which cannot migrate; statistics and calls are made up. */
 #include <setjmp.h>

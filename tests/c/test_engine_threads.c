@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One migration used from many threads at once; made for the thread sanitizer. Nothing is migrated: libvirt's own test
  * driver is the source, and the destination refuses, has the guest already, or cannot take it. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The table of flags, the text of nova.conf, and names of old. */
 #include <setjmp.h>
 #include <stdarg.h>

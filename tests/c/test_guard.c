@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* core/guard: its table of situations, acts and sides, and what whoever asks is told. What must hold for every combination of
  * halves is in test_halves.c. */
 #include <setjmp.h>

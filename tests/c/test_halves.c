@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What may be done to which half: every combination of what the two hosts can say, of what else is known, of side and act. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What is said about a symptom: only what libvirt's or QEMU's own words bear out. */
 #include <setjmp.h>
 #include <stdarg.h>

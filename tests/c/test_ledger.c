@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The ledger adds up, whatever order and state the reports come in. */
 #include <setjmp.h>
 #include <stdarg.h>

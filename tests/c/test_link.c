@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edge/link on real sockets: what waits, silence, and waking an end that has not noticed. Loopback; ports of libvirt's
  * default range, as no QEMU of this UUID runs. */
 #include <setjmp.h>

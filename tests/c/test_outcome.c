@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Who has the guest: every combination of what the two hosts can say. */
 #include <setjmp.h>
 #include <stdarg.h>

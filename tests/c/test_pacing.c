@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pace of background pages: its bounds and its direction, not the figures of the control law. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Every threshold has a sound row, and only values within its bounds are taken. */
 #include <setjmp.h>
 #include <stdarg.h>

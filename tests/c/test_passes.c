@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Passes are counted in pages, whatever QEMU calls an iteration. */
 #include <setjmp.h>
 #include <stdarg.h>

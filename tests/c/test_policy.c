@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* When each policy switches, against guests of a model (guest_model.h) and against input of every kind. */
 #include <setjmp.h>
 #include <stdarg.h>

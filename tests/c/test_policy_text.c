@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Policies as people type them, and decisions as people read them. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The parts of the probe that read text, names and made-up trees. Real users and nodes: tests/unit/test_probe.py. */
 #include <setjmp.h>
 #include <stdarg.h>

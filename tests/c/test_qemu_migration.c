@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What QEMU's answer to query-migrate says. */
 #include <setjmp.h>
 #include <stdarg.h>

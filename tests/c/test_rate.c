@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The link's rate, from what the destination has acknowledged. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* core/recovery: an interrupted post-copy is resumed, and nothing is done to one that lives. */
 #include <setjmp.h>
 #include <stdarg.h>

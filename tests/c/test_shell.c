@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Commands to be pasted: a real shell reads back the words that went in. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Traces: text and back without loss, strict about what is wrong, and the same decisions again. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Two ends of one connection, encrypted and plain: what is committed at one is peeked at the other, whatever the pieces. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Two whole daemons in one process, over loopback: for the sanitizers, above all TSan. What they refuse is in
  * tests/unit/test_tunnel_refusals.py. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The bytes between two daemons: what is encoded decodes to the same, and what is not a frame is told from one. */
 #include <setjmp.h>
 #include <stdarg.h>

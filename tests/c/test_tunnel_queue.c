@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edge/tunnel_queue against a control socket that answers as it is told. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Lines of the control socket. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a host's openssl.cnf may not change. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What reaches libvirt's migrate call: every argument under its name and type, and the flags as given. */
 #include <setjmp.h>
 #include <stdarg.h>

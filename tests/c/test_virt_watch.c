@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Following a guest's events: what is given back, by whom, and how often; also when following fails half-way. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* For tests of the trace: a line of any kind as text. */
 #ifndef TRACE_LINE_H
 #define TRACE_LINE_H

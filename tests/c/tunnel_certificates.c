@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* See tunnel_certificates.h. */
 #include "tunnel_certificates.h"
 

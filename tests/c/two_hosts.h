@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Two hosts that say what a test wants, and a migration between them that the engine takes over. The functions below take the
  * place of libvirt's and of the look at the stream in the one program that includes this; the guest is the one of libvirt's test
  * driver, on both hosts, and its state is made up. */

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One bed for all cases. Run by name: tools/test cases."""
 
 from __future__ import annotations

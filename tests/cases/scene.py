@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bed on which guests of any kind are made, moved and taken away again: what the reported cases need."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What belongs to a guest's definition and must come along, or be in nobody's way: NVRAM, vTPM, snapshots,
 saved states, and other guests that have its name or its UUID."""
 

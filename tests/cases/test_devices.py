@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drives that hold nothing or cannot be copied, memory of unusual kinds, and what is plugged in meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and paths that are no words, and hosts whose names nobody knows."""
 
 from __future__ import annotations

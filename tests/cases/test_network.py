@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses, certificates and connections that are not as one thinks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guests that crash meanwhile, post-copy that breaks again and again, failures that must leave nothing, and
 two migrations at once."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest that crashes, powers off or restarts when it is told to."""
 
 from __future__ import annotations

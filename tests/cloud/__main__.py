@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m tests.cloud prepare|up|status|cli|run|down: keep a cloud around while developing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenStack's REST APIs, as far as the bed asks them itself; users' commands go through the real clients."""
 
 from __future__ import annotations

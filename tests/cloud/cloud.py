@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real OpenStack with two compute hosts on one machine; see doc/develop/cloud.rst."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Takes down the heartbeats of the cloud's guests, which come as UDP datagrams through the flat network.
 
 It listens on the flat bridge's port of each host, before the bridge has them, so that every line carries the

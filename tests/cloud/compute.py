@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What makes a host of the bed a compute host: Open vSwitch, neutron's agent, nova-compute and its driver."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration files of the cloud's services. Paths are as the node or host sees them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One cloud for all modules with pcmig's driver: bringing it up takes as long as many a test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control node: a third view of the machine beside the two hosts, with a network of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs on the control node: message queue, databases, APIs; the databases' first filling is cached."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Horizon with pcmig's plugin, on the control node, and a Chromium there that looks at it.
 
 Only where a test asks for it (Cloud.start_dashboard): installed as an operator would, into a view of

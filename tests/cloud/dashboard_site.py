@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Horizon and its static files in one WSGI application, for serve.py."""
 
 import os

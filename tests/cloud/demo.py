@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/demo --cloud: `nova live-migration` of a guest too busy for pre-copy, and what became of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a cloud guest boots: the bed's kernel with the drivers of a NIC, and the bed's memory worker."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cloud's Python: OpenStack from PyPI in a virtual environment of its own, kept in the cache folder."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cloud's networks beside the bed's migration link, and its addresses.
 
 Management: a bridge in the control node, linked to each host; APIs, messages, images. Flat: a second bridge,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serves an OpenStack API under waitress.
 
 usage: python serve.py MODULE:ATTRIBUTE ADDRESS PORT NAME THREADS [OPTION ...]

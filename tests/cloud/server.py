@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server of the cloud: Nova's record of it, and the heartbeats of the guest inside."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One daemon of the cloud: started in a host's namespaces, watched until it is ready, its log at hand."""
 
 from __future__ import annotations

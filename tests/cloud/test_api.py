@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asking for post-copy by the API, in a real cloud: who gets it, and what the others are told."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cloud bed itself, with Nova's own driver: its services are up, a guest moves with its NIC."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asking for post-copy by the clients that people have, in a real cloud: with pcmig's plugins and without."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Horizon as its users have it: a browser asks for post-copy in the form, and watches the guest move.
 
 PCMIG_SCREENSHOTS=FOLDER saves what the browser shows, as doc/operate/dashboard.rst has it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/demo --cloud as a newcomer types it, in a shell whose variables would lead its programs astray."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """nova-compute with pcmig's driver, in a real cloud: who moves how, and what everybody says of it after."""
 
 from __future__ import annotations

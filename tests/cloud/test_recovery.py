@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What breaks in a live migration heals by itself, and Nova's record follows: streams that break, and a
 nova-compute that is gone for a while."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """nova-compute sends live migrations through pcmig's tunnel."""
 
 from __future__ import annotations

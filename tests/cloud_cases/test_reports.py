@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was reported of clouds with other settings than the bed's (doc/refer/reports.rst), tried on one."""
 
 from __future__ import annotations

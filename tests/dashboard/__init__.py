@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of Horizon's plugin in Horizon itself, without a cloud: run by the Python that has Horizon.
 
 Horizon is loaded here, before anything of it is imported.

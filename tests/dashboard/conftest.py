@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Compute API on a port of this machine that answers what a test tells it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Horizon's own settings, with the plugin enabled as its file says, and nothing else of an operator's."""
 
 import pathlib

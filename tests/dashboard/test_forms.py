@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The form Live Migrate: what it offers, what it sends, what it says when the API refuses."""
 
 from __future__ import annotations

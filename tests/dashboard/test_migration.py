@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tab Live Migration, and what it asks while it is open."""
 
 from __future__ import annotations

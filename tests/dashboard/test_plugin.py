@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Horizon takes the plugin in, and does without it where it must."""
 
 from __future__ import annotations

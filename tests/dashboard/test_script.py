@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tab's script in a real browser, with a page around it that has what the script needs of Horizon."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that people read can be translated."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The faults, one row each: how it strikes, how it is mended, and which ends are good enough after it."""
 
 from __future__ import annotations

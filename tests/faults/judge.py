@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What became of a guest, by the word of both hosts, of the guest, and of what operators see."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a fault strikes, and how chance decides it: every number of a cell comes from its seed."""
 
 from __future__ import annotations

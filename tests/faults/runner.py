@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plays one cell: migrate, break, mend, wait, judge."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a cell plays: a bed with one guest, a driver that migrates it, and what is asked afterwards."""
 
 from __future__ import annotations

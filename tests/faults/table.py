@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The matrix as a table: on the terminal, and as reStructuredText for doc/develop/faults.rst."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A few cells of the matrix; all of them: python -m tests.faults."""
 
 from __future__ import annotations

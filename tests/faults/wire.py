@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Faults of the network: packets that do not arrive, by nftables in the hosts' network namespaces; sysctls.
 
 libvirt's own connection and the stream of a migration share one link, and are told apart by their ports.

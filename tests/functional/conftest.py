@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One bed for all tests that do not break it; each test finds the guest whole on one of its hosts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the functional tests share: a bed with one guest that moves back and forth, and the pcmig command."""
 
 from __future__ import annotations

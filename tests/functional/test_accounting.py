@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records and figures of a real migration: they replay bit for bit, and they balance. On both stacks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What cannot work is refused with the reason, and neither host notices."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pcmig check foretells what a migration will find: between two real hosts, as QEMU's user there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The connection that steers breaks in the middle; the migration itself has another one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`_core.Migration` itself, as a driver uses it: many in one process, followed through descriptors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Daemons that die and networks that break. On a bed of its own, as it is left in pieces."""
 
 from __future__ import annotations

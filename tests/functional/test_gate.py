@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gate before the switch, on real migrations: what a driver does with it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard says while a real migration goes through its phases, told by the hosts themselves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guests that are lost, or off, in the middle of a migration: what is printed is typed as it stands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A job that is no migration is none of pcmig's: a guest that is being backed up is not taken for one that
 migrates, and keeps its backup."""
 

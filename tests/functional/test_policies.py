@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every policy, on a guest for which it matters."""
 
 from __future__ import annotations

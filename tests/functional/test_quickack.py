@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Acknowledgements at once: the route option is there in post-copy and gone afterwards."""
 
 from __future__ import annotations

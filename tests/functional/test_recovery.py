@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An interrupted post-copy is resumed by itself. On a bed of its own, as networks break on it."""
 
 from __future__ import annotations

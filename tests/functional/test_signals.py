@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ctrl-C, and the commands on a migration that somebody else started."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Post-copy through pcmig's tunnel: what is on the wire, what breaks, disks, many guests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bed on which migrations go through pcmig's tunnel: a daemon on each host, certificates, the wire on
 record."""
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a file of /proc/sys: refused, or integers that are read again from what they print as. */
 #include "edge/probe.h"
 

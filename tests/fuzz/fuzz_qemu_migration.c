@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Whatever stands where QEMU's answer should be is read or refused. */
 #include <stdint.h>
 #include <stdlib.h>

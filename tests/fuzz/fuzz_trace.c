@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any text as a trace: what parses is written and parsed again without change; ledger and policy take every input
  * without undefined behaviour, and no figure of theirs wraps. */
 #include <inttypes.h>

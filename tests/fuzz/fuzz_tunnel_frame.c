@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a frame's header, a hello and an answer: what decodes encodes to the same bytes, and bounds hold. */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A peer with a good certificate that speaks TLS and is up to no good: what it says after the handshake, in sealed records of any type and
  * content, and then any bytes. Nothing but the data of good records comes out, in order, and whatever is wrong has a sentence.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a line of the control socket, and as a value in its answers. */
 #include <stdint.h>
 #include <stdlib.h>

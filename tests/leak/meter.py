@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a call leaves behind: malloc's bytes, blocks of Python's allocator, descriptors and threads."""
 
 from __future__ import annotations

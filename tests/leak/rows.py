@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One row for each name that pcmig._core exports, and for each method of its types: what to call in a loop.
 
 A name without a row fails test_leaks.py, so a new export needs a line here: good use and bad use, both must

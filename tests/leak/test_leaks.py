@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No export of pcmig._core leaves memory, descriptors or threads behind when called in a loop."""
 
 from __future__ import annotations

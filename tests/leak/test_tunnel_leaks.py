@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pcmig._tunnel leaves no memory, descriptors or threads behind: daemons that come and go, and streams."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m tests.nova_own`: Nova's own tests with pcmig's driver in place of Nova's LibvirtDriver.
 
 Needs Nova and what its tests do (`pip install nova -r tests/nova_own/requirements.txt`); no libvirt, no root,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs tests of Nova in this process and writes one line of JSON per result. Started by __main__."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a played engine's status() says unless a test says otherwise."""
 
 from __future__ import annotations

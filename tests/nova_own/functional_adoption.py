@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What becomes of Nova's records when nova-compute is restarted in a live migration, or somebody meddles with
 a broken one.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Nova's post step does at the source, and how often, when a service that it talks to does not answer,
 when the destination does not, and when nova-compute ends at any point of it.
 

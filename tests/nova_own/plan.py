@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which of Nova's tests are run, and what their results mean. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What pcmig takes for granted of Nova, against the Nova that is installed. Run by tools/test nova-own."""
 
 from __future__ import annotations

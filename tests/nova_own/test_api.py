@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The filter before Nova's own router, schemas, policies and faults. Run by tools/test nova-own.
 
 Nova's database and message queue are not there: what loads a server, and what starts a migration, is noted.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """nova-compute's side of asking: the word in a server's metadata, and what it tells of a migration.
 
 Run by tools/test nova-own. The message bus is oslo.messaging's own for tests, in this process.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs functional_adoption and functional_ending: each in processes of its own, as Nova's functional tests
 change the whole process."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """This Nova has all that is needed, and one that has not gets no driver. Run by tools/test nova-own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pcmig.nova.records, guard and adoption: who is asked, what is refused, what is put right after a restart.
 
 Both hosts are played here; the real ones are in tests/cloud.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pcmig.nova.steer: what the monitor does with what the engine says.
 
 The engine is played here, to have a save that fails, a switch that comes to nothing, and outcomes on demand;

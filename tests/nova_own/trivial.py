@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A driver that is Nova's own under another name: with it, the runner itself can be tried."""
 
 from __future__ import annotations

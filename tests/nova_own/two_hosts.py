@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two nova-computes with a played libvirt and a played engine, everything else Nova's own."""
 
 from __future__ import annotations

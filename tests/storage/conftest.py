@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One cloud with storage for all modules: a Ceph, Cinder, servers' disks in it, and pcmig's driver."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Servers whose disks are in Ceph move by post-copy: memory and disks whole, and nothing left behind."""
 
 from __future__ import annotations

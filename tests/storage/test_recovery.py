@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What breaks while a server with volumes moves: afterwards every attachment is where its guest is, and every
 disk holds what its guest was told is on it."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Certificates for tests: a CA, and hosts' certificates with whatever is wrong with them."""
 
 from __future__ import annotations

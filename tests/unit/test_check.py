@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rows of pcmig check: each one ok, and each way in which it is not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The row on nova-compute's Python, asked for real, with a Nova that is only folders."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The row on what the running nova-compute may do, from a /proc that is only files."""
 
 from __future__ import annotations

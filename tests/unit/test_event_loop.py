@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who runs libvirt's event loop. Each case needs a process of its own: there is one loop in it."""
 
 from __future__ import annotations

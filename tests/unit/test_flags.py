@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Migration flags as Python sees them; the C tests go through the tables."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guard as Python sees it. Every combination is gone through in tests/c/test_halves.c."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a guest's XML says about post-copy."""
 
 from __future__ import annotations

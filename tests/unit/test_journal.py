@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The journal of migrations in flight."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The binding of Migration. Nothing is migrated: libvirt's test driver is the source, destinations refuse."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the runner of Nova's own tests makes of their results."""
 
 from __future__ import annotations

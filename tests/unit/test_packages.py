@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The packages that this repository is: one version, and what each is allowed to bring."""
 
 from __future__ import annotations

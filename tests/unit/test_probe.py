@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The probe on the real host, on made-up trees, and as other users. Runs as root, as migrations do."""
 
 from __future__ import annotations

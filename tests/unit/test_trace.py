@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """replay() and ledger_from_trace(): recorded migrations through the binding."""
 
 from __future__ import annotations

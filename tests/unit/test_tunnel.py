@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two tunnel daemons in one process: bytes go through in both directions, whole and in order."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whom the tunnel refuses: each with an answer that says why, and a line in the log of who refused."""
 
 from __future__ import annotations

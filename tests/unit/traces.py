@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recorded migration for tests: a guest that pre-copy cannot move, on a 100 Mb/s link with QEMU 11."""
 
 from __future__ import annotations

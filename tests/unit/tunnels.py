@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two tunnel daemons in this process, and sockets in the place of QEMU, for tests."""
 
 from __future__ import annotations

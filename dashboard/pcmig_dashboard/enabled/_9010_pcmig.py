@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # For Horizon's folder openstack_dashboard/local/enabled.
 
 FEATURE = "pcmig"

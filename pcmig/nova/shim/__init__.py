@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """compute_driver = pcmig.PostCopyLibvirtDriver
 
 Nova looks for its drivers below nova.virt only (nova/virt/driver.py, load_compute_driver). This package is

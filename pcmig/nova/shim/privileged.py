@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the driver has Nova's privileged daemon do: nova-compute itself is an ordinary user.
 
 Nova's own context of oslo.privsep is used, so that sudoers and rootwrap filters stay as they are; its entry

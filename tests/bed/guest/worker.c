@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory worker of the test guest. Fills pages with a pattern made of page number and generation, rewrites random
  * pages, verifies pages in turn and before each rewrite, and says on standard output how far it got.

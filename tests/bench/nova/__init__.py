@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nova's own driver and pcmig's, side by side in one cloud."""

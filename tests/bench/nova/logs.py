@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When things happened, by nova-compute's log and pcmig's trace: text in, moments out."""
 
 from __future__ import annotations

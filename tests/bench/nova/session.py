@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One cloud and one guest that goes to and fro between its hosts, each time by another way."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ways to migrate that are compared: a driver, and what nova.conf says for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs one way to migrate as a process of its own, and takes down its time, its CPU and what it says."""
 
 from __future__ import annotations

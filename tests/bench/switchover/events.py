@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lifecycle events of both hosts, the same for every way: `virsh event` on each host, stamped on arrival."""
 
 from __future__ import annotations

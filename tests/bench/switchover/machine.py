@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the figures depend on besides the code: the machine, and how busy others kept it."""
 
 from __future__ import annotations

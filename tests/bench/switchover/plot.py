@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trade as a picture: total time against silence at the switch; large points are medians."""
 
 from __future__ import annotations

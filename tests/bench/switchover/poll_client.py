@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looks at a migration's statistics every so often, and switches to post-copy when they say so.
 
 With --to it makes the migrate call too, in a thread and on a connection of its own: that is how Nova's driver

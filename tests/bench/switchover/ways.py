@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ways to migrate that are compared: their names, and which are compared by default on which stack."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m tests.bench.tunnel: see tests/bench/README.rst."""
 
 from __future__ import annotations

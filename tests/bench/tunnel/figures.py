@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the rounds' raw figures to medians, ratios and the goals: values in, values out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The two ends of a migration stream, without a guest: how many bytes get through what is between them, and how long a page
  * request takes meanwhile.
  *

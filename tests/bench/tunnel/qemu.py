@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m tests.bench.tunnel.qemu: the tunnel against QEMU's own TLS, in real migrations of an idle guest.
 
 See tests/bench/README.rst.

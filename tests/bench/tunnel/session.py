@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One round of one way: starts the ends of a stream (load.c) around what carries it, and measures."""
 
 from __future__ import annotations

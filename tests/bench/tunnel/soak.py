@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m tests.bench.tunnel.soak: whether two tunnel daemons need more memory the more they carry."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can carry a migration stream from one unix socket to another: a pair of processes for each way."""
 
 from __future__ import annotations

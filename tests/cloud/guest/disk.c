@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Disk worker of a cloud guest: writes numbered blocks to a part of a disk in turn, one at a time and each to the platter,
  * and reads older ones back. Says on standard output how far it got.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * First program of a cloud guest: loads the drivers of its NIC, gives it the address that its MAC stands for, and
  * becomes the memory worker, whose every line then leaves as one UDP datagram. For each disk that is named it starts a disk

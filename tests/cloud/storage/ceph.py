@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Ceph of one monitor, one manager and one OSD, in user space, on a node beside the control node."""
 
 from __future__ import annotations

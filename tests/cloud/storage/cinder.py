@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder on the bed's Ceph: API and scheduler on the control node, its volume service where Ceph is."""
 
 from __future__ import annotations

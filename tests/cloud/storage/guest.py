@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guests that work on their disks, and what they say of it (tests/cloud/guest/disk.c)."""
 
 from __future__ import annotations

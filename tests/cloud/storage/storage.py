@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The storage of a cloud as a whole: what Cloud does more with it, in the order of its start."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder's volumes as tests use them, and who has which image of Ceph open."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The body of a live migration: the key is taken, all else is left as it came."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an operator installs: entry points, the policy sample, the lines for api-paste.ini."""
 
 from __future__ import annotations

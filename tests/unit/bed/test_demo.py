@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of tools/demo: what cannot be ends with status 2 and the option's name."""
 
 from __future__ import annotations

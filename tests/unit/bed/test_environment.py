@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bed's programs find nothing of the caller's shell but what is meant for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A demo goes on with the other stack where the newest cannot be had, and says so."""
 
 from __future__ import annotations

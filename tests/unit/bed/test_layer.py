@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding the mirror that apt uses, and knowing a layer that is current."""
 
 from __future__ import annotations

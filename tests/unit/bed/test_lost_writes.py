@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What QEMU 11 does by itself under emulation, told from everything that pcmig could have done."""
 
 from __future__ import annotations

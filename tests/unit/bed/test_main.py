@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m tests.bed`: which bed is meant, and that nobody's bed is taken by mistake."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names, XML, options and identities: what the bed decides without touching the machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who lives: tests.bed.procs.ProcessId on real processes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verdicts on made-up heartbeats: every number that the demo prints has a case whose answer is plain."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a guest is calm enough to measure against."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Medians, ratios and goals, on made-up rounds whose answers are plain."""
 
 from __future__ import annotations

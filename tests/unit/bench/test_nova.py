@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logs, traces, medians and the goal of the bench of the drivers, on made-up ones whose answers are plain."""
 
 from __future__ import annotations

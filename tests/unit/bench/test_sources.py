@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is read from virsh, from /proc and from commands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tunnel's bench makes of its rounds."""
 
 from __future__ import annotations

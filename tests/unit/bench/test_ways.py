@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of ways, and their order in the rounds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the command as operators do, in a process of its own, on pipes or on a terminal; or in this one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A scripted stand-in for pcmig._core, for tests of the command that need a migration to go a certain way.
 
 `install(script)` puts it in place of the real module. A script is a list of (seconds, changes of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs `pcmig` in a process of its own on the scripted core: run_fake.py SCRIPT ARGUMENT..."""
 
 from __future__ import annotations

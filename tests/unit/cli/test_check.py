@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pcmig check, through the command line's own entry, the real core and libvirt's test driver."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bash completion, as bash runs it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pcmig flags, through the command line's own entry and the real core."""
 
 from __future__ import annotations

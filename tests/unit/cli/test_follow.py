@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which decisions get a line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig forget`: what it says, what it takes, and that it touches the record alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ctrl-C at any moment of a short call: one line, exit code 130, no traceback."""
 
 from __future__ import annotations

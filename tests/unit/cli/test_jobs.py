@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """watch, abort and switch, on answers of libvirt that are given here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The frame around the commands: version, help, errors, start-up."""
 
 from __future__ import annotations

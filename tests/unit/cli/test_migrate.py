@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig migrate` from outside: exit codes, signals, output on pipes and terminals."""
 
 from __future__ import annotations

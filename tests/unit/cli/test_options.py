@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is typed, as the engine gets it."""
 
 from __future__ import annotations

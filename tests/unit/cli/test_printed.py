@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands that are printed to be pasted: a shell makes the words of them that were meant, for guests of any
 name, and the command that is named takes them."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the displays print, and that none of them can end a migration."""
 
 from __future__ import annotations

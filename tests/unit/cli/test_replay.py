@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig replay` as operators type it."""
 
 from __future__ import annotations

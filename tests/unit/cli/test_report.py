@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the JSON report can go, and where not."""
 
 from __future__ import annotations

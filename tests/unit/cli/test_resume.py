@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """resume and pause, and what migrate keeps for them: on a scripted core, with a journal of their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `pcmig status` makes of the journal and of what hosts say."""
 
 from __future__ import annotations

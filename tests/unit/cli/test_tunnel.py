@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig tunnel` and what stands beside it; `migrate` and `resume` through the tunnel, on a scripted core."""
 
 from __future__ import annotations

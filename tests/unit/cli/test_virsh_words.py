@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command lines of virsh, typed with pcmig's name: a hint for each word, exit code 2, nothing begun."""
 
 from __future__ import annotations

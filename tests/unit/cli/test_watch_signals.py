@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leaving `pcmig watch`."""
 
 from __future__ import annotations

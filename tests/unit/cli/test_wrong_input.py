@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is typed wrongly is usage, exit code 2, and said before any host is asked: here none answers."""
 
 from __future__ import annotations

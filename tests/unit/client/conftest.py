@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the clients as users do: their own commands, each in its own process, with pcmig or without."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """keystone and nova-api as far as the clients ask them, over real HTTP; a test says what they answer."""
 
 from __future__ import annotations

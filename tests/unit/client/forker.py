@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Imports both clients once, which takes a second, and runs each command line in a fork of itself.
 
 Standard input is a socket. A message on it is JSON: the words of a command and its environment, with three

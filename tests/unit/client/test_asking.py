@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What both clients share, and what they must not need."""
 
 from __future__ import annotations

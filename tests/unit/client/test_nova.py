@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`nova live-migration --post-copy` and its like, by the real novaclient."""
 
 from __future__ import annotations

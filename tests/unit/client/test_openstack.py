@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`openstack server migrate --live-migration --post-copy` and `openstack pcmig`, by the real client."""
 
 from __future__ import annotations

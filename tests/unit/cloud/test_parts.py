@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cloud bed's parts that need no cloud: addresses, configuration, heartbeats' frames."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One guest, one migration: who has a say, and what comes out."""
 
 from __future__ import annotations

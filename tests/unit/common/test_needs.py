@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is missing of a Nova, told by name; here a few classes play Nova."""
 
 from __future__ import annotations

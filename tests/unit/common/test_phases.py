@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine's phases, and how far a migration is in them."""
 
 from __future__ import annotations

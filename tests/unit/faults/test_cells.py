@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The faults' and moments' tables, seeds, rules for the network, and what operators are told."""
 
 from __future__ import annotations

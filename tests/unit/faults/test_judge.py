@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tests/faults/judge.py: every end, every kind of problem."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tests/faults/table.py and the record file."""
 
 from __future__ import annotations

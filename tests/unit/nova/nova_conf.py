@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations as nova-compute reads them, without Nova."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of [pcmig]: what is read, what is refused and in which words."""
 
 from __future__ import annotations

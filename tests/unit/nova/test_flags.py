@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flags of old and options of today, merged: what comes out, what is refused and in which words."""
 
 from __future__ import annotations

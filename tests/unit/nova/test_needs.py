@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of what is needed of Nova have everything that the code uses of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far a migration is, from the engine's figures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines as they stand in public files: guides, deployment tools, Nova's own tests. Each gets the same answer
 from nova-compute and from `pcmig flags`."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options that only look like live_migration_flag, or that another line hides: compared with what oslo.config
 makes of the same files."""
 

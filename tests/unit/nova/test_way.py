@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a live migration finds the destination's tunnel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the server's owner reads: for every situation of a guest and every state of an interruption."""
 
 from __future__ import annotations

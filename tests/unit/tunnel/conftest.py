@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A fake daemon, and certificates made once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A control socket that answers as it is told, where a test is about who asks. The daemon itself is tested
 for real."""
 

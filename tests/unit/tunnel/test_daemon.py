@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pcmig tunnel` as systemd runs it: two daemons in processes of their own, and bytes between them."""
 
 from __future__ import annotations

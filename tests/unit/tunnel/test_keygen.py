@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Certificates, and what the tunnel's rules make of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One migration's way through the tunnel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The daemon's settings: the file, the command line, what they come to."""
 
 from __future__ import annotations

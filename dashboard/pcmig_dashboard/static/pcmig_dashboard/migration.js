@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Keeps the tab "Live Migration" of an instance up to date. All texts come from the server, translated. */
 (function () {
   'use strict';
