@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Whether nothing moves any more: a figure that should grow and does not, told once. Pure, plain values. */
 #ifndef PCMIG_CORE_STILL_H
 #define PCMIG_CORE_STILL_H

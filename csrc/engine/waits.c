@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What does not come to its end before the switch is told to people, with what is known of it and no more. Nothing is done to the guest. */
 #include "core/guard.h"
 #include "core/shell.h"

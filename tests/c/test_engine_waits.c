@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What does not come to its end before the switch, paused guests, and a guest that starts with its host. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Nothing moves: told once, after a while, and again when it happens again. */
 #include <setjmp.h>
 #include <stdarg.h>
