@@ -95,7 +95,7 @@ def test_security_archive_is_no_mirror() -> None:
 
 
 def test_unknown_stack_names_the_known_ones() -> None:
-    with pytest.raises(BedError, match="use one of forky, .*backports, .*bookworm"):
+    with pytest.raises(BedError, match=r"use one of forky, .*backports, .*bookworm"):
         layer.ensure("woody")
 
 
