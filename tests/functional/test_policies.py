@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 from typing import Any
 
 import pytest
 
+from tests.bed import BedError
 from tests.functional.scene import BUSY, IDLE, SLOW_MBIT, Run, Scene
+from tests.functional.test_bad_input import other_xml
 
 
 def test_a_paused_guest_moves_in_pre_copy_and_stays_paused(scene: Scene) -> None:
@@ -26,6 +29,27 @@ def test_a_paused_guest_moves_in_pre_copy_and_stays_paused(scene: Scene) -> None
     finally:
         destination.virsh("resume", scene.name)
     scene.expect_at(destination)
+
+
+def test_a_guest_that_starts_with_its_host_does_so_where_it_went(scene: Scene) -> None:
+    source = scene.source
+    destination = scene.bed.other(source)
+    (source.state / "run/pcmig/other.xml").write_text(other_xml())
+    source.virsh("define", "/run/pcmig/other.xml")
+    source.virsh("autostart", "other")
+    source.virsh("start", "other")
+    try:
+        scene.migration("--policy", "never", source=source, domain="other").wait().expect(
+            0, "done: other runs"
+        )
+        assert "enable" in destination.virsh("dominfo", "other").partition("Autostart:")[2].splitlines()[0]
+        assert source.domain_state("other") is None
+    finally:
+        for host in (source, destination):
+            for word in ("destroy", "undefine"):
+                with contextlib.suppress(BedError):
+                    host.virsh(word, "other")
+    scene.expect_at(source)
 
 
 def test_auto_takes_a_busy_guest_to_post_copy(scene: Scene) -> None:
