@@ -62,3 +62,16 @@ def test_the_filter_does_not_load_without_what_it_needs_of_nova() -> None:
         pcmig_api.factory({})
     start = "pcmig's filter does not start with Nova of unknown version: nova.api.wsgi.Middleware cannot be"
     assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("known", "asks"),
+    [
+        (["context_is_admin"], "rule:context_is_admin"),  # Nova 31
+        (["context_is_admin", "project_manager_or_admin"], "rule:project_manager_or_admin"),
+    ],
+)
+def test_who_may_migrate_may_ask(known: list[str], asks: str) -> None:
+    rules = {rule.name: rule.check_str for rule in policies.rules_beside(known)}
+    # What shows hosts is for administrators.
+    assert rules == {policies.ASK: asks, policies.SHOW: "rule:context_is_admin"}
