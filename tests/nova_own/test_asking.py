@@ -54,6 +54,7 @@ def compute(sources: tuple[str, ...] = ("metadata",), permitted: bool = True) ->
     made._plans = {}
     made._records = records.Records("/nonexistent")
     made._guard = guard.Guard(made._records, 1000)
+    made._keeper = mock.Mock(waits=lambda _: None)
     kind = types.SimpleNamespace(post_copy=permitted, bits=0, policy="auto", tunnel=False)
     made._flags = mock.Mock(spec=flags.MigrationFlags, of=lambda _: kind)
     made._host = mock.Mock()
