@@ -23,6 +23,8 @@ from pcmig.nova import driver, flags, guard, records, steer
 from pcmig.nova.conf import Options
 from pcmig_common import messages
 
+objects.register_all()
+
 UUID = "a0a0a0a0-0000-4000-8000-000000000000"
 HOST = "compute-1"
 
