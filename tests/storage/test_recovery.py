@@ -29,7 +29,7 @@ from tests.storage.test_migration import QUIET, check_disk, check_held
 # Without the time in which the cloud comes up.
 pytestmark = pytest.mark.timeout(420, func_only=True)
 
-SLOW_MBIT = 20  # of the link while a guest is to stay in post-copy
+SLOW_MBIT = 10  # of the link while a guest is to stay in post-copy
 MOVED_BUT = "The guest has moved, but that cannot be written down yet"
 # No busier than it must be: it switches at once.
 BUSY = StorageSpec(
