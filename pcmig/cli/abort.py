@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
 from pcmig.cli.job import CONFIRM_S, HALVES, Job
 from pcmig.cli.record import watch_command
+from pcmig.journal import Journal, JournalError
 
 TOO_LATE = (
     "{domain} runs at the destination already, and only the two hosts together hold its memory: cancelling "
@@ -47,7 +49,7 @@ class Abort(Command):
         job.wait_while("precopy", CONFIRM_S)
         refuse(job)
         if job.state != "none":
-            raise CommandError(f"{job.domain}: libvirt took the cancellation, but the migration still runs")
+            raise CommandError(stands_still(job))
         if job.half == "absent":
             raise CommandError(f"the migration of {job.domain} had finished before it could be cancelled")
         if job.half != "running":
@@ -59,6 +61,31 @@ class Abort(Command):
             )
         print(f"cancelled: {job.domain} runs on at the source ({job.uri})")
         return ExitCode.DONE
+
+
+def stands_still(job: Job) -> str:
+    """A cancellation that libvirt took and that does not end: what is known of it, and what frees the source
+    where nothing is lost by it (csrc/engine/waits.c)."""
+    text = (
+        f"{job.domain}: libvirt took the cancellation, but the migration still runs; whether the guest "
+        "does is not known"
+    )
+    entry = None
+    with contextlib.suppress(JournalError):
+        entry = Journal().read(job.uuid)
+    if entry is None or job.half != "running":
+        return text
+    try:
+        there = _core.half(entry.dest_uri, job.uuid)["half"]
+    except _core.LibvirtError:
+        return text
+    memory = _core.memory_where(source="running", destination=there, in_flight=True, job_active=True)
+    if (there, memory) != ("migrating", "source"):
+        return text
+    destroy = shlex.join(["virsh", "-c", entry.dest_uri, "destroy", job.uuid])
+    return (
+        f"{text}. The half at the destination is empty, and removing it lets the source go on:\n  {destroy}"
+    )
 
 
 def refuse(job: Job) -> None:

@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 # What needs no script is the core's own.
-from pcmig._core import PolicyError, guard, guest_word, parse_policy, resume_hold, situations
+from pcmig._core import PolicyError, guard, guest_word, memory_where, parse_policy, resume_hold, situations
 
-__all__ = ["PolicyError", "guard", "guest_word", "parse_policy", "resume_hold", "situations"]
+__all__ = ["PolicyError", "guard", "guest_word", "memory_where", "parse_policy", "resume_hold", "situations"]
 
 MIB = 1024 * 1024
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pcmig.cli import evidence, follow, job, main, migrate, options, pause, resume, run, status, watch
+from pcmig.cli import abort, evidence, follow, job, main, migrate, options, pause, resume, run, status, watch
 from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import MIGRATE, Start, pcmig
@@ -412,6 +412,32 @@ def test_watch_closes_the_books_of_what_was_left(
     fake.jobs[:] = [POSTCOPY, GONE]
     assert pcmig(capsys, "watch", "g1")[0] == 0
     assert book.all() == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("source", "there", "frees"),
+    [
+        (answer("precopy"), answer("none", "migrating"), True),
+        (answer("precopy"), answer("none", "running"), False),  # somebody's guest: nothing to throw away
+        (answer("precopy", "paused"), answer("none", "migrating"), False),
+        (answer("precopy"), GONE, False),
+    ],
+)
+def test_an_abort_that_does_not_end(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Any,
+    there: Any,
+    frees: bool,
+) -> None:
+    for name in ("_core", "CONFIRM_S"):
+        monkeypatch.setattr(abort, name, fake if name == "_core" else 0.1)
+    book.write(ENTRY)
+    fake.jobs[:], fake.dest_jobs[:] = [source], [there]
+    code, text = pcmig(capsys, "abort", "g1")
+    assert code == 1 and "the migration still runs" in text
+    assert (f"\n  virsh -c {fake.DEST} destroy {fake.UUID}\n" in text) is frees
 
 
 def test_a_half_that_is_lost_is_not_asked_to_go_on(
