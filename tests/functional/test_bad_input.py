@@ -145,7 +145,7 @@ def test_devices_that_stay_behind_are_found_beforehand(scene: Scene) -> None:
     filesystem = "<filesystem type='mount'><source dir='/run/pcmig'/><target dir='x'/></filesystem>"
     with other_guest(scene, source, other_xml(filesystem)):
         run = scene.migration("--policy", "immediate", domain="other").wait()
-        run.expect(0, "note: <filesystem> with 9p x", "unmount it in the guest", "done: other")
+        run.expect(0, "note: <filesystem> with 9p x", "Unmount it in the guest", "done: other")
         destination.virsh("destroy", "other")
 
 
