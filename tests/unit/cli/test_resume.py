@@ -304,7 +304,7 @@ def test_pause_and_resume_of_what_is_looked_after(
 ) -> None:
     running = start("postcopy", *MIGRATE)
     running.read_until("post-copy 75%")
-    fake.jobs[:] = [POSTCOPY, POSTCOPY, POSTCOPY, BROKEN]
+    fake.jobs[:], fake.dest_jobs[:] = [POSTCOPY, POSTCOPY, POSTCOPY, BROKEN], [BROKEN]
     code, text = pcmig(capsys, "pause", "g1")
     assert code == 0 and f"pcmig resume -c {URI} g1 {fake.DEST}" in text
     assert fake.Migration.calls == [], "the process that looks after it does it"
