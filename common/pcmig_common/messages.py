@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nova-api asks nova-compute of a migration under way: both ends of one message, on a topic of its own.
+"""What nova-api asks nova-compute of a migration under way, and one nova-compute another: both ends of these
+messages, on a topic of their own.
 
 Nova's own topic has its own versions and endpoints, to which a driver can add none.
 """
@@ -18,7 +19,7 @@ from oslo_log import log as logging
 LOG = logging.getLogger(__name__)
 
 TOPIC = "pcmig"
-VERSION = "1.1"  # 1.1: arrivals
+VERSION = "1.2"  # 1.1: arrivals; 1.2: address
 
 # A compute host answers from memory, within milliseconds. One without pcmig's driver never does, so it is not
 # asked again for a while: every question to it occupies one of nova-api's threads for so long.
@@ -34,9 +35,12 @@ class Endpoint:
 
     target = oslo_messaging.Target(version=VERSION)
 
-    def __init__(self, look: Callable[[str], Answer], arrivals: Callable[[], str | None]) -> None:
+    def __init__(
+        self, look: Callable[[str], Answer], arrivals: Callable[[], str | None], address: str | None = None
+    ) -> None:
         self._look = look
         self._arrivals = arrivals
+        self._address = address
 
     def progress(self, context: Any, instance: str) -> dict[str, Any]:
         found, missing = self._look(instance)
@@ -46,15 +50,24 @@ class Endpoint:
         """Why no guest can arrive here by post-copy, as the check before the migration has found."""
         return self._arrivals()
 
+    def address(self, context: Any) -> str | None:
+        """At which this host is reached by others for migrations; None: by its name."""
+        return self._address
 
-def serve(host: str, look: Callable[[str], Answer], arrivals: Callable[[], str | None]) -> Any:
+
+def serve(
+    host: str,
+    look: Callable[[str], Answer],
+    arrivals: Callable[[], str | None],
+    address: str | None = None,
+) -> Any:
     """Answers for HOST from now on, until stop(); returns what that wants, None if nobody can be answered.
 
     That nobody can ask how far a migration is keeps none from running.
     """
     try:
         target = oslo_messaging.Target(topic=TOPIC, server=host)
-        server = rpc.get_server(target, [Endpoint(look, arrivals)])
+        server = rpc.get_server(target, [Endpoint(look, arrivals, address)])
         server.start()
     except Exception as err:  # the bus in whatever form
         LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
@@ -67,6 +80,21 @@ def stop(server: Any) -> None:
     if server is not None:
         with contextlib.suppress(Exception):
             server.stop()
+
+
+def address(context: Any, host: str) -> str | None:
+    """At which HOST is reached for migrations, as its nova-compute says; None when it has none to tell, or
+    does not answer. Raises nothing."""
+    try:
+        client = rpc.get_client(oslo_messaging.Target(topic=TOPIC, version=VERSION))
+        answer = client.prepare(server=host, timeout=TIMEOUT_S, retry=0).call(context, "address")
+    except Exception as err:  # the bus in whatever form, and a driver of before
+        LOG.info(
+            "nova-compute on %(host)s does not say at which address its libvirt is reached: %(err)s",
+            {"host": host, "err": type(err).__name__},
+        )
+        return None
+    return answer if isinstance(answer, str) and answer else None
 
 
 class _SilentError(Exception):

@@ -169,6 +169,29 @@ destination, before a live migration with post-copy is given up as impossible.
 The guest is untouched then.
 """,
     ),
+    cfg.StrOpt(
+        "source_uri",
+        help="""
+How a destination reaches libvirt of the source of a live migration.
+
+It asks there how the guest stands before it starts or removes anything of it, while the
+live migration is not settled. It should go over the network that live migrations use,
+if libvirt listens there only.
+
+Possible values:
+
+* Empty: ``[libvirt] live_migration_uri``, or what Nova has in its place, with the
+  ``live_migration_inbound_addr`` of the source, which its compute service tells; and
+  with the source's host name where it has none or that address does not answer. This
+  is the default.
+* A libvirt URI with ``%s`` for the source's host name, as in
+  ``qemu+tcp://%s.migration.example.org/system``.
+
+Related options:
+
+* ``[libvirt] live_migration_inbound_addr``
+""",
+    ),
     cfg.ListOpt(
         "resume_networks",
         default=[],
@@ -372,6 +395,7 @@ class Options:
     trace_dir: str | None = None
     resume_networks: tuple[str, ...] = ()  # URIs, with %s for the destination's host name
     journal_dir: str | None = None  # None: below Nova's state_path
+    source_uri: str | None = None  # with %s for the source's host name; None: it tells its address
     # How migrations reach the other end's tunnel; whether they take it, the flags tell (flags.Kind.tunnel).
     tunnel: Way = dataclasses.field(default_factory=Way)
 
@@ -402,6 +426,7 @@ def load(conf: cfg.ConfigOpts) -> Options:
         trace_dir=_folder(_read(conf, "trace_dir")),
         resume_networks=_networks(_read(conf, "resume_networks")),
         journal_dir=_folder(_read(conf, "journal_dir")),
+        source_uri=_source_uri(_read(conf, "source_uri")),
         tunnel=_way(conf),
     )
 
@@ -463,6 +488,15 @@ def _networks(setting: Setting) -> tuple[str, ...]:
         if network not in networks:
             networks.append(network)
     return tuple(networks)
+
+
+def _source_uri(setting: Setting) -> str | None:
+    uri: str | None = setting.value
+    if not uri:
+        return None
+    if "://" not in uri or "%s" not in uri or uri.replace("%s", "").count("%"):
+        raise setting.error("not a libvirt URI with %s for the source's host name, as qemu+tcp://%s/system")
+    return uri
 
 
 def _way(conf: Any) -> Way:

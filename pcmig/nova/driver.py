@@ -125,7 +125,9 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 LOG.warning("No migration with post-copy can leave this host: %s", obstacle)
         if (merged.live.post_copy or merged.block.post_copy) and adoption.lacks_cinder(CONF):
             LOG.warning("%s", adoption.NO_CINDER)
-        self._messages = messages.serve(host, self._progress, lambda: self._arrivals)
+        self._messages = messages.serve(
+            host, self._progress, lambda: self._arrivals, CONF.libvirt.live_migration_inbound_addr
+        )
         self._records.load()
 
     def cleanup_host(self, host: str) -> None:
@@ -276,6 +278,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 # What an operator has to look at stays on record.
                 if settled or steered.engine is None:
                     self._records.remove(instance.uuid, "source")
+                elif not steered.detached:
+                    self._records.release(str(instance.uuid))
 
     @contextlib.contextmanager
     def _on_this_thread(self, plan: steer.Plan) -> Iterator[None]:

@@ -15,10 +15,11 @@ from typing import Any
 
 from nova import exception
 from nova.compute import task_states, vm_states
+from nova.conf import CONF
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.nova import needs, records, releases, words
+from pcmig.nova import evacuation, needs, records, releases, words
 from pcmig_common.needs import NotThisNova
 
 LOG = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ _EMPTY = ("absent", "dead")
 SETTLED = ("at-source", "at-destination", "home-source", "home-destination", "nobody")
 
 
+# What removes a half and what belongs to it.
+_LEAVES = ("destroy", "undefine", "delete-files")
+
+
 class Refused(exception.NovaException):  # type: ignore[misc]  # Nova has no types
     """What was asked for could lose the guest, or run it twice.
 
@@ -60,8 +65,9 @@ class Refused(exception.NovaException):  # type: ignore[misc]  # Nova has no typ
 class Guard:
     """Asks both hosts, then the core's table."""
 
-    def __init__(self, known: records.Records, timeout_ms: int) -> None:
+    def __init__(self, known: records.Records, timeout_ms: int, virtapi: Any = None) -> None:
         self._records = known
+        self._virtapi = virtapi
         self._timeout_ms = min(timeout_ms, PEER_TIMEOUT_MS)
         self._this_thread = threading.local()
         self.told = words.Told()
@@ -76,12 +82,14 @@ class Guard:
         if record is None:
             yield
             return
-        self.check(record, instance, act)
+        settles = self.check(record, instance, act)
         self._allowed().add(instance.uuid)
         try:
             yield
         finally:
             self._allowed().discard(instance.uuid)
+        if settles:
+            self._records.remove(str(instance.uuid), record.side)
 
     def _allowed(self) -> set[str]:
         """Guests that this thread may work on: it has asked for what it is doing."""
@@ -90,25 +98,39 @@ class Guard:
             allowed = self._this_thread.allowed = set()
         return allowed
 
-    def check(self, record: records.Record, instance: Any, act: str) -> None:
-        """Raises Refused, with the reason and what helps."""
+    def check(self, record: records.Record, instance: Any, act: str) -> bool:
+        """Raises Refused, with what helps and the reason. Returns whether ACT settles the migration: nothing
+        of it is left here then."""
         evidence = self.evidence(record)
-        if (
-            record.side == "destination"
-            and act == "rollback"
-            and evidence["source"] == "unknown"
-            and evidence["destination"] in _EMPTY
-        ):
-            return
+        if record.side == "destination" and evidence["destination"] in _EMPTY and not record.disks_copied:
+            # Its nova-compute orders one only when the guest is there, or off for good.
+            if act == "rollback" and evidence["source"] in ("unknown", "absent"):
+                return False
+            if act == "start" and evidence["source"] in ("unknown", "absent"):
+                evacuated = evacuation.comes_to(self.host, record)
+                if evacuated is not None:
+                    LOG.warning(
+                        "Allowed: the server is evacuated to this host, so whoever asked for it vouches that "
+                        "%(source)s is dead, which a live migration of the guest began on",
+                        {"source": evacuated.source_compute},
+                        instance=instance,
+                    )
+                    return True
+        insist, settles = insists(instance), False
+        if record.side == "source" and not insist and act in _LEAVES and self._is_evacuated(record, instance):
+            insist = settles = True
         # What ends a guest removes its definition and its files as well, even if there is nothing to end.
         for one in (act, "undefine") if act == "destroy" else (act,):
-            self._check(record, instance, one, evidence)
+            self._check(record, instance, one, evidence, insist)
+        return settles and act == "destroy"
 
-    def _check(self, record: records.Record, instance: Any, act: str, evidence: dict[str, Any]) -> None:
+    def _check(
+        self, record: records.Record, instance: Any, act: str, evidence: dict[str, Any], insist: bool
+    ) -> None:
         answer = _core.guard(
             side=record.side,
             act=act,  # type: ignore[arg-type]  # one of ACTS
-            insist=insists(instance),
+            insist=insist,
             guest=record.entry.name,
             source_uri=record.entry.source_uri,
             dest_uri=record.entry.dest_uri,
@@ -120,20 +142,33 @@ class Guard:
             LOG.error("Refused: %s", text, instance=instance)
             self.told.note(str(instance.uuid), text)
             raise Refused(reason=words.refusal(answer["situation"])) from words.Explained(text)
-        level = LOG.warning if insists(instance) else LOG.info
+        level = LOG.warning if insist else LOG.info
         level("Allowed: %s", text, instance=instance)
+
+    @property
+    def host(self) -> str:
+        """Nova's name of this one."""
+        return str(getattr(getattr(self._virtapi, "_compute", None), "host", CONF.host))
+
+    def _is_evacuated(self, record: records.Record, instance: Any) -> bool:
+        """Whether the server runs on another host since its owner's word that this one is dead: what this
+        host still has of it is the rest of a guest that must not run again, whatever memory is in it."""
+        return str(instance.host) != self.host and evacuation.left(self.host, record) is not None
 
     def evidence(self, record: records.Record) -> dict[str, Any]:
         """What both hosts say, as keywords of _core.guard()."""
         if record.verdict is not None:
             return dict(_VERDICTS[record.verdict])
         # The source first: in the other order a half may seem to vanish that did not.
-        source = self._half(record.entry.source_uri, record.entry.uuid)
-        destination = self._half(record.entry.dest_uri, record.entry.uuid)
+        source = self._half(record.source_uris, record.entry.uuid)
+        destination = self._half([record.entry.dest_uri], record.entry.uuid)
         return {
             "source": source["half"],
             "destination": destination["half"],
             "job_active": source["job_active"],
+            "source_shut_down": source.get("shut_down", False),
+            "destination_shut_down": destination.get("shut_down", False),
+            "disks_copied": record.disks_copied,
         }
 
     def situation(self, record: records.Record) -> str:
@@ -141,14 +176,17 @@ class Guard:
         evidence = self.evidence(record)
         return _core.guard(side=record.side, act="start", in_flight=True, **evidence)["situation"]
 
-    def _half(self, uri: str, uuid: str) -> Any:
-        try:
-            return releases.off_hub(_core.half, uri, uuid, self._timeout_ms)
-        except _core.Error as err:
-            LOG.info(
-                "%(uri)s does not say how guest %(uuid)s is: %(err)s", {"uri": uri, "uuid": uuid, "err": err}
-            )
-            return {"half": "unknown", "job_active": None}
+    def _half(self, uris: list[str], uuid: str) -> Any:
+        """What the host under the first of URIS that answers says."""
+        for uri in uris:
+            try:
+                return releases.off_hub(_core.half, uri, uuid, self._timeout_ms)
+            except _core.Error as err:
+                LOG.info(
+                    "%(uri)s does not say how guest %(uuid)s is: %(err)s",
+                    {"uri": uri, "uuid": uuid, "err": err},
+                )
+        return {"half": "unknown", "job_active": None}
 
 
 def insists(instance: Any) -> bool:

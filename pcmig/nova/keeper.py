@@ -5,19 +5,24 @@ and those that an operator had to repair."""
 from __future__ import annotations
 
 import threading
+import time
+import types
 from collections.abc import Callable
 from typing import Any
 
-from nova import exception
+from nova import exception, objects
 from oslo_log import log as logging
 
 from pcmig import _core, journal
-from pcmig.nova import adoption, ending, guard, records, steer
+from pcmig.nova import adoption, ending, evacuation, guard, records, steer
 
 LOG = logging.getLogger(__name__)
 
 # Where only people can help: the engine would say so again.
-_HOPELESS = ("half-lost", "gone", "double", "in-doubt", "silent", "unseen")
+_HOPELESS = ("half-lost", "gone", "ended", "double", "in-doubt", "silent", "unseen")
+# The guest is off everywhere, and both hosts say so; believed when they say it again after a while.
+_OFF = ("gone", "ended")
+AGAIN_S = 20.0
 
 
 class Keeper:
@@ -33,6 +38,7 @@ class Keeper:
         self._busy: set[str] = set()
         self._seen: dict[str, str] = {}  # situation at the last look
         self._ends: dict[str, ending.Ending] = {}  # those that are not carried out yet
+        self._since_s: dict[str, float] = {}  # when it was seen first
 
     def of_nova(self, instances: Any) -> list[Any]:
         """INSTANCES but those that are looked after here: Nova would end their migrations at its start."""
@@ -52,9 +58,13 @@ class Keeper:
 
     def look_after(self) -> None:
         first, self.starting = self.starting, False
-        if not self._records:
-            return
         manager = getattr(self._driver.virtapi, "_compute", None)
+        if not self._records and not self._records.forgotten:
+            return
+        while self._records.forgotten and manager is not None:
+            record = self._records.forgotten.pop()
+            if record.side == "source":
+                self._on_thread(record.entry.uuid, self._put_right, record, manager)
         for record in self._records.all():
             uuid = record.entry.uuid
             if uuid in self._busy or self._driver._follows(uuid):
@@ -88,26 +98,138 @@ class Keeper:
         if adoption.comes_here(uuid):
             self._seen.pop(uuid, None)
             return
-        situation = self._guard.situation(record)
-        if situation in guard.SETTLED and self._seen.get(uuid) == situation:
+        before = self._seen.get(uuid)
+        situation, again = self._note(record)
+        if (situation in guard.SETTLED and situation == before) or (
+            situation in _OFF and again and not record.disks_copied
+        ):
             self._records.remove(uuid, "destination")
             self._seen.pop(uuid, None)
-        else:
-            self._seen[uuid] = situation
+        elif situation == "half-lost" != before and evacuation.left(self._guard.host, record) is not None:
+            LOG.error(
+                "virsh destroy %(name)s: this host still has half a guest that was evacuated; it is of no "
+                "use any more, and holds memory. Then: pcmig forget %(uuid)s",
+                {"name": record.entry.name, "uuid": uuid},
+            )
+
+    def _note(self, record: records.Record) -> tuple[str, bool]:
+        """The situation, and whether it has been the same since a look a while ago."""
+        uuid = record.entry.uuid
+        situation = self._guard.situation(record)
+        if self._seen.get(uuid) != situation:
+            self._seen[uuid], self._since_s[uuid] = situation, time.monotonic()
+            return situation, False
+        return situation, time.monotonic() - self._since_s.get(uuid, 0.0) >= AGAIN_S
 
     def _again(self, record: records.Record, manager: Any) -> None:
         """One that needed an operator: since the last look somebody may have repaired it."""
         uuid = record.entry.uuid
-        situation = self._guard.situation(record)
-        before, self._seen[uuid] = self._seen.get(uuid), situation
-        if situation in _HOPELESS or situation == before:
+        before = self._seen.get(uuid)
+        situation, again = self._note(record)
+        if situation in _OFF and again:
+            self._give_back(record, manager)
+            return
+        if situation == before or (
+            situation in _HOPELESS and evacuation.left(self._guard.host, record) is None
+        ):
             return
         adopted = self._recalled(record, manager)
         if adopted is not None:
             self._follow(adopted, manager)
 
-    def _recalled(self, record: records.Record, manager: Any) -> adoption.Adopted | None:
-        """RECORD with what Nova knows, whose record is put right; None when there is nothing to do (yet)."""
+    def _give_back(self, record: records.Record, manager: Any) -> None:
+        """The guest ended with its migration. Nova's rollback gives everything back to the host where Nova
+        has the server, which may be started there again. Its owner sees it in ERROR: it did not end well."""
+        uuid = record.entry.uuid
+        adopted = self._recalled(record, manager, off=True)
+        if adopted is None:
+            return
+        instance = adopted.instance
+        if adoption.is_there(adopted):
+            self._follow(adopted, manager)
+            return
+        if record.disks_copied:
+            self._records.release(uuid)
+            LOG.error(
+                "pcmig forget --accept-loss %(uuid)s lets the server be started at its host again, but "
+                "first: the guest is off on both hosts, its disks were copied, and if it had switched "
+                "to post-copy those at %(dest)s are the newer ones; bring them here",
+                {"uuid": uuid, "dest": adopted.dest},
+                instance=instance,
+            )
+            self._since_s[uuid] = time.monotonic() + 3600  # told once an hour
+            return
+        try:
+            self._ports_come_back(adopted, manager)
+            end = ending.Rollback(
+                manager,
+                adopted.context,
+                instance,
+                adopted.migration,
+                self._records,
+                record,
+                adopted.source_bdms,
+                recover=adopted.recover(manager),
+                dest=adopted.dest,
+                status="error",
+            )
+            if not end.run(self._wait):
+                return
+            instance.refresh()
+            manager._set_instance_obj_error_state(instance, clean_task_state=True)
+        finally:
+            self._records.release(uuid)
+        self._records.remove(uuid, "source")
+        self._seen.pop(uuid, None)
+        LOG.warning(
+            "openstack server reboot --hard %(uuid)s starts the server again, from its disks: it ended in "
+            "its live migration, as both hosts have said twice",
+            {"uuid": uuid},
+            instance=instance,
+        )
+
+    def _ports_come_back(self, adopted: adoption.Adopted, manager: Any) -> None:
+        """At the switch they were activated at the destination."""
+        back = types.SimpleNamespace(
+            source_compute=adopted.dest, dest_compute=str(adopted.migration.source_compute)
+        )
+        try:
+            manager.network_api.migrate_instance_start(adopted.context, adopted.instance, back)
+        except Exception as err:  # a hard reboot waits for its ports, and says which it misses
+            LOG.warning("Cannot activate the ports here again: %s", err, instance=adopted.instance)
+
+    def _put_right(self, record: records.Record, manager: Any) -> None:
+        """An operator had the record forgotten: Nova's own are put right, as far as they are about this
+        migration alone. Nothing of the guest or its disks is touched, on either host."""
+        adopted = adoption.recall(record)
+        if (
+            adopted is None
+            or adoption.is_over(adopted)
+            or adopted.instance.host != adopted.migration.source_compute
+        ):
+            return
+        context, instance = adopted.context, adopted.instance
+        self._ports_come_back(adopted, manager)
+        manager._revert_allocation(context, instance, adopted.migration)
+        bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
+        volumes = [bdm for bdm in bdms if bdm.is_volume]
+        manager._rollback_volume_bdms(context, volumes, adopted.source_bdms, instance)
+        manager._set_migration_status(adopted.migration, "error")
+        LOG.warning(
+            "The live migration is forgotten: Nova's records are those of before it", instance=instance
+        )
+
+    def _recalled(
+        self, record: records.Record, manager: Any, *, off: bool = False
+    ) -> adoption.Adopted | None:
+        """RECORD with what Nova knows, whose record is put right unless the guest is OFF; None when there is
+        nothing to do (yet)."""
+        adopted = self._recall(record, manager, off)
+        if adopted is None:
+            self._records.release(record.entry.uuid)
+        return adopted
+
+    def _recall(self, record: records.Record, manager: Any, off: bool) -> adoption.Adopted | None:
         uuid = record.entry.uuid
         try:
             self._records.claim(record)
@@ -121,6 +243,9 @@ class Keeper:
                 return None
             if guard.insists(adopted.instance):
                 return None
+            if evacuation.left(self._guard.host, record) is not None:
+                self._evacuated(record, adopted.instance)
+                return None
             if adoption.is_elsewhere(adopted):
                 LOG.error(
                     "The guest is on %(host)s by Nova's record, where its migration to %(dest)s did not take "
@@ -129,7 +254,7 @@ class Keeper:
                     instance=adopted.instance,
                 )
                 return None
-            if not adoption.is_there(adopted):
+            if not off and not adoption.is_there(adopted):
                 adoption.goes_on(adopted)
         except journal.HeldError as err:
             LOG.warning("%s", err)
@@ -139,6 +264,8 @@ class Keeper:
             LOG.exception("Cannot adopt the migration of guest %s yet", uuid)
             self._seen.pop(uuid, None)
             return None
+        if off:
+            return adopted
         LOG.info(
             "Live migration %(migration)s to %(dest)s, begun %(started)s, is adopted",
             {
@@ -149,6 +276,20 @@ class Keeper:
             instance=adopted.instance,
         )
         return adopted
+
+    def _evacuated(self, record: records.Record, instance: Any) -> None:
+        """The server runs elsewhere, and what is left of it here never may again. Nova has its rest destroyed
+        when it starts."""
+        if self._guard.evidence(record)["source"] == "absent":
+            LOG.info("The guest was evacuated, its migration is over", instance=instance)
+            self._records.remove(record.entry.uuid, "source")
+            return
+        LOG.error(
+            "virsh destroy %(name)s: this host still has half a guest that was evacuated to %(host)s and "
+            "runs there; then: pcmig forget %(uuid)s",
+            {"name": record.entry.name, "host": instance.host, "uuid": record.entry.uuid},
+            instance=instance,
+        )
 
     def carry_out(self, end: ending.Ending) -> None:
         """END goes on on a thread of its own, which holds none of Nova's places for live migrations."""
@@ -169,7 +310,8 @@ class Keeper:
             self._failed(end.migration, instance, manager)
             record = self._records.get(uuid)
             if record is not None:
-                self._seen[uuid] = self._guard.situation(record)
+                self._note(record)
+                self._records.release(uuid)
             return
         finally:
             self._ends.pop(uuid, None)
@@ -227,7 +369,8 @@ class Keeper:
         except Exception:
             LOG.exception("Live migration failed.", instance=adopted.instance)
             self._failed(adopted.migration, adopted.instance, manager)
-            self._seen[uuid] = self._guard.situation(adopted.record)
+            self._note(adopted.record)
+            self._records.release(uuid)
         else:
             if not steered.detached:
                 self._records.remove(uuid, "source")

@@ -23,6 +23,7 @@ from oslo_log import log as logging
 from pcmig import journal
 from pcmig.nova import adoption, conf, guard, keeper, once, records, steer
 from pcmig.tunnel.passage import Passage
+from pcmig_common import messages
 
 LOG = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self._plans: dict[str, steer.Plan] = {}  # by the instance's UUID
         folder = self._options.journal_dir or os.path.join(CONF.state_path, "pcmig", "migrations")
         self._records = records.Records(folder)
-        self._guard = guard.Guard(self._records, self._options.connect_timeout_ms)
+        self._guard = guard.Guard(self._records, self._options.connect_timeout_ms, virtapi)
         self._keeper = keeper.Keeper(self, self._records, self._guard)
         super().__init__(virtapi, read_only)
 
@@ -99,6 +100,18 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 go_on = False
             yield go_on
 
+    def _source_uris(self, context: Any, host: str) -> list[str]:
+        """Where libvirt of HOST, a live migration's source, may be reached from here, the best way first:
+        where migrations to it go, perhaps a network of their own, on which alone its libvirtd listens."""
+        if self._options.source_uri:
+            found = [self._options.source_uri.replace("%s", host)]
+        else:
+            address = messages.address(context, host)
+            found = [self._live_migration_uri(address)] if address else []
+        found = list(dict.fromkeys([*found, self._live_migration_uri(host)]))
+        LOG.debug("libvirt of %(host)s is asked at: %(uris)s", {"host": host, "uris": ", ".join(found)})
+        return found
+
     def pre_live_migration(
         self,
         context: Any,
@@ -112,13 +125,19 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             context, instance, block_device_info, network_info, disk_info, migrate_data
         )
         if self._permitted(True) or self._permitted(False):
+            source_uri, *others = self._source_uris(context, str(instance.host))
+            noted = {
+                "block_migration": bool(migrate_data.block_migration),
+                records.SOURCE_URIS: others,
+            }
             entry = journal.Entry(
                 uuid=str(instance.uuid),
                 name=str(instance.name),
-                source_uri=self._live_migration_uri(str(instance.host)),
+                source_uri=source_uri,
                 dest_uri=self._uri(),
                 engine={},
                 started=records.now(),
+                caller={records.CALLER: noted},
             )
             try:
                 self._records.add(entry, "destination")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import os
 import threading
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ LOG = logging.getLogger(__name__)
 Side = Literal["source", "destination"]
 CALLER = "nova"  # the part of an entry's `caller` that is ours
 MARKS = "acts"  # the part of that with what of Nova's post step is begun and done (once.py)
+SOURCE_URIS = "source_uris"  # the part of a destination's record with other ways to the source's libvirt
 LEFT = "left"  # the mark that Nova has, or had, the server at the destination
 
 
@@ -52,61 +54,156 @@ class Record:
         """Whether Nova was seen to have the server at the destination."""
         return LEFT in self.marks
 
+    @property
+    def disks_copied(self) -> bool:
+        """Whether disks are copied: after the switch the destination's are the newer ones. What was asked for
+        may be "auto"; what became of it is in Nova's data."""
+        data = self.nova.get("migrate_data")
+        data = data.get("nova_object.data") if isinstance(data, dict) else None
+        became = data.get("block_migration") if isinstance(data, dict) else None
+        return bool(self.nova.get("block_migration") if became is None else became)
+
+    @property
+    def source_uris(self) -> list[str]:
+        """Where the source's libvirt may be reached from here."""
+        others = self.nova.get(SOURCE_URIS)
+        return list(dict.fromkeys([self.entry.source_uri, *(others if isinstance(others, list) else [])]))
+
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 class Records:
-    """The journal of this nova-compute, and its content in memory: to ask for a guest costs nothing."""
+    """The journal of this nova-compute, and its content in memory: to ask for a guest costs a look at the
+    folder. What an operator changes or removes on the disk counts from the next question on, but for what
+    this process looks after: that is written again."""
 
     def __init__(self, folder: str) -> None:
         self._journal = journal.Journal(folder)
         self._known: dict[str, Record] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._loaded = False
+        self._seen: object = None  # the folder as it was read last
+        self.forgotten: list[Record] = []  # by an operator; for the keeper, who takes them out
 
     def load(self) -> None:
         """What another process has left. What cannot be read is told, and left as it is."""
-        entries, errors = releases.off_hub(self._journal.all)
-        for error in errors:
-            LOG.error("A migration in flight may be unknown: %s", error)
         with self._lock:
-            for entry in entries:
-                side = (entry.caller.get(CALLER) or {}).get("side")
-                if side in ("source", "destination"):
-                    self._known[entry.uuid] = Record(entry, side)
+            self._loaded = True
+            self._read(first=True)
+
+    def _state(self) -> object:
+        """Another one whenever a file came, went or was written."""
+        names = [self._journal.folder, *(self._journal.path(uuid) for uuid in list(self._known))]
+        found: list[tuple[int, int, int] | None] = []
+        for name in names:
+            try:
+                stat = os.stat(name)
+            except OSError:
+                found.append(None)
+            else:
+                found.append((stat.st_mtime_ns, stat.st_ino, stat.st_size))
+        return found
+
+    def _look(self) -> None:
+        """Reads again what has changed on the disk."""
+        if not self._loaded or self._state() == self._seen:
+            return
+        with self._lock:
+            if self._state() != self._seen:
+                self._read(first=False)
+
+    def _read(self, first: bool) -> None:
+        seen = self._state()
+        entries, errors = releases.off_hub(self._journal.all)
+        for error in errors if first else ():
+            LOG.error("A migration in flight may be unknown: %s", error)
+        broken = " ".join(str(error) for error in errors)
+        there = {entry.uuid: entry for entry in entries}
+        for uuid, record in list(self._known.items()):
+            if uuid in there or uuid in broken:
+                continue
+            if record.entry.owner == journal.Owner.of(os.getpid()):
+                LOG.warning(
+                    "The record of a migration that is looked after was removed, and is written again: end "
+                    "the migration instead, or ask for it when it is over (pcmig forget %s)",
+                    uuid,
+                )
+                releases.off_hub(self._journal.write, record.entry)
+                continue
+            del self._known[uuid]
+            self.forgotten.append(record)
+            LOG.warning(
+                "The record of the migration of guest %(name)s (%(uuid)s) was removed: nothing is refused "
+                "for its sake any more",
+                {"name": record.entry.name, "uuid": uuid},
+            )
+        for entry in entries:
+            side = (entry.caller.get(CALLER) or {}).get("side")
+            known = self._known.get(entry.uuid)
+            if known is not None and known.side == side:
+                known.entry = entry
+            elif side in ("source", "destination"):
+                self._known[entry.uuid] = Record(entry, side)
+        self._seen = seen  # what changed meanwhile is read at the next look
 
     def __bool__(self) -> bool:
+        self._look()
         return bool(self._known)
 
     def all(self) -> list[Record]:
+        self._look()
         with self._lock:
             return list(self._known.values())
 
     def get(self, uuid: str) -> Record | None:
+        self._look()
         return self._known.get(uuid)
 
     def add(self, entry: journal.Entry, side: Side) -> Record:
-        """Writes it down. Raises journal.JournalError."""
+        """Writes it down. The source's is looked after by this process; nobody looks after the destination's.
+        Raises journal.JournalError."""
         noted = dict(entry.caller.get(CALLER) or {}) | {"side": side}
         entry = dataclasses.replace(entry, caller={**entry.caller, CALLER: noted})
-        record = Record(releases.off_hub(self._journal.claim, entry, now()), side)
         with self._lock:
-            self._known[entry.uuid] = record
+            if side == "source":
+                entry = releases.off_hub(self._journal.claim, entry, now())
+            else:
+                releases.off_hub(self._journal.write, entry)
+            record = self._known[entry.uuid] = Record(entry, side)
+            self._seen = self._state()
         return record
 
     def claim(self, record: Record) -> None:
         """This process looks after it from now on. Raises journal.JournalError."""
-        record.entry = releases.off_hub(self._journal.claim, record.entry, now())
+        with self._lock:
+            record.entry = releases.off_hub(self._journal.claim, record.entry, now())
+            self._seen = self._state()
+
+    def release(self, uuid: str) -> None:
+        """Nobody looks after it: people have to, and may forget it. What cannot be written is told."""
+        with self._lock:
+            record = self._known.get(uuid)
+            if record is None or record.entry.owner != journal.Owner.of(os.getpid()):
+                return
+            record.entry = dataclasses.replace(record.entry, owner=None, owned=None)
+            try:
+                releases.off_hub(functools.partial(self._journal.update, uuid, owner=None, owned=None))
+            except journal.JournalError as err:
+                LOG.error("A migration that needs an operator seems to be looked after: %s", err)
+            self._seen = self._state()
 
     def mark(self, record: Record, act: str, state: str) -> None:
         """Notes that ACT is begun or done: for this process at once, and on the disk. Raises
         journal.JournalError."""
-        noted = record.nova | {MARKS: record.marks | {act: state}}
-        caller = {**record.entry.caller, CALLER: noted}
-        record.entry = dataclasses.replace(record.entry, caller=caller)
-        update = functools.partial(self._journal.update, record.entry.uuid, caller=caller)
-        releases.off_hub(update)
+        with self._lock:
+            noted = record.nova | {MARKS: record.marks | {act: state}}
+            caller = {**record.entry.caller, CALLER: noted}
+            record.entry = dataclasses.replace(record.entry, caller=caller)
+            update = functools.partial(self._journal.update, record.entry.uuid, caller=caller)
+            releases.off_hub(update)
+            self._seen = self._state()
 
     def settle(self, uuid: str, verdict: str) -> None:
         record = self._known.get(uuid)
@@ -120,7 +217,8 @@ class Records:
             if record is None or (side is not None and record.side != side):
                 return
             del self._known[uuid]
-        try:
-            releases.off_hub(self._journal.remove, uuid)
-        except journal.JournalError as err:
-            LOG.error("A migration that is over stays on record: %s", err)
+            try:
+                releases.off_hub(self._journal.remove, uuid)
+            except journal.JournalError as err:
+                LOG.error("A migration that is over stays on record: %s", err)
+            self._seen = self._state()

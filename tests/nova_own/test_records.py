@@ -26,7 +26,19 @@ from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig import _core, journal
-from pcmig.nova import adoption, driver, ending, guard, keeper, once, recorded, records, steer, words
+from pcmig.nova import (
+    adoption,
+    driver,
+    ending,
+    evacuation,
+    guard,
+    keeper,
+    once,
+    recorded,
+    records,
+    steer,
+    words,
+)
 
 UUID = "a0a0a0a0-0000-4000-8000-000000000000"
 SOURCE, DESTINATION = "qemu:///system", "qemu+tcp://b/system"
@@ -762,3 +774,108 @@ def test_nova_has_it_all_written_down() -> None:
     assert not adoption.is_over(adopted)
     nova.status = "completed"
     assert adoption.is_over(adopted)
+
+
+def evacuated(monkeypatch: pytest.MonkeyPatch, status: str, dest: str) -> None:
+    one = types.SimpleNamespace(status=status, dest_compute=dest, source_compute="a")
+    monkeypatch.setattr(evacuation, "_of", lambda _, statuses: [one] if status in statuses else [])
+
+
+@pytest.mark.parametrize(
+    ("status", "dest", "halves", "copied", "allowed"),
+    [
+        ("pre-migrating", "b", (None, "absent"), False, True),
+        ("accepted", "b", ("absent", "absent"), False, True),
+        ("pre-migrating", "b", ("running", "absent"), False, False),  # the host is not dead
+        ("pre-migrating", "b", (None, "postcopy-failed"), False, False),  # ended by a person first
+        ("pre-migrating", "b", (None, "absent"), True, False),  # incomplete copies of its disks are here
+        ("pre-migrating", "c", (None, "absent"), False, False),  # another host's
+        ("error", "b", (None, "absent"), False, False),
+    ],
+)
+def test_an_evacuation_is_its_owners_word_that_the_source_is_dead(
+    known: records.Records,
+    hosts: Hosts,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    dest: str,
+    halves: tuple[str | None, str],
+    copied: bool,
+    allowed: bool,
+) -> None:
+    evacuated(monkeypatch, status, dest)
+    monkeypatch.setattr(guard.Guard, "host", "b")
+    known.add(entry(caller={"nova": {"block_migration": copied}}), "destination")
+    hosts.halves = dict(zip((SOURCE, DESTINATION), halves, strict=True))
+    asking = guard.Guard(known, 10_000)
+    if not allowed:
+        with pytest.raises(guard.Refused), asking.asked(instance(), "start"):
+            pass
+        assert known.get(UUID) is not None
+        return
+    with asking.asked(instance(), "start"):
+        assert known.get(UUID) is not None
+    assert known.get(UUID) is None, "it has served"
+
+
+@pytest.mark.parametrize(
+    ("status", "host", "allowed"),
+    [("done", "c", True), ("completed", "b", True), ("pre-migrating", "c", False), ("done", "a", False)],
+)
+def test_what_a_host_that_is_back_has_of_an_evacuated_guest_goes(
+    known: records.Records,
+    hosts: Hosts,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    host: str,
+    allowed: bool,
+) -> None:
+    """Even half of a guest that was interrupted: it must never run again."""
+    evacuated(monkeypatch, status, host)
+    monkeypatch.setattr(guard.Guard, "host", "a")
+    known.add(entry(), "source")
+    made = Driver(known)
+    if not allowed:
+        with pytest.raises(guard.Refused):
+            made.destroy(None, instance(host=host, task_state=None))
+        return
+    with pytest.raises(guard.Refused):
+        made.reboot(None, instance(host=host, task_state=None), "HARD")
+    made.destroy(None, instance(host=host, task_state=None))
+    assert made.done == ["destroy", "cleanup"]
+    assert known.get(UUID) is None
+
+
+def test_a_record_that_is_removed_or_changed_on_the_disk_counts_at_once(tmp_path: pathlib.Path) -> None:
+    known, book = records.Records(str(tmp_path)), journal.Journal(tmp_path)
+    known.load()
+    known.add(entry(), "source")
+    book.path(UUID).unlink()
+    assert known.get(UUID) is not None and book.path(UUID).exists(), "this process looks after it"
+    known.release(UUID)
+    assert book.all()[0][0].owner is None
+    book.update(UUID, name="other")
+    record = known.get(UUID)
+    assert record is not None and record.entry.name == "other" and not known.forgotten
+    book.remove(UUID)
+    assert not known and [each.entry.name for each in known.forgotten] == ["other"]
+    known.add(entry(), "destination")
+    assert book.all()[0][0].owner is None, "nobody looks after it"
+    book.remove(UUID)
+    assert known.get(UUID) is None
+
+
+def test_a_source_is_asked_where_it_answers(known: records.Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = {"source_uris": ["qemu+tcp://by-name/system"]}
+    record = known.add(entry(caller={"nova": noted}), "destination")
+    asked = []
+
+    def half(uri: str, uuid: str, timeout_ms: int) -> Any:
+        asked.append(uri)
+        if uri == SOURCE:
+            raise _core.ConnectError("refused")
+        return {"half": "running", "job_active": False, "shut_down": False, "defined": True}
+
+    monkeypatch.setattr(guard._core, "half", half)  # type: ignore[attr-defined]
+    assert guard.Guard(known, 10_000).evidence(record)["source"] == "running"
+    assert asked == [SOURCE, "qemu+tcp://by-name/system", DESTINATION]
