@@ -43,6 +43,7 @@ _REFUSALS = {
     "unconfirmed": _UNCERTAIN,
     "handed-over": _CONCLUDED,
     "half-lost": _LOST,
+    "ended": _CONCLUDED,
     "gone": _LOST,
     "double": _UNCERTAIN,
     "silent": _UNCERTAIN,
