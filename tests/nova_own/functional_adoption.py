@@ -7,6 +7,9 @@ Run by test_functional.py, in a process of its own (python -m tests.nova_own --m
 
 from __future__ import annotations
 
+import json
+import re
+
 import fixtures
 
 from pcmig.nova import steer, words
@@ -89,9 +92,23 @@ class AdoptionTest(two_hosts.TwoHosts):
             ).body["instanceAction"]["events"]
         ]
         assert (TOLD, RECOVERY["text"]) in events, events
+        self._owner_reads_no_hosts()
         self.halves = {"source": "absent", "destination": "running"}
         engine.play(outcome="completed", phase="finished", recovery=None)
         self._moved()
+
+    def _owner_reads_no_hosts(self) -> None:
+        """All that the API shows of it to a user of the server's project who is no administrator."""
+        reader, server_id = self.api_fixture.reader_api, self.server["id"]
+        reader.microversion = "latest"
+        path = f"/servers/{server_id}/os-instance-actions"
+        fault = reader.api_get(f"/servers/{server_id}").body["server"]["fault"]
+        assert set(fault) == {"code", "created", "message"}
+        actions = reader.api_get(path).body["instanceActions"]
+        read = [reader.api_get(f"{path}/{action['request_id']}").body for action in actions]
+        events = [event for one in read for event in one["instanceAction"]["events"]]
+        assert TOLD in [event["event"] for event in events]
+        assert not re.search(r"\bsrc\b|\bdest\b|compute-0042|://", json.dumps([fault, events]))
 
     def test_what_nobody_can_save_is_left_alone_until_it_is_repaired(self) -> None:
         engine = self._in_post_copy()
