@@ -98,7 +98,7 @@ def test_qemu_user_of_qemu_conf(capsys: pytest.CaptureFixture[str], tmp_path: pa
 
 
 def test_other_machine_is_not_probed(capsys: pytest.CaptureFixture[str]) -> None:
-    _, answer = run_json(capsys, "--connect", "qemu+tcp://127.0.0.1:1/system")
+    _, answer = run_json(capsys, "--connect", "qemu+tcp://127.0.0.2:1/system")
     assert answer["facts"]["probe"] is None
     assert the_row(answer, "source", "userfaultfd")["status"] == "unknown"
 

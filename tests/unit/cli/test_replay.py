@@ -98,7 +98,7 @@ def test_ledger(trace: pathlib.Path) -> None:
     [
         (("none",), "none: No such file or directory"),
         (("/",), "/: Is a directory"),
-        (("setup.py",), "setup.py: line 1: "),
+        (("setup.py",), "setup.py: line 2: "),
         (("TRACE", "--set", "drain_pace_mib"), "write NAME=VALUE"),
         (("TRACE", "--set", "drain_pace_mib=x"), "not a whole number"),
         (("TRACE", "--set", "drain_pace_mib=0"), "out of bounds (1 to 1000000)"),
