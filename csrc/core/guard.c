@@ -109,10 +109,10 @@ static const char *const advices[] = {
     [PCMIG_SITUATION_SWITCHING] = WATCH,
     [PCMIG_SITUATION_POSTCOPY] = WATCH,
     [PCMIG_SITUATION_INTERRUPTED] = RESUME,
-    [PCMIG_SITUATION_CUT_OFF] = RESUME ", or, if the silent host is lost: " FORGET,
+    [PCMIG_SITUATION_CUT_OFF] = RESUME "  # or, if the silent host is lost: " FORGET,
     [PCMIG_SITUATION_AT_SOURCE] = RESUME, /* closes the record */
     [PCMIG_SITUATION_LEFTOVER] = END_AT_DESTINATION,
-    [PCMIG_SITUATION_ARRIVED] = RESUME ", or, if the source keeps its half: " END_AT_SOURCE,
+    [PCMIG_SITUATION_ARRIVED] = RESUME "  # or, if the source keeps its half: " END_AT_SOURCE,
     [PCMIG_SITUATION_AT_DESTINATION] = RESUME,
     [PCMIG_SITUATION_UNCONFIRMED] = "virsh -c '%d' resume '%g'",
     [PCMIG_SITUATION_HANDED_OVER] = LOOK_DESTINATION,
@@ -120,7 +120,7 @@ static const char *const advices[] = {
     [PCMIG_SITUATION_ENDED] = FORGET,
     [PCMIG_SITUATION_GONE] = FORGET,
     [PCMIG_SITUATION_DOUBLE] = END_ONE,
-    [PCMIG_SITUATION_SILENT] = RESUME ", or, if the silent host is lost: " FORGET,
+    [PCMIG_SITUATION_SILENT] = RESUME "  # or, if the silent host is lost: " FORGET,
     [PCMIG_SITUATION_IN_DOUBT] = FORGET,
 };
 _Static_assert(LENGTH(advices) == PCMIG_SITUATION_COUNT, "every situation has an advice");

@@ -139,8 +139,8 @@ def refusal(book: Journal, entry: Entry, seen: Evidence, answer: _core.Permissio
     folder = [] if len(default_journals(book)) == 1 else ["--journal", str(book.folder)]
     word = shlex.join(["pcmig", "forget", *folder, "--accept-loss", entry.uuid])
     advice = answer["advice"] or ""
-    if "pcmig forget" not in advice.partition(",")[0]:
-        reason += f"; type:\n  {advice.partition(', or, if the silent host')[0]}\nor"
+    if "pcmig forget" not in advice.partition("  #")[0]:
+        reason += f"; type:\n  {advice.partition('  # or, ')[0]}\nor"
     else:
         reason += ";"
     return CommandError(f"{reason} to take the loss:\n  {word}", ExitCode.NEEDS_OPERATOR)

@@ -31,7 +31,7 @@ static const struct {
 #define END_B   "virsh -c 'B' destroy 'G'"
 #define RESUME  "pcmig resume -c 'A' 'G' 'B'"
 #define FORGET  "pcmig forget -c 'A' 'G'"
-#define OR_LOST RESUME ", or, if the silent host is lost: " FORGET
+#define OR_LOST RESUME "  # or, if the silent host is lost: " FORGET
     [PCMIG_SITUATION_UNSEEN] = {{BOTH(UNKNOWN, ABSENT)}, {"srbodufF", "srbodufF"}, "pcmig check -c 'A' --peer 'B'"},
     [PCMIG_SITUATION_NOBODY] = {{BOTH(ABSENT, ABSENT)}, {"srbodufRF", "srbodufRF"}, LOOK_A "; " LOOK_B},
     [PCMIG_SITUATION_HOME_SOURCE] = {{BOTH(RUNNING, UNKNOWN)}, {"srbodufRF", "odufRF"}, LOOK_A},
@@ -47,7 +47,7 @@ static const struct {
     [PCMIG_SITUATION_LEFTOVER] = {{BOTH(RUNNING, MIGRATING), .job_absent = true}, {"RF", "dufRF"}, END_B},
     [PCMIG_SITUATION_ARRIVED] = {{BOTH(POSTCOPY, RUNNING)},
                                  {"", ""},
-                                 RESUME ", or, if the source keeps its half: " END_A},
+                                 RESUME "  # or, if the source keeps its half: " END_A},
     [PCMIG_SITUATION_AT_DESTINATION] = {{BOTH(ABSENT, RUNNING), .in_flight = true}, {"dufP", "srboPF"}, RESUME},
     [PCMIG_SITUATION_UNCONFIRMED] = {{BOTH(ABSENT, PAUSED), .in_flight = true}, {"", "r"}, "virsh -c 'B' resume 'G'"},
     [PCMIG_SITUATION_HANDED_OVER] = {{BOTH(ABSENT, UNKNOWN), .source_handed_off = true}, {"dufP", "srboP"}, LOOK_B},
