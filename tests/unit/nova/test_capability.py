@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What keeps guests from arriving here, as nova-compute asks it."""
 
 from __future__ import annotations
