@@ -89,7 +89,13 @@ def test_nvram_and_vtpm_when_the_destinations_daemon_ends_unheard(scene: CaseSce
     scene.wait_for(lambda: "running" not in (source.domain_state("uefi") or ""), "the source is done", 60)
     time.sleep(2)
     destination.start_libvirtd()
-    command.wait(120).expect(0, "done: uefi")
+    run = command.wait(120).expect(0, "done: uefi")
+    if scene.definition(source, "uefi") is not None:
+        # The daemon was killed before it had written the definition: the source's is the only one, and stays.
+        run.expect(0, "the source still knows it, shut off: do not start it there")
+        assert scene.definition(destination, "uefi") is None
+        scene.define(destination, source.virsh("dumpxml", "--inactive", "uefi"), start=False)
+        source.virsh("undefine", "--keep-nvram", "--keep-tpm", "uefi")
     scene.expect_moved("uefi", destination, persistent=True)
     assert digest(nvram(destination)) == content
     scene.move("uefi", "--policy", "immediate", source=destination).expect(0, "done: uefi")
@@ -135,17 +141,11 @@ def test_snapshots(scene: CaseScene) -> None:
 
 
 def test_a_checkpoint(scene: CaseScene) -> None:
-    """Likewise: what a backup program leaves."""
+    """What a backup program leaves is in nobody's way."""
     snapshot_guest(scene)
-    source = scene.bed.a
-    source.virsh("checkpoint-create-as", "other", "c1")
-    before = scene.definition(source, "other")
-    run = scene.move("other", "--copy-storage-all")
-    if run.code == 0:
-        scene.expect_moved("other", scene.bed.b, persistent=True)
-    else:
-        run.expect(1, "checkpoint", "runs on")
-        scene.expect_untouched("other", before)
+    scene.bed.a.virsh("checkpoint-create-as", "other", "c1")
+    scene.move("other", "--copy-storage-all").expect(0, "done: other")
+    scene.expect_moved("other", scene.bed.b, persistent=True)
 
 
 def test_a_saved_state_at_the_destination(scene: CaseScene) -> None:

@@ -100,7 +100,7 @@ STALL_S = 12
 
 
 def test_the_guests_clock_after_a_stall(scene: CaseScene) -> None:
-    """How far it is behind is what doc/operate/command.rst says."""
+    """It runs on: a vCPU that waits for a page is not a guest that is stopped."""
     guest = scene.prepare(BUSY)
     source, destination = scene.bed.a, scene.bed.b
     before = guest.heartbeats()[-1]
@@ -114,7 +114,7 @@ def test_the_guests_clock_after_a_stall(scene: CaseScene) -> None:
     after = guest.heartbeats()[-1]
     behind_s = (after.time_s - before.time_s) - (after.guest_ms - before.guest_ms) / 1000
     print(f"behind by {behind_s:.2f} s after a stall of {STALL_S} s")
-    assert -1 < behind_s < STALL_S + 3
+    assert abs(behind_s) < 2
 
 
 def test_resume_where_nothing_is_interrupted(scene: CaseScene) -> None:
