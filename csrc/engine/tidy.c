@@ -14,6 +14,8 @@
 #define TIDY_AFTER_US        1000000
 /* A job of libvirt's own may still hold the guest. */
 #define AUTOSTART_GIVE_UP_US 5000000
+/* A daemon that was restarted says that the guest runs before it has written its definition. */
+#define TIDY_DEFINED_US      4000000
 
 /* Never removes what is needed: the guest runs at the destination with all of its memory. */
 static bool may_forget(const struct pcmig_evidence *seen)
@@ -27,7 +29,7 @@ static bool may_forget(const struct pcmig_evidence *seen)
 
 /* The source's definition is removed only by order, and when the destination has one; of a migration that was adopted and
  * needed no call of ours it is told. */
-static enum tidy tidy_definition(const struct control *c, bool allowed)
+static enum tidy tidy_definition(const struct control *c, bool allowed, int64_t waited_us)
 {
     const struct pcmig_migration *m = c->m;
 
@@ -35,8 +37,10 @@ static enum tidy tidy_definition(const struct control *c, bool allowed)
         return TIDY_CLEAN;
     if (!c->called_once)
         return TIDY_LEFT;
-    if (!allowed || m->destination == NULL || pcmig_virt_defined(m->destination, m->uuid) != 1)
+    if (!allowed || m->destination == NULL)
         return TIDY_UNCLEAR;
+    if (pcmig_virt_defined(m->destination, m->uuid) != 1)
+        return waited_us < TIDY_DEFINED_US ? TIDY_LATER : TIDY_UNCLEAR;
     return pcmig_virt_forget(m->source, m->uuid, true) ? TIDY_CLEAN : TIDY_LEFT;
 }
 
@@ -96,7 +100,7 @@ enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, i
         return TIDY_LATER;
     defined = pcmig_virt_defined(m->source, m->uuid);
     if (defined == 1)
-        return tidy_definition(c, may_forget(evidence));
+        return tidy_definition(c, may_forget(evidence), waited_us);
     if (defined == 0 && may_forget(evidence) && pcmig_virt_forget(m->source, m->uuid, false))
         return TIDY_CLEAN;
     return pcmig_virt_left_over(m->source, m->uuid) ? TIDY_UNCLEAR : TIDY_CLEAN;

@@ -54,7 +54,7 @@ def test_an_iso_that_the_destination_lacks(scene: CaseScene, iso: pathlib.Path) 
     before = scene.definition(scene.bed.a, "other")
     for _ in range(2):
         run = scene.move("other")
-        run.expect(1, r"case\.iso", "No such file", "at the destination", "startupPolicy", "runs on")
+        run.expect(1, r"case\.iso", "No such file", "the destination that cannot", "startupPolicy", "runs on")
         scene.expect_untouched("other", before)
         assert "case.iso" in scene.bed.a.virsh("domblklist", "other")
     (scene.bed.b.state / "lib/case.iso").write_bytes(iso.read_bytes())
