@@ -54,17 +54,18 @@ def add_users() -> None:
             file.writelines(f"{entry}\n" for entry in entries if entry.partition(":")[0] not in present)
 
 
-def give_userfaultfd(scratch: str) -> None:
-    """As etc/udev/rules.d does on a host: the node is QEMU's user's. A kernel may have none."""
-    node = "/dev/userfaultfd"
-    try:
-        device = os.stat(node).st_rdev
-    except OSError:
-        return
-    own = f"{scratch}/userfaultfd"
-    os.mknod(own, stat.S_IFCHR | 0o600, device)
-    os.chown(own, QEMU, 0)
-    mount(own, node, flags=MS_BIND)
+def give_nodes(scratch: str) -> None:
+    """To QEMU's user, as udev's rules do on a host, ours (etc/udev/rules.d) and Debian's for KVM. libvirt asks
+    a QEMU anew what it can, for 10 s, each time it finds that its user may not open a KVM that is there."""
+    for name in ("userfaultfd", "kvm"):
+        node, own = f"/dev/{name}", f"{scratch}/{name}"
+        try:
+            device = os.stat(node).st_rdev
+        except OSError:  # a kernel may have none
+            continue
+        os.mknod(own, stat.S_IFCHR | 0o600, device)
+        os.chown(own, QEMU, 0)
+        mount(own, node, flags=MS_BIND)
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def main() -> None:
     for source, target in (("etc", "/etc/libvirt"), ("log", "/var/log/libvirt"), ("lib", "/var/lib/libvirt")):
         bind(f"{state}/{source}", target)
     add_users()
-    give_userfaultfd(f"{state}/scratch")
+    give_nodes(f"{state}/scratch")
     os.makedirs("/var/cache/libvirt", exist_ok=True)
     os.makedirs("/etc/pki", exist_ok=True)
     bind(guest, f"{state}/run/pcmig/guest")
