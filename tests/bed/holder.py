@@ -56,7 +56,7 @@ def add_users() -> None:
 
 def give_nodes(scratch: str) -> None:
     """To QEMU's user, as udev's rules do on a host, ours (etc/udev/rules.d) and Debian's for KVM. libvirt
-    asks a QEMU anew what it can, for 10 s, each time it finds that its user may not open a KVM that is there."""
+    asks a QEMU anew what it can, for 10 s, each time it finds its user barred from a KVM that is there."""
     for name in ("userfaultfd", "kvm"):
         node, own = f"/dev/{name}", f"{scratch}/{name}"
         try:
