@@ -164,6 +164,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.conf:CONF.host"),
     there("nova.conf:CONF.libvirt.live_migration_completion_timeout"),
     there("nova.conf:CONF.libvirt.live_migration_downtime"),
+    there("nova.conf:CONF.libvirt.live_migration_inbound_addr"),
     there("nova.conf:CONF.libvirt.live_migration_permit_auto_converge"),
     there("nova.conf:CONF.libvirt.live_migration_permit_post_copy"),
     there("nova.conf:CONF.libvirt.live_migration_timeout_action"),
@@ -186,6 +187,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.exception:PortBindingDeletionFailed"),
     there("nova.exception:UnexpectedTaskStateError"),
     there("nova.objects.base:NovaObject.obj_from_primitive"),
+    there("nova.objects.fields:MigrationType.EVACUATION"),
     there("nova.objects.fields:MigrationType.LIVE_MIGRATION"),
     there("nova.objects.fields:SensitiveStringField"),
     called("nova.objects.block_device:BlockDeviceMappingList.get_by_instance_uuid", "context uuid"),
@@ -195,6 +197,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.objects.instance_action:InstanceActionEvent.details"),
     called("nova.objects.instance_action:InstanceActionEvent.event_finish", "context uuid name want_result="),
     called("nova.objects.migration:Migration.get_by_uuid", "context uuid"),
+    called("nova.objects.migration:MigrationList.get_by_filters", "context filters"),
     called(
         "nova.objects.migration:MigrationList.get_in_progress_by_instance", "context uuid migration_type="
     ),
