@@ -84,7 +84,11 @@ def main() -> None:
     give_nodes(f"{state}/scratch")
     os.makedirs("/var/cache/libvirt", exist_ok=True)
     os.makedirs("/etc/pki", exist_ok=True)
-    bind(guest, f"{state}/run/pcmig/guest")
+    # libvirt notes on files whose they are: each host has a view of its own, as each bed has its users.
+    view, scratch = f"{state}/run/pcmig/guest", f"{state}/scratch/guest"
+    for part in (view, f"{scratch}/upper", f"{scratch}/work"):
+        os.makedirs(part, exist_ok=True)
+    mount("pcmig", view, "overlay", data=f"lowerdir={guest},upperdir={scratch}/upper,workdir={scratch}/work")
     bind(f"{state}/run", "/run")
     # The processes and links of this host alone.
     mount("proc", "/proc", "proc")
