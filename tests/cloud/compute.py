@@ -49,6 +49,7 @@ class Compute:
         self.more = more or {}  # sections of nova.conf beside the bed's own
         self.services: dict[str, Service] = {}
         self.started_at = 0.0  # of nova-compute, by time.time()
+        self.as_root = False  # from its next start on
 
     def configure(self, driver: str, nova_conf: Sections | str) -> None:
         files = config.host_files(self.venv, self.host.name, driver, nova_conf, self.name, self.more)
@@ -107,7 +108,11 @@ class Compute:
 
     def start_nova(self) -> Service:
         self.started_at = time.time()
-        argv = [*AS_NOVA, f"{self.venv}/bin/nova-compute", *config.compute_config_files()]
+        argv = [
+            *([] if self.as_root else AS_NOVA),
+            f"{self.venv}/bin/nova-compute",
+            *config.compute_config_files(),
+        ]
         return self._start("nova-compute", argv, self.nova_env)
 
     @property

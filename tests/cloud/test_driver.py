@@ -272,33 +272,31 @@ def reasons(cloud: Cloud, server: Server) -> str:
     return "\n".join(text for text in texts if text)
 
 
-def test_a_destination_that_cannot_receive(cloud: Cloud, idle: Server) -> None:
-    """What has to have post-copy is refused in the pre-check; what need not goes there in pre-copy."""
+def test_a_destination_that_cannot_receive_refuses_in_the_pre_check(cloud: Cloud, idle: Server) -> None:
+    """Where its nova-compute is root: another user cannot try userfaultfd as QEMU's, and leaves it to libvirt."""
     source, target = str(idle.nova_host), other(idle.nova_host)
-    host = cloud.computes[target].host
-    path = host.state / "etc/qemu.conf"
+    compute = cloud.computes[target]
+    path = compute.host.state / "etc/qemu.conf"
     before = path.read_text()
+    compute.as_root = True
+    cloud.restart_compute(target)
     # What libvirtd would read at its next start, and what the check reads now: QEMU without any rights.
     path.write_text(
         re.sub('user = ".*"', 'user = "nobody"', re.sub('group = ".*"', 'group = "nogroup"', before))
     )
     try:
         assert path.read_text() != before
-        action = {"host": cloud.computes[target].name, "block_migration": "auto", "post_copy": True}
+        action = {"host": compute.name, "block_migration": "auto", "post_copy": True}
         cloud.api.post("compute", f"/servers/{idle.id}/action", {"os-migrateLive": action})
         text = "no server can arrive at this host by post-copy"
         wait_until(lambda: text in reasons(cloud, idle), 60, "the refusal is told")
         assert "userfaultfd" in cloud.compute_log(target)
         idle.wait_status("ACTIVE")
         assert idle.nova_host == source
-        move = Move(cloud, idle)
-        cloud.live_migrate(idle, target)
-        move.end()
-        move.check_moved(target)
-        assert "no guest can arrive here by post-copy" in move.log()
-        assert POST_COPY not in move.statuses
     finally:
         path.write_text(before)
+        compute.as_root = False
+        cloud.restart_compute(target)
 
 
 def test_force_complete_switches_now(cloud: Cloud, idle: Server) -> None:
