@@ -273,7 +273,7 @@ def reasons(cloud: Cloud, server: Server) -> str:
 
 
 def test_a_destination_that_cannot_receive_refuses_in_the_pre_check(cloud: Cloud, idle: Server) -> None:
-    """Where its nova-compute is root: another user cannot try userfaultfd as QEMU, and leaves it to libvirt."""
+    """Where its nova-compute is root: another user cannot try userfaultfd as QEMU, and leaves it to it."""
     source, target = str(idle.nova_host), other(idle.nova_host)
     compute = cloud.computes[target]
     path = compute.host.state / "etc/qemu.conf"
