@@ -160,6 +160,21 @@ def left(entry: Entry, seen: Evidence, answer: _core.Permission) -> list[str]:
     defined = [uri for uri, half in ends if half["defined"]]
     off = all(half["half"] in ("absent", "dead") for _, half in ends)
     if "nova" in entry.caller:
+        if seen.disks_copied and side_of(entry) == "destination":
+            lines += [
+                "copies of its disks may be left here, in nova-compute's folder of instances; Nova neither "
+                "migrates the server to this host nor evacuates it here from its image as long as they are:",
+                f"  ls -d /var/lib/nova/instances/{entry.uuid}",
+            ]
+        if (
+            seen.destination["defined"]
+            and side_of(entry) == "destination"
+            and answer["situation"] in ("half-lost", "gone")
+        ):
+            lines += [
+                "its definition here, which must not be started, nor stand in the way of an evacuation:",
+                f"  {virsh(entry.dest_uri, 'undefine', '--keep-nvram', '--keep-tpm', guest_word(entry))}",
+            ]
         lines.append(
             "nova-compute follows within a minute; the other host's may have a record of its own: type this "
             "command there too. A server that is off is started again by: openstack server reboot --hard "

@@ -99,14 +99,16 @@ class Guard:
         return allowed
 
     def check(self, record: records.Record, instance: Any, act: str) -> bool:
-        """Raises Refused, with what helps and the reason. Returns whether ACT settles the migration: nothing
-        of it is left here then."""
+        """Raises Refused, with what helps and the reason. Returns whether the record has served with ACT.
+        (The source's of an evacuated guest has not: the keeper puts Nova's own right by it.)"""
         evidence = self.evidence(record)
-        if record.side == "destination" and evidence["destination"] in _EMPTY and not record.disks_copied:
-            # Its nova-compute orders one only when the guest is there, or off for good.
-            if act == "rollback" and evidence["source"] in ("unknown", "absent"):
+        gone = evidence["source"] in ("unknown", "absent")
+        if record.side == "destination" and evidence["destination"] in _EMPTY and gone:
+            # Its nova-compute orders one only when the guest is there, or off for good; of one that was shut
+            # down there, the disks there are the newest as well.
+            if act == "rollback" and (evidence.get("source_shut_down") or not record.disks_copied):
                 return False
-            if act == "start" and evidence["source"] in ("unknown", "absent"):
+            if act == "start" and not record.disks_copied:
                 evacuated = evacuation.comes_to(self.host, record)
                 if evacuated is not None:
                     LOG.warning(
@@ -116,13 +118,13 @@ class Guard:
                         instance=instance,
                     )
                     return True
-        insist, settles = insists(instance), False
-        if record.side == "source" and not insist and act in _LEAVES and self._is_evacuated(record, instance):
-            insist = settles = True
+        insist = insists(instance) or (
+            record.side == "source" and act in _LEAVES and self._is_evacuated(record, instance)
+        )
         # What ends a guest removes its definition and its files as well, even if there is nothing to end.
         for one in (act, "undefine") if act == "destroy" else (act,):
             self._check(record, instance, one, evidence, insist)
-        return settles and act == "destroy"
+        return False
 
     def _check(
         self, record: records.Record, instance: Any, act: str, evidence: dict[str, Any], insist: bool

@@ -244,7 +244,7 @@ class Keeper:
             if guard.insists(adopted.instance):
                 return None
             if evacuation.left(self._guard.host, record) is not None:
-                self._evacuated(record, adopted.instance)
+                self._evacuated(adopted, manager)
                 return None
             if adoption.is_elsewhere(adopted):
                 LOG.error(
@@ -277,10 +277,14 @@ class Keeper:
         )
         return adopted
 
-    def _evacuated(self, record: records.Record, instance: Any) -> None:
+    def _evacuated(self, adopted: adoption.Adopted, manager: Any) -> None:
         """The server runs elsewhere, and what is left of it here never may again. Nova has its rest destroyed
-        when it starts."""
+        when it starts, and leaves the live migration under way, with resources of this host."""
+        record, instance, migration = adopted.record, adopted.instance, adopted.migration
         if self._guard.evidence(record)["source"] == "absent":
+            manager._delete_allocation_after_move(adopted.context, instance, migration)
+            if migration.status not in ("error", *adoption.OVER):
+                manager._set_migration_status(migration, "error")
             LOG.info("The guest was evacuated, its migration is over", instance=instance)
             self._records.remove(record.entry.uuid, "source")
             return

@@ -91,9 +91,13 @@ class LostTest(adoption.AdoptionTest):
             code = main.main(["forget", "--journal", self.folders[host], *words, self.server["id"]])
         return code, out.getvalue()
 
+    def _migrations(self, kind: str) -> list[Any]:
+        path = f"/os-migrations?instance_uuid={self.server['id']}"
+        found = self.api.api_get(path).body["migrations"]
+        return [each for each in found if each["migration_type"] == kind]
+
     def _evacuated(self, host: str) -> str:
         """Its status, after the source was declared dead."""
-        path = f"/os-migrations?instance_uuid={self.server['id']}"
         self.computes["src"].stop()
         [service] = self.api.get_services(host="src", binary="nova-compute")
         self.api.put_service(service["id"], {"forced_down": True})
@@ -105,9 +109,8 @@ class LostTest(adoption.AdoptionTest):
         self._wait(
             lambda: [
                 each
-                for each in self.api.api_get(path).body["migrations"]
-                if each["migration_type"] == "evacuation"
-                and each["status"] not in ("accepted", "pre-migrating")
+                for each in self._migrations("evacuation")
+                if each["status"] not in ("accepted", "pre-migrating")
             ],
             "the evacuation has ended",
         )
@@ -171,6 +174,10 @@ class LostTest(adoption.AdoptionTest):
         self._back()
         self._wait(lambda: not self._entries("src"), "the source's record is gone")
         assert self.api.get_server(self.server["id"])["OS-EXT-SRV-ATTR:host"] == "dest"
+        [migration] = self._migrations("live-migration")
+        assert migration["status"] == "error"
+        assert self._allocations(migration["uuid"]) == []
+        assert self._allocations(self.server["id"]) == ["dest"]
 
     def test_evacuated_to_a_third_host(self) -> None:
         self.flags(journal_dir=self.useFixture(fixtures.TempDir()).path, group="pcmig")

@@ -73,6 +73,7 @@ class Hosts:
     def __init__(self) -> None:
         self.halves: dict[str, str | None] = {SOURCE: "postcopy-failed", DESTINATION: "postcopy-failed"}
         self.job = False
+        self.shut_down: str | None = None
         self.asked: list[tuple[str, int]] = []
 
     def half(self, uri: str, uuid: str, timeout_ms: int) -> Any:
@@ -81,7 +82,7 @@ class Hosts:
         half = self.halves[uri]
         if half is None:
             raise _core.ConnectError("no route to host")
-        return {"half": half, "job_active": self.job}
+        return {"half": half, "job_active": self.job, "shut_down": self.shut_down == uri}
 
 
 @pytest.fixture
@@ -238,6 +239,30 @@ def test_a_rollback_where_the_source_cannot_be_asked(
     else:
         with pytest.raises(guard.Refused):
             guard.Guard(known, 10_000).check(record, instance(), "rollback")
+
+
+@pytest.mark.parametrize(
+    ("source", "half", "shut_down", "allowed"),
+    [
+        ("absent", "absent", SOURCE, True),
+        ("absent", "absent", None, False),  # it may have switched, and ended here
+        ("absent", "absent", DESTINATION, False),
+        ("absent", "postcopy-failed", SOURCE, False),
+        (None, "absent", None, False),
+    ],
+)
+def test_copies_of_disks_go_when_the_guest_was_shut_down_at_the_source(
+    known: records.Records, hosts: Hosts, source: str | None, half: str, shut_down: str | None, allowed: bool
+) -> None:
+    record = known.add(entry(caller={"nova": {"block_migration": True}}), "destination")
+    hosts.halves, hosts.shut_down = {SOURCE: source, DESTINATION: half}, shut_down
+    asking = guard.Guard(known, 10_000)
+    for act in ("rollback", "start"):
+        if allowed and act == "rollback":
+            asking.check(record, instance(), act)
+        else:
+            with pytest.raises(guard.Refused):
+                asking.check(record, instance(), act)
 
 
 def test_every_guarded_method_is_novas_and_looks_like_it() -> None:
@@ -843,7 +868,34 @@ def test_what_a_host_that_is_back_has_of_an_evacuated_guest_goes(
         made.reboot(None, instance(host=host, task_state=None), "HARD")
     made.destroy(None, instance(host=host, task_state=None))
     assert made.done == ["destroy", "cleanup"]
-    assert known.get(UUID) is None
+    assert known.get(UUID) is not None, "for the keeper"
+
+
+@pytest.mark.parametrize(
+    ("half", "status", "written"),
+    [("absent", "running", ["b", "error"]), ("absent", "error", ["b"]), ("postcopy-failed", "running", [])],
+)
+def test_the_migration_of_an_evacuated_guest_is_over_in_novas_books_too(
+    known: records.Records,
+    hosts: Hosts,
+    monkeypatch: pytest.MonkeyPatch,
+    half: str,
+    status: str,
+    written: list[str],
+) -> None:
+    evacuated(monkeypatch, "completed", "b")
+    monkeypatch.setattr(guard.Guard, "host", "a")
+    known.add(entry(caller={"nova": {"dest": "b", "block_migration": False}}), "source")
+    nova = Nova()
+    nova.host, nova.status = "b", status
+    hosts.halves = {SOURCE: half, DESTINATION: "running"}
+    made, follower, _ = adopt(known, monkeypatch, "completed", nova)
+    done: list[str] = []
+    manager = follower.virtapi._compute
+    manager._delete_allocation_after_move = lambda _context, server, _migration: done.append(server.host)
+    monkeypatch.setattr(manager, "_set_migration_status", lambda _m, status: done.append(status))
+    made.look_after()
+    assert (done, follower.told, bool(known)) == (written, [], half != "absent")
 
 
 def test_a_record_that_is_removed_or_changed_on_the_disk_counts_at_once(tmp_path: pathlib.Path) -> None:

@@ -113,6 +113,16 @@ def test_copied_disks_need_the_word(capsys: pytest.CaptureFixture[str], book: Jo
     assert code == 3 and "those at the destination are newer" in text
     code, text = pcmig(capsys, "forget", "--accept-loss", "g1")
     assert code == 0 and f"openstack server reboot --hard {fake.UUID}" in text
+    assert "ls -d" not in text, "those at the source are its disks"
+    book.write(dataclasses.replace(ENTRY, caller={"nova": {"side": "destination", "block_migration": True}}))
+    code, text = pcmig(capsys, "forget", "--accept-loss", "g1")
+    assert code == 0 and f"ls -d /var/lib/nova/instances/{fake.UUID}" in text
+    assert "undefine" not in text
+    hosts(DEFINED, DEFINED)
+    for side, printed in (("source", False), ("destination", True)):
+        book.write(dataclasses.replace(ENTRY, caller={"nova": {"side": side, "block_migration": True}}))
+        code, text = pcmig(capsys, "forget", "--accept-loss", "g1")
+        assert code == 0 and (f"virsh -c {fake.DEST} undefine --keep-nvram --keep-tpm g1" in text) is printed
 
 
 def test_what_a_process_looks_after_is_its_own(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
