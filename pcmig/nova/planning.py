@@ -137,7 +137,10 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
         policy = kind.policy
         params = dict(_core.parse_policy(policy)["params"])
         # QEMU's limit rises in Nova's steps; what converges is judged by the last of them.
-        params |= {"downtime_limit_ms": CONF.libvirt.live_migration_downtime, "downtime_control": 0}
+        params |= {
+            "downtime_limit_ms": bounded("downtime_limit_ms", CONF.libvirt.live_migration_downtime),
+            "downtime_control": 0,
+        }
         params.update(self._options.params)
         trace_dir = self._options.trace_dir
         orders = steer.Orders(
@@ -152,6 +155,13 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             note=functools.partial(self._note, instance, noted),
         )
         return steer.Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
+
+
+def bounded(name: str, value: int) -> int:
+    """VALUE of one of Nova's options as the core's parameter NAME takes it: Nova's have no upper bound, and
+    guides for vGPUs set a downtime of 500 s."""
+    param = next(param for param in _core.params() if param["name"] == name)
+    return max(param["min"], min(value, param["max"]))
 
 
 def loaded(instance: Any, name: str, default: Any) -> Any:
