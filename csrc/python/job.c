@@ -277,16 +277,30 @@ static PyObject *py_domain_xml(PyObject *module, PyObject *args)
     return result;
 }
 
-static PyObject *py_domain_persistent(PyObject *module, PyObject *args)
+/* 1, 0, or -1 with the job's error set. */
+typedef int (*question)(struct job *job);
+
+static int is_persistent(struct job *job)
+{
+    return pcmig_virt_domain_persistent(job->domain, &job->error);
+}
+
+static int starts_with_host(struct job *job)
+{
+    return pcmig_virt_autostart(job->conn, pcmig_virt_domain_uuid(job->domain), &job->error);
+}
+
+/* FORMAT is PyArg_ParseTuple's of a URI and a guest. */
+static PyObject *yes_or_no(PyObject *module, PyObject *args, const char *format, question ask)
 {
     struct job job = {0};
     int result = -1;
 
-    if (!PyArg_ParseTuple(args, "ss:domain_persistent", &job.uri, &job.name))
+    if (!PyArg_ParseTuple(args, format, &job.uri, &job.name))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     if (job_open(&job) == 0)
-        result = pcmig_virt_domain_persistent(job.domain, &job.error);
+        result = ask(&job);
     job_close(&job);
     Py_END_ALLOW_THREADS
     if (result < 0) {
@@ -296,23 +310,14 @@ static PyObject *py_domain_persistent(PyObject *module, PyObject *args)
     return PyBool_FromLong(result);
 }
 
+static PyObject *py_domain_persistent(PyObject *module, PyObject *args)
+{
+    return yes_or_no(module, args, "ss:domain_persistent", is_persistent);
+}
+
 static PyObject *py_domain_autostart(PyObject *module, PyObject *args)
 {
-    struct job job = {0};
-    int result = -1;
-
-    if (!PyArg_ParseTuple(args, "ss:domain_autostart", &job.uri, &job.name))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    if (job_open(&job) == 0)
-        result = pcmig_virt_autostart(job.conn, pcmig_virt_domain_uuid(job.domain), &job.error);
-    job_close(&job);
-    Py_END_ALLOW_THREADS
-    if (result < 0) {
-        pcmig_errors_raise(module, &job.error);
-        return NULL;
-    }
-    return PyBool_FromLong(result);
+    return yes_or_no(module, args, "ss:domain_autostart", starts_with_host);
 }
 
 static PyMethodDef methods[] = {
