@@ -6,18 +6,16 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import re
 import socket
 import subprocess
 from concurrent import futures
 from urllib.parse import urlsplit
 
 from pcmig import _core
-from pcmig.check import model, novadriver, novarights, qemuconf, tunnel
+from pcmig.check import model, novadriver, novarights, process, qemuconf, tunnel
 from pcmig.tunnel.peer import Peer
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-CAP_NET_ADMIN = 12  # linux/capability.h
 
 
 def gather(
@@ -130,8 +128,7 @@ def net_admin(root: str = "/") -> bool | None:
         status = (pathlib.Path(root) / "proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return None if match is None else bool(int(match[1], 16) >> CAP_NET_ADMIN & 1)
+    return process.has_capability(status, process.CAP_NET_ADMIN)
 
 
 def quickack(address: str) -> bool | None:

@@ -12,9 +12,8 @@ import pwd
 import re
 from dataclasses import dataclass
 
+from pcmig.check import process
 from pcmig.check.model import HERE, Facts, Row
-
-CAP_SYS_PTRACE = 19  # linux/capability.h
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,14 @@ def gather(root: str = "/") -> NovaRights | None:
 
 def _of(pid: int, status: str) -> NovaRights | None:
     uid = re.search(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE)
-    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    if uid is None or effective is None:
+    reads_others = process.has_capability(status, process.CAP_SYS_PTRACE)
+    if uid is None or reads_others is None:
         return None
     try:
         name = pwd.getpwuid(int(uid[1])).pw_name
     except KeyError:
         name = f"+{uid[1]}"
-    return NovaRights(pid, name, bool(int(effective[1], 16) >> CAP_SYS_PTRACE & 1))
+    return NovaRights(pid, name, reads_others)
 
 
 def nova_rights(f: Facts) -> Row | None:

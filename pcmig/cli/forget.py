@@ -136,7 +136,7 @@ def refusal(book: Journal, entry: Entry, seen: Evidence, answer: _core.Permissio
     reason = f"{entry.name} is not forgotten: {answer['reason']}"
     if not ask_guard(entry, seen, insist=True)["allowed"]:
         return CommandError(f"{reason}; type:\n  {answer['advice']}")
-    folder = [] if len(default_journals(book)) == 1 else ["--journal", str(book.folder)]
+    folder = [] if book.folder == journal.default_folder() else ["--journal", str(book.folder)]
     word = shlex.join(["pcmig", "forget", *folder, "--accept-loss", entry.uuid])
     advice = answer["advice"] or ""
     if "pcmig forget" not in advice.partition("  #")[0]:
@@ -144,11 +144,6 @@ def refusal(book: Journal, entry: Entry, seen: Evidence, answer: _core.Permissio
     else:
         reason += ";"
     return CommandError(f"{reason} to take the loss:\n  {word}", ExitCode.NEEDS_OPERATOR)
-
-
-def default_journals(book: Journal) -> list[Journal]:
-    """BOOK alone where it is the one that is looked into by default."""
-    return [book] if book.folder == journal.default_folder() else [Journal(), book]
 
 
 def left(entry: Entry, seen: Evidence, answer: _core.Permission) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cloud.cloud import PCMIG_DRIVER, Cloud
 from tests.cloud.config import Sections
+from tests.cloud.storage.ceph import Ceph
 
 RATE_MBIT = 100
 PERMITTED: Sections = {
@@ -31,3 +32,9 @@ def storage_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         logs = tmp_path_factory.mktemp("logs")
         cloud.save_logs(logs)
         print(f"logs: {logs}")
+
+
+@pytest.fixture(scope="session")
+def ceph(storage_cloud: Cloud) -> Ceph:
+    assert storage_cloud.storage is not None
+    return storage_cloud.storage.ceph

@@ -35,12 +35,6 @@ def cloud(storage_cloud: Cloud) -> Iterator[Cloud]:
         yield cloud
 
 
-@pytest.fixture(scope="module")
-def ceph(cloud: Cloud) -> Ceph:
-    assert cloud.storage is not None
-    return cloud.storage.ceph
-
-
 def check_disk(server: Server, disk: str, host: str, since_s: float) -> None:
     """The guest goes on writing to a disk on this host, and all that it read back was right."""
     last = wait_writes(server, disk, since_s=since_s)

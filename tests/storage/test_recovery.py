@@ -47,12 +47,6 @@ def cloud(storage_cloud: Cloud) -> Iterator[Cloud]:
         yield cloud
 
 
-@pytest.fixture(scope="module")
-def ceph(cloud: Cloud) -> Ceph:
-    assert cloud.storage is not None
-    return cloud.storage.ceph
-
-
 @dataclasses.dataclass
 class Backed:
     """A server that boots from a volume, with a second one."""
