@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pcmig against its rivals, scenario by scenario: what counts as worse, and how often it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+
+from tests.sim import program
+from tests.sim.program import Result, Scenario
+
+RIVALS = ("virsh", "virsh-pass", "nova", "kubevirt", "kubevirt-ramp")
+TIME_FACTOR = 1.1
+SILENCE_FACTOR = 1.5
+# Nobody notices less: a heartbeat of 20 ms and a little, and what pre-copy ends with anyhow.
+SILENCE_FLOOR_MS = 50.0
+# Starting and ending a migration takes libvirt longer than this; less total time is no advantage.
+TIME_FLOOR_MS = 500.0
+
+
+def total(result: Result) -> float:
+    """The mean time until a guest has arrived; one that never ends, never."""
+    return (
+        math.inf
+        if result["outcome"] != "precopy" and result["outcome"] != "postcopy"
+        else float(result["total_ms"])
+    )
+
+
+def silence(result: Result) -> float:
+    return max(float(result["silence_ms"]), float(result["later_ms"]))
+
+
+def cost(result: Result) -> float:
+    """One figure, to tell which rival is the best: twice as long is as bad as twice as silent."""
+    return max(total(result), TIME_FLOOR_MS) * max(silence(result), SILENCE_FLOOR_MS)
+
+
+@dataclasses.dataclass
+class Case:
+    """One scenario, as pcmig and as its rivals did it."""
+
+    scenario: Scenario
+    ours: Result
+    theirs: dict[str, Result]
+    precopy: Result
+
+    @property
+    def best(self) -> str:
+        return min(self.theirs, key=lambda way: cost(self.theirs[way]))
+
+    @property
+    def slower(self) -> bool:
+        best = self.theirs[self.best]
+        return total(self.ours) > TIME_FACTOR * max(total(best), TIME_FLOOR_MS)
+
+    @property
+    def permitted(self) -> bool:
+        """Ended in pre-copy, with the pause that the downtime limit permits: nobody asked for less."""
+        return self.ours["outcome"] == "precopy" and not self.slower
+
+    @property
+    def more_silent(self) -> bool:
+        if self.permitted:
+            return False
+        best = self.theirs[self.best]
+        return silence(self.ours) > SILENCE_FACTOR * max(silence(best), SILENCE_FLOOR_MS)
+
+    @property
+    def worse(self) -> bool:
+        return self.slower or self.more_silent
+
+    @property
+    def never(self) -> bool:
+        """It does not come to an end."""
+        return self.ours["outcome"] == "unfinished"
+
+    @property
+    def needless(self) -> bool:
+        """Switched, although pre-copy alone would have ended within the factor on total time."""
+        return (
+            self.ours["outcome"] == "postcopy"
+            and self.precopy["outcome"] == "precopy"
+            and total(self.precopy) <= TIME_FACTOR * total(self.ours)
+        )
+
+
+def run(scenarios: Sequence[Scenario], ours: Scenario | None = None) -> list[Case]:
+    """OURS is what pcmig is told beyond the scenario: a policy, parameters."""
+    told: dict[str, float | str] = {"way": "pcmig", "policy": "auto", **(ours or {})}
+    ways: list[dict[str, float | str]] = [told, {"way": "precopy"}]
+    ways += [{"way": way} for way in RIVALS]
+    results = program.run([{**scenario, **way} for scenario in scenarios for way in ways])
+    cases = []
+    for index, scenario in enumerate(scenarios):
+        of = results[index * len(ways) : (index + 1) * len(ways)]
+        cases.append(Case({**scenario, **told}, of[0], dict(zip(RIVALS, of[2:], strict=True)), of[1]))
+    return cases
+
+
+def _quantiles(values: Sequence[float]) -> tuple[float, float]:
+    found = sorted(value for value in values if math.isfinite(value))
+    if not found:
+        return math.inf, math.inf
+    return statistics.median(found), found[min(len(found) - 1, math.ceil(0.95 * len(found)) - 1)]
+
+
+def table(cases: Sequence[Case]) -> Iterator[str]:
+    """The lines that are printed."""
+    heads = ("total s", "p95", "silence ms", "p95", "switched", "no end", "best")
+    yield f"{'way':<15}" + "".join(f"{head:>11}" for head in heads)
+    rows = {"pcmig": [case.ours for case in cases], "precopy": [case.precopy for case in cases]}
+    rows |= {way: [case.theirs[way] for case in cases] for way in RIVALS}
+    for way, results in rows.items():
+        times, silences = _quantiles([total(r) for r in results]), _quantiles([silence(r) for r in results])
+        switched = sum(r["outcome"] == "postcopy" for r in results)
+        never = sum(r["outcome"] == "unfinished" for r in results)
+        best = sum(case.best == way for case in cases)
+        cells = [f"{value / 1000:.1f}" for value in times] + [f"{value:.0f}" for value in silences]
+        cells += [str(switched), str(never), str(best) if way in RIVALS else ""]
+        yield f"{way:<15}" + "".join(f"{cell:>11}" for cell in cells)
+    yield ""
+    count = len(cases)
+    for name, what in (
+        ("never", "do not end"),
+        ("worse", f"worse than the best rival ({TIME_FACTOR} x its time or {SILENCE_FACTOR} x its silence)"),
+        ("slower", "  of them by time"),
+        ("more_silent", "  of them by silence"),
+        ("permitted", "ended in pre-copy, with a pause as the downtime limit permits"),
+        ("needless", "switched although pre-copy would have ended as soon"),
+    ):
+        found = sum(getattr(case, name) for case in cases)
+        yield f"{found:>6} of {count} ({100 * found / max(count, 1):.1f} %)  {what}"

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See guest.h. */
+#include "guest.h"
+
+#include <math.h>
+#include <string.h>
+
+#define PAGES_OF_MIB 256.0
+#define BEAT_US      20000
+/* KVM write-protects memory in chunks of this many pages, each just before it is sent (QEMU's clear_bmap, since 4.2). */
+#define CLEAR_CHUNK  262144.0
+
+void guest_init(struct guest *guest, const struct scenario *s, uint64_t seed)
+{
+    double idle, reads = 1 + s->reads_permille / 1000;
+    struct set *sets = guest->sets;
+
+    memset(guest, 0, sizeof(*guest));
+    guest->pages = s->memory_mib * PAGES_OF_MIB;
+    guest->host_page = s->host_page_kib / 4;
+    guest->vcpus = s->vcpus;
+    guest->random = seed * 0x9e3779b97f4a7c15ULL + 0x2545f4914f6cdd1dULL;
+    sets[SET_ZERO].pages = floor(guest->pages * s->zero_permille / 1000);
+    sets[SET_CORE_RW] = (struct set){.pages = s->core_rw, .writes_ps = s->core_rw * 100};
+    sets[SET_CORE_RO] = (struct set){.pages = s->core_ro};
+    sets[SET_HOT] = (struct set){.pages = s->hot_mib * PAGES_OF_MIB, .writes_ps = s->hot_mib > 0 ? s->hot_wps : 0};
+    sets[SET_WARM] = (struct set){.pages = s->warm_mib * PAGES_OF_MIB, .writes_ps = s->warm_mib > 0 ? s->warm_wps : 0};
+    sets[SET_BURST] = (struct set){.pages = s->burst_mib * PAGES_OF_MIB};
+    idle = guest->pages;
+    for (int i = 0; i < SET_COUNT; i++)
+        idle -= i == SET_IDLE ? 0 : sets[i].pages;
+    sets[SET_IDLE].pages = idle > 0 ? idle : 0;
+    for (int i = 0; i < SET_COUNT; i++) {
+        sets[i].left = sets[i].pages;
+        sets[i].touches_ps = sets[i].writes_ps * reads;
+    }
+    /* The core is what a heartbeat touches; it is counted apart. */
+    sets[SET_CORE_RW].touches_ps = 0;
+    guest->runs = true;
+    guest->next_us = INT64_MAX;
+}
+
+double guest_random(struct guest *guest)
+{
+    uint64_t z = guest->random += 0x9e3779b97f4a7c15ULL;
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    return (double)((z ^ (z >> 31)) >> 11) / 9007199254740992.0 + 1.0 / 18014398509481984.0;
+}
+
+/* The part of the full rate that is written at NOW_US. */
+static double activity(const struct scenario *s, int64_t now_us)
+{
+    if (s->phase_ms <= 0 || fmod((double)now_us / 1000, s->phase_ms) < s->phase_ms * s->phase_busy_permille / 1000)
+        return 1;
+    return s->quiet_permille / 1000;
+}
+
+/* Whether the burst, which writes each of its pages about three times, is on. */
+static bool bursting(const struct scenario *s, int64_t now_us)
+{
+    double at_ms = (double)now_us / 1000 - s->burst_at_ms;
+
+    if (s->burst_mib <= 0 || at_ms < 0)
+        return false;
+    return (s->burst_every_ms > 0 ? fmod(at_ms, s->burst_every_ms) : at_ms) < s->burst_ms;
+}
+
+void guest_write(struct guest *guest, const struct scenario *s, int64_t now_us, double dt_s)
+{
+    double factor = activity(s, now_us);
+    /* A page that waits to be sent is found dirty again if it was written after its part of the log was cleared: with
+     * KVM that happens chunk by chunk as the pass comes there, with TCG at each synchronisation. */
+    double logged = s->kvm != 0 ? fmin(1, CLEAR_CHUNK / guest->pages) : 1;
+
+    for (int i = 0; i < SET_COUNT; i++) {
+        struct set *set = &guest->sets[i];
+        double rate = i == SET_BURST ? (bursting(s, now_us) ? 3 * set->pages / (s->burst_ms / 1000) : 0)
+                                     : set->writes_ps * (i == SET_HOT || i == SET_WARM ? factor : 1);
+        double clean = set->pages - set->left - set->dirty, reach;
+
+        if (rate <= 0 || set->pages <= 0)
+            continue;
+        reach = 1 - exp(-rate * dt_s / set->pages); /* part of the pages that is written at least once */
+        if (clean > 0)
+            set->dirty += clean * reach;
+        if (set->left > set->dirty_left)
+            set->dirty_left += (set->left - set->dirty_left) * reach * logged;
+    }
+}
+
+double guest_left(const struct guest *guest)
+{
+    double left = 0;
+
+    for (int i = 0; i < SET_COUNT; i++)
+        left += guest->sets[i].left;
+    return left;
+}
+
+double guest_left_zero(const struct guest *guest)
+{
+    return guest->sets[SET_ZERO].left;
+}
+
+void guest_sent(struct guest *guest, double pages)
+{
+    double left = guest_left(guest), part = left > 0 ? fmin(1, pages / left) : 1;
+
+    for (int i = 0; i < SET_COUNT; i++) {
+        struct set *set = &guest->sets[i];
+
+        set->left -= set->left * part;
+        set->dirty += set->dirty_left * part;
+        set->dirty_left -= set->dirty_left * part;
+    }
+}
+
+double guest_synchronise(struct guest *guest)
+{
+    double found = 0;
+
+    for (int i = 0; i < SET_COUNT; i++) {
+        struct set *set = &guest->sets[i];
+
+        found += set->dirty;
+        set->left += set->dirty;
+        set->dirty = set->dirty_left = 0;
+    }
+    return found;
+}
+
+void guest_stop(struct guest *guest, int64_t now_us)
+{
+    guest->beat_us = now_us - (int64_t)(guest_random(guest) * BEAT_US);
+    guest->beat_due_us = guest->beat_us + BEAT_US;
+    guest->silence_switch_us = -1;
+}
+
+/* QEMU sends a host page as a whole if any page of it is missing. */
+void guest_spread_to_host_pages(struct guest *guest)
+{
+    for (int i = 0; i < SET_COUNT; i++) {
+        struct set *set = &guest->sets[i];
+        double share = set->pages > 0 ? set->left / set->pages : 0;
+
+        if (share > 0 && guest->host_page > 1)
+            set->left = set->pages * (1 - pow(1 - fmin(share, 1), guest->host_page));
+    }
+}
+
+static double core_left(const struct guest *guest)
+{
+    return guest->sets[SET_CORE_RW].left + guest->sets[SET_CORE_RO].left;
+}
+
+void guest_resume(struct guest *guest, int64_t now_us, bool missing)
+{
+    guest->runs = true;
+    guest->blocked = false;
+    guest->since_us = now_us;
+    guest->core_missing = missing ? ceil(core_left(guest) / guest->host_page - 1e-6) : 0;
+    guest->next_us = guest->core_missing > 0 ? now_us : INT64_MAX;
+}
+
+double guest_faults_ps(const struct guest *guest)
+{
+    double sum = 0;
+
+    for (int i = 0; i < SET_COUNT; i++) {
+        const struct set *set = &guest->sets[i];
+
+        if (set->touches_ps > 0 && set->left > 1e-6)
+            sum += set->touches_ps * set->left / set->pages;
+    }
+    return sum / guest->vcpus;
+}
+
+static void take(struct set *set, double pages)
+{
+    set->left = set->left > pages ? set->left - pages : 0;
+}
+
+void guest_fetch(struct guest *guest, double host_pages, bool core)
+{
+    double pages = host_pages * guest->host_page, sum = 0, weight[SET_COUNT] = {0};
+
+    if (core) {
+        take(&guest->sets[guest->sets[SET_CORE_RW].left > 0 ? SET_CORE_RW : SET_CORE_RO], pages);
+        return;
+    }
+    for (int i = 0; i < SET_COUNT; i++) {
+        const struct set *set = &guest->sets[i];
+
+        if (set->touches_ps > 0)
+            sum += weight[i] = set->touches_ps * set->left / set->pages;
+    }
+    for (int i = 0; i < SET_COUNT && sum > 0; i++)
+        take(&guest->sets[i], pages * weight[i] / sum);
+}
+
+/* The first vCPU runs from START_US to END_US: heartbeats that were due while it could not run are one, late. */
+static void beat(struct guest *guest, int64_t start_us, int64_t end_us)
+{
+    while (guest->beat_due_us <= end_us) {
+        int64_t at_us = guest->beat_due_us > start_us ? guest->beat_due_us : start_us;
+        int64_t silence_us = at_us - guest->beat_us;
+
+        if (guest->silence_switch_us < 0)
+            guest->silence_switch_us = silence_us;
+        else if (silence_us > guest->silence_later_us)
+            guest->silence_later_us = silence_us;
+        guest->beat_us = at_us;
+        guest->beat_due_us = at_us + BEAT_US;
+    }
+}
+
+void guest_meet(struct guest *guest, int64_t latency_us)
+{
+    bool core = guest->core_missing > 0;
+
+    if (!core)
+        beat(guest, guest->since_us, guest->next_us);
+    guest->blocked = true;
+    guest->next_us += latency_us > 0 ? latency_us : 1;
+    guest_fetch(guest, 1, core);
+    guest->core_missing -= core ? 1 : 0;
+}
+
+static int64_t next_fault_us(struct guest *guest, int64_t now_us)
+{
+    double faults_ps = guest_faults_ps(guest), in_s;
+
+    if (guest->core_missing > 0)
+        return now_us;
+    if (faults_ps < 1e-9)
+        return INT64_MAX;
+    in_s = -log(guest_random(guest)) / faults_ps;
+    return in_s > 1e9 ? INT64_MAX : now_us + (int64_t)(in_s * 1e6) + 1;
+}
+
+void guest_go_on(struct guest *guest)
+{
+    guest->blocked = false;
+    guest->since_us = guest->next_us;
+    guest->next_us = next_fault_us(guest, guest->next_us);
+}
+
+void guest_reach(struct guest *guest, int64_t now_us)
+{
+    if (!guest->runs || guest->blocked || guest->core_missing > 0)
+        return;
+    beat(guest, guest->since_us, now_us);
+    guest->since_us = now_us;
+    /* Pages have come meanwhile; an exponential wait has no memory, so it may be drawn anew. */
+    guest->next_us = next_fault_us(guest, now_us);
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See link.h. */
+#include "link.h"
+
+#include <math.h>
+#include <string.h>
+
+/* 1448 bytes of payload in 1538 on the wire. */
+#define PAYLOAD 0.9415
+
+void link_init(struct link *link, const struct scenario *s, unsigned migrations)
+{
+    memset(link, 0, sizeof(*link));
+    link->queue_bytes = s->queue_kib * 1024;
+    link->rtt_s = s->rtt_us / 1e6;
+    link->fq = s->fq != 0;
+    link->count = migrations;
+    for (unsigned i = 0; i < migrations; i++)
+        link->flows[i] = (struct flow){.sndbuf = s->sndbuf_kib * 1024 * s->multifd, .weight = s->multifd};
+    if (s->other_flows > 0) {
+        link->flows[link->count++] =
+            (struct flow){.sndbuf = s->sndbuf_kib * 1024 * s->other_flows, .weight = s->other_flows};
+    }
+    link_rate(link, s, 0);
+}
+
+void link_rate(struct link *link, const struct scenario *s, int64_t now_us)
+{
+    double mbps = s->change_at_ms > 0 && (double)now_us >= s->change_at_ms * 1000 ? s->change_mbps : s->link_mbps;
+
+    link->rate_bps = mbps * 1e6 / 8 * PAYLOAD * (1 - s->other_permille / 1000);
+}
+
+static double queue_now(const struct link *link)
+{
+    double sum = 0;
+
+    for (unsigned i = 0; i < link->count; i++)
+        sum += link->flows[i].queued;
+    return sum;
+}
+
+/* Divides AMOUNT among flows by weight, each at the most its WISH: what one leaves, the others get. GIVEN is written. */
+static void divide(const struct link *link, double amount, const double *wish, double *given)
+{
+    bool full[FLOWS_MAX] = {false};
+
+    memset(given, 0, sizeof(*given) * link->count);
+    for (unsigned round = 0; round <= link->count && amount > 1e-9; round++) {
+        double weights = 0, share;
+        bool again = false;
+
+        for (unsigned i = 0; i < link->count; i++)
+            weights += full[i] || wish[i] <= 0 ? 0 : link->flows[i].weight;
+        if (weights <= 0)
+            return;
+        share = amount / weights;
+        for (unsigned i = 0; i < link->count; i++) {
+            if (!full[i] && wish[i] > 0 && wish[i] <= share * link->flows[i].weight) {
+                given[i] = wish[i];
+                amount -= wish[i];
+                full[i] = true;
+                again = true;
+            }
+        }
+        if (again)
+            continue;
+        for (unsigned i = 0; i < link->count; i++) {
+            if (!full[i] && wish[i] > 0)
+                given[i] = share * link->flows[i].weight;
+        }
+        return;
+    }
+}
+
+void link_step(struct link *link, double dt_s)
+{
+    double capacity = link->rate_bps * dt_s, queued = queue_now(link), wish[FLOWS_MAX] = {0}, given[FLOWS_MAX];
+    double trip_s = link->rtt_s + queued / link->rate_bps, leaving;
+
+    for (unsigned i = 0; i < link->count; i++) {
+        struct flow *flow = &link->flows[i];
+        double out = fmin(flow->ahead, capacity);
+
+        capacity -= out;
+        flow->delivered += out;
+        flow->queued += flow->ahead - out;
+        flow->ahead = 0;
+    }
+    queued = queue_now(link);
+    leaving = fmin(queued, capacity);
+    for (unsigned i = 0; i < link->count; i++) {
+        struct flow *flow = &link->flows[i];
+        double out = queued > 0 ? flow->queued * leaving / queued : 0;
+
+        flow->queued -= out;
+        flow->delivered += out;
+        flow->accepted = 0;
+        /* No more than a window per round trip. */
+        wish[i] = fmin(flow->waiting + flow->offer, flow->sndbuf * fmax(dt_s / trip_s, 1));
+    }
+    divide(link, capacity - leaving, wish, given);
+    for (unsigned i = 0; i < link->count; i++) {
+        struct flow *flow = &link->flows[i];
+        double late = given[i] > flow->waiting ? given[i] - flow->waiting : 0;
+
+        flow->waiting -= given[i] - late;
+        flow->accepted += late;
+        flow->delivered += given[i];
+        wish[i] = fmin(flow->waiting + flow->offer - flow->accepted, flow->sndbuf - flow->queued);
+    }
+    divide(link, link->queue_bytes - queue_now(link), wish, given);
+    for (unsigned i = 0; i < link->count; i++) {
+        struct flow *flow = &link->flows[i];
+        double late = given[i] > flow->waiting ? given[i] - flow->waiting : 0;
+        double room;
+
+        flow->waiting -= given[i] - late;
+        flow->queued += given[i];
+        flow->accepted += late;
+        room = flow->sndbuf - flow->waiting - flow->queued;
+        late = fmin(flow->offer - flow->accepted, room > 0 ? room : 0);
+        if (late > 0) {
+            flow->waiting += late;
+            flow->accepted += late;
+        }
+        flow->offer = 0;
+    }
+}
+
+double link_urgent(struct link *link, struct flow *flow, double bytes)
+{
+    double ahead = link->fq ? bytes * link->count : queue_now(link) + bytes;
+
+    flow->queued += bytes;
+    return link->rtt_s / 2 + ahead / link->rate_bps;
+}
+
+void link_stream(struct flow *flow, double bytes)
+{
+    flow->ahead += bytes;
+}
+
+double link_behind(struct link *link, struct flow *flow, double bytes)
+{
+    double seconds = link_backlog_s(link, flow) + bytes / link->rate_bps;
+
+    flow->waiting += bytes;
+    return seconds;
+}
+
+double link_backlog_s(const struct link *link, const struct flow *flow)
+{
+    double weights = 0, queued = queue_now(link);
+
+    /* What waits in the socket gets the flow's part of the rate. */
+    for (unsigned i = 0; i < link->count; i++)
+        weights +=
+            link->flows[i].waiting + link->flows[i].queued > 0 || &link->flows[i] == flow ? link->flows[i].weight : 0;
+    return link->rtt_s / 2 + queued / link->rate_bps + flow->waiting * weights / flow->weight / link->rate_bps;
+}

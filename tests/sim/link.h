@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The network between two hosts: one bottleneck with one queue in front of it, shared by TCP flows.
+ *
+ * A flow's bytes wait in its sender's socket buffer until the queue has room, and TCP gives each flow an equal part of
+ * that room: so flows that have enough to send get equal parts of the rate. What is in the queue leaves in the order
+ * in which it came. Bytes are bytes of the migration stream; headers of Ethernet, IP and TCP are taken off the rate.
+ */
+#ifndef TESTS_SIM_LINK_H
+#define TESTS_SIM_LINK_H
+
+#include "scenario.h"
+
+#define FLOWS_MAX 65 /* 64 migrations, and what others send */
+
+struct flow {
+    double offer;     /* in: what the sender would write within this step */
+    double accepted;  /* out: what it could write */
+    double waiting;   /* in the socket buffer */
+    double queued;    /* in the queue of the link */
+    double ahead;     /* small messages that go before all else in the next step: see link_stream */
+    double delivered; /* so far */
+    double sndbuf;    /* what the socket buffers of this flow hold, and its windows */
+    double weight;    /* number of connections */
+};
+
+struct link {
+    double rate_bps; /* for what is simulated, in this moment */
+    double queue_bytes, rtt_s;
+    bool fq;
+    unsigned count;
+    struct flow flows[FLOWS_MAX];
+};
+
+void link_init(struct link *link, const struct scenario *s, unsigned migrations);
+
+/* The rate may change with time. */
+void link_rate(struct link *link, const struct scenario *s, int64_t now_us);
+
+/* DT_S pass: takes what the flows offer, delivers. */
+void link_step(struct link *link, double dt_s);
+
+/* BYTES that do not wait in FLOW's socket buffer, since they have a connection of their own. Returns the seconds until
+ * they have arrived. */
+double link_urgent(struct link *link, struct flow *flow, double bytes);
+
+/* The same for many small messages, spread over the step that follows: they take of the rate, and queue only if it is
+ * too little. */
+void link_stream(struct flow *flow, double bytes);
+
+/* As link_urgent, on the flow's own connection, behind all that waits there. */
+double link_behind(struct link *link, struct flow *flow, double bytes);
+
+/* Seconds until everything that FLOW has sent so far will have arrived. */
+double link_backlog_s(const struct link *link, const struct flow *flow);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sim [-v] [-t FOLDER]: reads scenarios, one a line, writes a result for each, one a line.
+ * -v tells every decision of pcmig on the standard error, -t writes its traces to FOLDER. */
+#include "run.h"
+
+#include "migration.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+    const char *trace = NULL;
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t length;
+    int option;
+
+    while ((option = getopt(argc, argv, "vt:")) != -1) {
+        if (option == 'v')
+            sim_verbose = true;
+        else if (option == 't')
+            trace = optarg;
+        else
+            return 2;
+    }
+    while ((length = getline(&line, &size, stdin)) >= 0) {
+        struct scenario scenario;
+        char err[256];
+
+        if (length > 0 && line[length - 1] == '\n')
+            line[length - 1] = '\0';
+        scenario_defaults(&scenario);
+        if (scenario_parse(&scenario, line, err, sizeof(err)) < 0)
+            printf("error=%s\n", err);
+        else if (run_scenario(&scenario, trace, stdout) < 0)
+            printf("error=out of memory\n");
+        fflush(stdout);
+    }
+    free(line);
+    return 0;
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pcmig: the real policy, pacing, ledger and trace, driven as the engine's control thread drives them (csrc/engine/control.c). */
+#include "migration.h"
+
+#include "core/trace.h"
+
+/* libvirt's calls take that long until QEMU knows. */
+#define CALL_US 1500
+
+bool sim_verbose;
+
+void migration_switch(struct migration *m, int64_t now_us)
+{
+    if (m->issue_us == NEVER_US)
+        m->issue_us = now_us + CALL_US;
+}
+
+int steer_begin(struct migration *m, const char *trace_path)
+{
+    const struct scenario *s = m->scenario;
+    struct pcmig_params params = s->params;
+    char line[PCMIG_TRACE_LINE_MAX];
+
+    if (s->nova_steps != 0) {
+        /* As pcmig/nova/planning.py does: QEMU's limit is Nova's, the policy reckons with the last of its steps. */
+        params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS] = 500;
+        params.value[PCMIG_PARAM_DOWNTIME_CONTROL] = 0;
+    } else if (params.value[PCMIG_PARAM_DOWNTIME_CONTROL] == 0) {
+        params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS] = (int64_t)s->downtime_ms;
+    }
+    m->policy = pcmig_policy_new(s->policy, &params, false);
+    m->ledger = pcmig_ledger_new(&params);
+    if (m->policy == NULL || m->ledger == NULL)
+        return -1;
+    if (trace_path != NULL && (m->trace = fopen(trace_path, "w")) != NULL) {
+        pcmig_trace_write_header(line, sizeof(line));
+        fputs(line, m->trace);
+        pcmig_trace_write_params(line, sizeof(line), s->policy, false, &params);
+        fputs(line, m->trace);
+    }
+    return 0;
+}
+
+void steer_end(struct migration *m)
+{
+    pcmig_policy_free(m->policy);
+    pcmig_ledger_free(m->ledger);
+    if (m->trace != NULL)
+        (void)fclose(m->trace);
+}
+
+static void feed(struct migration *m, int64_t now_us, struct pcmig_input *input);
+
+static void act(struct migration *m, int64_t now_us, const struct pcmig_decision *decision)
+{
+    double bps = (double)decision->pace_mib * 1024 * 1024;
+
+    switch (decision->action) {
+    case PCMIG_ACTION_DRAIN:
+        m->draining = true;
+        m->why = decision->reason;
+        m->drain_us = now_us;
+        m->qemu.precopy_bps = bps;
+        break;
+    case PCMIG_ACTION_UNDRAIN:
+        m->draining = false;
+        m->qemu.precopy_bps = 0;
+        break;
+    case PCMIG_ACTION_SET_PACE:
+        m->qemu.postcopy_bps = bps;
+        break;
+    case PCMIG_ACTION_SWITCH:
+        m->draining = false;
+        migration_switch(m, now_us);
+        break;
+    case PCMIG_ACTION_ABORT:
+        m->draining = false;
+        m->qemu.state = QEMU_CANCELLED;
+        m->qemu.end_us = now_us;
+        break;
+    default:
+        break;
+    }
+}
+
+static void feed(struct migration *m, int64_t now_us, struct pcmig_input *input)
+{
+    struct pcmig_decision decision;
+    char line[PCMIG_TRACE_LINE_MAX];
+
+    input->t_us = now_us - m->start_us;
+    if (m->trace != NULL && pcmig_trace_write_input(line, sizeof(line), input) > 0)
+        fputs(line, m->trace);
+    pcmig_ledger_feed(m->ledger, input);
+    pcmig_policy_feed(m->policy, input, &decision);
+    m->due_us = decision.next_us == INT64_MAX ? NEVER_US : decision.next_us + m->start_us;
+    if (decision.action == PCMIG_ACTION_KEEP)
+        return;
+    m->decisions++;
+    if (m->trace != NULL && pcmig_trace_write_decision(line, sizeof(line), &decision) > 0)
+        fputs(line, m->trace);
+    pcmig_ledger_note_action(m->ledger, &decision);
+    if (sim_verbose) {
+        pcmig_decision_describe(&decision, line, sizeof(line));
+        fprintf(stderr, "%u: %9.3f s %-12s %s (%lld MiB/s)\n", m->number, (double)input->t_us / 1e6,
+                pcmig_action_name(decision.action), line, (long long)decision.pace_mib);
+    }
+    act(m, now_us, &decision);
+}
+
+void steer_event(struct migration *m, int64_t now_us, enum pcmig_event event)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_EVENT, .code = event};
+
+    if (sim_verbose && event != PCMIG_EVENT_MIGRATE_CALLED)
+        fprintf(stderr, "%u: %9.3f s event %d\n", m->number, (double)(now_us - m->start_us) / 1e6, (int)event);
+    feed(m, now_us, &input);
+}
+
+void steer_iteration(struct migration *m, int64_t now_us)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_ITERATION, .code = (int64_t)m->qemu.iteration};
+
+    feed(m, now_us, &input);
+}
+
+void steer_limit(struct migration *m, int64_t now_us, double limit_ms)
+{
+    /* The core is not told yet of the limit that is in force. */
+    (void)m;
+    (void)now_us;
+    (void)limit_ms;
+}
+
+void steer_look(struct migration *m, int64_t now_us)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_SAMPLE};
+
+    m->samples++;
+    qemu_statistics(&m->qemu, now_us - m->start_us, &input.sample);
+    if (m->draining)
+        input.kind = PCMIG_INPUT_QUEUE;
+    else if (m->qemu.state == QEMU_FINISHING || m->qemu.state == QEMU_SWITCHING)
+        input.kind = PCMIG_INPUT_TICK; /* libvirt has no statistics then */
+    else if (!m->downtime_set && m->scenario->nova_steps == 0 &&
+             m->scenario->params.value[PCMIG_PARAM_DOWNTIME_CONTROL] != 0) {
+        m->downtime_set = true;
+        m->qemu.downtime_ms = (double)m->scenario->params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
+    }
+    feed(m, now_us, &input);
+}
+
+void steer_final(struct migration *m, int64_t now_us)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_FINAL};
+
+    qemu_statistics(&m->qemu, now_us - m->start_us, &input.sample);
+    feed(m, now_us, &input);
+}
