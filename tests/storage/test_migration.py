@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Iterator
 
@@ -15,9 +14,10 @@ from tests.cloud.conftest import configured
 from tests.cloud.server import Server
 from tests.cloud.storage import volumes
 from tests.cloud.storage.ceph import Ceph
-from tests.cloud.storage.guest import DiskWork, StorageSpec, disk_beats, wait_writes
-from tests.cloud.storage.volumes import disk_image, locking, root_volume, watching
+from tests.cloud.storage.guest import DiskWork, StorageSpec, wait_writes
+from tests.cloud.storage.volumes import disk_image, root_volume, watching
 from tests.cloud.test_driver import POST_COPY, Move, other
+from tests.storage.checks import check_alone, check_disk, check_held, check_one, longest_pause_s, reboot_hard
 from tests.storage.conftest import PERMITTED
 
 # Without the time in which the cloud comes up.
@@ -33,23 +33,6 @@ BOTH = (DiskWork("vda"), DiskWork("vdb"))
 def cloud(storage_cloud: Cloud) -> Iterator[Cloud]:
     with configured(storage_cloud, PERMITTED) as cloud:
         yield cloud
-
-
-def check_disk(server: Server, disk: str, host: str, since_s: float) -> None:
-    """The guest goes on writing to a disk on this host, and all that it read back was right."""
-    last = wait_writes(server, disk, since_s=since_s)
-    beats = disk_beats(server, disk)
-    assert last.host == host
-    assert (last.bad, last.errors) == (0, 0), last
-    assert last.verified > 0
-    numbers = [beat.number for beat in beats]
-    assert numbers == sorted(numbers)
-
-
-def check_held(ceph: Ceph, image: str, host: str) -> None:
-    """This host's QEMU, and no other, has the image."""
-    assert watching(ceph, image) == [host]
-    assert set(locking(ceph, image)) <= {host}
 
 
 def moved_by_post_copy(cloud: Cloud, server: Server) -> Move:
@@ -76,10 +59,10 @@ def test_volume_backed_server_with_a_second_volume(cloud: Cloud, ceph: Ceph) -> 
         check_held(ceph, volume.image, "a")
     for target in ("b", "a"):
         move = moved_by_post_copy(cloud, server)
-        for disk, volume in (("vda", root), ("vdb", second)):
+        for disk in ("vda", "vdb"):
             check_disk(server, disk, target, move.end_s)
-            check_held(ceph, volume.image, target)
-            assert volume.attached() == {server.id: [target]}
+        check_alone(cloud, ceph, server, [root, second], target)
+    reboot_hard(cloud, server, ("vda", "vdb"))
     cloud.delete(server)
     second.wait_status("available")
     assert ceph.images("volumes") == [f"volume-{second.id}"]
@@ -94,6 +77,7 @@ def test_server_with_its_own_disk_in_ceph(cloud: Cloud, ceph: Ceph) -> None:
     check_held(ceph, image, "a")
     move = moved_by_post_copy(cloud, server)
     check_disk(server, "vda", "b", move.end_s)
+    check_one(cloud, server, "b")
     check_held(ceph, image, "b")
     assert not (cloud.computes["a"].instances / server.id).exists()
     cloud.delete(server)
@@ -125,9 +109,3 @@ def test_neighbour_with_the_same_volume_goes_on(cloud: Cloud, ceph: Ceph) -> Non
     cloud.delete(stayer)
     shared.wait_status("available")
     shared.delete()
-
-
-def longest_pause_s(server: Server, disk: str, move: Move) -> float:
-    """Between two words of a disk worker, while a migration ran and a moment after."""
-    times = [beat.time_s for beat in disk_beats(server, disk, move.start_s)]
-    return max(b - a for a, b in itertools.pairwise(times))

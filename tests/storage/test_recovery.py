@@ -6,25 +6,42 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from pcmig.cli.base import ExitCode
+from pcmig.nova import words
 from tests.cloud.api import wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.config import Sections
 from tests.cloud.conftest import configured
 from tests.cloud.server import Server
+from tests.cloud.service import RUN
 from tests.cloud.storage import volumes
 from tests.cloud.storage.ceph import Ceph
 from tests.cloud.storage.cinder import KIND
-from tests.cloud.storage.guest import DiskWork, StorageSpec, disk_beats, found, wait_writes
+from tests.cloud.storage.guest import DiskWork, StorageSpec, wait_writes
 from tests.cloud.storage.volumes import Volume, disk_image, root_volume
 from tests.cloud.test_driver import POST_COPY, Move, other
+from tests.storage.checks import (
+    acknowledged,
+    check_alone,
+    check_booted_again,
+    check_disk,
+    check_held,
+    check_one,
+    domains,
+    longest_pause_s,
+    qemus,
+    reboot_hard,
+)
 from tests.storage.conftest import RATE_MBIT
-from tests.storage.test_migration import QUIET, check_disk, check_held
+from tests.storage.test_migration import QUIET
 
 # Without the time in which the cloud comes up.
 pytestmark = pytest.mark.timeout(420, func_only=True)
@@ -35,7 +52,12 @@ MOVED_BUT = "The guest has moved, but that cannot be written down yet"
 BUSY = StorageSpec(
     memory_mib=128, worker_mib=32, write_pps=1000, verify_pps=2000, disks=(DiskWork("vda"), DiskWork("vdb"))
 )
+JOURNAL = f"{RUN}/nova/pcmig/migrations"  # nova-compute's
 AT_ONCE: Sections = {
+    "DEFAULT": {
+        "update_resources_interval": 10,  # how often nova-compute looks after what is on record
+        "shutdown_timeout": 2,  # the guest has no ear for a power button
+    },
     "libvirt": {"live_migration_permit_post_copy": True},
     "pcmig": {"policy": "immediate"},
 }
@@ -93,10 +115,11 @@ def restart_in_post_copy(cloud: Cloud, server: Server) -> Move:
 def test_restart_of_nova_compute_leaves_no_attachment(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
     move = restart_in_post_copy(cloud, backed.server)
     target = other(move.source)
-    for disk, volume in backed.volumes.items():
+    for disk in backed.volumes:
         check_disk(backed.server, disk, target, move.end_s)
-        check_held(ceph, volume.image, target)
-        assert volume.attached() == {backed.server.id: [target]}
+    check_alone(cloud, ceph, backed.server, backed.volumes.values(), target)
+    reboot_hard(cloud, backed.server, backed.volumes)
+    check_alone(cloud, ceph, backed.server, backed.volumes.values(), target)
 
 
 def test_without_cinders_credentials_it_is_told(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
@@ -118,7 +141,9 @@ def test_without_cinders_credentials_it_is_told(cloud: Cloud, ceph: Ceph, backed
         for attachment in volume.show()["attachments"]:
             if attachment["host_name"] == cloud.computes[source].name:
                 cloud.api.request("DELETE", KIND, f"/attachments/{attachment['attachment_id']}")
-        assert volume.attached() == {server.id: [target]}
+    check_alone(cloud, ceph, server, backed.volumes.values(), target)
+    reboot_hard(cloud, server, backed.volumes)
+    check_alone(cloud, ceph, server, backed.volumes.values(), target)
 
 
 def test_a_failure_in_the_post_step_touches_no_neighbour(cloud: Cloud, ceph: Ceph) -> None:
@@ -147,6 +172,12 @@ def test_a_failure_in_the_post_step_touches_no_neighbour(cloud: Cloud, ceph: Cep
     check_disk(stayer, "vdb", home, move.end_s)
     assert shared.attached() == {leaver.id: ["b"], stayer.id: [home]}
     assert volumes.watching(ceph, shared.image) == [home, "b"]
+    check_one(cloud, leaver, "b")
+    check_one(cloud, stayer, home)
+    reboot_hard(cloud, leaver, ("vda", "vdb"))
+    check_disk(stayer, "vdb", home, time.monotonic())
+    assert longest_pause_s(stayer, "vdb", move) < 5
+    assert shared.attached() == {leaver.id: ["b"], stayer.id: [home]}
     cloud.delete(leaver)
     check_disk(stayer, "vdb", home, time.monotonic())
     cloud.delete(stayer)
@@ -164,20 +195,80 @@ def die(cloud: Cloud, host: str) -> None:
     wait_until(lambda: not compute.host.qemu_pids(), 15, f"QEMUs of host {host} are gone")
 
 
-def come_back(cloud: Cloud, host: str) -> None:
+def come_back(cloud: Cloud, host: str, wait: bool = True) -> None:
+    """One that is forced down is never up: then somebody else has to wait."""
+    cloud.computes[host].host.start_libvirtd()
+    cloud.restart_compute(host, wait=wait)
+
+
+def typed(cloud: Cloud, host: str, line: str, code: int = 0) -> str:
+    """What a shell of root's on a host prints for a line."""
     compute = cloud.computes[host]
-    compute.host.start_libvirtd()
-    cloud.restart_compute(host)
+    done = subprocess.run(
+        compute.host.inside(["sh", "-c", line]),
+        env={**compute.env, "PCMIG_JOURNAL_DIR": JOURNAL},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    said = f"{done.stdout}{done.stderr}"
+    print(f"{host}# {line}\n{said}[{done.returncode}]")
+    assert done.returncode == code, said
+    return said
 
 
-def check_booted_again(server: Server, disk: str, acknowledged: int, since_s: float) -> None:
-    """A new boot found on the disk all that the one before was told is there."""
-    server.wait_heartbeats(5, since_s=since_s, patience_s=90)
-    wait_until(lambda: found(server, disk, since_s) is not None, 30, f"{server.name} reads {disk}")
-    what = found(server, disk, since_s)
-    assert what is not None
-    assert what.bad == 0, what
-    assert what.number >= acknowledged > 0, (what, acknowledged)
+def printed(said: str, program: str) -> list[str]:
+    """Commands that are to be typed."""
+    return re.findall(rf"^  ({program} .*)$", said, re.M)
+
+
+def take_the_loss(cloud: Cloud, host: str, server: Server) -> list[str]:
+    """`pcmig forget` wants a word, and is given it; the commands for what is left of the guest."""
+    refused = typed(cloud, host, f"pcmig forget {server.id}", ExitCode.NEEDS_OPERATOR)
+    [word] = [line for line in printed(refused, "pcmig") if " --accept-loss " in line]
+    return printed(typed(cloud, host, word), "virsh")
+
+
+def reboot(cloud: Cloud, server: Server) -> None:
+    cloud.api.post("compute", f"/servers/{server.id}/action", {"reboot": {"type": "HARD"}})
+    wait_until(lambda: server.show()["OS-EXT-STS:task_state"] is None, 90, "the reboot has ended")
+
+
+def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
+    """The guest is lost with the memory that only the source had. Nothing is ended or booted by itself; once
+    an operator has taken the loss, a hard reboot brings it back from volumes that miss nothing."""
+    server, domain = backed.server, backed.server.domain
+    with in_post_copy(cloud, server) as move:
+        source, target = move.source, other(move.source)
+        there = cloud.computes[target].host
+        die(cloud, source)
+        wait_until(lambda: str(there.domain_state(domain)).startswith("paused"), 60, "it waits for memory")
+    told = acknowledged(server, backed.volumes)
+    come_back(cloud, source)
+    wait_until(lambda: server.status == "ERROR", 120, "Nova knows that the guest is lost")
+    reboot(cloud, server)
+    assert server.status == "ERROR"
+    assert server.show()["fault"]["message"] == words.refusal("half-lost")
+    assert qemus(cloud, server) == [target]
+
+    left = take_the_loss(cloud, target, server)
+    assert " destroy " in left[0]
+    assert qemus(cloud, server) == [target]  # it is only told what to type
+    for line in left:
+        typed(cloud, target, line)
+    assert qemus(cloud, server) == []
+    assert take_the_loss(cloud, source, server) == []
+    wait_until(lambda: "is forgotten: Nova's records" in move.log(), 90, "nova-compute has followed")
+    started_s = time.monotonic()
+    reboot(cloud, server)
+    server.wait_status("ACTIVE")
+    check_booted_again(server, told, started_s)
+    for disk in backed.volumes:
+        check_disk(server, disk, source, time.monotonic())
+    check_alone(cloud, ceph, server, backed.volumes.values(), source)
+    assert server.nova_host == source
+    assert list(cloud.placement_allocations(server)) == [source]
 
 
 def force_down(cloud: Cloud, host: str, down: bool) -> None:
@@ -185,12 +276,15 @@ def force_down(cloud: Cloud, host: str, down: bool) -> None:
     cloud.api.request("PUT", "compute", f"/os-services/{services[0]['id']}", {"forced_down": down})
 
 
-def test_evacuated_with_its_disk(cloud: Cloud, ceph: Ceph) -> None:
-    """The host comes back later, clears away what it had of the server, and the disk is not part of that."""
-    server = cloud.boot(dataclasses.replace(BUSY, name="evacuated", disks=(DiskWork(),)), disk_gib=1)
-    wait_writes(server, "vda", 50)
+def test_evacuated_with_its_disks(cloud: Cloud, ceph: Ceph) -> None:
+    """The host comes back later, clears away what it had of the server, and no disk is part of that."""
+    second = volumes.create(cloud.api)
+    server = cloud.boot(dataclasses.replace(BUSY, name="evacuated"), disk_gib=1, volumes=[second.id])
+    disks = {"vda": disk_image(server), "vdb": second.image}
+    for disk in disks:
+        wait_writes(server, disk, 50)
     die(cloud, "a")
-    acknowledged = disk_beats(server, "vda")[-1].number
+    told = acknowledged(server, disks)
     try:
         force_down(cloud, "a", True)
         cloud.api.post("compute", f"/servers/{server.id}/action", {"evacuate": {"host": "pcmig-b"}})
@@ -199,12 +293,15 @@ def test_evacuated_with_its_disk(cloud: Cloud, ceph: Ceph) -> None:
         started_s = time.monotonic()
         cloud.api.post("compute", f"/servers/{server.id}/action", {"os-start": None})
         server.wait_status("ACTIVE")
-        check_booted_again(server, "vda", acknowledged, started_s)
+        check_booted_again(server, told, started_s)
     finally:
-        come_back(cloud, "a")
+        come_back(cloud, "a", wait=False)
+        wait_until(lambda: domains(cloud, server) == ["b"], 90, "its first host has cleared away")
         force_down(cloud, "a", False)
     wait_until(cloud.computes_up, 60, "both computes are up")
-    check_disk(server, "vda", "b", time.monotonic())
-    check_held(ceph, disk_image(server), "b")
-    assert cloud.computes["a"].host.domain_state(server.domain) is None
+    reboot_hard(cloud, server, disks)
+    check_alone(cloud, ceph, server, [second], "b")
+    check_held(ceph, disks["vda"], "b")
     cloud.delete(server)
+    second.wait_status("available")
+    second.delete()

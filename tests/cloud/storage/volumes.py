@@ -33,12 +33,16 @@ class Volume:
         return dict(self.api.get(KIND, f"/volumes/{self.id}")["volume"])
 
     def attached(self) -> dict[str, list[str]]:
-        """By server's id, the hosts ("a", "b") of Cinder's attachments; one, if nothing is left over."""
+        """By server's id, the hosts ("a", "b") of Cinder's attachments; one, if nothing is left over. What
+        was begun and never completed has no host: "-"."""
+        hosts = {
+            str(attachment["attachment_id"]): str(attachment["host_name"]).removeprefix("pcmig-")
+            for attachment in self.show()["attachments"]
+        }
         found: dict[str, list[str]] = {}
-        for attachment in self.show()["attachments"]:
-            host = str(attachment["host_name"]).removeprefix("pcmig-")
-            found.setdefault(attachment["server_id"], []).append(host)
-        return {server: sorted(hosts) for server, hosts in found.items()}
+        for attachment in self.api.get(KIND, f"/attachments?volume_id={self.id}")["attachments"]:
+            found.setdefault(attachment["instance"], []).append(hosts.get(attachment["id"], "-"))
+        return {server: sorted(of_server) for server, of_server in found.items()}
 
     def wait_status(self, wanted: str, patience_s: float = PATIENCE_S) -> None:
         wait_until(lambda: self.show()["status"] == wanted, patience_s, f"volume {self.id} is {wanted}")
