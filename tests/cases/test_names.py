@@ -21,7 +21,7 @@ NAMES = [
     "bücher-" + "東京" * 30,
     "n" * 200,
     "a;b&c<d> %s %n",
-    "[bold]x[/] :smile:",
+    "[bold]x[blink] :smile:",  # libvirt takes no "/" in a name
     'it\'s "so" $HOME `id` \\n',
 ]
 MIB = 4

@@ -6,7 +6,8 @@
  * usage: disk NAME:START_MIB:MIB:WRITES_PER_S
  *
  * At its start it reads all of its part, where an earlier boot may have written: "FOUND <disk> <number> <bad>", the highest
- * number there, and the blocks that do not hold what they must, given that one. It goes on from there.
+ * number there, and the blocks that do not hold what they must, given that one. It goes on from there, and says that line
+ * once a second: at the start of a guest nobody may hear it yet.
  * Then, every tenth of a second at most: "DISK <disk> <number> <verified> <bad> <errors>", the number of the last write
  * that the disk has acknowledged, blocks read back, those that were wrong, and reads and writes that failed.
  *
@@ -28,6 +29,7 @@
 #define BLOCK_WORDS     (BLOCK_BYTES / sizeof(uint64_t))
 #define SCAN_BYTES      (1u << 20)
 #define REPORT_US       100000u
+#define FOUND_US        1000000u
 #define DISK_PATIENCE_S 60u
 
 struct part {
@@ -142,7 +144,10 @@ static bool scan(const struct part *part, uint64_t *buffer, struct record *recor
 
 static void work(const struct part *part, uint64_t *buffer, struct record *record)
 {
-    uint64_t report_us = 0, lag = part->blocks / 2;
+    const struct record found = *record;
+    uint64_t report_us = 0, found_us = 0, lag = part->blocks / 2;
+
+    record->bad = 0;
 
     for (;;) {
         uint64_t next = record->number + 1, older = next > lag ? next - lag : 0;
@@ -167,6 +172,10 @@ static void work(const struct part *part, uint64_t *buffer, struct record *recor
                    record->verified, record->bad, record->errors);
             report_us = now_us() + REPORT_US;
         }
+        if (now_us() >= found_us) {
+            printf("FOUND %s %" PRIu64 " %" PRIu64 "\n", part->name, found.number, found.bad);
+            found_us = now_us() + FOUND_US;
+        }
         usleep((useconds_t)(1000000u / part->writes_per_s));
     }
 }
@@ -190,7 +199,5 @@ int main(int argc, char **argv)
         printf("FAILED disk %s: %s\n", part.name, strerror(errno));
         return 1;
     }
-    printf("FOUND %s %" PRIu64 " %" PRIu64 "\n", part.name, record.number, record.bad);
-    record.bad = 0;
     work(&part, buffer, &record);
 }
