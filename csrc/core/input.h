@@ -44,6 +44,7 @@ enum pcmig_input_kind {
     PCMIG_INPUT_TICK = 4,      /* only time has passed (a statistics call failed, or a deadline came) */
     PCMIG_INPUT_REQUEST = 5,   /* the operator asks, `code` is an enum pcmig_request */
     PCMIG_INPUT_FINAL = 6,     /* `sample` holds the statistics of JOB_COMPLETED */
+    PCMIG_INPUT_TURN = 7,      /* `code` is an enum pcmig_turn, in force from now on */
     PCMIG_INPUT_KIND_COUNT
 };
 
@@ -79,6 +80,16 @@ enum pcmig_request {
     PCMIG_REQUEST_PAUSE,       /* interrupt post-copy deliberately, both halves stay as they are */
     PCMIG_REQUEST_RESUME,      /* resume an interrupted post-copy now, and not when its next attempt is due */
     PCMIG_REQUEST_COUNT
+};
+
+/* What the other migrations that leave this host leave to this one (turns.h). Until the first input of the kind: free. */
+enum pcmig_turn {
+    PCMIG_TURN_FREE = 0, /* all it wants */
+    PCMIG_TURN_CROWDED,  /* it may drain, and switches once the others have made room: not yet */
+    PCMIG_TURN_HELD,     /* another guest is being switched: no switch now; a drain that has begun goes on */
+    PCMIG_TURN_BOUNDED, /* the same, and its bandwidth is bounded: what is measured says nothing about link and guest */
+    PCMIG_TURN_WAITING, /* the migrate call waits: no time passes for what counts from the migration's start */
+    PCMIG_TURN_COUNT
 };
 
 struct pcmig_input {

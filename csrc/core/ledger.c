@@ -313,6 +313,7 @@ void pcmig_ledger_feed(struct pcmig_ledger *ledger, const struct pcmig_input *in
             add_entry(ledger, PCMIG_LEDGER_ENTRY_REQUEST, (int)input->code);
         break;
     case PCMIG_INPUT_TICK:
+    case PCMIG_INPUT_TURN:
     case PCMIG_INPUT_KIND_COUNT:
         break;
     }

@@ -10,7 +10,7 @@
 static const char *const input_kinds[] = {
     [PCMIG_INPUT_SAMPLE] = "sample",       [PCMIG_INPUT_QUEUE] = "queue", [PCMIG_INPUT_EVENT] = "event",
     [PCMIG_INPUT_ITERATION] = "iteration", [PCMIG_INPUT_TICK] = "tick",   [PCMIG_INPUT_REQUEST] = "request",
-    [PCMIG_INPUT_FINAL] = "final",
+    [PCMIG_INPUT_FINAL] = "final",         [PCMIG_INPUT_TURN] = "turn",
 };
 
 static const char *const events[] = {
@@ -41,6 +41,11 @@ static const char *const requests[] = {
     [PCMIG_REQUEST_RESUME] = "resume",
 };
 
+static const char *const turns[] = {
+    [PCMIG_TURN_FREE] = "free",       [PCMIG_TURN_CROWDED] = "crowded", [PCMIG_TURN_HELD] = "held",
+    [PCMIG_TURN_BOUNDED] = "bounded", [PCMIG_TURN_WAITING] = "waiting",
+};
+
 #define FIELD(member)                                                                                                  \
     {                                                                                                                  \
 #member, offsetof(struct pcmig_sample, member)                                                                 \
@@ -69,6 +74,7 @@ static const struct pcmig_names_field fields[] = {
 static_assert(COUNT(input_kinds) == PCMIG_INPUT_KIND_COUNT, "a kind of input has no name");
 static_assert(COUNT(events) == PCMIG_EVENT_COUNT, "an event has no name");
 static_assert(COUNT(requests) == PCMIG_REQUEST_COUNT, "a request has no name");
+static_assert(COUNT(turns) == PCMIG_TURN_COUNT, "a turn has no name");
 static_assert(COUNT(fields) == PCMIG_NAMES_FIELD_COUNT, "PCMIG_NAMES_FIELD_COUNT is not the number of fields");
 static_assert(sizeof(struct pcmig_sample) == (COUNT(fields) + 1) * sizeof(uint64_t), "a field of a sample has no name");
 
@@ -101,6 +107,11 @@ const char *pcmig_names_request(int64_t request)
     return name_of(requests, COUNT(requests), request);
 }
 
+const char *pcmig_names_turn(int64_t turn)
+{
+    return name_of(turns, COUNT(turns), turn);
+}
+
 int pcmig_names_find_input_kind(const char *name, size_t len)
 {
     return value_of(input_kinds, COUNT(input_kinds), name, len);
@@ -114,6 +125,11 @@ int pcmig_names_find_event(const char *name, size_t len)
 int pcmig_names_find_request(const char *name, size_t len)
 {
     return value_of(requests, COUNT(requests), name, len);
+}
+
+int pcmig_names_find_turn(const char *name, size_t len)
+{
+    return value_of(turns, COUNT(turns), name, len);
 }
 
 const struct pcmig_names_field *pcmig_names_field(size_t index)

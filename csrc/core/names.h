@@ -14,11 +14,13 @@
 const char *pcmig_names_input_kind(int64_t kind);
 const char *pcmig_names_event(int64_t event);
 const char *pcmig_names_request(int64_t request);
+const char *pcmig_names_turn(int64_t turn);
 
 /* The value behind a NAME of LEN characters (no terminating NUL needed), or -1. */
 int pcmig_names_find_input_kind(const char *name, size_t len);
 int pcmig_names_find_event(const char *name, size_t len);
 int pcmig_names_find_request(const char *name, size_t len);
+int pcmig_names_find_turn(const char *name, size_t len);
 
 /* One unsigned figure of struct pcmig_sample, i.e. all but queue_bytes. */
 struct pcmig_names_field {

@@ -50,7 +50,7 @@ static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision
     uint64_t final = final_pages(policy);
     uint64_t permille;
 
-    if (pass->number < 2) {
+    if (pass->number < 2 || pass->number <= policy->turn.bounded_pass) {
         pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
         return;
     }
@@ -76,6 +76,7 @@ static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision
     }
     if (pass_ended && !policy->finishing) {
         policy->finishing = true;
+        policy->turn.held = false;
         pcmig_policy_decide(policy, out, PCMIG_ACTION_FINISH_PRECOPY, PCMIG_REASON_CONVERGING,
                             (int64_t)pass->remaining_pages, (int64_t) final, (int64_t)permille);
         return;
@@ -255,8 +256,11 @@ static void on_sample(struct pcmig_policy *policy, struct pcmig_decision *out, c
     policy->sample_us = policy->now_us;
     policy->has_sample = true;
     if (policy->stage == STAGE_PRECOPY) {
-        pcmig_rate_feed(&policy->rate, policy->now_us, sample);
+        if (!pcmig_policy_turn_bounds(policy))
+            pcmig_rate_feed(&policy->rate, policy->now_us, sample);
         pass_ended = pcmig_passes_feed(&policy->passes, policy->now_us, sample);
+        if (pcmig_policy_turn_bounds(policy))
+            policy->turn.bounded_pass = policy->passes.running.number;
         if (!pcmig_policy_precopy_due(policy, out))
             precopy_sample(policy, out, pass_ended);
     } else if (policy->stage == STAGE_DRAIN) {
@@ -324,6 +328,9 @@ void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *in
         return;
     case PCMIG_INPUT_REQUEST:
         on_request(policy, out, (enum pcmig_request)input->code);
+        return;
+    case PCMIG_INPUT_TURN:
+        pcmig_policy_turn(policy, out, input->code);
         return;
     case PCMIG_INPUT_FINAL:
     case PCMIG_INPUT_KIND_COUNT:

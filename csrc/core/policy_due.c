@@ -56,7 +56,10 @@ void pcmig_policy_keep(const struct pcmig_policy *policy, struct pcmig_decision 
     int64_t abort_after = pcmig_policy_param_us(policy, PCMIG_PARAM_ABORT_AFTER_MS);
     int64_t deadline = pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS);
     int64_t gate_again = policy->gate.again_us;
+    int64_t waited_us = policy->now_us - pcmig_policy_running_us(policy);
 
+    deadline += waited_us;
+    abort_after += abort_after > 0 ? waited_us : 0;
     memset(out, 0, sizeof(*out));
     out->t_us = policy->now_us;
     out->action = PCMIG_ACTION_KEEP;

@@ -20,6 +20,17 @@ enum stage {
     STAGE_DONE,
 };
 
+/* What the other migrations of the host leave to this one. */
+struct pcmig_policy_turn {
+    enum pcmig_turn now;
+    int64_t since_us;
+    int64_t waited_us;     /* until the migrate call was made */
+    unsigned bounded_pass; /* ran under a bound, at least in part: no evidence */
+    bool held;             /* a drain was decided, and waits: */
+    enum pcmig_reason reason;
+    int64_t a, b, c;
+};
+
 struct pcmig_policy {
     enum pcmig_policy_kind kind;
     struct pcmig_params params;
@@ -43,6 +54,7 @@ struct pcmig_policy {
     bool issued; /* libvirt accepted the switch */
     bool undrained;
     bool finishing; /* FINISH_PRECOPY was said and still holds */
+    struct pcmig_policy_turn turn;
 };
 
 /* policy_due.c: a parameter in ms, in us. */
@@ -54,6 +66,15 @@ void pcmig_policy_decide(const struct pcmig_policy *policy, struct pcmig_decisio
 /* Puts the pacing's pace in force. */
 void pcmig_policy_set_pace(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,
                            int64_t a);
+
+/* policy_turn.c: the others leave more or less to this migration. */
+void pcmig_policy_turn(struct pcmig_policy *policy, struct pcmig_decision *out, int64_t turn);
+/* No switch while another guest is switched: remembers a drain for later. Returns whether it did. */
+bool pcmig_policy_turn_holds(struct pcmig_policy *policy, enum pcmig_reason reason, int64_t a, int64_t b, int64_t c);
+/* What is measured says nothing about link and guest. */
+bool pcmig_policy_turn_bounds(const struct pcmig_policy *policy);
+/* Time since the start, without what was waited before the migrate call. */
+int64_t pcmig_policy_running_us(const struct pcmig_policy *policy);
 
 /* policy_switch.c: towards the switch, unless a gate says not now. */
 void pcmig_policy_begin_drain(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,

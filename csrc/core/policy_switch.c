@@ -7,6 +7,10 @@
 void pcmig_policy_begin_drain(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,
                               int64_t a, int64_t b, int64_t c)
 {
+    if (pcmig_policy_turn_holds(policy, reason, a, b, c)) {
+        pcmig_policy_keep(policy, out, reason);
+        return;
+    }
     if (!pcmig_gate_want(&policy->gate, policy->now_us, reason == PCMIG_REASON_REQUESTED)) {
         pcmig_policy_keep(policy, out, reason);
         return;
@@ -28,10 +32,11 @@ static bool abort_due(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     int64_t abort_after = pcmig_policy_param_us(policy, PCMIG_PARAM_ABORT_AFTER_MS);
 
-    if (abort_after <= 0 || policy->now_us < abort_after)
+    if (abort_after <= 0 || pcmig_policy_running_us(policy) < abort_after)
         return false;
     policy->stage = STAGE_DONE; /* nothing may switch a guest whose migration is being cancelled */
-    pcmig_policy_decide(policy, out, PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER, policy->now_us / 1000, 0, 0);
+    pcmig_policy_decide(policy, out, PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER,
+                        pcmig_policy_running_us(policy) / 1000, 0, 0);
     return true;
 }
 
@@ -40,8 +45,9 @@ bool pcmig_policy_precopy_due(struct pcmig_policy *policy, struct pcmig_decision
     if (abort_due(policy, out))
         return true;
     if (policy->kind == PCMIG_POLICY_DEADLINE &&
-        policy->now_us >= pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS) && policy->has_sample) {
-        pcmig_policy_begin_drain(policy, out, PCMIG_REASON_DEADLINE, policy->now_us / 1000, 0, 0);
+        pcmig_policy_running_us(policy) >= pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS) &&
+        policy->has_sample) {
+        pcmig_policy_begin_drain(policy, out, PCMIG_REASON_DEADLINE, pcmig_policy_running_us(policy) / 1000, 0, 0);
         return true;
     }
     if (policy->requested && policy->now_us >= policy->gate.again_us) {
@@ -105,6 +111,10 @@ void pcmig_policy_drain(struct pcmig_policy *policy, struct pcmig_decision *out)
         pcmig_policy_set_pace(policy, out, PCMIG_REASON_REQUESTS_RISE, 0);
         return;
     }
+    if (policy->turn.now != PCMIG_TURN_FREE) {
+        pcmig_policy_keep(policy, out, PCMIG_REASON_NONE); /* the link is not ours yet */
+        return;
+    }
     if (queue < 0) {
         if (waited_us >= pcmig_policy_param_us(policy, PCMIG_PARAM_DRAIN_BLIND_MS))
             drained(policy, out, PCMIG_REASON_DRAIN_BLIND, waited_us / 1000, 0);
@@ -163,6 +173,9 @@ void pcmig_policy_gate_opened(struct pcmig_policy *policy, struct pcmig_decision
     bool wanted = policy->gate.state == PCMIG_GATE_WANTED;
 
     pcmig_gate_answer(&policy->gate, true);
+    if (policy->turn.now != PCMIG_TURN_FREE)
+        policy->drained_us =
+            -1; /* another guest's switch came in between: the queue is looked at again when that is over */
     if (policy->stage == STAGE_DRAIN && policy->drained_us >= 0 && wanted) {
         do_switch(policy, out, PCMIG_REASON_GATE_OPEN, (policy->now_us - policy->gate.wanted_us) / 1000,
                   (policy->now_us - policy->drained_us) / 1000);
@@ -186,6 +199,7 @@ void pcmig_policy_gate_refused(struct pcmig_policy *policy, struct pcmig_decisio
     }
     pcmig_gate_answer(&policy->gate, false);
     policy->requested = false;
+    policy->turn.held = false;
     if (policy->stage == STAGE_PRECOPY)
         pcmig_policy_keep(policy, out, PCMIG_REASON_GATE_REFUSED);
     else

@@ -89,6 +89,11 @@ int pcmig_trace_write_input(char *buf, size_t size, const struct pcmig_input *in
             return -1;
         put(&out, " %s", pcmig_names_request(input->code));
         break;
+    case PCMIG_INPUT_TURN:
+        if (input->code < 0 || input->code >= PCMIG_TURN_COUNT)
+            return -1;
+        put(&out, " %s", pcmig_names_turn(input->code));
+        break;
     case PCMIG_INPUT_KIND_COUNT:
     default:
         return -1;
@@ -333,7 +338,7 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
 
     if (found < 0)
         return fail(p, "unknown kind of line", kind,
-                    "; known are sample, queue, event, iteration, tick, request, final and decision");
+                    "; known are sample, queue, event, iteration, tick, request, final, turn and decision");
     input->kind = (enum pcmig_input_kind)found;
     if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
         return parse_sample(p, &input->sample);
@@ -350,6 +355,8 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
             return fail(p, "unknown event", word, "");
         if (input->kind == PCMIG_INPUT_REQUEST && (input->code = pcmig_names_find_request(word.text, word.len)) < 0)
             return fail(p, "unknown request", word, "; known are switch, abort, detach, open-gate and refuse-gate");
+        if (input->kind == PCMIG_INPUT_TURN && (input->code = pcmig_names_find_turn(word.text, word.len)) < 0)
+            return fail(p, "unknown turn", word, "; known are free, crowded, held, bounded and waiting");
     }
     if (!at_end(p))
         return fail(p, "nothing may follow, but there is", (struct token){p->at, (size_t)(p->end - p->at)}, "");

@@ -108,6 +108,13 @@ void guest_model_request(struct guest_model *m, enum pcmig_request request)
     feed(m, &input);
 }
 
+void guest_model_turn(struct guest_model *m, enum pcmig_turn turn)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_TURN, .code = turn};
+
+    feed(m, &input);
+}
+
 static void look(struct guest_model *m)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_TICK};

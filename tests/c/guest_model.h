@@ -48,6 +48,7 @@ void guest_model_free(struct guest_model *model);
 void guest_model_run(struct guest_model *model, int64_t for_us);
 
 void guest_model_request(struct guest_model *model, enum pcmig_request request);
+void guest_model_turn(struct guest_model *model, enum pcmig_turn turn);
 void guest_model_event(struct guest_model *model, enum pcmig_event event);
 
 /* The first decision with this ACTION (and REASON, unless it is PCMIG_REASON_COUNT), or NULL. */

@@ -47,6 +47,8 @@ static void take_input(struct policy_rules *rules, const struct pcmig_input *inp
     if (input->t_us > rules->now_us)
         rules->now_us = input->t_us < TIME_LIMIT_US ? input->t_us : TIME_LIMIT_US;
     rules->sampled = rules->sampled || input->kind == PCMIG_INPUT_SAMPLE;
+    if (input->kind == PCMIG_INPUT_TURN && input->code >= 0 && input->code < PCMIG_TURN_COUNT)
+        rules->turn = (enum pcmig_turn)input->code;
     if (input->kind == PCMIG_INPUT_REQUEST && input->code == PCMIG_REQUEST_SWITCH)
         rules->asked = true;
     if (input->kind == PCMIG_INPUT_REQUEST && input->code == PCMIG_REQUEST_OPEN_GATE)
@@ -101,6 +103,8 @@ static const char *check_drain(struct policy_rules *rules, const struct pcmig_de
         return "no drain once the switch is under way";
     if (rules->drain_said)
         return "one drain";
+    if (rules->turn >= PCMIG_TURN_HELD)
+        return "no drain while another guest is switched";
     rules->drains++;
     if (rules->kind == PCMIG_POLICY_NEVER)
         return "never means never";
@@ -112,8 +116,10 @@ static const char *check_drain(struct policy_rules *rules, const struct pcmig_de
     return d->pace_mib == rules->params.value[PCMIG_PARAM_DRAIN_PACE_MIB] ? NULL : "a drain goes at drain_pace";
 }
 
-static const char *check_switch(struct policy_rules *rules)
+static const char *check_switch(struct policy_rules *rules, const struct pcmig_decision *d)
 {
+    if (rules->turn != PCMIG_TURN_FREE && d->reason != PCMIG_REASON_RETRY)
+        return "no switch before the others have made room";
     if (!rules->drain_said)
         return "drain before the switch";
     if (rules->gated && !rules->gate_open)
@@ -148,7 +154,7 @@ static const char *check_action(struct policy_rules *rules, const struct pcmig_p
     case PCMIG_ACTION_DRAIN:
         return check_drain(rules, d);
     case PCMIG_ACTION_SWITCH:
-        return check_switch(rules);
+        return check_switch(rules, d);
     case PCMIG_ACTION_SET_PACE:
         return rules->drain_said || rules->switch_issued ? check_pace(rules, policy, d)
                                                          : "a post-copy pace only when post-copy is near";

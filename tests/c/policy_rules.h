@@ -17,6 +17,7 @@ struct policy_rules {
     bool asked;         /* REQUEST_SWITCH */
     bool sampled;
     bool gated, gate_open;
+    enum pcmig_turn turn;
     unsigned drains, switches, aborts;
 };
 

@@ -295,6 +295,96 @@ static void switched_by_another(void **state)
     }
 }
 
+/* --- other migrations of the host ---------------------------------------------------------------------------------- */
+
+static void held_until_another_is_switched(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_FIRST_PASS, false);
+    run(SECOND);
+    guest_model_turn(&m, PCMIG_TURN_HELD);
+    run(60 * SECOND);
+    assert_false(ever(PCMIG_ACTION_DRAIN));
+    guest_model_turn(&m, PCMIG_TURN_FREE);
+    assert_int_equal(said(PCMIG_ACTION_DRAIN, PCMIG_REASON_PASSES_DONE)->t_us, m.now_us);
+    run(60 * SECOND);
+    assert_true(ever(PCMIG_ACTION_SWITCH));
+}
+
+/* The drain begins, and the switch comes once the others have made room. */
+static void switched_once_there_is_room(void **state)
+{
+    int64_t drain_us;
+
+    (void)state;
+    begin(PCMIG_POLICY_MANUAL, false);
+    run(5 * SECOND);
+    guest_model_turn(&m, PCMIG_TURN_CROWDED);
+    guest_model_request(&m, PCMIG_REQUEST_SWITCH);
+    drain_us = said(PCMIG_ACTION_DRAIN, PCMIG_REASON_REQUESTED)->t_us;
+    run(2 * SECOND);
+    assert_false(ever(PCMIG_ACTION_SWITCH));
+    assert_true(m.due_us <= m.now_us + 5000);
+    guest_model_turn(&m, PCMIG_TURN_FREE);
+    run(SECOND);
+    assert_true(said(PCMIG_ACTION_SWITCH, ANY)->t_us >= drain_us + 2 * SECOND);
+}
+
+/* An idle guest that is held back has more to send again and again: that says nothing about the guest. */
+static void bounded_is_no_evidence(void **state)
+{
+    uint64_t link_bps;
+
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, false);
+    m.working_pages = 2000;
+    m.writes_ps = 400; /* 1.6 MB/s: converges on 12.5, not on 1 */
+    m.downtime_s = 0.05;
+    run(5 * SECOND);
+    link_bps = pcmig_policy_link_bps(m.policy);
+    assert_true(link_bps > 0);
+    m.bandwidth = 256;
+    guest_model_turn(&m, PCMIG_TURN_BOUNDED);
+    run(300 * SECOND);
+    assert_int_equal(pcmig_policy_link_bps(m.policy), link_bps);
+    m.bandwidth = 0;
+    guest_model_turn(&m, PCMIG_TURN_FREE);
+    run(100 * SECOND);
+    assert_false(ever(PCMIG_ACTION_DRAIN));
+    assert_true(m.finished);
+}
+
+/* Deadlines are of the migration, which has not begun. */
+static void waiting_is_not_counted(void **state)
+{
+    (void)state;
+    params.value[PCMIG_PARAM_ABORT_AFTER_MS] = 60000;
+    begin(PCMIG_POLICY_MANUAL, false);
+    guest_model_turn(&m, PCMIG_TURN_WAITING);
+    m.now_us += 100 * SECOND;
+    guest_model_turn(&m, PCMIG_TURN_FREE);
+    m.writes_ps = 100000;
+    run(200 * SECOND);
+    assert_in_range(said(PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER)->t_us, 160 * SECOND, 160 * SECOND + 10000);
+}
+
+/* Another guest's switch comes between the drain and the gate's answer: it is waited for, and the gate's answer is not lost. */
+static void held_at_the_gate(void **state)
+{
+    (void)state;
+    begin_gated(PCMIG_POLICY_FIRST_PASS);
+    while (pcmig_policy_gate(m.policy) != PCMIG_GATE_WANTED)
+        run(SECOND / 10);
+    run(SECOND);
+    guest_model_turn(&m, PCMIG_TURN_HELD);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    run(3 * SECOND);
+    assert_false(ever(PCMIG_ACTION_SWITCH));
+    guest_model_turn(&m, PCMIG_TURN_FREE);
+    run(SECOND);
+    assert_true(ever(PCMIG_ACTION_SWITCH));
+}
+
 /* --- requests ----------------------------------------------------------------------------------------------------- */
 
 static void abort_requests(void **state)
@@ -660,6 +750,9 @@ static void next_input(uint64_t *seed, struct pcmig_input *input)
         input->kind = PCMIG_INPUT_ITERATION;
     } else if (kind < 94) {
         input->kind = PCMIG_INPUT_TICK;
+    } else if (kind < 96) {
+        input->kind = PCMIG_INPUT_TURN;
+        input->code = (int64_t)(draw(seed) % (PCMIG_TURN_COUNT + 1));
     } else if (kind < 98) {
         input->kind = PCMIG_INPUT_EVENT;
         input->code = (int64_t)(draw(seed) % (PCMIG_EVENT_COUNT + 1));
@@ -729,6 +822,11 @@ int main(void)
         TEST(refused),
         TEST(refused_until_abort_after),
         TEST(switched_by_another),
+        TEST(held_until_another_is_switched),
+        TEST(switched_once_there_is_room),
+        TEST(bounded_is_no_evidence),
+        TEST(waiting_is_not_counted),
+        TEST(held_at_the_gate),
         TEST(abort_requests),
         TEST(detach),
         TEST(gate_after_drain),

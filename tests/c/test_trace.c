@@ -130,6 +130,13 @@ static void all_names(void **state)
         assert_int_equal(again.input.code, line.input.code);
     }
     assert_int_equal(pcmig_trace_write_input(buf, sizeof(buf), &line.input), -1);
+    line.input.kind = PCMIG_INPUT_TURN;
+    for (line.input.code = 0; line.input.code < PCMIG_TURN_COUNT; line.input.code++) {
+        write(&line, buf);
+        assert_int_equal(parse(buf, &again, err), 0);
+        assert_int_equal(again.input.code, line.input.code);
+    }
+    assert_int_equal(pcmig_trace_write_input(buf, sizeof(buf), &line.input), -1);
     line.input.kind = PCMIG_INPUT_KIND_COUNT;
     assert_int_equal(pcmig_trace_write_input(buf, sizeof(buf), &line.input), -1);
 

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See turns.h. */
+#include "core/turns.h"
+
+#include <string.h>
+
+#define MIB             (1024 * 1024)
+/* A row is written once a second; one that is older belongs to a process that is stopped, or to a copy of one that died. */
+#define STALE_US        3000000
+/* What moves nothing for so long leaves the link to others: a set-up that hangs, a network that is gone. */
+#define STILL_US        5000000
+/* A guest is not switched without its pages flowing: longer than that, something is wrong, and the others go on. */
+#define DRAIN_MAX_US    10000000
+#define RUSH_MAX_US     15000000
+/* Two that took their turn in the same moment see each other soon: the later one steps back. After that it stays. */
+#define TURN_CLAIM_US   2000000
+/* Full speed for so long tells whether it fills the link. */
+#define FILL_PROOF_US   1000000
+/* To make room, the others need a look at the rows and a call to libvirt. Later than that is too late to be waited for. */
+#define ROOM_MAX_US     1000000
+/* What the others have queued is little when the link is through with it in so long. */
+#define ROOM_QUEUE_MS   20
+/* Set-up at both hosts takes one to three seconds; the next guest's is done while the one before it ends. */
+#define NEXT_US         4000000
+/* A turn lasts that many times what the guest's memory takes on the link, and at least so long: pre-copy that never ends (it is not
+ * to be switched, or not yet) shares from then on. */
+#define TURN_FACTOR     4
+#define TURN_MIN_US     60000000
+/* As much smaller a guest has to be to go beside one that has its turn. */
+#define BESIDE_DIVISOR  8
+/* The time that a guest of its size takes counts that often against the time of its arrival. */
+#define RANK_FACTOR     4
+/* In post-copy, the share of the link for background pages while another guest is switched. */
+#define MAKE_ROOM_SHARE 8
+
+struct view {
+    const struct pcmig_turns_row *rows;
+    size_t count;
+    size_t me;
+    int64_t now_us;
+    uint64_t link_bps; /* the best that is known of the link; 0 = nothing */
+};
+
+static int64_t age_us(const struct view *v, int64_t since_us)
+{
+    return since_us < v->now_us ? v->now_us - since_us : 0;
+}
+
+static bool same_link(const struct pcmig_turns_row *a, const struct pcmig_turns_row *b)
+{
+    return a->network == b->network && (a->link == b->link || a->link == 0 || b->link == 0);
+}
+
+/* Rows that ME has to reckon with, itself among them. */
+static bool counts(const struct view *v, size_t i)
+{
+    const struct pcmig_turns_row *row = &v->rows[i];
+
+    if (i == v->me)
+        return true;
+    return row->phase != PCMIG_TURNS_NONE && row->phase != PCMIG_TURNS_PAUSED && same_link(row, &v->rows[v->me]) &&
+           age_us(v, row->stamp_us) < STALE_US;
+}
+
+static bool still(const struct view *v, const struct pcmig_turns_row *row)
+{
+    return row->phase != PCMIG_TURNS_WAITING && age_us(v, row->moved_us) >= STILL_US;
+}
+
+/* The same for everybody who looks: by time, and by the rows' places where two times are the same. */
+static bool earlier(const struct pcmig_turns_row *a, int64_t a_us, const struct pcmig_turns_row *b, int64_t b_us)
+{
+    return a_us != b_us ? a_us < b_us : a->number < b->number;
+}
+
+/* --- the switch ----------------------------------------------------------------------------------------------------- */
+
+static bool is_switching(const struct view *v, const struct pcmig_turns_row *row)
+{
+    switch (row->phase) {
+    case PCMIG_TURNS_DRAIN:
+        return age_us(v, row->phase_us) < DRAIN_MAX_US;
+    case PCMIG_TURNS_RUSH:
+        return age_us(v, row->phase_us) < RUSH_MAX_US && !still(v, row);
+    default:
+        return false;
+    }
+}
+
+/* Who has the switch: a guest that runs at its destination already before one that drains, and then the first. -1 = nobody. */
+static int switching(const struct view *v)
+{
+    int found = -1;
+
+    for (size_t i = 0; i < v->count; i++) {
+        const struct pcmig_turns_row *row = &v->rows[i], *best = found < 0 ? NULL : &v->rows[found];
+
+        if (!counts(v, i) || !is_switching(v, row))
+            continue;
+        if (best == NULL || (row->phase != best->phase ? row->phase == PCMIG_TURNS_RUSH
+                                                       : earlier(row, row->phase_us, best, best->phase_us)))
+            found = (int)i;
+    }
+    return found;
+}
+
+static bool has_made_room(const struct view *v, const struct pcmig_turns_row *row)
+{
+    if (row->phase == PCMIG_TURNS_WAITING || still(v, row))
+        return true;
+    if (row->bound_mib == 0 && row->phase != PCMIG_TURNS_DRAIN)
+        return false;
+    return row->queue_bytes <= 0 || v->link_bps == 0 ||
+           (uint64_t)row->queue_bytes <= v->link_bps / 1000 * ROOM_QUEUE_MS;
+}
+
+static int not_yet_made_room(const struct view *v)
+{
+    for (size_t i = 0; i < v->count; i++) {
+        if (i != v->me && counts(v, i) && !has_made_room(v, &v->rows[i]))
+            return (int)i;
+    }
+    return -1;
+}
+
+/* --- pre-copy ------------------------------------------------------------------------------------------------------- */
+
+static bool is_contender(const struct pcmig_turns_row *row)
+{
+    return row->phase == PCMIG_TURNS_WAITING || row->phase == PCMIG_TURNS_PRECOPY;
+}
+
+/* What BYTES take of the link. */
+static int64_t link_us(const struct view *v, uint64_t bytes)
+{
+    return (int64_t)(bytes / (v->link_bps / 1000 + 1) * 1000);
+}
+
+/* The arrival, later by what a guest of this size takes: small ones go first, and none is overtaken for ever. */
+static int64_t rank_us(const struct view *v, const struct pcmig_turns_row *row)
+{
+    return row->since_us + link_us(v, row->remaining_bytes) * RANK_FACTOR;
+}
+
+/* Whether A goes before B: first those who have their turn, then those whose call is made, then by rank. */
+static bool before(const struct view *v, const struct pcmig_turns_row *a, const struct pcmig_turns_row *b)
+{
+    if ((a->turn_us != 0) != (b->turn_us != 0))
+        return a->turn_us != 0;
+    if (a->turn_us != 0)
+        return earlier(a, a->turn_us, b, b->turn_us);
+    if (a->phase != b->phase)
+        return a->phase == PCMIG_TURNS_PRECOPY;
+    /* As long as nothing is known of the link, size alone counts. */
+    if (v->link_bps == 0 && a->remaining_bytes != b->remaining_bytes)
+        return a->remaining_bytes < b->remaining_bytes;
+    return earlier(a, rank_us(v, a), b, rank_us(v, b));
+}
+
+static bool turn_is_over(const struct view *v, const struct pcmig_turns_row *row)
+{
+    int64_t lasts_us = v->link_bps == 0 ? TURN_MIN_US : link_us(v, row->total_bytes) * TURN_FACTOR;
+
+    return age_us(v, row->turn_us) >= (lasts_us > TURN_MIN_US ? lasts_us : TURN_MIN_US);
+}
+
+/* Whether there is room for one more beside ROW, which sends at full speed. */
+static bool leaves_room(const struct view *v, const struct pcmig_turns_row *row)
+{
+    switch (row->phase) {
+    case PCMIG_TURNS_WAITING:
+        return false;
+    case PCMIG_TURNS_PRECOPY:
+        if (row->turn_us == 0)
+            return still(v, row);
+        if (still(v, row) || turn_is_over(v, row))
+            return true;
+        return age_us(v, row->turn_us) >= FILL_PROOF_US && row->fill == PCMIG_TURNS_FILL_SLACK;
+    case PCMIG_TURNS_DRAIN:
+        return !is_switching(v, row);
+    default:
+        return still(v, row) || row->fill == PCMIG_TURNS_FILL_SLACK;
+    }
+}
+
+static bool is_ending(const struct pcmig_turns_row *row)
+{
+    if (row->phase == PCMIG_TURNS_DRAIN || row->phase == PCMIG_TURNS_RUSH || row->phase == PCMIG_TURNS_WAITING)
+        return false;
+    return row->send_bps != 0 && row->remaining_bytes / (row->send_bps / 1000 + 1) < NEXT_US / 1000;
+}
+
+/* What stands in the way of ME in pre-copy. */
+struct way {
+    int postcopy;    /* row in post-copy that fills the link; -1 = none */
+    int precopy;     /* row before it in pre-copy, that fills the link or is to */
+    bool ending;     /* all that have the link will be through soon */
+    bool first_next; /* of those who wait, nobody is before it */
+};
+
+static struct way look_ahead(const struct view *v)
+{
+    const struct pcmig_turns_row *mine = &v->rows[v->me];
+    struct way way = {.postcopy = -1, .precopy = -1, .ending = true, .first_next = true};
+    bool beside = true;
+    unsigned ahead = 0;
+
+    for (size_t i = 0; i < v->count; i++) {
+        const struct pcmig_turns_row *row = &v->rows[i];
+        bool contends = is_contender(row);
+        int *found = contends ? &way.precopy : &way.postcopy;
+
+        if (i == v->me || !counts(v, i) || (contends && !before(v, row, mine)) || leaves_room(v, row))
+            continue;
+        if (contends && row->turn_us == 0)
+            way.first_next = false;
+        else if (!is_ending(row))
+            way.ending = false;
+        ahead++;
+        beside =
+            beside && contends && row->turn_us != 0 && mine->remaining_bytes < row->remaining_bytes / BESIDE_DIVISOR;
+        /* Who has the link rather than who waits for it as well. */
+        if (*found < 0 || before(v, row, &v->rows[*found]))
+            *found = (int)i;
+    }
+    if ((ahead == 1 && beside) || (mine->turn_us != 0 && age_us(v, mine->turn_us) >= TURN_CLAIM_US))
+        way.precopy = -1;
+    return way;
+}
+
+static void precopy(const struct view *v, int token, struct pcmig_turns_answer *out)
+{
+    struct way way = look_ahead(v);
+
+    out->waits_for = token >= 0 ? token : way.postcopy >= 0 ? way.postcopy : way.precopy;
+    if (out->waits_for < 0)
+        return;
+    /* The set-up of the next one is done in time; anybody else's would only have its guest written to for longer. */
+    if (v->rows[v->me].phase == PCMIG_TURNS_WAITING && (token >= 0 || !way.ending || !way.first_next)) {
+        out->turn = PCMIG_TURN_WAITING;
+        return;
+    }
+    out->turn = PCMIG_TURN_BOUNDED;
+    out->bound_mib = PCMIG_TURNS_TRICKLE_MIB;
+}
+
+/* -------------------------------------------------------------------------------------------------------------------- */
+
+void pcmig_turns_decide(const struct pcmig_turns_row *rows, size_t count, size_t me, int64_t now_us,
+                        struct pcmig_turns_answer *out)
+{
+    struct view v = {.rows = rows, .count = count, .me = me, .now_us = now_us};
+    int token;
+
+    *out = (struct pcmig_turns_answer){.turn = PCMIG_TURN_FREE, .waits_for = -1};
+    for (size_t i = 0; i < count; i++) {
+        if (counts(&v, i) && rows[i].link_bps > v.link_bps)
+            v.link_bps = rows[i].link_bps;
+    }
+    token = switching(&v);
+    switch (rows[me].phase) {
+    case PCMIG_TURNS_WAITING:
+    case PCMIG_TURNS_PRECOPY:
+        precopy(&v, token, out);
+        return;
+    case PCMIG_TURNS_DRAIN:
+        if (token >= 0 && token != (int)me) {
+            out->turn = PCMIG_TURN_HELD;
+            out->waits_for = token;
+        } else if (age_us(&v, rows[me].phase_us) < ROOM_MAX_US && (out->waits_for = not_yet_made_room(&v)) >= 0) {
+            out->turn = PCMIG_TURN_CROWDED;
+        }
+        return;
+    case PCMIG_TURNS_POSTCOPY:
+        if (token >= 0) {
+            int64_t share = (int64_t)(v.link_bps / MAKE_ROOM_SHARE / MIB);
+
+            out->turn = PCMIG_TURN_BOUNDED;
+            out->bound_mib = share > PCMIG_TURNS_TRICKLE_MIB ? share : PCMIG_TURNS_TRICKLE_MIB;
+            out->waits_for = token;
+        }
+        return;
+    case PCMIG_TURNS_NONE:
+    case PCMIG_TURNS_RUSH:
+    case PCMIG_TURNS_PAUSED:
+    case PCMIG_TURNS_PHASE_COUNT:
+        return;
+    }
+}
+
+const char *pcmig_turns_phase_name(enum pcmig_turns_phase phase)
+{
+    static const char *const names[] = {[PCMIG_TURNS_NONE] = "gone",           [PCMIG_TURNS_WAITING] = "waiting",
+                                        [PCMIG_TURNS_PRECOPY] = "in pre-copy", [PCMIG_TURNS_DRAIN] = "draining",
+                                        [PCMIG_TURNS_RUSH] = "just switched",  [PCMIG_TURNS_POSTCOPY] = "in post-copy",
+                                        [PCMIG_TURNS_PAUSED] = "interrupted"};
+
+    _Static_assert(sizeof(names) / sizeof(names[0]) == PCMIG_TURNS_PHASE_COUNT, "every phase has a name");
+    return (unsigned)phase < PCMIG_TURNS_PHASE_COUNT ? names[phase] : "unknown";
+}
