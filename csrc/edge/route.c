@@ -96,8 +96,8 @@ static int add_attribute(struct message *message, unsigned short type, const voi
     return 0;
 }
 
-/* The route that the kernel would take to PEER, as it stands in the table. */
-static int get_route(int fd, const struct sockaddr_storage *peer, struct message *answer)
+/* The route that the kernel would take to PEER; with RTM_F_FIB_MATCH in FLAGS as it stands in the table. */
+static int get_route(int fd, const struct sockaddr_storage *peer, unsigned flags, struct message *answer)
 {
     struct message request = {0};
     struct rtmsg *route = NLMSG_DATA(&request.header);
@@ -119,7 +119,7 @@ static int get_route(int fd, const struct sockaddr_storage *peer, struct message
     request.header.nlmsg_flags = NLM_F_REQUEST;
     route->rtm_family = (unsigned char)peer->ss_family;
     route->rtm_dst_len = (unsigned char)(len * 8);
-    route->rtm_flags = RTM_F_FIB_MATCH;
+    route->rtm_flags = flags;
     if (add_attribute(&request, RTA_DST, address, len) < 0 || ask(fd, &request, answer) < 0)
         return -1;
     if (answer->header.nlmsg_type != RTM_NEWROUTE || answer->header.nlmsg_len < NLMSG_LENGTH(sizeof(*route))) {
@@ -271,7 +271,7 @@ enum pcmig_route_result pcmig_route_quickack(const struct sockaddr_storage *peer
     if (fd < 0)
         return PCMIG_ROUTE_UNFIT;
     pthread_mutex_lock(&lock);
-    if (get_route(fd, peer, &found) < 0 || !changeable(&found))
+    if (get_route(fd, peer, RTM_F_FIB_MATCH, &found) < 0 || !changeable(&found))
         goto out;
     identify(&like, &found);
     route = find_changed(&like);
@@ -325,7 +325,7 @@ void pcmig_route_restore(struct pcmig_route *route)
     *link = route->next;
     fd = open_netlink();
     /* As it is now: if somebody changed or removed it meanwhile, theirs stays. */
-    if (fd >= 0 && get_route(fd, &route->peer, &found) == 0) {
+    if (fd >= 0 && get_route(fd, &route->peer, RTM_F_FIB_MATCH, &found) == 0) {
         identify(&now, &found);
         /* A failure leaves a metric behind that harms nobody, and there is nobody to tell. */
         if (same_route(&now, route) && has_quickack(&found))
@@ -335,6 +335,22 @@ void pcmig_route_restore(struct pcmig_route *route)
         close(fd);
     pthread_mutex_unlock(&lock);
     free(route);
+}
+
+uint32_t pcmig_route_interface(const struct sockaddr_storage *peer)
+{
+    const struct rtattr *interface;
+    struct message found;
+    uint32_t index = 0;
+    int fd = open_netlink();
+
+    if (fd < 0)
+        return 0;
+    if (get_route(fd, peer, 0, &found) == 0 && (interface = find_attribute(&found, RTA_OIF)) != NULL &&
+        RTA_PAYLOAD(interface) >= sizeof(index))
+        memcpy(&index, RTA_DATA(interface), sizeof(index));
+    close(fd);
+    return index;
 }
 
 const char *pcmig_route_result_name(enum pcmig_route_result result)

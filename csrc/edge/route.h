@@ -15,6 +15,7 @@
 #ifndef PCMIG_EDGE_ROUTE_H
 #define PCMIG_EDGE_ROUTE_H
 
+#include <stdint.h>
 #include <sys/socket.h>
 
 enum pcmig_route_result {
@@ -34,6 +35,9 @@ enum pcmig_route_result pcmig_route_quickack(const struct sockaddr_storage *peer
 
 /* Takes the change back when its last user is gone. NULL is fine. */
 void pcmig_route_restore(struct pcmig_route *route);
+
+/* Index of the interface over which this host reaches PEER, 0 = not known. */
+uint32_t pcmig_route_interface(const struct sockaddr_storage *peer);
 
 const char *pcmig_route_result_name(enum pcmig_route_result result); /* "set"; never NULL */
 
