@@ -136,6 +136,7 @@ class Status(TypedDict):
     #                             start-postcopy call that was accepted
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     recovery: Recovery | None  # None: post-copy is not interrupted
+    crossed: bool  # the switch was issued, or the guest seen beyond it: the source's memory may be the older
     note: str | None  # what people should hear of while it runs, the latest; a command stands on its own line
     cpu_us: int  # CPU time of the control thread
     stream_peer: str | None  # address that the stream goes to; None before post-copy, or not seen
@@ -443,13 +444,15 @@ def guard(
     source_shut_down: bool = False,
     destination_shut_down: bool = False,
     disks_copied: bool = False,
+    crossed: bool = False,
 ) -> Permission:
     """Whether ACT may be done to the half on SIDE; see doc/refer/safety.rst.
 
     `in_flight`: a migration between these two hosts is on record, and how it ended is not. `job_active`: as
-    half() of the source says. `source_handed_off`: the source said STOPPED/MIGRATED. `insist`: the owner
-    deletes the guest; it allows "destroy", "undefine" and "delete-files" always, and nothing else. The last
-    three go into the advice. Raises ValueError for an unknown name."""
+    half() of the source says. `crossed`: the switch to post-copy was issued. `source_handed_off`: the source
+    said STOPPED/MIGRATED. `insist`: the owner deletes the guest; it allows "destroy", "undefine" and
+    "delete-files" always, and nothing else. `guest` and the two URIs go into the advice. Raises ValueError
+    for an unknown name."""
 
 def memory_where(
     *,
@@ -588,6 +591,7 @@ class Migration:
         tunnel_control: str
         | None = None,  # of pcmig's tunnel, if migrate_uri is one of its: to see its queue
         autostart: bool = False,  # the definition that moves has it: it is to be on at the destination alone
+        crossed: bool = False,  # with adopt: the switch was issued before, as somebody noted (status)
         adopt: bool = False,  # DOMAIN, a UUID, migrates already, or did: look after what is there
     ) -> Migration: ...
     def start(self) -> None:
@@ -595,8 +599,9 @@ class Migration:
     def fileno(self) -> int: ...
     def clear(self) -> None: ...
     def status(self) -> Status: ...
-    def decisions(self) -> list[Decision]:
-        """All decisions so far that were not "keep"."""
+    def decisions(self, first: int = 0) -> list[Decision]:
+        """The decisions so far that were not "keep", without the FIRST ones. Raises ValueError for a negative
+        number."""
     def ledger(self) -> Ledger:
         """Page-transfer accounting so far, see ledger.h."""
     def switch(self) -> None:

@@ -105,6 +105,7 @@ class Entry:
     started: str
     owner: Owner | None = None  # None: left to itself
     owned: str | None = None  # since when
+    crossed: bool = False  # the switch to post-copy was issued: the source's memory may be the older
     held: bool = False  # paused on request: not to be resumed until somebody asks for it
     recovery: dict[str, Any] | None = None  # an interrupted post-copy, as its owner told of it last
     tunnel: dict[str, Any] | None = (
@@ -316,6 +317,7 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "started": (str, False),
     "owner": (dict, True),
     "owned": (str, True),
+    "crossed": (bool, False),
     "held": (bool, False),
     "recovery": (dict, True),
     "tunnel": (dict, True),
@@ -332,7 +334,8 @@ def _parse(path: pathlib.Path, data: Any) -> Entry:
             f"{path} was written by a newer pcmig (schema {schema}, this one knows {SCHEMA}): use that one"
         )
     for name, (kind, optional) in _FIELDS.items():
-        value = data.get(name)
+        # Entries of older releases have no word on the switch.
+        value = data.setdefault(name, False) if name == "crossed" else data.get(name)
         if not (optional and value is None) and type(value) is not kind:
             raise _unusable(path, f"has no valid {name!r}")
     if data["uuid"] + SUFFIX != path.name:

@@ -120,6 +120,8 @@ static const char *const advices[] = {
     [PCMIG_SITUATION_ENDED] = FORGET,
     [PCMIG_SITUATION_GONE] = FORGET,
     [PCMIG_SITUATION_DOUBLE] = END_ONE,
+    [PCMIG_SITUATION_RUNS_AT_SOURCE] = RESUME "  # or, if the silent host is lost: " FORGET,
+    [PCMIG_SITUATION_RUNS_AT_DESTINATION] = RESUME "  # or, if the silent host is lost: " FORGET,
     [PCMIG_SITUATION_SILENT] = RESUME "  # or, if the silent host is lost: " FORGET,
     [PCMIG_SITUATION_IN_DOUBT] = FORGET,
 };

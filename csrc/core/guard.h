@@ -14,8 +14,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum pcmig_side { PCMIG_SIDE_SOURCE = 0, PCMIG_SIDE_DESTINATION, PCMIG_SIDE_COUNT };
-
 enum pcmig_act {
     PCMIG_ACT_START = 0,    /* boot it on this side */
     PCMIG_ACT_RESUME,       /* let a paused half run (virDomainResume) */

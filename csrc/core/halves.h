@@ -19,6 +19,9 @@ enum pcmig_half {
     PCMIG_HALF_COUNT
 };
 
+/* The two hosts of a migration. Everything there is one of for each of them stands in this order. */
+enum pcmig_side { PCMIG_SIDE_SOURCE = 0, PCMIG_SIDE_DESTINATION, PCMIG_SIDE_COUNT };
+
 const char *pcmig_half_name(enum pcmig_half half); /* "postcopy-failed"; never NULL */
 
 /* The half of this name of LEN characters, or -1. */
@@ -34,10 +37,12 @@ struct pcmig_evidence {
     bool job_active;        /* the source has statistics of a running migration: the call may be lost, the job is not */
     bool job_absent;        /* the source answered that it runs no migration; neither of the two: it could not tell */
     bool in_flight;         /* a migration between these two is on record, and how it ended is not */
-    bool source_shut_down;  /* the source says that the guest was shut down there: no crash, not destroyed, not moved */
+    bool crossed; /* the switch to post-copy was issued, or the guest was seen beyond it: whatever the halves say,
+                               the source's memory may be the older */
+    bool source_shut_down; /* the source says that the guest was shut down there: no crash, not destroyed, not moved */
     bool destination_shut_down;
-    bool
-        disks_copied; /* the migration copied disks: once the guest has switched, the destination's are the newer ones */
+    /* The migration copied disks: once the guest has switched, the destination's are the newer ones. */
+    bool disks_copied;
 };
 
 #endif

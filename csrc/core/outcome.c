@@ -2,184 +2,186 @@
 /* See outcome.h. */
 #include "core/outcome.h"
 
-#include "core/situation.h"
-
 #include <stddef.h>
 
-#define ANY PCMIG_HALF_COUNT
+/* Sets of halves, one bit each. */
+#define A   (1u << PCMIG_HALF_ABSENT)
+#define U   (1u << PCMIG_HALF_UNKNOWN)
+#define F   (1u << PCMIG_HALF_POSTCOPY_FAILED)
+#define P   (1u << PCMIG_HALF_PAUSED)
+#define ANY ((1u << PCMIG_HALF_COUNT) - 1)
 
-struct row {
-    enum pcmig_half source;
-    enum pcmig_half destination;
-    bool settled; /* holds at once; otherwise only when patience is over */
-    struct pcmig_verdict verdict;
+/* What else has to be so. */
+enum when {
+    ALWAYS,
+    NO_JOB_SEEN,   /* the source runs none as far as anybody knows */
+    OFF_AT_SOURCE, /* the guest was shut down there, as that host says */
+    OFF_AT_DESTINATION,
 };
 
-/* The first row that fits. */
-static const struct row rows[] = {
-    /* Both whole: must never be; certainly nothing to act on automatically. */
-    {PCMIG_HALF_RUNNING,
-     PCMIG_HALF_RUNNING,
-     true,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_ONE,
-      "both hosts say that the guest runs there: stop the copy that is not wanted before it writes to shared disks"}},
-    /* Interrupted post-copy: each half has pages that the other lacks. While only the source says so, it may be no more
-     * than the daemons' connection that broke: the two QEMUs then go on and complete by themselves. */
-    {PCMIG_HALF_POSTCOPY_FAILED,
-     PCMIG_HALF_POSTCOPY_FAILED,
-     true,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_RESUME,
-      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep "
-      "both halves"}},
-    {PCMIG_HALF_POSTCOPY_FAILED,
-     PCMIG_HALF_RUNNING,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_SOURCE,
-      "the guest runs at the destination with all of its memory, but the source has not removed its half"}},
-    {PCMIG_HALF_POSTCOPY_FAILED,
-     ANY,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_RESUME,
-      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep "
-      "both halves"}},
-    {ANY,
-     PCMIG_HALF_POSTCOPY_FAILED,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_RESUME,
-      "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing is lost, keep "
-      "both halves"}},
-    /* The guest is at the source alone. */
-    {PCMIG_HALF_RUNNING,
-     PCMIG_HALF_ABSENT,
-     true,
-     {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest runs on at the source"}},
-    {PCMIG_HALF_RUNNING,
-     PCMIG_HALF_UNKNOWN,
-     true,
-     {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest runs on at the source; the destination could not be asked"}},
-    {PCMIG_HALF_RUNNING,
-     ANY,
-     false,
-     {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
-      "the guest runs on at the source; the destination has not removed its empty half yet"}},
-    {PCMIG_HALF_PAUSED,
-     PCMIG_HALF_ABSENT,
-     true,
-     {PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest is at the source, paused"}},
-    /* The guest is at the destination alone. */
-    {PCMIG_HALF_ABSENT,
-     PCMIG_HALF_RUNNING,
-     true,
-     {PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE, "the guest runs at the destination"}},
-    {PCMIG_HALF_ABSENT,
-     PCMIG_HALF_PAUSED,
-     true,
-     {PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE, "the guest is at the destination, paused there"}},
-    {PCMIG_HALF_UNKNOWN,
-     PCMIG_HALF_RUNNING,
-     true,
-     {PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE,
-      "the guest runs at the destination with all of its memory; the source could not be asked"}},
-    {PCMIG_HALF_MIGRATING,
-     PCMIG_HALF_RUNNING,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_SOURCE,
-      "the guest runs at the destination, but the source has not removed its half"}},
-    /* Gone from both. */
-    {PCMIG_HALF_ABSENT,
-     PCMIG_HALF_ABSENT,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_FORGET,
-      "the guest is on neither host: it ended, or was ended, during the migration"}},
-    /* Still in post-copy and nobody knows how it goes on. */
-    {PCMIG_HALF_POSTCOPY,
-     ANY,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_AFTER,
-      "the guest is still in post-copy, but libvirt no longer reports on it; keep both halves"}},
-    {PCMIG_HALF_UNKNOWN,
-     ANY,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_AFTER,
-      "the source cannot be asked: the guest most likely runs there, or waits there"}},
-    {ANY,
-     ANY,
-     false,
-     {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_FORGET,
-      "the two hosts do not agree on where the guest is; keep both halves"}},
+#define OPERATOR(advice, text) PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_##advice, text
+#define COMPLETED(text)        PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE, text
+#define FAILED(text)           PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, text
+
+#define INTERRUPTED                                                                                                    \
+    OPERATOR(RESUME, "post-copy was interrupted: the guest is paused, its memory is spread over both hosts; nothing "  \
+                     "is lost, keep both halves")
+#define STILL_IN_POSTCOPY                                                                                              \
+    OPERATOR(LOOK_AFTER, "the guest is still in post-copy, but libvirt no longer reports on it; keep both halves")
+#define DISAGREE OPERATOR(FORGET, "the two hosts do not agree on where the guest is; keep both halves")
+
+/* When a verdict holds. */
+enum { AT_ONCE = true, LATER = false }; /* LATER: once nothing has changed for as long as is worth waiting */
+
+/* The first row that fits. The halves only choose between words, advice and waiting: a situation whose rows have different
+ * outcomes is one in which the guest is off. */
+static const struct {
+    enum pcmig_situation situation;
+    unsigned source;
+    unsigned destination;
+    enum when when;
+    bool at_once;
+    enum pcmig_outcome outcome;
+    enum pcmig_advice advice;
+    const char *text;
+} rows[] = {
+    /* These need a migration that is not on record; here one always is. */
+    {PCMIG_SITUATION_UNSEEN, ANY, ANY, ALWAYS, LATER, DISAGREE},
+    {PCMIG_SITUATION_NOBODY, ANY, ANY, ALWAYS, LATER, DISAGREE},
+    {PCMIG_SITUATION_HOME_SOURCE, ANY, ANY, ALWAYS, LATER, DISAGREE},
+    {PCMIG_SITUATION_HOME_DESTINATION, ANY, ANY, ALWAYS, LATER, DISAGREE},
+
+    /* Where the source cannot tell of its job: a migration that goes on has a half at the destination. */
+    {PCMIG_SITUATION_PRECOPY, P, A, NO_JOB_SEEN, LATER, FAILED("the guest is at the source, paused")},
+    {PCMIG_SITUATION_PRECOPY, ANY, A, NO_JOB_SEEN, LATER, FAILED("the guest runs on at the source")},
+    /* libvirt does not end a peer-to-peer migration whose caller is gone: the guest may yet move. */
+    {PCMIG_SITUATION_PRECOPY, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(LOOK_AFTER, "the migration goes on in pre-copy, but the call that started it is lost; pcmig resume looks "
+                          "after it")},
+    {PCMIG_SITUATION_SWITCHING, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(LOOK_AFTER, "the guest is between the two hosts, and libvirt does not get on with it; keep both halves")},
+    {PCMIG_SITUATION_POSTCOPY, ANY, ANY, ALWAYS, LATER, STILL_IN_POSTCOPY},
+    /* While only one end says so, it may be no more than the daemons' connection that broke: the two QEMUs then go on and
+     * complete by themselves. */
+    {PCMIG_SITUATION_INTERRUPTED, F, F, ALWAYS, AT_ONCE, INTERRUPTED},
+    {PCMIG_SITUATION_INTERRUPTED, ANY, ANY, ALWAYS, LATER, INTERRUPTED},
+    {PCMIG_SITUATION_CUT_OFF, F, ANY, ALWAYS, LATER, INTERRUPTED},
+    {PCMIG_SITUATION_CUT_OFF, ANY, F, ALWAYS, LATER, INTERRUPTED},
+    {PCMIG_SITUATION_CUT_OFF, ANY, ANY, ALWAYS, LATER, STILL_IN_POSTCOPY},
+
+    {PCMIG_SITUATION_AT_SOURCE, P, A, ALWAYS, AT_ONCE, FAILED("the guest is at the source, paused")},
+    {PCMIG_SITUATION_AT_SOURCE, ANY, A, ALWAYS, AT_ONCE, FAILED("the guest runs on at the source")},
+    {PCMIG_SITUATION_AT_SOURCE, ANY, ANY, ALWAYS, LATER,
+     FAILED("the guest runs on at the source; the destination has not removed its empty half yet")},
+    {PCMIG_SITUATION_LEFTOVER, ANY, ANY, ALWAYS, LATER,
+     FAILED("the guest runs on at the source; the destination has not removed its empty half yet")},
+    {PCMIG_SITUATION_RUNS_AT_SOURCE, ANY, ANY, ALWAYS, AT_ONCE,
+     FAILED("the guest runs on at the source; the destination could not be asked")},
+
+    {PCMIG_SITUATION_ARRIVED, A, ANY, ALWAYS, LATER,
+     OPERATOR(LOOK_AFTER,
+              "the source has given the guest up, and the destination has yet to say that it is whole there")},
+    {PCMIG_SITUATION_ARRIVED, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(END_SOURCE,
+              "the guest runs at the destination with all of its memory, but the source has not removed its half")},
+    {PCMIG_SITUATION_AT_DESTINATION, ANY, P, ALWAYS, AT_ONCE,
+     COMPLETED("the guest is at the destination, paused there")},
+    {PCMIG_SITUATION_AT_DESTINATION, ANY, ANY, ALWAYS, AT_ONCE, COMPLETED("the guest runs at the destination")},
+    {PCMIG_SITUATION_RUNS_AT_DESTINATION, ANY, ANY, ALWAYS, AT_ONCE,
+     COMPLETED("the guest runs at the destination with all of its memory; the source could not be asked")},
+    /* The source's word that it handed the guest over is as good as the destination's that it has it: libvirt ends the
+     * source's half only after the destination confirmed. */
+    {PCMIG_SITUATION_HANDED_OVER, ANY, U, ALWAYS, AT_ONCE,
+     COMPLETED("the source handed the guest over; the destination could not be asked")},
+    {PCMIG_SITUATION_HANDED_OVER, ANY, ANY, OFF_AT_DESTINATION, LATER,
+     COMPLETED("the guest has moved, and was shut down at the destination; it is off there, and nothing is lost")},
+    {PCMIG_SITUATION_HANDED_OVER, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(FORGET, "the guest is on neither host: it ended, or was ended, during the migration")},
+    {PCMIG_SITUATION_UNCONFIRMED, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(LOOK_BOTH, "the guest is at the destination alone, paused, and nobody can say that all of its memory has "
+                         "come: see there why it is paused")},
+
+    /* Nothing can be resumed, and nothing may be thrown away either. */
+    {PCMIG_SITUATION_HALF_LOST, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(FORGET, "post-copy was interrupted and one half of the guest is gone: the pages that only it had are "
+                      "lost")},
+    /* Shut down by itself or its owner, which needs no memory any more. At the source: it never left. At the destination: it
+     * had moved; a half that the source still has is nobody's, but a program does not end it. */
+    {PCMIG_SITUATION_ENDED, ~A &ANY, ANY, ALWAYS, LATER,
+     OPERATOR(END_AND_FORGET,
+              "the guest was shut down at the destination, and nothing is lost; the source still has its "
+              "half, which must go before the guest is started again")},
+    {PCMIG_SITUATION_ENDED, ANY, ANY, OFF_AT_DESTINATION, LATER,
+     COMPLETED("the guest has moved, and was shut down at the destination; it is off there, and nothing is lost")},
+    {PCMIG_SITUATION_ENDED, ANY, ANY, OFF_AT_SOURCE, LATER,
+     FAILED("the guest was shut down at the source before it could move; it is off there, and nothing is lost")},
+    {PCMIG_SITUATION_GONE, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(FORGET, "the guest is on neither host: it ended, or was ended, during the migration")},
+
+    /* Must never be; certainly nothing to act on automatically. */
+    {PCMIG_SITUATION_DOUBLE, 1u << PCMIG_HALF_RUNNING, 1u << PCMIG_HALF_RUNNING, ALWAYS, AT_ONCE,
+     OPERATOR(END_ONE, "both hosts say that the guest runs there: stop the copy that is not wanted before it writes to "
+                       "shared disks")},
+    {PCMIG_SITUATION_DOUBLE, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(END_ONE, "both hosts have a copy of the guest that can run: end the one that is not wanted")},
+    {PCMIG_SITUATION_SILENT, U, ANY, ALWAYS, LATER,
+     OPERATOR(LOOK_AFTER, "the source cannot be asked: the guest most likely runs there, or waits there")},
+    {PCMIG_SITUATION_SILENT, ANY, ANY, ALWAYS, LATER,
+     OPERATOR(LOOK_AFTER, "the destination cannot be asked, and the source does not run the guest; keep both halves")},
+    {PCMIG_SITUATION_IN_DOUBT, ANY, ANY, ALWAYS, LATER, DISAGREE},
 };
 
-static bool fits(enum pcmig_half wanted, enum pcmig_half seen)
-{
-    return wanted == ANY || wanted == seen;
-}
-
-/* Whether the guest is off for good reasons; one that had been handed over may be too. */
-static bool was_shut_down(const struct pcmig_evidence *evidence)
+static enum pcmig_situation situation_of(const struct pcmig_evidence *evidence)
 {
     struct pcmig_evidence e = *evidence;
 
-    if (evidence->call_succeeded || evidence->source_handed_off)
-        e.source_shut_down = false;
     e.in_flight = true;
-    e.call_succeeded = e.source_handed_off = false;
-    return pcmig_situation_of(&e) == PCMIG_SITUATION_ENDED;
+    return pcmig_situation_of(&e);
+}
+
+static bool holds(enum when when, const struct pcmig_evidence *evidence)
+{
+    switch (when) {
+    case NO_JOB_SEEN:
+        return !evidence->job_active;
+    case OFF_AT_SOURCE:
+        return evidence->source_shut_down;
+    case OFF_AT_DESTINATION:
+        return evidence->destination_shut_down;
+    case ALWAYS:
+        break;
+    }
+    return true;
 }
 
 bool pcmig_outcome_half_lost(const struct pcmig_evidence *evidence)
 {
-    return pcmig_situation_of(evidence) == PCMIG_SITUATION_HALF_LOST ||
-           (evidence->source != PCMIG_HALF_ABSENT && was_shut_down(evidence));
+    enum pcmig_situation situation = situation_of(evidence);
+
+    return situation == PCMIG_SITUATION_HALF_LOST ||
+           (situation == PCMIG_SITUATION_ENDED && evidence->source != PCMIG_HALF_ABSENT);
 }
 
 struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, bool patience_over)
 {
-    static const struct pcmig_verdict waiting = {PCMIG_OUTCOME_RUNNING, PCMIG_ADVICE_NONE, "not settled yet"};
-    static const struct pcmig_verdict handed_off = {
-        PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE,
-        "the source handed the guest over; the destination could not be asked"};
+    struct pcmig_verdict verdict = {situation_of(evidence), PCMIG_OUTCOME_RUNNING, PCMIG_ADVICE_NONE,
+                                    "not settled yet"};
+    /* A half that nobody knows is told by the situation; here it only has to be in a set. */
+    unsigned source = (unsigned)evidence->source < PCMIG_HALF_COUNT ? 1u << evidence->source : U;
+    unsigned destination = (unsigned)evidence->destination < PCMIG_HALF_COUNT ? 1u << evidence->destination : U;
 
-    static const struct pcmig_verdict half_lost = {
-        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_FORGET,
-        "post-copy was interrupted and one half of the guest is gone: the pages that only it had are lost"};
-    static const struct pcmig_verdict call_lost = {
-        PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_LOOK_AFTER,
-        "the migration goes on in pre-copy, but the call that started it is lost; pcmig resume looks after it"};
-    /* Shut down by itself or its owner, which needs no memory any more. At the source: it never left. At the destination: it had
-     * moved; a half that the source still has is nobody's, but a program does not end it. */
-    static const struct pcmig_verdict ended_here = {
-        PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
-        "the guest was shut down at the source before it could move; it is off there, and nothing is lost"};
-    static const struct pcmig_verdict ended_there = {
-        PCMIG_OUTCOME_COMPLETED, PCMIG_ADVICE_NONE,
-        "the guest has moved, and was shut down at the destination; it is off there, and nothing is lost"};
-    static const struct pcmig_verdict ended_left = {PCMIG_OUTCOME_NEEDS_OPERATOR, PCMIG_ADVICE_END_AND_FORGET,
-                                                    "the guest was shut down at the destination, and nothing is lost; "
-                                                    "the source still has its half, which must go before the "
-                                                    "guest is started again"};
-
-    if (was_shut_down(evidence))
-        return !patience_over                          ? waiting
-               : evidence->source != PCMIG_HALF_ABSENT ? ended_left
-               : evidence->destination_shut_down       ? ended_there
-                                                       : ended_here;
-    /* Nothing can be resumed, and nothing may be thrown away either. */
-    if (pcmig_outcome_half_lost(evidence))
-        return patience_over ? half_lost : waiting;
-    /* libvirt does not end a peer-to-peer migration whose caller is gone: the guest may yet move. */
-    if (evidence->job_active && evidence->destination != PCMIG_HALF_RUNNING &&
-        (evidence->source == PCMIG_HALF_RUNNING || evidence->source == PCMIG_HALF_PAUSED))
-        return patience_over ? call_lost : waiting;
-    /* The source's word that it handed the guest over is as good as the destination's that it has it: libvirt ends the
-     * source half only after the destination confirmed. */
-    if (evidence->source == PCMIG_HALF_ABSENT && evidence->destination == PCMIG_HALF_UNKNOWN &&
-        (evidence->call_succeeded || evidence->source_handed_off))
-        return handed_off;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        if (fits(rows[i].source, evidence->source) && fits(rows[i].destination, evidence->destination))
-            return rows[i].settled || patience_over ? rows[i].verdict : waiting;
+        if (rows[i].situation != verdict.situation || (rows[i].source & source) == 0 ||
+            (rows[i].destination & destination) == 0 || !holds(rows[i].when, evidence))
+            continue;
+        if (rows[i].at_once || patience_over) {
+            verdict.outcome = rows[i].outcome;
+            verdict.advice = rows[i].advice;
+            verdict.text = rows[i].text;
+        }
+        return verdict;
     }
-    return waiting; /* not reached: the last row fits everything */
+    return verdict; /* not reached: every situation has a row for all halves */
 }
 
 static const char *const names[] = {

@@ -30,6 +30,8 @@ enum {
     ENDED_HERE = 1 << 6,  /* the source says that the guest was shut down there */
     ENDED_THERE = 1 << 7, /* so does the destination */
     IDLE = 1 << 8,        /* no job is known to run */
+    CROSSED = 1 << 9,     /* the switch was issued, or seen */
+    NOT_CROSSED = 1 << 10,
 };
 
 static const struct {
@@ -44,7 +46,7 @@ static const struct {
     {R, R | P | C | F, JOB, PCMIG_SITUATION_SWITCHING},
     {A | D, ANY, JOB, PCMIG_SITUATION_IN_DOUBT}, /* a job of no guest */
     {R, R | P | C | F, ALWAYS, PCMIG_SITUATION_DOUBLE},
-    {P, P, ALWAYS, PCMIG_SITUATION_DOUBLE},
+    {P, P, NOT_CROSSED, PCMIG_SITUATION_DOUBLE},
 
     /* Whoever was handed a guest has it, until it is seen somewhere else. */
     {A, U | A | D, MOVED, PCMIG_SITUATION_HANDED_OVER},
@@ -53,7 +55,13 @@ static const struct {
      * What a shut-off definition says beside any other half may be years old. */
     {C | F, A, ENDED_THERE | IDLE, PCMIG_SITUATION_ENDED},
     {A, A, RECORD | ENDED_THERE, PCMIG_SITUATION_ENDED},
-    {A, A, RECORD | ENDED_HERE, PCMIG_SITUATION_ENDED},
+    {A, A, RECORD | ENDED_HERE | NOT_CROSSED, PCMIG_SITUATION_ENDED},
+
+    /* Beyond the switch a source that is plainly paused, or paused to migrate, is the half of a post-copy: a daemon that
+     * was restarted forgets which. Its memory is that of the switch, and what it has not sent is nowhere else. */
+    {P | M, P, CROSSED, PCMIG_SITUATION_POSTCOPY},
+    {P | M, A | D, CROSSED, PCMIG_SITUATION_HALF_LOST},
+    {P | M, U, CROSSED, PCMIG_SITUATION_CUT_OFF},
 
     {R, U | A | D, NO_RECORD, PCMIG_SITUATION_HOME_SOURCE},
     {P, U | A | D, NO_RECORD | NOT_MOVED, PCMIG_SITUATION_HOME_SOURCE},
@@ -81,6 +89,8 @@ static const struct {
     {A | D, C | F, ALWAYS, PCMIG_SITUATION_HALF_LOST},
 
     {P | M | C | F | D, R, ALWAYS, PCMIG_SITUATION_ARRIVED},
+    {R, U, RECORD | NO_JOB | NOT_MOVED, PCMIG_SITUATION_RUNS_AT_SOURCE},
+    {U, R, RECORD, PCMIG_SITUATION_RUNS_AT_DESTINATION},
     {A, R, RECORD, PCMIG_SITUATION_AT_DESTINATION},
     {A, P, RECORD | MOVED, PCMIG_SITUATION_AT_DESTINATION},
     {A, P, RECORD, PCMIG_SITUATION_UNCONFIRMED},
@@ -96,14 +106,14 @@ static const struct {
 enum pcmig_situation pcmig_situation_of(const struct pcmig_evidence *evidence)
 {
     bool moved = evidence->call_succeeded || evidence->source_handed_off;
-    bool record = evidence->in_flight || evidence->job_active;
+    bool record = evidence->in_flight || evidence->job_active || evidence->crossed;
     unsigned is = (unsigned)(record ? RECORD : NO_RECORD) | (unsigned)(moved ? MOVED : NOT_MOVED) |
                   (evidence->job_active   ? (unsigned)JOB
                    : evidence->job_absent ? (unsigned)NO_JOB
                                           : 0) |
                   (evidence->source_shut_down ? (unsigned)ENDED_HERE : 0) |
                   (evidence->destination_shut_down ? (unsigned)ENDED_THERE : 0) |
-                  (evidence->job_active ? 0 : (unsigned)IDLE);
+                  (evidence->job_active ? 0 : (unsigned)IDLE) | (unsigned)(evidence->crossed ? CROSSED : NOT_CROSSED);
 
     if ((unsigned)evidence->source >= PCMIG_HALF_COUNT || (unsigned)evidence->destination >= PCMIG_HALF_COUNT)
         return PCMIG_SITUATION_IN_DOUBT;
@@ -163,6 +173,12 @@ static const struct {
                               "the guest ended on both hosts while its migration was not settled"},
     [PCMIG_SITUATION_DOUBLE] = {"double", PCMIG_MEMORY_UNKNOWN,
                                 "both hosts have a copy of the guest, and which of them is wanted is not known"},
+    [PCMIG_SITUATION_RUNS_AT_SOURCE] = {"runs-at-source", PCMIG_MEMORY_SOURCE,
+                                        "the guest runs at the source, which sends nothing, and the destination does "
+                                        "not answer"},
+    [PCMIG_SITUATION_RUNS_AT_DESTINATION] = {"runs-at-destination", PCMIG_MEMORY_DESTINATION,
+                                             "the guest runs at the destination with all of its memory, and the "
+                                             "source does not answer"},
     [PCMIG_SITUATION_SILENT] = {"silent", PCMIG_MEMORY_UNKNOWN,
                                 "a migration of the guest is not settled, and a host does not answer"},
     [PCMIG_SITUATION_IN_DOUBT] = {"in-doubt", PCMIG_MEMORY_UNKNOWN, "the two hosts do not agree on where the guest is"},

@@ -27,12 +27,14 @@ enum pcmig_situation {
     PCMIG_SITUATION_UNCONFIRMED,    /* at the destination alone, paused, without the source's word that it is whole */
     PCMIG_SITUATION_HANDED_OVER,    /* the source gave it up to the destination, which does not run it or is silent */
     /* Nothing here may be touched by a program, but for what is left of a guest that was shut down. */
-    PCMIG_SITUATION_HALF_LOST, /* one half of a post-copy is gone, and with it memory that only it had */
-    PCMIG_SITUATION_ENDED,     /* it was shut down meanwhile; at most the source's half of its post-copy is left */
-    PCMIG_SITUATION_GONE,      /* on neither host */
-    PCMIG_SITUATION_DOUBLE,    /* both hosts have a copy that can run */
-    PCMIG_SITUATION_SILENT,    /* a host does not answer, and the other's half does not settle it */
-    PCMIG_SITUATION_IN_DOUBT,  /* the halves contradict each other */
+    PCMIG_SITUATION_HALF_LOST,      /* one half of a post-copy is gone, and with it memory that only it had */
+    PCMIG_SITUATION_ENDED,          /* it was shut down meanwhile; at most the source's half of its post-copy is left */
+    PCMIG_SITUATION_GONE,           /* on neither host */
+    PCMIG_SITUATION_DOUBLE,         /* both hosts have a copy that can run */
+    PCMIG_SITUATION_RUNS_AT_SOURCE, /* it runs there, and no job sends it; the destination does not answer */
+    PCMIG_SITUATION_RUNS_AT_DESTINATION, /* it runs there with all of its memory; the source does not answer */
+    PCMIG_SITUATION_SILENT,              /* a host does not answer, and the other's half does not settle it */
+    PCMIG_SITUATION_IN_DOUBT,            /* the halves contradict each other */
     PCMIG_SITUATION_COUNT
 };
 

@@ -276,7 +276,8 @@ int pcmig_virt_job(struct pcmig_virt_domain *domain, struct pcmig_virt_job *job,
     *job = (struct pcmig_virt_job){.sample = {.queue_bytes = -1}};
     if (virDomainGetJobStats(domain->ptr, &type, &params, &count, 0) < 0) {
         pcmig_virt_error_take(error);
-        return -1;
+        /* A driver of libvirt that knows no jobs runs none. */
+        return error->code == VIR_ERR_NO_SUPPORT ? 0 : -1;
     }
     (void)virTypedParamsGetInt(params, count, VIR_DOMAIN_JOB_OPERATION, &operation);
     if (type == VIR_DOMAIN_JOB_BOUNDED || type == VIR_DOMAIN_JOB_UNBOUNDED) {
@@ -302,6 +303,10 @@ int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *
 }
 
 /* --- the migration itself ------------------------------------------------------------------------------------------ */
+
+/* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest value whose
+ * bytes fit in a signed 64 bit integer. */
+#define PRECOPY_UNLIMITED_MIB ((unsigned long)(INT64_MAX / (1024 * 1024)))
 
 int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt_migrate_args *args,
                        struct pcmig_virt_error *error)
@@ -331,8 +336,11 @@ int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt
         if (virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_MIGRATE_DISKS, *disk) < 0)
             goto out;
     }
-    if (args->bandwidth_mib > 0 && virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
-                                                           (unsigned long long)args->bandwidth_mib) < 0)
+    /* Always: left out, libvirt takes the one that it was told last for this guest, by whomever and for whatever
+     * (libvirt 8.0 to 12.8, qemuMigrationSrcPerformNative: resource, or migMaxBandwidth). */
+    if (virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
+                                args->bandwidth_mib > 0 ? (unsigned long long)args->bandwidth_mib
+                                                        : PRECOPY_UNLIMITED_MIB) < 0)
         goto out;
     if (args->postcopy_bandwidth_mib > 0 && (args->flags & VIR_MIGRATE_POSTCOPY) != 0 &&
         virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY,
@@ -366,9 +374,7 @@ int pcmig_virt_start_postcopy(struct pcmig_virt_domain *domain, struct pcmig_vir
 
 int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool postcopy, struct pcmig_virt_error *error)
 {
-    /* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest
-     * value whose bytes fit in a signed 64 bit integer. */
-    unsigned long speed = mib > 0 ? (unsigned long)mib : postcopy ? 0 : (unsigned long)(INT64_MAX / (1024 * 1024));
+    unsigned long speed = mib > 0 ? (unsigned long)mib : postcopy ? 0 : PRECOPY_UNLIMITED_MIB;
 
     return checked(
         virDomainMigrateSetMaxSpeed(domain->ptr, speed, postcopy ? VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY : 0), error);

@@ -31,6 +31,7 @@ void pcmig_control_publish(struct control *c)
     c->news = false;
     pthread_mutex_lock(&m->lock);
     status->phase = pcmig_ledger_phase_now(m->ledger);
+    status->crossed = c->crossed || c->issued;
     pcmig_policy_progress(m->policy, &status->passes, &status->pass_permille);
     status->sample = c->last;
     status->link_bps = pcmig_policy_link_bps(m->policy);
@@ -121,8 +122,10 @@ static void quicken_acks(struct control *c)
 void pcmig_control_let_go(struct control *c)
 {
     c->draining = false;
-    if (c->slowed)
+    if (c->slowed) {
         pcmig_speed_set(c, c->precopy_mib, false);
+        c->slowed = c->refused[0];
+    }
     if (c->pace_mib > 0)
         pcmig_speed_open(c);
 }
@@ -227,6 +230,11 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
         c->shut_down[input->code == PCMIG_EVENT_SRC_STOPPED_OTHER] = true;
     if (input->kind == PCMIG_INPUT_EVENT && speaks_of_crossing(input->code))
         c->crossed = true;
+    if (input->kind == PCMIG_INPUT_EVENT && input->code == PCMIG_EVENT_SWITCH_ISSUED)
+        c->issued = true;
+    /* libvirt had the guest run on at the source: the switch came to nothing. */
+    if (input->kind == PCMIG_INPUT_EVENT && input->code == PCMIG_EVENT_SRC_RESUMED)
+        c->issued = false;
 
     pcmig_policy_feed(m->policy, input, &decision);
     c->due_us = decision.next_us;
@@ -512,6 +520,10 @@ static unsigned networks(const struct pcmig_migration_args *args)
 /* A migration that somebody else started, or we in another life: what it is by now, the halves tell. */
 static void adopt(struct control *c)
 {
+    c->issued = c->m->args.crossed;
+    /* Who steered it may have been killed in a drain: pre-copy gets the bandwidth that it is to have. */
+    c->wanted_mib[0] = c->precopy_mib;
+    c->refused[0] = true;
     pcmig_settle_catch_up(c, true);
     pcmig_settle_catch_up(c, false);
     begin_settling(c);

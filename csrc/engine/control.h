@@ -29,6 +29,7 @@ struct control {
     bool handed_off;
     bool shut_down[2];  /* an event said so; destination, source */
     bool crossed;       /* an event of either end spoke of post-copy, or of the guest's running at the destination */
+    bool issued;        /* the switch was, by us or by who noted it; nothing has said since that it came to nothing */
     bool restarted;     /* the guest, stopped at the source by a switch that came to nothing, was let run again */
     int64_t restart_us; /* not before, again */
     char unclear[96];   /* why it was not, for people; "" = it never came to that */

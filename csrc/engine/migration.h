@@ -40,6 +40,7 @@ struct pcmig_migration_args {
     bool adopt;  /* DOMAIN, a UUID, is migrating already, or was: no migrate call, what is there is looked after */
     bool
         autostart; /* the definition that moves has it: set at the destination, and nowhere else, once the guest is there */
+    bool crossed;               /* with ADOPT: the switch may have been issued, as somebody noted */
     bool gated;                 /* no switch before PCMIG_REQUEST_OPEN_GATE */
     bool destination_optional;  /* go on when only the source host can reach the destination, and not we */
     int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
@@ -82,6 +83,7 @@ struct pcmig_migration_status {
     uint64_t link_bps;          /* 0 = not known */
     uint64_t requests_ps;
     int64_t pace_mib; /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
+    bool crossed;     /* the switch was issued, or the guest was seen beyond it */
     int64_t
         switch_late_us; /* from the decision to switch (of drained and gate open, the later) to the start-postcopy call
                              * that was accepted; -1 = none */

@@ -75,8 +75,10 @@ bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t
     evidence.source = PCMIG_HALF_PAUSED;
     evidence.job_absent = true;
     evidence.in_flight = true;
+    evidence.crossed = false; /* QEMU's own word */
     if (!pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_RESUME, false).allowed)
         return false;
     c->restarted = pcmig_virt_resume(c->m->domain, &error) == 0;
+    c->issued = c->issued && !c->restarted;
     return true;
 }

@@ -19,6 +19,8 @@
 #define SETTLE_FINAL_US    2000000
 /* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
 #define SETTLE_POSTCOPY_US 180000000
+/* A bandwidth that libvirt does not take back, because its own clearing up holds the guest, is not waited for longer. */
+#define SETTLE_SPEED_US    3000000
 #define REOPEN_US          1000000
 #define REOPEN_TIMEOUT_MS  3000
 /* A connection that breaks while the migration goes on: events and requests wait that long at the most. */
@@ -206,12 +208,20 @@ static bool was_shut_down(const struct control *c, bool source, const struct pcm
     return c->shut_down[source] || (conn != NULL && pcmig_virt_was_shut_down(conn, c->m->uuid));
 }
 
+/* Whether the source still has the guest, running or stopped on its way. */
+static bool at_source(enum pcmig_half source)
+{
+    return source == PCMIG_HALF_RUNNING || source == PCMIG_HALF_PAUSED || source == PCMIG_HALF_MIGRATING;
+}
+
 /* How long two halves that settle nothing are looked at. */
 static int64_t patience_us(enum pcmig_half source, enum pcmig_half destination)
 {
     if (source == PCMIG_HALF_POSTCOPY || (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_POSTCOPY))
         return SETTLE_POSTCOPY_US;
     if (source == PCMIG_HALF_POSTCOPY_FAILED && destination == PCMIG_HALF_UNKNOWN)
+        return SETTLE_FAILED_US;
+    if (source == PCMIG_HALF_ABSENT && destination == PCMIG_HALF_PAUSED)
         return SETTLE_FAILED_US;
     if (source == PCMIG_HALF_ABSENT && destination == PCMIG_HALF_ABSENT)
         return SETTLE_GONE_US;
@@ -233,7 +243,9 @@ static bool patience_over(const struct control *c, const struct pcmig_evidence *
 {
     enum pcmig_half source = c->halves[1], destination = c->halves[0];
 
-    if (pcmig_outcome_half_lost(evidence))
+    const bool job_not_told = !evidence->job_active && !evidence->job_absent;
+
+    if (pcmig_outcome_half_lost(evidence) || (job_not_told && at_source(source) && destination == PCMIG_HALF_ABSENT))
         return waited_us > SETTLE_FAILED_US;
     if (source == PCMIG_HALF_POSTCOPY && destination == PCMIG_HALF_POSTCOPY)
         return false;
@@ -274,10 +286,12 @@ static void tell_failure(struct control *c)
     pcmig_control_event(c, PCMIG_EVENT_CALL_FAILED);
 }
 
-/* Whether the source still has the guest, running or stopped on its way. */
-static bool at_source(enum pcmig_half source)
+/* Whether the half at the source says by itself that it handed the guest over: it is shut off for having migrated, and it was
+ * from there that this migration began. */
+static bool handed_over(const struct control *c, const struct pcmig_evidence *seen)
 {
-    return source == PCMIG_HALF_RUNNING || source == PCMIG_HALF_PAUSED || source == PCMIG_HALF_MIGRATING;
+    return c->handed_off || (seen->source == PCMIG_HALF_ABSENT && seen->destination == PCMIG_HALF_PAUSED &&
+                             c->m->source != NULL && pcmig_virt_left_over(c->m->source, c->m->uuid));
 }
 
 bool pcmig_settle(struct control *c)
@@ -286,13 +300,15 @@ bool pcmig_settle(struct control *c)
         .source = ask(c, true),
         .destination = ask(c, false),
         .call_succeeded = c->call_succeeded,
-        .source_handed_off = c->handed_off,
+        .crossed = c->crossed || c->issued,
+        .in_flight = true,
     };
     struct pcmig_verdict verdict;
     char text[256];
     int64_t waited_us;
     int job;
 
+    evidence.source_handed_off = handed_over(c, &evidence);
     evidence.source_shut_down = was_shut_down(c, true, &evidence);
     evidence.destination_shut_down = was_shut_down(c, false, &evidence);
     /* Whatever changes is still on its way. */
@@ -313,6 +329,7 @@ bool pcmig_settle(struct control *c)
     if (job < 0 && waited_us < SETTLE_FAILED_US)
         return false;
     evidence.job_active = job > 0 && evidence.source != PCMIG_HALF_MIGRATING;
+    evidence.job_absent = job == 0;
     if (job <= 0 && evidence.source != PCMIG_HALF_UNKNOWN)
         tell_failure(c);
     if (!evidence.job_active && pcmig_restart(c, &evidence, waited_us))
@@ -345,8 +362,11 @@ bool pcmig_settle(struct control *c)
             verdict.advice = tidy == TIDY_LEFT ? PCMIG_ADVICE_UNDEFINE : PCMIG_ADVICE_LOOK_BOTH;
     }
     tell_failure(c);
-    if (verdict.outcome == PCMIG_OUTCOME_NEEDS_OPERATOR)
+    /* libvirt keeps the bandwidth of pre-copy for the guest's next migrations as well. */
+    if (verdict.outcome != PCMIG_OUTCOME_COMPLETED && evidence.source != PCMIG_HALF_ABSENT)
         pcmig_control_let_go(c);
+    if (c->slowed && c->refused[0] && waited_us < SETTLE_SPEED_US)
+        return false;
     pcmig_settle_finish(c, verdict.outcome, verdict.advice, verdict.text,
                         !c->called && !c->call_succeeded && c->call_error.code != 0 ? &c->call_error : NULL);
     return true;

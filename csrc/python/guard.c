@@ -59,6 +59,7 @@ struct seen {
     int source_shut_down;
     int destination_shut_down;
     int disks_copied;
+    int crossed;
     PyObject *job_active; /* borrowed; None = not known */
 };
 
@@ -88,6 +89,7 @@ static int to_evidence(const struct seen *seen, struct pcmig_evidence *evidence)
         .source_shut_down = seen->source_shut_down != 0,
         .destination_shut_down = seen->destination_shut_down != 0,
         .disks_copied = seen->disks_copied != 0,
+        .crossed = seen->crossed != 0,
     };
     return 0;
 }
@@ -127,9 +129,9 @@ static PyObject *py_guest_word(PyObject *module, PyObject *args)
 static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {
-        "side",         "act",    "source", "destination", "in_flight", "call_succeeded",   "source_handed_off",
-        "job_active",   "insist", "guest",  "source_uri",  "dest_uri",  "source_shut_down", "destination_shut_down",
-        "disks_copied", NULL};
+        "side",         "act",     "source", "destination", "in_flight", "call_succeeded",   "source_handed_off",
+        "job_active",   "insist",  "guest",  "source_uri",  "dest_uri",  "source_shut_down", "destination_shut_down",
+        "disks_copied", "crossed", NULL};
     struct seen seen = {.source = "unknown", .destination = "unknown", .job_active = Py_None};
     struct pcmig_guard_names names = {NULL, NULL, NULL};
     const char *side_text = NULL, *act_text = NULL;
@@ -138,11 +140,11 @@ static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
     struct pcmig_permission p;
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sssspppOpzzzppp:guard", keywords, &side_text, &act_text,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sssspppOpzzzpppp:guard", keywords, &side_text, &act_text,
                                      &seen.source, &seen.destination, &seen.in_flight, &seen.call_succeeded,
                                      &seen.source_handed_off, &seen.job_active, &insist, &names.guest,
                                      &names.source_uri, &names.dest_uri, &seen.source_shut_down,
-                                     &seen.destination_shut_down, &seen.disks_copied))
+                                     &seen.destination_shut_down, &seen.disks_copied, &seen.crossed))
         return NULL;
     /* The format has no way to say that an argument is for its keyword only, and needed. */
     if (side_text == NULL || act_text == NULL) {
@@ -295,7 +297,7 @@ static PyMethodDef methods[] = {
     {"guard", CALL(py_guard), METH_VARARGS | METH_KEYWORDS,
      "guard(*, side, act, source='unknown', destination='unknown', in_flight=False, call_succeeded=False, "
      "source_handed_off=False, job_active=None, insist=False, guest=None, source_uri=None, dest_uri=None, "
-     "source_shut_down=False, destination_shut_down=False, disks_copied=False)\n--\n\n"
+     "source_shut_down=False, destination_shut_down=False, disks_copied=False, crossed=False)\n--\n\n"
      "Whether ACT may be done to the half on SIDE: allowed, reason, advice, rest, situation, memory. Raises ValueError "
      "for "
      "an "

@@ -125,6 +125,7 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "adopt",
                             "tunnel_control",
                             "autostart",
+                            "crossed",
                             NULL};
     struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
     PyObject *module = PyType_GetModule(type);
@@ -132,22 +133,23 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     const char *policy = "auto";
     const char **disk_names = NULL, **resume_uris = NULL;
     long long timeout = 10000, flags = 0;
-    int gated = 0, destination_optional = 0, recover = 0, adopt = 0, autostart = 0;
+    int gated = 0, destination_optional = 0, recover = 0, adopt = 0, autostart = 0, crossed = 0;
     struct migration_object *self = NULL;
 
     if (module == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOpzp:Migration", names, &a.domain,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOpzpp:Migration", names, &a.domain,
                                      &a.dest_uri, &a.source_uri, &flags, &a.migrate_uri, &policy, &params,
                                      &a.bandwidth_mib, &a.postcopy_bandwidth_mib, &a.dest_name, &disks,
                                      &a.listen_address, &a.disks_uri, &timeout, &a.trace_path, &gated, &a.dest_xml,
                                      &a.persist_xml, &a.parallel_connections, &a.tls_destination, &destination_optional,
-                                     &recover, &uris, &adopt, &a.tunnel_control, &autostart))
+                                     &recover, &uris, &adopt, &a.tunnel_control, &autostart, &crossed))
         return NULL;
     a.gated = gated != 0;
     a.destination_optional = destination_optional != 0;
     a.recover = recover != 0;
     a.adopt = adopt != 0;
     a.autostart = autostart != 0;
+    a.crossed = crossed != 0;
     if (flags < 0 || flags > UINT32_MAX) {
         PyErr_Format(PyExc_ValueError, "flags: %lld is not a set of VIR_MIGRATE_* bits, 0 to 0xffffffff", flags);
         return NULL;
@@ -406,7 +408,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s,s:N,s:N,s:N}",
+        "s:I,s:s,s:s,s:N,s:N,s:N,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -427,18 +429,27 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
         pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery), "stream_peer",
-        numeric_address(&s.stream_peer), "note", none_or_text(s.note));
+        numeric_address(&s.stream_peer), "note", none_or_text(s.note), "crossed", PyBool_FromLong(s.crossed));
 }
 
-static PyObject *migration_decisions(PyObject *op, PyObject *ignored)
+static PyObject *migration_decisions(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    static char *names[] = {"first", NULL};
     struct migration_object *self = (struct migration_object *)op;
     struct pcmig_decision decisions[DECISIONS_PER_READ];
-    PyObject *list = PyList_New(0);
-    size_t first = 0, n;
+    Py_ssize_t first = 0;
+    PyObject *list;
+    size_t n;
 
-    (void)ignored;
-    while (list != NULL && (n = pcmig_migration_decisions(self->migration, first, decisions, DECISIONS_PER_READ)) > 0) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n:decisions", names, &first))
+        return NULL;
+    if (first < 0) {
+        PyErr_Format(PyExc_ValueError, "first: %zd is negative", first);
+        return NULL;
+    }
+    list = PyList_New(0);
+    while (list != NULL &&
+           (n = pcmig_migration_decisions(self->migration, (size_t)first, decisions, DECISIONS_PER_READ)) > 0) {
         for (size_t i = 0; list != NULL && i < n; i++) {
             PyObject *dict = pcmig_decision_as_dict(&decisions[i]);
 
@@ -446,7 +457,7 @@ static PyObject *migration_decisions(PyObject *op, PyObject *ignored)
                 Py_CLEAR(list);
             Py_XDECREF(dict);
         }
-        first += n;
+        first += (Py_ssize_t)n;
     }
     return list;
 }
@@ -476,8 +487,9 @@ static PyMethodDef methods[] = {
     {"clear", migration_clear, METH_NOARGS, "clear()\n\nMakes fileno() unreadable until there is news again."},
     {"status", migration_status, METH_NOARGS,
      "status() -> dict\n\nOne moment of the migration, see Status in _core.pyi."},
-    {"decisions", migration_decisions, METH_NOARGS,
-     "decisions() -> list[dict]\n\nAll decisions that were not \"keep\"."},
+    {"decisions", (PyCFunction)(void (*)(void))migration_decisions, METH_VARARGS | METH_KEYWORDS,
+     "decisions(first=0) -> list[dict]\n\nThe decisions that were not \"keep\", without the FIRST ones. Raises "
+     "ValueError for a negative number."},
     {"ledger", migration_ledger, METH_NOARGS, "ledger() -> dict\n\nPage-transfer accounting so far, see ledger.h."},
     {"switch", migration_switch, METH_NOARGS,
      "switch()\n\nAsks for post-copy now; the queue is drained first. Raises Error when the migration is not running."},

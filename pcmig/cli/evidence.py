@@ -16,6 +16,7 @@ class Evidence(NamedTuple):
     source: _core.Half
     destination: _core.Half
     disks_copied: bool
+    crossed: bool
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of _core.guard()."""
@@ -27,6 +28,7 @@ class Evidence(NamedTuple):
             "source_shut_down": self.source["shut_down"],
             "destination_shut_down": self.destination["shut_down"],
             "disks_copied": self.disks_copied,
+            "crossed": self.crossed,
         }
 
 
@@ -41,7 +43,7 @@ def ask(uri: str, uuid: str) -> _core.Half:
 def of_entry(entry: Entry, ask: Callable[[str, str], _core.Half] = ask) -> Evidence:
     """The source is asked first, see _core.half()."""
     source = ask(entry.source_uri, entry.uuid)
-    return Evidence(source, ask(entry.dest_uri, entry.uuid), disks_copied(entry))
+    return Evidence(source, ask(entry.dest_uri, entry.uuid), disks_copied(entry), entry.crossed)
 
 
 def disks_copied(entry: Entry) -> bool:

@@ -53,6 +53,7 @@ class Follower:
         self.cancelling = False
         self.detaching = False
         self._decisions_shown = 0
+        self._crossed = False  # the switch was issued, and is on record
         self._recovery: str | None = None  # as it was told last
         self._note: str | None = None  # likewise
         self._pace_shown_us: int | None = None
@@ -72,11 +73,14 @@ class Follower:
         """Takes what is new, and reacts to it."""
         self.migration.clear()  # before status(): news that come in between make it readable again
         status = self.migration.status()
-        decisions = self.migration.decisions()
-        for decision in decisions[self._decisions_shown :]:
+        if status["crossed"] and not self._crossed:
+            self._crossed = True
+            self.record.crossed()
+        decisions = self.migration.decisions(first=self._decisions_shown)
+        for decision in decisions:
             if self._is_news(decision):
                 self.display.decision(decision)
-        self._decisions_shown = len(decisions)
+        self._decisions_shown += len(decisions)
         self._tell_recovery(status)
         if status["note"] is not None and status["note"] != self._note:
             self._note = status["note"]

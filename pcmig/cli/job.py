@@ -170,6 +170,7 @@ class Job:
             "inputs_lost": 0,
             "gate": "none",
             "recovery": None,
+            "crossed": self.state in phases.POSTCOPY,
             "note": None,
         }
 

@@ -71,6 +71,12 @@ class Record:
             with contextlib.suppress(journal.JournalError):
                 self.book.update(self.entry.uuid, recovery=recovery)
 
+    def crossed(self) -> None:
+        """The switch to post-copy was issued: noted for whoever comes after this process."""
+        if self.entry is not None:
+            with contextlib.suppress(journal.JournalError):
+                self.book.update(self.entry.uuid, crossed=True)
+
     def close(self, *, settled: bool) -> None:
         """SETTLED: one host has the guest, an entry of the command has served. Otherwise it stays, without an
         owner; another program's always does, as that has books of its own to close."""

@@ -58,7 +58,12 @@ class Resume(Run):
         engine = {"flags": entry.engine["flags"], "policy": plan.policy, "params": plan.params, **plan.engine}
         try:
             migration = _core.Migration(
-                entry.uuid, entry.dest_uri, source_uri=entry.source_uri, adopt=True, **engine
+                entry.uuid,
+                entry.dest_uri,
+                source_uri=entry.source_uri,
+                adopt=True,
+                crossed=entry.crossed,
+                **engine,
             )
         except ValueError as err:
             raise UsageError(str(err)) from err

@@ -47,6 +47,8 @@ PHASES = {
     "leftover": "ended, at the source",
     "arrived": "arrived",
     "at-destination": "ended, at the destination",
+    "runs-at-source": "ended, at the source",
+    "runs-at-destination": "ended, at the destination",
     "handed-over": "handed over",
     "half-lost": "half lost",
     "ended": "shut down",
@@ -54,7 +56,16 @@ PHASES = {
 
 # What `pcmig resume` brings to its end, or closes the books of. Everything else is for an operator.
 # (It waits for a host that does not answer.)
-RESUMABLE = ("precopy", "switching", "postcopy", "interrupted", "cut-off", "silent")
+RESUMABLE = (
+    "precopy",
+    "switching",
+    "postcopy",
+    "interrupted",
+    "cut-off",
+    "runs-at-source",
+    "runs-at-destination",
+    "silent",
+)
 # What goes on by itself, though nobody steers it.
 MOVING = ("precopy", "switching", "postcopy")
 ENDED = ("at-source", "at-destination", "home-source", "home-destination")

@@ -171,6 +171,7 @@ class Guard:
             "source_shut_down": source.get("shut_down", False),
             "destination_shut_down": destination.get("shut_down", False),
             "disks_copied": record.disks_copied,
+            "crossed": record.entry.crossed,
         }
 
     def situation(self, record: records.Record) -> str:

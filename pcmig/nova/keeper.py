@@ -19,7 +19,17 @@ from pcmig.nova import adoption, ending, evacuation, guard, records, steer
 LOG = logging.getLogger(__name__)
 
 # Where only people can help: the engine would say so again.
-_HOPELESS = ("half-lost", "gone", "ended", "double", "in-doubt", "silent", "unseen")
+_HOPELESS = (
+    "half-lost",
+    "gone",
+    "ended",
+    "double",
+    "in-doubt",
+    "runs-at-source",
+    "runs-at-destination",
+    "silent",
+    "unseen",
+)
 # The guest is off everywhere, and both hosts say so; believed when they say it again after a while.
 _OFF = ("gone", "ended")
 AGAIN_S = 20.0
@@ -399,7 +409,9 @@ class Keeper:
             guest = self._driver._host.get_guest(instance)
         except exception.InstanceNotFound:
             guest = None  # it has moved: no downtime is to be set
-        engine: _core.Migration = steered.adopt(entry.uuid, entry.dest_uri, entry.engine, entry.tunnel)
+        engine: _core.Migration = steered.adopt(
+            entry.uuid, entry.dest_uri, entry.engine, entry.tunnel, crossed=entry.crossed
+        )
         data_gb = self._driver._live_migration_data_gb(instance, [])
         monitor = steer.Monitor(steered, adopted.context, instance, guest, adopted.migration, data_gb)
         return monitor.follow(engine)

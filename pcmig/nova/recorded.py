@@ -86,6 +86,10 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         except journal.JournalError as err:
             raise exception.MigrationError(reason=f"it cannot be put on record: {err}") from err
 
+    def _note_crossed(self, uuid: str) -> None:
+        """The switch to post-copy was issued."""
+        self._records.cross(uuid)
+
     @contextlib.contextmanager
     def _guarded(self, instance: Any, act: str) -> Iterator[bool]:
         """Whether ACT is to be done. Raises guard.Refused when it is not; while Nova starts, what is refused
@@ -287,6 +291,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             connect_timeout_ms=self._options.connect_timeout_ms,
             trace_path=None,
             resume_uris=self._options.resume_uris(adopted.dest),
+            crossed=functools.partial(self._note_crossed, str(adopted.instance.uuid)),
         )
         steered = steer.Steered(orders, adopted.instance)
         bits = int(adopted.record.entry.engine.get("flags", 0))

@@ -205,6 +205,19 @@ class Records:
             releases.off_hub(update)
             self._seen = self._state()
 
+    def cross(self, uuid: str) -> None:
+        """Notes that the switch to post-copy was issued. What cannot be written is told."""
+        with self._lock:
+            record = self._known.get(uuid)
+            if record is None or record.entry.crossed:
+                return
+            record.entry = dataclasses.replace(record.entry, crossed=True)
+            try:
+                releases.off_hub(functools.partial(self._journal.update, uuid, crossed=True))
+            except journal.JournalError as err:
+                LOG.error("That the guest changes hosts cannot be put on record: %s", err)
+            self._seen = self._state()
+
     def settle(self, uuid: str, verdict: str) -> None:
         record = self._known.get(uuid)
         if record is not None and verdict in ("completed", "failed"):

@@ -69,6 +69,8 @@ class Orders:
     # tunnel before anything begins.
     note: Callable[[str, str, dict[str, Any], Passage | None], None] = lambda *_: None
     way: Way | None = None  # through the tunnel
+    # Called once the switch to post-copy was issued: from then on the source's memory may be the older.
+    crossed: Callable[[], None] = lambda: None
 
 
 class Steered:
@@ -168,10 +170,15 @@ class Steered:
         self.passage.close()
 
     def adopt(
-        self, uuid: str, destination: str, arguments: dict[str, Any], tunnel: dict[str, Any] | None = None
+        self,
+        uuid: str,
+        destination: str,
+        arguments: dict[str, Any],
+        tunnel: dict[str, Any] | None = None,
+        crossed: bool = False,
     ) -> _core.Migration:
         """Looks after a migration that is there, or was, with the ARGUMENTS and the way through the tunnel
-        that were noted for it."""
+        that were noted for it, and whether the switch had been issued."""
         # What is not known there is known now: networks may have been added.
         arguments = arguments | {"resume_uris": list(self._orders.resume_uris), "recover": True}
         if tunnel is not None:
@@ -179,10 +186,20 @@ class Steered:
             self.passage = Passage.of_entry(tunnel)
             self.passage.keep()
         engine = _core.Migration(
-            uuid, destination, source_uri=self._orders.source_uri, gate=True, adopt=True, **arguments
+            uuid,
+            destination,
+            source_uri=self._orders.source_uri,
+            gate=True,
+            adopt=True,
+            crossed=crossed,
+            **arguments,
         )
         self._start(engine)
         return engine
+
+    def note_crossed(self) -> None:
+        """The switch was issued."""
+        self._orders.crossed()
 
     def detach(self) -> None:
         """Leaves the migration to libvirt, and to the next who adopts it."""
@@ -267,6 +284,7 @@ class Monitor:
         self._looked_s = self._saved_s = float("-inf")
         self._told_s = 0.0
         self._decisions = 0
+        self._crossed = False
         self._switch_told = False
         self._timeout_done = False
         self._switch_again_s = float("inf")  # when one that was put off is asked for again
@@ -296,6 +314,9 @@ class Monitor:
         while True:
             engine.clear()
             status = engine.status()
+            if status["crossed"] and not self._crossed:
+                self._crossed = True
+                self._steered.note_crossed()
             self._tell_decisions(engine)
             self._tell_switch(status)
             self._keep_record(engine, status)
@@ -316,15 +337,15 @@ class Monitor:
             releases.wait_readable(engine.fileno(), max(0.0, self._looked_s + LOOK_S - time.monotonic()))
 
     def _tell_decisions(self, engine: _core.Migration) -> None:
-        decisions = engine.decisions()
-        for decision in decisions[self._decisions :]:
+        decisions = engine.decisions(first=self._decisions)
+        for decision in decisions:
             level = LOG.debug if decision["action"] == "set-pace" else LOG.info
             level(
                 "Live migration: %(action)s: %(why)s",
                 {"action": decision["action"], "why": decision["text"]},
                 instance=self._instance,
             )
-        self._decisions = len(decisions)
+        self._decisions += len(decisions)
 
     def _tell_switch(self, status: Any) -> None:
         if self._switch_told or status["switch_late_us"] is None:

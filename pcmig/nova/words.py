@@ -46,6 +46,8 @@ _REFUSALS = {
     "ended": _CONCLUDED,
     "gone": _LOST,
     "double": _UNCERTAIN,
+    "runs-at-source": _CONCLUDED,
+    "runs-at-destination": _CONCLUDED,
     "silent": _UNCERTAIN,
     "in-doubt": _UNCERTAIN,
 }

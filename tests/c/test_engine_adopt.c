@@ -27,6 +27,49 @@ static void precopy_is_steered(void **state)
     assert_int_equal(atomic_load(&hosts.calls), 0);
 }
 
+/* Whoever looked after it may have been killed in a drain. */
+static void precopy_gets_its_bandwidth_back(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.precopy_mib, 1);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    WAIT_FOR(atomic_load(&hosts.precopy_mib) > 1);
+    assert_int_equal(atomic_load(&hosts.precopy_mib), INT64_MAX / MIB);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_ABORT), 0);
+    expect_end(migration, PCMIG_OUTCOME_FAILED);
+}
+
+/* The source says "paused" and no more, as after a restart of its daemon, and the destination has nothing. What was known before is
+ * not forgotten: here, that the switch had been issued. */
+static void what_stands_still_after_the_switch_is_old(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.qemu, NULL);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, SUSPENDED);
+    atomic_store(&hosts.destination, ABSENT);
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_FAILED); /* nothing was known */
+    migration = adopt_crossed();
+    expect_end(migration, PCMIG_OUTCOME_NEEDS_OPERATOR);
+    assert_int_equal(atomic_load(&hosts.runs), 0);
+}
+
+/* A pause at the destination is a success only where the source, or libvirt's call, says that all of the memory was sent. */
+static void pause_at_the_destination_needs_proof(void **state)
+{
+    (void)state;
+    all_has_arrived();
+    atomic_store(&hosts.destination, SUSPENDED);
+    atomic_store(&hosts.known, true); /* shut off because it migrated */
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_COMPLETED);
+    atomic_store(&hosts.known, false);
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_NEEDS_OPERATOR);
+}
+
 static void precopy_is_switched_by_the_policy(void **state)
 {
     struct pcmig_migration *migration = adopt(PCMIG_POLICY_IMMEDIATE);
@@ -230,6 +273,9 @@ int main(void)
         TEST(precopy_is_steered),
         TEST(precopy_is_switched_by_the_policy),
         TEST(precopy_is_cancelled),
+        TEST(precopy_gets_its_bandwidth_back),
+        TEST(what_stands_still_after_the_switch_is_old),
+        TEST(pause_at_the_destination_needs_proof),
         TEST(call_that_is_lost),
         TEST(call_that_fails),
         TEST(rest_at_the_source),

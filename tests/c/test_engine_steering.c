@@ -389,12 +389,37 @@ static void downtime_control(void **state)
     end(migration);
 }
 
+/* libvirt keeps the bandwidth for the guest's next migrations, which need not be ours. */
+static void no_drain_is_left_behind(void **state)
+{
+    struct pcmig_migration *migration = begin(true);
+
+    (void)state;
+    ask(migration, PCMIG_REQUEST_SWITCH);
+    WAIT_FOR(atomic_load(&host.precopy_mib) == 1);
+    ask(migration, PCMIG_REQUEST_ABORT);
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_FAILED);
+    assert_int_equal(atomic_load(&host.precopy_mib), UNLIMITED);
+    pcmig_migration_unref(migration);
+    /* The call fails after the switch was issued, and libvirt refuses the bandwidth at first. */
+    (void)reset(state);
+    migration = begin(false);
+    ask(migration, PCMIG_REQUEST_SWITCH);
+    WAIT_FOR(atomic_load(&host.switches) == 1);
+    assert_int_equal(atomic_load(&host.precopy_mib), 1);
+    assert_true(status_of(migration).crossed);
+    atomic_store(&host.refuse_precopy, 2);
+    end(migration);
+    assert_int_equal(atomic_load(&host.precopy_mib), UNLIMITED);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, reset)
     const struct CMUnitTest tests[] = {
-        TEST(gate_switches_at_once), TEST(undrain_is_tried_again), TEST(bandwidth_while_retrying),
-        TEST(broken_connection),     TEST(downtime_control),
+        TEST(no_drain_is_left_behind),  TEST(gate_switches_at_once), TEST(undrain_is_tried_again),
+        TEST(bandwidth_while_retrying), TEST(broken_connection),     TEST(downtime_control),
     };
 
     return cmocka_run_group_tests(tests, make_host, drop_host);

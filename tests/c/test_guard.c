@@ -57,6 +57,10 @@ static const struct {
     [PCMIG_SITUATION_DOUBLE] = {{BOTH(RUNNING, RUNNING)},
                                 {"", ""},
                                 END_A ", or " END_B ": the copy that is not wanted"},
+    [PCMIG_SITUATION_RUNS_AT_SOURCE] = {{BOTH(RUNNING, UNKNOWN), .in_flight = true, .job_absent = true},
+                                        {"", ""},
+                                        OR_LOST},
+    [PCMIG_SITUATION_RUNS_AT_DESTINATION] = {{BOTH(UNKNOWN, RUNNING), .in_flight = true}, {"", ""}, OR_LOST},
     [PCMIG_SITUATION_SILENT] = {{BOTH(ABSENT, UNKNOWN), .in_flight = true}, {"", ""}, OR_LOST},
     [PCMIG_SITUATION_IN_DOUBT] = {{BOTH(ABSENT, RUNNING), .job_active = true}, {"", ""}, FORGET},
 };

@@ -59,8 +59,9 @@ static struct {
     atomic_int runs;          /* virDomainResume at the source */
     atomic_bool known;        /* the source knows a guest that has left it */
     atomic_bool source_defined, destination_defined;
-    atomic_int undefines; /* at the source */
-    atomic_int libvirt;   /* version of the daemons */
+    atomic_int undefines;     /* at the source */
+    atomic_int libvirt;       /* version of the daemons */
+    atomic_ulong precopy_mib; /* bandwidth of pre-copy, as libvirt was told last; 0 = never */
 } hosts;
 
 static struct engine_host dest_host;
@@ -169,8 +170,8 @@ int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
 int virDomainMigrateSetMaxSpeed(virDomainPtr domain, unsigned long bandwidth, unsigned int flags)
 {
     (void)domain;
-    (void)bandwidth;
-    (void)flags;
+    if (flags == 0)
+        atomic_store(&hosts.precopy_mib, bandwidth);
     return 0;
 }
 
@@ -352,8 +353,11 @@ static int reset(void **state)
     atomic_store(&hosts.destination_defined, true);
     atomic_store(&hosts.undefines, 0);
     atomic_store(&hosts.libvirt, 12008000);
+    atomic_store(&hosts.precopy_mib, 0);
     return 0;
 }
+
+static bool crossed; /* noted by who looked after an adopted migration before */
 
 static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind policy)
 {
@@ -365,6 +369,7 @@ static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind
         .flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PERSIST_DEST | VIR_MIGRATE_UNDEFINE_SOURCE,
         .recover = true,
         .adopt = adopted,
+        .crossed = crossed,
         .connect_timeout_ms = 10000,
     };
     struct pcmig_migration *migration;
@@ -380,6 +385,16 @@ static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind
 static inline struct pcmig_migration *adopt(enum pcmig_policy_kind policy)
 {
     return begin(true, policy);
+}
+
+static inline struct pcmig_migration *adopt_crossed(void)
+{
+    struct pcmig_migration *migration;
+
+    crossed = true;
+    migration = adopt(PCMIG_POLICY_AUTO);
+    crossed = false;
+    return migration;
 }
 
 /* In post-copy, and known to be. */

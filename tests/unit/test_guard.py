@@ -66,6 +66,16 @@ def test_a_job_that_nobody_asked_about_may_run(job_active: Any, situation: str, 
     assert (answer["situation"], answer["allowed"]) == (situation, allowed)
 
 
+@pytest.mark.parametrize(
+    ("crossed", "situation", "allowed"), [(False, "at-source", True), (True, "half-lost", False)]
+)
+def test_a_source_that_stands_still_is_old_once_the_guest_may_have_crossed(
+    crossed: bool, situation: str, allowed: bool
+) -> None:
+    answer = guard("source", "resume", "paused", "absent", in_flight=True, job_active=False, crossed=crossed)
+    assert (answer["situation"], answer["allowed"]) == (situation, allowed)
+
+
 def test_memory() -> None:
     assert _core.memory_where() == "unknown"
     assert _core.memory_where(source="running", destination="migrating", job_active=True) == "source"

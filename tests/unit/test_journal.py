@@ -65,6 +65,16 @@ def test_what_is_written_is_read(book: Journal) -> None:
     assert book.update(UUID, held=False) is None
 
 
+def test_an_entry_that_says_nothing_of_the_switch(book: Journal) -> None:
+    """As older releases wrote it."""
+    book.write(ENTRY)
+    data = json.loads(book.path(UUID).read_text())
+    del data["crossed"]
+    book.path(UUID).write_text(json.dumps(data))
+    entry = book.read(UUID)
+    assert entry is not None and not entry.crossed
+
+
 def test_oldest_first(book: Journal) -> None:
     later = dataclasses.replace(ENTRY, uuid=OTHER, started="2026-11-20T00:00:00Z")
     for entry in (ENTRY, later):

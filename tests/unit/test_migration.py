@@ -133,7 +133,9 @@ def test_before_the_start() -> None:
     assert [status[name] for name in ("outcome", "error", "link_bps", "queue_bytes", "pace_mib")] == [
         None
     ] * 5
-    assert migration.decisions() == []
+    assert migration.decisions() == migration.decisions(first=7) == []
+    with pytest.raises(ValueError, match="first: -1"):
+        migration.decisions(first=-1)
     assert migration.ledger()["totals"]["total_us"] == 0
     for timeout_ms in (0, -1):
         with pytest.raises(_core.Error, match="not started"):

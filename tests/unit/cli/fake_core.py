@@ -82,6 +82,7 @@ STATUS: dict[str, Any] = {
     "gate": "none",
     "recovery": None,
     "note": None,
+    "crossed": False,
 }
 
 PRECOPY = {
@@ -193,9 +194,9 @@ class Migration:
         with self._lock:
             return dict(self._status)
 
-    def decisions(self) -> list[dict[str, Any]]:
+    def decisions(self, first: int = 0) -> list[dict[str, Any]]:
         with self._lock:
-            return list(self._decisions)
+            return self._decisions[first:]
 
     def ledger(self) -> dict[str, Any]:
         return {"phases": []}

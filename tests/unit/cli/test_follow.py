@@ -42,6 +42,9 @@ class Record:
     def held(self) -> bool:
         return self.is_held
 
+    def crossed(self) -> None:
+        self.told.append("crossed")
+
     def recovering(self, recovery: Any) -> None:
         self.told.append(recovery and recovery["state"])
 
