@@ -14,6 +14,8 @@
 #define WAKE_US           1500000
 #define WAKE_AGAIN_US     5000000
 #define LOOK_US           1000000
+/* Nobody tells of looks at a healthy stream: what was seen longer ago is another silence. */
+#define SAME_SILENCE_US   3000000
 #define HELD_LOOK_US      5000000
 
 /* Versions that cannot resume. What nobody has tried is not held.
@@ -43,8 +45,8 @@ static bool is_of(unsigned long version, size_t row)
 
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks)
 {
-    *recovery =
-        (struct pcmig_recovery){.stall_us = stall_ms * 1000, .networks = networks > 0 ? networks : 1, .broken_us = -1};
+    *recovery = (struct pcmig_recovery){
+        .stall_us = stall_ms * 1000, .networks = networks > 0 ? networks : 1, .silent_us = -1, .broken_us = -1};
 }
 
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery)
@@ -78,6 +80,22 @@ static struct pcmig_recovery_order order(enum pcmig_recovery_step step, int64_t 
     return (struct pcmig_recovery_order){.step = step, .next_us = next_us};
 }
 
+/* A pause cannot be taken back, so one look is not enough: the next one, for which the kernel is asked again, must agree. */
+static struct pcmig_recovery_order while_healthy(struct pcmig_recovery *recovery,
+                                                 const struct pcmig_recovery_view *view)
+{
+    if (recovery->stall_us == 0 || view->silence_ms < 0 || view->silence_ms * 1000 < recovery->stall_us) {
+        recovery->silent_us = -1;
+        return order(PCMIG_RECOVERY_NONE, INT64_MAX);
+    }
+    if (recovery->silent_us < 0 || view->t_us - recovery->silent_last_us > SAME_SILENCE_US)
+        recovery->silent_us = view->t_us;
+    recovery->silent_last_us = view->t_us;
+    if (view->t_us - recovery->silent_us < LOOK_US)
+        return order(PCMIG_RECOVERY_NONE, recovery->silent_us + LOOK_US);
+    return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
+}
+
 /* The source serves pages as far as it knows. */
 static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery,
                                                  const struct pcmig_recovery_view *view)
@@ -87,9 +105,7 @@ static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery
         recovery->attempts = 0;
         recovery->retry_us = recovery->wake_us = 0;
         recovery->woken = false;
-        if (recovery->stall_us > 0 && view->silence_ms >= 0 && view->silence_ms * 1000 >= recovery->stall_us)
-            return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
-        return order(PCMIG_RECOVERY_NONE, INT64_MAX);
+        return while_healthy(recovery, view);
     }
     if (recovery->broken_us < 0)
         recovery->broken_us = view->t_us;
@@ -115,6 +131,7 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
 
     if (view->source == PCMIG_HALF_POSTCOPY)
         return while_serving(recovery, view);
+    recovery->silent_us = -1;
     if (view->source != PCMIG_HALF_POSTCOPY_FAILED)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX);
     if (view->destination != PCMIG_HALF_POSTCOPY_FAILED && view->destination != PCMIG_HALF_POSTCOPY && reachable)

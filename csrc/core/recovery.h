@@ -40,17 +40,19 @@ struct pcmig_recovery_order {
 };
 
 struct pcmig_recovery {
-    int64_t stall_us;   /* silence that counts as dead; 0 = never */
-    unsigned networks;  /* ways to resume over, at least 1 */
-    unsigned attempts;  /* resumes that were ordered since the interruption */
-    int64_t broken_us;  /* since when; -1 = not broken */
-    int64_t retry_us;   /* no attempt before this */
-    bool was_reachable; /* the destination could be asked at the last look */
-    int64_t wake_us;    /* not before, again */
-    bool woken;         /* since the last attempt */
+    int64_t stall_us;       /* silence that counts as dead; 0 = never */
+    unsigned networks;      /* ways to resume over, at least 1 */
+    unsigned attempts;      /* resumes that were ordered since the interruption */
+    int64_t silent_us;      /* first of the looks that found it silent for too long; -1 = the last one did not */
+    int64_t silent_last_us; /* and the last of them */
+    int64_t broken_us;      /* since when; -1 = not broken */
+    int64_t retry_us;       /* no attempt before this */
+    bool was_reachable;     /* the destination could be asked at the last look */
+    int64_t wake_us;        /* not before, again */
+    bool woken;             /* since the last attempt */
 };
 
-/* A stream whose other end has been silent for STALL_MS is paused (0 = never); resumes go over NETWORKS ways in turn. */
+/* A stream whose other end has been silent for STALL_MS, and still is at a second look, is paused (0 = never); resumes go over NETWORKS ways in turn. */
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks);
 
 /* The next step. An order of RESUME counts as an attempt. */

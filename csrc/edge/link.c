@@ -2,77 +2,431 @@
 /* See link.h. */
 #include "edge/link.h"
 
-#include <ctype.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/inet_diag.h>
-#include <linux/netlink.h>
-#include <linux/sock_diag.h>
-#include <linux/rtnetlink.h>
+#include "core/channels.h"
+#include "edge/clock.h"
+#include "edge/knock.h"
+#include "edge/qemu_process.h"
+#include "edge/sock_diag.h"
+
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-/* libvirt's defaults of migration_port_min and migration_port_max in qemu.conf. */
-#define MIGRATION_PORT_MIN 49152
-#define MIGRATION_PORT_MAX 49215
-#define UUID_SIZE          37
-#define MAX_INODES         512
-/* More than one only where several hosts of a test share a process namespace. */
-#define MAX_PIDS           8
-/* The stream, the channel of page requests, and what parallel connections there are. */
-#define MAX_STREAMS        64
+#define UUID_SIZE       37
+#define WAYS_MAX        16
+/* The stream, the channel of page requests, and what parallel connections there are (QEMU: up to 255). */
+#define CHANNELS_MAX    258
+/* New channels are looked for this often: the one for page requests may come in the middle of a migration. */
+#define FIND_US         1000000
+/* While there are none yet; then less and less often. */
+#define FIND_FIRST_US   50000
+/* A socket that QEMU has made and not yet connected is in no list. So often it is missed before it is no connection. */
+#define LOOKS_PER_INODE 3
+#define LISTED_STATES   (1U << TCP_ESTABLISHED | 1U << TCP_SYN_SENT | 1U << TCP_LISTEN)
 
-/* One connection of the guest's QEMU to the destination. */
-struct stream {
-    uint8_t family;
-    struct inet_diag_sockid id; /* ports and addresses in network order */
+struct channel {
+    struct pcmig_socket socket; /* as seen last */
+    bool open;                  /* established at the last look; the others stay known until there are new ones */
+    int64_t well_us;            /* last time that it was asked about silence and was not silent */
+};
+
+/* A socket that QEMU holds. */
+struct held {
+    uint64_t inode;
+    unsigned looks; /* in how many lists it was missed */
+    bool placed;    /* it is known whether it is a channel */
 };
 
 struct pcmig_link {
-    int fd;
-    uint32_t sequence;
     char uuid[UUID_SIZE];
-    size_t pid_count;
-    char pids[MAX_PIDS][24];
-    bool qemu_seen;               /* the inodes below are QEMU's; otherwise ports are compared */
+    bool at_source;
+    struct pcmig_endpoint ways[WAYS_MAX];
+    size_t way_count;
+    struct pcmig_qemu_process qemu;
+    int64_t search_us; /* when QEMU may be searched for again */
+    int64_t find_us;   /* when channels may be */
+    int64_t find_every_us;
+    struct held *held; /* by inode; only where QEMU's sockets may be seen */
+    size_t held_count;
+    uint64_t *before; /* cookies of connections that are not the migration's; only where they may not */
+    size_t before_count;
+    size_t before_capacity;
+    size_t channel_count;
+    struct channel channels[CHANNELS_MAX];
     struct sockaddr_storage peer; /* ss_family AF_UNSPEC until a connection was seen */
-    size_t inode_count;
-    uint64_t inodes[MAX_INODES];
-    size_t stream_count; /* they stay known after QEMU has closed them, until there are others */
-    struct stream streams[MAX_STREAMS];
 };
 
-/* What one look adds up. */
-struct sum {
-    int64_t bytes;
-    int64_t silence_ms;
-    int found;
-    size_t stream_count;
-    struct stream streams[MAX_STREAMS];
+static struct pcmig_endpoint peer_of(const struct pcmig_socket *socket)
+{
+    struct pcmig_endpoint peer = {.port = ntohs(socket->id.idiag_dport)};
+
+    if (socket->family == AF_INET) {
+        memset(peer.address + 10, 0xff, 2);
+        memcpy(peer.address + 12, socket->id.idiag_dst, 4);
+    } else {
+        memcpy(peer.address, socket->id.idiag_dst, sizeof(peer.address));
+    }
+    return peer;
+}
+
+static uint64_t cookie_of(const struct pcmig_socket *socket)
+{
+    return (uint64_t)socket->id.idiag_cookie[1] << 32 | socket->id.idiag_cookie[0];
+}
+
+/* --- whose it is -------------------------------------------------------------------------------------------------- */
+
+static void search_qemu(struct pcmig_link *link, int64_t now_us)
+{
+    if (link->qemu.pid_count > 0 || now_us < link->search_us)
+        return;
+    link->search_us = now_us + FIND_US;
+    pcmig_qemu_process_find(link->uuid, &link->qemu);
+}
+
+static struct held *find_held(const struct pcmig_link *link, uint64_t inode)
+{
+    size_t from = 0, to = link->held_count;
+
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+
+        if (link->held[middle].inode == inode)
+            return &link->held[middle];
+        if (link->held[middle].inode < inode)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return NULL;
+}
+
+/* Reads which sockets QEMU holds by now. Returns 0, or -1 when that is not to be had. */
+static int read_held(struct pcmig_link *link)
+{
+    uint64_t *inodes = NULL;
+    size_t count = 0;
+    struct held *held;
+
+    if (pcmig_qemu_process_sockets(&link->qemu, &inodes, &count) < 0)
+        return -1;
+    held = calloc(count + 1, sizeof(*held));
+    if (held == NULL) {
+        free(inodes);
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct held *old = find_held(link, inodes[i]);
+
+        held[i] = old != NULL ? *old : (struct held){.inode = inodes[i]};
+    }
+    free(inodes);
+    free(link->held);
+    link->held = held;
+    link->held_count = count;
+    return 0;
+}
+
+static bool was_before(const struct pcmig_link *link, const struct pcmig_socket *socket)
+{
+    uint64_t cookie = cookie_of(socket);
+
+    for (size_t i = 0; i < link->before_count; i++) {
+        if (link->before[i] == cookie)
+            return true;
+    }
+    return false;
+}
+
+/* Short of memory it is forgotten, which at worst leaves open which connections are the migration's. */
+static void note_before(struct pcmig_link *link, const struct pcmig_socket *socket)
+{
+    if (was_before(link, socket))
+        return;
+    if (link->before_count == link->before_capacity) {
+        size_t capacity = link->before_capacity == 0 ? 16 : link->before_capacity * 2;
+        uint64_t *before = realloc(link->before, capacity * sizeof(*before));
+
+        if (before == NULL)
+            return;
+        link->before = before;
+        link->before_capacity = capacity;
+    }
+    link->before[link->before_count++] = cookie_of(socket);
+}
+
+/* --- finding ------------------------------------------------------------------------------------------------------ */
+
+/* What one list of the host's sockets is searched for. */
+struct search {
+    const struct pcmig_link *link;
+    bool owners_seen; /* link->held tells which are QEMU's */
+    bool failed;
+    struct pcmig_socket *sockets;
+    size_t count;
+    size_t capacity;
+    uint8_t listening[UINT16_MAX / 8 + 1]; /* a bit per local port */
 };
 
-struct pcmig_link *pcmig_link_open(const char *uuid)
+static enum pcmig_owner owner_of(const struct search *search, const struct pcmig_socket *socket)
+{
+    const struct pcmig_link *link = search->link;
+
+    if (search->owners_seen)
+        return find_held(link, socket->inode) != NULL ? PCMIG_OWNER_GUEST : PCMIG_OWNER_OTHER;
+    if (link->qemu.cgroup != 0 && socket->cgroup == link->qemu.cgroup)
+        return PCMIG_OWNER_GUEST;
+    return link->at_source || link->qemu.pid_count > 0 ? PCMIG_OWNER_UNKNOWN : PCMIG_OWNER_OTHER;
+}
+
+/* Keeps few of the many: what may be a channel. */
+static bool is_of_interest(const struct search *search, const struct pcmig_socket *socket)
+{
+    const struct pcmig_link *link = search->link;
+    struct pcmig_endpoint peer;
+
+    if (search->owners_seen) {
+        const struct held *held = find_held(link, socket->inode);
+
+        return held != NULL && !held->placed;
+    }
+    if (socket->state != TCP_ESTABLISHED)
+        return false;
+    if (owner_of(search, socket) == PCMIG_OWNER_GUEST)
+        return true;
+    peer = peer_of(socket);
+    for (size_t i = 0; i < link->way_count; i++) {
+        if (pcmig_endpoint_fits(&peer, &link->ways[i]))
+            return true;
+    }
+    return link->way_count == 0 && pcmig_channels_usual_port(peer.port);
+}
+
+static void take(void *context, const struct pcmig_socket *socket)
+{
+    struct search *search = context;
+
+    if (socket->state == TCP_LISTEN) {
+        uint16_t port = ntohs(socket->id.idiag_sport);
+
+        search->listening[port / 8] |= (uint8_t)(1U << port % 8);
+        return;
+    }
+    if (search->failed || !is_of_interest(search, socket))
+        return;
+    if (search->count == search->capacity) {
+        size_t capacity = search->capacity == 0 ? 16 : search->capacity * 2;
+        struct pcmig_socket *sockets = realloc(search->sockets, capacity * sizeof(*sockets));
+
+        search->failed = sockets == NULL;
+        if (search->failed)
+            return;
+        search->sockets = sockets;
+        search->capacity = capacity;
+    }
+    search->sockets[search->count++] = *socket;
+}
+
+static bool is_channel(const struct pcmig_link *link, const struct pcmig_socket *socket)
+{
+    for (size_t i = 0; i < link->channel_count; i++) {
+        if (cookie_of(&link->channels[i].socket) == cookie_of(socket))
+            return true;
+    }
+    return false;
+}
+
+static const struct channel *first_open(const struct pcmig_link *link)
+{
+    for (size_t i = 0; i < link->channel_count; i++) {
+        if (link->channels[i].open)
+            return &link->channels[i];
+    }
+    return NULL;
+}
+
+/* QEMU closes its connections one after the other. Those that are left while it does must not make the others
+ * forgotten: the destination may not have noticed. A migration's next stream has new connections. */
+static void add_channel(struct pcmig_link *link, const struct pcmig_socket *socket, int64_t now_us)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < link->channel_count; i++) {
+        if (link->channels[i].open)
+            link->channels[kept++] = link->channels[i];
+    }
+    link->channel_count = kept;
+    if (kept < CHANNELS_MAX)
+        link->channels[link->channel_count++] = (struct channel){.socket = *socket, .open = true, .well_us = now_us};
+}
+
+/* What the choice says of the sockets that QEMU holds. */
+static void place_held(struct pcmig_link *link, const struct search *search, enum pcmig_channels found)
+{
+    for (size_t i = 0; i < link->held_count; i++) {
+        struct held *held = &link->held[i];
+        const struct pcmig_socket *socket = NULL;
+
+        for (size_t j = 0; j < search->count && !held->placed; j++) {
+            if (search->sockets[j].inode == held->inode)
+                socket = &search->sockets[j];
+        }
+        if (socket != NULL)
+            held->placed = found == PCMIG_CHANNELS_FOUND && socket->state == TCP_ESTABLISHED;
+        else if (!held->placed)
+            held->placed = ++held->looks >= LOOKS_PER_INODE;
+    }
+}
+
+static enum pcmig_channels choose(struct pcmig_link *link, const struct search *search, int64_t now_us)
+{
+    const struct channel *known = first_open(link);
+    struct pcmig_endpoint here;
+    struct pcmig_connection *connections = calloc(search->count + 1, sizeof(*connections));
+    enum pcmig_channels found;
+    size_t count = 0;
+
+    if (connections == NULL)
+        return PCMIG_CHANNELS_UNCLEAR;
+    for (size_t i = 0; i < search->count; i++) {
+        const struct pcmig_socket *socket = &search->sockets[i];
+        uint16_t port = ntohs(socket->id.idiag_sport);
+
+        connections[count++] = (struct pcmig_connection){
+            .peer = peer_of(socket),
+            .owner = owner_of(search, socket),
+            .before = socket->state != TCP_ESTABLISHED || was_before(link, socket) || is_channel(link, socket),
+            .accepted = (search->listening[port / 8] >> port % 8 & 1) != 0,
+        };
+    }
+    if (known != NULL) { /* the others lead there too */
+        here = peer_of(&known->socket);
+        if (search->owners_seen)
+            here.port = 0;
+        found = pcmig_channels_choose(connections, count, &here, 1);
+    } else {
+        found = pcmig_channels_choose(connections, count, link->ways, link->way_count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (connections[i].mine)
+            add_channel(link, &search->sockets[i], now_us);
+    }
+    /* Ours is among them, so the rest are others', and stay so. */
+    if (known != NULL || found == PCMIG_CHANNELS_FOUND) {
+        found = PCMIG_CHANNELS_FOUND;
+        for (size_t i = 0; i < count && !search->owners_seen; i++) {
+            if (!is_channel(link, &search->sockets[i]))
+                note_before(link, &search->sockets[i]);
+        }
+    }
+    free(connections);
+    return found;
+}
+
+static bool all_placed(const struct pcmig_link *link)
+{
+    for (size_t i = 0; i < link->held_count; i++) {
+        if (!link->held[i].placed)
+            return false;
+    }
+    return true;
+}
+
+/* Looks through all sockets of the host. BASELINE: for those that are not the migration's, which has not begun. */
+static enum pcmig_channels search_list(struct pcmig_link *link, int fd, bool owners_seen, bool baseline, int64_t now_us)
+{
+    struct search *search = calloc(1, sizeof(*search));
+    enum pcmig_channels found = PCMIG_CHANNELS_UNCLEAR;
+
+    if (search == NULL)
+        return PCMIG_CHANNELS_UNCLEAR;
+    search->link = link;
+    search->owners_seen = owners_seen;
+    if (pcmig_sock_diag_list(fd, LISTED_STATES, take, search) == 0 && !search->failed) {
+        if (baseline) {
+            for (size_t i = 0; i < search->count; i++)
+                note_before(link, &search->sockets[i]);
+        } else {
+            found = choose(link, search, now_us);
+            place_held(link, search, found);
+        }
+    }
+    free(search->sockets);
+    free(search);
+    return found;
+}
+
+static void find_channels(struct pcmig_link *link, int fd, int64_t now_us)
+{
+    enum pcmig_channels found = PCMIG_CHANNELS_FOUND;
+    bool owners_seen, any = first_open(link) != NULL;
+
+    if (now_us < link->find_us)
+        return;
+    search_qemu(link, now_us);
+    owners_seen = read_held(link) == 0;
+    /* Most of the time QEMU has no socket that was not there a second ago. */
+    if (!owners_seen || !all_placed(link))
+        found = search_list(link, fd, owners_seen, false, now_us);
+    else if (!any)
+        found = PCMIG_CHANNELS_NONE;
+    if (found == PCMIG_CHANNELS_FOUND)
+        link->find_every_us = FIND_US;
+    link->find_us = now_us + link->find_every_us;
+    if (link->find_every_us < FIND_US)
+        link->find_every_us *= 2;
+}
+
+/* What is there before the migration's connections are. */
+static void take_baseline(struct pcmig_link *link)
+{
+    int fd;
+
+    search_qemu(link, pcmig_clock_us());
+    if (read_held(link) == 0) {
+        for (size_t i = 0; i < link->held_count; i++)
+            link->held[i].placed = true;
+        return;
+    }
+    fd = pcmig_sock_diag_open();
+    if (fd < 0)
+        return;
+    (void)search_list(link, fd, false, true, 0);
+    close(fd);
+}
+
+/* Where the migration may lead to: known only if each of its ways is. */
+static void take_ways(struct pcmig_link *link, const struct pcmig_link_args *args)
+{
+    const char *const *more = args->resume_uris;
+    const char *uri = args->migrate_uri;
+
+    for (;;) {
+        if (link->way_count == WAYS_MAX || !pcmig_channels_way(uri, &link->ways[link->way_count])) {
+            link->way_count = 0;
+            return;
+        }
+        link->way_count++;
+        if (more == NULL || *more == NULL)
+            return;
+        uri = *more++;
+    }
+}
+
+struct pcmig_link *pcmig_link_open(const struct pcmig_link_args *args)
 {
     struct pcmig_link *link = calloc(1, sizeof(*link));
 
     if (link == NULL)
         return NULL;
-    snprintf(link->uuid, sizeof(link->uuid), "%s", uuid);
-    link->fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    if (link->fd < 0) {
-        free(link);
-        return NULL;
-    }
+    memcpy(link->uuid, args->uuid, strnlen(args->uuid, sizeof(link->uuid) - 1));
+    link->at_source = args->at_source;
+    link->find_every_us = FIND_FIRST_US;
+    take_ways(link, args);
+    if (!args->adopted)
+        take_baseline(link);
     return link;
 }
 
@@ -80,223 +434,93 @@ void pcmig_link_close(struct pcmig_link *link)
 {
     if (link == NULL)
         return;
-    close(link->fd);
+    free(link->held);
+    free(link->before);
     free(link);
 }
 
-/* Whether the process behind /proc/PID runs the guest: QEMU is started with "-uuid UUID" by libvirt. */
-static bool runs_guest(const char *pid, const char *uuid)
-{
-    char path[64];
-    char buf[16384];
-    ssize_t n;
-    int fd;
-    size_t uuid_len = strlen(uuid);
+/* --- looking ------------------------------------------------------------------------------------------------------ */
 
-    snprintf(path, sizeof(path), "/proc/%.20s/cmdline", pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    n = read(fd, buf, sizeof(buf));
-    close(fd);
-    if (n <= 0)
-        return false;
-    for (char *arg = buf; arg < buf + n; arg += strnlen(arg, (size_t)(buf + n - arg)) + 1) {
-        char *value = arg + sizeof("-uuid");
-
-        if ((size_t)(buf + n - arg) > sizeof("-uuid") + uuid_len && memcmp(arg, "-uuid", sizeof("-uuid")) == 0)
-            return memcmp(value, uuid, uuid_len) == 0;
-    }
-    return false;
-}
-
-static void collect_inodes(struct pcmig_link *link, const char *pid)
-{
-    char path[64];
-    struct dirent *entry;
-    DIR *dir;
-
-    snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
-    dir = opendir(path);
-    if (dir == NULL)
-        return;
-    link->qemu_seen = true;
-    while ((entry = readdir(dir)) != NULL) {
-        char target[64];
-        ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);
-        unsigned long long inode;
-
-        if (n <= 0)
-            continue;
-        target[n] = '\0';
-        if (sscanf(target, "socket:[%llu]", &inode) == 1 && link->inode_count < MAX_INODES)
-            link->inodes[link->inode_count++] = inode;
-    }
-    closedir(dir);
-}
-
-static void find_qemu(struct pcmig_link *link)
-{
-    DIR *proc = opendir("/proc");
-    struct dirent *entry;
-
-    if (proc == NULL)
-        return;
-    while ((entry = readdir(proc)) != NULL && link->pid_count < MAX_PIDS) {
-        if (isdigit((unsigned char)entry->d_name[0]) && runs_guest(entry->d_name, link->uuid))
-            snprintf(link->pids[link->pid_count++], sizeof(link->pids[0]), "%.20s", entry->d_name);
-    }
-    closedir(proc);
-}
-
-static bool is_migration(const struct pcmig_link *link, const struct inet_diag_msg *msg)
-{
-    uint16_t port = ntohs(msg->id.idiag_dport);
-
-    if (!link->qemu_seen)
-        return port >= MIGRATION_PORT_MIN && port <= MIGRATION_PORT_MAX;
-    for (size_t i = 0; i < link->inode_count; i++) {
-        if (link->inodes[i] == msg->idiag_inode)
-            return true;
-    }
-    return false;
-}
-
-static void take_peer(struct pcmig_link *link, const struct inet_diag_msg *msg)
+static void take_peer(struct pcmig_link *link, const struct pcmig_socket *socket)
 {
     memset(&link->peer, 0, sizeof(link->peer));
-    link->peer.ss_family = msg->idiag_family;
-    if (msg->idiag_family == AF_INET)
-        memcpy(&((struct sockaddr_in *)&link->peer)->sin_addr, msg->id.idiag_dst, sizeof(struct in_addr));
+    link->peer.ss_family = socket->family;
+    if (socket->family == AF_INET)
+        memcpy(&((struct sockaddr_in *)&link->peer)->sin_addr, socket->id.idiag_dst, sizeof(struct in_addr));
     else
-        memcpy(&((struct sockaddr_in6 *)&link->peer)->sin6_addr, msg->id.idiag_dst, sizeof(struct in6_addr));
+        memcpy(&((struct sockaddr_in6 *)&link->peer)->sin6_addr, socket->id.idiag_dst, sizeof(struct in6_addr));
 }
 
-static void take_silence(struct sum *sum, const struct nlmsghdr *header, const struct inet_diag_msg *msg)
+/* Asks for each channel, and for new ones when it is time. Returns whether there are any. */
+static bool look(struct pcmig_link *link, bool info, int64_t now_us)
 {
-    int left = (int)header->nlmsg_len - (int)NLMSG_LENGTH(sizeof(*msg));
+    int fd = pcmig_sock_diag_open();
+    bool were_open = first_open(link) != NULL;
+    const struct channel *first;
 
-    for (const struct rtattr *attr = (const struct rtattr *)(msg + 1); RTA_OK(attr, left);
-         attr = RTA_NEXT(attr, left)) {
-        struct tcp_info info;
+    if (fd < 0)
+        return false;
+    for (size_t i = 0; i < link->channel_count; i++) {
+        struct channel *channel = &link->channels[i];
 
-        if (attr->rta_type != INET_DIAG_INFO || RTA_PAYLOAD(attr) < offsetof(struct tcp_info, tcpi_rtt))
-            continue;
-        memset(&info, 0, sizeof(info));
-        memcpy(&info, RTA_DATA(attr), RTA_PAYLOAD(attr) < sizeof(info) ? RTA_PAYLOAD(attr) : sizeof(info));
-        if (info.tcpi_unacked > 0 && info.tcpi_last_ack_recv > sum->silence_ms)
-            sum->silence_ms = info.tcpi_last_ack_recv;
+        if (channel->open)
+            channel->open = pcmig_sock_diag_one(fd, &channel->socket, info, &channel->socket) == 0 &&
+                            channel->socket.state == TCP_ESTABLISHED;
     }
-}
-
-static void take(struct pcmig_link *link, struct sum *sum, const struct nlmsghdr *header)
-{
-    const struct inet_diag_msg *msg = NLMSG_DATA(header);
-
-    if (header->nlmsg_len < NLMSG_LENGTH(sizeof(*msg)) || !is_migration(link, msg))
-        return;
-    sum->bytes += msg->idiag_wqueue;
-    sum->found++;
-    take_peer(link, msg);
-    take_silence(sum, header, msg);
-    if (sum->stream_count < MAX_STREAMS)
-        sum->streams[sum->stream_count++] = (struct stream){msg->idiag_family, msg->id};
-}
-
-/* Adds up one address family. Returns 0, or -1 on error. */
-static int sum_family(struct pcmig_link *link, uint8_t family, bool silence, struct sum *sum)
-{
-    struct {
-        struct nlmsghdr header;
-        struct inet_diag_req_v2 request;
-    } query = {
-        .header = {.nlmsg_len = sizeof(query),
-                   .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                   .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
-                   .nlmsg_seq = ++link->sequence},
-        .request = {.sdiag_family = family,
-                    .sdiag_protocol = IPPROTO_TCP,
-                    .idiag_ext = silence ? 1 << (INET_DIAG_INFO - 1) : 0,
-                    .idiag_states = 1 << TCP_ESTABLISHED},
-    };
-    _Alignas(struct nlmsghdr) char buf[32768];
-
-    if (send(link->fd, &query, sizeof(query), 0) != (ssize_t)sizeof(query))
-        return -1;
-    for (;;) {
-        ssize_t n = recv(link->fd, buf, sizeof(buf), 0);
-        struct nlmsghdr *header = (struct nlmsghdr *)buf;
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return -1;
-        for (; NLMSG_OK(header, (size_t)n); header = NLMSG_NEXT(header, n)) {
-            if (header->nlmsg_seq != link->sequence)
-                continue;
-            if (header->nlmsg_type == NLMSG_DONE)
-                return 0;
-            if (header->nlmsg_type == NLMSG_ERROR)
-                return -1;
-            take(link, sum, header);
-        }
+    if (were_open && first_open(link) == NULL) {
+        link->find_us = 0;
+        link->find_every_us = FIND_FIRST_US;
     }
-}
-
-static bool is_known(const struct pcmig_link *link, const struct stream *stream)
-{
-    for (size_t i = 0; i < link->stream_count; i++) {
-        if (link->streams[i].family == stream->family &&
-            memcmp(&link->streams[i].id, &stream->id, sizeof(stream->id)) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* QEMU closes its connections one after the other. Those that are left while it does must not make the others forgotten:
- * the destination may not have noticed. A migration's next stream has new connections. */
-static void remember(struct pcmig_link *link, const struct sum *sum)
-{
-    for (size_t i = 0; i < sum->stream_count; i++) {
-        if (!is_known(link, &sum->streams[i])) {
-            link->stream_count = sum->stream_count;
-            memcpy(link->streams, sum->streams, sum->stream_count * sizeof(sum->streams[0]));
-            return;
-        }
-    }
-}
-
-static void look(struct pcmig_link *link, bool silence, struct sum *sum)
-{
-    sum->bytes = sum->silence_ms = sum->found = 0;
-    sum->stream_count = 0;
-    if (link->pid_count == 0)
-        find_qemu(link);
-    /* Anew each time: the channel for page requests is opened in the middle of a migration. */
-    link->inode_count = 0;
-    link->qemu_seen = false;
-    for (size_t i = 0; i < link->pid_count; i++)
-        collect_inodes(link, link->pids[i]);
-    /* A family that this kernel has not is one without connections. */
-    (void)sum_family(link, AF_INET, silence, sum);
-    (void)sum_family(link, AF_INET6, silence, sum);
-    remember(link, sum);
+    find_channels(link, fd, now_us);
+    close(fd);
+    first = first_open(link);
+    if (first != NULL)
+        take_peer(link, &first->socket);
+    return first != NULL;
 }
 
 int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
 {
-    struct sum sum;
+    int64_t bytes = 0;
 
-    look(link, false, &sum);
-    return sum.found > 0 ? sum.bytes : -1;
+    if (!look(link, false, pcmig_clock_us()))
+        return -1;
+    for (size_t i = 0; i < link->channel_count; i++) {
+        if (link->channels[i].open)
+            bytes += link->channels[i].socket.queue_bytes;
+    }
+    return bytes;
+}
+
+/* The kernel has sent it again, or has asked for room again, and nothing came back. Data that is merely under way is
+ * no silence, however long ago the last acknowledgement was. */
+static bool is_silent(const struct pcmig_socket *socket)
+{
+    return socket->has_info && ((socket->unacked_segments > 0 && socket->timeouts > 0) || socket->probes > 1);
 }
 
 int64_t pcmig_link_silence_ms(struct pcmig_link *link)
 {
-    struct sum sum;
+    int64_t now_us = pcmig_clock_us(), longest_ms = 0;
 
-    look(link, true, &sum);
-    return sum.found > 0 ? sum.silence_ms : -1;
+    if (!look(link, true, now_us))
+        return -1;
+    for (size_t i = 0; i < link->channel_count; i++) {
+        struct channel *channel = &link->channels[i];
+        int64_t ms = (now_us - channel->well_us) / 1000;
+
+        if (!channel->open)
+            continue;
+        if (!is_silent(&channel->socket)) {
+            channel->well_us = now_us;
+            continue;
+        }
+        if (ms > channel->socket.acknowledged_ms_ago)
+            ms = channel->socket.acknowledged_ms_ago;
+        if (longest_ms < ms)
+            longest_ms = ms;
+    }
+    return longest_ms;
 }
 
 bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out)
@@ -305,115 +529,25 @@ bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out
     return link->peer.ss_family != AF_UNSPEC;
 }
 
-/* --- waking the other end ------------------------------------------------------------------------------------------ */
-
-/* Asks for, or destroys, the one socket of a stream. Returns its inode (0 = nobody holds it any more), -1 when there is
- * none or the kernel refuses. */
-static int64_t one_socket(struct pcmig_link *link, const struct stream *stream, uint16_t type)
-{
-    struct {
-        struct nlmsghdr header;
-        struct inet_diag_req_v2 request;
-    } query = {
-        .header = {.nlmsg_len = sizeof(query),
-                   .nlmsg_type = type,
-                   .nlmsg_flags = NLM_F_REQUEST | (type == SOCK_DESTROY ? NLM_F_ACK : 0),
-                   .nlmsg_seq = ++link->sequence},
-        .request = {.sdiag_family = stream->family,
-                    .sdiag_protocol = IPPROTO_TCP,
-                    .idiag_states = ~0U,
-                    .id = stream->id},
-    };
-    _Alignas(struct nlmsghdr) char buf[4096];
-    struct nlmsghdr *header = (struct nlmsghdr *)buf;
-    const struct inet_diag_msg *msg = NLMSG_DATA(header);
-    ssize_t n;
-
-    query.request.id.idiag_cookie[0] = query.request.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-    if (send(link->fd, &query, sizeof(query), 0) != (ssize_t)sizeof(query))
-        return -1;
-    do {
-        n = recv(link->fd, buf, sizeof(buf), 0);
-    } while ((n < 0 && errno == EINTR) ||
-             (n > 0 && NLMSG_OK(header, (size_t)n) && header->nlmsg_seq != link->sequence));
-    if (n <= 0 || !NLMSG_OK(header, (size_t)n) || header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
-        header->nlmsg_len < NLMSG_LENGTH(sizeof(*msg)))
-        return -1;
-    return (int64_t)msg->idiag_inode;
-}
-
-static socklen_t address(const struct stream *stream, bool peer, struct sockaddr_storage *out)
-{
-    const void *from = peer ? (const void *)stream->id.idiag_dst : (const void *)stream->id.idiag_src;
-    uint16_t port = peer ? stream->id.idiag_dport : stream->id.idiag_sport;
-
-    memset(out, 0, sizeof(*out));
-    if (stream->family == AF_INET) {
-        struct sockaddr_in *in = (struct sockaddr_in *)out;
-
-        in->sin_family = AF_INET;
-        in->sin_port = port;
-        memcpy(&in->sin_addr, from, sizeof(in->sin_addr));
-        return sizeof(*in);
-    } else {
-        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)out;
-
-        in6->sin6_family = AF_INET6;
-        in6->sin6_port = port;
-        in6->sin6_scope_id = stream->id.idiag_if;
-        memcpy(&in6->sin6_addr, from, sizeof(in6->sin6_addr));
-        return sizeof(*in6);
-    }
-}
-
-/* Has the socket ignore a listener's answer (SYN and ACK), so that no connection comes of it: QEMU at the destination listens
- * at its port for as long as the migration lasts, takes any connection there for the resumed stream, and a false one
- * spoils the true one. The filter sees segments from their TCP header on (Linux, net/ipv4/tcp_ipv4.c, tcp_v4_rcv). */
-static int refuse_to_connect(int fd)
-{
-    enum { TCP_FLAGS_AT = 13, TCP_SYN = 0x02 };
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, TCP_FLAGS_AT),
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, TCP_SYN, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, 0),
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-    };
-    const struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
-
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
-}
-
-static void knock(const struct stream *stream, int wait_ms)
-{
-    struct sockaddr_storage local, peer;
-    socklen_t local_size = address(stream, false, &local), peer_size = address(stream, true, &peer);
-    int fd = socket(stream->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct pollfd wait = {.fd = fd, .events = POLLOUT};
-    int one = 1;
-
-    if (fd < 0)
-        return;
-    if (refuse_to_connect(fd) == 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
-        bind(fd, (struct sockaddr *)&local, local_size) == 0 && connect(fd, (struct sockaddr *)&peer, peer_size) < 0 &&
-        errno == EINPROGRESS)
-        (void)poll(&wait, 1,
-                   wait_ms); /* whatever comes of it, the other end has answered by then, or cannot be reached */
-    close(fd);
-}
-
 unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
 {
-    unsigned tried = 0;
+    struct pcmig_socket gone[CHANNELS_MAX];
+    unsigned count = 0;
+    int fd = pcmig_sock_diag_open();
 
-    for (size_t i = 0; i < link->stream_count; i++) {
-        int64_t inode = one_socket(link, &link->streams[i], SOCK_DIAG_BY_FAMILY);
+    if (fd < 0)
+        return 0;
+    for (size_t i = 0; i < link->channel_count; i++) {
+        struct pcmig_socket now;
 
-        if (inode > 0)
-            continue; /* QEMU has it: this stream lives */
-        if (inode == 0)
-            (void)one_socket(link, &link->streams[i], SOCK_DESTROY);
-        knock(&link->streams[i], wait_ms);
-        tried++;
+        if (pcmig_sock_diag_at(fd, &link->channels[i].socket, &now) == 0) {
+            if (now.inode != 0)
+                continue; /* QEMU has it: this one lives */
+            (void)pcmig_sock_diag_destroy(fd, &now);
+        }
+        gone[count++] = link->channels[i].socket;
     }
-    return tried;
+    close(fd);
+    pcmig_knock(gone, count, wait_ms);
+    return count;
 }

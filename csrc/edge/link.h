@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How much of a guest's migration stream waits between QEMU and the destination: the kernel's own count of bytes that
- * were written to the sockets and not yet acknowledged (socket buffers, queueing discipline and wire together).
+/* The connections that carry a guest's migration, as this host's kernel sees them: how much waits between QEMU and
+ * the destination, and whether the destination still answers.
  *
- * Source: sock_diag(7), `idiag_wqueue` of a TCP socket that is not listening (Linux >= 3.3). Only sockets of this network
- * namespace can be seen; which of them belong to the guest's QEMU is read from /proc/PID/fd, which takes that user's rights
- * or root. Without them, connections to libvirt's default migration ports (49152-49215) are taken instead.
- */
+ * Which connections those are (core/channels.h) is told by whom they belong to: the sockets in /proc/PID/fd of the
+ * guest's QEMU, which takes that user's rights or root, or else those that were made in the guest's own cgroup, which
+ * everybody may see. libvirt may connect in QEMU's place, so a caller without rights also takes a connection of
+ * nobody known to one of libvirt's migration ports, if it came after the call and there is only one such place. What
+ * was there before the call, what was accepted, and what leads elsewhere than the migration is never taken. When that
+ * leaves it open, nothing is known, and -1 is said.
+ *
+ * Once known they are asked for one by one, so a look does not cost more on a host with many connections. No
+ * descriptor is kept between looks. */
 #ifndef PCMIG_EDGE_LINK_H
 #define PCMIG_EDGE_LINK_H
 
@@ -15,26 +20,36 @@
 
 struct pcmig_link;
 
-/* UUID: of the guest, as it stands on QEMU's command line. Returns NULL when memory is short or netlink is not to be had. */
-struct pcmig_link *pcmig_link_open(const char *uuid);
+struct pcmig_link_args {
+    const char *uuid;               /* of the guest, as it stands on QEMU's command line */
+    bool adopted;                   /* the migration is under way: what is there now may be its */
+    bool at_source;                 /* the guest is on this host, even if no process of it can be seen */
+    const char *migrate_uri;        /* NULL = the destination chooses */
+    const char *const *resume_uris; /* the other ways it may take, ends with NULL; NULL = none */
+};
+
+/* To be called right before the migrate call, which the connections are to come from. Returns NULL when memory is
+ * short. */
+struct pcmig_link *pcmig_link_open(const struct pcmig_link_args *args);
 void pcmig_link_close(struct pcmig_link *link); /* NULL is fine */
 
-/* Bytes that wait, or -1 when no connection of the guest can be seen. Does not block. */
+/* What follows is for the time when libvirt says that the migration moves memory. Only WAKE blocks. */
+
+/* Bytes that QEMU has written and the destination has not acknowledged, or -1 when that is not known. Linux >= 3.3. */
 int64_t pcmig_link_queue_bytes(struct pcmig_link *link);
 
-/* The destination's address, as the latest pcmig_link_queue_bytes saw it. Returns whether there is one. */
+/* The destination's address, as the latest look saw it. Returns whether there is one. */
 bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out);
 
-/* For how long the destination has acknowledged nothing although something is due: milliseconds, 0 when all is well, -1 when
- * no connection of the guest can be seen. Source: tcpi_unacked and tcpi_last_ack_recv of struct tcp_info. Does not block. */
+/* For how long the destination has acknowledged nothing although the kernel sent something again and again:
+ * milliseconds, 0 when all is well, -1 when that is not known. Counted from the last look that found it well, so an
+ * idle connection that has just sent its first byte is not silent. */
 int64_t pcmig_link_silence_ms(struct pcmig_link *link);
 
 /* For a stream that this host has closed and the destination has not (it has nothing to send, so it does not notice):
- * makes its kernel reset its end. A connection attempt from the old port has it answer with what it believes of the old
- * connection, and this host's kernel refuses that (RFC 9293, 3.5.1, half-open connections); an orphan that still
- * tries to deliver is destroyed where CAP_NET_ADMIN allows that. Connections that QEMU still has are left alone, and none
- * comes of it where somebody listens at the old port. Blocks for up to WAIT_MS per connection. Returns how many were
- * tried. */
+ * makes its kernel reset its end (edge/knock.h). What this kernel still tries to deliver without anybody who holds it
+ * stands in the way, and its next attempt may be minutes off: it is destroyed first, where CAP_NET_ADMIN allows that.
+ * Connections that QEMU still has are left alone. Blocks for up to WAIT_MS in all. Returns how many were tried. */
 unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms);
 
 #endif

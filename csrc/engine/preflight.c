@@ -282,7 +282,13 @@ static void open_queue(struct pcmig_migration *migration)
     if (args->tunnel_control != NULL && args->migrate_uri != NULL)
         migration->tunnel = pcmig_tunnel_queue_open(args->tunnel_control, args->migrate_uri);
     if (migration->tunnel == NULL)
-        migration->link = pcmig_link_open(migration->uuid);
+        migration->link = pcmig_link_open(&(struct pcmig_link_args){
+            .uuid = migration->uuid,
+            .adopted = args->adopt,
+            .at_source = source_is_local(args->source_uri),
+            .migrate_uri = args->migrate_uri,
+            .resume_uris = args->resume_uris,
+        });
 }
 
 int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error)

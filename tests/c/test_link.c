@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* edge/link on real sockets: what waits, silence, and waking an end that has not noticed. Loopback; ports of libvirt's
- * default range, as no QEMU of this UUID runs. */
+/* edge/link on real sockets: whose they are, what waits, silence, and waking an end that has not noticed. Loopback;
+ * ports of libvirt's default range where no QEMU of this UUID runs. Where one does, it is this program, run again
+ * under such a name and with such sockets. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,12 +11,22 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "edge/link.h"
@@ -23,18 +34,29 @@
 #define UUID       "00000000-1111-2222-3333-444444444444"
 #define FIRST_PORT 49152
 #define LAST_PORT  49215
+#define ANY_PORT   1
 
 struct pair {
     int source;      /* connected to ... */
     int destination; /* ... this one */
 };
 
-static int listen_somewhere(uint16_t *port)
+/* At 127.0.0.HOST. */
+static int listen_at(uint8_t host, uint16_t *port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000000U + host)};
+    socklen_t size = sizeof(address);
 
     assert_true(fd >= 0);
+    if (*port == ANY_PORT) { /* none of libvirt's */
+        assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(fd, 1), 0);
+        assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+        *port = ntohs(address.sin_port);
+        assert_false(*port >= FIRST_PORT && *port <= LAST_PORT);
+        return fd;
+    }
     for (uint16_t p = LAST_PORT; p >= FIRST_PORT; p--) {
         address.sin_port = htons(p);
         if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1) == 0) {
@@ -46,12 +68,20 @@ static int listen_somewhere(uint16_t *port)
     return -1;
 }
 
+static int listen_somewhere(uint16_t *port)
+{
+    *port = 0;
+    return listen_at(1, port);
+}
+
 static struct pair connect_pair_to(int listener, uint16_t port)
 {
     struct pair pair;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address;
+    socklen_t size = sizeof(address);
 
-    address.sin_port = htons(port);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    assert_int_equal(ntohs(address.sin_port), port);
     pair.source = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(pair.source >= 0);
     assert_int_equal(connect(pair.source, (struct sockaddr *)&address, sizeof(address)), 0);
@@ -60,20 +90,43 @@ static struct pair connect_pair_to(int listener, uint16_t port)
     return pair;
 }
 
-static struct pair connect_pair(void)
+static struct pair connect_to(uint8_t host, uint16_t port)
 {
-    uint16_t port = 0;
-    int listener = listen_somewhere(&port);
+    int listener = listen_at(host, &port);
     struct pair pair = connect_pair_to(listener, port);
 
     close(listener);
     return pair;
 }
 
+static struct pair connect_pair(void)
+{
+    return connect_to(1, 0);
+}
+
+static void close_pair(const struct pair *pair)
+{
+    close(pair->source);
+    close(pair->destination);
+}
+
+static void sleep_ms(int ms)
+{
+    struct timespec wait = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+
+    while (nanosleep(&wait, &wait) < 0)
+        continue;
+}
+
+static struct pcmig_link *open_link(bool adopted)
+{
+    return pcmig_link_open(&(struct pcmig_link_args){.uuid = UUID, .adopted = adopted, .at_source = true});
+}
+
 static void what_waits(void **state)
 {
     struct pair pair = connect_pair();
-    struct pcmig_link *link = pcmig_link_open(UUID);
+    struct pcmig_link *link = open_link(true);
     struct sockaddr_storage peer;
     char bytes[65536] = {0};
 
@@ -97,7 +150,7 @@ static void what_waits(void **state)
 
 static void nothing_to_see(void **state)
 {
-    struct pcmig_link *link = pcmig_link_open(UUID);
+    struct pcmig_link *link = open_link(true);
 
     (void)state;
     assert_non_null(link);
@@ -106,6 +159,418 @@ static void nothing_to_see(void **state)
     assert_int_equal(pcmig_link_wake(link, 100), 0);
     pcmig_link_close(link);
 }
+
+/* --- whose connections they are ----------------------------------------------------------------------------------- */
+
+/* Its segments are lost from now on: the filter lets none in. */
+static void make_deaf(int fd)
+{
+    struct sock_filter drop[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    const struct sock_fprog program = {.len = 1, .filter = drop};
+
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)), 0);
+}
+
+static void send_byte(int fd)
+{
+    assert_int_equal(send(fd, "x", 1, 0), 1);
+}
+
+static void send_and_receive(const struct pair *pair)
+{
+    char byte;
+
+    send_byte(pair->source);
+    assert_int_equal(recv(pair->destination, &byte, 1, 0), 1);
+    sleep_ms(5); /* until it is acknowledged */
+}
+
+struct process {
+    pid_t pid;
+    int control;
+};
+
+/* A QEMU of this UUID that holds each of COUNT descriptors, as its parent does. Nobody but root may see which. */
+static struct process start_qemu(const int *fds, size_t count)
+{
+    struct process qemu;
+    int ready[2];
+    char byte;
+
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    qemu.pid = fork();
+    assert_true(qemu.pid >= 0);
+    if (qemu.pid == 0) {
+        char fd[16];
+
+        snprintf(fd, sizeof(fd), "%d", fcntl(ready[1], F_DUPFD, 3));
+        for (size_t i = 0; i < count; i++) {
+            if (fcntl(fds[i], F_SETFD, 0) < 0)
+                _exit(1);
+        }
+        execl("/proc/self/exe", "qemu-system-x86_64", "-uuid", UUID, fd, (char *)NULL);
+        _exit(1);
+    }
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    return qemu;
+}
+
+static int be_qemu(const char *ready)
+{
+    if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || write(atoi(ready), "x", 1) != 1)
+        return 1;
+    for (;;)
+        pause();
+}
+
+static void stop(const struct process *process)
+{
+    assert_int_equal(kill(process->pid, SIGKILL), 0);
+    assert_int_equal(waitpid(process->pid, NULL, 0), process->pid);
+}
+
+static struct process start_qemu_of_pairs(const struct pair *pairs, size_t count)
+{
+    int fds[16];
+
+    assert_true(count <= sizeof(fds) / sizeof(fds[0]));
+    for (size_t i = 0; i < count; i++)
+        fds[i] = pairs[i].source;
+    return start_qemu(fds, count);
+}
+
+static void assert_peer(const struct pcmig_link *link, uint8_t host)
+{
+    struct sockaddr_storage peer;
+
+    assert_true(pcmig_link_peer(link, &peer));
+    assert_int_equal(ntohl(((struct sockaddr_in *)&peer)->sin_addr.s_addr), 0x7f000000U + host);
+}
+
+/* Who may read nothing of QEMU: a second process without rights, which answers questions. */
+static int be_nobody(int control)
+{
+    struct pcmig_link *link = NULL;
+    char question;
+    int64_t reply = 0;
+
+    if (geteuid() == 0 && (setgid(65534) < 0 || setuid(65534) < 0))
+        return 1;
+    while (read(control, &question, 1) == 1) {
+        if (question == 'b' || question == 'a') /* before the call; adopted */
+            link = open_link(question == 'a');
+        else if (question == 'q')
+            reply = pcmig_link_queue_bytes(link);
+        else
+            reply = pcmig_link_silence_ms(link);
+        if (write(control, &reply, sizeof(reply)) != sizeof(reply))
+            break;
+    }
+    pcmig_link_close(link);
+    return 0;
+}
+
+static struct process start_nobody(void)
+{
+    struct process nobody;
+    int ends[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    nobody.pid = fork();
+    assert_true(nobody.pid >= 0);
+    if (nobody.pid == 0) {
+        for (int fd = 3; fd < 256; fd++) { /* the test's sockets are not to live on here */
+            if (fd != ends[1])
+                close(fd);
+        }
+        _exit(be_nobody(ends[1]));
+    }
+    close(ends[1]);
+    nobody.control = ends[0];
+    return nobody;
+}
+
+static int64_t ask(const struct process *nobody, char question)
+{
+    int64_t reply;
+
+    assert_int_equal(write(nobody->control, &question, 1), 1);
+    assert_int_equal(read(nobody->control, &reply, sizeof(reply)), sizeof(reply));
+    return reply;
+}
+
+static void end_nobody(const struct process *nobody)
+{
+    int status;
+
+    close(nobody->control);
+    assert_int_equal(waitpid(nobody->pid, &status, 0), nobody->pid);
+    assert_int_equal(status, 0);
+}
+
+/* A viewer that was there before the call, and one that came later: their laptops are closed. */
+static void a_deaf_viewer_is_not_the_migration(void **state)
+{
+    uint16_t port = ANY_PORT;
+    int vnc = listen_at(1, &port), first_viewer, second_viewer, held[4];
+    struct pair first = connect_pair_to(vnc, port), second = connect_pair_to(vnc, port), stream = connect_to(2, 0);
+    struct process qemu;
+    struct pcmig_link *link;
+
+    (void)state;
+    held[0] = vnc;
+    held[1] = first_viewer = first.destination; /* which QEMU has accepted */
+    held[2] = second_viewer = second.destination;
+    held[3] = stream.source;
+    qemu = start_qemu(held, 4);
+    link = open_link(true); /* so that the first tells no baseline */
+    assert_non_null(link);
+    make_deaf(first.source);
+    make_deaf(second.source);
+    send_byte(first_viewer);
+    send_byte(second_viewer);
+    for (int look = 0; look < 4; look++) {
+        send_and_receive(&stream);
+        assert_int_equal(pcmig_link_queue_bytes(link), 0);
+        assert_int_equal(pcmig_link_silence_ms(link), 0);
+        assert_peer(link, 2);
+        sleep_ms(400);
+    }
+    pcmig_link_close(link);
+    stop(&qemu);
+    close_pair(&first);
+    close_pair(&second);
+    close_pair(&stream);
+    close(vnc);
+}
+
+/* A disk's server, connected to before the call and, as it lost a connection, after it. */
+static void a_network_disk_is_not_the_migration(void **state)
+{
+    struct pair pairs[] = {connect_to(3, ANY_PORT), connect_to(4, ANY_PORT), connect_to(2, 0)};
+    struct process qemu = start_qemu_of_pairs(pairs, 1);
+    struct pcmig_link *link = open_link(false);
+
+    (void)state;
+    assert_non_null(link);
+    stop(&qemu);
+    qemu = start_qemu_of_pairs(pairs, 3);
+    pcmig_link_close(link);
+    link = open_link(true);
+    make_deaf(pairs[0].destination);
+    make_deaf(pairs[1].destination);
+    send_byte(pairs[0].source);
+    send_byte(pairs[1].source);
+    send_and_receive(&pairs[2]);
+    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    assert_peer(link, 2);
+    make_deaf(pairs[2].destination);
+    send_byte(pairs[2].source);
+    assert_int_equal(pcmig_link_queue_bytes(link), 1);
+    pcmig_link_close(link);
+    stop(&qemu);
+    for (size_t i = 0; i < 3; i++)
+        close_pair(&pairs[i]);
+}
+
+/* At ports that no rule knows, to two places: neither is taken. What was there before the call is not. */
+static void what_is_unclear_is_unknown(void **state)
+{
+    struct pair pairs[] = {connect_to(3, ANY_PORT), connect_to(2, ANY_PORT)};
+    struct process qemu = start_qemu_of_pairs(pairs, 2);
+    struct pcmig_link *link = open_link(true);
+
+    (void)state;
+    assert_non_null(link);
+    assert_int_equal(pcmig_link_queue_bytes(link), -1);
+    assert_int_equal(pcmig_link_silence_ms(link), -1);
+    pcmig_link_close(link);
+    link = pcmig_link_open(
+        &(struct pcmig_link_args){.uuid = UUID, .adopted = true, .at_source = true, .migrate_uri = "tcp:127.0.0.2"});
+    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    assert_peer(link, 2);
+    pcmig_link_close(link);
+    link = open_link(false);
+    assert_int_equal(pcmig_link_queue_bytes(link), -1);
+    pcmig_link_close(link);
+    stop(&qemu);
+    close_pair(&pairs[0]);
+    close_pair(&pairs[1]);
+}
+
+/* A big Ceph: the migration's socket is the newest of hundreds. */
+static void the_newest_of_many_sockets(void **state)
+{
+    enum { SOCKETS = 700 };
+    struct rlimit limit;
+    int held[SOCKETS + 1];
+    struct pair stream;
+    struct process qemu;
+    struct pcmig_link *link;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (limit.rlim_cur < SOCKETS + 100)
+        limit.rlim_cur = limit.rlim_max < 4096 ? limit.rlim_max : 4096;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    for (size_t i = 0; i < SOCKETS; i++) {
+        held[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_true(held[i] >= 0);
+    }
+    stream = connect_to(2, 0);
+    held[SOCKETS] = stream.source;
+    qemu = start_qemu(held, SOCKETS + 1);
+    link = open_link(true);
+    assert_non_null(link);
+    send_and_receive(&stream);
+    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    assert_peer(link, 2);
+    pcmig_link_close(link);
+    stop(&qemu);
+    for (size_t i = 0; i < SOCKETS; i++)
+        close(held[i]);
+    close_pair(&stream);
+}
+
+/* The channel of page requests: nothing for a while, then a page. It is silent when nothing comes back, and only from
+ * then on. */
+static void an_idle_channel_is_not_silent(void **state)
+{
+    struct pair pair = connect_pair();
+    struct pcmig_link *link = open_link(true);
+    int64_t silence_ms;
+
+    (void)state;
+    assert_non_null(link);
+    send_and_receive(&pair);
+    sleep_ms(1500);
+    assert_int_equal(pcmig_link_silence_ms(link), 0);
+    make_deaf(pair.destination);
+    send_byte(pair.source);
+    assert_int_equal(pcmig_link_silence_ms(link), 0); /* its acknowledgement may be under way */
+    sleep_ms(1200);
+    silence_ms = pcmig_link_silence_ms(link);
+    assert_in_range(silence_ms, 1000, 1400);
+    sleep_ms(300);
+    assert_in_range(pcmig_link_silence_ms(link), silence_ms + 250, silence_ms + 500);
+    close_pair(&pair);
+    pcmig_link_close(link);
+}
+
+/* A caller who may not see whose sockets they are: two guests of this host migrate at once. */
+static void of_two_migrations_none_is_guessed(void **state)
+{
+    struct pair others = connect_to(3, 0), own, later;
+    int held[1] = {others.source};
+    struct process qemu, nobody = start_nobody();
+
+    (void)state;
+    qemu = start_qemu(held, 1);
+    ask(&nobody, 'b');
+    make_deaf(others.destination);
+    send_byte(others.source);
+    assert_int_equal(ask(&nobody, 'q'), -1); /* that was there before the call */
+    own = connect_to(2, 0);
+    sleep_ms(60);
+    assert_int_equal(ask(&nobody, 'q'), 0);
+    send_byte(own.source); /* which nobody reads: it is acknowledged all the same */
+    sleep_ms(5);
+    assert_int_equal(ask(&nobody, 's'), 0);
+    /* A third begins, to the same host. This one is known by then. */
+    later = connect_to(2, 0);
+    make_deaf(later.destination);
+    send_byte(later.source);
+    sleep_ms(1100);
+    assert_int_equal(ask(&nobody, 'q'), 0);
+    assert_int_equal(ask(&nobody, 's'), 0);
+    end_nobody(&nobody);
+
+    /* Of one that is met on the way, nobody can tell which of the three it is. */
+    nobody = start_nobody();
+    ask(&nobody, 'a');
+    assert_int_equal(ask(&nobody, 'q'), -1);
+    assert_int_equal(ask(&nobody, 's'), -1);
+    stop(&qemu);
+    close_pair(&others);
+    close_pair(&later);
+    sleep_ms(200);
+    assert_int_equal(ask(&nobody, 'q'), 0); /* one is left, and it is one of them */
+    end_nobody(&nobody);
+    close_pair(&own);
+}
+
+/* Moves this process, and so what it makes, into a cgroup. */
+static bool enter(const char *cgroup)
+{
+    char path[256], pid[32];
+    int fd, length = snprintf(pid, sizeof(pid), "%d", getpid());
+    bool entered;
+
+    snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    entered = write(fd, pid, (size_t)length) == length;
+    close(fd);
+    return entered;
+}
+
+/* Where libvirt gives each guest a cgroup, its own connections are known without any rights. */
+static void a_guests_own_cgroup_tells(void **state)
+{
+    static const char *const roots[] = {"/sys/fs/cgroup/unified", "/sys/fs/cgroup"};
+    const char *root = NULL;
+    char scope[200];
+    struct pair own, others;
+    struct process qemu, nobody;
+
+    (void)state;
+    for (size_t i = 0; i < 2 && root == NULL; i++) {
+        snprintf(scope, sizeof(scope), "%s/machine-qemu\\x2d1\\x2dpcmig-test-%d.scope", roots[i], getpid());
+        if (mkdir(scope, 0755) == 0 && enter(scope))
+            root = roots[i];
+        else
+            (void)rmdir(scope);
+    }
+    if (root == NULL) {
+        print_message("skipped: needs root and cgroup v2 to give a guest a cgroup\n");
+        skip();
+    }
+    own = connect_to(2, 0);
+    qemu = start_qemu(&own.source, 1);
+    assert_true(enter(root));
+    others = connect_to(3, 0);
+    make_deaf(others.destination);
+    send_byte(others.source);
+    nobody = start_nobody();
+    ask(&nobody, 'a');
+    assert_int_equal(ask(&nobody, 'q'), 0);
+    send_byte(own.source);
+    sleep_ms(5);
+    assert_int_equal(ask(&nobody, 's'), 0);
+    end_nobody(&nobody);
+    stop(&qemu);
+    close_pair(&own);
+    close_pair(&others);
+    assert_int_equal(rmdir(scope), 0);
+}
+
+/* Somebody migrates a guest of another host from here. */
+static void a_guest_of_another_host(void **state)
+{
+    struct pair pair = connect_pair();
+    struct pcmig_link *link = pcmig_link_open(&(struct pcmig_link_args){.uuid = UUID, .adopted = true});
+
+    (void)state;
+    assert_non_null(link);
+    assert_int_equal(pcmig_link_queue_bytes(link), -1);
+    pcmig_link_close(link);
+    close_pair(&pair);
+}
+
+/* --- waking ------------------------------------------------------------------------------------------------------- */
 
 /* Whether lose() can: not without CAP_NET_ADMIN. */
 static bool can_lose(void)
@@ -160,7 +625,7 @@ static void a_half_open_end_is_reset(void **state)
     if (!can_lose())
         skip();
     pair = connect_pair();
-    link = pcmig_link_open(UUID);
+    link = open_link(true);
     assert_non_null(link);
     assert_int_equal(pcmig_link_queue_bytes(link), 0);
     lose(&pair);
@@ -177,13 +642,17 @@ static void the_first_of_two_to_go_is_not_forgotten(void **state)
 {
     struct pair main_stream, requests;
     struct pcmig_link *link;
+    uint16_t port = 0;
+    int listener;
 
     (void)state;
     if (!can_lose())
         skip();
-    main_stream = connect_pair();
-    requests = connect_pair();
-    link = pcmig_link_open(UUID);
+    listener = listen_somewhere(&port);
+    main_stream = connect_pair_to(listener, port);
+    requests = connect_pair_to(listener, port);
+    close(listener);
+    link = open_link(true);
     assert_non_null(link);
     assert_int_equal(pcmig_link_queue_bytes(link), 0);
     lose(&main_stream);
@@ -205,7 +674,7 @@ static void a_listener_at_the_old_port_sees_nothing(void **state)
     uint16_t port = 0;
     int listener = listen_somewhere(&port);
     struct pair pair = connect_pair_to(listener, port);
-    struct pcmig_link *link = pcmig_link_open(UUID);
+    struct pcmig_link *link = open_link(true);
     struct pollfd wait = {.fd = listener, .events = POLLIN};
     struct linger at_once = {.l_onoff = 1};
 
@@ -221,10 +690,43 @@ static void a_listener_at_the_old_port_sees_nothing(void **state)
     pcmig_link_close(link);
 }
 
+/* Many channels, and a destination that does not answer: it is waited for once. */
+static void many_are_woken_at_once(void **state)
+{
+    enum { CHANNELS = 8 };
+    struct pair pairs[CHANNELS];
+    struct pcmig_link *link;
+    struct timespec before, after;
+    uint16_t port = 0;
+    int listener;
+
+    (void)state;
+    if (!can_lose())
+        skip();
+    listener = listen_somewhere(&port);
+    for (size_t i = 0; i < CHANNELS; i++)
+        pairs[i] = connect_pair_to(listener, port);
+    link = open_link(true);
+    assert_non_null(link);
+    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    for (size_t i = 0; i < CHANNELS; i++) {
+        make_deaf(pairs[i].destination);
+        lose(&pairs[i]);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    assert_int_equal(pcmig_link_wake(link, 300), CHANNELS);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    assert_in_range((after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000, 290, 900);
+    for (size_t i = 0; i < CHANNELS; i++)
+        close(pairs[i].destination);
+    close(listener);
+    pcmig_link_close(link);
+}
+
 static void a_live_stream_is_left_alone(void **state)
 {
     struct pair pair = connect_pair();
-    struct pcmig_link *link = pcmig_link_open(UUID);
+    struct pcmig_link *link = open_link(true);
     char byte = 'x';
 
     (void)state;
@@ -240,16 +742,27 @@ static void a_live_stream_is_left_alone(void **state)
     pcmig_link_close(link);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_to_see),
         cmocka_unit_test(what_waits),
+        cmocka_unit_test(a_deaf_viewer_is_not_the_migration),
+        cmocka_unit_test(a_network_disk_is_not_the_migration),
+        cmocka_unit_test(what_is_unclear_is_unknown),
+        cmocka_unit_test(the_newest_of_many_sockets),
+        cmocka_unit_test(an_idle_channel_is_not_silent),
+        cmocka_unit_test(of_two_migrations_none_is_guessed),
+        cmocka_unit_test(a_guests_own_cgroup_tells),
+        cmocka_unit_test(a_guest_of_another_host),
+        cmocka_unit_test(many_are_woken_at_once),
         cmocka_unit_test(a_live_stream_is_left_alone),
         cmocka_unit_test(a_half_open_end_is_reset),
         cmocka_unit_test(the_first_of_two_to_go_is_not_forgotten),
         cmocka_unit_test(a_listener_at_the_old_port_sees_nothing),
     };
 
+    if (argc > 3 && strcmp(argv[1], "-uuid") == 0)
+        return be_qemu(argv[3]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

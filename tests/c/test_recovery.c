@@ -153,10 +153,50 @@ static void silence(void **state)
     at.silence_ms = 9999;
     assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
     at.silence_ms = 10000;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE); /* one look is no reason to pause anything */
+    at.t_us = 2 * S - 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    at.t_us = 2 * S;
     assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE);
     pcmig_recovery_init(&recovery, 0, 1); /* 0 = never */
     at.silence_ms = INT32_MAX;
     assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+}
+
+/* What a look in between says anew, or does not know, is no agreement. */
+static void silence_is_seen_twice_in_a_row(void **state)
+{
+    static const int64_t between[] = {0, 9999, -1};
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(S, PCMIG_HALF_POSTCOPY, PCMIG_HALF_UNKNOWN);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(between) / sizeof(between[0]); i++) {
+        pcmig_recovery_init(&recovery, 10000, 1);
+        for (int64_t second = 1; second < 20; second++) {
+            at.t_us = second * S;
+            at.silence_ms = second % 2 != 0 ? 60000 : between[i];
+            assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+        }
+    }
+    /* Nor is what was seen long ago, for the looks that find it well are not told. */
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.silence_ms = 60000;
+    for (int64_t second = 1; second < 20; second += 4) {
+        at.t_us = second * S;
+        assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    }
+    /* Nor what was seen of a stream that has broken since. */
+    at.t_us = 30 * S;
+    at.silence_ms = 60000;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    at.source = PCMIG_HALF_MIGRATING;
+    (void)step(&recovery, at);
+    at.t_us = 40 * S;
+    at.source = PCMIG_HALF_POSTCOPY;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    at.t_us = 41 * S;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE);
 }
 
 static void source_has_not_noticed(void **state)
@@ -281,6 +321,7 @@ int main(void)
         cmocka_unit_test(destination_has_not_noticed),
         cmocka_unit_test(destination_libvirt_alone_has_noticed),
         cmocka_unit_test(silence),
+        cmocka_unit_test(silence_is_seen_twice_in_a_row),
         cmocka_unit_test(source_has_not_noticed),
         cmocka_unit_test(crashing_libvirt_is_held),
         cmocka_unit_test(libvirt_without_a_resume_is_held),

@@ -270,9 +270,9 @@ struct pcmig_link {
     int unused;
 };
 
-struct pcmig_link *pcmig_link_open(const char *uuid)
+struct pcmig_link *pcmig_link_open(const struct pcmig_link_args *args)
 {
-    (void)uuid;
+    (void)args;
     return calloc(1, sizeof(struct pcmig_link));
 }
 
