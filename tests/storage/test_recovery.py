@@ -243,8 +243,11 @@ def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) ->
         source, target = move.source, other(move.source)
         there = cloud.computes[target].host
         die(cloud, source)
-        wait_until(lambda: str(there.domain_state(domain)).endswith("(post-copy failed)"), 60, "it is broken")
-    come_back(cloud, source)
+        try:
+            broken = "(post-copy failed)"
+            wait_until(lambda: str(there.domain_state(domain)).endswith(broken), 60, "post-copy is broken")
+        finally:
+            come_back(cloud, source)
     wait_until(lambda: server.status == "ERROR", 120, "Nova knows that the guest is lost")
     reboot(cloud, server)
     assert server.status == "ERROR"
