@@ -12,7 +12,7 @@ from concurrent import futures
 from urllib.parse import urlsplit
 
 from pcmig import _core
-from pcmig.check import model, novadriver, novarights, process, qemuconf, tunnel
+from pcmig.check import many, model, novadriver, novarights, process, qemuconf, tunnel
 from pcmig.tunnel.peer import Peer
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -50,6 +50,8 @@ def gather(
             )
         except _core.Error as err:
             probe_error = str(err)
+    nova = novadriver.gather() if with_nova and is_local(connect) else None
+    rights = novarights.gather(root) if with_nova and is_local(connect) else None
     addresses = resolve(other.facts["hostname"]) if other is not None and other.facts else None
     return model.Facts(
         here=here,
@@ -60,8 +62,9 @@ def gather(
         peer_addresses=addresses,
         net_admin=net_admin(root),
         quickack=quickack(addresses[0]) if addresses else None,
-        nova=novadriver.gather() if with_nova and is_local(connect) else None,
-        nova_rights=novarights.gather(root) if with_nova and is_local(connect) else None,
+        nova=nova,
+        nova_rights=rights,
+        many=many.gather(root, rights) if nova is not None or rights is not None else None,
         tunnel=tunnel.gather(tunnel_peer, qemu_conf=qemu_conf) if with_tunnel else None,
         domain=domain,
         domain_error=domain_error,

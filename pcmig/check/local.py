@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pcmig.check import many
 from pcmig.check.model import HERE, Facts, Row
 from pcmig.check.novadriver import nova_driver, nova_flags
 from pcmig.check.novarights import nova_rights
@@ -164,5 +165,6 @@ def native_tls(f: Facts) -> Row | None:
 LOCAL: tuple[Callable[[Facts], Row | None], ...] = (
     probe_ran, elsewhere, kernel, userfaultfd_syscall, userfaultfd_node, userfaultfd_qemu,
     userfaultfd_features, tcp_retries, acknowledgements, confinement,
-    nova_driver, nova_flags, nova_rights, native_tls,
+    nova_driver, nova_flags, nova_rights, many.workers, many.open_files,
+    native_tls,
 )  # fmt: skip

@@ -62,8 +62,9 @@ def nova_rights(f: Facts) -> Row | None:
         "warn",
         f"{who}, which does not see QEMU's sockets",
         "CAP_SYS_PTRACE, which distributions do not give it",
-        "which connections are the migration's is told by their ports then (49152 to 49215, libvirt's own): "
-        "migrations that leave at the same time are measured together, other ports not at all",
-        "leave [DEFAULT] max_concurrent_live_migrations at 1, and migration_port_min and migration_port_max "
-        "of qemu.conf as they are",
+        "which connections are the migration's is told by the guest's cgroup then, or by when they came: not "
+        "of guests that leave in the same second through libvirtd's connections, nor at other ports than "
+        "libvirt's (49152 to 49215). Their switch waits longer than needed; TCP alone notices a dead link",
+        "leave migration_port_min and migration_port_max of qemu.conf as they are, and cgroups on (those of "
+        "systemd, v2); nothing else is needed",
     )

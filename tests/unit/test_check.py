@@ -22,6 +22,7 @@ from pcmig.check import (
     gather,
     hosts,
     local,
+    many,
     novadriver,
     pair,
     qemuconf,
@@ -198,7 +199,7 @@ def test_every_row_function_is_in_a_table() -> None:
     }
     made = {
         name
-        for module in (local, hosts, novadriver, pair, tunnel, userfaultfd)
+        for module in (local, hosts, many, novadriver, pair, tunnel, userfaultfd)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation in ("Row | None", "Row")
     }
@@ -228,6 +229,7 @@ def every_kind() -> list[check.Facts]:
         facts(tunnel=a_tunnel()),
         facts(nova=NovaDriver("/usr/bin/python3", unread=("live-migration-flag is not read",))),
         facts(nova_rights=NovaRights(7, "nova", False)),
+        facts(many=many.Many(slots=30, daemon="libvirtd", workers=20, files=64)),
     ]
 
 
