@@ -150,7 +150,11 @@ def left(entry: Entry, seen: Evidence, answer: _core.Permission) -> list[str]:
     """What to type about what is still there."""
     lines = []
     if answer["rest"]:
-        lines += ["what is left of it is of no use any more; to end it:", f"  {answer['rest']}"]
+        lines += [
+            "what is left of it is of no use any more, and may still write to its disks; to end it, before "
+            "the guest is started anywhere:",
+            f"  {answer['rest']}",
+        ]
     ends = ((entry.source_uri, seen.source), (entry.dest_uri, seen.destination))
     defined = [uri for uri, half in ends if half["defined"]]
     off = all(half["half"] in ("absent", "dead") for _, half in ends)
