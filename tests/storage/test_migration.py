@@ -18,12 +18,12 @@ from tests.cloud.storage.guest import DiskWork, StorageSpec, wait_writes
 from tests.cloud.storage.volumes import disk_image, root_volume, watching
 from tests.cloud.test_driver import POST_COPY, Move, other
 from tests.storage.checks import check_alone, check_disk, check_held, check_one, longest_pause_s, reboot_hard
-from tests.storage.conftest import PERMITTED
+from tests.storage.conftest import NOVA_CONF
 
 # Without the time in which the cloud comes up.
 pytestmark = pytest.mark.timeout(420, func_only=True)
 
-# It dirties all of its work within a second, over and over: at 100 Mb/s pre-copy does not end.
+# It dirties all of its work within a second, over and over.
 BUSY = StorageSpec(memory_mib=128, worker_mib=32, write_pps=6000, verify_pps=2000)
 QUIET = StorageSpec(memory_mib=112, worker_mib=4, write_pps=20, verify_pps=100)
 BOTH = (DiskWork("vda"), DiskWork("vdb"))
@@ -31,7 +31,7 @@ BOTH = (DiskWork("vda"), DiskWork("vdb"))
 
 @pytest.fixture(scope="module")
 def cloud(storage_cloud: Cloud) -> Iterator[Cloud]:
-    with configured(storage_cloud, PERMITTED) as cloud:
+    with configured(storage_cloud, NOVA_CONF) as cloud:
         yield cloud
 
 

@@ -18,7 +18,6 @@ from pcmig.cli.base import ExitCode
 from pcmig.nova import words
 from tests.cloud.api import wait_until
 from tests.cloud.cloud import Cloud
-from tests.cloud.config import Sections
 from tests.cloud.conftest import configured
 from tests.cloud.server import Server
 from tests.cloud.service import RUN
@@ -40,7 +39,7 @@ from tests.storage.checks import (
     qemus,
     reboot_hard,
 )
-from tests.storage.conftest import RATE_MBIT
+from tests.storage.conftest import NOVA_CONF, RATE_MBIT
 from tests.storage.test_migration import QUIET
 
 # Without the time in which the cloud comes up.
@@ -48,24 +47,16 @@ pytestmark = pytest.mark.timeout(420, func_only=True)
 
 SLOW_MBIT = 10  # of the link while a guest is to stay in post-copy
 MOVED_BUT = "The guest has moved, but that cannot be written down yet"
-# No busier than it must be: it switches at once.
+# No busier than it must be.
 BUSY = StorageSpec(
     memory_mib=128, worker_mib=32, write_pps=1000, verify_pps=2000, disks=(DiskWork("vda"), DiskWork("vdb"))
 )
 JOURNAL = f"{RUN}/nova/pcmig/migrations"  # nova-compute's
-AT_ONCE: Sections = {
-    "DEFAULT": {
-        "update_resources_interval": 10,  # how often nova-compute looks after what is on record
-        "shutdown_timeout": 2,  # the guest has no ear for a power button
-    },
-    "libvirt": {"live_migration_permit_post_copy": True},
-    "pcmig": {"policy": "immediate"},
-}
 
 
 @pytest.fixture(scope="module")
 def cloud(storage_cloud: Cloud) -> Iterator[Cloud]:
-    with configured(storage_cloud, AT_ONCE) as cloud:
+    with configured(storage_cloud, NOVA_CONF) as cloud:
         yield cloud
 
 
@@ -128,12 +119,12 @@ def test_without_cinders_credentials_it_is_told(cloud: Cloud, ceph: Ceph, backed
     server = backed.server
     source = str(server.nova_host)
     target = other(source)
-    service = cloud.restart_compute(source, nova_conf={**AT_ONCE, "cinder": {"auth_type": ""}})
+    service = cloud.restart_compute(source, nova_conf={**NOVA_CONF, "cinder": {"auth_type": ""}})
     try:
         assert "[cinder] has no auth_type" in service.said()
         move = restart_in_post_copy(cloud, server)
     finally:
-        cloud.restart_compute(source, nova_conf=AT_ONCE)
+        cloud.restart_compute(source, nova_conf=NOVA_CONF)
     for disk, volume in backed.volumes.items():
         check_disk(server, disk, target, move.end_s)
         check_held(ceph, volume.image, target)
