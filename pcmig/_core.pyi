@@ -376,6 +376,9 @@ class Ledger(TypedDict):
     totals: LedgerTotals
     balance: LedgerBalance
 
+def gone_param(name: str) -> str | None:
+    """What takes the place of a parameter of an older version, which is there no more; otherwise None."""
+
 def params() -> list[Param]:
     """Every threshold of the policy and the pacing, with unit, default, bounds and a sentence on it."""
 
@@ -621,6 +624,9 @@ class Migration:
         """An attempt to resume now. Only with recover=True."""
     def set_bandwidth(self, mib_per_s: int) -> None:
         """Bounds the bandwidth of the running phase; 0 = unlimited."""
+    def downtime_limit(self, ms: int) -> None:
+        """QEMU has this downtime limit from now on: somebody else sets it (parameter downtime_control=0), and the
+        policy reckons with it. Raises ValueError, or Error when not running."""
     def detach(self) -> None:
         """Stops steering; libvirt goes on with the migration by itself (peer-to-peer), with a pace that needs
         no steering. outcome becomes "detached"."""

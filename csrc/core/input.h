@@ -23,6 +23,7 @@ struct pcmig_sample {
     uint64_t zero_pages;             /* memory_constant */
     uint64_t normal_pages;           /* memory_normal */
     uint64_t normal_bytes;           /* memory_normal_bytes */
+    uint64_t encoded_pages;          /* compression_pages: sent as what differs from their last state (XBZRLE) */
     uint64_t dirty_pages_ps;         /* memory_dirty_rate: pages per second, of QEMU's last synchronisation */
     uint64_t iteration;              /* memory_iteration: dirty bitmap synchronisations so far */
     uint64_t page_size_bytes;        /* memory_page_size; the core assumes 4096 where it is not reported */
@@ -37,14 +38,16 @@ struct pcmig_sample {
 };
 
 enum pcmig_input_kind {
-    PCMIG_INPUT_SAMPLE = 0,    /* `sample` holds statistics; the job is active */
-    PCMIG_INPUT_QUEUE = 1,     /* only sample.queue_bytes is new */
-    PCMIG_INPUT_EVENT = 2,     /* `code` is an enum pcmig_event */
-    PCMIG_INPUT_ITERATION = 3, /* MIGRATION_ITERATION event, `code` is the iteration */
-    PCMIG_INPUT_TICK = 4,      /* only time has passed (a statistics call failed, or a deadline came) */
-    PCMIG_INPUT_REQUEST = 5,   /* the operator asks, `code` is an enum pcmig_request */
-    PCMIG_INPUT_FINAL = 6,     /* `sample` holds the statistics of JOB_COMPLETED */
-    PCMIG_INPUT_TURN = 7,      /* `code` is an enum pcmig_turn, in force from now on */
+    PCMIG_INPUT_SAMPLE = 0,         /* `sample` holds statistics; the job is active */
+    PCMIG_INPUT_QUEUE = 1,          /* only sample.queue_bytes is new */
+    PCMIG_INPUT_EVENT = 2,          /* `code` is an enum pcmig_event */
+    PCMIG_INPUT_ITERATION = 3,      /* MIGRATION_ITERATION event, `code` is the iteration */
+    PCMIG_INPUT_TICK = 4,           /* only time has passed (a statistics call failed, or a deadline came) */
+    PCMIG_INPUT_REQUEST = 5,        /* the operator asks, `code` is an enum pcmig_request */
+    PCMIG_INPUT_FINAL = 6,          /* `sample` holds the statistics of JOB_COMPLETED */
+    PCMIG_INPUT_TURN = 7,           /* `code` is an enum pcmig_turn, in force from now on */
+    PCMIG_INPUT_DIRTY_RATE = 8,     /* QEMU sampled how much memory the guest writes: `code` bytes in a second */
+    PCMIG_INPUT_DOWNTIME_LIMIT = 9, /* QEMU has another downtime limit from now on: `code` ms */
     PCMIG_INPUT_KIND_COUNT
 };
 

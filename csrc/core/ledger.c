@@ -36,14 +36,13 @@ static const struct {
     {PCMIG_EVENT_SRC_STOPPED_OTHER, AT_SOURCE, PCMIG_PHASE_FINISHED, false},
 };
 
-struct pcmig_ledger *pcmig_ledger_new(const struct pcmig_params *params)
+struct pcmig_ledger *pcmig_ledger_new(void)
 {
     struct pcmig_ledger *ledger = calloc(1, sizeof(*ledger));
-    int64_t tolerance = params->value[PCMIG_PARAM_PASS_TOLERANCE_PERMILLE];
 
     if (ledger == NULL)
         return NULL;
-    pcmig_passes_init(&ledger->passes, tolerance > 0 ? (unsigned)tolerance : 0);
+    pcmig_passes_init(&ledger->passes, PCMIG_PASSES_TOLERANCE_PERMILLE);
     ledger->page_size_bytes = DEFAULT_PAGE;
     ledger->suspended_us = -1;
     ledger->resumed_us = -1;
@@ -314,6 +313,8 @@ void pcmig_ledger_feed(struct pcmig_ledger *ledger, const struct pcmig_input *in
         break;
     case PCMIG_INPUT_TICK:
     case PCMIG_INPUT_TURN:
+    case PCMIG_INPUT_DIRTY_RATE:
+    case PCMIG_INPUT_DOWNTIME_LIMIT:
     case PCMIG_INPUT_KIND_COUNT:
         break;
     }

@@ -105,8 +105,8 @@ struct pcmig_ledger_entry {
 
 struct pcmig_ledger; /* opaque; pcmig_ledger_new allocates the one block it lives in */
 
-/* An empty ledger, or NULL when memory is short. Takes `pass_tolerance_permille` from PARAMS. */
-struct pcmig_ledger *pcmig_ledger_new(const struct pcmig_params *params);
+/* An empty ledger, or NULL when memory is short. */
+struct pcmig_ledger *pcmig_ledger_new(void);
 void pcmig_ledger_free(struct pcmig_ledger *ledger);
 
 /* A copy to read at leisure, or NULL when memory is short. */

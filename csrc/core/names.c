@@ -8,9 +8,16 @@
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 static const char *const input_kinds[] = {
-    [PCMIG_INPUT_SAMPLE] = "sample",       [PCMIG_INPUT_QUEUE] = "queue", [PCMIG_INPUT_EVENT] = "event",
-    [PCMIG_INPUT_ITERATION] = "iteration", [PCMIG_INPUT_TICK] = "tick",   [PCMIG_INPUT_REQUEST] = "request",
-    [PCMIG_INPUT_FINAL] = "final",         [PCMIG_INPUT_TURN] = "turn",
+    [PCMIG_INPUT_SAMPLE] = "sample",
+    [PCMIG_INPUT_QUEUE] = "queue",
+    [PCMIG_INPUT_EVENT] = "event",
+    [PCMIG_INPUT_ITERATION] = "iteration",
+    [PCMIG_INPUT_TICK] = "tick",
+    [PCMIG_INPUT_REQUEST] = "request",
+    [PCMIG_INPUT_FINAL] = "final",
+    [PCMIG_INPUT_TURN] = "turn",
+    [PCMIG_INPUT_DIRTY_RATE] = "dirty-rate",
+    [PCMIG_INPUT_DOWNTIME_LIMIT] = "downtime-limit",
 };
 
 static const char *const events[] = {
@@ -59,6 +66,7 @@ static const struct pcmig_names_field fields[] = {
     FIELD(zero_pages),
     FIELD(normal_pages),
     FIELD(normal_bytes),
+    FIELD(encoded_pages),
     FIELD(dirty_pages_ps),
     FIELD(iteration),
     FIELD(page_size_bytes),

@@ -28,7 +28,7 @@ struct pcmig_names_field {
     size_t offset;    /* of the uint64_t within struct pcmig_sample */
 };
 
-#define PCMIG_NAMES_FIELD_COUNT 17
+#define PCMIG_NAMES_FIELD_COUNT 18
 
 /* Field 0 .. PCMIG_NAMES_FIELD_COUNT - 1; NULL beyond. */
 const struct pcmig_names_field *pcmig_names_field(size_t index);

@@ -6,47 +6,118 @@
 
 #define MIB                (1024 * 1024)
 #define DEFAULT_PAGE_BYTES 4096
+/* The largest page that a host has. */
+#define PAGE_MAX_BYTES     (UINT64_C(1) << 30)
+/* libvirt counts in whole MiB/s, and 0 is unlimited. */
+#define PACE_MIN_MIB       1
 /* More than any link of today carries. */
 #define UNMEASURED_MAX_MIB 65536
-/* Opening covers a third of the way per sample: about a second from frequent to faded at the default period. */
+/* QEMU's slice: a pace is used up in a burst at its start. */
+#define SLICE_MS           100
+/* Requests per second at which each slice has some, and so some that wait. */
+#define FREQUENT_PS        100
+/* Or fewer, where the host's pages are huge: what they bring takes so much of the link, in permille. */
+#define FREQUENT_PERMILLE  100
+/* Of the link, in permille: what requests and background pages may fill together, */
+#define FILL_PERMILLE      920
+/* and background pages alone, once requests have faded. */
+#define OPEN_PERMILLE      900
+/* Opening covers a third of the way per sample: about a second from frequent to faded. */
 #define OPENING_DIVISOR    3
 /* The fall of the remainder is measured over this long: requests come in bursts. */
 #define WINDOW_US          1000000
 /* A floor that is no longer needed goes down by a quarter per window. */
 #define FLOOR_DIVISOR      4
 
-static int64_t share_mib(const struct pcmig_pacing *pacing, uint64_t permille)
+static int64_t share_mib(const struct pcmig_rate *rate, uint64_t permille)
 {
-    int64_t mib = (int64_t)(pacing->link_bps / 1000 * permille / MIB);
-    int64_t min = pacing->params.value[PCMIG_PARAM_PACE_MIN_MIB];
+    int64_t mib = (int64_t)(rate->link_bps / 1000 * permille / MIB);
 
-    return mib > min ? mib : min;
+    return mib > PACE_MIN_MIB ? mib : PACE_MIN_MIB;
 }
 
-void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, uint64_t link_bps)
+/* Share for background pages while requests are frequent: the burst of a slice lasts as long as a request may wait. */
+static uint64_t busy_share_permille(const struct pcmig_pacing *pacing)
+{
+    uint64_t share = (uint64_t)pacing->params.value[PCMIG_PARAM_REQUEST_WAIT_MS] * 1000 / SLICE_MS;
+
+    return share < OPEN_PERMILLE ? share : OPEN_PERMILLE;
+}
+
+/* Right after the switch: every page is missing. */
+static uint64_t first_share_permille(const struct pcmig_pacing *pacing)
+{
+    return busy_share_permille(pacing) * 2 / 3;
+}
+
+/* A pace of share S makes S of the requests wait, S / 2 of a slice on average. A link whose full queue drains within that gains nothing
+ * by it. */
+static bool gains_nothing(const struct pcmig_pacing *pacing, const struct pcmig_rate *rate)
+{
+    int64_t wait_ms = pacing->params.value[PCMIG_PARAM_REQUEST_WAIT_MS];
+
+    return pcmig_rate_queue_us(rate) <= wait_ms * wait_ms * 1000 / (2 * SLICE_MS);
+}
+
+void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate)
 {
     memset(pacing, 0, sizeof(*pacing));
     pacing->params = *params;
-    pacing->link_bps = link_bps;
     pacing->busy_permille = 1000;
-    pacing->pace_mib = share_mib(pacing, (uint64_t)params->value[PCMIG_PARAM_PACE_FIRST_PERMILLE]);
+    pacing->page_bytes = DEFAULT_PAGE_BYTES;
+    pacing->pace_mib = gains_nothing(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
 }
 
-static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
+static uint64_t growth(uint64_t before, uint64_t now)
+{
+    return now > before ? now - before : 0;
+}
+
+/* What a request brings: all that went beyond the pace, by the requests. Over all of the time, as within a second the ends of QEMU's
+ * slices would count. */
+static void measure_page(struct pcmig_pacing *pacing, const struct pcmig_sample *sample, uint64_t requests,
+                         uint64_t elapsed_us)
 {
     uint64_t page_bytes = sample->page_size_bytes != 0 ? sample->page_size_bytes : DEFAULT_PAGE_BYTES;
-    uint64_t full_bps = pacing->link_bps / 1000 * (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_BUSY_PERMILLE];
-    uint64_t requests =
-        sample->postcopy_requests > pacing->last_requests ? sample->postcopy_requests - pacing->last_requests : 0;
+    uint64_t slice_bytes = (uint64_t)pacing->pace_mib * MIB / 1000 * SLICE_MS;
+    uint64_t beyond, bytes = growth(pacing->last_processed_bytes, sample->memory_processed_bytes);
+
+    if (page_bytes > PAGE_MAX_BYTES)
+        page_bytes = PAGE_MAX_BYTES;
+    if (pacing->page_bytes < page_bytes)
+        pacing->page_bytes = page_bytes;
+    if (pacing->pace_mib == 0 || bytes > UINT64_MAX / 4 || pacing->beyond_pace_bytes > UINT64_MAX / 4)
+        return; /* without a pace nothing tells what was asked for from what was not */
+    pacing->requests += requests;
+    pacing->beyond_pace_bytes += bytes;
+    pacing->paced_bytes += (uint64_t)pacing->pace_mib * MIB / 1000 * (elapsed_us / 1000);
+    beyond = growth(pacing->paced_bytes + slice_bytes, pacing->beyond_pace_bytes);
+    if (pacing->requests < 16)
+        return;
+    beyond /= pacing->requests;
+    if (beyond < 4 * page_bytes)
+        beyond = page_bytes; /* the small difference is headers and slices */
+    pacing->page_bytes = beyond < PAGE_MAX_BYTES ? beyond : PAGE_MAX_BYTES;
+}
+
+static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,
+                             const struct pcmig_rate *rate)
+{
+    uint64_t requests = growth(pacing->last_requests, sample->postcopy_requests);
     uint64_t elapsed_us = (uint64_t)(t_us - pacing->last_us);
     uint64_t busy, requests_bps;
 
     if (requests > UINT32_MAX)
         requests = UINT32_MAX;
+    measure_page(pacing, sample, requests, elapsed_us);
     pacing->requests_ps = requests * 1000000 / elapsed_us;
-    requests_bps = pacing->requests_ps * page_bytes;
-    pacing->requests_bps = pacing->requests_bps == 0 ? requests_bps : (pacing->requests_bps + requests_bps) / 2;
-    busy = full_bps == 0 ? 1000 : requests_bps * 1000 / full_bps;
+    requests_bps =
+        pacing->requests_ps < UINT64_MAX / PAGE_MAX_BYTES ? pacing->requests_ps * pacing->page_bytes : UINT64_MAX / 2;
+    pacing->requests_bps = pacing->requests_bps == 0 ? requests_bps : pacing->requests_bps / 2 + requests_bps / 2;
+    pacing->requested_bytes += requests * pacing->page_bytes;
+    busy = pacing->requests_ps * 1000 / FREQUENT_PS;
+    if (requests_bps / (rate->link_bps / 1000 + 1) >= FREQUENT_PERMILLE)
+        busy = 1000;
     if (busy > 1000)
         busy = 1000;
     if (busy >= pacing->busy_permille)
@@ -55,32 +126,41 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
         pacing->busy_permille -= (pacing->busy_permille - busy + OPENING_DIVISOR - 1) / OPENING_DIVISOR;
 }
 
-/* Keeps the floor of the pace at what the bound on total time asks for. */
-static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
+/* When an unpaced migration would end, times the bound's factor. */
+static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t remaining, uint64_t link_bps)
 {
-    uint64_t remaining = sample->memory_remaining_bytes;
-    int64_t open_mib = share_mib(pacing, (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE]);
+    int64_t factor = pacing->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE];
+    int64_t unpaced_end_us = t_us + pcmig_rate_time_us(remaining, link_bps);
+
+    /* A link next to nothing needs next to for ever. */
+    pacing->finish_by_us = unpaced_end_us / 1000 > INT64_MAX / factor ? INT64_MAX : unpaced_end_us / 1000 * factor;
+    pacing->finish_link_bps = link_bps;
+}
+
+/* Keeps the floor of the pace at what the bound on total time asks for. */
+static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,
+                         const struct pcmig_rate *rate)
+{
+    uint64_t remaining = sample->memory_remaining_bytes, link_bps = rate->link_bps;
+    int64_t open_mib = share_mib(rate, OPEN_PERMILLE);
     int64_t left_us, missing_mib;
-    uint64_t needed_bps, seen_bps;
+    uint64_t needed_bps, seen_bps, fallen;
 
-    if (remaining == 0 || remaining > UINT64_MAX / 2000000)
+    if (remaining == 0)
         return;
-    if (pacing->finish_by_us == 0) {
-        uint64_t factor = (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE];
-        uint64_t unpaced_end_us = (uint64_t)t_us + remaining * 1000000 / pacing->link_bps;
-
-        /* A link next to nothing needs next to for ever. */
-        pacing->finish_by_us =
-            unpaced_end_us / 1000 > INT64_MAX / factor ? INT64_MAX : (int64_t)(unpaced_end_us / 1000 * factor);
-        pacing->window_us = t_us;
-        pacing->window_remaining_bytes = remaining;
-        return;
+    if (pacing->finish_by_us == 0 || link_bps / 8 > pacing->finish_link_bps / 7 ||
+        link_bps / 7 < pacing->finish_link_bps / 8) {
+        if (pacing->finish_by_us == 0) {
+            pacing->window_us = t_us;
+            pacing->window_remaining_bytes = remaining;
+        }
+        /* The link is another than thought: so is the time that it takes. */
+        bound_the_end(pacing, t_us, remaining, link_bps);
     }
     if (t_us - pacing->window_us < WINDOW_US)
         return;
-    seen_bps = pacing->window_remaining_bytes > remaining
-                   ? (pacing->window_remaining_bytes - remaining) * 1000 / ((uint64_t)(t_us - pacing->window_us) / 1000)
-                   : 0;
+    fallen = growth(remaining, pacing->window_remaining_bytes);
+    seen_bps = fallen < UINT64_MAX / 1000000 ? fallen * 1000000 / (uint64_t)(t_us - pacing->window_us) : UINT64_MAX;
     pacing->window_us = t_us;
     pacing->window_remaining_bytes = remaining;
     left_us = pacing->finish_by_us - t_us;
@@ -88,10 +168,11 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
         pacing->floor_mib = open_mib;
         return;
     }
-    needed_bps = remaining * 1000 / ((uint64_t)left_us / 1000);
+    needed_bps = remaining < UINT64_MAX / 1000000 ? remaining * 1000000 / (uint64_t)left_us
+                                                  : remaining / ((uint64_t)left_us / 1000000);
     missing_mib = needed_bps > seen_bps ? (int64_t)((needed_bps - seen_bps) / MIB) + 1 : 0;
     if (missing_mib > 0)
-        pacing->floor_mib = pacing->pace_mib + missing_mib;
+        pacing->floor_mib = missing_mib < open_mib ? pacing->pace_mib + missing_mib : open_mib;
     else if (pacing->floor_mib > 0)
         pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
     if (pacing->floor_mib > open_mib)
@@ -99,58 +180,68 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
 }
 
 /* The share of the link for background pages, in permille. */
-static uint64_t background_permille(const struct pcmig_pacing *pacing)
+static uint64_t background_permille(const struct pcmig_pacing *pacing, const struct pcmig_rate *rate)
 {
-    const int64_t *value = pacing->params.value;
-    uint64_t first = (uint64_t)value[PCMIG_PARAM_PACE_FIRST_PERMILLE];
-    uint64_t fill = (uint64_t)value[PCMIG_PARAM_PACE_FILL_PERMILLE];
-    uint64_t busy_max = (uint64_t)value[PCMIG_PARAM_PACE_BUSY_MAX_PERMILLE];
-    uint64_t open = (uint64_t)value[PCMIG_PARAM_PACE_OPEN_PERMILLE];
-    uint64_t asked = pacing->requests_bps / (pacing->link_bps / 1000 + 1);
-    uint64_t left = fill > asked ? fill - asked : 0;
-    uint64_t ceiling;
+    uint64_t first = first_share_permille(pacing), busy_max = busy_share_permille(pacing);
+    uint64_t asked = pacing->requests_bps / (rate->link_bps / 1000 + 1);
+    uint64_t left = FILL_PERMILLE > asked ? FILL_PERMILLE - asked : 0;
+    uint64_t ceiling = OPEN_PERMILLE - (OPEN_PERMILLE - busy_max) * pacing->busy_permille / 1000;
 
-    if (open < busy_max)
-        open = busy_max;
-    ceiling = open - (open - busy_max) * pacing->busy_permille / 1000;
     if (left < first)
         left = first;
     return left < ceiling ? left : ceiling;
 }
 
-enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample)
+static enum pcmig_pacing_cause change(struct pcmig_pacing *pacing, int64_t pace, bool bound)
 {
-    int64_t pace, before = pacing->pace_mib;
-    bool bound = false;
+    int64_t before = pacing->pace_mib;
 
-    if (pacing->link_bps == 0) {
-        /* Nothing to take a share of (a switch before the link was measured): open up step by step instead. */
-        pacing->pace_mib = before < UNMEASURED_MAX_MIB ? before * 2 : before;
-        return pacing->pace_mib == before ? PCMIG_PACING_UNCHANGED : PCMIG_PACING_REQUESTS_FADE;
-    }
-    if (pacing->has_last && t_us <= pacing->last_us)
-        return PCMIG_PACING_UNCHANGED;
-    if (pacing->has_last)
-        measure_requests(pacing, t_us, sample);
-    pace = pacing->has_last ? share_mib(pacing, background_permille(pacing)) : before;
-    pacing->last_us = t_us;
-    pacing->last_requests = sample->postcopy_requests;
-    pacing->has_last = true;
-    keep_in_time(pacing, t_us, sample);
-    if (pacing->floor_mib > pace) {
-        pace = pacing->floor_mib;
-        bound = true;
-    }
     pacing->pace_mib = pace;
     if (pace == before)
         return PCMIG_PACING_UNCHANGED;
+    if (pace == 0)
+        return PCMIG_PACING_FAST_LINK;
     if (bound)
         return PCMIG_PACING_TIME_BOUND;
-    return pace < before ? PCMIG_PACING_REQUESTS_RISE : PCMIG_PACING_REQUESTS_FADE;
+    return before == 0 || pace < before ? PCMIG_PACING_REQUESTS_RISE : PCMIG_PACING_REQUESTS_FADE;
 }
 
-int64_t pcmig_pacing_unattended_mib(const struct pcmig_pacing *pacing)
+enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,
+                                          struct pcmig_rate *rate)
 {
-    return pacing->link_bps == 0 ? 0
-                                 : share_mib(pacing, (uint64_t)pacing->params.value[PCMIG_PARAM_PACE_OPEN_PERMILLE]);
+    int64_t pace = pacing->pace_mib;
+    bool bound = false;
+
+    if (pacing->has_last && t_us <= pacing->last_us)
+        return PCMIG_PACING_UNCHANGED;
+    if (pacing->has_last)
+        measure_requests(pacing, t_us, sample, rate);
+    pcmig_rate_feed_postcopy(rate, t_us, sample, (uint64_t)pacing->pace_mib * MIB, pacing->requested_bytes);
+    if (!pcmig_rate_known(rate)) {
+        /* Nothing to take a share of (a switch before the link was measured): open up step by step instead. */
+        if (pacing->has_last)
+            pace = pace < UNMEASURED_MAX_MIB ? pace * 2 : pace;
+    } else if (gains_nothing(pacing, rate)) {
+        pace = 0;
+        pacing->finish_by_us = 0;
+    } else {
+        if (pacing->has_last)
+            pace = share_mib(rate, background_permille(pacing, rate));
+        keep_in_time(pacing, t_us, sample, rate);
+        bound = pacing->floor_mib > pace;
+        if (bound)
+            pace = pacing->floor_mib;
+    }
+    pacing->last_us = t_us;
+    pacing->last_requests = sample->postcopy_requests;
+    pacing->last_processed_bytes = sample->memory_processed_bytes;
+    pacing->has_last = true;
+    return change(pacing, pace, bound);
+}
+
+int64_t pcmig_pacing_unattended_mib(const struct pcmig_pacing *pacing, const struct pcmig_rate *rate)
+{
+    if (!pcmig_rate_known(rate) || gains_nothing(pacing, rate))
+        return 0;
+    return share_mib(rate, OPEN_PERMILLE);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every threshold of the policy and the pacing: one row each, with unit, default and bounds.
+/* What can be set of the policy and the pacing: one row each, with unit, default and bounds.
  *
  * Parameters are integers, so that a decision replays bit for bit on any machine. The rows are in params.c.
  */
@@ -12,29 +12,14 @@
 enum pcmig_param {
     PCMIG_PARAM_DOWNTIME_LIMIT_MS = 0,
     PCMIG_PARAM_DOWNTIME_CONTROL,
-    PCMIG_PARAM_PASS_TOLERANCE_PERMILLE,
     PCMIG_PARAM_CONVERGE_RATIO_PERMILLE,
-    PCMIG_PARAM_CONVERGE_EVIDENCE_PERMILLE,
     PCMIG_PARAM_CONVERGE_PASSES,
     PCMIG_PARAM_PASSES,
     PCMIG_PARAM_DEADLINE_MS,
     PCMIG_PARAM_ABORT_AFTER_MS,
-    PCMIG_PARAM_SAMPLE_MIN_MS,
-    PCMIG_PARAM_SAMPLE_MAX_MS,
-    PCMIG_PARAM_RETRY_MS,
-    PCMIG_PARAM_DRAIN_PACE_MIB,
-    PCMIG_PARAM_DRAIN_MAX_MS,
-    PCMIG_PARAM_DRAIN_BLIND_MS,
-    PCMIG_PARAM_DRAIN_QUEUE_MS,
     PCMIG_PARAM_GATE_WAIT_MS,
     PCMIG_PARAM_QUICKACK,
-    PCMIG_PARAM_PACE_MIN_MIB,
-    PCMIG_PARAM_PACE_FIRST_PERMILLE,
-    PCMIG_PARAM_PACE_FILL_PERMILLE,
-    PCMIG_PARAM_PACE_BUSY_MAX_PERMILLE,
-    PCMIG_PARAM_PACE_OPEN_PERMILLE,
-    PCMIG_PARAM_PACE_BUSY_PERMILLE,
-    PCMIG_PARAM_PACE_PERIOD_MS,
+    PCMIG_PARAM_REQUEST_WAIT_MS,
     PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE,
     PCMIG_PARAM_STALL_MS,
     PCMIG_PARAM_STILL_MS,
@@ -61,6 +46,9 @@ void pcmig_params_defaults(struct pcmig_params *params);
 
 /* Index of the parameter with this NAME, or -1. */
 int pcmig_params_find(const char *name, size_t name_len);
+
+/* A parameter of an older pcmig, which is there no more: what takes its place, as a sentence; otherwise NULL. */
+const char *pcmig_params_gone(const char *name, size_t name_len);
 
 /* Sets one value. Returns 0, or -1 when VALUE is outside the row's bounds (PARAMS is unchanged then). */
 int pcmig_params_set(struct pcmig_params *params, enum pcmig_param param, int64_t value);

@@ -22,7 +22,7 @@ uint64_t pcmig_passes_pages(const struct pcmig_sample *sample, uint64_t bytes)
 
 uint64_t pcmig_passes_sent_pages(const struct pcmig_sample *sample)
 {
-    return bounded(bounded(sample->normal_pages) + bounded(sample->zero_pages));
+    return bounded(bounded(sample->normal_pages) + bounded(sample->zero_pages) + bounded(sample->encoded_pages));
 }
 
 void pcmig_passes_init(struct pcmig_passes *passes, unsigned tolerance_permille)

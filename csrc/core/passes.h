@@ -22,7 +22,7 @@ struct pcmig_pass {
     int64_t start_us;               /* of the sample the pass began with; 0 for the first pass */
     int64_t end_us;                 /* of the latest sample: for a pass that is over, its end */
     uint64_t start_remaining_pages; /* dirty or never sent when it began */
-    uint64_t sent_pages;            /* normal and zero pages sent since it began */
+    uint64_t sent_pages;            /* pages sent since it began, in whatever form */
     uint64_t remaining_pages;       /* at end_us; at the end of a pass this is what the next one begins with */
     uint64_t dirtied_pages;         /* clean when it began or sent since, and found dirty (again). QEMU 10: 0 until the
                                      synchronisation that ends the pass; QEMU 11: grows steadily */
@@ -41,6 +41,7 @@ struct pcmig_passes {
 
 /* TOLERANCE_PERMILLE: a pass may be that much short of its pages when a synchronisation comes, since QEMU up to 10
  * synchronises already when what remains would fit in the downtime limit. Above 999 counts as 999. */
+#define PCMIG_PASSES_TOLERANCE_PERMILLE 20
 void pcmig_passes_init(struct pcmig_passes *passes, unsigned tolerance_permille);
 
 /* Takes a sample seen at T_US. Returns whether it ended a pass (at most one: see `last`). A sample older than the

@@ -4,8 +4,15 @@
 
 #include <stdlib.h>
 
-/* Immediate waits that long at the most for a first measurement of the link. */
+/* Immediate waits that long at the most, from the first memory sent on, for a measurement of the link. */
 #define IMMEDIATE_WAIT_US 1000000
+/* QEMU has seen after that, and so many times the downtime limit, whether what is left fits in it. */
+#define FINISH_WAIT_US    2000000
+#define FINISH_PASSES     3
+/* The limit of a QEMU that nobody has told another one. */
+#define QEMU_DOWNTIME_MS  300
+/* libvirt takes no more; a day. */
+#define DOWNTIME_MAX_MS   86400000
 /* 285 years. Times beyond, which only a damaged trace has, count as this one, so that sums and products of times fit. */
 #define TIME_MAX_US       (INT64_C(1) << 53)
 
@@ -18,9 +25,14 @@ struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct 
     policy->kind = kind;
     policy->params = *params;
     policy->last_iteration_us = INT64_MIN / 2;
-    pcmig_passes_init(&policy->passes, (unsigned)params->value[PCMIG_PARAM_PASS_TOLERANCE_PERMILLE]);
+    pcmig_passes_init(&policy->passes, PCMIG_PASSES_TOLERANCE_PERMILLE);
+    pcmig_convergence_init(&policy->convergence);
     pcmig_rate_init(&policy->rate);
     pcmig_gate_init(&policy->gate, gated);
+    policy->downtime_ms = params->value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
+    if (params->value[PCMIG_PARAM_DOWNTIME_CONTROL] == 0 && policy->downtime_ms > QEMU_DOWNTIME_MS)
+        policy->downtime_ms = QEMU_DOWNTIME_MS; /* until somebody sets it, and tells */
+    policy->fits_us = policy->hope_us = policy->memory_us = policy->dirty_bps = -1;
     return policy;
 }
 
@@ -31,81 +43,115 @@ void pcmig_policy_free(struct pcmig_policy *policy)
 
 /* --- pre-copy ------------------------------------------------------------------------------------------------------- */
 
-/* Pages that QEMU can send within the downtime limit: with no more than these left it finishes pre-copy by itself. */
-static uint64_t final_pages(const struct pcmig_policy *policy)
+/* Bytes that QEMU can send within the downtime limit: with no more than these left it finishes pre-copy by itself. */
+static uint64_t final_bytes(const struct pcmig_policy *policy)
 {
-    uint64_t bytes = policy->rate.link_bps / 1000 * (uint64_t)policy->params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
-
-    return pcmig_passes_pages(&policy->sample, bytes);
+    return policy->rate.link_bps / 1000 * (uint64_t)policy->downtime_ms;
 }
 
-/* The evidence is pages found dirty per page sent, within one pass from the second on (in the first, pages that were not
- * sent yet cannot become dirty again). The ratio only grows within a pass, as more of what was sent can become dirty: so
- * a ratio that is too high in the middle of a pass cannot be better at its end. */
-static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision *out, bool pass_ended)
+/* How long QEMU may take to see that it can finish: it looks when it has sent what is left, and reckons with its own figures. */
+static int64_t finish_wait_us(const struct pcmig_policy *policy)
 {
-    const struct pcmig_pass *pass = pass_ended ? &policy->passes.last : &policy->passes.running;
-    uint64_t limit = (uint64_t)policy->params.value[PCMIG_PARAM_CONVERGE_RATIO_PERMILLE];
-    uint64_t evidence = (uint64_t)policy->params.value[PCMIG_PARAM_CONVERGE_EVIDENCE_PERMILLE];
-    uint64_t final = final_pages(policy);
-    uint64_t permille;
+    return FINISH_WAIT_US + FINISH_PASSES * policy->downtime_ms * 1000;
+}
 
-    if (pass->number < 2 || pass->number <= policy->turn.bounded_pass) {
-        pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
-        return;
+/* What is left fits in the downtime limit: QEMU is about to finish, whatever the ratio. When it has not after a while, that was no reason to
+ * wait. */
+static bool about_to_finish(struct pcmig_policy *policy)
+{
+    if (policy->sample.memory_remaining_bytes > final_bytes(policy)) {
+        policy->fits_us = -1;
+        return false;
     }
-    if (!pass_ended && (pass->sent_pages == 0 || pass->sent_pages * 1000 < pass->start_remaining_pages * evidence)) {
-        pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
-        return;
+    if (policy->fits_us < 0)
+        policy->fits_us = policy->now_us;
+    return policy->now_us - policy->fits_us < finish_wait_us(policy);
+}
+
+/* Whether pre-copy ends soon although each pass leaves PERMILLE of the one before: the further passes take no more than the bound on total
+ * time allows for. Believed once, not for ever. */
+static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
+{
+    int64_t allowance = policy->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE] - 1000;
+    uint64_t left = policy->sample.memory_remaining_bytes, final = final_bytes(policy);
+    int64_t first_us = pcmig_rate_time_us(left, policy->rate.link_bps), further_us = 0;
+    int64_t budget_us = (policy->now_us + first_us) / 1000;
+
+    budget_us = budget_us > INT64_MAX / (allowance + 1) ? INT64_MAX : budget_us * allowance;
+    if (permille >= 1000 || final == 0)
+        return false;
+    for (left = left / 1000 * permille; left > final; left = left / 1000 * permille) {
+        further_us += pcmig_rate_time_us(left, policy->rate.link_bps);
+        if (further_us > budget_us)
+            return false;
     }
-    /* What is left fits in the downtime limit: QEMU is about to finish, whatever the ratio. */
-    if (pass->remaining_pages <= final) {
-        pcmig_policy_keep(policy, out, PCMIG_REASON_CONVERGING);
-        return;
-    }
-    permille = pass->sent_pages == 0 ? 1000 : pass->dirtied_pages * 1000 / pass->sent_pages;
-    if (permille >= limit) {
-        pcmig_policy_begin_drain(policy, out, PCMIG_REASON_NOT_CONVERGING, (int64_t)pass->dirtied_pages,
-                                 (int64_t)pass->sent_pages, (int64_t)permille);
-        return;
-    }
-    if (policy->passes.done >= (unsigned)policy->params.value[PCMIG_PARAM_CONVERGE_PASSES]) {
-        pcmig_policy_begin_drain(policy, out, PCMIG_REASON_TOO_SLOW, policy->passes.done,
-                                 policy->params.value[PCMIG_PARAM_CONVERGE_PASSES], 0);
-        return;
-    }
-    if (pass_ended && !policy->finishing) {
-        policy->finishing = true;
-        policy->turn.held = false;
-        pcmig_policy_decide(policy, out, PCMIG_ACTION_FINISH_PRECOPY, PCMIG_REASON_CONVERGING,
-                            (int64_t)pass->remaining_pages, (int64_t) final, (int64_t)permille);
-        return;
-    }
+    if (policy->hope_us < 0)
+        policy->hope_us = policy->now_us + first_us + further_us + finish_wait_us(policy);
+    return policy->now_us < policy->hope_us;
+}
+
+/* QEMU sampled the guest before the migration: pages that it wrote to within a second, so never more than it dirties in one. Does the link
+ * carry hardly more, no later pass can be short. What the first pass has left tells that the guest still writes. */
+static bool writes_too_much(struct pcmig_policy *policy)
+{
+    uint64_t limit = (uint64_t)policy->params.value[PCMIG_PARAM_CONVERGE_RATIO_PERMILLE];
+    uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
+
+    return written > 0 && pcmig_rate_known(&policy->rate) && written >= policy->rate.link_bps / 1000 * limit &&
+           policy->sample.memory_remaining_bytes >= written / 2 &&
+           !ends_soon(policy, written / (policy->rate.link_bps / 1000 + 1));
+}
+
+static void converging(struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    policy->turn.held = false; /* a switch that another guest's has put off is not needed any more */
     pcmig_policy_keep(policy, out, PCMIG_REASON_CONVERGING);
 }
 
-static void precopy_sample(struct pcmig_policy *policy, struct pcmig_decision *out, bool pass_ended)
+static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    const struct pcmig_convergence *seen = &policy->convergence;
+    int64_t passes = policy->params.value[PCMIG_PARAM_CONVERGE_PASSES];
+    uint64_t permille = seen->sent_pages == 0 ? 1000 : seen->dirtied_pages * 1000 / seen->sent_pages;
+
+    if (policy->passes.done < 1 || policy->passes.running.number <= policy->turn.bounded_pass)
+        pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
+    else if (about_to_finish(policy))
+        converging(policy, out);
+    else if (writes_too_much(policy))
+        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
+                                  (int64_t)policy->rate.link_bps, 0);
+    else if (seen->failing && !ends_soon(policy, permille))
+        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_NOT_CONVERGING, (int64_t)seen->dirtied_pages,
+                                  (int64_t)seen->sent_pages, (int64_t)permille);
+    else if (policy->passes.done - policy->turn.bounded_pass >= (unsigned)passes)
+        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_TOO_SLOW, policy->passes.done, passes, 0);
+    else
+        converging(policy, out);
+}
+
+static void precopy_sample(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     switch (policy->kind) {
     case PCMIG_POLICY_AUTO:
     case PCMIG_POLICY_DEADLINE:
-        judge_convergence(policy, out, pass_ended);
+        judge_convergence(policy, out);
         return;
     case PCMIG_POLICY_FIRST_PASS:
     case PCMIG_POLICY_PASSES: {
         int64_t wanted = policy->kind == PCMIG_POLICY_FIRST_PASS ? 1 : policy->params.value[PCMIG_PARAM_PASSES];
 
         if (policy->passes.done >= wanted)
-            pcmig_policy_begin_drain(policy, out, PCMIG_REASON_PASSES_DONE, policy->passes.done, 0, 0);
+            pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_PASSES_DONE, policy->passes.done, 0, 0);
         else
             pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
         return;
     }
     case PCMIG_POLICY_IMMEDIATE:
         /* The pace after the switch is a share of the link, so the link is measured first: half a second. */
-        if (policy->sample.memory_total_bytes > 0 &&
-            (policy->rate.link_bps > 0 || policy->now_us - policy->passes.running.start_us > IMMEDIATE_WAIT_US))
-            pcmig_policy_begin_drain(policy, out, PCMIG_REASON_IMMEDIATE, 0, 0, 0);
+        if (policy->memory_us >= 0 &&
+            (pcmig_rate_known(&policy->rate) || policy->now_us - policy->memory_us > IMMEDIATE_WAIT_US))
+            pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_IMMEDIATE, 0, 0, 0);
         else
             pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
         return;
@@ -126,8 +172,9 @@ static void postcopy_sample(struct pcmig_policy *policy, struct pcmig_decision *
         [PCMIG_PACING_REQUESTS_RISE] = PCMIG_REASON_REQUESTS_RISE,
         [PCMIG_PACING_REQUESTS_FADE] = PCMIG_REASON_REQUESTS_FADE,
         [PCMIG_PACING_TIME_BOUND] = PCMIG_REASON_TIME_BOUND,
+        [PCMIG_PACING_FAST_LINK] = PCMIG_REASON_FAST_LINK,
     };
-    enum pcmig_pacing_cause cause = pcmig_pacing_feed(&policy->pacing, policy->now_us, &policy->sample);
+    enum pcmig_pacing_cause cause = pcmig_pacing_feed(&policy->pacing, policy->now_us, &policy->sample, &policy->rate);
 
     if (cause == PCMIG_PACING_UNCHANGED)
         pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
@@ -141,13 +188,14 @@ static void enter_postcopy(struct pcmig_policy *policy, struct pcmig_decision *o
 
     policy->stage = STAGE_POSTCOPY;
     policy->sample_us = policy->now_us;
+    pcmig_rate_pause(&policy->rate); /* what comes now is measured by other rules */
     if (paced) {
         pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
         return;
     }
     /* Switched by somebody else (virsh migrate-postcopy, for instance): no pace was set yet. */
-    pcmig_pacing_begin(&policy->pacing, &policy->params, policy->rate.link_bps);
-    pcmig_policy_set_pace(policy, out, PCMIG_REASON_REQUESTS_RISE, 0);
+    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate);
+    pcmig_policy_first_pace(policy, out);
 }
 
 /* --- inputs --------------------------------------------------------------------------------------------------------- */
@@ -161,7 +209,10 @@ static void on_event(struct pcmig_policy *policy, struct pcmig_decision *out, en
 {
     switch (event) {
     case PCMIG_EVENT_SWITCH_ISSUED:
-        policy->issued = policy->issued || policy->stage == STAGE_SWITCH;
+        if (policy->stage == STAGE_SWITCH && !policy->issued) {
+            policy->issued = true;
+            policy->issued_us = policy->now_us;
+        }
         break;
     case PCMIG_EVENT_SWITCH_REFUSED:
         if (policy->stage == STAGE_SWITCH && !policy->issued) {
@@ -206,9 +257,9 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
     switch (request) {
     case PCMIG_REQUEST_SWITCH:
         /* Under never, libvirt was not told of post-copy and would refuse for ever. */
-        if (policy->stage == STAGE_PRECOPY && policy->kind != PCMIG_POLICY_NEVER) {
+        if ((policy->stage == STAGE_PRECOPY || policy->stage == STAGE_ASK) && policy->kind != PCMIG_POLICY_NEVER) {
             policy->requested = true;
-            pcmig_policy_begin_drain(policy, out, PCMIG_REASON_REQUESTED, 0, 0, 0);
+            pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_REQUESTED, 0, 0, 0);
             return;
         }
         break;
@@ -222,12 +273,12 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
         return;
     case PCMIG_REQUEST_DETACH:
         if (policy->stage == STAGE_POSTCOPY || policy->stage == STAGE_SWITCH) {
-            policy->pacing.pace_mib = pcmig_pacing_unattended_mib(&policy->pacing);
+            policy->pacing.pace_mib = pcmig_pacing_unattended_mib(&policy->pacing, &policy->rate);
             policy->stage = STAGE_DONE;
             pcmig_policy_set_pace(policy, out, PCMIG_REASON_DETACHED, policy->pacing.pace_mib);
             return;
         }
-        if (policy->stage == STAGE_DRAIN || policy->stage == STAGE_RETRY) {
+        if (policy->stage == STAGE_DRAIN || policy->stage == STAGE_RETRY || policy->stage == STAGE_ASK) {
             policy->stage = STAGE_DONE;
             pcmig_policy_decide(policy, out, PCMIG_ACTION_UNDRAIN, PCMIG_REASON_DETACHED, 0, 0, 0);
             return;
@@ -248,27 +299,43 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
     pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
 }
 
+static void learn_of_precopy(struct pcmig_policy *policy, const struct pcmig_sample *sample)
+{
+    (void)pcmig_passes_feed(&policy->passes, policy->now_us, sample);
+    if (pcmig_policy_turn_bounds(policy)) {
+        policy->turn.bounded_pass = policy->passes.running.number;
+        return;
+    }
+    pcmig_rate_feed(&policy->rate, policy->now_us, sample);
+    if (policy->passes.running.number > policy->turn.bounded_pass)
+        pcmig_convergence_feed(&policy->convergence, policy->now_us, sample, &policy->passes,
+                               (uint64_t)policy->params.value[PCMIG_PARAM_CONVERGE_RATIO_PERMILLE]);
+}
+
 static void on_sample(struct pcmig_policy *policy, struct pcmig_decision *out, const struct pcmig_sample *sample)
 {
-    bool pass_ended = false;
-
     policy->sample = *sample;
     policy->sample_us = policy->now_us;
     policy->has_sample = true;
+    if (policy->memory_us < 0 && sample->memory_total_bytes > 0 && sample->memory_processed_bytes > 0)
+        policy->memory_us = policy->now_us;
+    if (policy->stage == STAGE_PRECOPY || policy->stage == STAGE_ASK) {
+        learn_of_precopy(policy, sample);
+    }
     if (policy->stage == STAGE_PRECOPY) {
-        if (!pcmig_policy_turn_bounds(policy))
-            pcmig_rate_feed(&policy->rate, policy->now_us, sample);
-        pass_ended = pcmig_passes_feed(&policy->passes, policy->now_us, sample);
-        if (pcmig_policy_turn_bounds(policy))
-            policy->turn.bounded_pass = policy->passes.running.number;
         if (!pcmig_policy_precopy_due(policy, out))
-            precopy_sample(policy, out, pass_ended);
+            precopy_sample(policy, out);
+    } else if (policy->stage == STAGE_ASK) {
+        if (!pcmig_policy_gate_due(policy, out))
+            pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
     } else if (policy->stage == STAGE_DRAIN) {
         pcmig_policy_drain(policy, out);
     } else if (policy->stage == STAGE_POSTCOPY) {
         postcopy_sample(policy, out);
     } else if (policy->stage == STAGE_SWITCH && policy->issued && sample->postcopy_requests > 0) {
         enter_postcopy(policy, out);
+    } else if (policy->stage == STAGE_SWITCH) {
+        pcmig_policy_switch_awaited(policy, out);
     } else {
         pcmig_policy_retry(policy, out);
     }
@@ -283,22 +350,28 @@ static void on_tick(struct pcmig_policy *policy, struct pcmig_decision *out)
     }
     if (policy->stage == STAGE_POSTCOPY)
         policy->sample_us = policy->now_us;
-    if (policy->stage == STAGE_DRAIN) {
-        pcmig_policy_drain(policy, out);
-        return;
+    if (policy->stage == STAGE_ASK) {
+        policy->sample_us = policy->now_us;
+        if (pcmig_policy_gate_due(policy, out))
+            return;
     }
-    pcmig_policy_retry(policy, out);
+    if (policy->stage == STAGE_DRAIN)
+        pcmig_policy_drain(policy, out);
+    else if (policy->stage == STAGE_SWITCH)
+        pcmig_policy_switch_awaited(policy, out);
+    else
+        pcmig_policy_retry(policy, out);
 }
 
 /* QEMU up to 10 has just synchronised its bitmap at the end of a pass: the moment to look. QEMU 11 says so every 55 ms,
  * which would be too often. */
 static void on_iteration(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
-    bool rare = policy->now_us - policy->last_iteration_us >= pcmig_policy_param_us(policy, PCMIG_PARAM_SAMPLE_MAX_MS);
+    bool rare = policy->now_us - policy->last_iteration_us >= SAMPLE_MAX_US;
 
     policy->last_iteration_us = policy->now_us;
     pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
-    if (rare && policy->stage == STAGE_PRECOPY)
+    if (rare && (policy->stage == STAGE_PRECOPY || policy->stage == STAGE_ASK))
         out->next_us = policy->now_us;
 }
 
@@ -332,6 +405,13 @@ void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *in
     case PCMIG_INPUT_TURN:
         pcmig_policy_turn(policy, out, input->code);
         return;
+    case PCMIG_INPUT_DIRTY_RATE:
+        policy->dirty_bps = input->code;
+        break;
+    case PCMIG_INPUT_DOWNTIME_LIMIT:
+        if (input->code > 0)
+            policy->downtime_ms = input->code < DOWNTIME_MAX_MS ? input->code : DOWNTIME_MAX_MS;
+        break;
     case PCMIG_INPUT_FINAL:
     case PCMIG_INPUT_KIND_COUNT:
         break;
@@ -352,8 +432,8 @@ uint64_t pcmig_policy_link_bps(const struct pcmig_policy *policy)
 
 enum pcmig_gate_state pcmig_policy_gate(const struct pcmig_policy *policy)
 {
-    /* Whatever ended the drain, nobody needs to answer any more. */
-    if (policy->gate.state == PCMIG_GATE_WANTED && policy->stage != STAGE_DRAIN)
+    /* Whatever ended the wait for it, nobody needs to answer any more. */
+    if (policy->gate.state == PCMIG_GATE_WANTED && policy->stage != STAGE_ASK)
         return PCMIG_GATE_CLOSED;
     return policy->gate.state;
 }

@@ -32,20 +32,21 @@ enum pcmig_action {
     PCMIG_ACTION_DRAIN,    /* slow pre-copy to `pace_mib`, so that the link's queue runs empty before the switch */
     PCMIG_ACTION_SWITCH,   /* start post-copy now */
     PCMIG_ACTION_SET_PACE, /* set the post-copy bandwidth to `pace_mib` (0 = unlimited) */
-    PCMIG_ACTION_FINISH_PRECOPY, /* the evidence says pre-copy will finish by itself: let it */
-    PCMIG_ACTION_ABORT,          /* cancel: the guest stays at the source */
-    PCMIG_ACTION_UNDRAIN,        /* a drain that led to no switch: restore the pre-copy bandwidth */
+    PCMIG_ACTION_ASK,      /* the switch is wanted, and a gate is asked first; pre-copy goes on at full speed */
+    PCMIG_ACTION_ABORT,    /* cancel: the guest stays at the source */
+    PCMIG_ACTION_UNDRAIN,  /* no switch now, or none that is seen: pre-copy gets its bandwidth back */
     PCMIG_ACTION_COUNT
 };
 
 enum pcmig_reason {
     PCMIG_REASON_NONE = 0,
-    PCMIG_REASON_GATHERING,      /* too little seen to judge */
-    PCMIG_REASON_CONVERGING,     /* a = pages left, b = pages that fit in the downtime limit, c = passes expected */
-    PCMIG_REASON_NOT_CONVERGING, /* a = pages dirtied in this pass, b = pages the pass started with, c = permille */
-    PCMIG_REASON_TOO_SLOW,       /* a = passes expected, b = passes allowed */
-    PCMIG_REASON_PASSES_DONE,    /* a = passes done */
-    PCMIG_REASON_DEADLINE,       /* a = ms since the start */
+    PCMIG_REASON_GATHERING, /* too little seen to judge */
+    PCMIG_REASON_CONVERGING,
+    PCMIG_REASON_NOT_CONVERGING, /* a = pages found dirty again, b = pages sent meanwhile, c = permille */
+    PCMIG_REASON_DIRTY_RATE, /* a = bytes of memory that the guest wrote in a second, b = bytes per second of the link */
+    PCMIG_REASON_TOO_SLOW,   /* a = passes done, b = passes allowed */
+    PCMIG_REASON_PASSES_DONE, /* a = passes done */
+    PCMIG_REASON_DEADLINE,    /* a = ms since the start */
     PCMIG_REASON_IMMEDIATE,
     PCMIG_REASON_REQUESTED,     /* the operator asked */
     PCMIG_REASON_DRAINED,       /* a = bytes still queued, b = ms the drain took */
@@ -55,10 +56,12 @@ enum pcmig_reason {
     PCMIG_REASON_ABORT_AFTER,   /* a = ms since the start */
     PCMIG_REASON_REQUESTS_RISE, /* a = requests per second, b = MiB/s */
     PCMIG_REASON_REQUESTS_FADE, /* a = requests per second, b = MiB/s */
-    PCMIG_REASON_TIME_BOUND,    /* a = MiB/s needed to stay within the time factor */
-    PCMIG_REASON_DETACHED,      /* a = MiB/s left behind */
-    PCMIG_REASON_TOO_LATE,      /* the guest has moved already: an abort is not possible any more */
-    PCMIG_REASON_GATE_OPEN,     /* the gate came last: a = ms since it was asked for, b = ms since the drain was done */
+    PCMIG_REASON_TIME_BOUND,    /* a = requests per second, b = MiB/s */
+    PCMIG_REASON_FAST_LINK,     /* a = requests per second: nothing is gained by a pace */
+    PCMIG_REASON_DETACHED,      /* a = MiB/s left behind; 0 = unlimited */
+    PCMIG_REASON_TOO_LATE,      /* the switch was asked for, so the guest may have moved: an abort could lose it */
+    PCMIG_REASON_SWITCH_LATE,   /* libvirt accepted the switch, and it is not seen: a = ms since */
+    PCMIG_REASON_GATE_OPEN,     /* a = ms since it was asked for */
     PCMIG_REASON_GATE_REFUSED,
     PCMIG_REASON_GATE_TIMEOUT, /* the gate was not answered: a = ms waited */
     PCMIG_REASON_COUNT
@@ -85,7 +88,7 @@ void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *in
 /* Passes over the guest's memory completed so far, measured in pages, and the share of the running one. */
 void pcmig_policy_progress(const struct pcmig_policy *policy, unsigned *passes, unsigned *permille);
 
-/* The link's rate as measured in pre-copy, bytes per second; 0 = not known yet. */
+/* The link's rate as measured so far, bytes per second; 0 = not known yet. */
 uint64_t pcmig_policy_link_bps(const struct pcmig_policy *policy);
 
 /* The gate before the switch. */

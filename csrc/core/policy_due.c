@@ -8,6 +8,8 @@
 #define DRAIN_LOOK_US  5000
 /* Without a sign of the switch, look at the statistics after this long: requests mean that it has happened. */
 #define SWITCH_LOOK_US 1000000
+/* Between two looks in post-copy: not a multiple of QEMU's slices of 100 ms, so that ten looks see all parts of them. */
+#define PACE_LOOK_US   230000
 
 int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_param param)
 {
@@ -18,13 +20,11 @@ int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_para
  * absolute terms that nothing is missed, rarely enough that nobody is disturbed. */
 static int64_t next_sample_us(const struct pcmig_policy *policy)
 {
-    int64_t min = pcmig_policy_param_us(policy, PCMIG_PARAM_SAMPLE_MIN_MS);
-    int64_t max = pcmig_policy_param_us(policy, PCMIG_PARAM_SAMPLE_MAX_MS);
     const struct pcmig_pass *pass = &policy->passes.running;
-    int64_t interval = max;
+    int64_t interval = SAMPLE_MAX_US;
 
     if (!policy->has_sample) {
-        interval = min;
+        interval = SAMPLE_MIN_US;
     } else if (pass->number > 0 && pass->sent_pages > 0 && policy->now_us > pass->start_us) {
         uint64_t left =
             pass->start_remaining_pages > pass->sent_pages ? pass->start_remaining_pages - pass->sent_pages : 0;
@@ -33,22 +33,11 @@ static int64_t next_sample_us(const struct pcmig_policy *policy)
         if (left <= UINT64_MAX / 4 / (elapsed_us + 1))
             interval = (int64_t)(left * elapsed_us / pass->sent_pages / 4);
     }
-    if (interval > max)
-        interval = max;
-    if (interval < min)
-        interval = min;
+    if (interval > SAMPLE_MAX_US)
+        interval = SAMPLE_MAX_US;
+    if (interval < SAMPLE_MIN_US)
+        interval = SAMPLE_MIN_US;
     return policy->sample_us + interval;
-}
-
-/* In a drain: the queue is looked at often, the gate's answer comes as an input. */
-static int64_t next_of_drain_us(const struct pcmig_policy *policy)
-{
-    int64_t next = policy->now_us + DRAIN_LOOK_US, gate;
-
-    if (!pcmig_gate_holds(&policy->gate))
-        return next;
-    gate = policy->gate.wanted_us + pcmig_policy_param_us(policy, PCMIG_PARAM_GATE_WAIT_MS);
-    return policy->drained_us >= 0 || gate < next ? gate : next;
 }
 
 void pcmig_policy_keep(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason)
@@ -56,6 +45,7 @@ void pcmig_policy_keep(const struct pcmig_policy *policy, struct pcmig_decision 
     int64_t abort_after = pcmig_policy_param_us(policy, PCMIG_PARAM_ABORT_AFTER_MS);
     int64_t deadline = pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS);
     int64_t gate_again = policy->gate.again_us;
+    int64_t gate_until = policy->gate.wanted_us + pcmig_policy_param_us(policy, PCMIG_PARAM_GATE_WAIT_MS);
     int64_t waited_us = policy->now_us - pcmig_policy_running_us(policy);
 
     deadline += waited_us;
@@ -76,8 +66,15 @@ void pcmig_policy_keep(const struct pcmig_policy *policy, struct pcmig_decision 
         if (abort_after > 0 && out->next_us > abort_after)
             out->next_us = abort_after;
         break;
+    case STAGE_ASK: /* the gate's answer comes as an input */
+        out->next_us = next_sample_us(policy);
+        if (out->next_us > gate_until)
+            out->next_us = gate_until;
+        if (abort_after > 0 && out->next_us > abort_after)
+            out->next_us = abort_after;
+        break;
     case STAGE_DRAIN:
-        out->next_us = next_of_drain_us(policy);
+        out->next_us = policy->now_us + DRAIN_LOOK_US;
         if (abort_after > 0 && out->next_us > abort_after)
             out->next_us = abort_after;
         break;
@@ -91,7 +88,7 @@ void pcmig_policy_keep(const struct pcmig_policy *policy, struct pcmig_decision 
             out->next_us = abort_after;
         break;
     case STAGE_POSTCOPY:
-        out->next_us = policy->sample_us + pcmig_policy_param_us(policy, PCMIG_PARAM_PACE_PERIOD_MS);
+        out->next_us = policy->sample_us + PACE_LOOK_US;
         break;
     case STAGE_PAUSED:
     case STAGE_DONE:
@@ -109,6 +106,12 @@ void pcmig_policy_decide(const struct pcmig_policy *policy, struct pcmig_decisio
     out->a = a;
     out->b = b;
     out->c = c;
+}
+
+void pcmig_policy_first_pace(const struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    pcmig_policy_set_pace(policy, out,
+                          policy->pacing.pace_mib == 0 ? PCMIG_REASON_FAST_LINK : PCMIG_REASON_REQUESTS_RISE, 0);
 }
 
 void pcmig_policy_set_pace(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,

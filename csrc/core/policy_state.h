@@ -4,6 +4,7 @@
 #ifndef PCMIG_CORE_POLICY_STATE_H
 #define PCMIG_CORE_POLICY_STATE_H
 
+#include "convergence.h"
 #include "gate.h"
 #include "pacing.h"
 #include "passes.h"
@@ -12,6 +13,7 @@
 
 enum stage {
     STAGE_PRECOPY,
+    STAGE_ASK,    /* pre-copy at full speed, waiting for the gate */
     STAGE_DRAIN,  /* pre-copy slowed, waiting for an empty queue */
     STAGE_SWITCH, /* start-postcopy decided, the answer is awaited */
     STAGE_RETRY,  /* libvirt refused, waiting to try again */
@@ -26,7 +28,7 @@ struct pcmig_policy_turn {
     int64_t since_us;
     int64_t waited_us;     /* until the migrate call was made */
     unsigned bounded_pass; /* ran under a bound, at least in part: no evidence */
-    bool held;             /* a drain was decided, and waits: */
+    bool held;             /* a switch was decided, and waits: */
     enum pcmig_reason reason;
     int64_t a, b, c;
 };
@@ -41,21 +43,31 @@ struct pcmig_policy {
     bool has_sample;
     int64_t last_iteration_us;
     struct pcmig_passes passes;
+    struct pcmig_convergence convergence;
     struct pcmig_rate rate;
     struct pcmig_pacing pacing;
     struct pcmig_gate gate;
+    int64_t downtime_ms; /* the limit that QEMU has */
+    int64_t fits_us;     /* since when what is left fits in that limit; -1 = it does not */
+    int64_t hope_us;     /* until when a pre-copy that should end soon is believed to; -1 = it was not believed yet */
+    int64_t dirty_bps;   /* memory that the guest writes, as QEMU sampled it; -1 = not known */
+    int64_t memory_us;   /* of the first sample with figures of memory; -1 = none yet */
     int64_t drain_start_us;
-    int64_t drained_us;    /* since when only the gate is waited for; -1 = not drained yet */
+    int64_t drain_longest_us;
     bool drained_pace_set; /* the post-copy pace was set ahead of the switch */
     bool requested;        /* the operator asked for the switch, and nothing has refused it */
     int64_t refused_since_us;
     int64_t retry_us;
     unsigned attempts;
-    bool issued; /* libvirt accepted the switch */
+    bool issued; /* libvirt accepted the switch, */
+    int64_t issued_us;
     bool undrained;
-    bool finishing; /* FINISH_PRECOPY was said and still holds */
     struct pcmig_policy_turn turn;
 };
+
+/* Between two statistics calls before the switch, at the least and at the most. */
+#define SAMPLE_MIN_US 50000
+#define SAMPLE_MAX_US 500000
 
 /* policy_due.c: a parameter in ms, in us. */
 int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_param param);
@@ -67,22 +79,29 @@ void pcmig_policy_decide(const struct pcmig_policy *policy, struct pcmig_decisio
 void pcmig_policy_set_pace(const struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,
                            int64_t a);
 
+/* The one that the pacing began with. */
+void pcmig_policy_first_pace(const struct pcmig_policy *policy, struct pcmig_decision *out);
+
 /* policy_turn.c: the others leave more or less to this migration. */
 void pcmig_policy_turn(struct pcmig_policy *policy, struct pcmig_decision *out, int64_t turn);
-/* No switch while another guest is switched: remembers a drain for later. Returns whether it did. */
+/* No switch while another guest is switched: remembers one for later. Returns whether it did. */
 bool pcmig_policy_turn_holds(struct pcmig_policy *policy, enum pcmig_reason reason, int64_t a, int64_t b, int64_t c);
 /* What is measured says nothing about link and guest. */
 bool pcmig_policy_turn_bounds(const struct pcmig_policy *policy);
 /* Time since the start, without what was waited before the migrate call. */
 int64_t pcmig_policy_running_us(const struct pcmig_policy *policy);
 
-/* policy_switch.c: towards the switch, unless a gate says not now. */
-void pcmig_policy_begin_drain(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,
-                              int64_t a, int64_t b, int64_t c);
+/* policy_switch.c: towards the switch: to the drain, or to the gate if there is one that is not open. */
+void pcmig_policy_go_to_switch(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason,
+                               int64_t a, int64_t b, int64_t c);
 /* What comes due in pre-copy by time alone. Returns whether it decided. */
 bool pcmig_policy_precopy_due(struct pcmig_policy *policy, struct pcmig_decision *out);
-/* The next step of a drain: wait for queue and gate, switch, or give up. */
+/* The next step of a drain: wait for the queue, or switch. */
 void pcmig_policy_drain(struct pcmig_policy *policy, struct pcmig_decision *out);
+/* What a wait for the gate comes to by time alone. Returns whether it decided. */
+bool pcmig_policy_gate_due(struct pcmig_policy *policy, struct pcmig_decision *out);
+/* A switch that was accepted, and is not seen. */
+void pcmig_policy_switch_awaited(struct pcmig_policy *policy, struct pcmig_decision *out);
 /* libvirt refused the switch. */
 void pcmig_policy_refused(struct pcmig_policy *policy, struct pcmig_decision *out);
 /* Tries a refused switch again when its time has come. */

@@ -23,12 +23,8 @@ static const struct {
 _Static_assert(sizeof(kinds) / sizeof(kinds[0]) == PCMIG_POLICY_KIND_COUNT, "every policy has a row");
 
 static const char *const action_names[] = {
-    [PCMIG_ACTION_KEEP] = "keep",
-    [PCMIG_ACTION_DRAIN] = "drain",
-    [PCMIG_ACTION_SWITCH] = "switch",
-    [PCMIG_ACTION_SET_PACE] = "set-pace",
-    [PCMIG_ACTION_FINISH_PRECOPY] = "finish-precopy",
-    [PCMIG_ACTION_ABORT] = "abort",
+    [PCMIG_ACTION_KEEP] = "keep",         [PCMIG_ACTION_DRAIN] = "drain", [PCMIG_ACTION_SWITCH] = "switch",
+    [PCMIG_ACTION_SET_PACE] = "set-pace", [PCMIG_ACTION_ASK] = "ask",     [PCMIG_ACTION_ABORT] = "abort",
     [PCMIG_ACTION_UNDRAIN] = "undrain",
 };
 _Static_assert(sizeof(action_names) / sizeof(action_names[0]) == PCMIG_ACTION_COUNT, "every action has a name");
@@ -39,12 +35,12 @@ static const struct {
 } reasons[] = {
     [PCMIG_REASON_NONE] = {"none", "nothing new"},
     [PCMIG_REASON_GATHERING] = {"gathering", "too little seen to judge"},
-    [PCMIG_REASON_CONVERGING] = {"converging",
-                                 "pre-copy converges: %" PRId64 " pages left, %" PRId64
-                                 " fit in the downtime limit, %" PRId64 " permille dirtied per page sent"},
+    [PCMIG_REASON_CONVERGING] = {"converging", "pre-copy converges"},
     [PCMIG_REASON_NOT_CONVERGING] = {"not-converging",
                                      "pre-copy does not converge: %" PRId64 " pages became dirty again while %" PRId64
                                      " were sent (%" PRId64 " permille)"},
+    [PCMIG_REASON_DIRTY_RATE] = {"dirty-rate", "pre-copy cannot converge: the guest writes %" PRId64
+                                               " bytes of its memory a second, the link carries %" PRId64},
     [PCMIG_REASON_TOO_SLOW] = {"too-slow",
                                "pre-copy converges too slowly: %" PRId64 " passes done, %" PRId64 " allowed"},
     [PCMIG_REASON_PASSES_DONE] = {"passes-done", "%" PRId64 " passes over the guest's memory are done"},
@@ -64,10 +60,14 @@ static const struct {
     [PCMIG_REASON_TIME_BOUND] = {"time-bound",
                                  "%" PRId64 " page requests/s, but to end in time background pages go at %" PRId64
                                  " MiB/s"},
+    [PCMIG_REASON_FAST_LINK] = {"fast-link", "%" PRId64 " page requests/s: on this link a pace would gain nothing"},
     [PCMIG_REASON_DETACHED] = {"detached", "steering ends: %" PRId64 " MiB/s left in force"},
-    [PCMIG_REASON_TOO_LATE] = {"too-late", "the guest runs at the destination already: it can no longer be cancelled"},
-    [PCMIG_REASON_GATE_OPEN] = {"gate-open",
-                                "the gate is open after %" PRId64 " ms, the link was drained %" PRId64 " ms before"},
+    [PCMIG_REASON_TOO_LATE] = {"too-late", "the switch was asked for, and the guest may run at the destination "
+                                           "already: it can no longer be cancelled"},
+    [PCMIG_REASON_SWITCH_LATE] = {"switch-late",
+                                  "libvirt accepted the switch %" PRId64
+                                  " ms ago, and it has not come: pre-copy goes on at full speed until it does"},
+    [PCMIG_REASON_GATE_OPEN] = {"gate-open", "the gate is open after %" PRId64 " ms"},
     [PCMIG_REASON_GATE_REFUSED] = {"gate-refused", "the gate was refused: pre-copy goes on"},
     [PCMIG_REASON_GATE_TIMEOUT] = {"gate-timeout", "the gate was not answered within %" PRId64 " ms: pre-copy goes on"},
 };

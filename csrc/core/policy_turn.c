@@ -42,6 +42,7 @@ void pcmig_policy_turn(struct pcmig_policy *policy, struct pcmig_decision *out, 
         mine->now = (enum pcmig_turn)turn;
         mine->since_us = policy->now_us;
         pcmig_rate_pause(&policy->rate);
+        pcmig_convergence_pause(&policy->convergence);
         if (pcmig_policy_turn_bounds(policy))
             mine->bounded_pass = policy->passes.running.number;
     }
@@ -49,7 +50,7 @@ void pcmig_policy_turn(struct pcmig_policy *policy, struct pcmig_decision *out, 
         pcmig_policy_drain(policy, out);
     } else if (policy->stage == STAGE_PRECOPY && mine->held && !holds(policy)) {
         mine->held = false;
-        pcmig_policy_begin_drain(policy, out, mine->reason, mine->a, mine->b, mine->c);
+        pcmig_policy_go_to_switch(policy, out, mine->reason, mine->a, mine->b, mine->c);
     } else {
         pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
     }

@@ -4,38 +4,235 @@
 
 #include <string.h>
 
-/* Long enough that a burst of a socket buffer or a token bucket is a small part of it. */
-#define WINDOW_US     500000
-/* A window in which QEMU had less to send than the link carries (zero pages, a pause) says nothing about the link. */
-#define IDLE_PERMILLE 700
+/* Long enough that a burst of a token bucket is a small part of it; a few looks of pre-copy. */
+#define WINDOW_US    500000
+/* A queue that the link needs no longer for may be what is on its way, or one of QEMU's own buffers. */
+#define BACKLOG_US   5000
+/* Looks in post-copy at which the share of a full queue is known to a tenth. */
+#define LOOKS        10
+/* A pace counts as reached from there on: a window need not hold whole slices of QEMU's. */
+#define REACHED      85 /* percent */
+/* What Linux lets a socket hold by default (tcp_wmem), where the queue cannot be seen. */
+#define SOCKET_BYTES (4 << 20)
+/* 80 Tb/s: it keeps products of time and rate inside 64 bits. */
+#define BPS_MAX      (UINT64_C(10) * 1000 * 1000 * 1000 * 1000)
+#define TIME_LONGEST (INT64_MAX / 4)
 
 void pcmig_rate_init(struct pcmig_rate *rate)
 {
     memset(rate, 0, sizeof(*rate));
+    rate->queue_bytes = -1;
+}
+
+int64_t pcmig_rate_time_us(uint64_t bytes, uint64_t bps)
+{
+    uint64_t whole_s, rest_us;
+
+    if (bps == 0)
+        return bytes == 0 ? 0 : TIME_LONGEST;
+    if (bps > BPS_MAX)
+        bps = BPS_MAX;
+    whole_s = bytes / bps;
+    rest_us = bytes % bps * 1000000 / bps;
+    return whole_s >= (uint64_t)TIME_LONGEST / 1000000 ? TIME_LONGEST : (int64_t)(whole_s * 1000000 + rest_us);
+}
+
+bool pcmig_rate_known(const struct pcmig_rate *rate)
+{
+    return rate->evidence >= PCMIG_RATE_STREAM;
+}
+
+int64_t pcmig_rate_queue_us(const struct pcmig_rate *rate)
+{
+    if (!pcmig_rate_known(rate))
+        return INT64_MAX;
+    return pcmig_rate_time_us(rate->queue_bytes >= 0 ? (uint64_t)rate->queue_bytes : SOCKET_BYTES, rate->link_bps);
+}
+
+/* Bytes that the destination has acknowledged, or, where the queue is not seen, that were sent. */
+static uint64_t acked(const struct pcmig_sample *sample)
+{
+    uint64_t queued = sample->queue_bytes > 0 ? (uint64_t)sample->queue_bytes : 0;
+    uint64_t sent = sample->memory_processed_bytes + sample->disk_processed_bytes;
+
+    return sent > queued ? sent - queued : 0;
+}
+
+static uint64_t growth(uint64_t before, uint64_t now)
+{
+    return now > before ? now - before : 0;
+}
+
+static uint64_t bps_of(uint64_t bytes, int64_t us)
+{
+    uint64_t bps;
+
+    if (us <= 0)
+        return 0;
+    bps = bytes < UINT64_MAX / 1000000 ? bytes * 1000000 / (uint64_t)us : bytes / (uint64_t)us * 1000000;
+    return bps < BPS_MAX ? bps : BPS_MAX;
+}
+
+static void begin_window(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample, uint64_t requested)
+{
+    rate->started = true;
+    rate->window_us = rate->last_us = t_us;
+    rate->window = *sample;
+    rate->window_queue_low = rate->window_queue_high = sample->queue_bytes;
+    rate->window_requested = requested;
+    rate->looks = rate->busy_looks = 0;
+    rate->paced_bytes = 0;
+}
+
+static void look_at_queue(struct pcmig_rate *rate, const struct pcmig_sample *sample)
+{
+    if (sample->queue_bytes < rate->window_queue_low)
+        rate->window_queue_low = sample->queue_bytes;
+    if (sample->queue_bytes > rate->window_queue_high)
+        rate->window_queue_high = sample->queue_bytes;
+    rate->looks++;
+    rate->busy_looks += sample->queue_bytes > 0;
+}
+
+/* Half of the way to what this window says, at once where nothing better or nothing recent is known. */
+static void follow(struct pcmig_rate *rate, int64_t t_us, uint64_t bps, enum pcmig_rate_evidence evidence, bool at_once)
+{
+    bool afresh = at_once || !pcmig_rate_known(rate) || t_us - rate->seen_us > 4 * WINDOW_US;
+
+    if (bps == 0)
+        bps = 1;
+    if (afresh || rate->link_bps == 0)
+        rate->link_bps = bps;
+    else if (bps > rate->link_bps)
+        rate->link_bps += (bps - rate->link_bps + 1) / 2;
+    else
+        rate->link_bps -= (rate->link_bps - bps) / 2;
+    rate->evidence = evidence;
+    rate->seen_us = t_us;
+}
+
+static void at_least(struct pcmig_rate *rate, int64_t t_us, uint64_t bps)
+{
+    if (bps <= rate->link_bps)
+        return;
+    rate->link_bps = bps;
+    rate->seen_us = t_us;
+    if (rate->evidence == PCMIG_RATE_UNKNOWN)
+        rate->evidence = PCMIG_RATE_LEAST;
+}
+
+/* The queue as QEMU fills it when nothing holds it back: the most that was seen, forgotten slowly. */
+static void keep_queue(struct pcmig_rate *rate)
+{
+    if (rate->window_queue_high < 0)
+        return;
+    if (rate->window_queue_high > rate->queue_bytes)
+        rate->queue_bytes = rate->window_queue_high;
+    else
+        rate->queue_bytes -= (rate->queue_bytes - rate->window_queue_high) / 8;
+}
+
+static bool queue_was_full(const struct pcmig_rate *rate, uint64_t bps)
+{
+    return rate->window_queue_low > 0 &&
+           pcmig_rate_time_us((uint64_t)rate->window_queue_low, bps > 0 ? bps : 1) >= BACKLOG_US;
 }
 
 void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample)
 {
-    uint64_t queued = sample->queue_bytes > 0 ? (uint64_t)sample->queue_bytes : 0;
-    uint64_t sent = sample->memory_processed_bytes + sample->disk_processed_bytes;
-    uint64_t acked = sent > queued ? sent - queued : 0;
-    uint64_t bps;
+    uint64_t bps, zero, normal;
 
-    if (!rate->started || acked < rate->window_start_bytes) {
-        rate->started = true;
-        rate->window_start_us = t_us;
-        rate->window_start_bytes = acked;
+    if (!rate->started || t_us < rate->last_us || acked(sample) < acked(&rate->window) ||
+        (sample->queue_bytes < 0) != (rate->window.queue_bytes < 0)) {
+        begin_window(rate, t_us, sample, 0);
         return;
     }
-    if (t_us - rate->window_start_us < WINDOW_US)
+    look_at_queue(rate, sample);
+    rate->last_us = t_us;
+    if (t_us - rate->window_us < WINDOW_US)
         return;
-    bps = (acked - rate->window_start_bytes) / 1000 * 1000000 / (uint64_t)((t_us - rate->window_start_us) / 1000);
-    if (rate->link_bps == 0 || bps > rate->link_bps)
-        rate->link_bps = rate->link_bps == 0 ? bps : rate->link_bps + (bps - rate->link_bps) / 2;
-    else if (bps >= rate->link_bps / 1000 * IDLE_PERMILLE)
-        rate->link_bps -= (rate->link_bps - bps) / 4;
-    rate->window_start_us = t_us;
-    rate->window_start_bytes = acked;
+    bps = bps_of(acked(sample) - acked(&rate->window), t_us - rate->window_us);
+    zero = growth(rate->window.zero_pages, sample->zero_pages);
+    normal = growth(rate->window.normal_pages, sample->normal_pages);
+    if (queue_was_full(rate, bps)) {
+        follow(rate, t_us, bps, PCMIG_RATE_LINK, false);
+        keep_queue(rate);
+    } else if (zero <= normal) {
+        follow(rate, t_us, bps, PCMIG_RATE_STREAM, false);
+        keep_queue(rate);
+    } else {
+        at_least(rate, t_us, bps);
+    }
+    begin_window(rate, t_us, sample, 0);
+}
+
+/* What the pace lets through took the link for the share of looks that found something in the queue, so this is the rate at which it drains;
+ * what was asked for came on top. Rather too low than too high, by one look. */
+static uint64_t drain_bps(const struct pcmig_rate *rate, uint64_t background_bps, uint64_t requested_bps)
+{
+    uint64_t bps = background_bps * rate->looks / (rate->busy_looks + 1) + requested_bps;
+
+    return bps < 2 * rate->link_bps ? bps : 2 * rate->link_bps;
+}
+
+/* The pace, or the end, has held QEMU back: the link can carry more than went through. */
+static void held_back(struct pcmig_rate *rate, int64_t t_us, uint64_t background_bps, uint64_t requested_bps, bool end)
+{
+    uint64_t bps = background_bps + requested_bps, more = bps;
+
+    if (!end && pcmig_rate_known(rate)) {
+        if (rate->window.queue_bytes >= 0)
+            more = drain_bps(rate, background_bps, requested_bps);
+        else if (bps >=
+                 rate->link_bps / 4 * 3) /* little room is left to see by, so: more, and see whether it goes through */
+            more = bps / 4 * 5;
+        else
+            more = rate->link_bps + rate->link_bps / 50;
+        if (more < rate->link_bps / 8 * 9 && rate->window.queue_bytes >= 0)
+            more = bps;
+    }
+    at_least(rate, t_us, more);
+}
+
+void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample,
+                              uint64_t pace_bps, uint64_t requested_bytes)
+{
+    bool unlimited = pace_bps == 0, seen = sample->queue_bytes >= 0, reached, end;
+    uint64_t bytes, requested, background;
+    int64_t took_us;
+
+    if (!rate->started || t_us < rate->last_us || acked(sample) < acked(&rate->window) ||
+        seen != (rate->window.queue_bytes >= 0)) {
+        begin_window(rate, t_us, sample, requested_bytes);
+        return;
+    }
+    look_at_queue(rate, sample);
+    rate->paced_bytes += pace_bps < BPS_MAX ? pace_bps / 1000 * (uint64_t)((t_us - rate->last_us) / 1000) : 0;
+    rate->last_us = t_us;
+    took_us = t_us - rate->window_us;
+    if (took_us < WINDOW_US)
+        return;
+    bytes = acked(sample) - acked(&rate->window);
+    requested = growth(rate->window_requested, requested_bytes);
+    if (requested > bytes)
+        requested = bytes;
+    background = bytes - requested;
+    end = sample->memory_remaining_bytes < bytes; /* QEMU has no more than that to send */
+    reached = !unlimited && background >= rate->paced_bytes / 100 * REACHED;
+    if (reached && seen && !end && rate->looks < LOOKS && pcmig_rate_known(rate))
+        return; /* until the queue was looked at often enough */
+    if (reached || end) {
+        held_back(rate, t_us, bps_of(background, took_us), bps_of(requested, took_us), end);
+    } else if (queue_was_full(rate, bps_of(bytes, took_us))) {
+        follow(rate, t_us, bps_of(bytes, took_us), PCMIG_RATE_LINK, true);
+    } else if (unlimited || !seen) {
+        follow(rate, t_us, bps_of(bytes, took_us), PCMIG_RATE_STREAM, true);
+    } else {
+        at_least(rate, t_us, bps_of(bytes, took_us));
+    }
+    if (unlimited && !end)
+        keep_queue(rate);
+    begin_window(rate, t_us, sample, requested_bytes);
 }
 
 void pcmig_rate_pause(struct pcmig_rate *rate)

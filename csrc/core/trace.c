@@ -80,6 +80,8 @@ int pcmig_trace_write_input(char *buf, size_t size, const struct pcmig_input *in
         put(&out, " %s", pcmig_names_event(input->code));
         break;
     case PCMIG_INPUT_ITERATION:
+    case PCMIG_INPUT_DIRTY_RATE:
+    case PCMIG_INPUT_DOWNTIME_LIMIT:
         put(&out, " %" PRId64, input->code);
         break;
     case PCMIG_INPUT_TICK:
@@ -251,7 +253,7 @@ static int parse_params(struct parser *p, struct pcmig_trace_line *out)
     struct token key, value;
     uint64_t seen = 0;
     int64_t number;
-    char rest[96];
+    char rest[160];
 
     _Static_assert(PCMIG_PARAM_COUNT < 62, "a bit for each parameter, one for the policy, one for the gate");
     pcmig_params_defaults(&out->params);
@@ -279,6 +281,11 @@ static int parse_params(struct parser *p, struct pcmig_trace_line *out)
             continue;
         }
         index = pcmig_params_find(key.text, key.len);
+        if (index < 0 && pcmig_params_gone(key.text, key.len) != NULL) {
+            snprintf(rest, sizeof(rest), " is of an older pcmig, whose traces this one cannot replay: %s",
+                     pcmig_params_gone(key.text, key.len));
+            return fail(p, "parameter", key, rest);
+        }
         if (index < 0)
             return fail(p, "unknown parameter", key, "");
         if (!first_time(&seen, index))
@@ -338,7 +345,8 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
 
     if (found < 0)
         return fail(p, "unknown kind of line", kind,
-                    "; known are sample, queue, event, iteration, tick, request, final, turn and decision");
+                    "; known are sample, queue, event, iteration, tick, request, final, turn, "
+                    "dirty-rate, downtime-limit and decision");
     input->kind = (enum pcmig_input_kind)found;
     if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
         return parse_sample(p, &input->sample);
@@ -351,10 +359,15 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
             return fail(p, "queue", word, " is not a number of bytes, nor -1 for not known");
         if (input->kind == PCMIG_INPUT_ITERATION && !parse_i64(word, &input->code))
             return fail(p, "iteration", word, " is not a whole number");
+        if ((input->kind == PCMIG_INPUT_DIRTY_RATE || input->kind == PCMIG_INPUT_DOWNTIME_LIMIT) &&
+            (!parse_i64(word, &input->code) || input->code < 0))
+            return fail(p, pcmig_names_input_kind((int64_t)input->kind), word, " is not a whole number from 0 on");
         if (input->kind == PCMIG_INPUT_EVENT && (input->code = pcmig_names_find_event(word.text, word.len)) < 0)
             return fail(p, "unknown event", word, "");
         if (input->kind == PCMIG_INPUT_REQUEST && (input->code = pcmig_names_find_request(word.text, word.len)) < 0)
-            return fail(p, "unknown request", word, "; known are switch, abort, detach, open-gate and refuse-gate");
+            return fail(p, "unknown request", word,
+                        "; known are switch, abort, detach, open-gate, refuse-gate, "
+                        "pause and resume");
         if (input->kind == PCMIG_INPUT_TURN && (input->code = pcmig_names_find_turn(word.text, word.len)) < 0)
             return fail(p, "unknown turn", word, "; known are free, crowded, held, bounded and waiting");
     }
@@ -370,6 +383,8 @@ static int parse_decision(struct parser *p, struct pcmig_decision *decision)
     struct token word = next(p), key, value;
     int found = find_named(word, PCMIG_ACTION_COUNT, action_name);
 
+    if (found < 0 && is(word, "finish-precopy"))
+        return fail(p, "action", word, " is of an older pcmig: it changed nothing, take the line out");
     if (found < 0)
         return fail(p, "unknown action", word, "");
     decision->action = (enum pcmig_action)found;

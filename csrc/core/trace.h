@@ -8,6 +8,8 @@
  *     51230 iteration 1
  *     70000 queue 12345
  *     80000 tick
+ *     81000 dirty-rate 41000000
+ *     82000 downtime-limit 50
  *     90000 request switch
  *     90000 decision drain requested a=0 b=0 c=0 pace_mib=1 next_us=490000
  *     99000 final memory_total_bytes=281018368 ...

@@ -196,6 +196,7 @@ static const struct {
     {VIR_DOMAIN_JOB_MEMORY_CONSTANT, offsetof(struct pcmig_sample, zero_pages)},
     {VIR_DOMAIN_JOB_MEMORY_NORMAL, offsetof(struct pcmig_sample, normal_pages)},
     {VIR_DOMAIN_JOB_MEMORY_NORMAL_BYTES, offsetof(struct pcmig_sample, normal_bytes)},
+    {VIR_DOMAIN_JOB_COMPRESSION_PAGES, offsetof(struct pcmig_sample, encoded_pages)},
     {VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE, offsetof(struct pcmig_sample, dirty_pages_ps)},
     {VIR_DOMAIN_JOB_MEMORY_ITERATION, offsetof(struct pcmig_sample, iteration)},
     {VIR_DOMAIN_JOB_MEMORY_PAGE_SIZE, offsetof(struct pcmig_sample, page_size_bytes)},

@@ -188,7 +188,7 @@ static void act(struct control *c, const struct pcmig_decision *decision)
         abort_job(c);
         return;
     case PCMIG_ACTION_KEEP:
-    case PCMIG_ACTION_FINISH_PRECOPY:
+    case PCMIG_ACTION_ASK:
     case PCMIG_ACTION_COUNT:
         return;
     }

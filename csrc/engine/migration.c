@@ -122,7 +122,7 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
     migration->policy = pcmig_policy_new(args->policy, &args->params, args->gated);
     if (migration->policy == NULL)
         goto err1;
-    migration->ledger = pcmig_ledger_new(&args->params);
+    migration->ledger = pcmig_ledger_new();
     if (migration->ledger == NULL)
         goto err2;
     pthread_mutex_init(&migration->lock, NULL);
@@ -307,9 +307,10 @@ void pcmig_migration_post(struct pcmig_migration *migration, const struct pcmig_
     pthread_mutex_unlock(&migration->lock);
 }
 
-int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_request request)
+/* Posts an input from outside. Returns 0, or -1 when the migration was not started or is over. */
+static int tell(struct pcmig_migration *migration, enum pcmig_input_kind kind, int64_t code)
 {
-    struct pcmig_input input = {.kind = PCMIG_INPUT_REQUEST, .code = request};
+    struct pcmig_input input = {.kind = kind, .code = code};
     bool possible;
 
     pthread_mutex_lock(&migration->lock);
@@ -319,6 +320,16 @@ int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_reques
         return -1;
     pcmig_migration_post(migration, &input);
     return 0;
+}
+
+int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_request request)
+{
+    return tell(migration, PCMIG_INPUT_REQUEST, request);
+}
+
+int pcmig_migration_downtime_limit(struct pcmig_migration *migration, int64_t ms)
+{
+    return tell(migration, PCMIG_INPUT_DOWNTIME_LIMIT, ms);
 }
 
 int pcmig_migration_set_bandwidth(struct pcmig_migration *migration, int64_t mib)

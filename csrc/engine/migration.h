@@ -126,6 +126,9 @@ int pcmig_migration_request(struct pcmig_migration *migration, enum pcmig_reques
 /* Bounds the bandwidth from now on: of pre-copy before the switch, of the pace after it. 0 = unlimited. */
 int pcmig_migration_set_bandwidth(struct pcmig_migration *migration, int64_t mib);
 
+/* QEMU has this downtime limit from now on: somebody else sets it (parameter downtime_control = 0). */
+int pcmig_migration_downtime_limit(struct pcmig_migration *migration, int64_t ms);
+
 const char *pcmig_migration_trace_path(const struct pcmig_migration *migration); /* NULL = none */
 bool pcmig_migration_started(struct pcmig_migration *migration);
 

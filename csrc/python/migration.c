@@ -317,6 +317,23 @@ static PyObject *migration_set_bandwidth(PyObject *op, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+static PyObject *migration_downtime_limit(PyObject *op, PyObject *arg)
+{
+    long long ms = PyLong_AsLongLong(arg);
+
+    if (ms == -1 && PyErr_Occurred())
+        return NULL;
+    if (ms < 1 || ms > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "downtime limit: %lld is not from 1 to %d ms", ms, INT32_MAX);
+        return NULL;
+    }
+    if (pcmig_migration_downtime_limit(((struct migration_object *)op)->migration, ms) < 0) {
+        PyErr_SetString(pcmig_get_state(module_of(op))->error, "the migration is not running");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *migration_join(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"timeout_ms", NULL};
@@ -515,6 +532,10 @@ static PyMethodDef methods[] = {
      "set_bandwidth(mib_per_s)\n\nBounds the running phase's bandwidth; 0 = unlimited. Raises ValueError, or Error "
      "when the "
      "migration is not running."},
+    {"downtime_limit", migration_downtime_limit, METH_O,
+     "downtime_limit(ms)\n\nTells that QEMU has this downtime limit from now on, which somebody else has set "
+     "(parameter "
+     "downtime_control=0). Raises ValueError, or Error when the migration is not running."},
     {"detach", migration_detach, METH_NOARGS,
      "detach()\n\nStops steering; libvirt goes on by itself with a pace that needs none. Raises Error when the "
      "migration is not "

@@ -42,6 +42,10 @@ int pcmig_params_update(PyObject *module, struct pcmig_params *params, PyObject 
         if (name == NULL)
             return -1;
         index = pcmig_params_find(name, (size_t)len);
+        if (index < 0 && pcmig_params_gone(name, (size_t)len) != NULL) {
+            PyErr_Format(state->policy_error, "parameter %R is gone: %s", key, pcmig_params_gone(name, (size_t)len));
+            return -1;
+        }
         if (index < 0) {
             PyErr_Format(state->policy_error, "unknown parameter %R: pcmig migrate --help-params lists those there are",
                          key);
@@ -90,6 +94,25 @@ static PyObject *py_params(PyObject *module, PyObject *ignored)
     return list;
 }
 
+static PyObject *py_gone_param(PyObject *module, PyObject *arg)
+{
+    const char *name, *instead;
+    Py_ssize_t len;
+
+    (void)module;
+    if (!PyUnicode_Check(arg)) {
+        PyErr_Format(PyExc_TypeError, "names of parameters are strings, not %R", arg);
+        return NULL;
+    }
+    name = PyUnicode_AsUTF8AndSize(arg, &len);
+    if (name == NULL)
+        return NULL;
+    instead = pcmig_params_gone(name, (size_t)len);
+    if (instead == NULL)
+        Py_RETURN_NONE;
+    return PyUnicode_FromString(instead);
+}
+
 static PyObject *py_parse_policy(PyObject *module, PyObject *arg)
 {
     struct pcmig_params params, defaults;
@@ -132,7 +155,10 @@ out:
 
 static PyMethodDef methods[] = {
     {"params", py_params, METH_NOARGS,
-     "params() -> list[dict]\n\nEvery threshold of the policy and the pacing: name, unit, default, min, max, doc."},
+     "params() -> list[dict]\n\nWhat can be set of the policy and the pacing: name, unit, default, min, max, doc."},
+    {"gone_param", py_gone_param, METH_O,
+     "gone_param(name) -> str | None\n\nWhat takes the place of a parameter of an older version, which is there no "
+     "more."},
     {"parse_policy", py_parse_policy, METH_O,
      "parse_policy(text) -> dict\n\n{\"kind\": \"passes\", \"params\": {\"passes\": 3}}; parameters that keep their "
      "default are "

@@ -313,7 +313,7 @@ static int ledger_line(void *context, const char *text, size_t len, char *err, s
     case PCMIG_TRACE_PARAMS:
         if (c->ledger != NULL)
             return complain(err, err_size, "a second line of params");
-        c->ledger = pcmig_ledger_new(&line.params);
+        c->ledger = pcmig_ledger_new();
         if (c->ledger != NULL)
             return 0;
         PyErr_NoMemory();

@@ -459,8 +459,10 @@ def parse_settings(settings: list[str], rows: list[Param]) -> dict[str, int]:
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
-            raise UsageError(f"--set {setting!r}: write NAME=VALUE, e.g. drain_max_ms=500")
+            raise UsageError(f"--set {setting!r}: write NAME=VALUE, e.g. request_wait_ms=50")
         if name not in names:
+            if (gone := _core.gone_param(name)) is not None:
+                raise UsageError(f"--set: parameter {name!r} is gone: {gone}")
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "'pcmig migrate --help-params' lists them"
             raise UsageError(f"--set: unknown parameter {name!r}; {hint}")
@@ -472,6 +474,11 @@ def parse_settings(settings: list[str], rows: list[Param]) -> dict[str, int]:
             raise UsageError(f"--set {name}: {text!r} is not a whole number ({bounds})")
         params[name] = in_bounds(f"--set {name}", name, int(text), rows)
     return params
+
+
+def without_gone(params: dict[str, int]) -> dict[str, int]:
+    """PARAMS as an older version has noted them for a migration, without those that are there no more."""
+    return {name: value for name, value in params.items() if _core.gone_param(name) is None}
 
 
 def in_bounds(option: str, name: str, value: int, rows: list[Param]) -> int:

@@ -79,7 +79,7 @@ class Resume(Run):
         self.named(plan, entry.name, entry.uuid)
         if not plan.policy_given:
             plan.policy = kept.get("policy", plan.policy)
-        plan.params = kept.get("params", {}) | plan.params
+        plan.params = options.without_gone(kept.get("params", {})) | plan.params
         typed = {name: value for name, value in plan.engine.items() if value not in (None, 0, [])}
         rest = {name: kept[name] for name in kept.keys() - {"flags", "policy", "params"}}
         plan.engine = {**rest, **typed, "recover": True}

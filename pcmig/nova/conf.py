@@ -449,6 +449,8 @@ def _params(setting: Setting) -> dict[str, int]:
         if not equals:
             raise setting.error(f"{item!r} is not NAME=VALUE")
         if name not in rows:
+            if (gone := _core.gone_param(name)) is not None:
+                raise setting.error(f"parameter {name!r} is gone: {gone}")
             near = difflib.get_close_matches(name, rows, n=1)
             hint = f"did you mean {near[0]}?" if near else "'pcmig migrate --help-params' lists them"
             raise setting.error(f"unknown parameter {name!r}; {hint}")

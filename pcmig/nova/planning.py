@@ -136,7 +136,7 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             return steer.Plan(bits, None, chosen.reason)
         policy = kind.policy
         params = dict(_core.parse_policy(policy)["params"])
-        # QEMU's limit rises in Nova's steps; what converges is judged by the last of them.
+        # QEMU's limit rises in Nova's steps, which the monitor tells the engine one by one (steer.py).
         params |= {
             "downtime_limit_ms": bounded("downtime_limit_ms", CONF.libvirt.live_migration_downtime),
             "downtime_control": 0,

@@ -181,6 +181,9 @@ class Steered:
         that were noted for it, and whether the switch had been issued."""
         # What is not known there is known now: networks may have been added.
         arguments = arguments | {"resume_uris": list(self._orders.resume_uris), "recover": True}
+        # What an older version has noted may name parameters that are there no more.
+        noted = arguments.get("params") or {}
+        arguments["params"] = {name: noted[name] for name in noted if _core.gone_param(name) is None}
         if tunnel is not None:
             arguments["resume_uris"] = []  # they go around it
             self.passage = Passage.of_entry(tunnel)
@@ -333,7 +336,7 @@ class Monitor:
             now_s = time.monotonic()
             if now_s - self._looked_s >= LOOK_S:
                 self._looked_s = now_s
-                self._look(status, now_s)
+                self._look(engine, status, now_s)
             releases.wait_readable(engine.fileno(), max(0.0, self._looked_s + LOOK_S - time.monotonic()))
 
     def _tell_decisions(self, engine: _core.Migration) -> None:
@@ -401,7 +404,7 @@ class Monitor:
             return False
         return True
 
-    def _look(self, status: Any, now_s: float) -> None:
+    def _look(self, engine: _core.Migration, status: Any, now_s: float) -> None:
         """What Nova's monitor does each half second."""
         if status["memory_total_bytes"] == 0:
             return
@@ -413,13 +416,21 @@ class Monitor:
             if not self._steered.abort_asked:
                 self._steered.switch()
         if status["phase"] == "precopy":
-            self._downtime = libvirt_migrate.update_downtime(
-                self._guest, self._instance, self._downtime, self._steps, elapsed_s
-            )
+            self._step_downtime(engine, elapsed_s)
         if now_s - self._saved_s >= _save_interval_s():
             self._saved_s = now_s
             self._save(status)
             self._tell_progress(status, elapsed_s)
+
+    def _step_downtime(self, engine: _core.Migration, elapsed_s: float) -> None:
+        """Nova's next downtime step, if its time has come; the engine judges by the limit that is in force."""
+        before = self._downtime
+        self._downtime = libvirt_migrate.update_downtime(
+            self._guest, self._instance, before, self._steps, elapsed_s
+        )
+        if self._downtime is not None and self._downtime != before:
+            with contextlib.suppress(_core.Error):  # it ended meanwhile
+                engine.downtime_limit(self._downtime)
 
     def _check_timeout(self, elapsed_s: float) -> None:
         if self._timeout_done:

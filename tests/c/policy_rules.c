@@ -86,15 +86,19 @@ static const char *check_next(const struct policy_rules *rules, const struct pcm
 static const char *check_pace(const struct policy_rules *rules, const struct pcmig_policy *policy,
                               const struct pcmig_decision *d)
 {
-    int64_t min = rules->params.value[PCMIG_PARAM_PACE_MIN_MIB];
     uint64_t link_bps = pcmig_policy_link_bps(policy);
-    int64_t max = link_bps == 0 ? UNMEASURED : (int64_t)(link_bps / MIB);
+    int64_t max = (int64_t)(link_bps / MIB);
 
-    if (link_bps == 0 && d->reason == PCMIG_REASON_DETACHED && d->pace_mib == 0)
-        return NULL; /* unlimited: there is nothing to take a share of */
-    if (d->pace_mib < min)
-        return "the pace is not below pace_min";
-    return d->pace_mib <= (max > min ? max : min) ? NULL : "the pace is not above the link";
+    (void)rules;
+    if (d->pace_mib == 0) /* unlimited */
+        return d->reason == PCMIG_REASON_DETACHED || d->reason == PCMIG_REASON_FAST_LINK ? NULL
+                                                                                         : "no pace for a reason";
+    if (d->pace_mib < 1)
+        return "the pace is not below the least";
+    /* One that opens step by step, as the link was never measured, goes beyond what is known of it. */
+    return d->pace_mib <= (max > 1 ? max : 1) || (d->pace_mib & (d->pace_mib - 1)) == 0 || d->pace_mib <= UNMEASURED
+               ? NULL
+               : "the pace is not above the link";
 }
 
 static const char *check_drain(struct policy_rules *rules, const struct pcmig_decision *d)
@@ -103,9 +107,12 @@ static const char *check_drain(struct policy_rules *rules, const struct pcmig_de
         return "no drain once the switch is under way";
     if (rules->drain_said)
         return "one drain";
+    if (rules->gated && !rules->gate_open)
+        return "no drain before the gate is open";
     if (rules->turn >= PCMIG_TURN_HELD)
         return "no drain while another guest is switched";
     rules->drains++;
+    rules->ask_said = false;
     if (rules->kind == PCMIG_POLICY_NEVER)
         return "never means never";
     if (rules->kind == PCMIG_POLICY_MANUAL && !rules->asked)
@@ -113,7 +120,7 @@ static const char *check_drain(struct policy_rules *rules, const struct pcmig_de
     if (!rules->sampled && !rules->asked)
         return "without one sample there is nothing to judge";
     rules->drain_said = true;
-    return d->pace_mib == rules->params.value[PCMIG_PARAM_DRAIN_PACE_MIB] ? NULL : "a drain goes at drain_pace";
+    return d->pace_mib == 1 ? NULL : "a drain goes at the least";
 }
 
 static const char *check_switch(struct policy_rules *rules, const struct pcmig_decision *d)
@@ -133,14 +140,28 @@ static const char *check_switch(struct policy_rules *rules, const struct pcmig_d
     return NULL;
 }
 
+static const char *check_ask(struct policy_rules *rules)
+{
+    if (!rules->gated || rules->gate_open)
+        return "only a gate that is not open is asked";
+    if (rules->switch_issued || rules->switch_open || rules->drain_said)
+        return "the gate is asked before the drain";
+    if (rules->kind == PCMIG_POLICY_NEVER)
+        return "never means never";
+    rules->ask_said = true;
+    return NULL;
+}
+
 static const char *check_undrain(struct policy_rules *rules, const struct pcmig_decision *d)
 {
-    if (!rules->drain_said || rules->switch_issued)
-        return "undrain only what was drained, before the switch";
+    if (d->reason == PCMIG_REASON_SWITCH_LATE)
+        return rules->switch_issued && rules->lates++ == 0 ? NULL : "late is a switch that was accepted, once";
+    if ((!rules->drain_said && !rules->ask_said) || rules->switch_issued)
+        return "undrain only what was drained or asked for, before the switch";
     if (d->reason == PCMIG_REASON_GATE_REFUSED || d->reason == PCMIG_REASON_GATE_TIMEOUT) {
         if (!rules->gated || (rules->gate_open && d->reason == PCMIG_REASON_GATE_TIMEOUT))
-            return "only a gate that is not open ends a drain";
-        rules->drain_said = false; /* back in pre-copy: the next drain is the first again */
+            return "only a gate that is not open ends the way to the switch";
+        rules->drain_said = rules->ask_said = false; /* back in pre-copy: the next drain is the first again */
     }
     return NULL;
 }
@@ -158,8 +179,8 @@ static const char *check_action(struct policy_rules *rules, const struct pcmig_p
     case PCMIG_ACTION_SET_PACE:
         return rules->drain_said || rules->switch_issued ? check_pace(rules, policy, d)
                                                          : "a post-copy pace only when post-copy is near";
-    case PCMIG_ACTION_FINISH_PRECOPY:
-        return rules->drain_said ? "once drained, pre-copy is not to finish" : NULL;
+    case PCMIG_ACTION_ASK:
+        return check_ask(rules);
     case PCMIG_ACTION_ABORT:
         rules->abort_said = true;
         if (rules->aborts++ > 0)
@@ -193,8 +214,8 @@ const char *policy_rules_check(struct policy_rules *rules, const struct pcmig_po
     pcmig_policy_progress(policy, &passes, &permille);
     if (permille > 1000)
         return "a share is not more than all";
-    if (pcmig_policy_gate(policy) == PCMIG_GATE_WANTED && !rules->drain_said && decision->action != PCMIG_ACTION_DRAIN)
-        return "the gate is wanted in a drain only";
+    if (pcmig_policy_gate(policy) == PCMIG_GATE_WANTED && !rules->ask_said && decision->action != PCMIG_ACTION_ASK)
+        return "the gate is wanted when it was asked";
     broken = check_next(rules, input, decision);
     if (broken == NULL)
         broken = check_action(rules, policy, decision);

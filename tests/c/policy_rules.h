@@ -10,7 +10,7 @@ struct policy_rules {
     struct pcmig_params params;
     int64_t now_us;
     bool over; /* an end was seen, an abort was said, or we detached */
-    bool drain_said, finish_said, undrain_said, abort_said;
+    bool ask_said, drain_said, abort_said;
     bool switch_open;   /* SWITCH said, no answer yet */
     bool switch_issued; /* or post-copy seen */
     bool paused;        /* post-copy was interrupted, and not resumed */
@@ -18,7 +18,7 @@ struct policy_rules {
     bool sampled;
     bool gated, gate_open;
     enum pcmig_turn turn;
-    unsigned drains, switches, aborts;
+    unsigned drains, switches, aborts, lates;
 };
 
 void policy_rules_init(struct policy_rules *rules, enum pcmig_policy_kind kind, const struct pcmig_params *params,

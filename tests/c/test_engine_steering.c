@@ -227,7 +227,6 @@ static int reset(void **state)
 {
     (void)state;
     pcmig_params_defaults(&params);
-    params.value[PCMIG_PARAM_DRAIN_BLIND_MS] = 20;
     atomic_store(&host.called, false);
     atomic_store(&host.running, true);
     atomic_store(&host.refuse_switch, 0);
@@ -328,7 +327,6 @@ static void bandwidth_while_retrying(void **state)
     struct pcmig_migration *migration;
 
     (void)state;
-    params.value[PCMIG_PARAM_DRAIN_MAX_MS] = 300;
     migration = begin(false);
     atomic_store(&host.refuse_switch, 1000);
     ask(migration, PCMIG_REQUEST_SWITCH);

@@ -55,7 +55,6 @@ static struct pcmig_migration *begin_with(bool adopted, bool starts_with_host, e
 
     pcmig_params_defaults(&args.params);
     args.params.value[PCMIG_PARAM_STILL_MS] = still_ms;
-    args.params.value[PCMIG_PARAM_DRAIN_BLIND_MS] = 20;
     migration = pcmig_migration_new(&args);
     assert_non_null(migration);
     assert_int_equal(pcmig_migration_start(migration), 0);

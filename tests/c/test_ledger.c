@@ -18,12 +18,9 @@
 
 static struct pcmig_ledger *new_ledger(void)
 {
-    struct pcmig_params params;
     struct pcmig_ledger *ledger;
 
-    pcmig_params_defaults(&params);
-    params.value[PCMIG_PARAM_PASS_TOLERANCE_PERMILLE] = 20;
-    ledger = pcmig_ledger_new(&params);
+    ledger = pcmig_ledger_new();
     assert_non_null(ledger);
     return ledger;
 }

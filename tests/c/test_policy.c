@@ -101,7 +101,7 @@ static void auto_idle_never_switches(void **state)
     }
 }
 
-/* Each pass leaves half: auto lets it, says so once, and it ends by itself. */
+/* Each pass leaves half: auto lets it, and it ends by itself. */
 static void auto_converging(void **state)
 {
     (void)state;
@@ -123,8 +123,6 @@ static void auto_too_slow(void **state)
     m.writes_ps = m.link_pages_ps * 0.55;
     run(600 * SECOND);
     assert_true(m.postcopy);
-    assert_int_equal(said(PCMIG_ACTION_FINISH_PRECOPY, PCMIG_REASON_CONVERGING)->action, PCMIG_ACTION_FINISH_PRECOPY);
-    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_FINISH_PRECOPY), 1);
     assert_int_equal(said(PCMIG_ACTION_DRAIN, PCMIG_REASON_TOO_SLOW)->b, 3);
 }
 
@@ -221,7 +219,8 @@ static void drain_blind(void **state)
     begin(PCMIG_POLICY_FIRST_PASS, false);
     m.queue_seen = false;
     run(300 * SECOND);
-    assert_in_range(drained_after_us(PCMIG_REASON_DRAIN_BLIND), 400000, 420000);
+    /* As long as a full socket needs at 100 Mb/s. */
+    assert_in_range(drained_after_us(PCMIG_REASON_DRAIN_BLIND), 300000, 420000);
 }
 
 static void drain_timeout(void **state)
@@ -230,7 +229,8 @@ static void drain_timeout(void **state)
     begin(PCMIG_POLICY_FIRST_PASS, false);
     m.queue_stuck = true;
     run(300 * SECOND);
-    assert_in_range(drained_after_us(PCMIG_REASON_DRAIN_TIMEOUT), SECOND, SECOND + 20000);
+    /* Twice what the queue needs, and a fifth of a second. */
+    assert_in_range(drained_after_us(PCMIG_REASON_DRAIN_TIMEOUT), 500000, 700000);
 }
 
 /* The post-copy pace is in force before the switch, not after the first burst. */
@@ -469,53 +469,32 @@ static enum pcmig_gate_state gate(void)
     return pcmig_policy_gate(m.policy);
 }
 
-/* The link is drained long before the gate opens: nothing is looked at meanwhile, and the answer itself switches. */
-static void gate_after_drain(void **state)
+/* Pre-copy goes on at full speed while the gate is asked for; once it is open, the link is drained, and then comes the switch. */
+static void gate_before_drain(void **state)
 {
-    const struct pcmig_decision *sw;
-    unsigned looks;
+    const struct pcmig_decision *drain;
+    double sent;
 
     (void)state;
     begin_gated(PCMIG_POLICY_FIRST_PASS);
     assert_int_equal(gate(), PCMIG_GATE_CLOSED);
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     assert_int_equal(gate(), PCMIG_GATE_WANTED);
-    run(SECOND);
-    looks = m.looks;
-    run(2 * SECOND);
-    assert_int_equal(m.looks, looks);
-    assert_false(ever(PCMIG_ACTION_SWITCH));
+    sent = m.sent;
+    run(3 * SECOND);
+    assert_true(m.sent - sent > 2.9 * m.link_pages_ps);
+    assert_false(ever(PCMIG_ACTION_DRAIN));
     guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
-    sw = said(PCMIG_ACTION_SWITCH, PCMIG_REASON_GATE_OPEN);
-    assert_int_equal(sw->t_us, m.now_us);
-    assert_in_range(sw->a, 3000, 3010); /* from the drain's decision on */
-    assert_in_range(sw->b, 2500, 2999); /* less the drain */
+    drain = said(PCMIG_ACTION_DRAIN, PCMIG_REASON_GATE_OPEN);
+    assert_int_equal(drain->t_us, m.now_us);
+    assert_in_range(drain->a, 3000, 3010);
+    (void)run_until(PCMIG_ACTION_SWITCH);
+    (void)said(PCMIG_ACTION_SWITCH, PCMIG_REASON_DRAINED);
     run(300 * SECOND);
     assert_true(m.postcopy && m.finished);
     assert_int_equal(guest_model_count(&m, PCMIG_ACTION_DRAIN), 1);
     assert_int_equal(guest_model_count(&m, PCMIG_ACTION_UNDRAIN), 0);
     assert_int_equal(gate(), PCMIG_GATE_OPEN);
-}
-
-/* Opened during the drain: the drain alone counts. Also where the queue is not seen or never runs empty. */
-static void gate_before_drained(void **state)
-{
-    static const enum pcmig_reason reasons[] = {PCMIG_REASON_DRAINED, PCMIG_REASON_DRAIN_BLIND,
-                                                PCMIG_REASON_DRAIN_TIMEOUT};
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
-        begin_gated(PCMIG_POLICY_FIRST_PASS);
-        m.queue_seen = i != 1;
-        m.queue_stuck = i == 2;
-        (void)run_until(PCMIG_ACTION_DRAIN);
-        guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
-        assert_false(ever(PCMIG_ACTION_SWITCH));
-        (void)run_until(PCMIG_ACTION_SWITCH);
-        (void)said(PCMIG_ACTION_SWITCH, reasons[i]);
-        run(300 * SECOND);
-        assert_true(m.postcopy && m.finished);
-    }
 }
 
 /* Opened before it was asked for: as if there were none. */
@@ -535,16 +514,16 @@ static void gate_is_refused(void **state)
 {
     (void)state;
     begin_gated(PCMIG_POLICY_FIRST_PASS);
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     run(SECOND);
     guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
     assert_int_equal(said(PCMIG_ACTION_UNDRAIN, PCMIG_REASON_GATE_REFUSED)->t_us, m.now_us);
     assert_int_equal(gate(), PCMIG_GATE_REFUSED);
     run(60 * SECOND); /* full speed again, and nothing is asked */
-    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_DRAIN), 1);
+    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_ASK), 1);
     assert_false(m.draining);
     guest_model_request(&m, PCMIG_REQUEST_SWITCH); /* the operator insists */
-    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_DRAIN), 2);
+    assert_int_equal(guest_model_count(&m, PCMIG_ACTION_ASK), 2);
     assert_int_equal(gate(), PCMIG_GATE_WANTED);
     guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
     run(300 * SECOND);
@@ -561,7 +540,7 @@ static void gate_is_refused(void **state)
 
     begin_gated(PCMIG_POLICY_FIRST_PASS); /* opened, taken back in the drain, and after a switch that libvirt refused */
     m.refusals = 100000;
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
     guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
     (void)said(PCMIG_ACTION_UNDRAIN, PCMIG_REASON_GATE_REFUSED);
@@ -585,13 +564,13 @@ static void gate_times_out(void **state)
 
     (void)state;
     begin_gated(PCMIG_POLICY_FIRST_PASS);
-    asked_us = run_until(PCMIG_ACTION_DRAIN)->t_us;
+    asked_us = run_until(PCMIG_ACTION_ASK)->t_us;
     undrain = run_until(PCMIG_ACTION_UNDRAIN);
     assert_int_equal(undrain->reason, PCMIG_REASON_GATE_TIMEOUT);
     assert_in_range(undrain->t_us - asked_us, 5 * SECOND, 5 * SECOND + 10000);
     assert_in_range(undrain->a, 5000, 5010);
     assert_int_equal(gate(), PCMIG_GATE_CLOSED);
-    asked_us = run_until(PCMIG_ACTION_DRAIN)->t_us;
+    asked_us = run_until(PCMIG_ACTION_ASK)->t_us;
     assert_in_range(asked_us - undrain->t_us, 5 * SECOND, 5 * SECOND + 600000);
     assert_int_equal(gate(), PCMIG_GATE_WANTED);
     (void)run_until(PCMIG_ACTION_UNDRAIN);
@@ -607,11 +586,11 @@ static void gate_times_out(void **state)
     guest_model_request(&m, PCMIG_REQUEST_SWITCH);
     (void)run_until(PCMIG_ACTION_UNDRAIN);
     asked_us = m.now_us;
-    assert_int_equal(run_until(PCMIG_ACTION_DRAIN)->reason, PCMIG_REASON_REQUESTED);
+    assert_int_equal(run_until(PCMIG_ACTION_ASK)->reason, PCMIG_REASON_REQUESTED);
     assert_in_range(m.now_us - asked_us, 4900000, 5 * SECOND + 10000);
     (void)run_until(PCMIG_ACTION_UNDRAIN);
     guest_model_request(&m, PCMIG_REQUEST_SWITCH); /* nor does it wait */
-    assert_true(m.draining);
+    assert_int_equal(gate(), PCMIG_GATE_WANTED);
 }
 
 /* Other policies, and what ends a drain that waits. */
@@ -619,13 +598,13 @@ static void gate_and_the_rest(void **state)
 {
     (void)state;
     begin_gated(PCMIG_POLICY_IMMEDIATE);
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     run(SECOND);
     guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
-    (void)said(PCMIG_ACTION_SWITCH, PCMIG_REASON_GATE_OPEN);
+    (void)said(PCMIG_ACTION_DRAIN, PCMIG_REASON_GATE_OPEN);
 
     begin_gated(PCMIG_POLICY_AUTO); /* the operator cancels */
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     run(SECOND);
     guest_model_request(&m, PCMIG_REQUEST_ABORT);
     (void)said(PCMIG_ACTION_ABORT, PCMIG_REASON_REQUESTED);
@@ -638,22 +617,21 @@ static void gate_and_the_rest(void **state)
     params.value[PCMIG_PARAM_ABORT_AFTER_MS] = 30000; /* time is up in a drain that waits */
     params.value[PCMIG_PARAM_DEADLINE_MS] = 28000;
     begin_gated(PCMIG_POLICY_DEADLINE);
-    m.writes_ps = m.link_pages_ps * 0.6;
     run(300 * SECOND);
-    assert_true(said(PCMIG_ACTION_DRAIN, ANY)->t_us < 30 * SECOND);
+    assert_true(said(PCMIG_ACTION_ASK, ANY)->t_us < 30 * SECOND);
     assert_in_range(said(PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER)->t_us, 30 * SECOND, 30 * SECOND + 10000);
     assert_int_equal(gate(), PCMIG_GATE_CLOSED);
     (void)defaults(NULL);
 
     begin_gated(PCMIG_POLICY_FIRST_PASS); /* somebody else switches */
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     m.answer_us = m.now_us + SECOND;
     run(300 * SECOND);
     assert_true(m.postcopy && m.finished);
     assert_int_equal(gate(), PCMIG_GATE_CLOSED);
 
     begin_gated(PCMIG_POLICY_FIRST_PASS); /* we let go */
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     guest_model_request(&m, PCMIG_REQUEST_DETACH);
     (void)said(PCMIG_ACTION_UNDRAIN, PCMIG_REASON_DETACHED);
 
@@ -669,17 +647,21 @@ static void gate_and_the_rest(void **state)
     assert_int_equal(gate(), PCMIG_GATE_NONE);
 }
 
-/* After a drain in vain, the link's rate is what it was: the drain's own is not measured. */
-static void gate_leaves_the_rate(void **state)
+/* A drain in vain leaves the link's rate as it was: the drain's own is not measured. */
+static void drain_leaves_the_rate(void **state)
 {
     uint64_t before;
 
     (void)state;
     begin_gated(PCMIG_POLICY_FIRST_PASS);
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    (void)run_until(PCMIG_ACTION_ASK);
     before = pcmig_policy_link_bps(m.policy);
-    (void)run_until(PCMIG_ACTION_UNDRAIN);
-    (void)run_until(PCMIG_ACTION_DRAIN);
+    m.refusals = 100000;
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
+    run(SECOND / 2);
+    guest_model_request(&m, PCMIG_REQUEST_REFUSE_GATE);
+    (void)said(PCMIG_ACTION_UNDRAIN, PCMIG_REASON_GATE_REFUSED);
+    run(3 * SECOND);
     assert_in_range(pcmig_policy_link_bps(m.policy), before * 95 / 100, before * 105 / 100);
 }
 
@@ -829,13 +811,12 @@ int main(void)
         TEST(held_at_the_gate),
         TEST(abort_requests),
         TEST(detach),
-        TEST(gate_after_drain),
-        TEST(gate_before_drained),
+        TEST(gate_before_drain),
         TEST(gate_opened_early),
         TEST(gate_is_refused),
         TEST(gate_times_out),
         TEST(gate_and_the_rest),
-        TEST(gate_leaves_the_rate),
+        TEST(drain_leaves_the_rate),
         TEST(failing_statistics),
         TEST(time_goes_backwards),
         TEST(random_streams),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The link's rate, from what the destination has acknowledged. */
+/* The link's rate, from what the destination has acknowledged, and how well it is known. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,11 +18,19 @@ struct feeder {
     struct pcmig_sample sample;
 };
 
-static void run(struct feeder *f, uint64_t bps, int64_t for_us)
+/* QUEUE: -1 = not seen. Where there is one, it stays as it is. ZERO: zero pages, which cost 9 bytes each. */
+static void run(struct feeder *f, uint64_t bps, int64_t for_us, int64_t queue, bool zero)
 {
+    f->sample.queue_bytes = queue;
     for (int64_t end_us = f->t_us + for_us; f->t_us < end_us; f->t_us += STEP_US) {
+        uint64_t bytes = bps * (uint64_t)STEP_US / 1000000;
+
         pcmig_rate_feed(&f->rate, f->t_us, &f->sample);
-        f->sample.memory_processed_bytes += bps * (uint64_t)STEP_US / 1000000;
+        f->sample.memory_processed_bytes += bytes;
+        if (zero)
+            f->sample.zero_pages += bytes / 9;
+        else
+            f->sample.normal_pages += bytes / 4096 + 1;
     }
 }
 
@@ -39,10 +47,16 @@ static void steady(void **state)
     struct feeder f = start();
 
     (void)state;
-    run(&f, LINK_BPS, 3 * STEP_US);
+    run(&f, LINK_BPS, 3 * STEP_US, -1, false);
     assert_int_equal(f.rate.link_bps, 0); /* a moment is no measurement */
-    run(&f, LINK_BPS, 5000000);
+    assert_int_equal(f.rate.evidence, PCMIG_RATE_UNKNOWN);
+    run(&f, LINK_BPS, 5000000, -1, false);
     assert_in_range(f.rate.link_bps, LINK_BPS * 98 / 100, LINK_BPS * 102 / 100);
+    assert_int_equal(f.rate.evidence, PCMIG_RATE_STREAM);
+    run(&f, LINK_BPS, 5000000, 2000000, false);
+    assert_int_equal(f.rate.evidence, PCMIG_RATE_LINK);
+    assert_in_range(f.rate.seen_us, f.t_us - 600000, f.t_us);
+    assert_in_range(pcmig_rate_queue_us(&f.rate), 150000, 170000);
 }
 
 /* QEMU fills socket buffers at once: that is not the link. */
@@ -54,31 +68,57 @@ static void buffers_are_no_link(void **state)
     f.sample.queue_bytes = 0;
     pcmig_rate_feed(&f.rate, 0, &f.sample);
     f.sample.memory_processed_bytes = 4 << 20;
-    f.sample.queue_bytes = 4 << 20;
     f.t_us = STEP_US;
-    run(&f, LINK_BPS, 5000000);
+    run(&f, LINK_BPS, 5000000, 4 << 20, false);
     assert_in_range(f.rate.link_bps, LINK_BPS * 95 / 100, LINK_BPS * 105 / 100);
 }
 
-/* Zero pages and pauses: QEMU had little to send. */
-static void idle_says_nothing(void **state)
+/* Zero pages hardly use the link: known is only that it carries that much. Unless the queue is full with them. */
+static void zero_pages(void **state)
 {
     struct feeder f = start();
 
     (void)state;
-    run(&f, LINK_BPS, 5000000);
-    run(&f, LINK_BPS / 100, 5000000);
+    run(&f, LINK_BPS / 4, 2000000, 0, true);
+    assert_int_equal(f.rate.evidence, PCMIG_RATE_LEAST);
+    assert_false(pcmig_rate_known(&f.rate));
+    assert_int_equal(pcmig_rate_queue_us(&f.rate), INT64_MAX);
+    run(&f, LINK_BPS, 5000000, 1000000, false);
     assert_in_range(f.rate.link_bps, LINK_BPS * 95 / 100, LINK_BPS * 105 / 100);
+    run(&f, LINK_BPS / 100, 5000000, 0, true);
+    run(&f, LINK_BPS / 100, 5000000, -1, true);
+    assert_in_range(f.rate.link_bps, LINK_BPS * 95 / 100, LINK_BPS * 110 / 100);
+    run(&f, LINK_BPS / 2, 5000000, 1000000, true);
+    assert_in_range(f.rate.link_bps, LINK_BPS * 48 / 100, LINK_BPS * 55 / 100);
 }
 
-static void follows_a_faster_link(void **state)
+/* Others come and go: the rate falls as well as it rises, and by any factor. */
+static void follows_the_link(void **state)
+{
+    static const uint64_t links_bps[] = {LINK_BPS, LINK_BPS * 10, LINK_BPS / 4, LINK_BPS * 1000, LINK_BPS};
+
+    (void)state;
+    for (int seen = 0; seen < 2; seen++) {
+        struct feeder f = start();
+
+        for (size_t i = 0; i < sizeof(links_bps) / sizeof(links_bps[0]); i++) {
+            run(&f, links_bps[i], 10000000, seen ? 4 << 20 : -1, false);
+            assert_in_range(f.rate.link_bps, links_bps[i] * 99 / 100, links_bps[i] * 101 / 100);
+        }
+    }
+}
+
+/* What is an hour old counts for nothing against what is seen now. */
+static void age(void **state)
 {
     struct feeder f = start();
 
     (void)state;
-    run(&f, LINK_BPS, 3000000);
-    run(&f, LINK_BPS * 10, 10000000);
-    assert_in_range(f.rate.link_bps, LINK_BPS * 9, LINK_BPS * 11);
+    run(&f, LINK_BPS, 5000000, 1000000, false);
+    pcmig_rate_pause(&f.rate);
+    f.t_us += INT64_C(3600000000);
+    run(&f, LINK_BPS / 5, 600000, 1000000, false);
+    assert_in_range(f.rate.link_bps, LINK_BPS * 19 / 100, LINK_BPS * 21 / 100);
 }
 
 /* Disks go over the same link. */
@@ -101,26 +141,41 @@ static void strange_input(void **state)
     uint64_t before;
 
     (void)state;
-    run(&f, LINK_BPS, 3000000);
+    run(&f, LINK_BPS, 3000000, 1000000, false);
     before = f.rate.link_bps;
     pcmig_rate_feed(&f.rate, f.t_us, &f.sample);
     pcmig_rate_feed(&f.rate, f.t_us - 1000000, &f.sample);
     f.sample.memory_processed_bytes = 0;
     pcmig_rate_feed(&f.rate, f.t_us + 1000000, &f.sample);
     f.sample.queue_bytes = INT64_MAX;
-    pcmig_rate_feed(&f.rate, f.t_us + 2000000, &f.sample);
+    pcmig_rate_feed(&f.rate, f.t_us + 1200000, &f.sample);
     assert_in_range(f.rate.link_bps, before * 7 / 10, before * 11 / 10);
+    f.sample.memory_processed_bytes = UINT64_MAX;
+    f.sample.queue_bytes = 0;
+    pcmig_rate_feed(&f.rate, f.t_us + 3000000, &f.sample);
+    f.sample.memory_processed_bytes = UINT64_MAX - 1;
+    pcmig_rate_feed(&f.rate, INT64_C(1) << 53, &f.sample);
+    assert_true(pcmig_rate_queue_us(&f.rate) >= 0);
+}
+
+static void times(void **state)
+{
+    (void)state;
+    assert_int_equal(pcmig_rate_time_us(0, 0), 0);
+    assert_true(pcmig_rate_time_us(1, 0) > INT64_C(1) << 60);
+    assert_int_equal(pcmig_rate_time_us(12500000, 12500000), 1000000);
+    assert_int_equal(pcmig_rate_time_us(UINT64_C(20) << 40, UINT64_C(1) << 30), INT64_C(20480) * 1000000);
+    assert_true(pcmig_rate_time_us(UINT64_MAX, 1) > 0);
+    assert_true(pcmig_rate_time_us(UINT64_MAX, UINT64_MAX) > 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(steady),
-        cmocka_unit_test(buffers_are_no_link),
-        cmocka_unit_test(idle_says_nothing),
-        cmocka_unit_test(follows_a_faster_link),
-        cmocka_unit_test(disks_count),
-        cmocka_unit_test(strange_input),
+        cmocka_unit_test(steady),        cmocka_unit_test(buffers_are_no_link),
+        cmocka_unit_test(zero_pages),    cmocka_unit_test(follows_the_link),
+        cmocka_unit_test(age),           cmocka_unit_test(disks_count),
+        cmocka_unit_test(strange_input), cmocka_unit_test(times),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -375,7 +375,6 @@ static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind
     struct pcmig_migration *migration;
 
     pcmig_params_defaults(&args.params);
-    args.params.value[PCMIG_PARAM_DRAIN_BLIND_MS] = 20;
     migration = pcmig_migration_new(&args);
     assert_non_null(migration);
     assert_int_equal(pcmig_migration_start(migration), 0);

@@ -350,7 +350,7 @@ WRONG: tuple[tuple[Sections, str], ...] = (
         "live_migration_permit_post_copy = false",
     ),
     ({"pcmig": {"policy": "soon"}}, r"\[pcmig\] policy = soon"),
-    ({"pcmig": {"params": "pace_fill_permille=9999999"}}, "pace_fill_permille takes a whole number"),
+    ({"pcmig": {"params": "request_wait_ms=9999999"}}, "request_wait_ms takes a whole number"),
 )
 
 

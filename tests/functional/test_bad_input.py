@@ -169,7 +169,7 @@ def test_an_option_that_is_wrong_is_usage(scene: Scene) -> None:
         (["--policy", "passes=0"], "passes"),
         (["--flags", "TUNNELLED"], "TUNNELLED"),
         (["--flags", "POST_COPPY"], "POSTCOPY"),
-        (["--set", "pace_min_mib=0"], "1 to"),
+        (["--set", "request_wait_ms=0"], "1 to"),
     ):
         scene.migrate(*options).expect(2, text)
     scene.expect_at(source)

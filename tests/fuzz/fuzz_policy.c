@@ -124,7 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     gated = byte(&b) % 2 != 0;
     policy = pcmig_policy_new(kind, &params, gated);
     twin = pcmig_policy_new(kind, &params, gated);
-    ledger = pcmig_ledger_new(&params);
+    ledger = pcmig_ledger_new();
     policy_rules_init(&rules, kind, &params, gated);
     while (policy != NULL && twin != NULL && ledger != NULL && b.left > 0) {
         struct pcmig_decision decision, other;

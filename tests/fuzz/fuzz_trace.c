@@ -102,7 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int rc = 0;
 
     pcmig_params_defaults(&params);
-    ledger = pcmig_ledger_new(&params);
+    ledger = pcmig_ledger_new();
     policy = pcmig_policy_new(size % 2 ? PCMIG_POLICY_AUTO : PCMIG_POLICY_IMMEDIATE, &params, size % 3 == 0);
     require(replay != NULL && ledger != NULL && policy != NULL, "out of memory");
     while ((text = next_line(&at, end, &len)) != NULL) {

@@ -234,6 +234,12 @@ ROWS["situations"] = Row((_core.situations,), repeat=50)
 ROWS["share_event_loop"] = Row((fails(_core.share_event_loop),), repeat=50)  # pcmig's own runs by now
 
 ROWS["params"] = Row((_core.params,), repeat=50)
+ROWS["gone_param"] = Row(
+    (
+        *(partial(_core.gone_param, name) for name in ("drain_max_ms", "passes")),
+        fails(partial(_core.gone_param, 1)),  # type: ignore[arg-type]
+    )
+)
 ROWS["parse_policy"] = Row(
     (
         *(partial(_core.parse_policy, text) for text in ("auto", "passes=3", "deadline=2.5")),
@@ -284,6 +290,9 @@ for _name in ("switch", "abort", "detach", "open_gate", "refuse_gate", "pause", 
 ROWS["Migration.set_bandwidth"] = Row(
     (either(partial(_DONE.set_bandwidth, 5)), fails(partial(_DONE.set_bandwidth, "x")))  # type: ignore[arg-type]
 )
+ROWS["Migration.downtime_limit"] = Row(
+    (either(partial(_DONE.downtime_limit, 5)), fails(partial(_DONE.downtime_limit, "x")))  # type: ignore[arg-type]
+)
 
 # Its decision is not the policy's, so that the answer has one side and the other is None.
 _TRACE = [
@@ -296,7 +305,7 @@ ROWS |= {
     "replay": Row(
         (
             lambda: _core.replay(_TRACE),
-            lambda: _core.replay(_TRACE, policy="passes=2", params={"drain_max_ms": 5}),
+            lambda: _core.replay(_TRACE, policy="passes=2", params={"request_wait_ms": 5}),
             fails(lambda: _core.replay([*_TRACE, "5 sample speed=1"])),
             fails(lambda: _core.replay("/none"), OSError),
             fails(lambda: _core.replay(_TRACE, policy="fast")),

@@ -39,6 +39,7 @@ struct migration {
     bool draining, downtime_set;
     enum pcmig_reason why; /* of the drain that led to the switch */
     unsigned decisions, samples;
+    bool rate_told;
     int64_t drain_us;
 
     /* Rivals: rivals.c. */

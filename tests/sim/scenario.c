@@ -22,6 +22,7 @@ struct row {
 static const struct row rows[] = {
     ROW(quickack, 1, 0, 1),
     ROW(queue_seen, 1, 0, 1),
+    ROW(dirty_rate, 1, 0, 1),
     ROW(nova_steps, 0, 0, 1),
     ROW(memory_mib, 4096, 16, 1 << 24),
     ROW(zero_permille, 0, 0, 990),

@@ -28,6 +28,7 @@ struct scenario {
     struct pcmig_params params;
     double quickack;   /* page requests are acknowledged at once (pcmig's route option, or the administrator's) */
     double queue_seen; /* pcmig can see the queue of QEMU's sockets */
+    double dirty_rate; /* QEMU samples what the guest writes before the migration (QEMU >= 5.2, libvirt >= 7.2) */
     double nova_steps; /* under nova-compute: QEMU's limit follows Nova's downtime steps */
 
     /* Guest. */

@@ -228,6 +228,10 @@ class Migration:
         return self.status()["outcome"] is not None
 
 
+def gone_param(name: str) -> str | None:
+    return "it follows from request_wait_ms" if name == "drain_max_ms" else None
+
+
 def params() -> list[dict[str, Any]]:
     return [
         {
@@ -240,12 +244,12 @@ def params() -> list[dict[str, Any]]:
         },
         {"name": "abort_after_ms", "unit": "ms", "default": 0, "min": 0, "max": 86400000, "doc": "Give up."},
         {
-            "name": "pace_min_mib",
-            "unit": "MiB/s",
-            "default": 2,
+            "name": "request_wait_ms",
+            "unit": "ms",
+            "default": 30,
             "min": 1,
-            "max": 10000,
-            "doc": "Lowest pace.",
+            "max": 90,
+            "doc": "Longest wait.",
         },
     ]
 

@@ -153,12 +153,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_json_on_stdout_is_only_json() -> None:
-    done = run("quick", *MIGRATE, "--json", "-", "--set", "pace_min_mib=3", "--max-downtime", "250")
+    done = run("quick", *MIGRATE, "--json", "-", "--set", "request_wait_ms=3", "--max-downtime", "250")
     assert done.returncode == 0
     result = json.loads(done.stdout)
     assert result["schema"] == 1
     assert result["outcome"] == "completed" and result["exit_code"] == 0
-    assert result["params"] == {"pace_min_mib": 3, "downtime_limit_ms": 250}
+    assert result["params"] == {"request_wait_ms": 3, "downtime_limit_ms": 250}
     assert result["flags"] == ["LIVE", "PEER2PEER", "POSTCOPY", "PERSIST_DEST", "UNDEFINE_SOURCE"]
     assert result["status"]["phase"] == "finished" and result["decisions"][0]["action"] == "switch"
     assert "done: g1" in done.stderr
@@ -204,7 +204,7 @@ def test_guest_that_cannot_do_postcopy_is_refused_unless_never() -> None:
         (("g1", "d", "--json", "/nosuch/x"), "does not exist"),
         (("g1", "d", "--flags", "BOGUS"), "BOGUS"),
         (("g1", "d", "--flags", "TUNNELLED"), "libvirt's tunnel does not carry post-copy"),
-        (("g1", "d", "--set", "pace_min=3"), "did you mean 'pace_min_mib'"),
+        (("g1", "d", "--set", "request_wait=3"), "did you mean 'request_wait_ms'"),
         (("g1", "d", "--deadline", "5", "--policy", "never"), "not allowed with"),
         (("g1", "d", "--deadl", "5"), "unrecognized arguments"),
         (("", "d"), "DOMAIN: the value is empty"),

@@ -74,9 +74,10 @@ def test_definition() -> None:
     [
         (("--keep-definition", "--persistent"), "contradicts"),
         (("--undefinesource",), "without a definition anywhere"),
-        (("--set", "pace_min_mib"), "NAME=VALUE"),
-        (("--set", "pace_min_mib=fast"), "not a whole number"),
+        (("--set", "request_wait_ms"), "NAME=VALUE"),
+        (("--set", "request_wait_ms=fast"), "not a whole number"),
         (("--set", "nothing_like_it=1"), "--help-params"),
+        (("--set", "drain_max_ms=5"), "parameter 'drain_max_ms' is gone: it follows from"),
         (("--max-downtime", "0"), "--max-downtime: 0 ms is out of bounds (1 to 2000000)"),
         (("--abort-after", "100000000"), "--abort-after: 100000000000 ms is out of bounds"),
     ],

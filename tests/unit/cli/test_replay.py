@@ -66,7 +66,7 @@ def test_missing_decision(trace: pathlib.Path, lines: list[str]) -> None:
     assert "nothing" in done.stdout
 
 
-@pytest.mark.parametrize("option", [("--policy", "never"), ("--set", "drain_pace_mib=3")])
+@pytest.mark.parametrize("option", [("--policy", "never"), ("--set", "request_wait_ms=3")])
 def test_what_if(trace: pathlib.Path, option: tuple[str, str]) -> None:
     done = run(trace, *option)
     assert done.returncode == 0, done.stderr
@@ -99,9 +99,9 @@ def test_ledger(trace: pathlib.Path) -> None:
         (("none",), "none: No such file or directory"),
         (("/",), "/: Is a directory"),
         (("setup.py",), "setup.py: line 2: "),
-        (("TRACE", "--set", "drain_pace_mib"), "write NAME=VALUE"),
-        (("TRACE", "--set", "drain_pace_mib=x"), "not a whole number"),
-        (("TRACE", "--set", "drain_pace_mib=0"), "out of bounds (1 to 1000000)"),
+        (("TRACE", "--set", "request_wait_ms"), "write NAME=VALUE"),
+        (("TRACE", "--set", "request_wait_ms=x"), "not a whole number"),
+        (("TRACE", "--set", "request_wait_ms=0"), "out of bounds (1 to 90)"),
         (("TRACE", "--set", "speed=1"), "unknown parameter 'speed'"),
         (("TRACE", "--policy", "fast"), "fast"),
         ((), "TRACE"),

@@ -31,7 +31,7 @@ ENTRY = Entry(
     engine={
         "flags": 3,
         "policy": "passes=3",
-        "params": {"pace_min_mib": 7},
+        "params": {"request_wait_ms": 7},
         "migrate_uri": "tcp://10.0.0.2",
         "resume_uris": ["tcp://10.1.0.2"],
         "recover": False,
@@ -109,13 +109,13 @@ def test_what_is_settled_leaves_nothing(capsys: pytest.CaptureFixture[str], book
 
 def test_what_is_not_settled_is_kept(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
     fake.Migration.script = [(0.0, fake.NEEDS_OPERATOR)]
-    words = ("--set", "pace_min_mib=7", "--migrateuri", "tcp://10.0.0.2", "--resume-uri", "tcp://10.1.0.2")
+    words = ("--set", "request_wait_ms=7", "--migrateuri", "tcp://10.0.0.2", "--resume-uri", "tcp://10.1.0.2")
     code, text = pcmig(capsys, *MIGRATE, *words, "--policy", "passes=3", "--connect-timeout", "3")
     assert code == 3 and f"pcmig resume -c {URI} g1 {fake.DEST}" in text
     [entry] = book.all()[0]
     assert (entry.uuid, entry.name, entry.source_uri, entry.dest_uri) == (fake.UUID, "g1", URI, fake.DEST)
     assert entry.owner is None and not entry.held and entry.caller == {"program": "pcmig"}
-    assert entry.engine["policy"] == "passes=3" and entry.engine["params"] == {"pace_min_mib": 7}
+    assert entry.engine["policy"] == "passes=3" and entry.engine["params"] == {"request_wait_ms": 7}
     assert entry.engine["migrate_uri"] == "tcp://10.0.0.2" and entry.engine["connect_timeout_ms"] == 3000
     assert entry.engine["resume_uris"] == ["tcp://10.1.0.2"] and entry.engine["flags"] == 5
 
@@ -193,7 +193,7 @@ def test_the_journal_knows_everything(
     arguments = fake.Migration.arguments
     assert (arguments["domain"], arguments["dest_uri"], arguments["adopt"]) == (fake.UUID, fake.DEST, True)
     assert arguments["source_uri"] == URI and arguments["recover"] is True
-    assert arguments["policy"] == "passes=3" and arguments["params"] == {"pace_min_mib": 7}
+    assert arguments["policy"] == "passes=3" and arguments["params"] == {"request_wait_ms": 7}
     assert arguments["flags"] == 3 and arguments["migrate_uri"] == "tcp://10.0.0.2"
     assert arguments["resume_uris"] == ["tcp://10.1.0.2"]
     assert book.all() == ([], [])
@@ -210,7 +210,7 @@ def test_what_is_typed_counts_more(capsys: pytest.CaptureFixture[str], book: Jou
     arguments = fake.Migration.arguments
     assert arguments["dest_uri"] == other and arguments["migrate_uri"] == "tcp://10.9.0.2"
     assert arguments["resume_uris"] == ["tcp://10.1.0.2"] and arguments["policy"] == "immediate"
-    assert arguments["params"] == {"pace_min_mib": 7, "downtime_limit_ms": 50}
+    assert arguments["params"] == {"request_wait_ms": 7, "downtime_limit_ms": 50}
 
 
 def test_without_the_journal(capsys: pytest.CaptureFixture[str], book: Journal) -> None:

@@ -34,8 +34,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int | str | No
         (("--deadline", "0.0001"), ("--deadline", "'0.0001' is not a number of seconds, 0.001 or more")),
         (("--abort-after", "0.0001"), ("--abort-after", "0.001 or more")),  # 0 would mean: never
         (("--connect-timeout", "0.0001"), ("--connect-timeout", "0.001 or more")),
-        (("--set", "pace_min_mib=0"), ("--set pace_min_mib", "0 MiB/s", "1 to 1000000")),
-        (("--set", "pace_min=1"), ("unknown parameter 'pace_min'", "did you mean 'pace_min_mib'")),
+        (("--set", "request_wait_ms=0"), ("--set request_wait_ms", "0 ms", "1 to 90")),
+        (("--set", "request_wait=1"), ("unknown parameter 'request_wait'", "did you mean 'request_wait_ms'")),
         (("--set", "passes=1_0"), ("--set passes", "'1_0' is not a whole number", "1 to 1000000 passes")),
         (("--set", "passes=\u0663"), ("--set passes", "is not a whole number")),
         (("--set", "passes=5", "--set", "passes=6"), ("--set passes was given twice",)),

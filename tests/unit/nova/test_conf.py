@@ -59,12 +59,12 @@ def test_policies(tmp_path: pathlib.Path, policy: str) -> None:
 def test_everything_set(tmp_path: pathlib.Path) -> None:
     options = loaded(
         tmp_path,
-        "params = drain_max_ms=5, pace_min_mib = 3,\nparams = quickack=0\npostcopy_bandwidth = 40\n"
+        "params = still_ms=5, request_wait_ms = 3,\nparams = quickack=0\npostcopy_bandwidth = 40\n"
         "default_choice = forbidden\nimage_property = honour\n"
         "request_sources = metadata, api\nconnect_timeout = 3\n"
         f"trace_dir = {tmp_path}",
     )
-    assert options.params == {"drain_max_ms": 5, "pace_min_mib": 3, "quickack": 0}
+    assert options.params == {"still_ms": 5, "request_wait_ms": 3, "quickack": 0}
     assert options.postcopy_bandwidth_mib == 40
     assert options.default_choice == "forbidden"
     assert options.image_property == "honour"

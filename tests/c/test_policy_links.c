@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What auto decides on links from 100 Mb/s to 100 Gb/s, under limits of QEMU's that others set, and for guests that write in bursts. The guest
+ * of this model has a hot set that is dirty again as soon as it was sent, or writes what a test tells it to. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "core/policy.h"
+
+#define PAGE    UINT64_C(4096)
+#define GB      UINT64_C(1000000000)
+#define STEP_US INT64_C(50000)
+
+struct world {
+    struct pcmig_params params;
+    struct pcmig_policy *policy;
+    struct pcmig_decision decision;
+    bool rare; /* QEMU up to 10: the bitmap is synchronised at the end of a pass */
+    uint64_t total, hot, bps;
+    int64_t qemu_limit_ms;
+    int64_t t_us;
+    uint64_t sent, counted, wire, remaining, dirty; /* bytes */
+    uint64_t written_bps;                           /* besides the hot set, everywhere */
+    unsigned encoded_percent;                       /* of what is sent again, as XBZRLE */
+    uint64_t encoded, iteration;
+    bool finished;
+};
+
+static struct world w;
+
+static void begin(enum pcmig_policy_kind kind, uint64_t total, uint64_t hot, uint64_t bps)
+{
+    pcmig_policy_free(w.policy);
+    pcmig_params_defaults(&w.params);
+    w = (struct world){.params = w.params,
+                       .total = total,
+                       .hot = hot,
+                       .bps = bps,
+                       .qemu_limit_ms = 300,
+                       .remaining = total,
+                       .iteration = 1};
+    w.policy = pcmig_policy_new(kind, &w.params, false);
+    assert_non_null(w.policy);
+}
+
+static void under_nova(void)
+{
+    pcmig_policy_free(w.policy);
+    w.params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS] = 500; /* its last step */
+    w.params.value[PCMIG_PARAM_DOWNTIME_CONTROL] = 0;
+    w.policy = pcmig_policy_new(PCMIG_POLICY_AUTO, &w.params, false);
+    assert_non_null(w.policy);
+}
+
+static int drop(void **state)
+{
+    (void)state;
+    pcmig_policy_free(w.policy);
+    memset(&w, 0, sizeof(w));
+    return 0;
+}
+
+static void tell(enum pcmig_input_kind kind, int64_t code)
+{
+    struct pcmig_input input = {.t_us = w.t_us, .kind = kind, .code = code};
+
+    pcmig_policy_feed(w.policy, &input, &w.decision);
+    if (kind == PCMIG_INPUT_DOWNTIME_LIMIT)
+        w.qemu_limit_ms = code;
+}
+
+static void synchronise(void)
+{
+    w.remaining += w.dirty;
+    w.dirty = 0;
+    w.iteration++;
+    w.finished = w.sent >= w.total && w.remaining <= w.bps / 1000 * (uint64_t)w.qemu_limit_ms;
+}
+
+static void step(void)
+{
+    uint64_t bytes = w.bps / (1000000 / STEP_US), again;
+    bool first = w.sent < w.total;
+    struct pcmig_input input = {.kind = PCMIG_INPUT_SAMPLE};
+
+    w.t_us += STEP_US;
+    if (bytes > w.remaining)
+        bytes = w.remaining;
+    w.sent += bytes;
+    w.remaining -= bytes;
+    again = first ? 0 : bytes * w.encoded_percent / 100;
+    w.encoded += again;
+    w.counted += bytes - again;
+    w.wire += bytes - again / 2;
+    /* Hot pages that were sent are dirty at once; in the first pass those that were reached. */
+    w.dirty += w.written_bps / (1000000 / STEP_US);
+    if (w.dirty + w.remaining < (first ? w.hot * (w.sent / 1000) / (w.total / 1000) : w.hot))
+        w.dirty = (first ? w.hot * (w.sent / 1000) / (w.total / 1000) : w.hot) - w.remaining;
+    if (w.rare ? w.remaining == 0 : true)
+        synchronise();
+    input.t_us = w.t_us;
+    input.sample = (struct pcmig_sample){
+        .page_size_bytes = PAGE,
+        .memory_total_bytes = w.total,
+        .memory_processed_bytes = w.wire,
+        .normal_pages = w.counted / PAGE,
+        .encoded_pages = w.encoded / PAGE,
+        .memory_remaining_bytes = w.remaining,
+        .iteration = w.iteration,
+        .queue_bytes = 4000000,
+    };
+    pcmig_policy_feed(w.policy, &input, &w.decision);
+}
+
+/* Until the decision to drain, or the end of pre-copy, or FOR_S. Returns the seconds since the start. */
+static double run(double for_s)
+{
+    while ((double)w.t_us < for_s * 1e6 && !w.finished) {
+        step();
+        if (w.decision.action == PCMIG_ACTION_DRAIN)
+            break;
+    }
+    return (double)w.t_us / 1e6;
+}
+
+static const char *decided(void)
+{
+    return w.finished ? "finished" : pcmig_reason_name(w.decision.reason);
+}
+
+/* --- the limit that is in force ------------------------------------------------------------------------------------- */
+
+/* Nova's limit is 50 ms for hours, and 500 at last; a hot set between the two was waited for for 4800 s and more. */
+static void nova_steps(void **state)
+{
+    (void)state;
+    for (int rare = 0; rare < 2; rare++) {
+        double pass_s = 64 * 1.073741824 / 1.2;
+
+        begin(PCMIG_POLICY_AUTO, UINT64_C(64) << 30, 300000000, 1200000000);
+        under_nova();
+        w.rare = rare != 0;
+        tell(PCMIG_INPUT_DOWNTIME_LIMIT, 50);
+        assert_true(run(4800) < pass_s + 10);
+        assert_string_equal(decided(), "not-converging");
+    }
+}
+
+/* Nobody told the limit in force, or QEMU has its own opinion of the rate: the wait for its end is bounded. */
+static void what_fits_is_not_waited_for_for_ever(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, UINT64_C(64) << 30, 300000000, 1200000000);
+    w.qemu_limit_ms = 50;
+    assert_true(run(4800) < 64 * 1.073741824 / 1.2 + 10);
+    assert_string_equal(decided(), "not-converging");
+    /* The guest of 112 MiB that rewrites 4 MiB, seen on a cloud at 100 Mb/s: still in pre-copy after 200 s. */
+    begin(PCMIG_POLICY_AUTO, UINT64_C(112) << 20, 4 << 20, 12500000);
+    under_nova();
+    tell(PCMIG_INPUT_DOWNTIME_LIMIT, 50);
+    assert_true(run(200) < 112 * 1.048576 / 12.5 + 10);
+    assert_string_equal(decided(), "not-converging");
+}
+
+/* A limit that is raised counts from then on. */
+static void raised_limit(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, UINT64_C(64) << 30, 300000000, 1200000000);
+    under_nova();
+    tell(PCMIG_INPUT_DOWNTIME_LIMIT, 50);
+    (void)run(30);
+    tell(PCMIG_INPUT_DOWNTIME_LIMIT, 275);
+    (void)run(4800);
+    assert_string_equal(decided(), "finished");
+}
+
+/* The link becomes a quarter of what it was: what fits in the limit is a quarter as well. */
+static void slower_link(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, UINT64_C(64) << 30, 200000000, 1200000000);
+    (void)run(30);
+    w.bps = 300000000;
+    assert_true(run(3600) < 30 + 35 / 0.3 + 10);
+    assert_string_equal(decided(), "not-converging");
+}
+
+/* --- bursts --------------------------------------------------------------------------------------------------------- */
+
+/* As much as 0.2 s can write at 6 GB/s, early in the second pass, and nothing after it: 4 s more of pre-copy move it. */
+static void a_burst_is_no_verdict(void **state)
+{
+    static const uint64_t links_bps[] = {12500000, 125000000, 1200000000, 3000000000, 12000000000};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(links_bps) / sizeof(links_bps[0]); i++) {
+        begin(PCMIG_POLICY_AUTO, links_bps[i] * 20, links_bps[i], links_bps[i]);
+        while (w.sent < w.total)
+            (void)run((double)(w.t_us + STEP_US) / 1e6);
+        w.hot = 0;
+        (void)run((double)w.t_us / 1e6 + 0.2);
+        w.written_bps = links_bps[i] * 5;
+        (void)run((double)w.t_us / 1e6 + 0.2);
+        w.written_bps = 0;
+        (void)run(1000);
+        assert_string_equal(decided(), "finished");
+    }
+}
+
+/* A guest that goes on writing is known for one soon, on any link. */
+static void what_lasts_is_one(void **state)
+{
+    static const uint64_t links_bps[] = {12500000, 125000000, 1200000000, 3000000000, 12000000000};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(links_bps) / sizeof(links_bps[0]); i++) {
+        begin(PCMIG_POLICY_AUTO, links_bps[i] * 20, links_bps[i] * 10, links_bps[i]);
+        assert_true(run(1000) < 20 + 3);
+        assert_string_equal(decided(), "not-converging");
+    }
+}
+
+/* Nearly all is written again, and yet the next pass is short enough. */
+static void the_next_pass_is_the_last(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 0, GB);
+    w.written_bps = GB * 7 / 10;
+    w.rare = true;
+    tell(PCMIG_INPUT_DOWNTIME_LIMIT, 12000);
+    (void)run(1000);
+    assert_string_equal(decided(), "finished");
+}
+
+/* --- known early ---------------------------------------------------------------------------------------------------- */
+
+/* QEMU 10 tells what was dirtied at the end of a pass only. With its own sampling, the first pass is enough. */
+static void known_after_the_first_pass(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 10 * GB, GB);
+    w.rare = true;
+    assert_true(run(1000) > 29); /* without */
+    assert_string_equal(decided(), "not-converging");
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 10 * GB, GB);
+    w.rare = true;
+    (void)run(2);
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(3 * GB));
+    assert_true(run(1000) < 20.6);
+    assert_string_equal(decided(), "dirty-rate");
+    assert_int_equal(w.decision.a, 3 * GB);
+}
+
+/* A guest that wrote while it was sampled, and hardly since: it is not judged by that. Nor is one that writes little. */
+static void sampled_long_ago(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, 20 * GB, GB / 2, GB);
+    w.rare = true;
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(3 * GB));
+    (void)run(20.1);
+    assert_string_not_equal(decided(), "dirty-rate");
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 10 * GB, GB);
+    w.rare = true;
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(GB / 10));
+    (void)run(25);
+    assert_string_equal(decided(), "converging");
+}
+
+/* --- the rest ------------------------------------------------------------------------------------------------------- */
+
+/* XBZRLE: what goes encoded is sent as well, and a pass ends. */
+static void encoded_pages_count(void **state)
+{
+    unsigned passes, permille;
+
+    (void)state;
+    begin(PCMIG_POLICY_PASSES, 20 * GB, 5 * GB, GB);
+    w.encoded_percent = 90;
+    pcmig_policy_free(w.policy);
+    w.params.value[PCMIG_PARAM_PASSES] = 3;
+    w.policy = pcmig_policy_new(PCMIG_POLICY_PASSES, &w.params, false);
+    assert_true(run(1000) < 20 + 5 + 5 + 2);
+    assert_string_equal(decided(), "passes-done");
+    pcmig_policy_progress(w.policy, &passes, &permille);
+    assert_int_equal(passes, 3);
+}
+
+/* Disks come first and take ten minutes: immediate waits for a measure of the link when the memory begins. */
+static void immediate_counts_from_the_memory(void **state)
+{
+    struct pcmig_input tick = {.kind = PCMIG_INPUT_TICK};
+
+    (void)state;
+    begin(PCMIG_POLICY_IMMEDIATE, 20 * GB, 5 * GB, GB);
+    for (; w.t_us < INT64_C(600000000); w.t_us += 500000) {
+        tick.t_us = w.t_us;
+        pcmig_policy_feed(w.policy, &tick, &w.decision);
+    }
+    assert_in_range(run(1000) * 1000, 600400, 601200);
+    assert_string_equal(decided(), "immediate");
+    assert_in_range(pcmig_policy_link_bps(w.policy), GB * 9 / 10, GB * 11 / 10);
+}
+
+/* libvirt accepted the switch, and QEMU waits for state that it cannot move in post-copy: not at 1 MiB/s. */
+static void a_switch_that_does_not_come(void **state)
+{
+    struct pcmig_input queue = {.kind = PCMIG_INPUT_QUEUE}, tick = {.kind = PCMIG_INPUT_TICK};
+    int64_t issued_us;
+
+    (void)state;
+    begin(PCMIG_POLICY_FIRST_PASS, 20 * GB, 5 * GB, GB);
+    (void)run(1000);
+    for (int i = 0; i < 10 && w.decision.action != PCMIG_ACTION_SWITCH; i++) {
+        queue.t_us = w.t_us += 5000;
+        pcmig_policy_feed(w.policy, &queue, &w.decision);
+    }
+    assert_int_equal(w.decision.action, PCMIG_ACTION_SWITCH);
+    tell(PCMIG_INPUT_EVENT, PCMIG_EVENT_SWITCH_ISSUED);
+    issued_us = w.t_us;
+    for (int i = 0; i < 10 && w.decision.action != PCMIG_ACTION_UNDRAIN; i++) {
+        tick.t_us = w.t_us = w.decision.next_us;
+        pcmig_policy_feed(w.policy, &tick, &w.decision);
+    }
+    assert_string_equal(decided(), "switch-late");
+    assert_in_range(w.t_us - issued_us, 1000000, 2600000);
+    tell(PCMIG_INPUT_REQUEST, PCMIG_REQUEST_ABORT);
+    assert_int_equal(w.decision.action, PCMIG_ACTION_KEEP);
+    assert_string_equal(decided(), "too-late");
+    tell(PCMIG_INPUT_EVENT, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY);
+    assert_int_equal(w.decision.action, PCMIG_ACTION_KEEP); /* its pace is set */
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_teardown(name, drop)
+    const struct CMUnitTest tests[] = {
+        TEST(nova_steps),
+        TEST(what_fits_is_not_waited_for_for_ever),
+        TEST(raised_limit),
+        TEST(slower_link),
+        TEST(a_burst_is_no_verdict),
+        TEST(what_lasts_is_one),
+        TEST(the_next_pass_is_the_last),
+        TEST(known_after_the_first_pass),
+        TEST(sampled_long_ago),
+        TEST(encoded_pages_count),
+        TEST(immediate_counts_from_the_memory),
+        TEST(a_switch_that_does_not_come),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
