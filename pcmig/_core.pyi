@@ -625,8 +625,8 @@ class Migration:
     def set_bandwidth(self, mib_per_s: int) -> None:
         """Bounds the bandwidth of the running phase; 0 = unlimited."""
     def downtime_limit(self, ms: int) -> None:
-        """QEMU has this downtime limit from now on: somebody else sets it (parameter downtime_control=0), and the
-        policy reckons with it. Raises ValueError, or Error when not running."""
+        """QEMU has this downtime limit from now on: somebody else sets it (parameter downtime_control=0), and
+        the policy reckons with it. Raises ValueError, or Error when not running."""
     def detach(self) -> None:
         """Stops steering; libvirt goes on with the migration by itself (peer-to-peer), with a pace that needs
         no steering. outcome becomes "detached"."""

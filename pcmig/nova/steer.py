@@ -423,7 +423,7 @@ class Monitor:
             self._tell_progress(status, elapsed_s)
 
     def _step_downtime(self, engine: _core.Migration, elapsed_s: float) -> None:
-        """Nova's next downtime step, if its time has come; the engine judges by the limit that is in force."""
+        """Nova's next downtime step, if its time has come; the engine judges by the limit in force."""
         before = self._downtime
         self._downtime = libvirt_migrate.update_downtime(
             self._guest, self._instance, before, self._steps, elapsed_s

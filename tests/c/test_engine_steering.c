@@ -312,7 +312,9 @@ static void undrain_is_tried_again(void **state)
     struct pcmig_migration *migration = begin(true);
 
     (void)state;
+    atomic_store(&host.refuse_switch, 1000);
     ask(migration, PCMIG_REQUEST_SWITCH);
+    ask(migration, PCMIG_REQUEST_OPEN_GATE);
     WAIT_FOR(atomic_load(&host.precopy_mib) == 1);
     atomic_store(&host.refuse_precopy, 3);
     ask(migration, PCMIG_REQUEST_REFUSE_GATE);
@@ -390,7 +392,7 @@ static void downtime_control(void **state)
 /* libvirt keeps the bandwidth for the guest's next migrations, which need not be ours. */
 static void no_drain_is_left_behind(void **state)
 {
-    struct pcmig_migration *migration = begin(true);
+    struct pcmig_migration *migration = begin(false);
 
     (void)state;
     ask(migration, PCMIG_REQUEST_SWITCH);

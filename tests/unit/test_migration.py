@@ -79,8 +79,16 @@ def readable(migration: _core.Migration) -> bool:
         ({"policy": "auto\0"}, ValueError, "null"),
         ({"params": {"downtime": 1}}, _core.PolicyError, "unknown parameter 'downtime'"),
         ({"params": {"passes": 0}}, _core.PolicyError, "passes: 0 is not from 1 to 1000000 passes"),
-        ({"params": {"request_wait_ms": 91}}, _core.PolicyError, "request_wait_ms: 91 is not from 1 to 90 ms"),
-        ({"params": {"drain_max_ms": 5}}, _core.PolicyError, "'drain_max_ms' is gone: it follows from the link"),
+        (
+            {"params": {"request_wait_ms": 91}},
+            _core.PolicyError,
+            "request_wait_ms: 91 is not from 1 to 90 ms",
+        ),
+        (
+            {"params": {"drain_max_ms": 5}},
+            _core.PolicyError,
+            "'drain_max_ms' is gone: it follows from the link",
+        ),
         ({"params": {"passes": 1 << 80}}, _core.PolicyError, "is not from 1"),
         ({"params": {"passes": "3"}}, TypeError, ""),
         ({"params": {1: 3}}, TypeError, "strings, not 1"),
@@ -143,7 +151,13 @@ def test_before_the_start() -> None:
             migration.join(timeout_ms)
     assert not readable(migration)
     migration.clear()
-    for call in (migration.switch, migration.abort, migration.detach, lambda: migration.set_bandwidth(1), lambda: migration.downtime_limit(1)):
+    for call in (
+        migration.switch,
+        migration.abort,
+        migration.detach,
+        lambda: migration.set_bandwidth(1),
+        lambda: migration.downtime_limit(1),
+    ):
         with pytest.raises(_core.Error, match="not running"):
             call()
 
@@ -156,7 +170,13 @@ def test_start_once(refused: str) -> None:
     assert migration.join(JOIN_MS)
     with pytest.raises(_core.Error, match="started before"):
         migration.start()
-    for call in (migration.switch, migration.abort, migration.detach, lambda: migration.set_bandwidth(1), lambda: migration.downtime_limit(1)):
+    for call in (
+        migration.switch,
+        migration.abort,
+        migration.detach,
+        lambda: migration.set_bandwidth(1),
+        lambda: migration.downtime_limit(1),
+    ):
         with pytest.raises(_core.Error, match="not running"):
             call()
 

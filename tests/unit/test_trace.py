@@ -96,7 +96,11 @@ def test_what_if(lines: list[str]) -> None:
         (["pcmig-trace 1", "params policy=auto", "", "# note", "5 sample speed=1"], 5, "'speed'"),
         (["pcmig-trace 1", "params policy=auto", "5 tick\n", "6 tick\n7 tick"], 4, "tick"),
         (["pcmig-trace 1", "#" * 5000], 2, "longer"),
-        (["pcmig-trace 1", "params policy=auto drain_max_ms=5"], 2, "older pcmig.*: it follows from the link"),
+        (
+            ["pcmig-trace 1", "params policy=auto drain_max_ms=5"],
+            2,
+            "older pcmig.*: it follows from the link",
+        ),
     ],
 )
 def test_trace_error(trace: list[str], line: int, words: str) -> None:

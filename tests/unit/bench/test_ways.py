@@ -40,7 +40,10 @@ def test_settings_keep_their_commas() -> None:
 
 
 def test_policy_with_a_value_after_settings_is_a_way() -> None:
-    assert [way.policy for way in parse_ways("pcmig@request_wait_ms=2,pcmig-passes=3")] == ["auto", "passes=3"]
+    assert [way.policy for way in parse_ways("pcmig@request_wait_ms=2,pcmig-passes=3")] == [
+        "auto",
+        "passes=3",
+    ]
 
 
 def test_each_way_once() -> None:
