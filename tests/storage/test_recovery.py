@@ -38,6 +38,7 @@ from tests.storage.checks import (
     longest_pause_s,
     qemus,
     reboot_hard,
+    tell_agents,
 )
 from tests.storage.conftest import NOVA_CONF, RATE_MBIT
 from tests.storage.test_migration import QUIET
@@ -254,6 +255,7 @@ def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) ->
     told = acknowledged(server, backed.volumes)  # what needed no page that was missing went on until now
     assert take_the_loss(cloud, source, server) == []
     wait_until(lambda: "is forgotten: Nova's records" in move.log(), 90, "nova-compute has followed")
+    tell_agents(cloud, server)
     reboot(cloud, server)
     server.wait_status("ACTIVE")
     check_booted_again(server, told, time.monotonic())
