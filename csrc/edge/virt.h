@@ -139,6 +139,11 @@ int pcmig_virt_start_postcopy(struct pcmig_virt_domain *domain, struct pcmig_vir
 /* MIB = 0 means unlimited. POSTCOPY chooses which of the two bandwidths is set. */
 int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool postcopy, struct pcmig_virt_error *error);
 int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error);
+/* Has QEMU sample for SECONDS (1 to 60) how much of its memory the guest writes to. Returns at once; 0, or -1 with ERROR: another job runs for the
+ * guest, or libvirt (< 7.2) or QEMU (< 5.2) cannot. */
+int pcmig_virt_sample_writes(struct pcmig_virt_domain *domain, int seconds, struct pcmig_virt_error *error);
+/* What came of it, in bytes a second. Returns 1; 0 = not yet, or libvirt has no time to ask; -1 with ERROR. A query, which a migration does not hinder. */
+int pcmig_virt_sampled_writes(struct pcmig_virt_domain *domain, int64_t *bytes_ps, struct pcmig_virt_error *error);
 /* The options of virsh migrate that repeat FLAGS in a resume ("--persistent", ...), static; returns how many. libvirt takes what happens to
  * the definitions from the call that ends the migration. */
 #define PCMIG_VIRT_RESUME_OPTIONS 7

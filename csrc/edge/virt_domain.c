@@ -308,6 +308,8 @@ int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *
 /* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest value whose
  * bytes fit in a signed 64 bit integer. */
 #define PRECOPY_UNLIMITED_MIB ((unsigned long)(INT64_MAX / (1024 * 1024)))
+/* No guest writes that much; it keeps bytes inside 64 bits. */
+#define SAMPLED_MAX_MIB       (INT64_C(1) << 40)
 
 int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt_migrate_args *args,
                        struct pcmig_virt_error *error)
@@ -384,6 +386,36 @@ int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool pos
 int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error)
 {
     return checked(virDomainMigrateSetMaxDowntime(domain->ptr, (unsigned long long)downtime_ms, 0), error);
+}
+
+int pcmig_virt_sample_writes(struct pcmig_virt_domain *domain, int seconds, struct pcmig_virt_error *error)
+{
+    /* By pages drawn at random. QEMU's other modes count in the dirty bitmap, which is the migration's. */
+    return checked(virDomainStartDirtyRateCalc(domain->ptr, seconds, VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING), error);
+}
+
+int pcmig_virt_sampled_writes(struct pcmig_virt_domain *domain, int64_t *bytes_ps, struct pcmig_virt_error *error)
+{
+    virDomainPtr domains[] = {domain->ptr, NULL};
+    virDomainStatsRecordPtr *records = NULL;
+    int status = VIR_DOMAIN_DIRTYRATE_UNSTARTED, count;
+    long long mib_ps = -1;
+
+    /* Nobody waits for libvirt's monitor here. */
+    count =
+        virDomainListGetStats(domains, VIR_DOMAIN_STATS_DIRTYRATE, &records, VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
+    if (count < 0)
+        return checked(count, error);
+    if (count > 0) {
+        (void)virTypedParamsGetInt(records[0]->params, records[0]->nparams, "dirtyrate.calc_status", &status);
+        (void)virTypedParamsGetLLong(records[0]->params, records[0]->nparams, "dirtyrate.megabytes_per_second",
+                                     &mib_ps);
+    }
+    virDomainStatsRecordListFree(records);
+    if (status != VIR_DOMAIN_DIRTYRATE_MEASURED || mib_ps < 0)
+        return 0;
+    *bytes_ps = mib_ps < SAMPLED_MAX_MIB ? mib_ps * 1024 * 1024 : SAMPLED_MAX_MIB * 1024 * 1024;
+    return 1;
 }
 
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct pcmig_virt_error *error)

@@ -47,7 +47,11 @@ static bool migrate(struct call *call, struct pcmig_virt_error *error)
         to.flags |= pcmig_virt_flag_postcopy();
     if (call->resume)
         to.flags |= pcmig_virt_flag_postcopy_resume();
-    return open_own(call, error) == 0 && pcmig_virt_migrate(call->domain, &to, error) == 0;
+    if (open_own(call, error) < 0)
+        return false;
+    if (!call->resume)
+        pcmig_sampling_start(call->m, call->domain);
+    return pcmig_virt_migrate(call->domain, &to, error) == 0;
 }
 
 static void end(struct call *call)

@@ -295,6 +295,7 @@ static void look(struct control *c)
             input.kind = PCMIG_INPUT_SAMPLE;
             input.sample.queue_bytes = queue_bytes(c);
             set_downtime_once(c);
+            pcmig_sampling_look(c);
         } else if (active < 0) {
             pthread_mutex_lock(&c->m->lock);
             c->m->status.stats_failed++;

@@ -75,6 +75,11 @@ void pcmig_control_publish(struct control *c);
  * as the migration was called). NULL = the first call. Returns 0 or -1. */
 int pcmig_call_start(struct control *c, const char *resume_uri);
 
+/* sampling.c: has QEMU sample what the guest writes, on the thread of the migrate call, before it. */
+void pcmig_sampling_start(struct pcmig_migration *migration, struct pcmig_virt_domain *domain);
+/* Tells the core what came of it, once. */
+void pcmig_sampling_look(struct control *c);
+
 /* settle.c: asks both ends who has the guest. Returns whether the migration is over. */
 bool pcmig_settle(struct control *c);
 void pcmig_settle_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advice advice, const char *text,

@@ -63,7 +63,8 @@ struct pcmig_migration {
     struct pcmig_route *route;         /* our change of the route to the destination, or NULL */
     char uuid[PCMIG_VIRT_UUID_SIZE];
     char *name;
-    bool paused; /* by a user, before the migration: it stays so */
+    atomic_llong sampled_us; /* since when QEMU samples what the guest writes; -1 = it does not */
+    bool paused;             /* by a user, before the migration: it stays so */
 };
 
 /* The control thread. */

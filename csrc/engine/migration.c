@@ -123,6 +123,7 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
     if (migration->policy == NULL)
         goto err1;
     migration->ledger = pcmig_ledger_new();
+    atomic_init(&migration->sampled_us, -1);
     if (migration->ledger == NULL)
         goto err2;
     pthread_mutex_init(&migration->lock, NULL);

@@ -11,6 +11,7 @@
 #include <libvirt/libvirt.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,6 +40,10 @@ static struct {
     atomic_int looks_at_switch;  /* so many had been before the last switch */
     _Atomic(virConnectPtr) dead; /* nothing goes through it */
     atomic_int downtimes;
+    atomic_int samplings;        /* of the guest's writing that were started, all before the migrate call */
+    atomic_bool refuse_sampling; /* libvirt cannot, or another job runs */
+    atomic_int sampling_unready; /* asked so often without a result */
+    atomic_bool sampling_fails;
 } host;
 
 static pthread_mutex_t close_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -199,6 +204,49 @@ int virDomainMigrateSetMaxDowntime(virDomainPtr domain, unsigned long long downt
     return 0;
 }
 
+int virDomainStartDirtyRateCalc(virDomainPtr domain, int seconds, unsigned int flags)
+{
+    (void)domain;
+    assert_int_equal(seconds, 1);
+    assert_int_equal(flags, 0);
+    assert_false(atomic_load(&host.called));
+    atomic_fetch_add(&host.samplings, 1);
+    return atomic_load(&host.refuse_sampling) ? -1 : 0;
+}
+
+int virDomainListGetStats(virDomainPtr *domains, unsigned int stats, virDomainStatsRecordPtr **records,
+                          unsigned int flags)
+{
+    bool ready = atomic_fetch_sub(&host.sampling_unready, 1) <= 0;
+    virDomainStatsRecordPtr record;
+    int capacity = 0;
+
+    assert_non_null(domains[0]);
+    assert_int_equal(stats, VIR_DOMAIN_STATS_DIRTYRATE);
+    assert_int_equal(flags, VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
+    if (atomic_load(&host.sampling_fails))
+        return -1;
+    *records = calloc(2, sizeof(**records));
+    record = calloc(1, sizeof(*record));
+    assert_true(*records != NULL && record != NULL);
+    (*records)[0] = record;
+    assert_return_code(virTypedParamsAddInt(&record->params, &record->nparams, &capacity, "dirtyrate.calc_status",
+                                            ready ? VIR_DOMAIN_DIRTYRATE_MEASURED : VIR_DOMAIN_DIRTYRATE_MEASURING),
+                       0);
+    if (ready)
+        assert_return_code(
+            virTypedParamsAddLLong(&record->params, &record->nparams, &capacity, "dirtyrate.megabytes_per_second", 41),
+            0);
+    return 1;
+}
+
+void virDomainStatsRecordListFree(virDomainStatsRecordPtr *records)
+{
+    virTypedParamsFree(records[0]->params, records[0]->nparams);
+    free(records[0]);
+    free(records);
+}
+
 int virDomainAbortJob(virDomainPtr domain)
 {
     (void)domain;
@@ -237,17 +285,22 @@ static int reset(void **state)
     atomic_store(&host.switches_tried, 0);
     atomic_store(&host.downtimes, 0);
     atomic_store(&host.dead, NULL);
+    atomic_store(&host.samplings, 0);
+    atomic_store(&host.refuse_sampling, false);
+    atomic_store(&host.sampling_unready, 0);
+    atomic_store(&host.sampling_fails, false);
     return 0;
 }
 
 /* In pre-copy, with statistics. */
-static struct pcmig_migration *begin(bool gated)
+static struct pcmig_migration *begin_with(enum pcmig_policy_kind policy, bool gated, const char *trace_path)
 {
     struct pcmig_migration_args args = {
         .source_uri = "test:///default",
         .dest_uri = empty_host.uri,
         .domain = "test",
-        .policy = PCMIG_POLICY_MANUAL,
+        .policy = policy,
+        .trace_path = trace_path,
         .params = params,
         .gated = gated,
         .connect_timeout_ms = 10000,
@@ -258,6 +311,11 @@ static struct pcmig_migration *begin(bool gated)
     assert_int_equal(pcmig_migration_start(migration), 0);
     WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
     return migration;
+}
+
+static struct pcmig_migration *begin(bool gated)
+{
+    return begin_with(PCMIG_POLICY_MANUAL, gated, NULL);
 }
 
 static void end(struct pcmig_migration *migration)
@@ -374,6 +432,77 @@ static void broken_connection(void **state)
         (void)virConnectClose(dead[i]);
 }
 
+/* Lines of the trace at PATH with WORD. */
+static int traced(const char *path, const char *word)
+{
+    FILE *file = fopen(path, "r");
+    char line[2048];
+    int count = 0;
+
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file) != NULL)
+        count += strstr(line, word) != NULL;
+    (void)fclose(file);
+    return count;
+}
+
+/* QEMU samples the guest's writing before the migrate call, and the core hears of the result once. What is refused, or fails, is not known; the
+ * migration goes its way. Nobody asks where nobody needs it. */
+static void sampled_writes(void **state)
+{
+    static const struct {
+        enum pcmig_policy_kind policy;
+        bool refused, fails;
+        int samplings, told;
+    } rows[] = {
+        {PCMIG_POLICY_AUTO, false, false, 1, 1},
+        {PCMIG_POLICY_DEADLINE, true, false, 1, 0},
+        {PCMIG_POLICY_AUTO, false, true, 1, 0},
+        {PCMIG_POLICY_MANUAL, false, false, 0, 0},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char path[] = "/tmp/test_engine_steering_XXXXXX";
+        struct pcmig_migration *migration;
+        int fd = mkstemp(path);
+
+        assert_true(fd >= 0);
+        (void)close(fd);
+        (void)reset(state);
+        atomic_store(&host.refuse_sampling, rows[i].refused);
+        atomic_store(&host.sampling_fails, rows[i].fails);
+        atomic_store(&host.sampling_unready, 1);
+        migration = begin_with(rows[i].policy, false, path);
+        if (rows[i].told > 0)
+            WAIT_FOR(atomic_load(&host.sampling_unready) < 0);
+        (void)usleep(rows[i].fails ? 1800000 : 200000);
+        assert_int_equal(atomic_load(&host.sampling_unready), rows[i].told > 0 ? -1 : rows[i].fails ? 0 : 1);
+        assert_int_equal(atomic_load(&host.samplings), rows[i].samplings);
+        end(migration);
+        assert_int_equal(traced(path, " dirty-rate 42991616\n"), rows[i].told);
+        assert_int_equal(traced(path, " dirty-rate "), rows[i].told);
+        (void)unlink(path);
+    }
+}
+
+/* Who sets QEMU's limit tells it; it is traced as it was told. */
+static void downtime_limit(void **state)
+{
+    char path[] = "/tmp/test_engine_steering_XXXXXX";
+    struct pcmig_migration *migration;
+    int fd = mkstemp(path);
+
+    (void)state;
+    assert_true(fd >= 0);
+    (void)close(fd);
+    migration = begin_with(PCMIG_POLICY_MANUAL, false, path);
+    assert_int_equal(pcmig_migration_downtime_limit(migration, 95), 0);
+    (void)usleep(50000);
+    end(migration);
+    assert_int_equal(traced(path, " downtime-limit 95\n"), 1);
+    (void)unlink(path);
+}
+
 static void downtime_control(void **state)
 {
     struct pcmig_migration *migration = begin(false);
@@ -420,6 +549,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(no_drain_is_left_behind),  TEST(gate_switches_at_once), TEST(undrain_is_tried_again),
         TEST(bandwidth_while_retrying), TEST(broken_connection),     TEST(downtime_control),
+        TEST(downtime_limit),           TEST(sampled_writes),
     };
 
     return cmocka_run_group_tests(tests, make_host, drop_host);
