@@ -16,8 +16,9 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 SCHEMA = 1  # grows when a field changes its meaning or goes away
@@ -137,6 +138,13 @@ def default_folders() -> list[pathlib.Path]:
     if not os.environ.get(ENVIRONMENT) and os.geteuid() == 0 and NOVA_FOLDER.is_dir():
         folders.append(NOVA_FOLDER)
     return folders
+
+
+def naming(text: str, folder: pathlib.Path | str, found: Iterable[pathlib.Path]) -> str:
+    """TEXT, in which `pcmig forget` names the journal in FOLDER unless that is among those FOUND without."""
+    if pathlib.Path(folder) in found:
+        return text
+    return text.replace("pcmig forget ", f"pcmig forget --journal {shlex.quote(str(folder))} ")
 
 
 def engine_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pcmig.cli.base import Command, CommandError, ExitCode, given
 from pcmig.cli.books import add_journal, find_entry
 from pcmig.cli.evidence import Evidence
 from pcmig.cli.job import HALVES
-from pcmig.cli.record import watch_command
+from pcmig.cli.record import choices, forget_in, watch_command
 from pcmig.journal import Entry, Journal, Owner
 
 # Before a guest that neither host has is believed to be gone.
@@ -135,12 +135,12 @@ def refusal(book: Journal, entry: Entry, seen: Evidence, answer: _core.Permissio
     """Says what helps, and whether the operator's word would do."""
     reason = f"{entry.name} is not forgotten: {answer['reason']}"
     if not ask_guard(entry, seen, insist=True)["allowed"]:
-        return CommandError(f"{reason}; type:\n  {answer['advice']}")
+        return CommandError(f"{reason}; type:\n  {forget_in(book, answer['advice'] or '')}")
     folder = [] if book.folder == journal.default_folder() else ["--journal", str(book.folder)]
     word = shlex.join(["pcmig", "forget", *folder, "--accept-loss", entry.uuid])
     advice = answer["advice"] or ""
     if "pcmig forget" not in advice.partition("  #")[0]:
-        reason += f"; type:\n  {advice.partition('  # or, ')[0]}\nor"
+        reason += f"; type:\n  {choices(advice)[0]}\nor"
     else:
         reason += ";"
     return CommandError(f"{reason} to take the loss:\n  {word}", ExitCode.NEEDS_OPERATOR)
@@ -160,11 +160,14 @@ def left(entry: Entry, seen: Evidence, answer: _core.Permission) -> list[str]:
     off = all(half["half"] in ("absent", "dead") for _, half in ends)
     if "nova" in entry.caller:
         if seen.disks_copied and side_of(entry) == "destination":
-            lines += [
-                "copies of its disks may be left here, in nova-compute's folder of instances; Nova neither "
-                "migrates the server to this host nor evacuates it here from its image as long as they are:",
-                f"  ls -d /var/lib/nova/instances/{entry.uuid}",
-            ]
+            folder = entry.caller["nova"].get("folder")
+            where = "" if folder else f", below {entry.uuid}"
+            lines.append(
+                f"copies of its disks may be left here, in nova-compute's folder of instances{where}; Nova "
+                "neither migrates the server to this host nor evacuates it here from its image as long as "
+                f"they are{':' if folder else ''}"
+            )
+            lines += [f"  {shlex.join(['ls', '-d', str(folder)])}"] if folder else []
         if (
             seen.destination["defined"]
             and side_of(entry) == "destination"

@@ -115,6 +115,26 @@ def resume_command(source_uri: str, guest: str, dest_uri: str) -> str:
     return shlex.join(["pcmig", "resume", "-c", source_uri, guest, dest_uri])
 
 
+def resume_in(book: Journal, source_uri: str, guest: str, dest_uri: str) -> str:
+    """The same for a migration of BOOK, which may be another journal than the command's own."""
+    command = resume_command(source_uri, guest, dest_uri)
+    if book.folder == journal.default_folder():
+        return command
+    return f"{journal.ENVIRONMENT}={shlex.quote(str(book.folder))} {command}"
+
+
+def forget_in(book: Journal, text: str) -> str:
+    """TEXT, whose `pcmig forget` finds BOOK."""
+    return journal.naming(text, book.folder, journal.default_folders())
+
+
+def choices(advice: str) -> tuple[str, dict[str, str]]:
+    """The core's ADVICE as the command that helps, and others by when they do instead."""
+    command, _, other = advice.partition("  # or, if ")
+    when, _, instead = other.partition(": ")
+    return command, {when: instead} if instead else {}
+
+
 def find(book: Journal, domain: str, source_uri: str | None) -> Entry | None:
     """The entry of the guest with this UUID, or with this name (and migrating from SOURCE_URI, if given), or
     None. Raises CommandError when there are several, or when the one that is meant cannot be used."""

@@ -223,7 +223,7 @@ def told(book: Journal, entry: Entry) -> CommandError:
     """Lets the process that looks after ENTRY go on at once; what to say about it."""
     keeper = entry.keeper
     assert keeper is not None
-    row = status.of_entry(entry)
+    row = status.of_entry(book, entry)
     if row["phase"] == "half-lost":  # nothing goes on, whoever is asked
         return CommandError(f"{entry.name}: {row['text']}; type:\n  {row['type']}", ExitCode.NEEDS_OPERATOR)
     book.update(entry.uuid, held=False)

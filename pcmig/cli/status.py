@@ -24,7 +24,7 @@ from pcmig.cli.base import (
 from pcmig.cli.books import add_journal, books
 from pcmig.cli.evidence import of_entry as evidence_of_entry
 from pcmig.cli.job import HALVES
-from pcmig.cli.record import resume_command, watch_command
+from pcmig.cli.record import choices, forget_in, resume_command, resume_in, watch_command
 from pcmig.journal import Entry, Journal, JournalError
 from pcmig_common import phases
 
@@ -117,11 +117,11 @@ class Status(Command):
 
 def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[Row], list[str]]:
     """A row for each migration, and what could not be found out."""
-    entries: list[Entry] = []
+    entries: list[tuple[Journal, Entry]] = []
     errors: list[JournalError] = []
     for book in journals:
         there, broken = book.all()
-        entries += there
+        entries += [(book, entry) for entry in there]
         errors += broken
     problems = [str(error) for error in errors]
     try:
@@ -129,10 +129,10 @@ def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[
     except _core.LibvirtError as err:
         local = []
         problems.append(str(err))
-    known = {entry.uuid for entry in entries}
+    known = {entry.uuid for _, entry in entries}
     todo: list[Callable[[], Row]] = [
-        lambda entry=entry: of_entry(entry)  # type: ignore[misc]
-        for entry in entries
+        lambda entry=entry, book=book: of_entry(book, entry)  # type: ignore[misc]
+        for book, entry in entries
         if domain in (None, entry.uuid, entry.name)
     ]
     todo += [
@@ -185,8 +185,8 @@ def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int
     return phases.arrived_permille(total, left) // 10
 
 
-def of_entry(entry: Entry) -> Row:
-    """A migration of the journal."""
+def of_entry(book: Journal, entry: Entry) -> Row:
+    """A migration of BOOK."""
     seen = evidence_of_entry(entry)
     source, destination = seen.source, seen.destination
     there = entry.engine.get("dest_name")
@@ -219,16 +219,21 @@ def of_entry(entry: Entry) -> Row:
         else None,
         "text": "",
         "type": None,
+        "otherwise": {},
         "needs_operator": False,
     }
-    advise(row, view)
+    advise(row, view, resume_in(book, row["source_uri"], word(row), row["dest_uri"]))
+    if isinstance(entry.caller.get("nova"), dict) and not row["pid"]:
+        advise_novas(row, entry.caller["nova"].get("side"))
+    for key, text in row["otherwise"].items():
+        row["otherwise"][key] = forget_in(book, text)
+    row["type"] = forget_in(book, row["type"]) if row["type"] else None
     return row
 
 
-def advise(row: Row, view: _core.Permission) -> None:
+def advise(row: Row, view: _core.Permission, resume: str) -> None:
     """Fills in what to say and what to type."""
     situation = view["situation"]
-    resume = resume_command(row["source_uri"], word(row), row["dest_uri"])
     row["text"] = next(each["text"] for each in _core.situations() if each["name"] == situation)
     if situation == "half-lost":
         gone, kept = (
@@ -252,9 +257,31 @@ def advise(row: Row, view: _core.Permission) -> None:
         row["type"] = resume if row["phase"] == "held" else watch_command(row["source_uri"], word(row))
     elif situation in RESUMABLE:
         row["type"], row["needs_operator"] = resume, situation not in MOVING
+        row["otherwise"] = choices(view["advice"] or "")[1]
         row["text"] += "; nobody looks after it"
     else:
-        row["type"], row["needs_operator"] = view["advice"], True
+        row["type"], row["otherwise"] = choices(view["advice"] or "")
+        row["needs_operator"] = True
+
+
+def advise_novas(row: Row, side: str | None) -> None:
+    """Corrects that for a migration of Nova's that no process of this host looks after."""
+    if row["phase"] in ENDED:
+        row["text"] = row["text"].partition("; resume tells")[0] + "; nova-compute closes the record"
+        row["type"] = None
+    elif row["phase"] not in RESUMABLE:
+        return
+    elif side == "destination":
+        # Of two processes that resume it each would undo what the other does.
+        row["text"] = row["text"].partition("; nobody looks")[0] + (
+            "; nova-compute at its source looks after it"
+            if row["source"] != "unknown"
+            else "; nova-compute there goes on when it does"
+        )
+        row["type"] = None if row["source"] == "unknown" else watch_command(row["source_uri"], word(row))
+        row["needs_operator"] = row["source"] == "unknown"
+    else:
+        row["text"] += ", but nova-compute will as soon as it runs; without it"
 
 
 def of_host(uri: str, found: _core.Migrating) -> Row:
@@ -289,6 +316,7 @@ def of_host(uri: str, found: _core.Migrating) -> Row:
         "recovery": None,
         "text": "the journal does not know it: somebody else's, or begun on another host",
         "type": watch_command(uri, _core.guest_word(found["name"], found["uuid"])),
+        "otherwise": {},
         "needs_operator": interrupted,
     }
     if phase == "precopy":
@@ -316,6 +344,8 @@ def show(rows: list[Row], problems: list[str]) -> None:
         console.print(f"\n{row['name']}: {row['text']}", soft_wrap=True)
         if row["type"]:
             console.print(f"  {row['type']}", soft_wrap=True)  # one line, to be copied
+        for when, command in row["otherwise"].items():
+            console.print(f"{'or, ' if row['type'] else ''}if {when}:\n  {command}", soft_wrap=True)
     for problem in problems:
         console.print(f"\nnote: {problem}", soft_wrap=True)
 

@@ -419,8 +419,19 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
 
         self._records.settle(uuid, str(status["outcome"]))
         if status["outcome"] != "completed" and not steered.abort_asked:
-            self._guard.told.note(uuid, words.for_operators(str(status["error"]), status["operator_command"]))
-        _tell_outcome(status, steered, context, instance, post=complete, recover=give_up)
+            self._guard.told.note(uuid, self._for_operators(status))
+        _tell_outcome(
+            status,
+            steered,
+            context,
+            instance,
+            text=self._for_operators(status),
+            post=complete,
+            recover=give_up,
+        )
+
+    def _for_operators(self, status: dict[str, Any]) -> str:
+        return self._records.naming(words.for_operators(str(status["error"]), status["operator_command"]))
 
     def _finish_or_leave(self, end: ending.Ending) -> bool:
         """On Nova's thread, of which there are max_concurrent_live_migrations: what cannot be carried out at
@@ -488,10 +499,12 @@ def _tell_outcome(
     context: Any,
     instance: Any,
     *,
+    text: str,
     post: Callable[[], Any],
     recover: Callable[..., Any],
 ) -> None:
-    """As Nova's monitor does, by the engine's verdict on both hosts and not by the call's return code."""
+    """As Nova's monitor does, by the engine's verdict on both hosts and not by the call's return code.
+    TEXT is for operators."""
     if status["outcome"] == "completed":
         LOG.info("Migration operation has completed", instance=instance)
         post()
@@ -506,7 +519,6 @@ def _tell_outcome(
             recover()
     else:
         # Nova's rollback would destroy the destination's half, which may be the one that runs.
-        text = words.for_operators(str(status["error"]), status["operator_command"])
         LOG.error("Live migration needs an operator: %s", text, instance=instance)
         error = steer.PostCopyInterrupted()
         error.__cause__ = words.Explained(text)

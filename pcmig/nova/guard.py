@@ -139,7 +139,7 @@ class Guard:
             in_flight=True,
             **evidence,
         )
-        text = words.for_operators(answer["reason"], answer["advice"])
+        text = self._records.naming(words.for_operators(answer["reason"], answer["advice"]))
         if not answer["allowed"]:
             LOG.error("Refused: %s", text, instance=instance)
             self.told.note(str(instance.uuid), text)

@@ -118,9 +118,13 @@ class Keeper:
         elif situation == "half-lost" != before and evacuation.left(self._guard.host, record) is not None:
             LOG.error(
                 "virsh destroy %(name)s: this host still has half a guest that was evacuated; it is of no "
-                "use any more, and holds memory. Then: pcmig forget %(uuid)s",
-                {"name": record.entry.name, "uuid": uuid},
+                "use any more, and holds memory. Then: %(forget)s",
+                {"name": record.entry.name, "forget": self._forget(uuid)},
             )
+
+    def _forget(self, words: str) -> str:
+        """The command with WORDS, as it finds this journal."""
+        return self._records.naming(f"pcmig forget {words}")
 
     def _note(self, record: records.Record) -> tuple[str, bool]:
         """The situation, and whether it has been the same since a look a while ago."""
@@ -161,10 +165,10 @@ class Keeper:
         if record.disks_copied:
             self._records.release(uuid)
             LOG.error(
-                "pcmig forget --accept-loss %(uuid)s lets the server be started at its host again, but "
+                "%(forget)s lets the server be started at its host again, but "
                 "first: the guest is off on both hosts, its disks were copied, and if it had switched "
                 "to post-copy those at %(dest)s are the newer ones; bring them here",
-                {"uuid": uuid, "dest": adopted.dest},
+                {"forget": self._forget(f"--accept-loss {uuid}"), "dest": adopted.dest},
                 instance=instance,
             )
             self._since_s[uuid] = time.monotonic() + 3600  # told once an hour
@@ -199,14 +203,21 @@ class Keeper:
         )
 
     def _ports_come_back(self, adopted: adoption.Adopted, manager: Any) -> None:
-        """At the switch they were activated at the destination."""
-        back = types.SimpleNamespace(
-            source_compute=adopted.dest, dest_compute=str(adopted.migration.source_compute)
-        )
+        """At the switch they were activated at the destination, for which Neutron unbinds them here: it is
+        not enough to activate them here again. They are bound again last, as its agents hear of that and not
+        of a binding that goes, and wire no port that has one on another host."""
+        context, instance, network_api = adopted.context, adopted.instance, manager.network_api
+        source = str(adopted.migration.source_compute)
+        back = types.SimpleNamespace(source_compute=adopted.dest, dest_compute=source)
         try:
-            manager.network_api.migrate_instance_start(adopted.context, adopted.instance, back)
+            network_api.migrate_instance_start(context, instance, back)
+            try:
+                network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
+            except exception.PortBindingDeletionFailed as err:
+                LOG.warning("Bindings of ports at the destination may be left: %s", err, instance=instance)
+            network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)
         except Exception as err:  # a hard reboot waits for its ports, and says which it misses
-            LOG.warning("Cannot activate the ports here again: %s", err, instance=adopted.instance)
+            LOG.warning("Cannot bind the ports here again: %s", err, instance=instance)
 
     def _put_right(self, record: records.Record, manager: Any) -> None:
         """An operator had the record forgotten: Nova's own are put right, as far as they are about this
@@ -300,8 +311,12 @@ class Keeper:
             return
         LOG.error(
             "virsh destroy %(name)s: this host still has half a guest that was evacuated to %(host)s and "
-            "runs there; then: pcmig forget %(uuid)s",
-            {"name": record.entry.name, "host": instance.host, "uuid": record.entry.uuid},
+            "runs there; then: %(forget)s",
+            {
+                "name": record.entry.name,
+                "host": instance.host,
+                "forget": self._forget(record.entry.uuid),
+            },
             instance=instance,
         )
 

@@ -87,6 +87,7 @@ OVERRIDDEN = {
     ),
     "emit_event": "event",
     "get_available_resource": "nodename",
+    "instance_on_disk": "instance",
     "process_instances_at_startup": "context instances",
 }
 
@@ -149,7 +150,11 @@ TABLE: tuple[Need, ...] = (
     called(f"{_MANAGER}._rollback_volume_bdms", "self context bdms original_bdms instance"),
     called(f"{_MANAGER}._set_migration_status", "migration status"),
     called(f"{_MANAGER}._set_instance_obj_error_state", "self instance clean_task_state="),
+    called("nova.network.neutron:get_client", "context admin="),
     called("nova.network.neutron:API.migrate_instance_start", "self context instance migration"),
+    called(
+        "nova.network.neutron:API.setup_instance_network_on_host", "self context instance host migration="
+    ),
     called("nova.network.neutron:API.setup_networks_on_host", "self context instance host= teardown="),
     called("nova.network.model:NetworkInfo", "vifs"),
     there("nova.network.model:VNIC_TYPES_DIRECT_PASSTHROUGH"),

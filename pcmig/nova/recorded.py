@@ -13,15 +13,17 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nova import context as nova_context
 from nova import exception, objects
 from nova.conf import CONF
 from nova.network import model as network_model
 from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver as libvirt_driver
+from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from pcmig import journal
-from pcmig.nova import adoption, conf, guard, keeper, once, records, steer
+from pcmig.nova import adoption, bindings, conf, guard, keeper, once, records, steer
 from pcmig.tunnel.passage import Passage
 from pcmig_common import messages
 
@@ -133,6 +135,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             noted = {
                 "block_migration": bool(migrate_data.block_migration),
                 records.SOURCE_URIS: others,
+                records.FOLDER: libvirt_utils.get_instance_path(instance),
             }
             entry = journal.Entry(
                 uuid=str(instance.uuid),
@@ -161,6 +164,11 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             context, instance, network_info, block_migration, block_device_info
         )
         self._records.remove(str(instance.uuid), "destination")
+
+    def instance_on_disk(self, instance: Any) -> Any:
+        """Nova asks here, and nowhere else, for a server whose evacuation to this host it has accepted."""
+        bindings.remove_inactive(nova_context.get_admin_context(), instance)
+        return super().instance_on_disk(instance)
 
     def rollback_live_migration_at_destination(
         self,

@@ -26,6 +26,7 @@ Side = Literal["source", "destination"]
 CALLER = "nova"  # the part of an entry's `caller` that is ours
 MARKS = "acts"  # the part of that with what of Nova's post step is begun and done (once.py)
 SOURCE_URIS = "source_uris"  # the part of a destination's record with other ways to the source's libvirt
+FOLDER = "folder"  # the part of a destination's record with where the server's disks are there
 LEFT = "left"  # the mark that Nova has, or had, the server at the destination
 
 
@@ -87,6 +88,10 @@ class Records:
         self._seen: object = None  # the folder as it was read last
         self.forgotten: list[Record] = []  # by an operator; for the keeper, who takes them out
 
+    def naming(self, text: str) -> str:
+        """TEXT, whose `pcmig forget` finds this journal, typed as root."""
+        return journal.naming(text, self._journal.folder, [journal.NOVA_FOLDER])
+
     def load(self) -> None:
         """What another process has left. What cannot be read is told, and left as it is."""
         with self._lock:
@@ -127,8 +132,8 @@ class Records:
             if record.entry.owner == journal.Owner.of(os.getpid()):
                 LOG.warning(
                     "The record of a migration that is looked after was removed, and is written again: end "
-                    "the migration instead, or ask for it when it is over (pcmig forget %s)",
-                    uuid,
+                    "the migration instead, or ask for it when it is over (%s)",
+                    self.naming(f"pcmig forget {uuid}"),
                 )
                 releases.off_hub(self._journal.write, record.entry)
                 continue

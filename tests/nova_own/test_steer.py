@@ -330,7 +330,13 @@ def test_nova_is_told_the_outcome(outcome: str, aborted: bool, calls: list[Any])
     told, steered = Told(), steer.Steered(ORDERS, Instance())
     steered.abort_asked = aborted
     driver._tell_outcome(
-        STATUS | {"outcome": outcome}, steered, CONTEXT, Instance(), post=told.post, recover=told.recover
+        STATUS | {"outcome": outcome},
+        steered,
+        CONTEXT,
+        Instance(),
+        text="",
+        post=told.post,
+        recover=told.recover,
     )
     assert told.calls == calls
 
@@ -343,9 +349,12 @@ def test_without_a_clear_outcome_nothing_is_rolled_back(
     faults: list[objects.InstanceFault] = []
     monkeypatch.setattr(objects.InstanceFault, "create", lambda fault: faults.append(fault))
     told, steered = Told(), steer.Steered(ORDERS, Instance())
-    status = STATUS | {"outcome": outcome, "error": "both halves wait", "operator_command": "virsh resume-it"}
+    status = STATUS | {"outcome": outcome}
+    text = "virsh resume-it  # both halves wait"
     with pytest.raises(steer.PostCopyInterrupted):
-        driver._tell_outcome(status, steered, CONTEXT, Instance(), post=told.post, recover=told.recover)
+        driver._tell_outcome(
+            status, steered, CONTEXT, Instance(), text=text, post=told.post, recover=told.recover
+        )
     assert told.calls == []
     (fault,) = faults
     assert fault.message == "The live migration of the server cannot be completed without an operator."

@@ -114,10 +114,16 @@ def test_copied_disks_need_the_word(capsys: pytest.CaptureFixture[str], book: Jo
     code, text = pcmig(capsys, "forget", "--accept-loss", "g1")
     assert code == 0 and f"openstack server reboot --hard {fake.UUID}" in text
     assert "ls -d" not in text, "those at the source are its disks"
-    book.write(dataclasses.replace(ENTRY, caller={"nova": {"side": "destination", "block_migration": True}}))
-    code, text = pcmig(capsys, "forget", "--accept-loss", "g1")
-    assert code == 0 and f"ls -d /var/lib/nova/instances/{fake.UUID}" in text
-    assert "undefine" not in text
+    noted = {"side": "destination", "block_migration": True}
+    for more, listed in (
+        ({}, None),  # of a release that did not note it
+        ({"folder": f"/srv/vm's/{fake.UUID}"}, f"  ls -d '/srv/vm'\"'\"'s/{fake.UUID}'\n"),
+    ):
+        book.write(dataclasses.replace(ENTRY, caller={"nova": noted | more}))
+        code, text = pcmig(capsys, "forget", "--accept-loss", "g1")
+        assert code == 0 and "copies of its disks may be left here" in text and fake.UUID in text
+        assert listed in text if listed else "ls -d" not in text
+        assert "undefine" not in text
     hosts(DEFINED, DEFINED)
     for side, printed in (("source", False), ("destination", True)):
         book.write(dataclasses.replace(ENTRY, caller={"nova": {"side": side, "block_migration": True}}))

@@ -92,20 +92,23 @@ def test_of_a_job(name: str) -> None:
 
 @pytest.mark.parametrize("name", WEIRD)
 def test_of_the_journal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    word, entry = WEIRD[name], dataclasses.replace(ENTRY, name=name)
+    word, entry, book = WEIRD[name], dataclasses.replace(ENTRY, name=name), journal.Journal()
     owner = journal.Owner(1, 1, "boot")
     assert shell(record.held_by(owner, entry)) == [["pcmig", "watch", "-c", SOURCE, word]]
     halves = {SOURCE: "postcopy-failed", DEST: "postcopy-failed"}
     monkeypatch.setattr(evidence, "ask", lambda uri, uuid: {"half": halves[uri], "job_active": None})
-    assert shell(f"  {status.of_entry(entry)['type']}") == [["pcmig", "resume", "-c", SOURCE, word, DEST]]
+    assert shell(f"  {status.of_entry(book, entry)['type']}") == [
+        ["pcmig", "resume", "-c", SOURCE, word, DEST]
+    ]
     # Under another name there, only its UUID means the guest on both.
     renamed = dataclasses.replace(entry, engine={"dest_name": "other"})
     for each, named in ((entry, word), (renamed, fake.UUID)):
         printed = set()
         for halves[SOURCE], halves[DEST] in itertools.product(job.HALVES, repeat=2):
-            typed = status.of_entry(each)["type"]
-            if typed is not None and ", or " not in typed:  # a choice is no command: pasted, it does nothing
-                printed.add(f"  {typed}")
+            row = status.of_entry(book, each)
+            for typed in (row["type"], *row["otherwise"].values()):
+                if typed and ", or " not in typed:  # a choice is no command: pasted, it does nothing
+                    printed.add(f"  {typed}")
         for words in shell("\n".join(sorted(printed))):
             assert words[0] == "virsh" or words[4] in (word, named), words
             assert words[0] == "pcmig" or words[-1] == named, words

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tests.unit.cli.test_resume import BROKEN, ENTRY, GONE, POSTCOPY, RUNS, URI
 
 RESUME = f"pcmig resume -c {URI} g1 {fake.DEST}"
 WATCH = f"pcmig watch -c {URI} g1"
+IN_NOVAS = "PCMIG_JOURNAL_DIR=FOLDER "
 FORGET = f"pcmig forget -c '{URI}' 'g1'"
 OFF = {**answer("none", "absent"), "shut_down": True, "defined": True}
 DOWN = fake.ConnectError("cannot connect")
@@ -104,11 +106,69 @@ def test_what_nobody_looks_after(
     found = (row["phase"], row["newer_memory"], row["percent"], done, row["needs_operator"])
     assert found == (phase, memory, percent, code, code == 3)
     assert command in row["type"], row
+    lost = {"the silent host is lost": FORGET} if phase in ("cut-off", "silent") else {}
+    assert row["otherwise"] == lost
     assert (row["pid"], row["recovery"], row["journal"]) == (None, None, True)
     code, text = run(capsys)
     assert code == done and row["text"] in text and row["type"] in text
+    assert (f"\nor, if the silent host is lost:\n  {FORGET}\n" in text) is bool(lost)
     assert f"{URI}: " in text.splitlines()[1] and f"\t{memory}\tnobody" in text.splitlines()[1]
     assert book.read(fake.UUID) is not None, "nothing is changed"
+
+
+@pytest.mark.parametrize(
+    ("side", "source", "dest", "said", "command", "otherwise", "code"),
+    [
+        (
+            "source",
+            BROKEN,
+            BROKEN,
+            "nova-compute will as soon as it runs; without it",
+            IN_NOVAS + RESUME,
+            False,
+            3,
+        ),
+        (
+            "source",
+            BROKEN,
+            DOWN,
+            "nova-compute will as soon as it runs; without it",
+            IN_NOVAS + RESUME,
+            True,
+            3,
+        ),
+        ("source", RUNS, GONE, "nova-compute closes the record", None, False, 0),
+        ("destination", BROKEN, BROKEN, "nova-compute at its source looks after it", WATCH, False, 0),
+        ("destination", PRECOPY, ARRIVING, "nova-compute at its source looks after it", WATCH, False, 0),
+        ("destination", DOWN, BROKEN, "nova-compute there goes on when it does", None, True, 3),
+        ("destination", DOWN, GONE, "nova-compute there goes on when it does", None, True, 3),
+        ("destination", GONE, RUNS, "nova-compute closes the record", None, False, 0),
+    ],
+)
+def test_what_is_novas(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+    side: str,
+    source: Any,
+    dest: Any,
+    said: str,
+    command: str | None,
+    otherwise: bool,
+    code: int,
+) -> None:
+    """Nothing is typed that nova-compute does; and what is typed finds its journal."""
+    book = Journal(tmp_path / "nova's")
+    book.write(dataclasses.replace(ENTRY, caller={"nova": {"side": side}}))
+    fake.jobs[:], fake.dest_jobs[:] = [source], [dest]
+    found, text = run(capsys, "--journal", str(book.folder))
+    quoted = shlex.quote(str(book.folder))
+    forget = f"pcmig forget --journal {quoted} -c '{URI}' 'g1'"
+    typed = [line.strip() for line in text.splitlines() if line.startswith("  ")]
+    expected = [command.replace("FOLDER", quoted)] if command else []
+    assert typed == expected + [forget] * otherwise, text
+    assert said in text and found == code
+    lost = "if the silent host is lost:" if command is None else "or, if the silent host is lost:"
+    assert (f"\n{lost}\n" in text) is otherwise
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bindings of a server's ports that a live migration left behind.
+
+While it is under way each port is bound twice: ACTIVE where the guest runs, INACTIVE on the other host. Nova
+removes the second one at the end of a migration. Where its source is dead nobody does, and Neutron then
+refuses to bind the port to that host (409): for an evacuation as for any later live migration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nova.network import neutron
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+INACTIVE = "INACTIVE"
+
+
+def remove_inactive(context: Any, instance: Any) -> None:
+    """For when no live migration of INSTANCE can go on. What cannot be removed is told."""
+    try:
+        client = neutron.get_client(context, admin=True)
+        for vif in instance.get_network_info():
+            for binding in client.list_port_bindings(vif["id"])["bindings"]:
+                if binding["status"] != INACTIVE:
+                    continue
+                client.delete_port_binding(vif["id"], binding["host"])
+                LOG.warning(
+                    "Port %(port)s is not bound to %(host)s any more: what it was bound for, a live "
+                    "migration, is over",
+                    {"port": vif["id"], "host": binding["host"]},
+                    instance=instance,
+                )
+    except Exception as err:  # Neutron: Nova's next call says what it misses
+        LOG.warning("Cannot look after the bindings of ports: %s", err, instance=instance)

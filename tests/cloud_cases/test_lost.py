@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts that lose power in a live migration, and the way out (doc/operate/lost.rst), typed as it is printed.
+
+The disks are files that Nova copies, so where a guest is lost the operator's word is wanted each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pcmig.nova import words
+from tests.bed.guest import GuestSpec
+from tests.cloud.api import ApiError, wait_until
+from tests.cloud.cloud import PCMIG_DRIVER, Cloud
+from tests.cloud.compute import Compute
+from tests.cloud.config import Sections
+from tests.cloud.server import Server
+from tests.cloud.service import RUN
+from tests.cloud.test_driver import POST_COPY, Move, other
+
+pytestmark = pytest.mark.timeout(420)
+
+RATE_MBIT = 200
+SLOW_MBIT = 20  # neither pre-copy nor post-copy ends before the test is done with it
+BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
+CONF: Sections = {
+    "DEFAULT": {"update_resources_interval": 10},  # how often nova-compute looks after what is on record
+    "libvirt": {"live_migration_permit_post_copy": True},
+    "pcmig": {"policy": "manual"},
+}
+# The journal is below Nova's state_path, which is not /var/lib/nova here: what is printed names it, too.
+JOURNAL = f"--journal {RUN}/nova/pcmig/migrations"
+STATUS = f"pcmig status {JOURNAL}"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=CONF, reporter=print) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def busy(cloud: Cloud) -> Server:
+    return cloud.boot(BUSY)
+
+
+@contextlib.contextmanager
+def slow_move(cloud: Cloud, server: Server) -> Iterator[Move]:
+    """In pre-copy, which does not end."""
+    move = Move(cloud, server)
+    cloud.network.limit(SLOW_MBIT)
+    try:
+        cloud.live_migrate(server, other(move.source))
+        move.wait_for("running")
+        yield move
+    finally:
+        cloud.network.limit(RATE_MBIT)
+
+
+@pytest.fixture
+def move(cloud: Cloud, busy: Server) -> Iterator[Move]:
+    with slow_move(cloud, busy) as move:
+        yield move
+
+
+def type_(host: Compute, line: str, code: int = 0) -> str:
+    """What a shell on HOST prints for LINE, as root."""
+    env = {**host.env, "COLUMNS": "200"}
+    argv = host.host.inside(["sh", "-c", line])
+    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90)
+    said = f"{done.stdout}{done.stderr}"
+    print(f"{host.name}# {line}\n{said}[{done.returncode}]")
+    assert done.returncode == code and "Traceback" not in said, said
+    return said
+
+
+def commands(said: str) -> list[str]:
+    """The lines to be typed."""
+    return re.findall(r"^  ((?:pcmig|virsh|ls) .*)$", said, re.M)
+
+
+def power_off(compute: Compute) -> None:
+    compute.nova.kill()
+    compute.host.kill_libvirtd()
+    for pid in compute.host.qemu_pids():
+        compute.host.signal_process(pid, signal.SIGKILL)
+    wait_until(lambda: not compute.host.qemu_pids(), 10, "QEMU is gone")
+
+
+def power_on(cloud: Cloud, compute: Compute) -> None:
+    compute.host.start_libvirtd()
+    cloud.restart_compute(compute.host.name)
+
+
+def ends(cloud: Cloud, move: Move) -> tuple[Compute, Compute]:
+    return cloud.computes[move.source], cloud.computes[other(move.source)]
+
+
+def switch(cloud: Cloud, move: Move) -> None:
+    """Into post-copy, which does not end either."""
+    server = move.server
+    path = f"/servers/{server.id}/migrations/{cloud.migrations(server)[0]['id']}/action"
+    cloud.api.post("compute", path, {"force_complete": None})
+    move.wait_for(POST_COPY)
+    time.sleep(2.5)
+    assert move.look() == POST_COPY
+
+
+def waits(compute: Compute, server: Server) -> bool:
+    """Whether it has half a guest whose other half is missing."""
+    return str(compute.host.domain_state(server.domain)).endswith("(post-copy failed)")
+
+
+def ask(cloud: Cloud, server: Server, action: dict[str, Any]) -> None:
+    cloud.api.post("compute", f"/servers/{server.id}/action", action)
+
+
+def idle(server: Server, status: str, patience_s: float = 120) -> dict[str, Any]:
+    """The server once it is STATUS without a task; it may have been in ERROR before."""
+
+    def found() -> bool:
+        shown = server.show()
+        return (shown["status"], shown["OS-EXT-STS:task_state"]) == (status, None)
+
+    wait_until(found, patience_s, f"{server.name} is {status}")
+    return server.show()
+
+
+def helps(server: Server) -> str:
+    """The command with which the details of the server's fault begin; administrators see them."""
+    first = server.show()["fault"]["details"].splitlines()[0]
+    match = re.search(r"Explained: (.*?)  # ", first)
+    assert match, first
+    return match[1]
+
+
+def evacuate(cloud: Cloud, server: Server, target: Compute) -> float:
+    """Its service is down. Returns when it was started at TARGET."""
+    cloud.cli("openstack", "server", "evacuate", "--host", target.name, server.id)
+    idle(server, "SHUTOFF")  # as Nova leaves it since API 2.95
+    assert server.nova_host == target.host.name
+    since_s = time.monotonic()
+    cloud.cli("openstack", "server", "start", server.id)
+    idle(server, "ACTIVE")
+    server.wait_heartbeats(20, since_s=since_s, patience_s=90)
+    return since_s
+
+
+def power_on_after_evacuation(cloud: Cloud, source: Compute) -> None:
+    """What it still has of the server goes."""
+    [server] = cloud.servers
+    source.host.start_libvirtd()
+    assert source.host.domain_state(server.domain) is not None and not source.host.qemu_pids()
+    cloud.restart_compute(source.host.name, wait=False)
+    gone = "The guest was evacuated, its migration is over"
+    wait_until(lambda: gone in source.nova.said(), 90, "the rest of the guest is gone")
+    cloud.cli("openstack", "compute", "service", "set", "--up", source.name, "nova-compute")
+    cloud._wait_compute(source)
+    assert not (source.instances / server.id).exists()
+
+
+def forget(host: Compute, command: str) -> str:
+    """COMMAND, a `pcmig forget`, wants a word; what is printed for that is typed."""
+    refused = type_(host, command, 3)
+    [word] = [line for line in commands(refused) if " --accept-loss " in line]
+    said = type_(host, word)
+    assert "forgotten: " in said
+    return said
+
+
+def sound(cloud: Cloud, server: Server, host: str, since_s: float) -> None:
+    """It runs on HOST, once, and nobody has anything else of it."""
+    assert server.nova_host == host
+    server.wait_heartbeats(20, since_s=since_s, patience_s=90)
+    assert server.host() == host
+    left = other(host)
+    states = {name: compute.host.domain_state(server.domain) for name, compute in cloud.computes.items()}
+    assert str(states[host]).startswith("running") and states[left] is None, states
+    qemus = {name: len(compute.host.qemu_pids()) for name, compute in cloud.computes.items()}
+    assert qemus == {host: 1, left: 0}
+    assert cloud.port_bindings(server)[host] == "ACTIVE"
+    allocations = cloud.placement_allocations(server)
+    assert list(allocations) == [host] and allocations[host]["MEMORY_MB"] == BUSY.memory_mib, allocations
+    for record in cloud.migrations(server):
+        assert record["status"] in ("completed", "error", "failed", "done"), record
+        assert cloud.placement_allocations(record["uuid"]) == {}, record
+    for compute in cloud.computes.values():
+        assert "no migrations" in type_(compute, STATUS)
+    print(f"sound at {host}")
+
+
+def test_the_source_loses_power_in_post_copy(cloud: Cloud, busy: Server, move: Move) -> None:
+    source, target = ends(cloud, move)
+    switch(cloud, move)
+    power_off(source)
+    wait_until(lambda: waits(target, busy), 60, "the destination's half waits")
+    # Nobody is there who could write anything down. What is open is not rebooted.
+    assert busy.show()["status"] == "MIGRATING"
+    with pytest.raises(ApiError) as refused:
+        ask(cloud, busy, {"reboot": {"type": "HARD"}})
+    assert refused.value.status == 409
+    status = type_(target, STATUS, 3)
+    assert "\tcut off\t" in status and "nova-compute there goes on when it does" in status
+    [advised] = commands(status)
+    assert "if the silent host is lost:" in status and advised.startswith("pcmig forget ")
+
+    # The source is back.
+    cloud.network.limit(RATE_MBIT)
+    power_on(cloud, source)
+    idle(busy, "ERROR")
+    assert move.look() == "error"
+    assert "cannot be completed without an operator" in busy.show()["fault"]["message"]
+    forget_at_source = helps(busy)
+    assert forget_at_source.startswith("pcmig forget ")
+    ask(cloud, busy, {"reboot": {"type": "HARD"}})
+    lost = words.refusal("half-lost")
+    wait_until(lambda: busy.show()["fault"]["message"] == lost, 60, "the reboot is refused")
+    idle(busy, "ERROR")
+    assert helps(busy).startswith("pcmig forget ")
+    assert waits(target, busy), "nothing was touched"
+
+    # The operator: at the destination, where the newer copy of the disk is, then at the source.
+    status = type_(target, STATUS, 3)
+    assert "half lost" in status and "cannot be saved" in status
+    [advised] = commands(status)
+    [destroy, listed, undefine] = commands(forget(target, advised))
+    assert waits(target, busy), "nothing was touched"
+    assert destroy.startswith("virsh ") and " destroy " in destroy
+    type_(target, destroy)
+    wait_until(lambda: not target.host.qemu_pids(), 10, "the half is gone")
+    assert " undefine " in undefine
+    type_(target, undefine)
+    assert target.host.domain_state(busy.domain) is None
+    assert listed == f"ls -d {RUN}/instances/{busy.id}"
+    type_(target, listed)
+    there, here = target.instances / busy.id, source.instances / busy.id
+    (here / "disk").write_bytes((there / "disk").read_bytes())
+    type_(target, listed.replace("ls -d", "rm -r"))
+    said = forget(source, forget_at_source)
+    wait_until(lambda: "is forgotten: Nova's records" in move.log(), 60, "nova-compute has followed")
+    match = re.search(rf"openstack server reboot --hard {busy.id}", said)
+    assert match, said
+    since_s = time.monotonic()
+    cloud.cli(*shlex.split(match[0]))
+    idle(busy, "ACTIVE")
+    sound(cloud, busy, move.source, since_s)
+
+
+def test_the_source_dies_in_pre_copy_and_the_server_is_evacuated(
+    cloud: Cloud, busy: Server, move: Move
+) -> None:
+    source, target = ends(cloud, move)
+    time.sleep(2.5)
+    assert move.look() == "running"
+    power_off(source)
+    cloud.cli("openstack", "compute", "service", "set", "--down", source.name, "nova-compute")
+    wait_until(
+        lambda: target.host.domain_state(busy.domain) is None, 60, "the destination's empty half is gone"
+    )
+    # Its record, and with it the port's second binding; then the incomplete copy of the disk.
+    status = type_(target, STATUS, 3)
+    assert "\tsilent\t" in status
+    [advised] = commands(status)
+    [listed] = commands(forget(target, advised))
+    type_(target, listed.replace("ls -d", "rm -r"))
+    assert cloud.port_bindings(busy) == {move.source: "ACTIVE", target.host.name: "INACTIVE"}
+    since_s = evacuate(cloud, busy, target)
+    assert "evacuating from image" in cloud.compute_log(target.host.name)
+    power_on_after_evacuation(cloud, source)
+    sound(cloud, busy, target.host.name, since_s)
+
+
+def test_the_source_dies_in_post_copy_and_the_server_is_evacuated(
+    cloud: Cloud, busy: Server, move: Move
+) -> None:
+    """To the destination of the migration, where the newest of its disks are."""
+    source, target = ends(cloud, move)
+    switch(cloud, move)
+    power_off(source)
+    wait_until(lambda: waits(target, busy), 60, "the destination's half waits")
+    cloud.cli("openstack", "compute", "service", "set", "--down", source.name, "nova-compute")
+    status = type_(target, STATUS, 3)
+    assert "\tcut off\t" in status
+    [advised] = commands(status)
+    [destroy, listed, undefine] = commands(forget(target, advised))
+    for line in (destroy, undefine, listed):
+        type_(target, line)
+    since_s = evacuate(cloud, busy, target)
+    assert "evacuating using existing disk" in cloud.compute_log(target.host.name)
+    power_on_after_evacuation(cloud, source)
+    sound(cloud, busy, target.host.name, since_s)
+
+
+def test_the_destination_loses_power_in_post_copy(cloud: Cloud, busy: Server, move: Move) -> None:
+    source, target = ends(cloud, move)
+    switch(cloud, move)
+    power_off(target)
+    wait_until(lambda: waits(source, busy), 60, "the source's half waits")
+    assert busy.show()["status"] == "MIGRATING"
+    refused = type_(source, f"pcmig forget {JOURNAL} --accept-loss {busy.id}", 1)
+    assert re.search(r"process \d+ .* looks after the migration", refused)
+
+    cloud.network.limit(RATE_MBIT)
+    power_on(cloud, target)
+    idle(busy, "ERROR")
+    assert "cannot be completed without an operator" in busy.show()["fault"]["message"]
+    assert waits(source, busy), "nothing was touched"
+    [destroy] = commands(forget(source, helps(busy)))
+    type_(source, destroy)
+    status = type_(target, STATUS, 3)
+    [advised] = commands(status)
+    for line in commands(forget(target, advised)):
+        type_(target, line.replace("ls -d", "rm -r"))
+    wait_until(lambda: "is forgotten: Nova's records" in move.log(), 60, "nova-compute has followed")
+    since_s = time.monotonic()
+    cloud.cli("openstack", "server", "reboot", "--hard", busy.id)
+    idle(busy, "ACTIVE")
+    sound(cloud, busy, move.source, since_s)
+
+
+@pytest.fixture
+def shared(cloud: Cloud) -> Iterator[Server]:
+    """A server whose disks both hosts see, so that none is copied."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        for compute in cloud.computes.values():
+            type_(compute, f"chmod 755 {folder} && chown nova: {folder}")
+        before = cloud.nova_conf
+        assert isinstance(before, dict)
+        default = {**before["DEFAULT"], "instances_path": folder}
+        cloud.use(cloud.driver, {**before, "DEFAULT": default})
+        server = cloud.boot(dataclasses.replace(BUSY, name="shared"))
+        try:
+            yield server
+        finally:
+            cloud.delete(server)
+            cloud.use(cloud.driver, before)
+
+
+def test_half_a_guest_with_shared_disks(cloud: Cloud, shared: Server) -> None:
+    """When both hosts have said twice that it is gone, Nova may start it again without another word."""
+    with slow_move(cloud, shared) as move:
+        source, target = ends(cloud, move)
+        switch(cloud, move)
+        power_off(source)
+        wait_until(lambda: waits(target, shared), 60, "the destination's half waits")
+        cloud.network.limit(RATE_MBIT)
+        power_on(cloud, source)
+        idle(shared, "ERROR")
+        log_start = len(cloud.compute_log(move.source))
+        type_(target, f"virsh destroy {shared.domain}")
+        advised = f"openstack server reboot --hard {shared.id}"
+        wait_until(lambda: advised in cloud.compute_log(move.source)[log_start:], 150, "it is said")
+        since_s = time.monotonic()
+        cloud.cli(*shlex.split(advised))
+        idle(shared, "ACTIVE")
+        sound(cloud, shared, move.source, since_s)
+
+
+def test_a_guest_that_powers_itself_off_in_pre_copy(cloud: Cloud, busy: Server, move: Move) -> None:
+    """QEMU ends as libvirt sees it end when the guest powers itself off."""
+    source, target = ends(cloud, move)
+    time.sleep(2.5)
+    assert move.look() == "running"
+    [qemu] = source.host.qemu_pids()
+    source.host.signal_process(qemu, signal.SIGTERM)
+    wait_until(lambda: busy.show()["OS-EXT-STS:task_state"] is None, 60, "the migration is over")
+    print(busy.show()["status"], move.look(), busy.show().get("fault"))
+    assert move.look() in ("error", "failed")
+    assert not (target.instances / busy.id).exists(), "the source has its disk"
+    since_s = time.monotonic()
+    ask(cloud, busy, {"reboot": {"type": "HARD"}})
+    idle(busy, "ACTIVE")
+    sound(cloud, busy, move.source, since_s)
+
+
+def test_a_guest_that_powers_itself_off_in_post_copy(cloud: Cloud, busy: Server, move: Move) -> None:
+    """At the destination, where it runs by then."""
+    source, target = ends(cloud, move)
+    switch(cloud, move)
+    [qemu] = target.host.qemu_pids()
+    target.host.signal_process(qemu, signal.SIGTERM)
+    wait_until(lambda: busy.show()["OS-EXT-STS:task_state"] is None, 60, "the migration is over")
+    print(busy.show()["status"], move.look(), busy.show().get("fault"))
+    print({name: compute.host.domain_state(busy.domain) for name, compute in cloud.computes.items()})
+    print(type_(source, STATUS, 3), type_(target, STATUS, 3))
