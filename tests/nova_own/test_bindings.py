@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
+from nova import exception
 from nova.network import neutron
 
-from pcmig.nova import bindings
+from pcmig.nova import bindings, keeper
 
 BINDINGS = {
     "p1": [{"host": "a", "status": "ACTIVE"}, {"host": "b", "status": "INACTIVE"}],
@@ -54,3 +56,26 @@ def test_neutron_away_is_no_error_of_ours(client: Client) -> None:
     client.fails = True
     bindings.remove_inactive(None, Instance())
     assert client.deleted == []
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_ports_come_back_in_the_order_that_neutrons_agents_follow(deleted: bool) -> None:
+    calls: list[tuple[str, str]] = []
+
+    def teardown(_context: Any, _instance: Any, host: str, teardown: bool) -> None:
+        assert teardown
+        calls.append(("teardown", host))
+        if not deleted:
+            raise exception.PortBindingDeletionFailed(port_id="p1", host=host)
+
+    network_api = types.SimpleNamespace(
+        migrate_instance_start=lambda _c, _i, back: calls.append(("activate", back.dest_compute)),
+        setup_networks_on_host=teardown,
+        setup_instance_network_on_host=lambda _c, _i, host, migration: calls.append(("bind", host)),
+    )
+    adopted: Any = types.SimpleNamespace(
+        context=None, instance=None, dest="b", migration=types.SimpleNamespace(source_compute="a")
+    )
+    manager = types.SimpleNamespace(network_api=network_api)
+    keeper.Keeper._ports_come_back(None, adopted, manager)  # type: ignore[arg-type]  # it needs nothing of it
+    assert calls == [("activate", "a"), ("teardown", "b"), ("bind", "a")]
