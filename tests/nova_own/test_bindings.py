@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a live migration left of its ports in Neutron is removed where it stands in the way, and nothing else."""
+"""What a live migration left of its ports in Neutron is removed where it is in the way, and nothing else."""
 
 from __future__ import annotations
 
