@@ -139,8 +139,11 @@ def refusal(book: Journal, entry: Entry, seen: Evidence, answer: _core.Permissio
     folder = [] if book.folder == journal.default_folder() else ["--journal", str(book.folder)]
     word = shlex.join(["pcmig", "forget", *folder, "--accept-loss", entry.uuid])
     advice = answer["advice"] or ""
-    if "pcmig forget" not in advice.partition("  #")[0]:
-        reason += f"; type:\n  {choices(advice)[0]}\nor"
+    helps = choices(advice)[0]
+    if helps.startswith("pcmig resume ") and "nova" in entry.caller:
+        reason += "; nova-compute at its source goes on by itself when it runs and both hosts answer;"
+    elif not helps.startswith("pcmig forget "):
+        reason += f"; type:\n  {helps}\nor"
     else:
         reason += ";"
     return CommandError(f"{reason} to take the loss:\n  {word}", ExitCode.NEEDS_OPERATOR)

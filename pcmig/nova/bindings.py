@@ -18,12 +18,15 @@ LOG = logging.getLogger(__name__)
 INACTIVE = "INACTIVE"
 
 
-def remove_inactive(context: Any, instance: Any) -> None:
-    """For when no live migration of INSTANCE can go on. What cannot be removed is told."""
+def remove_inactive(context: Any, instance: Any) -> bool:
+    """For when no live migration of INSTANCE can go on: whether one has left bindings on another host than
+    that where Nova has it. What cannot be removed is told."""
+    left = False
     try:
         client = neutron.get_client(context, admin=True)
         for vif in instance.get_network_info():
             for binding in client.list_port_bindings(vif["id"])["bindings"]:
+                left = left or binding["host"] != instance.host
                 if binding["status"] != INACTIVE:
                     continue
                 client.delete_port_binding(vif["id"], binding["host"])
@@ -35,3 +38,4 @@ def remove_inactive(context: Any, instance: Any) -> None:
                 )
     except Exception as err:  # Neutron: Nova's next call says what it misses
         LOG.warning("Cannot look after the bindings of ports: %s", err, instance=instance)
+    return left

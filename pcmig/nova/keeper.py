@@ -14,7 +14,7 @@ from nova import exception, objects
 from oslo_log import log as logging
 
 from pcmig import _core, journal
-from pcmig.nova import adoption, ending, evacuation, guard, records, steer
+from pcmig.nova import adoption, bindings, ending, evacuation, guard, records, steer
 
 LOG = logging.getLogger(__name__)
 
@@ -204,17 +204,15 @@ class Keeper:
 
     def _ports_come_back(self, adopted: adoption.Adopted, manager: Any) -> None:
         """At the switch they were activated at the destination, for which Neutron unbinds them here: it is
-        not enough to activate them here again. They are bound again last, as its agents hear of that and not
-        of a binding that goes, and wire no port that has one on another host."""
+        not enough to activate them here again. Neutron's agents wire no port that has a binding on another
+        host, and do not hear of one that goes, but of each change of a port: so that goes first."""
         context, instance, network_api = adopted.context, adopted.instance, manager.network_api
         source = str(adopted.migration.source_compute)
         back = types.SimpleNamespace(source_compute=adopted.dest, dest_compute=source)
         try:
             network_api.migrate_instance_start(context, instance, back)
-            try:
-                network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
-            except exception.PortBindingDeletionFailed as err:
-                LOG.warning("Bindings of ports at the destination may be left: %s", err, instance=instance)
+            bindings.remove_inactive(context, instance)
+            network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
             network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)
         except Exception as err:  # a hard reboot waits for its ports, and says which it misses
             LOG.warning("Cannot bind the ports here again: %s", err, instance=instance)

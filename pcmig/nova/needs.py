@@ -113,6 +113,7 @@ TABLE: tuple[Need, ...] = (
     called(f"{_DRIVER}._get_vpmems", "self instance"),
     called(f"{_DRIVER}._live_migration_data_gb", "self instance disk_paths"),
     called(f"{_DRIVER}._live_migration_uri", "dest"),
+    called(f"{_DRIVER}.unplug_vifs", "self instance network_info"),
     called(f"{_DRIVER}._uri", ""),
     there("nova.virt.libvirt.driver:libvirt", "has libvirt's errors"),
     called("nova.virt.libvirt.host:Host.get_connection", "self"),

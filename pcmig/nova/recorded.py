@@ -166,8 +166,14 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self._records.remove(str(instance.uuid), "destination")
 
     def instance_on_disk(self, instance: Any) -> Any:
-        """Nova asks here, and nowhere else, for a server whose evacuation to this host it has accepted."""
-        bindings.remove_inactive(nova_context.get_admin_context(), instance)
+        """Nova asks here, and nowhere else, for a server whose evacuation to this host it has accepted, and
+        which libvirt does not know."""
+        if bindings.remove_inactive(nova_context.get_admin_context(), instance):
+            # A port that was plugged for the live migration is none that Neutron tells of when it is there.
+            try:
+                self.unplug_vifs(instance, instance.get_network_info())
+            except Exception as err:  # as Nova takes it where it clears up
+                LOG.warning("Cannot unplug the ports here: %s", err, instance=instance)
         return super().instance_on_disk(instance)
 
     def rollback_live_migration_at_destination(

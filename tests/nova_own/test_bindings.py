@@ -7,7 +7,6 @@ import types
 from typing import Any
 
 import pytest
-from nova import exception
 from nova.network import neutron
 
 from pcmig.nova import bindings, keeper
@@ -35,6 +34,7 @@ class Client:
 
 class Instance:
     uuid = "11111111-1111-1111-1111-111111111111"
+    host = "a"
 
     def get_network_info(self) -> list[dict[str, str]]:
         return [{"id": port} for port in BINDINGS]
@@ -48,34 +48,34 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 def test_only_what_is_inactive_is_removed(client: Client) -> None:
-    bindings.remove_inactive(None, Instance())
+    assert bindings.remove_inactive(None, Instance())
     assert client.deleted == [("p1", "b"), ("p3", "a")]
+
+
+def test_without_a_live_migration_nothing_is_left(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BINDINGS, "p1", BINDINGS["p2"])
+    monkeypatch.delitem(BINDINGS, "p3")
+    assert not bindings.remove_inactive(None, Instance())
+    assert client.deleted == []
 
 
 def test_neutron_away_is_no_error_of_ours(client: Client) -> None:
     client.fails = True
-    bindings.remove_inactive(None, Instance())
+    assert not bindings.remove_inactive(None, Instance())
     assert client.deleted == []
 
 
-@pytest.mark.parametrize("deleted", [True, False])
-def test_ports_come_back_in_the_order_that_neutrons_agents_follow(deleted: bool) -> None:
-    calls: list[tuple[str, str]] = []
-
-    def teardown(_context: Any, _instance: Any, host: str, teardown: bool) -> None:
-        assert teardown
-        calls.append(("teardown", host))
-        if not deleted:
-            raise exception.PortBindingDeletionFailed(port_id="p1", host=host)
-
+def test_ports_come_back_in_the_order_that_neutrons_agents_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, Any]] = []
     network_api = types.SimpleNamespace(
         migrate_instance_start=lambda _c, _i, back: calls.append(("activate", back.dest_compute)),
-        setup_networks_on_host=teardown,
+        setup_networks_on_host=lambda _c, _i, host, teardown: calls.append(("clear", (host, teardown))),
         setup_instance_network_on_host=lambda _c, _i, host, migration: calls.append(("bind", host)),
     )
+    monkeypatch.setattr(bindings, "remove_inactive", lambda *_: calls.append(("remove", None)))
     adopted: Any = types.SimpleNamespace(
         context=None, instance=None, dest="b", migration=types.SimpleNamespace(source_compute="a")
     )
     manager = types.SimpleNamespace(network_api=network_api)
     keeper.Keeper._ports_come_back(None, adopted, manager)  # type: ignore[arg-type]  # it needs nothing of it
-    assert calls == [("activate", "a"), ("teardown", "b"), ("bind", "a")]
+    assert calls == [("activate", "a"), ("remove", None), ("clear", ("b", True)), ("bind", "a")]
