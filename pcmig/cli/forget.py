@@ -174,7 +174,7 @@ def left(entry: Entry, seen: Evidence, answer: _core.Permission) -> list[str]:
         if (
             seen.destination["defined"]
             and side_of(entry) == "destination"
-            and answer["situation"] in ("half-lost", "gone")
+            and answer["situation"] in ("half-lost", "gone", "cut-off", "interrupted")
         ):
             lines += [
                 "its definition here, which must not be started, nor stand in the way of an evacuation:",

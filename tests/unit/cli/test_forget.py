@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -124,8 +125,12 @@ def test_copied_disks_need_the_word(capsys: pytest.CaptureFixture[str], book: Jo
         assert code == 0 and "copies of its disks may be left here" in text and fake.UUID in text
         assert listed in text if listed else "ls -d" not in text
         assert "undefine" not in text
-    hosts(DEFINED, DEFINED)
-    for side, printed in (("source", False), ("destination", True)):
+    half = {**BROKEN, "defined": True}
+    for ends, (side, printed) in itertools.product(
+        [(DEFINED, DEFINED), (DEFINED, half), (DOWN, half), (half, half)],
+        [("source", False), ("destination", True)],
+    ):
+        hosts(*ends)
         book.write(dataclasses.replace(ENTRY, caller={"nova": {"side": side, "block_migration": True}}))
         code, text = pcmig(capsys, "forget", "--accept-loss", "g1")
         assert code == 0 and (f"virsh -c {fake.DEST} undefine --keep-nvram --keep-tpm g1" in text) is printed
