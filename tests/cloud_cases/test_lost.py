@@ -388,15 +388,3 @@ def test_a_guest_that_powers_itself_off_in_pre_copy(cloud: Cloud, busy: Server, 
     ask(cloud, busy, {"reboot": {"type": "HARD"}})
     idle(busy, "ACTIVE")
     sound(cloud, busy, move.source, since_s)
-
-
-def test_a_guest_that_powers_itself_off_in_post_copy(cloud: Cloud, busy: Server, move: Move) -> None:
-    """At the destination, where it runs by then."""
-    source, target = ends(cloud, move)
-    switch(cloud, move)
-    [qemu] = target.host.qemu_pids()
-    target.host.signal_process(qemu, signal.SIGTERM)
-    wait_until(lambda: busy.show()["OS-EXT-STS:task_state"] is None, 60, "the migration is over")
-    print(busy.show()["status"], move.look(), busy.show().get("fault"))
-    print({name: compute.host.domain_state(busy.domain) for name, compute in cloud.computes.items()})
-    print(type_(source, STATUS, 3), type_(target, STATUS, 3))
