@@ -102,7 +102,7 @@ def test_what_cannot_be_read(
 
 
 @pytest.mark.parametrize(
-    ("slots", "files", "status"), [(64, "1024", "ok"), (65, "1024", "warn"), (0, "524288", "warn")]
+    ("slots", "files", "status"), [(76, "1024", "ok"), (77, "1024", "warn"), (0, "524288", "warn")]
 )
 def test_open_files(tmp_path: pathlib.Path, slots: int, files: str, status: str) -> None:
     host(
