@@ -6,21 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from pcmig.cli.base import ExitCode
-from pcmig.nova import words
 from tests.cloud.api import wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.conftest import configured
 from tests.cloud.server import Server
-from tests.cloud.service import RUN
 from tests.cloud.storage import volumes
 from tests.cloud.storage.ceph import Ceph
 from tests.cloud.storage.cinder import KIND
@@ -36,9 +31,7 @@ from tests.storage.checks import (
     check_one,
     domains,
     longest_pause_s,
-    qemus,
     reboot_hard,
-    tell_agents,
 )
 from tests.storage.conftest import NOVA_CONF, RATE_MBIT
 from tests.storage.test_migration import QUIET
@@ -52,7 +45,6 @@ MOVED_BUT = "The guest has moved, but that cannot be written down yet"
 BUSY = StorageSpec(
     memory_mib=128, worker_mib=32, write_pps=1000, verify_pps=2000, disks=(DiskWork("vda"), DiskWork("vdb"))
 )
-JOURNAL = f"{RUN}/nova/pcmig/migrations"  # nova-compute's
 
 
 @pytest.fixture(scope="module")
@@ -191,79 +183,6 @@ def come_back(cloud: Cloud, host: str, wait: bool = True) -> None:
     """One that is forced down is never up: then somebody else has to wait."""
     cloud.computes[host].host.start_libvirtd()
     cloud.restart_compute(host, wait=wait)
-
-
-def typed(cloud: Cloud, host: str, line: str, code: int = 0) -> str:
-    """What a shell of root's on a host prints for a line."""
-    compute = cloud.computes[host]
-    done = subprocess.run(
-        compute.host.inside(["sh", "-c", line]),
-        env={**compute.env, "PCMIG_JOURNAL_DIR": JOURNAL},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    said = f"{done.stdout}{done.stderr}"
-    print(f"{host}# {line}\n{said}[{done.returncode}]")
-    assert done.returncode == code, said
-    return said
-
-
-def printed(said: str, program: str) -> list[str]:
-    """Commands that are to be typed."""
-    return re.findall(rf"^  ({program} .*)$", said, re.M)
-
-
-def take_the_loss(cloud: Cloud, host: str, server: Server) -> list[str]:
-    """`pcmig forget` wants a word, and is given it; the commands for what is left of the guest."""
-    refused = typed(cloud, host, f"pcmig forget {server.id}", ExitCode.NEEDS_OPERATOR)
-    [word] = [line for line in printed(refused, "pcmig") if " --accept-loss " in line]
-    return printed(typed(cloud, host, word), "virsh")
-
-
-def reboot(cloud: Cloud, server: Server) -> None:
-    cloud.api.post("compute", f"/servers/{server.id}/action", {"reboot": {"type": "HARD"}})
-    wait_until(lambda: server.show()["OS-EXT-STS:task_state"] is None, 90, "the reboot has ended")
-
-
-def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
-    """The guest is lost with the memory that only the source had. Nothing is ended or booted by itself; once
-    an operator has taken the loss, a hard reboot brings it back from volumes that miss nothing."""
-    server, domain = backed.server, backed.server.domain
-    with in_post_copy(cloud, server) as move:
-        source, target = move.source, other(move.source)
-        there = cloud.computes[target].host
-        die(cloud, source)
-        try:
-            broken = "(post-copy failed)"
-            wait_until(lambda: str(there.domain_state(domain)).endswith(broken), 60, "post-copy is broken")
-        finally:
-            come_back(cloud, source)
-    wait_until(lambda: server.status == "ERROR", 120, "Nova knows that the guest is lost")
-    reboot(cloud, server)
-    assert server.status == "ERROR"
-    assert server.show()["fault"]["message"] == words.refusal("half-lost")
-    assert qemus(cloud, server) == [target]
-
-    left = take_the_loss(cloud, target, server)
-    assert " destroy " in left[0]
-    assert qemus(cloud, server) == [target]  # it is only told what to type
-    for line in left:
-        typed(cloud, target, line)
-    assert qemus(cloud, server) == []
-    told = acknowledged(server, backed.volumes)  # what needed no page that was missing went on until now
-    assert take_the_loss(cloud, source, server) == []
-    wait_until(lambda: "is forgotten: Nova's records" in move.log(), 90, "nova-compute has followed")
-    tell_agents(cloud, server)
-    reboot(cloud, server)
-    server.wait_status("ACTIVE")
-    check_booted_again(server, told, time.monotonic())
-    for disk in backed.volumes:
-        check_disk(server, disk, source, time.monotonic())
-    check_alone(cloud, ceph, server, backed.volumes.values(), source)
-    assert server.nova_host == source
-    assert list(cloud.placement_allocations(server)) == [source]
 
 
 def force_down(cloud: Cloud, host: str, down: bool) -> None:
