@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import subprocess
 import sys
 import time
 
-from tests.sim import compare, program, scenarios
+from tests.sim import bed, compare, figure, program, scenarios, thresholds
 
 
 def arguments() -> argparse.Namespace:
@@ -37,6 +38,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rivals", action="store_true", help="with --try: the rivals as well")
     parser.add_argument("--traces", metavar="FOLDER", help="with --try: pcmig's traces, for 'pcmig replay'")
+    parser.add_argument("--bed", action="store_true", help="the simulator against what the bed measured")
+    parser.add_argument("--thresholds", action="store_true", help="what each threshold of pcmig costs")
+    parser.add_argument("--figure", metavar="FILE.svg", help="draw the picture of the manual")
     return parser.parse_args()
 
 
@@ -98,6 +102,12 @@ def main() -> int:
         if options.attempt:
             attempt(options)
             return 0
+        if options.bed:
+            print("\n".join(bed.table()))
+            return 0
+        if options.figure:
+            figure.draw(pathlib.Path(options.figure))
+            return 0
         only = words(options.only)
         drawn: list[program.Scenario] = []
         seed = options.seed
@@ -108,6 +118,10 @@ def main() -> int:
             seed += 1
             if seed > options.seed + 1000 * options.scenarios:
                 raise program.SimError(f"no scenario has {options.only}")
+        if options.thresholds:
+            for line in thresholds.table(drawn):
+                print(line, flush=True)
+            return 0
         started = time.monotonic()
         cases = compare.run(drawn, words(options.told))
         print(f"{len(drawn)} scenarios from seed {options.seed}, {time.monotonic() - started:.1f} s\n")

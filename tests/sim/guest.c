@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define PAGES_OF_MIB 256.0
+#define EARLY        6
 #define BEAT_US      20000
 /* KVM write-protects memory in chunks of this many pages, each just before it is sent (QEMU's clear_bmap, since 4.2). */
 #define CLEAR_CHUNK  262144.0
@@ -34,10 +35,18 @@ void guest_init(struct guest *guest, const struct scenario *s, uint64_t seed)
         sets[i].left = sets[i].pages;
         sets[i].touches_ps = sets[i].writes_ps * reads;
     }
+    sets[SET_HOT].scan_ps = sets[SET_HOT].pages > 0 ? s->scan_pps : 0;
     /* The core is what a heartbeat touches; it is counted apart. */
     sets[SET_CORE_RW].touches_ps = 0;
     guest->runs = true;
     guest->next_us = INT64_MAX;
+    /* Several guests are not the same one, in step. */
+    if (s->guests > 1) {
+        double factor = 0.9 + 0.2 * guest_random(guest);
+
+        for (int i = 0; i < SET_COUNT; i++)
+            sets[i].writes_ps *= factor;
+    }
 }
 
 double guest_random(struct guest *guest)
@@ -99,35 +108,83 @@ double guest_left(const struct guest *guest)
     return left;
 }
 
-double guest_left_zero(const struct guest *guest)
+static double core_left(const struct guest *guest)
 {
-    return guest->sets[SET_ZERO].left;
+    return guest->sets[SET_CORE_RW].left + guest->sets[SET_CORE_RO].left;
+}
+
+static double next(const struct set *set)
+{
+    return fmax(0, set->left - set->behind);
+}
+
+double guest_next(const struct guest *guest)
+{
+    double sum = 0;
+
+    for (int i = 0; i < SET_COUNT; i++)
+        sum += next(&guest->sets[i]);
+    return sum;
+}
+
+double guest_next_zero(const struct guest *guest)
+{
+    return next(&guest->sets[SET_ZERO]);
+}
+
+static void begin_pass(struct guest *guest)
+{
+    guest->place = 0;
+    for (int i = 0; i < SET_COUNT; i++)
+        guest->sets[i].behind = 0;
+}
+
+/* What is only read of the core, a kernel for the most part, lies low: a post-copy has passed it early. */
+static double core_part(const struct guest *guest, double part)
+{
+    double end = 1.0 / EARLY;
+
+    return guest->place < end ? fmin(1, part * (1 - guest->place) / (end - guest->place)) : 1;
 }
 
 void guest_sent(struct guest *guest, double pages)
 {
-    double left = guest_left(guest), part = left > 0 ? fmin(1, pages / left) : 1;
+    double to_come = guest_next(guest), part = to_come > 0 ? fmin(1, pages / to_come) : 1;
 
     for (int i = 0; i < SET_COUNT; i++) {
         struct set *set = &guest->sets[i];
+        double sent = next(set) * (i == SET_CORE_RO && guest->left_source ? core_part(guest, part) : part);
+        double again = set->left > 0 ? set->dirty_left * sent / set->left : 0;
 
-        set->left -= set->left * part;
-        set->dirty += set->dirty_left * part;
-        set->dirty_left -= set->dirty_left * part;
+        set->left -= sent;
+        set->dirty += again;
+        set->dirty_left -= again;
     }
+    if (guest->core_missing > core_left(guest) / guest->host_page)
+        guest->core_missing = ceil(core_left(guest) / guest->host_page - 1e-6);
+    guest->place += (1 - guest->place) * part;
+    if (to_come - pages < 0.5)
+        begin_pass(guest);
 }
 
+/* Pages are found dirty at any address: those before the place where the pass is wait for the next one. */
 double guest_synchronise(struct guest *guest)
 {
     double found = 0;
 
     for (int i = 0; i < SET_COUNT; i++) {
         struct set *set = &guest->sets[i];
+        double clean_before = fmax(0, set->pages * guest->place - set->behind);
+        double clean_after = fmax(0, set->pages * (1 - guest->place) - next(set));
 
         found += set->dirty;
+        if (clean_before + clean_after > 0)
+            set->behind += set->dirty * clean_before / (clean_before + clean_after);
         set->left += set->dirty;
         set->dirty = set->dirty_left = 0;
     }
+    if (guest_next(guest) < 0.5)
+        begin_pass(guest);
     return found;
 }
 
@@ -136,11 +193,13 @@ void guest_stop(struct guest *guest, int64_t now_us)
     guest->beat_us = now_us - (int64_t)(guest_random(guest) * BEAT_US);
     guest->beat_due_us = guest->beat_us + BEAT_US;
     guest->silence_switch_us = -1;
+    guest->left_source = true;
 }
 
 /* QEMU sends a host page as a whole if any page of it is missing. */
 void guest_spread_to_host_pages(struct guest *guest)
 {
+    begin_pass(guest); /* what is missing is missing, wherever */
     for (int i = 0; i < SET_COUNT; i++) {
         struct set *set = &guest->sets[i];
         double share = set->pages > 0 ? set->left / set->pages : 0;
@@ -150,11 +209,6 @@ void guest_spread_to_host_pages(struct guest *guest)
     }
 }
 
-static double core_left(const struct guest *guest)
-{
-    return guest->sets[SET_CORE_RW].left + guest->sets[SET_CORE_RO].left;
-}
-
 void guest_resume(struct guest *guest, int64_t now_us, bool missing)
 {
     guest->runs = true;
@@ -162,19 +216,39 @@ void guest_resume(struct guest *guest, int64_t now_us, bool missing)
     guest->since_us = now_us;
     guest->core_missing = missing ? ceil(core_left(guest) / guest->host_page - 1e-6) : 0;
     guest->next_us = guest->core_missing > 0 ? now_us : INT64_MAX;
+    guest->sets[SET_HOT].unscanned = guest->sets[SET_HOT].pages;
+}
+
+/* Missing pages of SET met per second if all vCPUs run. What was read in turn is not missing any more. */
+static double set_faults_ps(const struct set *set)
+{
+    double faults = 0;
+
+    if (set->left < 1e-6)
+        return 0;
+    faults = set->touches_ps * set->left / set->pages;
+    if (set->scan_ps > 0 && set->unscanned > 0)
+        faults += set->scan_ps * fmin(1, set->left / set->unscanned);
+    return faults;
 }
 
 double guest_faults_ps(const struct guest *guest)
 {
     double sum = 0;
 
-    for (int i = 0; i < SET_COUNT; i++) {
-        const struct set *set = &guest->sets[i];
-
-        if (set->touches_ps > 0 && set->left > 1e-6)
-            sum += set->touches_ps * set->left / set->pages;
-    }
+    for (int i = 0; i < SET_COUNT; i++)
+        sum += set_faults_ps(&guest->sets[i]);
     return sum / guest->vcpus;
+}
+
+static void scan(struct guest *guest, double running_s)
+{
+    struct set *hot = &guest->sets[SET_HOT];
+
+    if (hot->scan_ps <= 0)
+        return;
+    hot->unscanned = fmax(0, hot->unscanned - hot->scan_ps * running_s);
+    hot->left = fmin(hot->left, hot->unscanned);
 }
 
 static void take(struct set *set, double pages)
@@ -184,17 +258,15 @@ static void take(struct set *set, double pages)
 
 void guest_fetch(struct guest *guest, double host_pages, bool core)
 {
-    double pages = host_pages * guest->host_page, sum = 0, weight[SET_COUNT] = {0};
+    double pages = host_pages * guest->host_page, sum = 0, weight[SET_COUNT];
 
     if (core) {
         take(&guest->sets[guest->sets[SET_CORE_RW].left > 0 ? SET_CORE_RW : SET_CORE_RO], pages);
         return;
     }
     for (int i = 0; i < SET_COUNT; i++) {
-        const struct set *set = &guest->sets[i];
-
-        if (set->touches_ps > 0)
-            sum += weight[i] = set->touches_ps * set->left / set->pages;
+        weight[i] = set_faults_ps(&guest->sets[i]);
+        sum += weight[i];
     }
     for (int i = 0; i < SET_COUNT && sum > 0; i++)
         take(&guest->sets[i], pages * weight[i] / sum);
@@ -220,8 +292,10 @@ void guest_meet(struct guest *guest, int64_t latency_us)
 {
     bool core = guest->core_missing > 0;
 
-    if (!core)
+    if (!core) {
         beat(guest, guest->since_us, guest->next_us);
+        scan(guest, (double)(guest->next_us - guest->since_us) / 1e6);
+    }
     guest->blocked = true;
     guest->next_us += latency_us > 0 ? latency_us : 1;
     guest_fetch(guest, 1, core);
@@ -252,6 +326,7 @@ void guest_reach(struct guest *guest, int64_t now_us)
     if (!guest->runs || guest->blocked || guest->core_missing > 0)
         return;
     beat(guest, guest->since_us, now_us);
+    scan(guest, (double)(now_us - guest->since_us) / 1e6);
     guest->since_us = now_us;
     /* Pages have come meanwhile; an exponential wait has no memory, so it may be drawn anew. */
     guest->next_us = next_fault_us(guest, now_us);

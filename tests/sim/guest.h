@@ -18,7 +18,10 @@ struct set {
     double pages;
     double writes_ps;  /* at full rate */
     double touches_ps; /* writes and reads, in post-copy */
+    double scan_ps;    /* read in turn, likewise */
+    double unscanned;  /* since the guest runs at the destination */
     double left;       /* in QEMU's bitmap: to be sent, or after the switch: missing */
+    double behind;     /* of them, those that the running pass has gone by: for the next one */
     double dirty;      /* written since the bitmap was synchronised; not in it */
     double dirty_left; /* likewise, but still in it as well: sent once more than needed */
 };
@@ -26,11 +29,13 @@ struct set {
 struct guest {
     struct set sets[SET_COUNT];
     double pages;
+    double place;     /* of the pass, 0 to 1 of the guest's addresses */
     double host_page; /* in pages of 4 KiB: what a request brings */
     double vcpus;
     double lost_s; /* time that the vCPUs stood still, their mean */
     uint64_t random;
     /* The first vCPU. */
+    bool left_source;             /* stopped there, for good */
     bool runs;                    /* at the destination */
     bool blocked;                 /* a page is on its way */
     int64_t next_us;              /* when that page comes, or when the next missing one is met */
@@ -46,9 +51,10 @@ void guest_init(struct guest *guest, const struct scenario *s, uint64_t seed);
 /* Writes memory for DT_S at the source. */
 void guest_write(struct guest *guest, const struct scenario *s, int64_t now_us, double dt_s);
 
-double guest_left(const struct guest *guest);       /* pages */
-double guest_left_zero(const struct guest *guest);  /* of them: zero pages */
-void guest_sent(struct guest *guest, double pages); /* PAGES of what is left */
+double guest_left(const struct guest *guest);       /* pages in the bitmap */
+double guest_next(const struct guest *guest);       /* of them, those that this pass still comes to */
+double guest_next_zero(const struct guest *guest);  /* of those: zero pages */
+void guest_sent(struct guest *guest, double pages); /* PAGES of what this pass comes to; at its end the next begins */
 double guest_synchronise(struct guest *guest);      /* returns the pages found dirty */
 
 /* The source's vCPUs stop. */

@@ -7,6 +7,10 @@
 
 /* 1448 bytes of payload in 1538 on the wire. */
 #define PAYLOAD 0.9415
+/* A queue this full may drop what comes, and does so for this part of the pages; Linux' least timer. */
+#define FULL    0.97
+#define DROPPED 0.01
+#define TIMER_S 0.2
 
 void link_init(struct link *link, const struct scenario *s, unsigned migrations)
 {
@@ -14,6 +18,7 @@ void link_init(struct link *link, const struct scenario *s, unsigned migrations)
     link->queue_bytes = s->queue_kib * 1024;
     link->rtt_s = s->rtt_us / 1e6;
     link->fq = s->fq != 0;
+    link->bucket_bytes = s->bucket_kib * 1024;
     link->count = migrations;
     for (unsigned i = 0; i < migrations; i++)
         link->flows[i] = (struct flow){.sndbuf = s->sndbuf_kib * 1024 * s->multifd, .weight = s->multifd};
@@ -73,22 +78,18 @@ static void divide(const struct link *link, double amount, const double *wish, d
     }
 }
 
-void link_step(struct link *link, double dt_s)
+/* From when on the rate can be used at AT_S: what was not used before is lost, but for what the bucket holds. */
+static double usable_since(const struct link *link, double at_s)
 {
-    double capacity = link->rate_bps * dt_s, queued = queue_now(link), wish[FLOWS_MAX] = {0}, given[FLOWS_MAX];
-    double trip_s = link->rtt_s + queued / link->rate_bps, leaving;
+    return fmax(link->free_s, at_s - link->bucket_bytes / link->rate_bps);
+}
 
-    for (unsigned i = 0; i < link->count; i++) {
-        struct flow *flow = &link->flows[i];
-        double out = fmin(flow->ahead, capacity);
+void link_step(struct link *link, int64_t now_us, double dt_s)
+{
+    double start_s = usable_since(link, (double)now_us / 1e6), wish[FLOWS_MAX] = {0}, given[FLOWS_MAX];
+    double capacity = fmax(0, link->rate_bps * ((double)now_us / 1e6 + dt_s - start_s)), queued = queue_now(link);
+    double trip_s = link->rtt_s + queued / link->rate_bps, leaving = fmin(queued, capacity), used = leaving;
 
-        capacity -= out;
-        flow->delivered += out;
-        flow->queued += flow->ahead - out;
-        flow->ahead = 0;
-    }
-    queued = queue_now(link);
-    leaving = fmin(queued, capacity);
     for (unsigned i = 0; i < link->count; i++) {
         struct flow *flow = &link->flows[i];
         double out = queued > 0 ? flow->queued * leaving / queued : 0;
@@ -107,8 +108,10 @@ void link_step(struct link *link, double dt_s)
         flow->waiting -= given[i] - late;
         flow->accepted += late;
         flow->delivered += given[i];
+        used += given[i];
         wish[i] = fmin(flow->waiting + flow->offer - flow->accepted, flow->sndbuf - flow->queued);
     }
+    link->free_s = start_s + used / link->rate_bps;
     divide(link, link->queue_bytes - queue_now(link), wish, given);
     for (unsigned i = 0; i < link->count; i++) {
         struct flow *flow = &link->flows[i];
@@ -128,17 +131,38 @@ void link_step(struct link *link, double dt_s)
     }
 }
 
-double link_urgent(struct link *link, struct flow *flow, double bytes)
+double link_urgent(struct link *link, struct flow *flow, int64_t now_us, double bytes, double dice)
 {
-    double ahead = link->fq ? bytes * link->count : queue_now(link) + bytes;
+    double queued = queue_now(link), at_s = (double)now_us / 1e6, seconds = link->rtt_s / 2;
 
+    if (link->fq) {
+        flow->queued += bytes;
+        return seconds + bytes * link->count / link->rate_bps;
+    }
+    if (queued < 1) {
+        link->free_s = usable_since(link, at_s) + bytes / link->rate_bps;
+        flow->delivered += bytes;
+        return seconds + fmax(0, link->free_s - at_s);
+    }
     flow->queued += bytes;
-    return link->rtt_s / 2 + ahead / link->rate_bps;
+    if (queued > FULL * link->queue_bytes && dice < DROPPED)
+        seconds += TIMER_S;
+    return seconds + (queued + bytes) / link->rate_bps;
 }
 
-void link_stream(struct flow *flow, double bytes)
+void link_stream(struct link *link, struct flow *flow, int64_t now_us, double bytes)
 {
-    flow->ahead += bytes;
+    double at_s = (double)now_us / 1e6, late;
+
+    if (queue_now(link) >= 1) {
+        flow->queued += bytes;
+        return;
+    }
+    link->free_s = usable_since(link, at_s) + bytes / link->rate_bps;
+    late = link->free_s > at_s ? (link->free_s - at_s) * link->rate_bps : 0;
+    link->free_s = fmin(link->free_s, at_s);
+    flow->delivered += bytes - late;
+    flow->queued += late;
 }
 
 double link_behind(struct link *link, struct flow *flow, double bytes)

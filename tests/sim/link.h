@@ -17,7 +17,6 @@ struct flow {
     double accepted;  /* out: what it could write */
     double waiting;   /* in the socket buffer */
     double queued;    /* in the queue of the link */
-    double ahead;     /* small messages that go before all else in the next step: see link_stream */
     double delivered; /* so far */
     double sndbuf;    /* what the socket buffers of this flow hold, and its windows */
     double weight;    /* number of connections */
@@ -26,6 +25,8 @@ struct flow {
 struct link {
     double rate_bps; /* for what is simulated, in this moment */
     double queue_bytes, rtt_s;
+    double bucket_bytes; /* what may be saved up while less is sent */
+    double free_s;       /* the rate has been used up to this moment */
     bool fq;
     unsigned count;
     struct flow flows[FLOWS_MAX];
@@ -36,16 +37,16 @@ void link_init(struct link *link, const struct scenario *s, unsigned migrations)
 /* The rate may change with time. */
 void link_rate(struct link *link, const struct scenario *s, int64_t now_us);
 
-/* DT_S pass: takes what the flows offer, delivers. */
-void link_step(struct link *link, double dt_s);
+/* DT_S pass from NOW_US on: takes what the flows offer, delivers. */
+void link_step(struct link *link, int64_t now_us, double dt_s);
 
 /* BYTES that do not wait in FLOW's socket buffer, since they have a connection of their own. Returns the seconds until
- * they have arrived. */
-double link_urgent(struct link *link, struct flow *flow, double bytes);
+ * they have arrived. DICE, 0 to 1, tells whether a queue that is full drops them: nothing follows them that would tell
+ * TCP so, and it waits for its timer. */
+double link_urgent(struct link *link, struct flow *flow, int64_t now_us, double bytes, double dice);
 
-/* The same for many small messages, spread over the step that follows: they take of the rate, and queue only if it is
- * too little. */
-void link_stream(struct flow *flow, double bytes);
+/* The same for many small messages within the step that ends at NOW_US: they queue only if the rate is too little. */
+void link_stream(struct link *link, struct flow *flow, int64_t now_us, double bytes);
 
 /* As link_urgent, on the flow's own connection, behind all that waits there. */
 double link_behind(struct link *link, struct flow *flow, double bytes);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sim [-v] [-t FOLDER]: reads scenarios, one a line, writes a result for each, one a line.
- * -v tells every decision of pcmig on the standard error, -t writes its traces to FOLDER. */
+/* sim [-p] [-v] [-t FOLDER]: reads scenarios, one a line, writes a result for each, one a line.
+ * -p lists the parameters of pcmig instead, -v tells every decision of pcmig on the standard error, -t writes its traces to FOLDER. */
 #include "run.h"
 
 #include "migration.h"
@@ -8,6 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+static void list_params(void)
+{
+    for (int i = 0; i < PCMIG_PARAM_COUNT; i++) {
+        const struct pcmig_param_row *row = pcmig_params_row((enum pcmig_param)i);
+
+        printf("%s %lld %lld %lld\n", row->name, (long long)row->def, (long long)row->min, (long long)row->max);
+    }
+}
 
 int main(int argc, char **argv)
 {
@@ -17,7 +26,11 @@ int main(int argc, char **argv)
     ssize_t length;
     int option;
 
-    while ((option = getopt(argc, argv, "vt:")) != -1) {
+    while ((option = getopt(argc, argv, "pvt:")) != -1) {
+        if (option == 'p') {
+            list_params();
+            return 0;
+        }
         if (option == 'v')
             sim_verbose = true;
         else if (option == 't')

@@ -12,10 +12,11 @@
 #define SLICE_US        100000
 #define TURN_US         55000
 #define SYNC_US         200.0 /* and so much per GiB: */
-#define SYNC_US_PER_GIB 100.0
+#define SYNC_US_PER_GIB 50.0
 #define LEVEL_SYNCS     12
 #define LEVEL_TIMES     3
 #define LEVEL_SAME      0.005
+#define LEVEL_LONG      12      /* times, after which ups and downs count as what it is like */
 #define RATE_US         1000000 /* QEMU computes the dirty rate once a second */
 
 void qemu_init(struct qemu *qemu, const struct scenario *s, struct link *link, unsigned index)
@@ -25,6 +26,7 @@ void qemu_init(struct qemu *qemu, const struct scenario *s, struct link *link, u
     qemu->link = link;
     qemu->flow = &link->flows[index];
     qemu->continuous = s->qemu >= 11;
+    qemu->quickack = s->way == WAY_PCMIG && s->quickack != 0 && s->params.value[PCMIG_PARAM_QUICKACK] != 0;
     qemu->downtime_ms = s->downtime_ms;
     qemu->start_postcopy_us = -1;
     qemu->iteration = 1;
@@ -74,7 +76,7 @@ double qemu_step_s(const struct qemu *qemu, int64_t now_us)
         return 1;
     switch (qemu->state) {
     case QEMU_PRECOPY:
-        step = fmin(step, left / rate / 4);
+        step = fmin(step, fmax(guest_next(&qemu->guest) * PAGE, left / 8) / rate / 4);
         if (qemu->start_postcopy_us >= 0)
             step = fmin(step, 0.001);
         break;
@@ -104,7 +106,7 @@ double qemu_step_s(const struct qemu *qemu, int64_t now_us)
 void qemu_offer(struct qemu *qemu, int64_t now_us, double dt_s)
 {
     const struct scenario *s = qemu->scenario;
-    double left = guest_left(&qemu->guest), zero, per_page_s, threads, pages;
+    double left = guest_next(&qemu->guest), zero, per_page_s, threads, pages;
 
     qemu->offered_pages = 0;
     if (!sends(qemu))
@@ -115,7 +117,7 @@ void qemu_offer(struct qemu *qemu, int64_t now_us, double dt_s)
         return;
     /* multifd carries pages of pre-copy only. */
     threads = qemu->state == QEMU_PRECOPY ? s->multifd : 1;
-    zero = guest_left_zero(&qemu->guest) / left;
+    zero = guest_next_zero(&qemu->guest) / left;
     per_page_s = (zero / ZERO_PAGES_PS + (1 - zero) * PAGE_WIRE / (s->cpu_mbs * 1e6)) / threads;
     qemu->page_bytes = zero * ZERO_WIRE + (1 - zero) * PAGE_WIRE;
     pages = fmin(left, dt_s / per_page_s);
@@ -129,8 +131,8 @@ void qemu_offer(struct qemu *qemu, int64_t now_us, double dt_s)
 static void send(struct qemu *qemu)
 {
     double pages = qemu->offered_pages > 0 ? qemu->flow->accepted / qemu->page_bytes : 0;
-    double left = guest_left(&qemu->guest);
-    double zero = left > 0 ? pages * guest_left_zero(&qemu->guest) / left : 0;
+    double left = guest_next(&qemu->guest);
+    double zero = left > 0 ? pages * guest_next_zero(&qemu->guest) / left : 0;
 
     qemu->zero_pages += zero;
     qemu->normal_pages += pages - zero;
@@ -152,6 +154,7 @@ static void note_level(struct qemu *qemu, int64_t now_us)
     if (level->syncs < LEVEL_SYNCS || (double)(now_us - level->since_us) / 1e6 < enough_s)
         return;
     level->steady = fabs(level->least - level->before) <= LEVEL_SAME * level->before ? level->steady + 1 : 0;
+    level->times++;
     level->before = level->least;
     level->syncs = 0;
     level->since_us = now_us;
@@ -159,7 +162,7 @@ static void note_level(struct qemu *qemu, int64_t now_us)
 
 bool qemu_steady(const struct qemu *qemu)
 {
-    return qemu->state == QEMU_PRECOPY && qemu->level.steady >= LEVEL_TIMES;
+    return qemu->state == QEMU_PRECOPY && (qemu->level.steady >= LEVEL_TIMES || qemu->level.times >= LEVEL_LONG);
 }
 
 void qemu_skip(struct qemu *qemu, int64_t us)
@@ -171,6 +174,7 @@ void qemu_skip(struct qemu *qemu, int64_t us)
     qemu->rate_us += us;
     qemu->level.since_us += us;
     qemu->level.steady = 0;
+    qemu->level.times = 0;
     qemu->busy_until_us += us;
     qemu->sent_bytes += bytes;
     qemu->normal_pages += bytes / PAGE_WIRE;
@@ -202,14 +206,15 @@ static void stop(struct qemu *qemu, int64_t now_us, enum qemu_state state)
     guest_stop(&qemu->guest, now_us);
     guest_synchronise(&qemu->guest);
     if (state == QEMU_FINISHING) {
-        double left = guest_left(&qemu->guest), zero = guest_left_zero(&qemu->guest);
+        double left = guest_left(&qemu->guest), zero = guest_next_zero(&qemu->guest);
         double bytes = (left - zero) * PAGE_WIRE + zero * ZERO_WIRE;
 
         qemu->normal_pages += left - zero;
         qemu->zero_pages += zero;
         qemu->sent_bytes += bytes;
         qemu->flow->waiting += bytes;
-        guest_sent(&qemu->guest, left);
+        guest_sent(&qemu->guest, guest_next(&qemu->guest));
+        guest_sent(&qemu->guest, guest_next(&qemu->guest));
     } else {
         guest_spread_to_host_pages(&qemu->guest);
         qemu->slice_us = now_us;
@@ -273,12 +278,12 @@ static double answer_s(struct qemu *qemu, int64_t now_us, double pages)
     int64_t acknowledged_us = qemu->burst_end_us + 40000;
 
     /* Nagle at the destination, a delayed acknowledgement at the source: the first request after a burst waits. */
-    if (s->quickack == 0 && qemu->burst_end_us > 0 && now_us < acknowledged_us)
+    if (!qemu->quickack && qemu->burst_end_us > 0 && now_us < acknowledged_us)
         seconds += (double)(acknowledged_us - now_us) / 1e6;
     qemu->sent_bytes += bytes;
     qemu->normal_pages += pages;
-    return seconds +
-           (s->preempt != 0 ? link_urgent(qemu->link, qemu->flow, bytes) : link_behind(qemu->link, qemu->flow, bytes));
+    return seconds + (s->preempt != 0 ? link_urgent(qemu->link, qemu->flow, now_us, bytes, guest_random(&qemu->guest))
+                                      : link_behind(qemu->link, qemu->flow, bytes));
 }
 
 static void first_vcpu(struct qemu *qemu, int64_t now_us)
@@ -299,7 +304,7 @@ static void first_vcpu(struct qemu *qemu, int64_t now_us)
     guest_reach(guest, now_us);
 }
 
-static void other_vcpus(struct qemu *qemu, double dt_s)
+static void other_vcpus(struct qemu *qemu, int64_t now_us, double dt_s)
 {
     struct guest *guest = &qemu->guest;
     double others = guest->vcpus - 1, faults_ps = guest_faults_ps(guest), wait_s, met;
@@ -312,7 +317,7 @@ static void other_vcpus(struct qemu *qemu, double dt_s)
     met = others * faults_ps / (1 + faults_ps * wait_s) * dt_s;
     met = fmin(met, guest_left(guest) / guest->host_page);
     guest->lost_s += met * wait_s / guest->vcpus;
-    link_stream(qemu->flow, met * guest->host_page * PAGE_WIRE);
+    link_stream(qemu->link, qemu->flow, now_us, met * guest->host_page * PAGE_WIRE);
     qemu->sent_bytes += met * guest->host_page * PAGE_WIRE;
     qemu->normal_pages += met * guest->host_page;
     guest_fetch(guest, met, false);
@@ -323,15 +328,16 @@ static void other_vcpus(struct qemu *qemu, double dt_s)
 
 static void postcopy(struct qemu *qemu, int64_t now_us, double dt_s)
 {
-    if (qemu->flow->waiting + qemu->flow->queued > 1)
+    if (budget(qemu) > PAGE_WIRE)
         qemu->burst_end_us = 0;
     else if (qemu->burst_end_us == 0)
         qemu->burst_end_us = now_us;
     first_vcpu(qemu, now_us);
-    other_vcpus(qemu, dt_s);
+    other_vcpus(qemu, now_us, dt_s);
     if (guest_left(&qemu->guest) < 0.5 && qemu->flow->waiting + qemu->flow->queued < 1) {
         guest_sent(&qemu->guest, 1);
         qemu->end_us = now_us + (int64_t)(qemu->link->rtt_s * 1e6);
+        qemu->guest.core_missing = 0;
         if (qemu->guest.blocked)
             guest_go_on(&qemu->guest);
         guest_reach(&qemu->guest, now_us + SLICE_US);
@@ -368,6 +374,10 @@ void qemu_settle(struct qemu *qemu, int64_t now_us, double dt_s)
 void qemu_statistics(const struct qemu *qemu, int64_t now_us, struct pcmig_sample *out)
 {
     memset(out, 0, sizeof(*out));
+    out->elapsed_ms = (uint64_t)(now_us / 1000);
+    out->queue_bytes = qemu->scenario->queue_seen != 0 ? (int64_t)qemu_queue_bytes(qemu) : -1;
+    if (qemu->sent_bytes <= 0)
+        return;
     out->memory_total_bytes = (uint64_t)qemu->guest.pages * 4096;
     out->memory_remaining_bytes = (uint64_t)guest_left(&qemu->guest) * 4096;
     out->memory_processed_bytes = (uint64_t)qemu->sent_bytes;
@@ -379,6 +389,4 @@ void qemu_statistics(const struct qemu *qemu, int64_t now_us, struct pcmig_sampl
     out->iteration = qemu->iteration;
     out->page_size_bytes = 4096;
     out->postcopy_requests = qemu->requests;
-    out->elapsed_ms = (uint64_t)(now_us / 1000);
-    out->queue_bytes = qemu->scenario->queue_seen != 0 ? (int64_t)qemu_queue_bytes(qemu) : -1;
 }

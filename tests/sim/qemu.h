@@ -26,7 +26,7 @@ enum qemu_state {
 /* Whether anything still changes from one pass to the next. */
 struct level {
     double least, before; /* pages left, of this time and of the one before */
-    unsigned syncs, steady;
+    unsigned syncs, steady, times;
     int64_t since_us;
 };
 
@@ -37,6 +37,7 @@ struct qemu {
     struct flow *flow;
     enum qemu_state state;
     bool continuous; /* QEMU 11 */
+    bool quickack;   /* pcmig has page requests acknowledged at once */
 
     /* What libvirt sets. 0 = no limit. */
     double precopy_bps, postcopy_bps;

@@ -22,10 +22,12 @@ static bool runs(const struct migration *m, int64_t now_us)
 
 static int begin(struct migration *m, int64_t now_us, const char *trace)
 {
+    const struct scenario *s = m->scenario;
     char path[4096];
 
     m->start_us = m->due_us = now_us;
-    m->qemu.slice_us = m->qemu.turn_us = m->qemu.rate_us = now_us;
+    m->qemu.busy_until_us = now_us + (int64_t)(s->setup_ms * 1000);
+    m->qemu.slice_us = m->qemu.turn_us = m->qemu.rate_us = m->qemu.busy_until_us;
     if (!STEERED(m)) {
         rival_begin(m);
         return 0;
@@ -84,6 +86,8 @@ static void tell(struct migration *m, int64_t now_us)
     m->seen = qemu->state;
     if (!STEERED(m))
         return;
+    if (qemu->state == QEMU_SWITCHING)
+        steer_event(m, now_us, PCMIG_EVENT_SRC_SUSPENDED_MIGRATED); /* libvirt's first event of it */
     if (qemu->state == QEMU_COMPLETED)
         steer_final(m, now_us);
     steer_event(m, now_us, events[qemu->state]);
@@ -182,8 +186,8 @@ static void report(const struct migration *all, const struct scenario *s, FILE *
         total = fmax(total, (double)qemu->end_us / 1000);
         arrival += (double)qemu->end_us / 1000 / count;
         if (qemu->running_us > 0) {
-            silence = fmax(silence, (double)qemu->guest.silence_switch_us / 1000);
-            later = fmax(later, (double)qemu->guest.silence_later_us / 1000);
+            silence = fmax(silence, (double)qemu->guest.silence_switch_us / 1000 + s->late_ms);
+            later = fmax(later, (double)qemu->guest.silence_later_us / 1000 + s->late_ms);
             downtime = fmax(downtime, (double)(qemu->running_us - qemu->stopped_us) / 1000);
             switched_at = fmax(switched_at, (double)(qemu->stopped_us - m->start_us) / 1000);
         }
@@ -235,7 +239,7 @@ int run_scenario(const struct scenario *s, const char *trace, FILE *out)
         }
         if (link.count > count)
             link.flows[count].offer = 1e15;
-        link_step(&link, dt_s);
+        link_step(&link, now_us, dt_s);
         now_us += (int64_t)ceil(dt_s * 1e6);
         left = 0;
         for (unsigned i = 0; i < count; i++) {

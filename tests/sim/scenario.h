@@ -26,7 +26,7 @@ struct scenario {
     enum way way;
     enum pcmig_policy_kind policy;
     struct pcmig_params params;
-    double quickack;   /* page requests are acknowledged at once (pcmig's route option, or the administrator's) */
+    double quickack;   /* pcmig may have page requests acknowledged at once: it needs CAP_NET_ADMIN */
     double queue_seen; /* pcmig can see the queue of QEMU's sockets */
     double dirty_rate; /* QEMU samples what the guest writes before the migration (QEMU >= 5.2, libvirt >= 7.2) */
     double nova_steps; /* under nova-compute: QEMU's limit follows Nova's downtime steps */
@@ -35,8 +35,10 @@ struct scenario {
     double memory_mib, zero_permille;
     double hot_mib, hot_wps;   /* pages written at random per second */
     double warm_mib, warm_wps; /* likewise, a second set */
-    double reads_permille;     /* pages only read, per 1000 pages written */
+    double reads_permille;     /* pages only read, at random, per 1000 pages written */
+    double scan_pps;           /* pages of the hot set read in turn per second */
     double vcpus;
+    double late_ms;          /* how late a heartbeat may be without any migration */
     double core_rw, core_ro; /* pages without which no heartbeat comes: those written all the time, those only read */
     double phase_ms, phase_busy_permille,
         quiet_permille; /* writes come in phases: so much of each period at full rate */
@@ -46,16 +48,18 @@ struct scenario {
 
     /* Link. */
     double link_mbps, rtt_us, queue_kib, sndbuf_kib;
+    double bucket_kib;     /* a token bucket in front of the link (tc tbf): what it saves up leaves at once */
     double fq;             /* a fair queue: a page that was asked for does not wait behind the others' */
     double other_permille; /* of the link, taken by traffic that does not yield */
     double other_flows;    /* TCP flows of others, which take what they can get */
     double change_at_ms, change_mbps;
 
     /* QEMU and libvirt. */
-    double qemu;    /* 7, 10 or 11 */
-    double preempt; /* page requests have a connection of their own (libvirt >= 10.0) */
-    double multifd; /* connections of pre-copy */
-    double cpu_mbs; /* MB/s that one of QEMU's threads sends at the most */
+    double qemu;     /* 7, 10 or 11 */
+    double preempt;  /* page requests have a connection of their own (libvirt >= 10.0) */
+    double multifd;  /* connections of pre-copy */
+    double cpu_mbs;  /* MB/s that one of QEMU's threads sends at the most */
+    double setup_ms; /* from the call until pages flow */
     double switch_ms, fault_us, device_kib;
     double downtime_ms; /* QEMU's limit at the start */
 

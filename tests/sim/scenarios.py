@@ -11,36 +11,18 @@ from tests.sim.program import Scenario
 PAGE = 4096
 MIB = 1 << 20
 
-# The bed of tests/bench/switchover: 256 MiB, of which a quarter is zero, a worker that rewrites 128 MiB at
-# random with 10,000 pages a second and reads as many, one vCPU without KVM, a token bucket of 100 Mb/s with a
-# queue of 100 ms.
-BED: Scenario = {
-    "memory_mib": 256,
-    "zero_permille": 250,
-    "hot_mib": 128,
-    "hot_wps": 10000,
-    "reads_permille": 1000,
-    "vcpus": 1,
-    "kvm": 0,
-    "link_mbps": 100,
-    "queue_kib": 1475,
-    "rtt_us": 150,
-    "fault_us": 50,
-    "core_rw": 4,
-    "core_ro": 8,
-}
-
 
 def _log(dice: random.Random, low: float, high: float) -> float:
     return math.exp(dice.uniform(math.log(low), math.log(high)))
 
 
-def draw(seed: int) -> dict[str, float | str]:
+def draw(seed: int, link_mbps: float | None = None) -> dict[str, float | str]:
     """One scenario. Sizes and rates are drawn on a logarithmic scale, and in relation to each other: what a
     guest writes to what the link carries, its hot set to its memory."""
     dice = random.Random(seed)
     found: dict[str, float | str] = {"seed": seed}
     link = _log(dice, 100, 100_000)
+    link = link if link_mbps is None else link_mbps
     bps = link * 1e6 / 8
     memory = min(_log(dice, 256, 4 << 20), bps * 400 / MIB)  # a pass takes 7 minutes at the most
     found["link_mbps"] = round(link, 1)
@@ -88,3 +70,30 @@ def draw(seed: int) -> dict[str, float | str]:
     found["fault_us"] = round(_log(dice, 20, 120))
     found["nova_steps"] = dice.choice((0, 1))
     return found
+
+
+# What grows with a link of another rate and a guest to go with it; times stay.
+SCALED = (
+    "link_mbps",
+    "change_mbps",
+    "memory_mib",
+    "hot_mib",
+    "hot_wps",
+    "warm_mib",
+    "warm_wps",
+    "burst_mib",
+    "queue_kib",
+    "sndbuf_kib",
+    "device_kib",
+    "cpu_mbs",
+)
+DEFAULTS = {"sndbuf_kib": 4096.0, "device_kib": 512.0, "cpu_mbs": 2500.0}
+
+
+def scaled(scenario: Scenario, factor: float) -> Scenario:
+    """The same in another unit: all bytes and bytes per second FACTOR times as many."""
+    whole = {**DEFAULTS, **scenario}
+    return {
+        name: value if isinstance(value, str) or name not in SCALED else value * factor
+        for name, value in whole.items()
+    }

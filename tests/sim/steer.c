@@ -166,8 +166,8 @@ void steer_look(struct migration *m, int64_t now_us)
     qemu_statistics(&m->qemu, now_us - m->start_us, &input.sample);
     if (m->draining)
         input.kind = PCMIG_INPUT_QUEUE;
-    else if (m->qemu.state == QEMU_FINISHING || m->qemu.state == QEMU_SWITCHING)
-        input.kind = PCMIG_INPUT_TICK; /* libvirt has no statistics then */
+    else if (m->qemu.state == QEMU_FINISHING || m->qemu.state == QEMU_SWITCHING || m->qemu.sent_bytes <= 0)
+        input.kind = PCMIG_INPUT_TICK; /* libvirt has no statistics at the switch, nor in setup */
     else if (!m->downtime_set && m->scenario->nova_steps == 0 &&
              m->scenario->params.value[PCMIG_PARAM_DOWNTIME_CONTROL] != 0) {
         m->downtime_set = true;
