@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from tests.sim import program
+from tests.sim import program, scenarios
 from tests.sim.program import Result, Scenario
 
 RIVALS = ("virsh", "virsh-pass", "nova", "kubevirt", "kubevirt-ramp")
@@ -133,3 +133,36 @@ def table(cases: Sequence[Case]) -> Iterator[str]:
     ):
         found = sum(getattr(case, name) for case in cases)
         yield f"{found:>6} of {count} ({100 * found / max(count, 1):.1f} %)  {what}"
+
+
+def decisions(result: Result) -> tuple[float | str, ...]:
+    return result["outcome"], result["reason"]
+
+
+def depends_on_the_unit(drawn: Sequence[Scenario], factor: float) -> list[Scenario]:
+    """Scenarios in which pcmig decides otherwise when all bytes and rates are FACTOR times as many, or at
+    another time."""
+    told: Scenario = {"way": "pcmig", "policy": "auto"}
+    pairs = [(scenarios.scaled(s, 1), scenarios.scaled(s, factor)) for s in drawn]
+    results = program.run([{**scenario, **told} for pair in pairs for scenario in pair])
+    found: list[Scenario] = []
+    for index, scenario in enumerate(drawn):
+        small, large = results[2 * index : 2 * index + 2]
+        times = [float(result["stopped_ms"]) for result in (small, large)]
+        if decisions(small) != decisions(large) or abs(times[0] - times[1]) > 200 + 0.05 * times[0]:
+            found.append({**scenario, **told})
+    return found
+
+
+def switched_before_the_deadline(drawn: Sequence[Scenario]) -> tuple[list[Scenario], int]:
+    """Scenarios in which pre-copy alone would have ended within two thirds of the deadline, and the policy
+    "deadline" switched all the same; and of how many."""
+    alone = program.run([{**scenario, "way": "precopy"} for scenario in drawn])
+    told = [
+        {**scenario, "way": "pcmig", "policy": f"deadline={float(result['total_ms']) * 1.5e-3:.3f}"}
+        for scenario, result in zip(drawn, alone, strict=True)
+        if result["outcome"] == "precopy"
+    ]
+    results = program.run(told)
+    switched = [s for s, result in zip(told, results, strict=True) if result["outcome"] != "precopy"]
+    return [*switched], len(told)

@@ -44,7 +44,8 @@ struct migration {
 
     /* Rivals: rivals.c. */
     struct stall stall;
-    int64_t raise_us; /* KubeVirt's ramp */
+    int64_t raise_us;     /* KubeVirt's ramp */
+    unsigned steps_taken; /* of a script */
 };
 
 /* Calls start-postcopy now; it takes effect in a moment. */

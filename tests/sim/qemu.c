@@ -26,7 +26,8 @@ void qemu_init(struct qemu *qemu, const struct scenario *s, struct link *link, u
     qemu->link = link;
     qemu->flow = &link->flows[index];
     qemu->continuous = s->qemu >= 11;
-    qemu->quickack = s->way == WAY_PCMIG && s->quickack != 0 && s->params.value[PCMIG_PARAM_QUICKACK] != 0;
+    qemu->quickack =
+        (s->way == WAY_PCMIG || s->way == WAY_SCRIPT) && s->quickack != 0 && s->params.value[PCMIG_PARAM_QUICKACK] != 0;
     qemu->downtime_ms = s->downtime_ms;
     qemu->start_postcopy_us = -1;
     qemu->iteration = 1;

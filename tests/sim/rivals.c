@@ -118,6 +118,33 @@ static void ramp(struct migration *m, int64_t now_us)
     m->raise_us = now_us + RAMP_COOLDOWN_US;
 }
 
+static void script(struct migration *m, int64_t now_us)
+{
+    const struct scenario *s = m->scenario;
+
+    m->due_us = NEVER_US;
+    for (; m->steps_taken < s->steps; m->steps_taken++) {
+        const struct step *step = &s->script[m->steps_taken];
+        double bps = (double)step->pace_mib * 1048576;
+
+        if (m->start_us + step->at_us > now_us) {
+            m->due_us = m->start_us + step->at_us;
+            return;
+        }
+        /* As pcmig then did: not before the link needs no more than 10 ms for its queue. */
+        if (step->action == PCMIG_ACTION_SWITCH && qemu_queue_bytes(&m->qemu) > m->qemu.link->rate_bps / 100) {
+            m->due_us = now_us + 5000;
+            return;
+        }
+        if (step->action == PCMIG_ACTION_SWITCH)
+            migration_switch(m, now_us);
+        else if (step->action == PCMIG_ACTION_DRAIN)
+            m->qemu.precopy_bps = bps;
+        else
+            m->qemu.postcopy_bps = bps;
+    }
+}
+
 void rival_look(struct migration *m, int64_t now_us)
 {
     const struct scenario *s = m->scenario;
@@ -129,6 +156,9 @@ void rival_look(struct migration *m, int64_t now_us)
         m->due_us = now_us + PASS_POLL_US;
         if (m->qemu.normal_pages + m->qemu.zero_pages >= m->qemu.guest.pages)
             migration_switch(m, now_us);
+        return;
+    case WAY_SCRIPT:
+        script(m, now_us);
         return;
     case WAY_NOVA:
         if (elapsed_s >= NOVA_TIMEOUT_S * fmax(2, gib(s)))
@@ -154,7 +184,7 @@ int64_t rival_next_us(const struct migration *m)
     const struct scenario *s = m->scenario;
     double elapsed_s = (double)(m->due_us - m->start_us) / 1e6, next_s = INFINITY, step_s = nova_step_s(s);
 
-    if (s->way == WAY_KUBEVIRT || m->raise_us > 0)
+    if (s->way == WAY_KUBEVIRT || s->way == WAY_SCRIPT || m->raise_us > 0)
         return m->due_us; /* has a rule about iterations, or about the next few seconds */
     if (s->way == WAY_NOVA)
         next_s = NOVA_TIMEOUT_S * fmax(2, gib(s));

@@ -72,9 +72,9 @@ static const struct row rows[] = {
 };
 
 static const char *const ways[WAY_COUNT] = {
-    [WAY_PCMIG] = "pcmig",     [WAY_VIRSH] = "virsh",       [WAY_VIRSH_PASS] = "virsh-pass",
-    [WAY_NOVA] = "nova",       [WAY_KUBEVIRT] = "kubevirt", [WAY_KUBEVIRT_RAMP] = "kubevirt-ramp",
-    [WAY_PRECOPY] = "precopy",
+    [WAY_PCMIG] = "pcmig",   [WAY_VIRSH] = "virsh",       [WAY_VIRSH_PASS] = "virsh-pass",
+    [WAY_NOVA] = "nova",     [WAY_KUBEVIRT] = "kubevirt", [WAY_KUBEVIRT_RAMP] = "kubevirt-ramp",
+    [WAY_SCRIPT] = "script", [WAY_PRECOPY] = "precopy",
 };
 
 const char *way_name(enum way way)
@@ -140,6 +140,36 @@ static int set_way(struct scenario *s, const char *value, size_t len, char *err,
     return -1;
 }
 
+static int set_script(struct scenario *s, const char *value, size_t len, char *err, size_t err_size)
+{
+    static const enum pcmig_action actions[] = {PCMIG_ACTION_DRAIN, PCMIG_ACTION_SET_PACE, PCMIG_ACTION_SWITCH};
+    const char *end = value + len;
+
+    for (s->steps = 0; value < end; s->steps++) {
+        struct step *step = &s->script[s->steps];
+        long long at_ms, pace_mib;
+        char action[16];
+        int read = 0;
+
+        if (s->steps == SCRIPT_STEPS || sscanf(value, "%lld:%15[a-z-]:%lld%n", &at_ms, action, &pace_mib, &read) != 3) {
+            snprintf(err, err_size, "a script has at most %d steps, as '17000:drain:1,17250:switch:0'", SCRIPT_STEPS);
+            return -1;
+        }
+        *step = (struct step){.at_us = at_ms * 1000, .action = PCMIG_ACTION_COUNT, .pace_mib = pace_mib};
+        for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++) {
+            if (strcmp(pcmig_action_name(actions[i]), action) == 0)
+                step->action = actions[i];
+        }
+        if (step->action == PCMIG_ACTION_COUNT) {
+            snprintf(err, err_size, "'%s' is nothing that a script can do: drain, set-pace, switch", action);
+            return -1;
+        }
+        value += read;
+        value += value < end && *value == ',';
+    }
+    return 0;
+}
+
 int scenario_parse(struct scenario *s, const char *line, char *err, size_t err_size)
 {
     for (const char *word = line + strspn(line, " "); *word != '\0';) {
@@ -155,6 +185,8 @@ int scenario_parse(struct scenario *s, const char *line, char *err, size_t err_s
             failed = set_way(s, value, len - 4, err, err_size);
         else if (name_len == 6 && memcmp(word, "policy", 6) == 0)
             failed = pcmig_policy_parse(value, len - 7, &s->policy, &s->params, err, err_size);
+        else if (name_len == 6 && memcmp(word, "script", 6) == 0)
+            failed = set_script(s, value, len - 7, err, err_size);
         else
             failed = set_number(s, word, name_len, value, err, err_size);
         if (failed < 0)

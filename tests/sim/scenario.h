@@ -17,8 +17,18 @@ enum way {
     WAY_NOVA,          /* stock Nova: force-complete at its completion timeout */
     WAY_KUBEVIRT,      /* KubeVirt's stall detector, post-copy allowed */
     WAY_KUBEVIRT_RAMP, /* KubeVirt's downtime ramp, post-copy at its completion timeout */
+    WAY_SCRIPT,        /* what a recorded migration did, at the same times: see script */
     WAY_PRECOPY,       /* nobody switches */
     WAY_COUNT
+};
+
+#define SCRIPT_STEPS 32
+
+/* One act of a script, so long after the call. */
+struct step {
+    int64_t at_us;
+    enum pcmig_action action; /* drain, switch or set-pace */
+    int64_t pace_mib;
 };
 
 struct scenario {
@@ -62,6 +72,10 @@ struct scenario {
     double setup_ms; /* from the call until pages flow */
     double switch_ms, fault_us, device_kib;
     double downtime_ms; /* QEMU's limit at the start */
+
+    /* "MS:drain:MIB,MS:set-pace:MIB,MS:switch:0", in the order of time. */
+    struct step script[SCRIPT_STEPS];
+    unsigned steps;
 
     /* The run. */
     double guests, slots, stagger_ms;

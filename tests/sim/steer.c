@@ -7,9 +7,9 @@
 #include <math.h>
 
 /* libvirt's calls take that long until QEMU knows. */
-#define CALL_US      1500
+#define CALL_US       1500
 /* When the result of the sampling is there, and how much of the truth it finds (26 of 41 MB/s were seen). */
-#define SAMPLED_US   1200000
+#define SAMPLED_US    1200000
 #define SAMPLED_SHARE 0.65
 
 bool sim_verbose;

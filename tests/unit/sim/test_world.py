@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
+from pcmig import _core
 from tests.sim import bed, compare, program, scenarios, thresholds
 from tests.sim.__main__ import words
 
@@ -13,7 +16,7 @@ AGREES = 0.15
 # But for these, of which doc/refer/simulator.rst tells why; the bound is what it is off today.
 OFF = {
     ("QEMU 11, virsh", "later silence"): 0.40,
-    ("QEMU 10, auto", "later silence"): 0.65,
+    ("QEMU 10, auto", "later silence"): 0.50,
 }
 
 
@@ -55,12 +58,12 @@ def test_an_idle_guest_moves_in_one_pass_whoever_steers() -> None:
 
 
 def test_pre_copy_sends_what_a_geometric_series_says() -> None:
-    """Writes at a third of the link, to all of memory: each pass leaves a third of the one before, less what is
-    written twice."""
+    """Writes at a third of the link, to all of memory. In the first pass half of them go to pages that were
+    not sent yet; after that each pass leaves a third of the one before: 1 + 1/6 * (1 + 1/3 + ...) = 1.25."""
     pages = 10_000e6 / 8 * 0.9415 / 4104 / 3
     found = one(way="precopy", memory_mib=4096, hot_mib=4000, hot_wps=pages, downtime_ms=1, link_mbps=10000)
     assert found["outcome"] == "precopy"
-    assert 1.35 < float(found["sent_mib"]) / 4096 < 1.5
+    assert float(found["sent_mib"]) / 4096 == pytest.approx(1.25, rel=0.03)
 
 
 def test_a_guest_that_writes_faster_than_the_link_never_ends_in_pre_copy() -> None:
@@ -81,27 +84,37 @@ def test_slots_are_taken_one_after_the_other() -> None:
 
 
 def test_a_request_waits_behind_the_queue_and_not_in_a_fair_one() -> None:
-    busy = {"memory_mib": 1024, "hot_mib": 512, "hot_wps": 60000, "link_mbps": 1000, "queue_kib": 4096, "way": "virsh"}
+    busy: program.Scenario = {
+        "memory_mib": 1024,
+        "hot_mib": 512,
+        "hot_wps": 60000,
+        "link_mbps": 1000,
+        "queue_kib": 4096,
+        "way": "virsh",
+    }
     fifo, fair = program.run([busy, {**busy, "fq": 1}])
     assert float(fifo["later_ms"]) > 20 + 30  # 4 MiB at 117 MB/s are 35 ms
     assert float(fair["later_ms"]) < 22
 
 
 def test_novas_limit_is_the_one_that_counts() -> None:
-    """100 to 450 ms of the link are dirty all the time: QEMU's own limit ends it, Nova's first step does not."""
-    guest = {"memory_mib": 8192, "hot_mib": 240, "hot_wps": 1e6, "link_mbps": 10000, "way": "precopy"}
+    """200 ms of the link are dirty all the time: QEMU's own limit ends it, Nova's first step does not."""
+    guest: program.Scenario = {
+        "memory_mib": 8192,
+        "hot_mib": 240,
+        "hot_wps": 1e6,
+        "link_mbps": 10000,
+        "way": "precopy",
+    }
     plain, nova = program.run([guest, {**guest, "nova_steps": 1, "until_s": 100}])
     assert (plain["outcome"], nova["outcome"]) == ("precopy", "unfinished")
 
 
-def test_a_trace_can_be_replayed(tmp_path: object) -> None:
-    from pcmig import _core
-
-    told = {**bed.GUEST, **bed.STACKS[11], **bed.pcmig("auto")}
-    program.run([told], "-t", str(tmp_path))
-    text = (tmp_path / "guest-1.trace").read_text()  # type: ignore[operator]
-    replayed = _core.replay(text)
-    assert replayed["decisions_different"] == 0
+def test_a_trace_can_be_replayed(tmp_path: pathlib.Path) -> None:
+    program.run([{**bed.GUEST, **bed.STACKS[11], "way": "pcmig"}], "-t", str(tmp_path))
+    replayed = _core.replay(tmp_path / "guest-1.trace")
+    assert replayed["identical"]
+    assert replayed["replayed"] > 2
 
 
 @pytest.mark.parametrize(
