@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-#define WINDOW_US 500000
-/* Three windows: a burst shorter than one cannot fill them. */
-#define LASTS_US  1500000
+#define LASTS_MIN_US  150000
+#define LASTS_MAX_US  1500000
+#define LASTS_DIVISOR 10 /* of the time since the start */
 
 void pcmig_convergence_init(struct pcmig_convergence *convergence)
 {
@@ -18,46 +18,60 @@ void pcmig_convergence_pause(struct pcmig_convergence *convergence)
     pcmig_convergence_init(convergence);
 }
 
-static void begin_window(struct pcmig_convergence *c, int64_t t_us, uint64_t sent, uint64_t dirtied, uint64_t iteration)
+uint64_t pcmig_convergence_permille(const struct pcmig_convergence_window *window)
 {
-    c->window_us = t_us;
-    c->window_sent = sent;
-    c->window_dirtied = dirtied;
-    c->window_iteration = iteration;
+    return window->sent_pages == 0 ? (window->dirtied_pages == 0 ? 0 : 1000000)
+                                   : window->dirtied_pages * 1000 / window->sent_pages;
+}
+
+static int64_t lasts_us(int64_t t_us)
+{
+    int64_t us = t_us / LASTS_DIVISOR;
+
+    return us < LASTS_MIN_US ? LASTS_MIN_US : us > LASTS_MAX_US ? LASTS_MAX_US : us;
+}
+
+static void judge(struct pcmig_convergence *c, int64_t long_enough_us)
+{
+    int64_t seen_us = 0;
+
+    c->known = false;
+    for (int i = 0; i < PCMIG_CONVERGENCE_WINDOWS && c->windows[i].took_us > 0 && !c->known; i++) {
+        if (i == 0 || pcmig_convergence_permille(&c->windows[i]) < pcmig_convergence_permille(&c->lowest))
+            c->lowest = c->windows[i];
+        seen_us += c->windows[i].took_us;
+        c->known = seen_us >= long_enough_us;
+    }
 }
 
 void pcmig_convergence_feed(struct pcmig_convergence *c, int64_t t_us, const struct pcmig_sample *sample,
-                            const struct pcmig_passes *passes, uint64_t limit_permille)
+                            const struct pcmig_passes *passes)
 {
     uint64_t sent = pcmig_passes_sent_pages(sample);
-    /* Had nothing been dirtied, it would fall by each page sent: so this sum grows by what is found dirty, and by nothing else. */
+    /* Had nothing been dirtied, what remains would fall by each page sent: so this sum grows by what is found dirty, and by
+     * nothing else. */
     uint64_t dirtied = sent + pcmig_passes_pages(sample, sample->memory_remaining_bytes);
-    uint64_t window_sent, window_dirtied;
+    int64_t long_enough_us = lasts_us(t_us);
 
     if (passes->done == 0)
         return;
     if (!c->started || t_us < c->window_us || sent < c->window_sent || dirtied < c->window_dirtied) {
         pcmig_convergence_init(c);
         c->started = true;
-        c->since_us = t_us;
-        c->since_sent = sent;
-        c->since_dirtied = dirtied;
-        begin_window(c, t_us, sent, dirtied, sample->iteration);
-        return;
+    } else {
+        if (t_us - c->window_us < long_enough_us / PCMIG_CONVERGENCE_WINDOWS ||
+            (sample->iteration != 0 && sample->iteration <= c->window_iteration))
+            return;
+        if (sent == c->window_sent && dirtied == c->window_dirtied)
+            return; /* the stream stands still: neither good nor bad */
+        memmove(c->windows + 1, c->windows, sizeof(c->windows) - sizeof(c->windows[0]));
+        c->windows[0] = (struct pcmig_convergence_window){.took_us = t_us - c->window_us,
+                                                          .sent_pages = sent - c->window_sent,
+                                                          .dirtied_pages = dirtied - c->window_dirtied};
+        judge(c, long_enough_us);
     }
-    if (t_us - c->window_us < WINDOW_US || (sample->iteration != 0 && sample->iteration <= c->window_iteration))
-        return;
-    window_sent = sent - c->window_sent;
-    window_dirtied = dirtied - c->window_dirtied;
-    if (window_sent == 0 && window_dirtied == 0)
-        return; /* the stream stands still: neither good nor bad */
-    if (window_dirtied * 1000 < window_sent * limit_permille) {
-        c->since_us = t_us;
-        c->since_sent = sent;
-        c->since_dirtied = dirtied;
-    }
-    begin_window(c, t_us, sent, dirtied, sample->iteration);
-    c->sent_pages = sent - c->since_sent;
-    c->dirtied_pages = dirtied - c->since_dirtied;
-    c->failing = t_us - c->since_us >= LASTS_US;
+    c->window_us = t_us;
+    c->window_sent = sent;
+    c->window_dirtied = dirtied;
+    c->window_iteration = sample->iteration;
 }

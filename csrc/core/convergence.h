@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whether pre-copy converges: pages found dirty again per page sent, seen for long enough that it is the guest's way and not
- * a burst of its.
+/* Whether pre-copy converges: pages found dirty again per page sent, seen for long enough that it is the guest's way and
+ * not a burst of its.
  *
- * From the second pass on (in the first, what was not sent yet cannot become dirty again) time is cut into windows of half a
- * second, each from one synchronisation of QEMU's bitmap to a later one: with QEMU up to 10, which synchronises at the end of a
- * pass, a window is a pass. A guest does not converge when every window of the last second and a half has a ratio above the
- * limit. A burst - a collector, a checkpoint, memory given to a new process - fills two windows at the most, and the pages
- * that it leaves are sent within a few seconds.
+ * From the second pass on (in the first, what was not sent yet cannot become dirty again) time is cut into windows, each
+ * from one synchronisation of QEMU's bitmap to a later one: with QEMU up to 10, which synchronises at the end of a pass, a
+ * window is a pass. What counts is the lowest ratio among the last windows, three at the most, which together have lasted
+ * long enough. A burst - a collector, a checkpoint, memory given to a new process - is over before it has filled three, and
+ * the pages that it leaves are sent once.
  *
- * Half a second and one and a half are times of guests, and not of links: they hold at any rate. Plain values, no allocation.
+ * Long enough is a tenth of the time since the start, so that looking never costs more than that, and no more than a second
+ * and a half: bursts are the guests', and as long on a fast link as on a slow one. Plain values, no allocation.
  */
 #ifndef PCMIG_CORE_CONVERGENCE_H
 #define PCMIG_CORE_CONVERGENCE_H
@@ -18,24 +19,32 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define PCMIG_CONVERGENCE_WINDOWS 3
+
+struct pcmig_convergence_window {
+    int64_t took_us;
+    uint64_t sent_pages, dirtied_pages;
+};
+
 struct pcmig_convergence {
-    /* Of the time since the ratio has been too high: pages. */
-    uint64_t sent_pages;
-    uint64_t dirtied_pages;
-    bool failing; /* the ratio has been too high for long enough */
+    bool known;                             /* seen for long enough: */
+    struct pcmig_convergence_window lowest; /* the window with the lowest ratio */
 
     /* Private. */
     bool started;
-    int64_t window_us, since_us;
+    int64_t window_us;
     uint64_t window_sent, window_dirtied, window_iteration;
-    uint64_t since_sent, since_dirtied;
+    struct pcmig_convergence_window windows[PCMIG_CONVERGENCE_WINDOWS]; /* the latest first */
 };
 
 void pcmig_convergence_init(struct pcmig_convergence *convergence);
 
-/* Takes a sample of pre-copy, after PASSES has had it. LIMIT_PERMILLE: pages dirtied per 1000 sent, from which on it does not converge. */
+/* Takes a sample of pre-copy at T_US since the start, after PASSES has had it. */
 void pcmig_convergence_feed(struct pcmig_convergence *convergence, int64_t t_us, const struct pcmig_sample *sample,
-                            const struct pcmig_passes *passes, uint64_t limit_permille);
+                            const struct pcmig_passes *passes);
+
+/* Pages dirtied per 1000 sent in WINDOW. */
+uint64_t pcmig_convergence_permille(const struct pcmig_convergence_window *window);
 
 /* Pre-copy was held back meanwhile: begins anew. */
 void pcmig_convergence_pause(struct pcmig_convergence *convergence);

@@ -129,7 +129,7 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
 /* When an unpaced migration would end, times the bound's factor. */
 static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t remaining, uint64_t link_bps)
 {
-    int64_t factor = pacing->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE];
+    int64_t factor = pacing->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE];
     int64_t unpaced_end_us = t_us + pcmig_rate_time_us(remaining, link_bps);
 
     /* A link next to nothing needs next to for ever. */

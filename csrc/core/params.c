@@ -14,12 +14,6 @@ static const struct pcmig_param_row rows[] = {
     [PCMIG_PARAM_DOWNTIME_CONTROL] =
         {"downtime_control", "0 or 1", 1, 0, 1,
          "Give downtime_limit_ms to QEMU; 0 leaves QEMU's limit to somebody else, who tells it."},
-    [PCMIG_PARAM_CONVERGE_RATIO_PERMILLE] =
-        {"converge_ratio_permille", "permille", 667, 1, 10000,
-         "Pages found dirty again per page sent, from which on pre-copy counts as not converging."},
-    [PCMIG_PARAM_CONVERGE_PASSES] =
-        {"converge_passes", "passes", 8, 2, 1000000,
-         "Passes after which auto stops waiting for a pre-copy that converges, but slowly."},
     [PCMIG_PARAM_PASSES] = {"passes", "passes", 1, 1, 1000000, "Policy passes: switch after that many passes."},
     [PCMIG_PARAM_DEADLINE_MS] = {"deadline_ms", "ms", 60000, 1, 30LL * DAY_MS,
                                  "Policy deadline: switch at the latest that long after the start."},
@@ -36,8 +30,11 @@ static const struct pcmig_param_row rows[] = {
                                      "Longest wait of a page request behind background pages while requests are "
                                      "frequent, as a burst in QEMU's slices of "
                                      "100 ms; a third of it is what may be left in the link's queue at the switch."},
-    [PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE] = {"pace_time_factor_permille", "permille", 1100, 1000, 100000,
-                                               "Bound of the total time against a migration that is not paced."},
+    [PCMIG_PARAM_TIME_FACTOR_PERMILLE] =
+        {"time_factor_permille", "permille", 1075, 1000, 100000,
+         "Total time that gentleness may cost: pre-copy that ends by itself within it is not switched, and background "
+         "pages "
+         "are paced within it. 1000 is a migration that switches after its first pass and is not paced."},
     [PCMIG_PARAM_STALL_MS] =
         {"stall_ms", "ms", 10000, 0, DAY_MS,
          "Post-copy whose destination acknowledges nothing for so long is paused, to be resumed when it "
@@ -93,6 +90,9 @@ static const struct {
     {"pace_open_permille", BY_LINK},
     {"pace_busy_permille", "requests now count as frequent by their number: leave it out"},
     {"pace_period_ms", NO_CHOICE},
+    {"pace_time_factor_permille", "its name is time_factor_permille now"},
+    {"converge_ratio_permille", "it follows from time_factor_permille"},
+    {"converge_passes", "it follows from time_factor_permille"},
 };
 
 const char *pcmig_params_gone(const char *name, size_t name_len)

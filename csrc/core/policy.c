@@ -5,16 +5,18 @@
 #include <stdlib.h>
 
 /* Immediate waits that long at the most, from the first memory sent on, for a measurement of the link. */
-#define IMMEDIATE_WAIT_US 1000000
+#define IMMEDIATE_WAIT_US       1000000
 /* QEMU has seen after that, and so many times the downtime limit, whether what is left fits in it. */
-#define FINISH_WAIT_US    2000000
-#define FINISH_PASSES     3
+#define FINISH_WAIT_US          2000000
+#define FINISH_PASSES           3
+/* What is told of as not converging, rather than as too slow. */
+#define NOT_CONVERGING_PERMILLE 667
 /* The limit of a QEMU that nobody has told another one. */
-#define QEMU_DOWNTIME_MS  300
+#define QEMU_DOWNTIME_MS        300
 /* libvirt takes no more; a day. */
-#define DOWNTIME_MAX_MS   86400000
+#define DOWNTIME_MAX_MS         86400000
 /* 285 years. Times beyond, which only a damaged trace has, count as this one, so that sums and products of times fit. */
-#define TIME_MAX_US       (INT64_C(1) << 53)
+#define TIME_MAX_US             (INT64_C(1) << 53)
 
 struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params, bool gated)
 {
@@ -68,37 +70,45 @@ static bool about_to_finish(struct pcmig_policy *policy)
     return policy->now_us - policy->fits_us < finish_wait_us(policy);
 }
 
-/* Whether pre-copy ends soon although each pass leaves PERMILLE of the one before: the further passes take no more than the bound on total
- * time allows for. Believed once, not for ever. */
-static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
+/* What a migration may take when it goes on in pre-copy, against one that switches now: the time that is left to further passes. */
+static int64_t allowance_us(const struct pcmig_policy *policy, int64_t switched_us)
 {
-    int64_t allowance = policy->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE] - 1000;
-    uint64_t left = policy->sample.memory_remaining_bytes, final = final_bytes(policy);
-    int64_t first_us = pcmig_rate_time_us(left, policy->rate.link_bps), further_us = 0;
-    int64_t budget_us = (policy->now_us + first_us) / 1000;
-
-    budget_us = budget_us > INT64_MAX / (allowance + 1) ? INT64_MAX : budget_us * allowance;
-    if (permille >= 1000 || final == 0)
-        return false;
-    for (left = left / 1000 * permille; left > final; left = left / 1000 * permille) {
-        further_us += pcmig_rate_time_us(left, policy->rate.link_bps);
-        if (further_us > budget_us)
-            return false;
-    }
-    if (policy->hope_us < 0)
-        policy->hope_us = policy->now_us + first_us + further_us + finish_wait_us(policy);
-    return policy->now_us < policy->hope_us;
+    return switched_us / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000);
 }
 
-/* QEMU sampled the guest before the migration: pages that it wrote to within a second, so never more than it dirties in one. Does the link
- * carry hardly more, no later pass can be short. What the first pass has left tells that the guest still writes. */
+/* Time that the passes after the next one take until what is left fits in the downtime limit, when each pass leaves PERMILLE of the one
+ * before; no more than LIMIT_US is reckoned. */
+static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, int64_t limit_us)
+{
+    uint64_t left = policy->sample.memory_remaining_bytes, final = final_bytes(policy);
+    int64_t us = 0;
+
+    if (permille >= 1000 || final == 0)
+        return limit_us;
+    for (left = left / 1000 * permille; left > final && us < limit_us; left = left / 1000 * permille)
+        us += pcmig_rate_time_us(left, policy->rate.link_bps);
+    return us < limit_us ? us : limit_us;
+}
+
+/* Whether pre-copy is to end by itself: when it hardly takes longer than post-copy, from what can be foreseen and from what it has taken. */
+static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
+{
+    int64_t next_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps);
+    int64_t switched_us = policy->now_us + (next_us < TIME_MAX_US ? next_us : TIME_MAX_US);
+    int64_t allowance = allowance_us(policy, switched_us);
+
+    if (policy->hope_us < 0)
+        policy->hope_us = switched_us + 2 * allowance + finish_wait_us(policy);
+    return policy->now_us < policy->hope_us && further_us(policy, permille, allowance + 1) <= allowance;
+}
+
+/* QEMU sampled the guest before the migration: pages that it wrote to within a second, so no fewer than it dirties in one. What the first pass
+ * has left tells whether it still writes. */
 static bool writes_too_much(struct pcmig_policy *policy)
 {
-    uint64_t limit = (uint64_t)policy->params.value[PCMIG_PARAM_CONVERGE_RATIO_PERMILLE];
     uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
 
-    return written > 0 && pcmig_rate_known(&policy->rate) && written >= policy->rate.link_bps / 1000 * limit &&
-           policy->sample.memory_remaining_bytes >= written / 2 &&
+    return written > 0 && pcmig_rate_known(&policy->rate) && policy->sample.memory_remaining_bytes >= written / 2 &&
            !ends_soon(policy, written / (policy->rate.link_bps / 1000 + 1));
 }
 
@@ -111,8 +121,7 @@ static void converging(struct pcmig_policy *policy, struct pcmig_decision *out)
 static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     const struct pcmig_convergence *seen = &policy->convergence;
-    int64_t passes = policy->params.value[PCMIG_PARAM_CONVERGE_PASSES];
-    uint64_t permille = seen->sent_pages == 0 ? 1000 : seen->dirtied_pages * 1000 / seen->sent_pages;
+    uint64_t permille = pcmig_convergence_permille(&seen->lowest);
 
     if (policy->passes.done < 1 || policy->passes.running.number <= policy->turn.bounded_pass)
         pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
@@ -121,13 +130,14 @@ static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision
     else if (writes_too_much(policy))
         pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
                                   (int64_t)policy->rate.link_bps, 0);
-    else if (seen->failing && !ends_soon(policy, permille))
-        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_NOT_CONVERGING, (int64_t)seen->dirtied_pages,
-                                  (int64_t)seen->sent_pages, (int64_t)permille);
-    else if (policy->passes.done - policy->turn.bounded_pass >= (unsigned)passes)
-        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_TOO_SLOW, policy->passes.done, passes, 0);
-    else
+    else if (!seen->known)
+        pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
+    else if (ends_soon(policy, permille))
         converging(policy, out);
+    else
+        pcmig_policy_go_to_switch(
+            policy, out, permille >= NOT_CONVERGING_PERMILLE ? PCMIG_REASON_NOT_CONVERGING : PCMIG_REASON_TOO_SLOW,
+            (int64_t)seen->lowest.dirtied_pages, (int64_t)seen->lowest.sent_pages, (int64_t)permille);
 }
 
 static void precopy_sample(struct pcmig_policy *policy, struct pcmig_decision *out)
@@ -308,8 +318,7 @@ static void learn_of_precopy(struct pcmig_policy *policy, const struct pcmig_sam
     }
     pcmig_rate_feed(&policy->rate, policy->now_us, sample);
     if (policy->passes.running.number > policy->turn.bounded_pass)
-        pcmig_convergence_feed(&policy->convergence, policy->now_us, sample, &policy->passes,
-                               (uint64_t)policy->params.value[PCMIG_PARAM_CONVERGE_RATIO_PERMILLE]);
+        pcmig_convergence_feed(&policy->convergence, policy->now_us, sample, &policy->passes);
 }
 
 static void on_sample(struct pcmig_policy *policy, struct pcmig_decision *out, const struct pcmig_sample *sample)

@@ -44,7 +44,7 @@ enum pcmig_reason {
     PCMIG_REASON_CONVERGING,
     PCMIG_REASON_NOT_CONVERGING, /* a = pages found dirty again, b = pages sent meanwhile, c = permille */
     PCMIG_REASON_DIRTY_RATE, /* a = bytes of memory that the guest wrote in a second, b = bytes per second of the link */
-    PCMIG_REASON_TOO_SLOW,   /* a = passes done, b = passes allowed */
+    PCMIG_REASON_TOO_SLOW,   /* likewise, but it would take too long */
     PCMIG_REASON_PASSES_DONE, /* a = passes done */
     PCMIG_REASON_DEADLINE,    /* a = ms since the start */
     PCMIG_REASON_IMMEDIATE,

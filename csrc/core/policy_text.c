@@ -42,7 +42,8 @@ static const struct {
     [PCMIG_REASON_DIRTY_RATE] = {"dirty-rate", "pre-copy cannot converge: the guest writes %" PRId64
                                                " bytes of its memory a second, the link carries %" PRId64},
     [PCMIG_REASON_TOO_SLOW] = {"too-slow",
-                               "pre-copy converges too slowly: %" PRId64 " passes done, %" PRId64 " allowed"},
+                               "pre-copy converges, but would take too long: %" PRId64
+                               " pages became dirty again while %" PRId64 " were sent (%" PRId64 " permille)"},
     [PCMIG_REASON_PASSES_DONE] = {"passes-done", "%" PRId64 " passes over the guest's memory are done"},
     [PCMIG_REASON_DEADLINE] = {"deadline", "the deadline has come after %" PRId64 " ms"},
     [PCMIG_REASON_IMMEDIATE] = {"immediate", "post-copy was asked for from the start"},

@@ -41,7 +41,7 @@ static void begin(struct world *w, uint64_t known_bps, uint64_t real_bps)
     w->sample = (struct pcmig_sample){.page_size_bytes = 4096, .memory_total_bytes = PLENTY};
     pcmig_params_defaults(&w->params);
     /* Much time, so that what is seen is the answer to requests. */
-    w->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE] = 100000;
+    w->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 100000;
     w->sample.memory_remaining_bytes = PLENTY;
     pcmig_rate_init(&w->rate);
     for (int i = 0; known_bps > 0 && i < 40; i++) {
@@ -108,7 +108,7 @@ static double run_to_the_end(struct world *w, uint64_t bytes)
 {
     int64_t start_us = w->t_us;
 
-    w->params.value[PCMIG_PARAM_PACE_TIME_FACTOR_PERMILLE] = 1100;
+    w->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1100;
     w->sample.memory_remaining_bytes = bytes;
     pcmig_pacing_begin(&w->pacing, &w->params, &w->rate);
     run(w, INT64_C(10000) * 1000000);

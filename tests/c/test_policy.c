@@ -80,7 +80,7 @@ static void auto_busy(void **state)
         pass_s = m.guest_pages / m.link_pages_ps;
         run(300 * SECOND);
         assert_true(m.postcopy && m.finished);
-        assert_true(said(PCMIG_ACTION_DRAIN, PCMIG_REASON_NOT_CONVERGING)->t_us >= (int64_t)(pass_s * 0.95e6));
+        assert_true(said(PCMIG_ACTION_DRAIN, ANY)->t_us >= (int64_t)(pass_s * 0.95e6));
         assert_true(said(PCMIG_ACTION_DRAIN, ANY)->t_us <= (int64_t)(pass_s * 2.2e6));
         assert_true(said(PCMIG_ACTION_SWITCH, PCMIG_REASON_DRAINED)->t_us > said(PCMIG_ACTION_DRAIN, ANY)->t_us);
         assert_int_equal(guest_model_count(&m, PCMIG_ACTION_SWITCH), 1);
@@ -105,25 +105,24 @@ static void auto_idle_never_switches(void **state)
 static void auto_converging(void **state)
 {
     (void)state;
+    params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1500;
     begin(PCMIG_POLICY_AUTO, false);
     m.writes_ps = m.link_pages_ps * 0.45;
-    params.value[PCMIG_PARAM_CONVERGE_PASSES] = 30;
     run(300 * SECOND);
     assert_true(m.finished && !m.postcopy);
     assert_false(ever(PCMIG_ACTION_DRAIN));
 }
 
-/* Converges, but after a third pass nobody waits any longer. */
+/* Converges, but would take far longer than post-copy. */
 static void auto_too_slow(void **state)
 {
     (void)state;
-    params.value[PCMIG_PARAM_CONVERGE_PASSES] = 3;
-    params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS] = 1;
+    params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1000;
     begin(PCMIG_POLICY_AUTO, false);
     m.writes_ps = m.link_pages_ps * 0.55;
     run(600 * SECOND);
     assert_true(m.postcopy);
-    assert_int_equal(said(PCMIG_ACTION_DRAIN, PCMIG_REASON_TOO_SLOW)->b, 3);
+    assert_in_range(said(PCMIG_ACTION_DRAIN, PCMIG_REASON_TOO_SLOW)->c, 300, 666);
 }
 
 /* Statistics are asked for sparingly, also where events come every 55 ms. */
@@ -170,7 +169,7 @@ static void deadline(void **state)
     params.value[PCMIG_PARAM_DEADLINE_MS] = 250000;
     begin(PCMIG_POLICY_DEADLINE, true);
     run(300 * SECOND);
-    (void)said(PCMIG_ACTION_DRAIN, PCMIG_REASON_NOT_CONVERGING);
+    assert_int_not_equal(said(PCMIG_ACTION_DRAIN, ANY)->reason, PCMIG_REASON_DEADLINE);
 }
 
 static void immediate(void **state)

@@ -270,7 +270,7 @@ static void sampled_long_ago(void **state)
     w.rare = true;
     tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(GB / 10));
     (void)run(25);
-    assert_string_equal(decided(), "converging");
+    assert_string_equal(decided(), "gathering");
 }
 
 /* --- the rest ------------------------------------------------------------------------------------------------------- */

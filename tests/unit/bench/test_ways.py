@@ -30,9 +30,9 @@ def test_policies_of_pcmig() -> None:
 
 
 def test_settings_keep_their_commas() -> None:
-    text = "virsh,pcmig-first-pass@pace_time_factor_permille=1200,request_wait_ms=2,poll,pcmig@quickack=0"
+    text = "virsh,pcmig-first-pass@time_factor_permille=1200,request_wait_ms=2,poll,pcmig@quickack=0"
     first, second, third, fourth = parse_ways(text)
-    assert second.settings == ("pace_time_factor_permille=1200", "request_wait_ms=2")
+    assert second.settings == ("time_factor_permille=1200", "request_wait_ms=2")
     assert second.policy == "first-pass"
     assert (first.name, third.name) == ("virsh", "poll")
     assert fourth.settings == ("quickack=0",)
