@@ -15,7 +15,7 @@ class Kind(enum.Enum):
     VIRSH = "virsh migrate --postcopy --postcopy-after-precopy"
     VIRSH_PASS = "virsh migrate --postcopy, switched after one pass measured in pages"
     VIRSH_PRECOPY = "virsh migrate, pre-copy only"
-    POLL = "statistics every 0.5 s as Nova takes them, switched when they show iteration 2"
+    POLL = "statistics every 0.5 s, switched when they show iteration 2 (not Nova's rule, see README.rst)"
     PCMIG = "pcmig migrate"
 
 
