@@ -59,10 +59,12 @@ static bool gains_nothing(const struct pcmig_pacing *pacing, const struct pcmig_
     return pcmig_rate_queue_us(rate) <= wait_ms * wait_ms * 1000 / (2 * SLICE_MS);
 }
 
-void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate)
+void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
+                        int64_t baseline_us)
 {
     memset(pacing, 0, sizeof(*pacing));
     pacing->params = *params;
+    pacing->baseline_us = baseline_us;
     pacing->busy_permille = 1000;
     pacing->page_bytes = DEFAULT_PAGE_BYTES;
     pacing->pace_mib = gains_nothing(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
@@ -126,14 +128,28 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
         pacing->busy_permille -= (pacing->busy_permille - busy + OPENING_DIVISOR - 1) / OPENING_DIVISOR;
 }
 
-/* When an unpaced migration would end, times the bound's factor. */
+/* What the bound allows beyond the end of an unpaced migration, less what pre-copy has taken of it already, and a quarter at the least. When the
+ * link turns out to be another than thought, so does that end, but nobody has more time to spare. */
 static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t remaining, uint64_t link_bps)
 {
-    int64_t factor = pacing->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE];
     int64_t unpaced_end_us = t_us + pcmig_rate_time_us(remaining, link_bps);
+    int64_t factor = pacing->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000;
+    int64_t all_us =
+        unpaced_end_us / 1000 < INT64_MAX / 2 / (factor + 1) ? unpaced_end_us / 1000 * factor : INT64_MAX / 2;
+    int64_t slack_us = all_us;
 
-    /* A link next to nothing needs next to for ever. */
-    pacing->finish_by_us = unpaced_end_us / 1000 > INT64_MAX / factor ? INT64_MAX : unpaced_end_us / 1000 * factor;
+    if (pacing->finish_by_us == 0 && pacing->baseline_us > 0) {
+        slack_us -= unpaced_end_us - pacing->baseline_us;
+        if (slack_us < all_us / 4)
+            slack_us = all_us / 4;
+    } else if (pacing->finish_by_us != 0) {
+        slack_us = pacing->finish_by_us - t_us - pcmig_rate_time_us(remaining, pacing->finish_link_bps);
+    }
+    if (slack_us < 0)
+        slack_us = 0;
+    if (slack_us > all_us)
+        slack_us = all_us;
+    pacing->finish_by_us = unpaced_end_us > INT64_MAX / 2 ? INT64_MAX : unpaced_end_us + slack_us;
     pacing->finish_link_bps = link_bps;
 }
 

@@ -46,7 +46,8 @@ struct pcmig_pacing {
     /* Private. */
     struct pcmig_params params;
     int64_t last_us;
-    int64_t finish_by_us;     /* the bound on total time; 0 until what remains is known */
+    int64_t baseline_us;  /* when it would have ended, switched as early as pre-copy could be judged; 0 = not known */
+    int64_t finish_by_us; /* the bound on total time; 0 until what remains is known */
     uint64_t finish_link_bps; /* as it was reckoned with */
     int64_t window_us;        /* start of the window in which the fall of the remainder is measured */
     uint64_t window_remaining_bytes;
@@ -60,8 +61,9 @@ struct pcmig_pacing {
     bool has_last;
 };
 
-/* Begins at the switch. Sets the first pace. */
-void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate);
+/* Begins at the switch. Sets the first pace. BASELINE_US: see above. */
+void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
+                        int64_t baseline_us);
 
 /* Takes a sample of post-copy, which RATE learns from as well. Updates `pace_mib` and says why it changed. */
 enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,

@@ -9,7 +9,7 @@
 /* QEMU has seen after that, and so many times the downtime limit, whether what is left fits in it. */
 #define FINISH_WAIT_US          2000000
 #define FINISH_PASSES           3
-/* What is told of as not converging, rather than as too slow. */
+/* What counts as not converging, rather than as too slow. */
 #define NOT_CONVERGING_PERMILLE 667
 /* The limit of a QEMU that nobody has told another one. */
 #define QEMU_DOWNTIME_MS        300
@@ -34,7 +34,7 @@ struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct 
     policy->downtime_ms = params->value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
     if (params->value[PCMIG_PARAM_DOWNTIME_CONTROL] == 0 && policy->downtime_ms > QEMU_DOWNTIME_MS)
         policy->downtime_ms = QEMU_DOWNTIME_MS; /* until somebody sets it, and tells */
-    policy->fits_us = policy->hope_us = policy->memory_us = policy->dirty_bps = -1;
+    policy->fits_us = policy->memory_us = policy->dirty_bps = -1;
     return policy;
 }
 
@@ -97,19 +97,21 @@ static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
     int64_t switched_us = policy->now_us + (next_us < TIME_MAX_US ? next_us : TIME_MAX_US);
     int64_t allowance = allowance_us(policy, switched_us);
 
-    if (policy->hope_us < 0)
-        policy->hope_us = switched_us + 2 * allowance + finish_wait_us(policy);
-    return policy->now_us < policy->hope_us && further_us(policy, permille, allowance + 1) <= allowance;
+    if (policy->baseline_us == 0)
+        policy->baseline_us = switched_us;
+    return policy->now_us - allowance_us(policy, policy->baseline_us) - finish_wait_us(policy) < policy->baseline_us &&
+           further_us(policy, permille, allowance + 1) <= allowance;
 }
 
 /* QEMU sampled the guest before the migration: pages that it wrote to within a second, so no fewer than it dirties in one. What the first pass
- * has left tells whether it still writes. */
+ * has left tells whether it still writes. A sample is less than a pass that was seen: it counts alone where it leaves no doubt. */
 static bool writes_too_much(struct pcmig_policy *policy)
 {
     uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
+    uint64_t permille = written / (policy->rate.link_bps / 1000 + 1);
 
-    return written > 0 && pcmig_rate_known(&policy->rate) && policy->sample.memory_remaining_bytes >= written / 2 &&
-           !ends_soon(policy, written / (policy->rate.link_bps / 1000 + 1));
+    return permille >= NOT_CONVERGING_PERMILLE && pcmig_rate_known(&policy->rate) &&
+           policy->sample.memory_remaining_bytes >= written / 2 && !ends_soon(policy, permille);
 }
 
 static void converging(struct pcmig_policy *policy, struct pcmig_decision *out)
@@ -204,7 +206,7 @@ static void enter_postcopy(struct pcmig_policy *policy, struct pcmig_decision *o
         return;
     }
     /* Switched by somebody else (virsh migrate-postcopy, for instance): no pace was set yet. */
-    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate);
+    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us);
     pcmig_policy_first_pace(policy, out);
 }
 

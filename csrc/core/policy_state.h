@@ -49,7 +49,7 @@ struct pcmig_policy {
     struct pcmig_gate gate;
     int64_t downtime_ms; /* the limit that QEMU has */
     int64_t fits_us;     /* since when what is left fits in that limit; -1 = it does not */
-    int64_t hope_us;     /* until when a pre-copy that should end soon is believed to; -1 = it was not believed yet */
+    int64_t baseline_us; /* when it would have ended, switched as early as it could be judged; 0 = it was not judged */
     int64_t dirty_bps;   /* memory that the guest writes, as QEMU sampled it; -1 = not known */
     int64_t memory_us;   /* of the first sample with figures of memory; -1 = none yet */
     int64_t drain_start_us;
