@@ -108,6 +108,7 @@ class Recovery(TypedDict):
 class Status(TypedDict):
     """One moment of a migration. Figures that are not known are None."""
 
+    state: str  # what the engine is doing, doc/develop/engine.rst
     phase: str  # "setup", "precopy", "drain", "switchover", "postcopy", "paused", "finished"
     outcome: str | None  # None while running; "completed", "failed", "needs-operator", "detached"
     error: str | None  # the text behind "failed" and "needs-operator"

@@ -170,21 +170,26 @@ out:
 
 /* --- connections --------------------------------------------------------------------------------------------------- */
 
+/* An opening takes a thread for as long as TCP tries (two minutes), and there may be several per migration. */
+#define OPENING_STACK_BYTES (512 * 1024)
+
 /* Shared by the caller, who may give up, and the thread that opens; the last one frees it. */
-struct opening {
+struct pcmig_virt_opening {
     pthread_mutex_t lock;
-    pthread_cond_t done_cond;
+    pthread_cond_t over_cond;
     char *uri;
+    void (*done)(void *opaque);
+    void *opaque;
     virConnectPtr conn;
     struct pcmig_virt_error error;
-    bool done;
+    bool over;
     bool abandoned;
 };
 
-static void opening_free(struct opening *opening)
+static void opening_free(struct pcmig_virt_opening *opening)
 {
     pthread_mutex_destroy(&opening->lock);
-    pthread_cond_destroy(&opening->done_cond);
+    pthread_cond_destroy(&opening->over_cond);
     free(opening->uri);
     free(opening);
 }
@@ -200,9 +205,11 @@ static int no_credentials(virConnectCredentialPtr credentials, unsigned int coun
 
 static void *opening_thread(void *arg)
 {
-    struct opening *opening = arg;
+    struct pcmig_virt_opening *opening = arg;
     virConnectAuth auth = {.credtype = NULL, .ncredtype = 0, .cb = no_credentials, .cbdata = NULL};
     virConnectPtr conn = virConnectOpenAuth(opening->uri, &auth, 0);
+    void (*done)(void *opaque) = opening->done;
+    void *opaque = opening->opaque;
     struct pcmig_virt_error error = {0};
     bool abandoned;
 
@@ -214,16 +221,104 @@ static void *opening_thread(void *arg)
     pthread_mutex_lock(&opening->lock);
     opening->conn = conn;
     opening->error = error;
-    opening->done = true;
+    opening->over = true;
     abandoned = opening->abandoned;
-    pthread_cond_signal(&opening->done_cond);
+    pthread_cond_signal(&opening->over_cond);
     pthread_mutex_unlock(&opening->lock);
     if (abandoned) {
         if (conn != NULL)
             virConnectClose(conn);
         opening_free(opening);
     }
+    if (done != NULL)
+        done(opaque);
     return NULL;
+}
+
+struct pcmig_virt_opening *pcmig_virt_open_begin(const char *uri, void (*done)(void *opaque), void *opaque,
+                                                 struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_opening *opening;
+    pthread_condattr_t clock;
+    pthread_attr_t attr;
+    pthread_t thread;
+    int failure;
+
+    if (pcmig_virt_init(error) < 0)
+        return NULL;
+    opening = calloc(1, sizeof(*opening));
+    if (opening != NULL)
+        opening->uri = strdup(uri);
+    if (opening == NULL || opening->uri == NULL) {
+        free(opening);
+        pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
+        return NULL;
+    }
+    opening->done = done;
+    opening->opaque = opaque;
+    pthread_mutex_init(&opening->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&opening->over_cond, &clock);
+    pthread_condattr_destroy(&clock);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, OPENING_STACK_BYTES);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    failure = pthread_create(&thread, &attr, opening_thread, opening);
+    pthread_attr_destroy(&attr);
+    if (failure != 0) {
+        pcmig_virt_error_code(error, VIR_ERR_SYSTEM_ERROR, "cannot start a thread to connect with");
+        opening_free(opening);
+        return NULL;
+    }
+    return opening;
+}
+
+/* What became of an opening that is over, which is freed. */
+static struct pcmig_virt_conn *opening_take(struct pcmig_virt_opening *opening, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_conn *result = NULL;
+
+    *error = opening->error;
+    if (opening->conn != NULL) {
+        result = calloc(1, sizeof(*result));
+        if (result != NULL) {
+            result->ptr = opening->conn;
+        } else {
+            virConnectClose(opening->conn);
+            pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
+        }
+    }
+    opening_free(opening);
+    return result;
+}
+
+bool pcmig_virt_open_poll(struct pcmig_virt_opening *opening, struct pcmig_virt_conn **conn,
+                          struct pcmig_virt_error *error)
+{
+    bool over;
+
+    pthread_mutex_lock(&opening->lock);
+    over = opening->over;
+    pthread_mutex_unlock(&opening->lock);
+    if (over)
+        *conn = opening_take(opening, error);
+    return over;
+}
+
+void pcmig_virt_open_abandon(struct pcmig_virt_opening *opening)
+{
+    struct pcmig_virt_error ignored;
+    bool over;
+
+    if (opening == NULL)
+        return;
+    pthread_mutex_lock(&opening->lock);
+    over = opening->over;
+    opening->abandoned = !over;
+    pthread_mutex_unlock(&opening->lock);
+    if (over)
+        pcmig_virt_close(opening_take(opening, &ignored));
 }
 
 static struct timespec deadline_after(int64_t timeout_ms)
@@ -243,66 +338,25 @@ static struct timespec deadline_after(int64_t timeout_ms)
 struct pcmig_virt_conn *pcmig_virt_open(const char *uri, int64_t timeout_ms, struct pcmig_virt_error *error)
 {
     struct timespec deadline = deadline_after(timeout_ms);
-    struct pcmig_virt_conn *result = NULL;
-    struct opening *opening;
-    pthread_condattr_t attr;
-    pthread_t thread;
-    bool done;
+    struct pcmig_virt_opening *opening = pcmig_virt_open_begin(uri, NULL, NULL, error);
+    bool over;
 
-    if (pcmig_virt_init(error) < 0)
-        return NULL;
-    opening = calloc(1, sizeof(*opening));
     if (opening == NULL)
-        goto no_memory;
-    opening->uri = strdup(uri);
-    result = calloc(1, sizeof(*result));
-    if (opening->uri == NULL || result == NULL) {
-        free(opening->uri);
-        free(opening);
-        goto no_memory;
-    }
-    pthread_mutex_init(&opening->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&opening->done_cond, &attr);
-    pthread_condattr_destroy(&attr);
-    if (pthread_create(&thread, NULL, opening_thread, opening) != 0) {
-        pcmig_virt_error_code(error, VIR_ERR_SYSTEM_ERROR, "cannot start a thread to connect with");
-        opening_free(opening);
-        free(result);
         return NULL;
-    }
-    pthread_detach(thread);
-
     pthread_mutex_lock(&opening->lock);
-    while (!opening->done) {
-        if (pthread_cond_timedwait(&opening->done_cond, &opening->lock, &deadline) != 0)
+    while (!opening->over) {
+        if (pthread_cond_timedwait(&opening->over_cond, &opening->lock, &deadline) != 0)
             break;
     }
-    done = opening->done;
-    opening->abandoned = !done;
+    over = opening->over;
+    opening->abandoned = !over;
     pthread_mutex_unlock(&opening->lock);
-
-    if (!done) {
-        snprintf(error->message, sizeof(error->message), "no answer from %s within %.1f s", uri,
-                 (double)timeout_ms / 1000.0);
-        error->code = VIR_ERR_NO_CONNECT;
-        error->domain = 0;
-        free(result);
-        return NULL;
-    }
-    result->ptr = opening->conn;
-    *error = opening->error;
-    opening_free(opening);
-    if (result->ptr == NULL) {
-        free(result);
-        return NULL;
-    }
-    return result;
-
-no_memory:
-    free(result);
-    pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
+    if (over)
+        return opening_take(opening, error);
+    snprintf(error->message, sizeof(error->message), "no answer from %s within %.1f s", uri,
+             (double)timeout_ms / 1000.0);
+    error->code = VIR_ERR_NO_CONNECT;
+    error->domain = 0;
     return NULL;
 }
 

@@ -53,7 +53,17 @@ int pcmig_virt_init(struct pcmig_virt_error *error);
 /* Opens a connection with keepalive, waiting TIMEOUT_MS at the most. libvirt cannot cancel an open: after a timeout it is
  * left to a thread that closes it should it ever succeed. */
 struct pcmig_virt_conn *pcmig_virt_open(const char *uri, int64_t timeout_ms, struct pcmig_virt_error *error);
-void pcmig_virt_close(struct pcmig_virt_conn *conn); /* NULL is fine */
+
+/* The same without waiting. DONE(OPAQUE), which may be NULL, is called once, on a thread of the attempt's own, when it is over,
+ * even when nobody waits for it any more. NULL with ERROR, and no call of DONE, when it cannot begin. */
+struct pcmig_virt_opening;
+struct pcmig_virt_opening *pcmig_virt_open_begin(const char *uri, void (*done)(void *opaque), void *opaque,
+                                                 struct pcmig_virt_error *error);
+/* Whether it is over; then CONN is the connection, or NULL with ERROR, and OPENING is gone. */
+bool pcmig_virt_open_poll(struct pcmig_virt_opening *opening, struct pcmig_virt_conn **conn,
+                          struct pcmig_virt_error *error);
+void pcmig_virt_open_abandon(struct pcmig_virt_opening *opening); /* NULL is fine */
+void pcmig_virt_close(struct pcmig_virt_conn *conn);              /* NULL is fine */
 
 /* Versions as major * 1000000 + minor * 1000 + micro: of the daemon and of its default QEMU. 0 = not reported. */
 int pcmig_virt_versions(struct pcmig_virt_conn *conn, unsigned long *libvirt, unsigned long *qemu,
@@ -176,14 +186,5 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
                                           const struct pcmig_virt_callbacks *callbacks, void *opaque,
                                           struct pcmig_virt_error *error);
 void pcmig_virt_unwatch(struct pcmig_virt_watch *watch); /* NULL is fine */
-
-/* VIR_MIGRATE_* bits that the engine itself adds or looks at. */
-unsigned int pcmig_virt_flag_live(void);
-unsigned int pcmig_virt_flag_peer2peer(void);
-unsigned int pcmig_virt_flag_postcopy(void);
-unsigned int pcmig_virt_flag_postcopy_resume(void); /* libvirt >= 8.5; libvirtd of before refuses it */
-unsigned int pcmig_virt_flag_undefine_source(void);
-unsigned int pcmig_virt_flag_parallel(void);
-unsigned int pcmig_virt_flag_tunnelled(void);
 
 #endif

@@ -488,38 +488,3 @@ size_t pcmig_virt_resume_options(unsigned int flags, const char *out[PCMIG_VIRT_
     }
     return count;
 }
-
-unsigned int pcmig_virt_flag_live(void)
-{
-    return VIR_MIGRATE_LIVE;
-}
-
-unsigned int pcmig_virt_flag_peer2peer(void)
-{
-    return VIR_MIGRATE_PEER2PEER;
-}
-
-unsigned int pcmig_virt_flag_postcopy(void)
-{
-    return VIR_MIGRATE_POSTCOPY;
-}
-
-unsigned int pcmig_virt_flag_postcopy_resume(void)
-{
-    return 1U << 19; /* VIR_MIGRATE_POSTCOPY_RESUME, which headers before 8.5 do not have */
-}
-
-unsigned int pcmig_virt_flag_undefine_source(void)
-{
-    return VIR_MIGRATE_UNDEFINE_SOURCE;
-}
-
-unsigned int pcmig_virt_flag_parallel(void)
-{
-    return VIR_MIGRATE_PARALLEL;
-}
-
-unsigned int pcmig_virt_flag_tunnelled(void)
-{
-    return VIR_MIGRATE_TUNNELLED;
-}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The migrate call, which blocks until libvirt is done, and its resumption: on a thread and a connection of its own. */
+#include "core/flags.h"
 #include "engine/control.h"
 
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static bool migrate(struct call *call, struct pcmig_virt_error *error)
     const struct pcmig_migration_args *args = &call->m->args;
     struct pcmig_virt_migrate_args to = {
         .dest_uri = args->dest_uri,
-        .flags = args->flags | pcmig_virt_flag_live() | pcmig_virt_flag_peer2peer(),
+        .flags = args->flags | PCMIG_FLAG_LIVE | PCMIG_FLAG_PEER2PEER,
         .migrate_uri = call->migrate_uri,
         .dest_name = args->dest_name,
         .listen_address = args->listen_address,
@@ -44,9 +45,9 @@ static bool migrate(struct call *call, struct pcmig_virt_error *error)
     };
 
     if (args->policy != PCMIG_POLICY_NEVER || call->resume)
-        to.flags |= pcmig_virt_flag_postcopy();
+        to.flags |= PCMIG_FLAG_POSTCOPY;
     if (call->resume)
-        to.flags |= pcmig_virt_flag_postcopy_resume();
+        to.flags |= PCMIG_FLAG_POSTCOPY_RESUME;
     if (open_own(call, error) < 0)
         return false;
     if (!call->resume)
@@ -93,10 +94,10 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
     call->resume = resume_uri != NULL;
     call->migrate_uri = resume_uri != NULL && resume_uri[0] != '\0' ? resume_uri : m->args.migrate_uri;
     if (!call->resume) {
-        call->conn = m->source_call;
-        call->domain = m->domain_call;
-        m->source_call = NULL;
-        m->domain_call = NULL;
+        call->conn = m->call_conn;
+        call->domain = m->call_domain;
+        m->call_conn = NULL;
+        m->call_domain = NULL;
         pcmig_control_event(c, PCMIG_EVENT_MIGRATE_CALLED);
     }
     pthread_attr_init(&attr);
@@ -108,6 +109,6 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
         end(call);
         return -1;
     }
-    c->called = c->called_once = true;
+    c->call = CALL_RUNS;
     return 0;
 }

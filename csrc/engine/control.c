@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control thread of one migration: waits for events, requests and due times, takes samples, feeds the core, acts on
- * its decisions, and at the end asks both hosts who has the guest. */
+ * its decisions. What it does when is a state (core/engine_state.h). */
 #include "engine/control.h"
 
 #include "core/trace.h"
@@ -11,15 +11,11 @@
 #include <string.h>
 #include <time.h>
 
-/* After the migrate call has returned, both hosts are asked this often, and less often once nothing changes for long. */
-#define SETTLE_LOOK_US     100000
-#define SETTLE_SLOW_US     1000000
-#define SETTLE_FAST_FOR_US 10000000
 /* A cancel that libvirt refused, because the job has not begun yet, is tried again that often. */
-#define ABORT_AGAIN_US     200000
+#define ABORT_AGAIN_US 200000
 /* Until it has moved something it is held, but not for ever: a setup that hangs is to be cancelled as well. */
-#define ABORT_HOLD_US      2000000
-#define ABORT_LOOK_US      20000
+#define ABORT_HOLD_US  2000000
+#define ABORT_LOOK_US  20000
 
 /* --- snapshot ------------------------------------------------------------------------------------------------------ */
 
@@ -28,12 +24,13 @@ void pcmig_control_publish(struct control *c)
     struct pcmig_migration *m = c->m;
     struct pcmig_migration_status *status = &m->status;
 
-    c->news = false;
+    c->publish = false;
     pthread_mutex_lock(&m->lock);
     status->phase = pcmig_ledger_phase_now(m->ledger);
+    status->state = c->state;
     status->crossed = c->crossed || c->issued;
     pcmig_policy_progress(m->policy, &status->passes, &status->pass_permille);
-    status->sample = c->last;
+    status->sample = c->sample;
     status->link_bps = pcmig_policy_link_bps(m->policy);
     status->requests_ps = pcmig_policy_requests_ps(m->policy);
     status->gate = pcmig_policy_gate(m->policy);
@@ -51,7 +48,23 @@ void pcmig_control_note(struct control *c, const char *text, const char *command
     pthread_mutex_lock(&c->m->lock);
     snprintf(status->note, sizeof(status->note), "%.500s%s%.500s", text, command[0] != '\0' ? ":\n  " : "", command);
     pthread_mutex_unlock(&c->m->lock);
-    c->news = true;
+    c->publish = true;
+}
+
+void pcmig_control_trigger(struct control *c, enum pcmig_engine_trigger trigger)
+{
+    enum pcmig_engine_state next = pcmig_engine_next(c->state, trigger);
+
+    if (next == c->state)
+        return;
+    c->state = next;
+    if (next < PCMIG_ENGINE_CONFIRMING)
+        c->reached = next;
+    c->publish = true;
+    if (pcmig_engine_asks(next)) {
+        c->unchanged_us = pcmig_migration_now_us(c->m);
+        c->look_us = 0;
+    }
 }
 
 static void keep_decision(struct pcmig_migration *m, const struct pcmig_decision *decision)
@@ -118,18 +131,6 @@ static void quicken_acks(struct control *c)
     pthread_mutex_unlock(&m->lock);
 }
 
-/* Leaves no bandwidth behind that needs somebody to steer it. */
-void pcmig_control_let_go(struct control *c)
-{
-    c->draining = false;
-    if (c->slowed) {
-        pcmig_speed_set(c, c->precopy_mib, false);
-        c->slowed = c->refused[0];
-    }
-    if (c->pace_mib > 0)
-        pcmig_speed_open(c);
-}
-
 static void start_postcopy(struct control *c, const struct pcmig_decision *decision)
 {
     struct pcmig_virt_error error = {0};
@@ -151,40 +152,43 @@ static void abort_job(struct control *c)
     int64_t now = pcmig_migration_now_us(c->m);
     bool long_since;
 
-    if (c->abort_asked_us == 0)
-        c->abort_asked_us = now;
-    long_since = now - c->abort_asked_us >= ABORT_HOLD_US;
+    if (c->abort.asked_us == 0)
+        c->abort.asked_us = now;
+    long_since = now - c->abort.asked_us >= ABORT_HOLD_US;
     /* Refused when the job has just ended or has not begun; the loop tries again while the call is running. */
-    c->abort_us = now + (long_since ? ABORT_AGAIN_US : ABORT_LOOK_US);
-    c->abort_wanted = c->m->domain == NULL || pcmig_virt_abort(c->m->domain, long_since, &error) < 0;
-    if (!c->abort_wanted)
-        c->abort_taken_us = now;
+    c->abort.try_us = now + (long_since ? ABORT_AGAIN_US : ABORT_LOOK_US);
+    c->abort.state = ABORT_WANTED;
+    if (c->m->domain == NULL || pcmig_virt_abort(c->m->domain, long_since, &error) < 0)
+        return;
+    c->abort.state = ABORT_TAKEN;
+    c->abort.taken_us = now;
 }
 
 static void act(struct control *c, const struct pcmig_decision *decision)
 {
     switch (decision->action) {
     case PCMIG_ACTION_DRAIN:
-        c->draining = true;
-        c->slowed = true;
-        pcmig_speed_set(c, decision->pace_mib, false);
+        pcmig_control_trigger(c, PCMIG_TRIGGER_DRAIN);
+        c->bandwidth.slowed = true;
+        pcmig_bandwidth_set(c, OF_PRECOPY, decision->pace_mib);
         return;
     case PCMIG_ACTION_UNDRAIN:
-        c->draining = false;
-        c->slowed = false;
-        pcmig_speed_set(c, c->precopy_mib, false);
+        pcmig_control_trigger(c, PCMIG_TRIGGER_UNDRAIN);
+        c->bandwidth.slowed = false;
+        pcmig_bandwidth_set(c, OF_PRECOPY, c->bandwidth.precopy_mib);
         return;
     case PCMIG_ACTION_SET_PACE:
-        c->pace_mib = decision->pace_mib;
+        c->bandwidth.pace_mib = decision->pace_mib;
         quicken_acks(c);
-        pcmig_speed_set(c, decision->pace_mib, true);
+        pcmig_bandwidth_set(c, OF_POSTCOPY, decision->pace_mib);
         return;
     case PCMIG_ACTION_SWITCH:
-        c->draining = false;
+        pcmig_control_trigger(c, PCMIG_TRIGGER_SWITCH);
         start_postcopy(c, decision);
         return;
     case PCMIG_ACTION_ABORT:
-        c->draining = false;
+        /* The bandwidth stays as it is until the migration has ended: what is sent meanwhile is thrown away. */
+        pcmig_control_trigger(c, PCMIG_TRIGGER_UNDRAIN);
         abort_job(c);
         return;
     case PCMIG_ACTION_KEEP:
@@ -194,12 +198,59 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     }
 }
 
-/* From here on the newer memory may be at the destination. */
-static bool speaks_of_crossing(int event)
+/* --- feeding the core ---------------------------------------------------------------------------------------------- */
+
+/* What an event means: for the states of the engine, and whether the newer memory may be at the destination from here on. */
+static const struct {
+    enum pcmig_event event;
+    enum pcmig_engine_trigger trigger;
+    bool crossed;
+} meanings[] = {
+    {PCMIG_EVENT_MIGRATE_CALLED, PCMIG_TRIGGER_CALLED, false},
+    {PCMIG_EVENT_SRC_SUSPENDED_MIGRATED, PCMIG_TRIGGER_SOURCE_STOPPED, false},
+    {PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY, PCMIG_TRIGGER_SOURCE_SERVES, true},
+    {PCMIG_EVENT_SRC_POSTCOPY_FAILED, PCMIG_TRIGGER_BROKE, true},
+    {PCMIG_EVENT_SRC_RESUMED, PCMIG_TRIGGER_SOURCE_RESUMED, false},
+    {PCMIG_EVENT_SRC_STOPPED_OTHER, PCMIG_TRIGGER_HALF_ENDED, false},
+    {PCMIG_EVENT_DST_RESUMED_POSTCOPY, PCMIG_TRIGGER_RUNS_THERE, true},
+    {PCMIG_EVENT_DST_RESUMED_MIGRATED, PCMIG_TRIGGER_COUNT, true}, /* pre-copy's end: no state of ours */
+    {PCMIG_EVENT_DST_POSTCOPY_FAILED, PCMIG_TRIGGER_BROKE, true},
+    {PCMIG_EVENT_DST_STOPPED, PCMIG_TRIGGER_HALF_ENDED, false},
+    {PCMIG_EVENT_SWITCH_ISSUED, PCMIG_TRIGGER_ISSUED, false},
+    {PCMIG_EVENT_CALL_SUCCEEDED, PCMIG_TRIGGER_CALL_SUCCEEDED, false},
+    {PCMIG_EVENT_CALL_FAILED, PCMIG_TRIGGER_CALL_FAILED, false},
+};
+
+static void note_event(struct control *c, const struct pcmig_input *input)
 {
-    return event == PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY || event == PCMIG_EVENT_SRC_POSTCOPY_FAILED ||
-           event == PCMIG_EVENT_DST_RESUMED_POSTCOPY || event == PCMIG_EVENT_DST_RESUMED_MIGRATED ||
-           event == PCMIG_EVENT_DST_POSTCOPY_FAILED;
+    enum pcmig_side side = input->code == PCMIG_EVENT_SRC_STOPPED_OTHER ? PCMIG_SIDE_SOURCE : PCMIG_SIDE_DESTINATION;
+
+    if (input->shut_down)
+        c->end[side].shut_down = true;
+    if (input->code == PCMIG_EVENT_SRC_STOPPED_MIGRATED)
+        c->handed_off = true;
+    if (input->code == PCMIG_EVENT_SWITCH_ISSUED)
+        c->issued = true;
+    if (input->code == PCMIG_EVENT_SRC_RESUMED)
+        c->issued = false; /* the switch came to nothing */
+    for (size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {
+        if (meanings[i].event != input->code)
+            continue;
+        c->crossed = c->crossed || meanings[i].crossed;
+        pcmig_control_trigger(c, meanings[i].trigger);
+    }
+    /* Whatever it was, the halves may be others by now. */
+    c->look_us = 0;
+}
+
+static void note_figures(struct control *c, const struct pcmig_input *input)
+{
+    if (input->kind == PCMIG_INPUT_FINAL)
+        c->final_seen = true;
+    if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
+        c->sample = input->sample;
+    else if (input->kind == PCMIG_INPUT_QUEUE)
+        c->sample.queue_bytes = input->sample.queue_bytes;
 }
 
 void pcmig_control_feed(struct control *c, struct pcmig_input *input)
@@ -215,26 +266,12 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
     pthread_mutex_lock(&m->lock);
     pcmig_ledger_feed(m->ledger, input);
     pthread_mutex_unlock(&m->lock);
-    if (input->kind == PCMIG_INPUT_FINAL)
-        c->final_seen = true;
     /* Not every look at the queue (200 a second in a drain) nor every iteration of QEMU 11 (18 a second). */
     if (input->kind != PCMIG_INPUT_QUEUE && input->kind != PCMIG_INPUT_ITERATION)
-        c->news = true;
-    if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
-        c->last = input->sample;
-    else if (input->kind == PCMIG_INPUT_QUEUE)
-        c->last.queue_bytes = input->sample.queue_bytes;
-    if (input->kind == PCMIG_INPUT_EVENT && input->code == PCMIG_EVENT_SRC_STOPPED_MIGRATED)
-        c->handed_off = true;
-    if (input->kind == PCMIG_INPUT_EVENT && input->shut_down)
-        c->shut_down[input->code == PCMIG_EVENT_SRC_STOPPED_OTHER] = true;
-    if (input->kind == PCMIG_INPUT_EVENT && speaks_of_crossing(input->code))
-        c->crossed = true;
-    if (input->kind == PCMIG_INPUT_EVENT && input->code == PCMIG_EVENT_SWITCH_ISSUED)
-        c->issued = true;
-    /* libvirt had the guest run on at the source: the switch came to nothing. */
-    if (input->kind == PCMIG_INPUT_EVENT && input->code == PCMIG_EVENT_SRC_RESUMED)
-        c->issued = false;
+        c->publish = true;
+    note_figures(c, input);
+    if (input->kind == PCMIG_INPUT_EVENT)
+        note_event(c, input);
 
     pcmig_policy_feed(m->policy, input, &decision);
     c->due_us = decision.next_us;
@@ -242,7 +279,7 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
         pcmig_control_note(c, "too late to cancel: the switch has been asked for, and the guest may be moving already",
                            "");
     if (decision.action != PCMIG_ACTION_KEEP) {
-        c->news = true;
+        c->publish = true;
         if (m->trace != NULL)
             trace_line(m, line, pcmig_trace_write_decision(line, sizeof(line), &decision));
         keep_decision(m, &decision);
@@ -251,13 +288,6 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
             pcmig_control_publish(c);
         act(c, &decision);
     }
-}
-
-/* From now on the halves tell what comes next. */
-static void begin_settling(struct control *c)
-{
-    c->settling = true;
-    c->settle_us = pcmig_migration_now_us(c->m);
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------- */
@@ -279,16 +309,16 @@ static void set_downtime_once(struct control *c)
                               c->m->domain, c->m->args.params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS], &error) == 0;
 }
 
-static void look(struct control *c)
+static void take_sample(struct control *c)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_TICK};
     struct pcmig_virt_error error = {0};
     int active = 0;
 
-    if (c->draining) {
-        input.kind = PCMIG_INPUT_QUEUE;
+    if (c->state == PCMIG_ENGINE_DRAINING) {
+        input.kind = PCMIG_INPUT_QUEUE; /* the statistics are of no interest */
         input.sample.queue_bytes = queue_bytes(c);
-    } else if (c->m->domain != NULL && c->abort_taken_us == 0) {
+    } else if (c->m->domain != NULL && c->abort.taken_us == 0) {
         /* Nobody needs the figures of what is being cancelled, and a QEMU that stands still keeps libvirt waiting for 30 s. */
         active = pcmig_virt_job_stats(c->m->domain, &input.sample, &error);
         if (active > 0 && input.sample.memory_total_bytes > 0) {
@@ -304,8 +334,8 @@ static void look(struct control *c)
     }
     input.t_us = pcmig_migration_now_us(c->m);
     pcmig_control_feed(c, &input);
-    if (!c->settling && pcmig_ledger_phase_now(c->m->ledger) == PCMIG_PHASE_POSTCOPY && pcmig_heal_stalled(c))
-        begin_settling(c);
+    if (c->state == PCMIG_ENGINE_POSTCOPY && pcmig_recover_stalled(c))
+        pcmig_control_trigger(c, PCMIG_TRIGGER_STALLED);
 }
 
 /* --- the loop ------------------------------------------------------------------------------------------------------ */
@@ -325,8 +355,24 @@ static bool has_mail(const struct pcmig_migration *m)
 {
     const struct pcmig_mailbox *box = &m->mailbox;
 
-    return box->count > 0 || box->new_bound_mib >= 0 || box->source_closed || box->destination_closed ||
-           box->call_returned;
+    return box->count > 0 || box->new_bound_mib >= 0 || box->closed[PCMIG_SIDE_SOURCE] ||
+           box->closed[PCMIG_SIDE_DESTINATION] || box->opened || box->call_returned;
+}
+
+static void on_request(struct control *c, enum pcmig_request request)
+{
+    c->look_us = 0;
+    if (request == PCMIG_REQUEST_DETACH)
+        c->detach = true;
+    if (request == PCMIG_REQUEST_PAUSE) {
+        c->recovery.held = c->m->args.recover;
+        pcmig_recover_pause(c);
+    }
+    if (request == PCMIG_REQUEST_RESUME) {
+        c->recovery.held = false;
+        c->recovery.look_us = 0;
+        pcmig_recovery_hurry(&c->recovery.core);
+    }
 }
 
 static bool interrupted(const struct pcmig_input *input)
@@ -335,97 +381,13 @@ static bool interrupted(const struct pcmig_input *input)
            (input->code == PCMIG_EVENT_SRC_POSTCOPY_FAILED || input->code == PCMIG_EVENT_DST_POSTCOPY_FAILED);
 }
 
-/* A half of a post-copy ended, and not because it has served. Before the switch libvirt's call tells it. */
-static bool lost_half(const struct control *c, const struct pcmig_input *input)
-{
-    enum pcmig_phase phase = pcmig_ledger_phase_now(c->m->ledger);
-
-    return input->kind == PCMIG_INPUT_EVENT &&
-           (input->code == PCMIG_EVENT_SRC_STOPPED_OTHER || input->code == PCMIG_EVENT_DST_STOPPED) &&
-           phase >= PCMIG_PHASE_SWITCHOVER && phase < PCMIG_PHASE_FINISHED;
-}
-
-static void on_request(struct control *c, enum pcmig_request request)
-{
-    if (request == PCMIG_REQUEST_DETACH)
-        c->detach = true;
-    if (request == PCMIG_REQUEST_PAUSE) {
-        c->held = c->m->args.recover;
-        pcmig_heal_pause(c);
-    }
-    if (request == PCMIG_REQUEST_RESUME) {
-        c->held = false;
-        c->heal_us = 0;
-        pcmig_recovery_hurry(&c->recovery);
-    }
-}
-
-static void on_mail(struct control *c, struct pcmig_input *input)
+static void on_input(struct control *c, struct pcmig_input *input)
 {
     if (input->kind == PCMIG_INPUT_REQUEST)
         on_request(c, (enum pcmig_request)input->code);
-    if ((interrupted(input) || lost_half(c, input)) && !c->settling)
-        begin_settling(c);
     pcmig_control_feed(c, input);
     if (interrupted(input))
-        pcmig_speed_open(c);
-}
-
-/* The mailbox's own part of the letters: what is no stream of inputs. Returns the new bound of the bandwidth, -1 = none. */
-static int64_t take_notes(struct control *c, struct pcmig_mailbox *box, bool *returned)
-{
-    int64_t bound = box->new_bound_mib;
-
-    box->new_bound_mib = -1;
-    c->broken[1] = c->broken[1] || box->source_closed;
-    c->broken[0] = c->broken[0] || box->destination_closed;
-    box->source_closed = false;
-    box->destination_closed = false;
-    *returned = box->call_returned;
-    if (box->call_returned) {
-        c->call_succeeded = box->call_succeeded;
-        c->call_error = box->call_error;
-    }
-    box->call_returned = false;
-    return bound;
-}
-
-/* When there is something to do without any news. */
-static int64_t next_due_us(const struct control *c)
-{
-    int64_t now = pcmig_migration_now_us(c->m), due = c->due_us;
-    int64_t look = now + (now - c->settle_us < SETTLE_FAST_FOR_US ? SETTLE_LOOK_US : SETTLE_SLOW_US);
-
-    if (c->settling)
-        return due < look ? due : look;
-    if (c->abort_wanted && due > c->abort_us)
-        due = c->abort_us;
-    if ((c->refused[0] || c->refused[1]) && due > c->speed_us)
-        due = c->speed_us;
-    if (due > pcmig_waits_due_us(c))
-        due = pcmig_waits_due_us(c);
-    for (int end = 0; end < 2; end++) {
-        if (c->broken[end] && due > c->reopen_us[end])
-            due = c->reopen_us[end];
-    }
-    return due;
-}
-
-/* What is due while the migration is being steered. */
-static void do_due(struct control *c)
-{
-    for (int end = 0; end < 2 && !c->settling; end++) {
-        if (c->broken[end] && pcmig_migration_now_us(c->m) >= c->reopen_us[end])
-            pcmig_settle_reopen(c, end != 0);
-    }
-    /* A migration without a call is settled all along; after the switch there is nothing to steer while it is. */
-    if (c->settling && pcmig_ledger_phase_now(c->m->ledger) >= PCMIG_PHASE_SWITCHOVER)
-        return;
-    if ((c->refused[0] || c->refused[1]) && pcmig_migration_now_us(c->m) >= c->speed_us)
-        pcmig_speed_again(c);
-    if (c->abort_wanted && pcmig_migration_now_us(c->m) >= c->abort_us)
-        abort_job(c);
-    pcmig_waits_look(c);
+        pcmig_bandwidth_open_pace(c);
 }
 
 /* Whether the call may have failed alone: libvirt does not end a migration whose caller it lost. What libvirt refuses has not begun, and
@@ -437,74 +399,144 @@ static bool may_be_lost(const struct pcmig_virt_error *error)
     return failure == PCMIG_VIRT_FAILURE_CONNECT || failure == PCMIG_VIRT_FAILURE_OTHER;
 }
 
+static void on_call_returned(struct control *c, bool succeeded, const struct pcmig_virt_error *error)
+{
+    if (c->call != CALL_RUNS)
+        return;
+    c->call_error = *error;
+    c->call = succeeded ? CALL_SUCCEEDED : may_be_lost(error) ? CALL_LOST : CALL_FAILED;
+    c->unchanged_us = pcmig_migration_now_us(c->m);
+    c->look_us = 0;
+    if (c->call == CALL_LOST && c->state == PCMIG_ENGINE_RESUMING)
+        pcmig_control_trigger(c, PCMIG_TRIGGER_CALL_FAILED);
+    /* Of a call that may be lost the policy hears when it is clear that no job goes on without it (ending.c): until then it
+     * steers, as it does with a migration that was adopted. */
+    if (c->call != CALL_LOST)
+        pcmig_control_event(c, succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
+}
+
+/* Everything that came, taken out of the mailbox at once. */
+struct mail {
+    struct pcmig_input *inputs;
+    size_t count;
+    size_t capacity;
+    int64_t bound_mib; /* -1 = none */
+    bool call_returned;
+    bool call_succeeded;
+    struct pcmig_virt_error call_error;
+};
+
+/* Under the lock. Our empty buffer stays in the mailbox for the full one: nothing is copied, the event thread never waits. */
+static void take_mail(struct control *c, struct mail *mail)
+{
+    struct pcmig_mailbox *box = &c->m->mailbox;
+    struct mail taken = {box->inputs,        box->count,          box->capacity,  box->new_bound_mib,
+                         box->call_returned, box->call_succeeded, box->call_error};
+
+    box->inputs = mail->inputs;
+    box->capacity = mail->capacity;
+    box->count = 0;
+    box->new_bound_mib = -1;
+    box->call_returned = false;
+    box->opened = false;
+    for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
+        c->end[side].reconnect = c->end[side].reconnect || box->closed[side];
+        box->closed[side] = false;
+    }
+    *mail = taken;
+}
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* When there is something to do without any mail. */
+static int64_t next_due_us(const struct control *c)
+{
+    int64_t due = sooner(c->due_us, pcmig_ends_due_us(c));
+
+    if (pcmig_ending_wanted(c))
+        due = sooner(due, c->look_us);
+    if (pcmig_ending_wanted(c) && !pcmig_engine_before_switch(c->reached))
+        return due;
+    if (c->bandwidth.refused[OF_PRECOPY] || c->bandwidth.refused[OF_POSTCOPY])
+        due = sooner(due, c->bandwidth.again_us);
+    if (c->abort.state == ABORT_WANTED)
+        due = sooner(due, c->abort.try_us);
+    return sooner(due, pcmig_overdue_due_us(c));
+}
+
+/* After the switch, a migration whose end is looked for is not steered. */
+static void steer(struct control *c)
+{
+    int64_t now = pcmig_migration_now_us(c->m);
+
+    if (pcmig_ending_wanted(c) && !pcmig_engine_before_switch(c->reached))
+        return;
+    if ((c->bandwidth.refused[OF_PRECOPY] || c->bandwidth.refused[OF_POSTCOPY]) && now >= c->bandwidth.again_us)
+        pcmig_bandwidth_again(c);
+    if (c->abort.state == ABORT_WANTED && now >= c->abort.try_us)
+        abort_job(c);
+    pcmig_overdue_look(c);
+}
+
+/* One turn of the loop. Returns whether the migration is over. */
+static bool turn(struct control *c, struct mail *mail)
+{
+    for (size_t i = 0; i < mail->count; i++)
+        on_input(c, &mail->inputs[i]);
+    if (mail->bound_mib >= 0)
+        pcmig_bandwidth_bound(c, mail->bound_mib);
+    if (mail->call_returned)
+        on_call_returned(c, mail->call_succeeded, &mail->call_error);
+    pcmig_ends_connect(c);
+    steer(c);
+    if (pcmig_migration_now_us(c->m) >= c->due_us)
+        take_sample(c);
+    if (c->publish)
+        pcmig_control_publish(c);
+    if (c->detach) {
+        if (pcmig_engine_before_switch(c->reached))
+            (void)pcmig_bandwidth_restore(c);
+        pcmig_finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);
+        return true;
+    }
+    return pcmig_ending_wanted(c) && pcmig_migration_now_us(c->m) >= c->look_us && pcmig_ending_look(c);
+}
+
 static void run(struct control *c)
 {
     struct pcmig_migration *m = c->m;
-    struct pcmig_input *mail = NULL;
-    size_t capacity = 0;
+    struct mail mail = {.inputs = NULL};
+    bool over = false;
 
-    for (;;) {
-        int64_t bound, due = next_due_us(c);
-        bool returned;
-        size_t count;
+    while (!over) {
+        int64_t due = next_due_us(c);
 
         pthread_mutex_lock(&m->lock);
         while (!has_mail(m) && pcmig_migration_now_us(m) < due)
             wait_until(m, due);
-        /* Take the letters and leave our empty buffer: nothing is copied, the event thread never waits. */
-        {
-            struct pcmig_input *full = m->mailbox.inputs;
-            size_t full_capacity = m->mailbox.capacity;
-
-            count = m->mailbox.count;
-            m->mailbox.inputs = mail;
-            m->mailbox.capacity = capacity;
-            m->mailbox.count = 0;
-            mail = full;
-            capacity = full_capacity;
-        }
-        bound = take_notes(c, &m->mailbox, &returned);
+        take_mail(c, &mail);
         pthread_mutex_unlock(&m->lock);
-
-        for (size_t i = 0; i < count; i++)
-            on_mail(c, &mail[i]);
-        if (bound >= 0)
-            pcmig_speed_bound(c, bound);
-        if (returned && c->called) {
-            c->called = false;
-            begin_settling(c);
-            c->call_lost = !c->call_succeeded && may_be_lost(&c->call_error);
-            if (!c->call_lost)
-                pcmig_control_event(c, c->call_succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
-        }
-        do_due(c);
-        if (pcmig_migration_now_us(m) >= c->due_us)
-            look(c);
-        if (c->news)
-            pcmig_control_publish(c);
-        if (c->detach) {
-            if (m->status.phase < PCMIG_PHASE_SWITCHOVER)
-                pcmig_control_let_go(c);
-            pcmig_settle_finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);
-            break;
-        }
-        if (c->settling && pcmig_settle(c))
-            break;
+        over = turn(c, &mail);
     }
-    free(mail);
+    free(mail.inputs);
 }
 
 static void clean_up(struct control *c)
 {
     struct pcmig_migration *m = c->m;
 
-    pcmig_virt_unwatch(m->source_watch);
-    pcmig_virt_unwatch(m->destination_watch);
+    for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
+        pcmig_virt_open_abandon(c->end[side].opening);
+        pcmig_virt_unwatch(m->watch[side]);
+    }
     pcmig_virt_domain_free(m->domain);
-    pcmig_virt_close(m->source);
-    pcmig_virt_close(m->destination);
-    pcmig_virt_domain_free(m->domain_call);
-    pcmig_virt_close(m->source_call);
+    for (int side = 0; side < PCMIG_SIDE_COUNT; side++)
+        pcmig_virt_close(m->conn[side]);
+    pcmig_virt_domain_free(m->call_domain);
+    pcmig_virt_close(m->call_conn);
     pcmig_link_close(m->link);
     pcmig_tunnel_queue_close(m->tunnel);
 }
@@ -523,24 +555,25 @@ static void adopt(struct control *c)
 {
     c->issued = c->m->args.crossed;
     /* Who steered it may have been killed in a drain: pre-copy gets the bandwidth that it is to have. */
-    c->wanted_mib[0] = c->precopy_mib;
-    c->refused[0] = true;
-    pcmig_settle_catch_up(c, true);
-    pcmig_settle_catch_up(c, false);
-    begin_settling(c);
+    c->bandwidth.wanted_mib[OF_PRECOPY] = c->bandwidth.precopy_mib;
+    c->bandwidth.refused[OF_PRECOPY] = true;
+    c->end[PCMIG_SIDE_DESTINATION].reconnect = true;
+    c->unchanged_us = pcmig_migration_now_us(c->m);
+    pcmig_control_trigger(c, PCMIG_TRIGGER_ADOPTED);
     run(c);
 }
 
 void *pcmig_control_main(void *migration)
 {
-    struct control control = {.m = migration, .due_us = 0, .pace_mib = -1, .last = {.queue_bytes = -1}};
+    struct control control = {.m = migration, .sample = {.queue_bytes = -1}};
     struct pcmig_virt_error error = {0};
     struct pcmig_migration *m = migration;
     bool ready;
 
-    control.bound_mib = m->args.postcopy_bandwidth_mib;
-    control.precopy_mib = m->args.bandwidth_mib;
-    pcmig_recovery_init(&control.recovery, m->args.params.value[PCMIG_PARAM_STALL_MS], networks(&m->args));
+    control.bandwidth.bound_mib = m->args.postcopy_bandwidth_mib;
+    control.bandwidth.precopy_mib = m->args.bandwidth_mib;
+    control.bandwidth.pace_mib = -1;
+    pcmig_recovery_init(&control.recovery.core, m->args.params.value[PCMIG_PARAM_STALL_MS], networks(&m->args));
     ready = (m->args.adopt ? pcmig_preflight_adopt(m, &error) : pcmig_preflight(m, &error)) == 0;
     trace_params(m);
     if (ready && m->paused)
@@ -548,11 +581,11 @@ void *pcmig_control_main(void *migration)
     if (ready && m->args.adopt) {
         adopt(&control);
     } else if (!ready) {
-        pcmig_settle_finish(&control, m->args.adopt ? PCMIG_OUTCOME_NEEDS_OPERATOR : PCMIG_OUTCOME_FAILED,
-                            PCMIG_ADVICE_NONE, "", &error);
+        pcmig_finish(&control, m->args.adopt ? PCMIG_OUTCOME_NEEDS_OPERATOR : PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
+                     "", &error);
     } else if (pcmig_call_start(&control, NULL) < 0) {
         pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_OTHER, "cannot start a thread for the migrate call");
-        pcmig_settle_finish(&control, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest was not touched", &error);
+        pcmig_finish(&control, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest was not touched", &error);
     } else {
         run(&control);
     }

@@ -1,71 +1,136 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the control thread share: control.c (the loop, and acting on decisions), call.c (the migrate call),
- * settle.c (who has the guest), heal.c (an interrupted post-copy), restart.c (a guest left stopped), tidy.c (a definition left
- * behind), speed.c (the bandwidths), waits.c (what does not end). All of it runs on the control thread alone. Nobody else includes this. */
+/* What the control thread of one migration knows, and what each of its files does:
+ *
+ *   control.c    the loop: takes what came, feeds the core, acts on the policy's decisions
+ *   call.c       the migrate call, and the one that resumes post-copy (libvirt's Perform), on a thread of its own
+ *   sampling.c   what QEMU samples of the guest's writing
+ *   ends.c       the connections to both hosts, and what each says of its half
+ *   bandwidth.c  the bandwidths of pre-copy and post-copy
+ *   overdue.c    tells people of what does not come to its end before the switch
+ *   ending.c     looks for the end: evidence, the next step (core/ending.h), acting on it
+ *   recover.c    an interrupted post-copy (core/recovery.h)
+ *   restart.c    a guest that a failed switch left stopped at the source
+ *   leftover.c   a definition that libvirt left at the source, and autostart
+ *   finish.c     tells the outcome, and the command that helps an operator
+ *
+ * All of it runs on the control thread alone, so that nothing in here needs a lock. */
 #ifndef PCMIG_ENGINE_CONTROL_H
 #define PCMIG_ENGINE_CONTROL_H
 
+#include "core/ending.h"
+#include "core/engine_state.h"
 #include "core/recovery.h"
 #include "core/still.h"
 #include "engine/internal.h"
 
-struct control {
-    struct pcmig_migration *m;
-    int64_t due_us;      /* of the policy */
-    bool slowed;         /* pre-copy is to have the bandwidth of the drain */
-    bool draining;       /* only the queue is of interest, not the statistics */
-    bool downtime_set;   /* QEMU has the downtime limit */
-    bool called;         /* a migrate call has not returned */
-    bool call_succeeded; /* the latest that has */
-    bool call_lost;      /* it returned an error, and the migration may go on without it */
-    bool called_once;    /* there was one, the first or one that resumes */
-    struct pcmig_virt_error call_error;
-    bool settling;             /* no call runs, or post-copy was interrupted: the halves tell what comes next */
-    int64_t settle_us;         /* since when the halves are as they are */
-    enum pcmig_half halves[2]; /* as last seen then; destination, source */
-    int64_t reopen_us[2];      /* not before; destination, source */
-    bool broken[2];            /* the connection is to be reopened; likewise */
-    unsigned long versions[2]; /* libvirt's, of the connections as they are; 0 = not known; likewise */
-    bool handed_off;
-    bool shut_down[2];  /* an event said so; destination, source */
-    bool crossed;       /* an event of either end spoke of post-copy, or of the guest's running at the destination */
-    bool issued;        /* the switch was, by us or by who noted it; nothing has said since that it came to nothing */
-    bool restarted;     /* the guest, stopped at the source by a switch that came to nothing, was let run again */
-    int64_t restart_us; /* not before, again */
-    char unclear[96];   /* why it was not, for people; "" = it never came to that */
-    bool news;          /* something that readers of the snapshot care about has come */
-    bool final_seen;    /* the statistics of JOB_COMPLETED have come */
-    bool detach;
-    bool abort_wanted;        /* refused so far, or held until the job is beyond its setup */
-    int64_t abort_us;         /* when to try it again */
-    int64_t abort_asked_us;   /* 0 = it was not */
-    int64_t abort_taken_us;   /* libvirt took it; 0 = not yet */
-    bool abort_told;          /* that it does not end */
-    struct pcmig_still still; /* of what is sent before the switch */
-    bool yielded;             /* our connection to the destination makes room for libvirt's own */
-    bool autostart_moved;
-    int64_t precopy_mib; /* bandwidth of pre-copy when it is not drained; 0 = unlimited */
-    int64_t bound_mib;   /* the operator's bound of the pace; 0 = none */
-    int64_t pace_mib;    /* what the policy wants in post-copy; -1 = nothing yet */
-    bool refused[2];     /* the bandwidth of pre-copy, of post-copy is not what it should be */
-    int64_t wanted_mib[2];
-    int64_t speed_us; /* when to set it again */
-    struct pcmig_recovery recovery;
-    int64_t heal_us;    /* when recovery wants to look again */
-    bool held;          /* paused on request: no attempt until one is asked for */
-    bool changed;       /* the halves, at the last look */
-    int64_t look_us;    /* when silence was last asked for; 0 = not in this stream */
-    int64_t silence_ms; /* as seen then */
-    struct pcmig_sample last;
-};
-
 #define PCMIG_NEVER_US INT64_MAX
 
-/* control.c: an input goes to trace, ledger and policy, and the decision is acted on. */
+/* The latest migrate call, the first or one that resumes. */
+enum call_state {
+    CALL_NONE = 0, /* none was made: the migration is somebody else's */
+    CALL_RUNS,
+    CALL_SUCCEEDED,
+    CALL_FAILED,
+    CALL_LOST, /* it returned an error, and the migration may go on without it: the policy was not told yet */
+};
+
+/* The two bandwidths of libvirt. */
+enum bandwidth { OF_PRECOPY = 0, OF_POSTCOPY, BANDWIDTHS };
+
+/* One of the two hosts. */
+struct end {
+    enum pcmig_half half;               /* as it said last */
+    bool shut_down;                     /* an event said that the guest was shut down there */
+    bool reconnect;                     /* its connection broke, or there is none, and one is wanted */
+    int64_t reconnect_us;               /* not before */
+    struct pcmig_virt_opening *opening; /* a connection that is being opened; NULL = none */
+    int64_t opening_us;                 /* since when */
+    int64_t asked_us;                   /* since when it has not answered */
+    unsigned long libvirt;              /* version, of the connection as it is; 0 = not known */
+};
+
+enum abort_state {
+    ABORT_NONE = 0,
+    ABORT_WANTED, /* refused so far, or held back until the job is beyond its setup */
+    ABORT_TAKEN,  /* libvirt took it */
+    ABORT_TOLD,   /* people were told that it does not end */
+};
+
+enum leftover_state {
+    LEFTOVER_LATER = 0, /* libvirt may still remove it */
+    LEFTOVER_NONE,      /* nothing is left at the source, or only what is to be */
+    LEFTOVER_UNDEFINE,  /* its definition should go, and the destination has one */
+    LEFTOVER_LOOK,      /* a person has to look */
+};
+
+struct control {
+    struct pcmig_migration *m;
+    enum pcmig_engine_state state;
+    enum pcmig_engine_state
+        reached; /* the same, without the states of looking for the end: what the core was told of */
+    enum call_state call;
+    struct pcmig_virt_error call_error;
+    struct end end[PCMIG_SIDE_COUNT];
+    int64_t due_us;             /* of the policy */
+    bool publish;               /* readers of the snapshot would like to know */
+    bool detach;                /* the caller lets the migration go */
+    struct pcmig_sample sample; /* the latest statistics */
+    bool downtime_set;          /* QEMU has the downtime limit */
+
+    /* Evidence that no host can be asked for. */
+    bool handed_off; /* an event said STOPPED/MIGRATED of the source */
+    bool issued;     /* the switch was, by us or by who noted it; nothing has said since that it came to nothing */
+    bool crossed;    /* an event of either end spoke of post-copy, or of the guest's running at the destination */
+    bool final_seen; /* the statistics of JOB_COMPLETED have come */
+
+    /* Looking for the end. */
+    int64_t look_us;      /* when both hosts are asked next */
+    int64_t unchanged_us; /* since when the halves are as they are */
+    bool changed;         /* they were not, at the look before the latest */
+    struct {
+        bool done;      /* it was let run */
+        int64_t try_us; /* not before, again */
+        char why_not[96];
+    } restart;
+    bool restored; /* no bandwidth is left behind that needs somebody to steer it, as far as libvirt lets us */
+    enum leftover_state leftover;
+    bool autostart_done; /* set at the destination, or told that it cannot be */
+
+    struct {
+        int64_t precopy_mib; /* of pre-copy when it is not drained; 0 = unlimited */
+        int64_t bound_mib;   /* the operator's bound of the pace; 0 = none */
+        int64_t pace_mib;    /* what the policy wants in post-copy; -1 = nothing yet */
+        bool slowed;         /* pre-copy has the bandwidth of the drain, or of what was adopted */
+        int64_t wanted_mib[BANDWIDTHS];
+        bool refused[BANDWIDTHS]; /* it is not what it should be */
+        int64_t again_us;         /* when to set it again */
+    } bandwidth;
+
+    struct {
+        enum abort_state state;
+        int64_t asked_us; /* 0 = it was not */
+        int64_t try_us;   /* when to try it again */
+        int64_t taken_us;
+    } abort;
+
+    struct pcmig_still still; /* of what is sent before the switch */
+    bool made_room;           /* our connection to the destination was closed, so that libvirt's own finds a place */
+
+    struct {
+        struct pcmig_recovery core;
+        int64_t look_us;         /* when it wants to look again */
+        bool held;               /* paused on request: no attempt until one is asked for */
+        int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */
+        int64_t silence_ms;      /* as seen then */
+    } recovery;
+};
+
+/* control.c */
+/* An input goes to trace, ledger and policy, and the decision is acted on. */
 void pcmig_control_feed(struct control *c, struct pcmig_input *input);
 void pcmig_control_event(struct control *c, enum pcmig_event event);
-/* Leaves no bandwidth behind that needs somebody to steer it. */
-void pcmig_control_let_go(struct control *c);
+/* Something happened that the states of the engine know. */
+void pcmig_control_trigger(struct control *c, enum pcmig_engine_trigger trigger);
 /* Something that people should hear of: TEXT, and below it COMMAND if it is not "". */
 void pcmig_control_note(struct control *c, const char *text, const char *command);
 /* The snapshot for Python's threads. */
@@ -80,49 +145,58 @@ void pcmig_sampling_start(struct pcmig_migration *migration, struct pcmig_virt_d
 /* Tells the core what came of it, once. */
 void pcmig_sampling_look(struct control *c);
 
-/* settle.c: asks both ends who has the guest. Returns whether the migration is over. */
-bool pcmig_settle(struct control *c);
-void pcmig_settle_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advice advice, const char *text,
-                         const struct pcmig_virt_error *error);
-/* Reopens one end, and posts what happened there meanwhile. */
-void pcmig_settle_reopen(struct control *c, bool source);
-/* Posts what the guest's state there tells of the past. */
-void pcmig_settle_catch_up(struct control *c, bool source);
+/* ends.c */
+/* Takes a connection that was opened in the background, and begins to open one that is wanted. Waits for nothing. */
+void pcmig_ends_connect(struct control *c);
+int64_t pcmig_ends_due_us(const struct control *c);
+/* Asks the host for its half. PCMIG_HALF_UNKNOWN while there is no connection; a new one is then on its way. */
+void pcmig_end_ask(struct control *c, enum pcmig_side side);
+/* Whether a connection is on its way that has not been waited for yet: "unknown" is not the host's last word. */
+bool pcmig_end_being_asked(const struct control *c, enum pcmig_side side);
+/* Posts what the half that was seen last tells of events that nobody heard. */
+void pcmig_end_catch_up(struct control *c, enum pcmig_side side);
+/* Ends the connection; a new one is opened when somebody wants it. */
+void pcmig_end_close(struct control *c, enum pcmig_side side);
 
-/* restart.c: lets a guest run again that a switch which came to nothing left stopped at the source; the halves have been as SEEN
- * for WAITED_US. Returns whether the verdict is to wait for it. */
-bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us);
-
-/* tidy.c: the guest has moved, for WAITED_US: what is left of it at the source is removed. */
-enum tidy {
-    TIDY_CLEAN,   /* nothing is left, or only what is to be */
-    TIDY_LATER,   /* libvirt may still do it */
-    TIDY_LEFT,    /* it should go, and the destination has a definition */
-    TIDY_UNCLEAR, /* a person has to look */
-};
-enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
-/* The guest boots with the host that has it now, and with no other. Returns whether the verdict need not wait for that. */
-bool pcmig_tidy_autostart(struct control *c, int64_t waited_us);
-
-/* waits.c: tells of what does not come to its end before the switch: a setup, a pre-copy or a cancellation. */
-void pcmig_waits_look(struct control *c);
-int64_t pcmig_waits_due_us(const struct control *c);
-
-/* heal.c: one step of recovery, by the halves as last seen. */
-void pcmig_heal(struct control *c);
-/* Whether the destination has been silent for longer than any live network is. Asks the kernel once a second at the most. */
-bool pcmig_heal_stalled(struct control *c);
-/* Pauses post-copy if it runs. */
-void pcmig_heal_pause(struct control *c);
-
-/* speed.c: sets the bandwidth of pre-copy or of post-copy; what libvirt refuses is due again at `speed_us`. */
-void pcmig_speed_set(struct control *c, int64_t mib, bool postcopy);
-/* What libvirt refused (another job held the guest, the connection was broken) is still wanted. */
-void pcmig_speed_again(struct control *c);
-/* Nobody steers what follows an interruption: neither a migration that goes on without libvirt nor one that is resumed.
- * It would crawl at the pace of the moment, which QEMU keeps. Refused, it stays as it is. */
-void pcmig_speed_open(struct control *c);
+/* bandwidth.c: what libvirt refuses is set again at `again_us`. */
+void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib);
+void pcmig_bandwidth_again(struct control *c);
+/* The pace of post-copy becomes the operator's bound: nobody steers what follows an interruption, neither a migration that
+ * goes on without libvirt nor one that is resumed, and QEMU would keep the pace of the moment. Refused, it stays as it is. */
+void pcmig_bandwidth_open_pace(struct control *c);
+/* Leaves no bandwidth behind that needs somebody to steer it. Returns whether libvirt took that of pre-copy. */
+bool pcmig_bandwidth_restore(struct control *c);
 /* The operator bounds the bandwidth from now on. */
-void pcmig_speed_bound(struct control *c, int64_t mib);
+void pcmig_bandwidth_bound(struct control *c, int64_t mib);
+
+/* overdue.c */
+void pcmig_overdue_look(struct control *c);
+int64_t pcmig_overdue_due_us(const struct control *c);
+
+/* ending.c: whether both hosts have to be asked, the steps that follow. Returns whether the migration is over. */
+bool pcmig_ending_wanted(const struct control *c);
+bool pcmig_ending_look(struct control *c);
+
+/* finish.c: tells the outcome; nothing is done for the migration afterwards. */
+void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advice advice, const char *text,
+                  const struct pcmig_virt_error *error);
+
+/* restart.c: whether the guest is stopped at the source by a switch that came to nothing, and may be the only copy there ever
+ * was. If not, `restart.why_not` may say why. */
+bool pcmig_restart_possible(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
+/* Lets it run, if that is certain. */
+void pcmig_restart(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
+
+/* leftover.c: the guest has moved, for WAITED_US: what is left of it at the source is removed, and told if it cannot be. */
+enum leftover_state pcmig_leftover_remove(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
+/* The guest boots with the host that has it now, and with no other. */
+void pcmig_leftover_autostart(struct control *c, int64_t waited_us);
+
+/* recover.c: one step of recovery, by the halves as last seen. */
+void pcmig_recover(struct control *c);
+/* Whether the destination has been silent for longer than any live network is. Asks the kernel once a second at the most. */
+bool pcmig_recover_stalled(struct control *c);
+/* Pauses post-copy if it runs. */
+void pcmig_recover_pause(struct control *c);
 
 #endif

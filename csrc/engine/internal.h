@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the engine share. Nobody else includes this. */
+/* One migration's own memory, shared by the files of the engine. What only the control thread has is in control.h. */
 #ifndef PCMIG_ENGINE_INTERNAL_H
 #define PCMIG_ENGINE_INTERNAL_H
 
@@ -20,9 +20,9 @@ struct pcmig_mailbox {
     bool call_returned;
     bool call_succeeded;
     struct pcmig_virt_error call_error;
-    bool source_closed;
-    bool destination_closed;
-    int64_t new_bound_mib; /* -1 = none */
+    bool closed[PCMIG_SIDE_COUNT]; /* the connection broke */
+    bool opened;                   /* one that was begun in the background is over */
+    int64_t new_bound_mib;         /* -1 = none */
 };
 
 struct pcmig_migration {
@@ -51,16 +51,15 @@ struct pcmig_migration {
     int64_t start_us;
     struct pcmig_policy *policy;
     FILE *trace;
-    struct pcmig_virt_conn *source;      /* for control and events */
-    struct pcmig_virt_conn *source_call; /* for the migrate call, which keeps it busy */
-    struct pcmig_virt_conn *destination; /* NULL = not reachable from here */
-    struct pcmig_virt_domain *domain;
-    struct pcmig_virt_domain *domain_call;
-    struct pcmig_virt_watch *source_watch;
-    struct pcmig_virt_watch *destination_watch;
-    struct pcmig_link *link;           /* QEMU's own connections, */
-    struct pcmig_tunnel_queue *tunnel; /* or the tunnel that it goes through; at most one of the two is there */
-    struct pcmig_route *route;         /* our change of the route to the destination, or NULL */
+    struct pcmig_virt_conn
+        *conn[PCMIG_SIDE_COUNT]; /* for control and events; NULL = none, or not reachable from here */
+    struct pcmig_virt_watch *watch[PCMIG_SIDE_COUNT];
+    struct pcmig_virt_domain *domain;      /* at the source; NULL = not known there, or no connection */
+    struct pcmig_virt_conn *call_conn;     /* to the source, for the migrate call, which keeps it busy */
+    struct pcmig_virt_domain *call_domain; /* likewise */
+    struct pcmig_link *link;               /* QEMU's own connections, */
+    struct pcmig_tunnel_queue *tunnel;     /* or the tunnel that it goes through; at most one of the two is there */
+    struct pcmig_route *route;             /* our change of the route to the destination, or NULL */
     char uuid[PCMIG_VIRT_UUID_SIZE];
     char *name;
     atomic_llong sampled_us; /* since when QEMU samples what the guest writes; -1 = it does not */
@@ -77,12 +76,10 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
  * ERROR. */
 int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_error *error);
 
-/* (Re)opens the connection to one end and follows its events. Returns 0 or -1 with ERROR. */
-int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t timeout_ms,
-                         struct pcmig_virt_error *error);
-
-/* Ends the connection to the destination, until somebody opens it again. */
-void pcmig_preflight_close_destination(struct pcmig_migration *migration);
+/* What is done with a new connection to one end, there being none: looks the guest up (at the source) and follows its events.
+ * Returns 0 or -1 with ERROR; the connection is the migration's in both cases. */
+int pcmig_preflight_attach(struct pcmig_migration *migration, enum pcmig_side side, struct pcmig_virt_conn *conn,
+                           struct pcmig_virt_error *error);
 
 /* Microseconds since the start. */
 int64_t pcmig_migration_now_us(const struct pcmig_migration *migration);

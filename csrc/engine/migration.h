@@ -6,6 +6,7 @@
 #ifndef PCMIG_ENGINE_MIGRATION_H
 #define PCMIG_ENGINE_MIGRATION_H
 
+#include "core/engine_state.h"
 #include "core/ledger.h"
 #include "core/policy.h"
 #include "edge/route.h"
@@ -70,7 +71,8 @@ struct pcmig_recovery_status {
 };
 
 struct pcmig_migration_status {
-    enum pcmig_phase phase;
+    enum pcmig_engine_state state; /* what the engine does */
+    enum pcmig_phase phase;        /* what is being counted (ledger.h) */
     enum pcmig_outcome outcome;
     struct pcmig_virt_error error; /* code 0 = none */
     char text[768];                /* behind the outcome; "" while running */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Connecting, and refusing before the guest is touched. */
+#include "core/flags.h"
+#include "core/guard.h"
 #include "core/shell.h"
 #include "engine/internal.h"
 
@@ -17,24 +19,22 @@ static void on_input(void *opaque, const struct pcmig_input *input)
     pcmig_migration_post(opaque, input);
 }
 
-static void on_source_closed(void *opaque)
+static void on_closed(struct pcmig_migration *migration, enum pcmig_side side)
 {
-    struct pcmig_migration *migration = opaque;
-
     pthread_mutex_lock(&migration->lock);
-    migration->mailbox.source_closed = true;
+    migration->mailbox.closed[side] = true;
     pthread_cond_broadcast(&migration->cond);
     pthread_mutex_unlock(&migration->lock);
 }
 
+static void on_source_closed(void *opaque)
+{
+    on_closed(opaque, PCMIG_SIDE_SOURCE);
+}
+
 static void on_destination_closed(void *opaque)
 {
-    struct pcmig_migration *migration = opaque;
-
-    pthread_mutex_lock(&migration->lock);
-    migration->mailbox.destination_closed = true;
-    pthread_cond_broadcast(&migration->cond);
-    pthread_mutex_unlock(&migration->lock);
+    on_closed(opaque, PCMIG_SIDE_DESTINATION);
 }
 
 static void on_release(void *opaque)
@@ -42,64 +42,54 @@ static void on_release(void *opaque)
     pcmig_migration_unref(opaque);
 }
 
-static struct pcmig_virt_watch *follow(struct pcmig_migration *migration, bool source, struct pcmig_virt_error *error)
+static struct pcmig_virt_watch *follow(struct pcmig_migration *migration, enum pcmig_side side,
+                                       struct pcmig_virt_error *error)
 {
-    static const struct pcmig_virt_callbacks of_source = {on_input, on_source_closed, on_release};
-    static const struct pcmig_virt_callbacks of_destination = {on_input, on_destination_closed, on_release};
+    static const struct pcmig_virt_callbacks callbacks[] = {
+        [PCMIG_SIDE_SOURCE] = {on_input, on_source_closed, on_release},
+        [PCMIG_SIDE_DESTINATION] = {on_input, on_destination_closed, on_release},
+    };
 
     pcmig_migration_ref(migration); /* on_release gives it back, also when this fails */
-    return pcmig_virt_watch(source ? migration->source : migration->destination, migration->uuid, source,
-                            source ? &of_source : &of_destination, migration, error);
+    return pcmig_virt_watch(migration->conn[side], migration->uuid, side == PCMIG_SIDE_SOURCE, &callbacks[side],
+                            migration, error);
 }
 
-static void close_end(struct pcmig_migration *migration, bool source)
+int pcmig_preflight_attach(struct pcmig_migration *migration, enum pcmig_side side, struct pcmig_virt_conn *conn,
+                           struct pcmig_virt_error *error)
 {
-    struct pcmig_virt_watch **watch = source ? &migration->source_watch : &migration->destination_watch;
-    struct pcmig_virt_conn **conn = source ? &migration->source : &migration->destination;
-
-    pcmig_virt_unwatch(*watch);
-    *watch = NULL;
-    if (source) {
-        pcmig_virt_domain_free(migration->domain);
-        migration->domain = NULL;
-    }
-    pcmig_virt_close(*conn);
-    *conn = NULL;
-}
-
-void pcmig_preflight_close_destination(struct pcmig_migration *migration)
-{
-    close_end(migration, false);
-}
-
-int pcmig_preflight_open(struct pcmig_migration *migration, bool source, int64_t timeout_ms,
-                         struct pcmig_virt_error *error)
-{
-    const char *uri = source ? migration->args.source_uri : migration->args.dest_uri;
-    struct pcmig_virt_conn **conn = source ? &migration->source : &migration->destination;
-    struct pcmig_virt_watch **watch = source ? &migration->source_watch : &migration->destination_watch;
-
-    close_end(migration, source);
     pthread_mutex_lock(&migration->lock);
-    if (source)
-        migration->mailbox.source_closed = false;
-    else
-        migration->mailbox.destination_closed = false;
+    migration->mailbox.closed[side] = false;
     pthread_mutex_unlock(&migration->lock);
-    *conn = pcmig_virt_open(uri, timeout_ms, error);
-    if (*conn == NULL)
-        return -1;
-    if (source) {
+    migration->conn[side] = conn;
+    if (side == PCMIG_SIDE_SOURCE) {
         /* By UUID once it is known: a name might mean another guest after a reconnect. */
         migration->domain =
-            pcmig_virt_lookup(*conn, migration->uuid[0] != '\0' ? migration->uuid : migration->args.domain, error);
+            pcmig_virt_lookup(conn, migration->uuid[0] != '\0' ? migration->uuid : migration->args.domain, error);
         if (migration->domain == NULL && migration->uuid[0] == '\0')
             return -1;
         if (migration->uuid[0] == '\0')
             snprintf(migration->uuid, sizeof(migration->uuid), "%s", pcmig_virt_domain_uuid(migration->domain));
     }
-    *watch = follow(migration, source, error);
-    return *watch != NULL ? 0 : -1;
+    migration->watch[side] = follow(migration, side, error);
+    return migration->watch[side] != NULL ? 0 : -1;
+}
+
+static int open_end(struct pcmig_migration *migration, enum pcmig_side side, struct pcmig_virt_error *error)
+{
+    const struct pcmig_migration_args *args = &migration->args;
+    const char *uri = side == PCMIG_SIDE_SOURCE ? args->source_uri : args->dest_uri;
+    struct pcmig_virt_conn *conn = pcmig_virt_open(uri, args->connect_timeout_ms, error);
+
+    return conn != NULL ? pcmig_preflight_attach(migration, side, conn, error) : -1;
+}
+
+static void close_destination(struct pcmig_migration *migration)
+{
+    pcmig_virt_unwatch(migration->watch[PCMIG_SIDE_DESTINATION]);
+    migration->watch[PCMIG_SIDE_DESTINATION] = NULL;
+    pcmig_virt_close(migration->conn[PCMIG_SIDE_DESTINATION]);
+    migration->conn[PCMIG_SIDE_DESTINATION] = NULL;
 }
 
 /* Says what was being done: libvirt's own text seldom names the host. */
@@ -140,25 +130,24 @@ static bool source_is_local(const char *uri)
 
 static int check_emulation(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
-    struct pcmig_virt_conn *ends[] = {migration->source, migration->destination};
-    static const char *const names[] = {"source", "destination"};
     int emulated = pcmig_virt_domain_emulated(migration->domain, error);
 
     if (emulated < 0)
         return -1;
-    for (size_t i = 0; emulated == 1 && i < sizeof(ends) / sizeof(ends[0]); i++) {
+    for (int side = 0; emulated == 1 && side < PCMIG_SIDE_COUNT; side++) {
         unsigned long libvirt, qemu;
 
-        if (ends[i] == NULL)
+        if (migration->conn[side] == NULL)
             continue;
-        if (pcmig_virt_versions(ends[i], &libvirt, &qemu, error) < 0)
+        if (pcmig_virt_versions(migration->conn[side], &libvirt, &qemu, error) < 0)
             return -1;
         if (qemu != 0 && qemu < QEMU_SAFE_EMULATION) {
             pcmig_virt_error_set(
                 error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
                 "guest %s runs in software emulation (TCG) and the %s has QEMU %lu.%lu.%lu: QEMU before 9.0 "
                 "misses dirty pages there and corrupts the guest; use QEMU 9.0 or newer, or KVM",
-                migration->name, names[i], qemu / 1000000, qemu / 1000 % 1000, qemu % 1000);
+                migration->name, pcmig_side_name((enum pcmig_side)side), qemu / 1000000, qemu / 1000 % 1000,
+                qemu % 1000);
             return -1;
         }
     }
@@ -169,7 +158,7 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
 {
     enum pcmig_half half;
 
-    if (pcmig_virt_half(migration->source, migration->uuid, &half, error) < 0)
+    if (pcmig_virt_half(migration->conn[PCMIG_SIDE_SOURCE], migration->uuid, &half, error) < 0)
         return -1;
     migration->paused = half == PCMIG_HALF_PAUSED;
     if (half != PCMIG_HALF_RUNNING && half != PCMIG_HALF_PAUSED) {
@@ -186,9 +175,9 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
                              hints[half] != NULL ? hints[half] : "in a state that is not known");
         return -1;
     }
-    if (migration->destination == NULL)
+    if (migration->conn[PCMIG_SIDE_DESTINATION] == NULL)
         return 0;
-    if (pcmig_virt_half(migration->destination, migration->uuid, &half, error) < 0)
+    if (pcmig_virt_half(migration->conn[PCMIG_SIDE_DESTINATION], migration->uuid, &half, error) < 0)
         return -1;
     if (half != PCMIG_HALF_ABSENT) {
         static const char *const hints[PCMIG_HALF_COUNT] = {
@@ -242,7 +231,8 @@ static int check_saved(struct pcmig_migration *migration, struct pcmig_virt_erro
     const char *const forget[] = {"virsh", "-c", migration->args.dest_uri, "managedsave-remove", migration->uuid};
     char command[256];
 
-    if (migration->destination == NULL || !pcmig_virt_saved(migration->destination, migration->uuid))
+    if (migration->conn[PCMIG_SIDE_DESTINATION] == NULL ||
+        !pcmig_virt_saved(migration->conn[PCMIG_SIDE_DESTINATION], migration->uuid))
         return 0;
     pcmig_virt_error_set(
         error, PCMIG_VIRT_FAILURE_INVALID,
@@ -260,7 +250,7 @@ static int plan_paused(struct pcmig_migration *migration, struct pcmig_virt_erro
 
     if (!migration->paused)
         return 0;
-    migration->args.flags &= ~pcmig_virt_flag_postcopy();
+    migration->args.flags &= ~(unsigned int)PCMIG_FLAG_POSTCOPY;
     if (migration->args.policy == PCMIG_POLICY_NEVER)
         return 0;
     policy = pcmig_policy_new(PCMIG_POLICY_NEVER, &migration->args.params, migration->args.gated);
@@ -295,7 +285,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
 {
     const struct pcmig_migration_args *args = &migration->args;
 
-    if (pcmig_preflight_open(migration, true, args->connect_timeout_ms, error) < 0) {
+    if (open_end(migration, PCMIG_SIDE_SOURCE, error) < 0) {
         if (pcmig_virt_classify(error) != PCMIG_VIRT_FAILURE_NO_DOMAIN)
             explain(error, "cannot connect to the source", args->source_uri);
         return -1;
@@ -305,8 +295,8 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "out of memory");
         return -1;
     }
-    if (pcmig_preflight_open(migration, false, args->connect_timeout_ms, error) < 0) {
-        close_end(migration, false);
+    if (open_end(migration, PCMIG_SIDE_DESTINATION, error) < 0) {
+        close_destination(migration);
         if (source_is_local(args->source_uri) && !args->destination_optional) {
             explain(error, "cannot connect to the destination", args->dest_uri);
             return -1;
@@ -317,13 +307,13 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     if (check_halves(migration, error) < 0 || check_saved(migration, error) < 0 || check_job(migration, error) < 0 ||
         check_emulation(migration, error) < 0 || plan_paused(migration, error) < 0)
         return -1;
-    migration->source_call = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
-    if (migration->source_call == NULL) {
+    migration->call_conn = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
+    if (migration->call_conn == NULL) {
         explain(error, "cannot connect to the source", args->source_uri);
         return -1;
     }
-    migration->domain_call = pcmig_virt_lookup(migration->source_call, migration->uuid, error);
-    if (migration->domain_call == NULL)
+    migration->call_domain = pcmig_virt_lookup(migration->call_conn, migration->uuid, error);
+    if (migration->call_domain == NULL)
         return -1;
     open_queue(migration);
     return 0;
@@ -339,9 +329,9 @@ int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_e
         return -1;
     }
     memcpy(migration->uuid, migration->args.domain, PCMIG_VIRT_UUID_SIZE);
-    /* Either may be down, and the guest's half there be gone: that is for the halves to tell. */
-    (void)pcmig_preflight_open(migration, true, migration->args.connect_timeout_ms, &ignored);
-    (void)pcmig_preflight_open(migration, false, migration->args.connect_timeout_ms, &ignored);
+    /* Either may be down, and the guest's half there be gone: that is for the halves to tell. The destination is connected to in
+     * the background, so that a host which does not answer keeps nobody from steering. */
+    (void)open_end(migration, PCMIG_SIDE_SOURCE, &ignored);
     migration->name =
         strdup(migration->domain != NULL ? pcmig_virt_domain_name(migration->domain) : migration->args.domain);
     if (migration->name == NULL) {

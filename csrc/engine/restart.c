@@ -21,15 +21,17 @@
 /* QEMU may still be busy with cancelling. */
 #define RESTART_GIVE_UP_US 15000000
 
+/* Why it is not let run, for people. */
 static void tell_why_not(struct control *c, const char *why)
 {
-    snprintf(c->unclear, sizeof(c->unclear), "%s", why);
+    snprintf(c->restart.why_not, sizeof(c->restart.why_not), "%s", why);
 }
 
-static bool only_copy(struct control *c, const struct pcmig_evidence *evidence)
+bool pcmig_restart_possible(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
 {
-    if (!c->m->args.recover || c->m->paused || c->m->domain == NULL || c->called || evidence->call_succeeded ||
-        evidence->source_handed_off || evidence->destination != PCMIG_HALF_ABSENT ||
+    if (waited_us > RESTART_GIVE_UP_US || evidence->job_active || !c->m->args.recover || c->m->paused ||
+        c->m->domain == NULL || c->call == CALL_RUNS || evidence->call_succeeded || evidence->source_handed_off ||
+        evidence->destination != PCMIG_HALF_ABSENT ||
         (evidence->source != PCMIG_HALF_PAUSED && evidence->source != PCMIG_HALF_MIGRATING) ||
         !pcmig_virt_stopped_to_migrate(c->m->domain))
         return false;
@@ -37,8 +39,8 @@ static bool only_copy(struct control *c, const struct pcmig_evidence *evidence)
     return !c->crossed;
 }
 
-/* With QEMU's word that the migration is over and the guest here, the half is one that is merely paused. */
-static bool kept(struct control *c)
+/* Whether QEMU says that the migration is over and the guest still here: then the half is one that is merely paused. */
+static bool qemu_has_the_guest(struct control *c)
 {
     struct pcmig_virt_error error = {0};
     struct pcmig_virt_job job;
@@ -48,37 +50,34 @@ static bool kept(struct control *c)
     if (pcmig_virt_job(c->m->domain, &job, &error) < 0 || job.kind == PCMIG_VIRT_JOB_MIGRATION)
         return false;
     /* A save or a snapshot has stopped it, or needs it as it is. */
-    snprintf(c->unclear, sizeof(c->unclear), "libvirt at the source has another job for it: %s",
+    snprintf(c->restart.why_not, sizeof(c->restart.why_not), "libvirt at the source has another job for it: %s",
              job.name != NULL ? job.name : "");
     if (job.kind != PCMIG_VIRT_JOB_NONE)
         return false;
     tell_why_not(c, "QEMU at the source does not answer");
     if (pcmig_virt_qemu_migration(c->m->domain, status, sizeof(status), &error) < 0)
         return false;
-    snprintf(c->unclear, sizeof(c->unclear), "QEMU at the source says of its migration: %s", status);
+    snprintf(c->restart.why_not, sizeof(c->restart.why_not), "QEMU at the source says of its migration: %s", status);
     return pcmig_qemu_migration_kept(status);
 }
 
-bool pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us)
+void pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us)
 {
     struct pcmig_evidence evidence = *seen;
     struct pcmig_virt_error error = {0};
     int64_t now = pcmig_migration_now_us(c->m);
 
-    if (waited_us > RESTART_GIVE_UP_US || !only_copy(c, seen))
-        return false;
-    if (waited_us < RESTART_AFTER_US || now < c->restart_us)
-        return true;
-    c->restart_us = now + RESTART_AGAIN_US;
-    if (!kept(c))
-        return true;
+    if (waited_us < RESTART_AFTER_US || now < c->restart.try_us)
+        return;
+    c->restart.try_us = now + RESTART_AGAIN_US;
+    if (!qemu_has_the_guest(c))
+        return;
     evidence.source = PCMIG_HALF_PAUSED;
     evidence.job_absent = true;
     evidence.in_flight = true;
-    evidence.crossed = false; /* QEMU's own word */
+    evidence.crossed = false; /* QEMU's own word, even where the switch was issued */
     if (!pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_RESUME, false).allowed)
-        return false;
-    c->restarted = pcmig_virt_resume(c->m->domain, &error) == 0;
-    c->issued = c->issued && !c->restarted;
-    return true;
+        return;
+    c->restart.done = pcmig_virt_resume(c->m->domain, &error) == 0;
+    c->issued = c->issued && !c->restart.done;
 }

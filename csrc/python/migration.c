@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pcmig._core.Migration. */
+#include "core/flags.h"
 #include "engine/migration.h"
 
 #include "python/dicts.h"
@@ -84,12 +85,12 @@ static int check_args(PyObject *module, const struct pcmig_migration_args *args)
             return -1;
         }
     }
-    if ((args->flags & pcmig_virt_flag_tunnelled()) != 0 && args->policy != PCMIG_POLICY_NEVER) {
+    if ((args->flags & PCMIG_FLAG_TUNNELLED) != 0 && args->policy != PCMIG_POLICY_NEVER) {
         PyErr_SetString(pcmig_get_state(module)->flags_error,
                         "VIR_MIGRATE_TUNNELLED: libvirt refuses post-copy through its own tunnel; leave the flag out");
         return -1;
     }
-    if (args->parallel_connections > 0 && (args->flags & pcmig_virt_flag_parallel()) == 0) {
+    if (args->parallel_connections > 0 && (args->flags & PCMIG_FLAG_PARALLEL) == 0) {
         PyErr_Format(PyExc_ValueError, "parallel_connections: %d needs VIR_MIGRATE_PARALLEL in flags",
                      args->parallel_connections);
         return -1;
@@ -425,7 +426,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s,s:N,s:N,s:N,s:N}",
+        "s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:s}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -446,7 +447,8 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
         pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery), "stream_peer",
-        numeric_address(&s.stream_peer), "note", none_or_text(s.note), "crossed", PyBool_FromLong(s.crossed));
+        numeric_address(&s.stream_peer), "note", none_or_text(s.note), "crossed", PyBool_FromLong(s.crossed), "state",
+        pcmig_engine_state_name(s.state));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *args, PyObject *kwargs)

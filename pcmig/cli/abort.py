@@ -65,7 +65,7 @@ class Abort(Command):
 
 def stands_still(job: Job) -> str:
     """A cancellation that libvirt took and that does not end: what is known of it, and what frees the source
-    where nothing is lost by it (csrc/engine/waits.c)."""
+    where nothing is lost by it (csrc/engine/overdue.c)."""
     text = (
         f"{job.domain}: libvirt took the cancellation, but the migration still runs; whether the guest "
         "does is not known"

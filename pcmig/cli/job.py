@@ -138,6 +138,7 @@ class Job:
         total, remaining = figures.get("memory_total_bytes", 0), figures.get("memory_remaining_bytes", 0)
         queue_bytes = figures.get("queue_bytes")
         return {
+            "state": self.state,
             "phase": self.state,
             "outcome": None,
             "error": None,

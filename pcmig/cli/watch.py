@@ -24,7 +24,7 @@ from pcmig_common import units
 SILENT_S = 30.0
 
 # One half that takes post-copy for interrupted is not believed at once: it may be no more than the daemons'
-# connection that broke, and the two QEMUs go on. As the engine does it (csrc/engine/settle.c, SETTLE_*):
+# connection that broke, and the two QEMUs go on. As the engine does it (csrc/core/ending.c):
 # so long without the destination's word, ...
 INTERRUPTED_S = 15.0
 # ... and so long when it says that the guest runs on there, pages still missing.

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "engine/hints.h"
+#include "core/hints.h"
 
 #define QMP "internal error: unable to execute QEMU command 'migrate-set-capabilities': "
 

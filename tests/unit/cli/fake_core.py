@@ -50,6 +50,7 @@ class InvalidOperationError(LibvirtError):
 
 
 STATUS: dict[str, Any] = {
+    "state": "precopy",
     "phase": "setup",
     "outcome": None,
     "error": None,

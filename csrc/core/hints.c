@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See hints.h. Texts: QEMU 7.2 to 11.1 (migration/postcopy-ram.c, migration/options.c), libvirt 9.0 to 12.8
  * (src/conf/virdomainobjlist.c, src/qemu/qemu_migration.c, src/rpc/virnetsocket.c). */
-#include "engine/hints.h"
+#include "core/hints.h"
 
 #include <stddef.h>
 #include <string.h>

@@ -4,6 +4,7 @@
  * off: with its definition, or without one as what a transient guest never is, inactive. virsh undefine refuses the latter, and virsh
  * start boots it; defined first, it can be undefined. Facts: libvirt 12.8, qemuMigrationSrcPostcopyFailed, qemuDomainUndefineFlags, and
  * tried. */
+#include "core/flags.h"
 #include "core/guard.h"
 #include "core/shell.h"
 #include "engine/control.h"
@@ -11,11 +12,11 @@
 #include <stdio.h>
 
 /* libvirt's own clearing up comes first. */
-#define TIDY_AFTER_US        1000000
+#define REMOVE_AFTER_US      1000000
 /* A job of libvirt's own may still hold the guest. */
 #define AUTOSTART_GIVE_UP_US 5000000
 /* A daemon that was restarted says that the guest runs before it has written its definition. */
-#define TIDY_DEFINED_US      4000000
+#define DEFINED_WITHIN_US    4000000
 
 /* Never removes what is needed: the guest runs at the destination with all of its memory. */
 static bool may_forget(const struct pcmig_evidence *seen)
@@ -29,27 +30,28 @@ static bool may_forget(const struct pcmig_evidence *seen)
 
 /* The source's definition is removed only by order, and when the destination has one; of a migration that was adopted and
  * needed no call of ours it is told. */
-static enum tidy tidy_definition(const struct control *c, bool allowed, int64_t waited_us)
+static enum leftover_state remove_definition(const struct control *c, bool allowed, int64_t waited_us)
 {
     const struct pcmig_migration *m = c->m;
 
-    if ((m->args.flags & pcmig_virt_flag_undefine_source()) == 0)
-        return TIDY_CLEAN;
-    if (!c->called_once)
-        return TIDY_LEFT;
-    if (!allowed || m->destination == NULL)
-        return TIDY_UNCLEAR;
-    if (pcmig_virt_defined(m->destination, m->uuid) != 1)
-        return waited_us < TIDY_DEFINED_US ? TIDY_LATER : TIDY_UNCLEAR;
-    return pcmig_virt_forget(m->source, m->uuid, true) ? TIDY_CLEAN : TIDY_LEFT;
+    if ((m->args.flags & PCMIG_FLAG_UNDEFINE_SOURCE) == 0)
+        return LEFTOVER_NONE;
+    if (c->call == CALL_NONE)
+        return LEFTOVER_UNDEFINE;
+    if (!allowed || m->conn[PCMIG_SIDE_DESTINATION] == NULL)
+        return LEFTOVER_LOOK;
+    if (pcmig_virt_defined(m->conn[PCMIG_SIDE_DESTINATION], m->uuid) != 1)
+        return waited_us < DEFINED_WITHIN_US ? LEFTOVER_LATER : LEFTOVER_LOOK;
+    return pcmig_virt_forget(m->conn[PCMIG_SIDE_SOURCE], m->uuid, true) ? LEFTOVER_NONE : LEFTOVER_UNDEFINE;
 }
 
 /* The source's definition was to go, and its half was ended by other means (by hand, where it was the rest of an interrupted post-copy): it
  * is told, as nothing says that a migration left it. */
 static bool ordered_and_left(const struct pcmig_migration *m)
 {
-    return (m->args.flags & pcmig_virt_flag_undefine_source()) != 0 && pcmig_virt_defined(m->source, m->uuid) == 1 &&
-           m->destination != NULL && pcmig_virt_defined(m->destination, m->uuid) == 1;
+    return (m->args.flags & PCMIG_FLAG_UNDEFINE_SOURCE) != 0 &&
+           pcmig_virt_defined(m->conn[PCMIG_SIDE_SOURCE], m->uuid) == 1 && m->conn[PCMIG_SIDE_DESTINATION] != NULL &&
+           pcmig_virt_defined(m->conn[PCMIG_SIDE_DESTINATION], m->uuid) == 1;
 }
 
 static void tell_autostart(struct control *c, const char *why)
@@ -65,43 +67,39 @@ static void tell_autostart(struct control *c, const char *why)
     pcmig_control_note(c, text, command);
 }
 
-bool pcmig_tidy_autostart(struct control *c, int64_t waited_us)
+void pcmig_leftover_autostart(struct control *c, int64_t waited_us)
 {
-    struct pcmig_migration *m = c->m;
+    struct pcmig_virt_conn *const *conn = c->m->conn;
     struct pcmig_virt_error error = {0};
+    const char *uuid = c->m->uuid;
 
-    if (!m->args.autostart || c->autostart_moved)
-        return true;
-    if (m->destination == NULL)
+    if (conn[PCMIG_SIDE_DESTINATION] == NULL)
         pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_CONNECT, "it cannot be reached from here");
-    else if (pcmig_virt_set_autostart(m->destination, m->uuid, true, &error) == 0)
+    else if (pcmig_virt_set_autostart(conn[PCMIG_SIDE_DESTINATION], uuid, true, &error) == 0)
         /* A definition that stays would boot a second copy. */
-        c->autostart_moved = m->source == NULL || pcmig_virt_defined(m->source, m->uuid) != 1 ||
-                             pcmig_virt_set_autostart(m->source, m->uuid, false, &error) == 0;
-    if (c->autostart_moved)
-        return true;
-    if (waited_us < AUTOSTART_GIVE_UP_US)
-        return false;
-    c->autostart_moved = true;
+        c->autostart_done = conn[PCMIG_SIDE_SOURCE] == NULL || pcmig_virt_defined(conn[PCMIG_SIDE_SOURCE], uuid) != 1 ||
+                            pcmig_virt_set_autostart(conn[PCMIG_SIDE_SOURCE], uuid, false, &error) == 0;
+    if (c->autostart_done || waited_us < AUTOSTART_GIVE_UP_US)
+        return;
+    c->autostart_done = true;
     tell_autostart(c, error.message);
-    return true;
 }
 
-enum tidy pcmig_tidy(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
+enum leftover_state pcmig_leftover_remove(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
 {
     struct pcmig_migration *m = c->m;
     int defined;
 
-    if (evidence->source != PCMIG_HALF_ABSENT || m->source == NULL)
-        return TIDY_CLEAN;
-    if (!pcmig_virt_left_over(m->source, m->uuid))
-        return ordered_and_left(m) ? TIDY_LEFT : TIDY_CLEAN;
-    if (waited_us < TIDY_AFTER_US)
-        return TIDY_LATER;
-    defined = pcmig_virt_defined(m->source, m->uuid);
+    if (evidence->source != PCMIG_HALF_ABSENT || m->conn[PCMIG_SIDE_SOURCE] == NULL)
+        return LEFTOVER_NONE;
+    if (!pcmig_virt_left_over(m->conn[PCMIG_SIDE_SOURCE], m->uuid))
+        return ordered_and_left(m) ? LEFTOVER_UNDEFINE : LEFTOVER_NONE;
+    if (waited_us < REMOVE_AFTER_US)
+        return LEFTOVER_LATER;
+    defined = pcmig_virt_defined(m->conn[PCMIG_SIDE_SOURCE], m->uuid);
     if (defined == 1)
-        return tidy_definition(c, may_forget(evidence), waited_us);
-    if (defined == 0 && may_forget(evidence) && pcmig_virt_forget(m->source, m->uuid, false))
-        return TIDY_CLEAN;
-    return pcmig_virt_left_over(m->source, m->uuid) ? TIDY_UNCLEAR : TIDY_CLEAN;
+        return remove_definition(c, may_forget(evidence), waited_us);
+    if (defined == 0 && may_forget(evidence) && pcmig_virt_forget(m->conn[PCMIG_SIDE_SOURCE], m->uuid, false))
+        return LEFTOVER_NONE;
+    return pcmig_virt_left_over(m->conn[PCMIG_SIDE_SOURCE], m->uuid) ? LEFTOVER_LOOK : LEFTOVER_NONE;
 }

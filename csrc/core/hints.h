@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What to do about errors of libvirt and QEMU that name a symptom only. Pure. */
-#ifndef PCMIG_ENGINE_HINTS_H
-#define PCMIG_ENGINE_HINTS_H
+#ifndef PCMIG_CORE_HINTS_H
+#define PCMIG_CORE_HINTS_H
 
 /* A sentence on how to put MESSAGE right, or NULL when there is none. Static. */
 const char *pcmig_hint(const char *message);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An interrupted post-copy: what core/recovery.h orders is done here, and told. */
+#include "core/hints.h"
 #include "engine/control.h"
-#include "engine/hints.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,14 +18,14 @@ static int64_t silence_ms(struct control *c)
 
     if (c->m->link == NULL)
         return -1;
-    if (c->look_us == 0 || now - c->look_us >= SILENCE_LOOK_US) {
-        c->look_us = now;
-        c->silence_ms = pcmig_link_silence_ms(c->m->link);
+    if (c->recovery.silence_look_us == 0 || now - c->recovery.silence_look_us >= SILENCE_LOOK_US) {
+        c->recovery.silence_look_us = now;
+        c->recovery.silence_ms = pcmig_link_silence_ms(c->m->link);
     }
-    return c->silence_ms;
+    return c->recovery.silence_ms;
 }
 
-bool pcmig_heal_stalled(struct control *c)
+bool pcmig_recover_stalled(struct control *c)
 {
     int64_t limit_ms = c->m->args.params.value[PCMIG_PARAM_STALL_MS];
 
@@ -34,22 +34,22 @@ bool pcmig_heal_stalled(struct control *c)
 
 static void ask_versions(struct control *c)
 {
-    struct pcmig_virt_conn *ends[] = {c->m->destination, c->m->source};
     struct pcmig_virt_error error = {0};
     unsigned long qemu;
 
-    for (int end = 0; end < 2; end++) {
-        if (ends[end] == NULL)
-            c->versions[end] = 0;
-        else if (c->versions[end] == 0 && pcmig_virt_versions(ends[end], &c->versions[end], &qemu, &error) < 0)
-            c->versions[end] = 0;
+    for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
+        struct pcmig_virt_conn *conn = c->m->conn[side];
+        unsigned long *libvirt = &c->end[side].libvirt;
+
+        if (conn != NULL && *libvirt == 0 && pcmig_virt_versions(conn, libvirt, &qemu, &error) < 0)
+            *libvirt = 0;
     }
 }
 
 /* Share of the guest's memory that had crossed when post-copy broke. */
 static unsigned crossed_permille(const struct control *c)
 {
-    uint64_t total = c->last.memory_total_bytes, left = c->last.memory_remaining_bytes;
+    uint64_t total = c->sample.memory_total_bytes, left = c->sample.memory_remaining_bytes;
 
     return total > 0 && left <= total ? (unsigned)((total - left) * 1000 / total) : 0;
 }
@@ -58,30 +58,30 @@ static void tell(struct control *c, enum pcmig_recovery_state state, int64_t nex
 {
     struct pcmig_recovery_status *status = &c->m->status.recovery;
     unsigned permille = crossed_permille(c);
-    bool news;
+    bool other;
 
     pthread_mutex_lock(&c->m->lock);
-    news = status->state != state || status->attempts != c->recovery.attempts;
+    other = status->state != state || status->attempts != c->recovery.core.attempts;
     status->state = state;
-    status->attempts = c->recovery.attempts;
-    status->since_us = c->recovery.broken_us;
+    status->attempts = c->recovery.core.attempts;
+    status->since_us = c->recovery.core.broken_us;
     status->permille = permille;
     status->next_us = next_us;
     if (state == PCMIG_RECOVERY_STATE_NONE)
         status->text[0] = '\0';
-    else if (c->last.memory_total_bytes == 0) /* adopted like this: libvirt has no statistics any more */
+    else if (c->sample.memory_total_bytes == 0) /* adopted like this: libvirt has no statistics any more */
         snprintf(status->text, sizeof(status->text), "post-copy interrupted, %s", text);
     else
         snprintf(status->text, sizeof(status->text), "post-copy interrupted at %u %%, %s", permille / 10, text);
     pthread_mutex_unlock(&c->m->lock);
-    c->news = c->news || news;
+    c->publish = c->publish || other;
 }
 
 static void tell_resuming(struct control *c)
 {
     char text[64];
 
-    snprintf(text, sizeof(text), "resuming, attempt %u", c->recovery.attempts);
+    snprintf(text, sizeof(text), "resuming, attempt %u", c->recovery.core.attempts);
     tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
 }
 
@@ -91,16 +91,16 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
     int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
     const char *hint = pcmig_hint(c->call_error.message);
 
-    if (c->called && c->recovery.attempts > 0) {
+    if (c->call == CALL_RUNS && c->recovery.core.attempts > 0) {
         tell_resuming(c);
         return;
     }
     if (view->destination == PCMIG_HALF_UNKNOWN && view->destination_asked)
         snprintf(text, sizeof(text), "waiting until the destination answers");
-    else if (c->called)
+    else if (c->call == CALL_RUNS)
         snprintf(text, sizeof(text), "waiting for libvirt to end the broken migration");
-    else if (c->recovery.attempts > 0)
-        snprintf(text, sizeof(text), "attempt %u failed (%.220s%s%.200s), next in %lld s", c->recovery.attempts,
+    else if (c->recovery.core.attempts > 0)
+        snprintf(text, sizeof(text), "attempt %u failed (%.220s%s%.200s), next in %lld s", c->recovery.core.attempts,
                  c->call_error.message, hint != NULL ? "; " : "", hint != NULL ? hint : "", (long long)left_s);
     else
         snprintf(text, sizeof(text), "resuming soon");
@@ -112,10 +112,11 @@ static void resume(struct control *c, unsigned network)
     tell_resuming(c);
     memset(&c->call_error, 0, sizeof(c->call_error));
     /* The migration's own way first, then the others. Short of a thread it is tried again with the next attempt. */
-    (void)pcmig_call_start(c, network == 0 ? "" : c->m->args.resume_uris[network - 1]);
+    if (pcmig_call_start(c, network == 0 ? "" : c->m->args.resume_uris[network - 1]) == 0)
+        pcmig_control_trigger(c, PCMIG_TRIGGER_RESUME);
 }
 
-void pcmig_heal_pause(struct control *c)
+void pcmig_recover_pause(struct control *c)
 {
     struct pcmig_virt_error error = {0};
 
@@ -123,13 +124,14 @@ void pcmig_heal_pause(struct control *c)
         c->call_error = error; /* told with the next attempt; tried again while the stream is dead */
 }
 
-/* The stream runs again, or always did. */
-static void whole_again(struct control *c)
+/* Post-copy flows, or there is none to recover. */
+static void end_recovery(struct control *c)
 {
     if (c->m->status.recovery.state != PCMIG_RECOVERY_STATE_NONE)
         tell(c, PCMIG_RECOVERY_STATE_NONE, -1, "");
     /* The event may have been missed. */
-    if (pcmig_ledger_phase_now(c->m->ledger) == PCMIG_PHASE_PAUSED && c->halves[1] == PCMIG_HALF_POSTCOPY)
+    if ((c->state == PCMIG_ENGINE_INTERRUPTED || c->state == PCMIG_ENGINE_RESUMING) &&
+        c->end[PCMIG_SIDE_SOURCE].half == PCMIG_HALF_POSTCOPY)
         pcmig_control_event(c, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY);
 }
 
@@ -141,36 +143,36 @@ static bool may_be_held(const struct pcmig_recovery_view *view)
             view->destination == PCMIG_HALF_UNKNOWN);
 }
 
-void pcmig_heal(struct control *c)
+void pcmig_recover(struct control *c)
 {
     struct pcmig_recovery_view view = {
         .t_us = pcmig_migration_now_us(c->m),
-        .source = c->halves[1],
-        .destination = c->halves[0],
-        .destination_asked = !c->m->args.destination_optional || c->m->destination != NULL,
-        .call_running = c->called,
+        .source = c->end[PCMIG_SIDE_SOURCE].half,
+        .destination = c->end[PCMIG_SIDE_DESTINATION].half,
+        .destination_asked = !c->m->args.destination_optional || c->m->conn[PCMIG_SIDE_DESTINATION] != NULL,
+        .call_running = c->call == CALL_RUNS,
         .silence_ms = -1,
     };
     struct pcmig_recovery_order order;
 
-    c->heal_us = PCMIG_NEVER_US;
-    if (c->held && may_be_held(&view)) {
+    c->recovery.look_us = PCMIG_NEVER_US;
+    if (c->recovery.held && may_be_held(&view)) {
         tell(c, PCMIG_RECOVERY_STATE_HELD, -1, "paused on request until it is resumed");
         return;
     }
     if (view.source == PCMIG_HALF_POSTCOPY)
         view.silence_ms = silence_ms(c);
     else
-        c->look_us = 0; /* what was seen says nothing about the next stream */
+        c->recovery.silence_look_us = 0; /* what was seen says nothing about the next stream */
     if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
         ask_versions(c);
-    view.destination_libvirt = c->versions[0];
-    view.source_libvirt = c->versions[1];
-    order = pcmig_recovery_next(&c->recovery, &view);
-    c->heal_us = order.next_us;
+    view.destination_libvirt = c->end[PCMIG_SIDE_DESTINATION].libvirt;
+    view.source_libvirt = c->end[PCMIG_SIDE_SOURCE].libvirt;
+    order = pcmig_recovery_next(&c->recovery.core, &view);
+    c->recovery.look_us = order.next_us;
     switch (order.step) {
     case PCMIG_RECOVERY_NONE:
-        whole_again(c);
+        end_recovery(c);
         return;
     case PCMIG_RECOVERY_WAIT:
         tell_waiting(c, &view, order.next_us);
@@ -179,7 +181,7 @@ void pcmig_heal(struct control *c)
         tell(c, PCMIG_RECOVERY_STATE_HELD, order.next_us, pcmig_recovery_hold(&view));
         return;
     case PCMIG_RECOVERY_PAUSE:
-        pcmig_heal_pause(c);
+        pcmig_recover_pause(c);
         return;
     case PCMIG_RECOVERY_WAKE:
         if (c->m->link != NULL)

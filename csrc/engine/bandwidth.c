@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bandwidths of pre-copy and post-copy, the operator's bound of them, and what libvirt refused. See control.h. */
+#include "engine/control.h"
+
+/* A bandwidth that libvirt refused (another job held the guest, the connection was broken) is set again that often. */
+#define AGAIN_US 200000
+
+void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib)
+{
+    struct pcmig_virt_error error = {0};
+    bool before = c->bandwidth.refused[which];
+
+    if (which == OF_POSTCOPY && c->bandwidth.bound_mib > 0 && (mib == 0 || mib > c->bandwidth.bound_mib))
+        mib = c->bandwidth.bound_mib;
+    c->bandwidth.wanted_mib[which] = mib;
+    c->bandwidth.refused[which] =
+        c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, mib, which == OF_POSTCOPY, &error) < 0;
+    if (c->bandwidth.refused[which]) {
+        c->bandwidth.again_us = pcmig_migration_now_us(c->m) + AGAIN_US;
+        if (!before)
+            pcmig_control_event(c, PCMIG_EVENT_PACE_REFUSED);
+    } else if (which == OF_POSTCOPY) {
+        pthread_mutex_lock(&c->m->lock);
+        c->m->status.pace_mib = mib;
+        pthread_mutex_unlock(&c->m->lock);
+    }
+}
+
+void pcmig_bandwidth_again(struct control *c)
+{
+    /* Beyond the switch the one of pre-copy is of no use to this migration. */
+    c->bandwidth.refused[OF_PRECOPY] = c->bandwidth.refused[OF_PRECOPY] && pcmig_engine_before_switch(c->reached);
+    for (int which = 0; which < BANDWIDTHS; which++) {
+        if (c->bandwidth.refused[which])
+            pcmig_bandwidth_set(c, (enum bandwidth)which, c->bandwidth.wanted_mib[which]);
+    }
+}
+
+void pcmig_bandwidth_open_pace(struct control *c)
+{
+    struct pcmig_virt_error error = {0};
+
+    if (c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, c->bandwidth.bound_mib, true, &error) < 0)
+        return;
+    c->bandwidth.pace_mib = 0;
+    c->bandwidth.refused[OF_POSTCOPY] = false; /* nor is an older pace set again */
+    pthread_mutex_lock(&c->m->lock);
+    c->m->status.pace_mib = c->bandwidth.bound_mib;
+    pthread_mutex_unlock(&c->m->lock);
+}
+
+bool pcmig_bandwidth_restore(struct control *c)
+{
+    if (c->bandwidth.slowed) {
+        pcmig_bandwidth_set(c, OF_PRECOPY, c->bandwidth.precopy_mib);
+        c->bandwidth.slowed = c->bandwidth.refused[OF_PRECOPY];
+    }
+    if (c->bandwidth.pace_mib > 0)
+        pcmig_bandwidth_open_pace(c);
+    return !c->bandwidth.slowed;
+}
+
+void pcmig_bandwidth_bound(struct control *c, int64_t mib)
+{
+    c->bandwidth.bound_mib = mib;
+    if (c->bandwidth.pace_mib >= 0)
+        pcmig_bandwidth_set(c, OF_POSTCOPY, c->bandwidth.pace_mib);
+    if (!pcmig_engine_before_switch(c->reached))
+        return;
+    c->bandwidth.precopy_mib = mib;
+    if (!c->bandwidth.slowed) /* otherwise when the drain ends */
+        pcmig_bandwidth_set(c, OF_PRECOPY, mib);
+}
