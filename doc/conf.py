@@ -16,7 +16,7 @@ author = "the pcmig developers"
 copyright = author
 version = release = (ROOT / "VERSION").read_text().strip()
 
-extensions = ["c_headers", "choice_tables", "params_table", "flags_tables", "safety_tables"]
+extensions = ["c_headers", "choice_tables", "params_table", "flags_tables", "safety_tables", "engine_picture"]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
 highlight_language = "none"

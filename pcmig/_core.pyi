@@ -482,6 +482,16 @@ class Situation(TypedDict):
 def situations() -> list[Situation]:
     """Every situation that the guard knows."""
 
+@type_check_only
+class EngineState(TypedDict):
+    name: str
+    text: str  # most of a sentence
+    asks: bool  # both hosts are asked for their halves, whether a call runs or not
+    ways: list[tuple[str, str]]  # what leads out of it, and where to
+
+def engine_states() -> list[EngineState]:
+    """Every state of the engine, in the order in which a migration goes through them when all is well."""
+
 def domain_autostart(uri: str, domain: str, /) -> bool:
     """Whether the guest starts with that host. Raises LibvirtError."""
 

@@ -19,8 +19,11 @@
 
 bool pcmig_ending_wanted(const struct control *c)
 {
+    /* An event may say that post-copy flows again before recovery has seen it. */
+    const bool recovering = c->m->status.recovery.state != PCMIG_RECOVERY_STATE_NONE;
+
     return c->state != PCMIG_ENGINE_PREPARING && c->state != PCMIG_ENGINE_OVER &&
-           (c->call != CALL_RUNS || pcmig_engine_asks(c->state));
+           (c->call != CALL_RUNS || recovering || pcmig_engine_asks(c->state));
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------- */

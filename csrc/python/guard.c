@@ -3,6 +3,7 @@
  * host for its half. */
 #include "core/guard.h"
 
+#include "core/engine_state.h"
 #include "core/shell.h"
 #include "edge/virt.h"
 #include "python/errors.h"
@@ -220,6 +221,45 @@ static PyObject *py_situations(PyObject *module, PyObject *unused)
     return list;
 }
 
+/* Ways out of STATE: (trigger, state). */
+static PyObject *ways_out(enum pcmig_engine_state state)
+{
+    PyObject *list = PyList_New(0);
+
+    for (int trigger = 0; list != NULL && trigger < PCMIG_TRIGGER_COUNT; trigger++) {
+        enum pcmig_engine_state to = pcmig_engine_next(state, (enum pcmig_engine_trigger)trigger);
+        PyObject *way;
+
+        if (to == state)
+            continue;
+        way = Py_BuildValue("(ss)", pcmig_engine_trigger_text((enum pcmig_engine_trigger)trigger),
+                            pcmig_engine_state_name(to));
+        if (way == NULL || PyList_Append(list, way) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(way);
+    }
+    return list;
+}
+
+static PyObject *py_engine_states(PyObject *module, PyObject *unused)
+{
+    PyObject *list = PyList_New(0);
+
+    (void)module;
+    (void)unused;
+    for (int i = 0; list != NULL && i < PCMIG_ENGINE_STATE_COUNT; i++) {
+        enum pcmig_engine_state state = (enum pcmig_engine_state)i;
+        PyObject *row = Py_BuildValue("{s:s,s:s,s:N,s:N}", "name", pcmig_engine_state_name(state), "text",
+                                      pcmig_engine_state_text(state), "asks", PyBool_FromLong(pcmig_engine_asks(state)),
+                                      "ways", ways_out(state));
+
+        if (row == NULL || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
 /* --- a host -------------------------------------------------------------------------------------------------------- */
 
 struct answer {
@@ -308,6 +348,8 @@ static PyMethodDef methods[] = {
      "Who holds the newer memory: \"source\", \"destination\", \"both\", \"nowhere\" or \"unknown\"."},
     {"situations", py_situations, METH_NOARGS,
      "situations()\n--\n\nEvery situation, with the acts that the guard permits in it on each side."},
+    {"engine_states", py_engine_states, METH_NOARGS,
+     "engine_states()\n--\n\nEvery state of the engine, with what leads out of it."},
     {"guest_word", py_guest_word, METH_VARARGS,
      "guest_word(name, uuid) -> str\n\nHow to name the guest in a command: its UUID where the name may mean another "
      "guest, "

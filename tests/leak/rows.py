@@ -230,6 +230,7 @@ ROWS["memory_where"] = Row(
     )
 )
 ROWS["situations"] = Row((_core.situations,), repeat=50)
+ROWS["engine_states"] = Row((_core.engine_states,), repeat=50)
 
 ROWS["share_event_loop"] = Row((fails(_core.share_event_loop),), repeat=50)  # pcmig's own runs by now
 
