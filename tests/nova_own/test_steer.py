@@ -45,6 +45,7 @@ class Engine:
     def __init__(self, *statuses: dict[str, Any]) -> None:
         self.statuses = [STATUS | status for status in statuses]
         self.asked: list[str] = []
+        self.limits: list[int] = []  # of QEMU's downtime, as told
         self._reader, self._writer = os.pipe()
         os.write(self._writer, b"x")  # readable: there is always news
 
@@ -62,6 +63,9 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+
+    def downtime_limit(self, ms: int) -> None:
+        self.limits.append(ms)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: self.asked.append(name)
@@ -226,11 +230,13 @@ def test_statistics_that_cannot_be_saved_end_nothing() -> None:
     assert status["outcome"] == "completed"
 
 
-def test_downtime_steps_go_to_the_guest_in_precopy_only() -> None:
-    _, _, guest = follow(Engine({}, {"outcome": "completed", "phase": "finished"}), Record())
+def test_downtime_steps_go_to_the_guest_in_precopy_only_and_the_engine_hears_of_them() -> None:
+    engine = Engine({}, {"outcome": "completed", "phase": "finished"})
+    _, _, guest = follow(engine, Record())
     assert guest.downtimes == [
         CONF.libvirt.live_migration_downtime // CONF.libvirt.live_migration_downtime_steps
     ]
+    assert engine.limits == guest.downtimes
     _, _, guest = follow(Engine({"phase": "postcopy"}, {"outcome": "completed"}), Record())
     assert guest.downtimes == []
 
