@@ -48,8 +48,8 @@ void pcmig_convergence_feed(struct pcmig_convergence *c, int64_t t_us, const str
                             const struct pcmig_passes *passes)
 {
     uint64_t sent = pcmig_passes_sent_pages(sample);
-    /* Had nothing been dirtied, what remains would fall by each page sent: so this sum grows by what is found dirty, and by
-     * nothing else. */
+    /* Had nothing been dirtied, what remains would fall by each page sent: so this sum grows by what is found dirty,
+     * and by nothing else. */
     uint64_t dirtied = sent + pcmig_passes_pages(sample, sample->memory_remaining_bytes);
     int64_t long_enough_us = lasts_us(t_us);
 

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whether pre-copy converges: pages found dirty again per page sent, seen for long enough that it is the guest's way and
- * not a burst of its.
+/* Whether pre-copy converges: pages found dirty again per page sent, seen for long enough that it is the guest's way
+ * and not a burst of its.
  *
- * From the second pass on (in the first, what was not sent yet cannot become dirty again) time is cut into windows, each
- * from one synchronisation of QEMU's bitmap to a later one: with QEMU up to 10, which synchronises at the end of a pass, a
- * window is a pass. What counts is the lowest ratio among the last windows, three at the most, which together have lasted
- * long enough. A burst - a collector, a checkpoint, memory given to a new process - is over before it has filled three, and
- * the pages that it leaves are sent once.
+ * From the second pass on (in the first, what was not sent yet cannot become dirty again) time is cut into windows,
+ * each from one synchronisation of QEMU's bitmap to a later one: with QEMU up to 10, which synchronises at the end
+ * of a pass, a window is a pass. What counts is the lowest ratio among the last windows, three at the most, which
+ * together have lasted long enough. A burst - a collector, a checkpoint, memory given to a new process - is over
+ * before it has filled three, and the pages that it leaves are sent once.
  *
- * Long enough is a tenth of the time since the start, so that looking never costs more than that, and no more than a second
- * and a half: bursts are the guests', and as long on a fast link as on a slow one. Plain values, no allocation.
+ * Long enough is a tenth of the time since the start, so that looking never costs more than that, and no more than a
+ * second and a half: bursts are the guests', and as long on a fast link as on a slow one. Plain values, no
+ * allocation.
  */
 #ifndef PCMIG_CORE_CONVERGENCE_H
 #define PCMIG_CORE_CONVERGENCE_H

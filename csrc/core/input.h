@@ -85,7 +85,8 @@ enum pcmig_request {
     PCMIG_REQUEST_COUNT
 };
 
-/* What the other migrations that leave this host leave to this one (turns.h). Until the first input of the kind: free. */
+/* What the other migrations that leave this host leave to this one (turns.h). Until the first input of the kind:
+ * free. */
 enum pcmig_turn {
     PCMIG_TURN_FREE = 0, /* all it wants */
     PCMIG_TURN_CROWDED,  /* it may drain, and switches once the others have made room: not yet */

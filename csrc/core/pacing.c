@@ -50,8 +50,8 @@ static uint64_t first_share_permille(const struct pcmig_pacing *pacing)
     return busy_share_permille(pacing) * 2 / 3;
 }
 
-/* A pace of share S makes S of the requests wait, S / 2 of a slice on average. A link whose full queue drains within that gains nothing
- * by it. */
+/* A pace of share S makes S of the requests wait, S / 2 of a slice on average. A link whose full queue drains within
+ * that gains nothing by it. */
 static bool gains_nothing(const struct pcmig_pacing *pacing, const struct pcmig_rate *rate)
 {
     int64_t wait_ms = pacing->params.value[PCMIG_PARAM_REQUEST_WAIT_MS];
@@ -75,8 +75,8 @@ static uint64_t growth(uint64_t before, uint64_t now)
     return now > before ? now - before : 0;
 }
 
-/* What a request brings: all that went beyond the pace, by the requests. Over all of the time, as within a second the ends of QEMU's
- * slices would count. */
+/* What a request brings: all that went beyond the pace, by the requests. Over all of the time, as within a second
+ * the ends of QEMU's slices would count. */
 static void measure_page(struct pcmig_pacing *pacing, const struct pcmig_sample *sample, uint64_t requests,
                          uint64_t elapsed_us)
 {
@@ -128,8 +128,9 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
         pacing->busy_permille -= (pacing->busy_permille - busy + OPENING_DIVISOR - 1) / OPENING_DIVISOR;
 }
 
-/* What the bound allows beyond the end of an unpaced migration, less what pre-copy has taken of it already, and a quarter at the least. When the
- * link turns out to be another than thought, so does that end, but nobody has more time to spare. */
+/* What the bound allows beyond the end of an unpaced migration, less what pre-copy has taken of it already, and a
+ * quarter at the least. When the link turns out to be another than thought, so does that end, but nobody has more
+ * time to spare. */
 static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t remaining, uint64_t link_bps)
 {
     int64_t unpaced_end_us = t_us + pcmig_rate_time_us(remaining, link_bps);

@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How fast background pages may go once the guest runs at the destination.
  *
- * QEMU's post-copy bandwidth bounds what it sends in every 100 ms; page requests are answered even when that is used up
- * (QEMU >= 5.0, migration_rate_limit()). Background pages go first, in a burst at the start of each 100 ms, so the bound
- * holds for them alone, and what requests ask for comes on top. A request that comes in the burst waits for it: at a pace of a
- * quarter of the link's rate up to 25 ms, on a link of any rate. So what a request may have to wait (parameter
- * `request_wait_ms`) is the share of the link that background pages get while requests are frequent.
+ * QEMU's post-copy bandwidth bounds what it sends in every 100 ms; page requests are answered even when that is used
+ * up (QEMU >= 5.0, migration_rate_limit()). Background pages go first, in a burst at the start of each 100 ms, so
+ * the bound holds for them alone, and what requests ask for comes on top. A request that comes in the burst waits
+ * for it: at a pace of a quarter of the link's rate up to 25 ms, on a link of any rate. So what a request may have
+ * to wait (parameter `request_wait_ms`) is the share of the link that background pages get while requests are
+ * frequent.
  *
- * Without a pace a request waits for what the sockets and the link hold. On a fast link that is less than the burst of any pace:
- * there, background pages are not held back at all.
+ * Without a pace a request waits for what the sockets and the link hold. On a fast link that is less than the burst
+ * of any pace: there, background pages are not held back at all.
  *
- * Control law, once per sample. Background pages get what requests leave of the link: every page that arrives before the
- * guest asks for it is a stall less. They begin low, because the first pages after the switch are all asked for; while
- * requests are frequent they get at the most the share above, for the sake of the wait, and nearly all as requests fade: closing
- * at once, opening over a few samples. Frequent are requests by their number, as each of them is a wait of the guest, on a fast link
- * as on a slow one.
+ * Control law, once per sample. Background pages get what requests leave of the link: every page that arrives before
+ * the guest asks for it is a stall less. They begin low, because the first pages after the switch are all asked for;
+ * while requests are frequent they get at the most the share above, for the sake of the wait, and nearly all as
+ * requests fade: closing at once, opening over a few samples. Frequent are requests by their number, as each of them
+ * is a wait of the guest, on a fast link as on a slow one.
  *
- * The bound on total time: requests bring pages too, so what counts is how fast the remainder falls. When it falls too
- * slowly to end in time, the pace is raised by what is missing, and lowered again once there is time to spare.
+ * The bound on total time: requests bring pages too, so what counts is how fast the remainder falls. When it falls
+ * too slowly to end in time, the pace is raised by what is missing, and lowered again once there is time to spare.
  *
  * Plain values, no allocation.
  */

@@ -15,7 +15,8 @@
 #define QEMU_DOWNTIME_MS        300
 /* libvirt takes no more; a day. */
 #define DOWNTIME_MAX_MS         86400000
-/* 285 years. Times beyond, which only a damaged trace has, count as this one, so that sums and products of times fit. */
+/* 285 years. Times beyond, which only a damaged trace has, count as this one, so that sums and products of times
+ * fit. */
 #define TIME_MAX_US             (INT64_C(1) << 53)
 
 struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params, bool gated)
@@ -43,7 +44,7 @@ void pcmig_policy_free(struct pcmig_policy *policy)
     free(policy);
 }
 
-/* --- pre-copy ------------------------------------------------------------------------------------------------------- */
+/* --- pre-copy ----------------------------------------------------------------------------------------------------- */
 
 /* Bytes that QEMU can send within the downtime limit: with no more than these left it finishes pre-copy by itself. */
 static uint64_t final_bytes(const struct pcmig_policy *policy)
@@ -51,14 +52,15 @@ static uint64_t final_bytes(const struct pcmig_policy *policy)
     return policy->rate.link_bps / 1000 * (uint64_t)policy->downtime_ms;
 }
 
-/* How long QEMU may take to see that it can finish: it looks when it has sent what is left, and reckons with its own figures. */
+/* How long QEMU may take to see that it can finish: it looks when it has sent what is left, and reckons with its own
+ * figures. */
 static int64_t finish_wait_us(const struct pcmig_policy *policy)
 {
     return FINISH_WAIT_US + FINISH_PASSES * policy->downtime_ms * 1000;
 }
 
-/* What is left fits in the downtime limit: QEMU is about to finish, whatever the ratio. When it has not after a while, that was no reason to
- * wait. */
+/* What is left fits in the downtime limit: QEMU is about to finish, whatever the ratio. When it has not after a
+ * while, that was no reason to wait. */
 static bool about_to_finish(struct pcmig_policy *policy)
 {
     if (policy->sample.memory_remaining_bytes > final_bytes(policy)) {
@@ -70,14 +72,15 @@ static bool about_to_finish(struct pcmig_policy *policy)
     return policy->now_us - policy->fits_us < finish_wait_us(policy);
 }
 
-/* What a migration may take when it goes on in pre-copy, against one that switches now: the time that is left to further passes. */
+/* What a migration may take when it goes on in pre-copy, against one that switches now: the time that is left to
+ * further passes. */
 static int64_t allowance_us(const struct pcmig_policy *policy, int64_t switched_us)
 {
     return switched_us / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000);
 }
 
-/* Time that the passes after the next one take until what is left fits in the downtime limit, when each pass leaves PERMILLE of the one
- * before; no more than LIMIT_US is reckoned. */
+/* Time that the passes after the next one take until what is left fits in the downtime limit, when each pass leaves
+ * PERMILLE of the one before; no more than LIMIT_US is reckoned. */
 static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, int64_t limit_us)
 {
     uint64_t left = policy->sample.memory_remaining_bytes, final = final_bytes(policy);
@@ -90,7 +93,8 @@ static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, 
     return us < limit_us ? us : limit_us;
 }
 
-/* Whether pre-copy is to end by itself: when it hardly takes longer than post-copy, from what can be foreseen and from what it has taken. */
+/* Whether pre-copy is to end by itself: when it hardly takes longer than post-copy, from what can be foreseen and
+ * from what it has taken. */
 static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
 {
     int64_t next_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps);
@@ -103,8 +107,9 @@ static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
            further_us(policy, permille, allowance + 1) <= allowance;
 }
 
-/* QEMU sampled the guest before the migration: pages that it wrote to within a second, so no fewer than it dirties in one. What the first pass
- * has left tells whether it still writes. A sample is less than a pass that was seen: it counts alone where it leaves no doubt. */
+/* QEMU sampled the guest before the migration: pages that it wrote to within a second, so no fewer than it dirties
+ * in one. What the first pass has left tells whether it still writes. A sample is less than a pass that was seen: it
+ * counts alone where it leaves no doubt. */
 static bool writes_too_much(struct pcmig_policy *policy)
 {
     uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
@@ -175,7 +180,7 @@ static void precopy_sample(struct pcmig_policy *policy, struct pcmig_decision *o
     pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
 }
 
-/* --- post-copy ------------------------------------------------------------------------------------------------------ */
+/* --- post-copy ---------------------------------------------------------------------------------------------------- */
 
 static void postcopy_sample(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
@@ -210,7 +215,7 @@ static void enter_postcopy(struct pcmig_policy *policy, struct pcmig_decision *o
     pcmig_policy_first_pace(policy, out);
 }
 
-/* --- inputs --------------------------------------------------------------------------------------------------------- */
+/* --- inputs ------------------------------------------------------------------------------------------------------- */
 
 static bool before_switch(const struct pcmig_policy *policy)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* When to switch to post-copy, and how fast to send: inputs in, a decision with its reason out.
  *
- * Pure: no libvirt, no sockets, no clock, no allocation. All arithmetic is on integers, so the same inputs give the same
- * decisions on every machine (`pcmig replay` relies on it).
+ * Pure: no libvirt, no sockets, no clock, no allocation. All arithmetic is on integers, so the same inputs give the
+ * same decisions on every machine (`pcmig replay` relies on it).
  */
 #ifndef PCMIG_CORE_POLICY_H
 #define PCMIG_CORE_POLICY_H
@@ -43,10 +43,10 @@ enum pcmig_reason {
     PCMIG_REASON_GATHERING, /* too little seen to judge */
     PCMIG_REASON_CONVERGING,
     PCMIG_REASON_NOT_CONVERGING, /* a = pages found dirty again, b = pages sent meanwhile, c = permille */
-    PCMIG_REASON_DIRTY_RATE, /* a = bytes of memory that the guest wrote in a second, b = bytes per second of the link */
-    PCMIG_REASON_TOO_SLOW,   /* likewise, but it would take too long */
-    PCMIG_REASON_PASSES_DONE, /* a = passes done */
-    PCMIG_REASON_DEADLINE,    /* a = ms since the start */
+    PCMIG_REASON_DIRTY_RATE,     /* a = bytes that the guest wrote in a second, b = bytes per second of the link */
+    PCMIG_REASON_TOO_SLOW,       /* likewise, but it would take too long */
+    PCMIG_REASON_PASSES_DONE,    /* a = passes done */
+    PCMIG_REASON_DEADLINE,       /* a = ms since the start */
     PCMIG_REASON_IMMEDIATE,
     PCMIG_REASON_REQUESTED,     /* the operator asked */
     PCMIG_REASON_DRAINED,       /* a = bytes still queued, b = ms the drain took */
@@ -78,7 +78,8 @@ struct pcmig_decision {
 
 struct pcmig_policy; /* opaque; pcmig_policy_new allocates the one block it lives in */
 
-/* A new policy, or NULL when memory is short. PARAMS is copied. GATED: there is no switch until PCMIG_REQUEST_OPEN_GATE. */
+/* A new policy, or NULL when memory is short. PARAMS is copied. GATED: there is no switch until
+ * PCMIG_REQUEST_OPEN_GATE. */
 struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params, bool gated);
 void pcmig_policy_free(struct pcmig_policy *policy);
 
@@ -97,8 +98,8 @@ enum pcmig_gate_state pcmig_policy_gate(const struct pcmig_policy *policy);
 /* Page requests per second as last seen in post-copy. */
 uint64_t pcmig_policy_requests_ps(const struct pcmig_policy *policy);
 
-/* "auto", "first-pass", "passes=3", "deadline=20" (seconds, fractions allowed), "immediate", "manual", "never".
- * Sets KIND and the parameter that goes with it. Returns 0, or -1 with a message in ERR that names what would be right. */
+/* "auto", "first-pass", "passes=3", "deadline=20" (seconds, fractions allowed), "immediate", "manual", "never". Sets
+ * KIND and the parameter that goes with it. Returns 0, or -1 with a message in ERR that names what would be right. */
 int pcmig_policy_parse(const char *text, size_t len, enum pcmig_policy_kind *kind, struct pcmig_params *params,
                        char *err, size_t err_size);
 

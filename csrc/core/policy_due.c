@@ -8,7 +8,8 @@
 #define DRAIN_LOOK_US  5000
 /* Without a sign of the switch, look at the statistics after this long: requests mean that it has happened. */
 #define SWITCH_LOOK_US 1000000
-/* Between two looks in post-copy: not a multiple of QEMU's slices of 100 ms, so that ten looks see all parts of them. */
+/* Between two looks in post-copy: not a multiple of QEMU's slices of 100 ms, so that ten looks see all parts of
+ * them. */
 #define PACE_LOOK_US   230000
 
 int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_param param)

@@ -84,7 +84,7 @@ bool pcmig_policy_precopy_due(struct pcmig_policy *policy, struct pcmig_decision
     return false;
 }
 
-/* --- the switch ----------------------------------------------------------------------------------------------------- */
+/* --- the switch --------------------------------------------------------------------------------------------------- */
 
 static void do_switch(struct pcmig_policy *policy, struct pcmig_decision *out, enum pcmig_reason reason, int64_t a,
                       int64_t b)
@@ -156,8 +156,8 @@ void pcmig_policy_drain(struct pcmig_policy *policy, struct pcmig_decision *out)
     }
 }
 
-/* QEMU ends pre-copy only when what cannot be moved in post-copy (state of some devices, on some architectures) fits in the downtime limit at the
- * rate of the moment, which the drain has made next to nothing. */
+/* QEMU ends pre-copy only when what cannot be moved in post-copy (state of some devices, on some architectures) fits
+ * in the downtime limit at the rate of the moment, which the drain has made next to nothing. */
 void pcmig_policy_switch_awaited(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     int64_t since_us = policy->now_us - policy->issued_us;
@@ -202,7 +202,7 @@ void pcmig_policy_retry(struct pcmig_policy *policy, struct pcmig_decision *out)
         pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
 }
 
-/* --- the gate ------------------------------------------------------------------------------------------------------- */
+/* --- the gate ----------------------------------------------------------------------------------------------------- */
 
 void pcmig_policy_gate_opened(struct pcmig_policy *policy, struct pcmig_decision *out)
 {

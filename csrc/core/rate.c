@@ -166,8 +166,8 @@ void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_s
     begin_window(rate, t_us, sample, 0);
 }
 
-/* What the pace lets through took the link for the share of looks that found something in the queue, so this is the rate at which it drains;
- * what was asked for came on top. Rather too low than too high, by one look. */
+/* What the pace lets through took the link for the share of looks that found something in the queue, so this is the
+ * rate at which it drains; what was asked for came on top. Rather too low than too high, by one look. */
 static uint64_t drain_bps(const struct pcmig_rate *rate, uint64_t background_bps, uint64_t requested_bps)
 {
     uint64_t bps = background_bps * rate->looks / (rate->busy_looks + 1) + requested_bps;

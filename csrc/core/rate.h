@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One model of the link: what the stream carries, how well that is known, and how long a page waits in its queue.
  *
- * Not every time in which bytes were sent tells something about the link. While more waits in the queue than the link takes
- * away, what the destination acknowledges is the link's rate. QEMU that sends as fast as it can, without such a queue, is
- * itself the narrow place, and its rate is what this stream will go on at. In both cases the estimate follows, down as well
- * as up. What is left - zero pages, which hardly use the link, or a QEMU held back by its bandwidth - shows a least rate,
- * which can only raise it.
+ * Not every time in which bytes were sent tells something about the link. While more waits in the queue than the
+ * link takes away, what the destination acknowledges is the link's rate. QEMU that sends as fast as it can, without
+ * such a queue, is itself the narrow place, and its rate is what this stream will go on at. In both cases the
+ * estimate follows, down as well as up. What is left - zero pages, which hardly use the link, or a QEMU held back by
+ * its bandwidth - shows a least rate, which can only raise it.
  *
- * In post-copy QEMU is held back on purpose, so the link shows in two other ways. A pace that is not reached although there
- * is much to send: the link carries no more. And the share of looks that find something in the queue: what was sent, divided
- * by that share, is the rate at which it drains. So an estimate from before the switch (several streams of multifd, other
- * traffic that has ended since, a bandwidth that was forgotten) is put right within seconds.
+ * In post-copy QEMU is held back on purpose, so the link shows in two other ways. A pace that is not reached
+ * although there is much to send: the link carries no more. And the share of looks that find something in the queue:
+ * what was sent, divided by that share, is the rate at which it drains. So an estimate from before the switch
+ * (several streams of multifd, other traffic that has ended since, a bandwidth that was forgotten) is put right
+ * within seconds.
  *
  * Plain values, no allocation.
  */
@@ -51,8 +52,8 @@ void pcmig_rate_init(struct pcmig_rate *rate);
 /* Takes a sample of pre-copy that nobody holds back. */
 void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample);
 
-/* Takes a sample of post-copy. PACE_BPS was in force since the one before (0 = unlimited); REQUESTED_BYTES were sent since the switch
- * because they were asked for. */
+/* Takes a sample of post-copy. PACE_BPS was in force since the one before (0 = unlimited); REQUESTED_BYTES were sent
+ * since the switch because they were asked for. */
 void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample,
                               uint64_t pace_bps, uint64_t requested_bytes);
 
@@ -62,10 +63,12 @@ void pcmig_rate_pause(struct pcmig_rate *rate);
 /* Whether the rate is more than a lower bound. */
 bool pcmig_rate_known(const struct pcmig_rate *rate);
 
-/* How long what stands in the queue of an unhindered QEMU holds up whatever comes behind it. INT64_MAX when the rate is not known. */
+/* How long what stands in the queue of an unhindered QEMU holds up whatever comes behind it. INT64_MAX when the rate
+ * is not known. */
 int64_t pcmig_rate_queue_us(const struct pcmig_rate *rate);
 
-/* Time that BYTES need at BPS, in us; no less than 0 and no more than INT64_MAX / 4. BPS 0 counts as next to nothing. */
+/* Time that BYTES need at BPS, in us; no less than 0 and no more than INT64_MAX / 4. BPS 0 counts as next to
+ * nothing. */
 int64_t pcmig_rate_time_us(uint64_t bytes, uint64_t bps);
 
 #endif

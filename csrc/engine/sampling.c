@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What QEMU samples of the guest's writing: started just before the migrate call, as libvirt refuses it (a modifying job) once the
- * migration runs, and read while that runs, which is a query. Whatever goes wrong, it is simply not known. See control.h. */
+/* What QEMU samples of the guest's writing: started just before the migrate call, as libvirt refuses it (a modifying
+ * job) once the migration runs, and read while that runs, which is a query. Whatever goes wrong, it is simply not
+ * known. See control.h. */
 #include "engine/control.h"
 
-/* A second is the least that libvirt takes, and the best: the pages written to within one bound what any later pass can leave from below. */
+/* A second is the least that libvirt takes, and the best: the pages written to within one bound what any later pass
+ * can leave from below. */
 #define SAMPLED_S  1
 #define RESULT_US  1100000
 /* QEMU may be slow to hash the pages of a large guest. */

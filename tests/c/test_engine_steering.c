@@ -24,7 +24,7 @@
 #define UNLIMITED ((unsigned long)(INT64_MAX / MIB))
 #define CONNS_MAX 8
 
-/* --- libvirt ------------------------------------------------------------------------------------------------------- */
+/* --- libvirt ------------------------------------------------------------------------------------------------------ */
 
 static struct {
     atomic_bool running;       /* the migrate call is in progress, once it is made */
@@ -87,8 +87,8 @@ int virConnectUnregisterCloseCallback(virConnectPtr conn, virConnectCloseFunc cb
     return found.conn != NULL ? 0 : -1;
 }
 
-/* As the event thread would, for every connection whose URI is URI. Returns the first one, with a reference of the caller's: the
- * engine may let go of it at once. */
+/* As the event thread would, for every connection whose URI is URI. Returns the first one, with a reference of the
+ * caller's: the engine may let go of it at once. */
 static virConnectPtr break_connection(const char *uri)
 {
     virConnectPtr broken = NULL;
@@ -254,7 +254,7 @@ int virDomainAbortJob(virDomainPtr domain)
     return 0;
 }
 
-/* --- a migration --------------------------------------------------------------------------------------------------- */
+/* --- a migration -------------------------------------------------------------------------------------------------- */
 
 static struct pcmig_params params;
 static struct engine_host empty_host;
@@ -331,7 +331,7 @@ static void ask(struct pcmig_migration *migration, enum pcmig_request request)
     assert_int_equal(pcmig_migration_request(migration, request), 0);
 }
 
-/* --- tests --------------------------------------------------------------------------------------------------------- */
+/* --- tests -------------------------------------------------------------------------------------------------------- */
 
 /* The answer to the gate is what switches: no look at anything comes between. */
 static void gate_switches_at_once(void **state)
@@ -446,8 +446,8 @@ static int traced(const char *path, const char *word)
     return count;
 }
 
-/* QEMU samples the guest's writing before the migrate call, and the core hears of the result once. What is refused, or fails, is not known; the
- * migration goes its way. Nobody asks where nobody needs it. */
+/* QEMU samples the guest's writing before the migrate call, and the core hears of the result once. What is refused,
+ * or fails, is not known; the migration goes its way. Nobody asks where nobody needs it. */
 static void sampled_writes(void **state)
 {
     static const struct {

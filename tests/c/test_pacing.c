@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pace of background pages: its bounds and its direction, and what it comes to on links of any rate, also on those that are not as they
- * were measured. The link of this model carries REAL bytes a second out of a socket's buffer, into which QEMU writes background pages at
- * the start of each 100 ms until the pace is used up, and requested pages at any time. */
+/* The pace of background pages: its bounds and its direction, and what it comes to on links of any rate, also on
+ * those that are not as they were measured. The link of this model carries REAL bytes a second out of a socket's
+ * buffer, into which QEMU writes background pages at the start of each 100 ms until the pace is used up, and
+ * requested pages at any time. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -250,8 +251,8 @@ static void unchanged_means_equal(void **state)
 
 /* --- the bound on total time -------------------------------------------------------------------------------------- */
 
-/* Requests never fade, and yet it must end: the bound on total time opens up. Also where remaining bytes times a million are more than
- * 64 bits hold. */
+/* Requests never fade, and yet it must end: the bound on total time opens up. Also where remaining bytes times a
+ * million are more than 64 bits hold. */
 static void ends_in_time(void **state)
 {
     static const struct {

@@ -67,7 +67,7 @@ static bool ever(enum pcmig_action action)
     return guest_model_said(&m, action, ANY) != NULL;
 }
 
-/* --- each policy against each QEMU -------------------------------------------------------------------------------- */
+/* --- each policy against each QEMU ------------------------------------------------------------------------------- */
 
 /* The guest writes more than the link carries: auto says so early in the second pass, and not in the first. */
 static void auto_busy(void **state)
@@ -205,7 +205,7 @@ static void never_and_abort_after(void **state)
     assert_int_equal(m.said_count, 1);
 }
 
-/* --- drain and switch --------------------------------------------------------------------------------------------- */
+/* --- drain and switch -------------------------------------------------------------------------------------------- */
 
 static int64_t drained_after_us(enum pcmig_reason reason)
 {
@@ -294,7 +294,7 @@ static void switched_by_another(void **state)
     }
 }
 
-/* --- other migrations of the host ---------------------------------------------------------------------------------- */
+/* --- other migrations of the host --------------------------------------------------------------------------------- */
 
 static void held_until_another_is_switched(void **state)
 {
@@ -367,7 +367,8 @@ static void waiting_is_not_counted(void **state)
     assert_in_range(said(PCMIG_ACTION_ABORT, PCMIG_REASON_ABORT_AFTER)->t_us, 160 * SECOND, 160 * SECOND + 10000);
 }
 
-/* Another guest's switch comes between the drain and the gate's answer: it is waited for, and the gate's answer is not lost. */
+/* Another guest's switch comes between the drain and the gate's answer: it is waited for, and the gate's answer is
+ * not lost. */
 static void held_at_the_gate(void **state)
 {
     (void)state;
@@ -384,7 +385,7 @@ static void held_at_the_gate(void **state)
     assert_true(ever(PCMIG_ACTION_SWITCH));
 }
 
-/* --- requests ----------------------------------------------------------------------------------------------------- */
+/* --- requests ---------------------------------------------------------------------------------------------------- */
 
 static void abort_requests(void **state)
 {
@@ -445,7 +446,7 @@ static void detach(void **state)
     assert_int_equal(m.said_count, 0);
 }
 
-/* --- the gate ----------------------------------------------------------------------------------------------------- */
+/* --- the gate ---------------------------------------------------------------------------------------------------- */
 
 /* Runs until the policy has said ACTION once more. */
 static const struct pcmig_decision *run_until(enum pcmig_action action)
@@ -468,7 +469,8 @@ static enum pcmig_gate_state gate(void)
     return pcmig_policy_gate(m.policy);
 }
 
-/* Pre-copy goes on at full speed while the gate is asked for; once it is open, the link is drained, and then comes the switch. */
+/* Pre-copy goes on at full speed while the gate is asked for; once it is open, the link is drained, and then comes
+ * the switch. */
 static void gate_before_drain(void **state)
 {
     const struct pcmig_decision *drain;
@@ -664,7 +666,7 @@ static void drain_leaves_the_rate(void **state)
     assert_in_range(pcmig_policy_link_bps(m.policy), before * 95 / 100, before * 105 / 100);
 }
 
-/* --- what is strange ---------------------------------------------------------------------------------------------- */
+/* --- what is strange --------------------------------------------------------------------------------------------- */
 
 /* Failing statistics are no evidence, and asking for them over and over helps nobody. */
 static void failing_statistics(void **state)

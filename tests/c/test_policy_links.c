@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What auto decides on links from 100 Mb/s to 100 Gb/s, under limits of QEMU's that others set, and for guests that write in bursts. The guest
- * of this model has a hot set that is dirty again as soon as it was sent, or writes what a test tells it to. */
+/* What auto decides on links from 100 Mb/s to 100 Gb/s, under limits of QEMU's that others set, and for guests that
+ * write in bursts. The guest of this model has a hot set that is dirty again as soon as it was sent, or writes what
+ * a test tells it to. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -133,7 +134,7 @@ static const char *decided(void)
     return w.finished ? "finished" : pcmig_reason_name(w.decision.reason);
 }
 
-/* --- the limit that is in force ------------------------------------------------------------------------------------- */
+/* --- the limit that is in force ----------------------------------------------------------------------------------- */
 
 /* Nova's limit is 50 ms for hours, and 500 at last; a hot set between the two was waited for for 4800 s and more. */
 static void nova_steps(void **state)
@@ -191,9 +192,10 @@ static void slower_link(void **state)
     assert_string_equal(decided(), "not-converging");
 }
 
-/* --- bursts --------------------------------------------------------------------------------------------------------- */
+/* --- bursts ------------------------------------------------------------------------------------------------------- */
 
-/* As much as 0.2 s can write at 6 GB/s, early in the second pass, and nothing after it: 4 s more of pre-copy move it. */
+/* As much as 0.2 s can write at 6 GB/s, early in the second pass, and nothing after it: 4 s more of pre-copy move
+ * it. */
 static void a_burst_is_no_verdict(void **state)
 {
     static const uint64_t links_bps[] = {12500000, 125000000, 1200000000, 3000000000, 12000000000};
@@ -238,7 +240,7 @@ static void the_next_pass_is_the_last(void **state)
     assert_string_equal(decided(), "finished");
 }
 
-/* --- known early ---------------------------------------------------------------------------------------------------- */
+/* --- known early -------------------------------------------------------------------------------------------------- */
 
 /* QEMU 10 tells what was dirtied at the end of a pass only. With its own sampling, the first pass is enough. */
 static void known_after_the_first_pass(void **state)
@@ -257,7 +259,8 @@ static void known_after_the_first_pass(void **state)
     assert_int_equal(w.decision.a, 3 * GB);
 }
 
-/* A guest that wrote while it was sampled, and hardly since: it is not judged by that. Nor is one that writes little. */
+/* A guest that wrote while it was sampled, and hardly since: it is not judged by that. Nor is one that writes
+ * little. */
 static void sampled_long_ago(void **state)
 {
     (void)state;
@@ -273,7 +276,7 @@ static void sampled_long_ago(void **state)
     assert_string_equal(decided(), "gathering");
 }
 
-/* --- the rest ------------------------------------------------------------------------------------------------------- */
+/* --- the rest ----------------------------------------------------------------------------------------------------- */
 
 /* XBZRLE: what goes encoded is sent as well, and a pass ends. */
 static void encoded_pages_count(void **state)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pcmig: the real policy, pacing, ledger and trace, driven as the engine's control thread drives them (csrc/engine/control.c). */
+/* pcmig: the real policy, pacing, ledger and trace, driven as the engine's control thread drives them
+ * (csrc/engine/control.c). */
 #include "migration.h"
 
 #include "core/trace.h"
@@ -136,8 +137,8 @@ void steer_limit(struct migration *m, int64_t now_us, double limit_ms)
     feed(m, now_us, &input);
 }
 
-/* What QEMU's sampling before the migration has found: pages written to within a second, as a rate. It samples, and finds fewer
- * than there are. */
+/* What QEMU's sampling before the migration has found: pages written to within a second, as a rate. It samples, and
+ * finds fewer than there are. */
 static void tell_dirty_rate(struct migration *m, int64_t now_us)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_DIRTY_RATE};
