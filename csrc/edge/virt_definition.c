@@ -100,12 +100,21 @@ int pcmig_virt_set_autostart(struct pcmig_virt_conn *conn, const char *uuid, boo
     return result;
 }
 
+/* Whether libvirt would refuse to undefine it: it does with a saved state, and with what it knows of snapshots and checkpoints. A guest
+ * that was defined only to be undefined would then be left with a definition, which anybody can start. */
+static bool has_keepsakes(virDomainPtr domain)
+{
+    return virDomainHasManagedSaveImage(domain, 0) != 0 || virDomainSnapshotNum(domain, 0) != 0 ||
+           virDomainListAllCheckpoints(domain, NULL, 0) > 0; /* a driver that has none says -1 */
+}
+
 /* libvirt removes only what has a definition. */
 static int define(virDomainPtr domain)
 {
     char *xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE);
-    virDomainPtr defined =
-        xml != NULL && is_left_over(domain) ? virDomainDefineXML(virDomainGetConnect(domain), xml) : NULL;
+    virDomainPtr defined = xml != NULL && is_left_over(domain) && !has_keepsakes(domain)
+                               ? virDomainDefineXML(virDomainGetConnect(domain), xml)
+                               : NULL;
 
     free(xml);
     if (defined == NULL)

@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include <time.h>
+
 #include "two_hosts.h"
 
 /* The policy decides as if it had begun the migration itself, and no second one is begun. */
@@ -25,6 +27,31 @@ static void precopy_is_steered(void **state)
     all_has_arrived();
     expect_end(migration, PCMIG_OUTCOME_COMPLETED);
     assert_int_equal(atomic_load(&hosts.calls), 0);
+}
+
+/* Of a destination that does not answer nobody waits for anything, and no attempts to reach it pile up. */
+static void steering_does_not_wait_for_the_destination(void **state)
+{
+    struct pcmig_migration *migration;
+    struct timespec begun, now;
+
+    (void)state;
+    atomic_store(&attempts, 0);
+    atomic_store(&no_answer, true);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
+    for (int64_t mib = 5; mib < 25; mib++) {
+        (void)clock_gettime(CLOCK_MONOTONIC, &begun);
+        assert_int_equal(pcmig_migration_set_bandwidth(migration, mib), 0);
+        WAIT_FOR(atomic_load(&hosts.precopy_mib) == (unsigned long)mib);
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        assert_true((now.tv_sec - begun.tv_sec) * 1000 + (now.tv_nsec - begun.tv_nsec) / 1000000 < 1000);
+        (void)usleep(200000);
+    }
+    assert_int_equal(atomic_load(&attempts), 1); /* was one every 4 s, each of which was waited for */
+    atomic_store(&no_answer, false);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_ABORT), 0);
+    expect_end(migration, PCMIG_OUTCOME_FAILED);
 }
 
 /* Whoever looked after it may have been killed in a drain. */
@@ -273,6 +300,7 @@ int main(void)
         TEST(precopy_is_steered),
         TEST(precopy_is_switched_by_the_policy),
         TEST(precopy_is_cancelled),
+        TEST(steering_does_not_wait_for_the_destination),
         TEST(precopy_gets_its_bandwidth_back),
         TEST(what_stands_still_after_the_switch_is_old),
         TEST(pause_at_the_destination_needs_proof),

@@ -5,6 +5,7 @@
 #ifndef PCMIG_TESTS_TWO_HOSTS_H
 #define PCMIG_TESTS_TWO_HOSTS_H
 
+#include <dlfcn.h>
 #include <libvirt/libvirt-qemu.h>
 #include <libvirt/libvirt.h>
 #include <stdatomic.h>
@@ -65,6 +66,22 @@ static struct {
 } hosts;
 
 static struct engine_host dest_host;
+
+static atomic_bool no_answer; /* the destination's libvirt: who connects to it waits, */
+static atomic_int attempts;   /* and is counted */
+
+virConnectPtr virConnectOpenAuth(const char *uri, virConnectAuthPtr auth, unsigned int flags)
+{
+    virConnectPtr (*libvirts)(const char *, virConnectAuthPtr, unsigned int) = NULL;
+
+    *(void **)&libvirts = dlsym(RTLD_NEXT, "virConnectOpenAuth");
+    if (strcmp(uri, dest_host.uri) == 0 && atomic_load(&no_answer)) {
+        atomic_fetch_add(&attempts, 1);
+        for (int waited_ms = 0; atomic_load(&no_answer) && waited_ms < PATIENCE; waited_ms++)
+            (void)usleep(1000);
+    }
+    return libvirts(uri, auth, flags);
+}
 
 static bool at_source(virDomainPtr domain)
 {
