@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The exception hierarchy of pcmig, and the one place that maps libvirt's errors to it. */
-#include "python/errors.h"
 
 #include "python/state.h"
 

@@ -6,7 +6,6 @@
 #include "core/engine_state.h"
 #include "core/shell.h"
 #include "edge/virt.h"
-#include "python/errors.h"
 #include "python/state.h"
 
 #include <stdio.h>

@@ -2,8 +2,6 @@
 /* Jobs of somebody else: what `pcmig watch`, `abort`, `switch`, `pause` and `status` need. Blocking, without the GIL. */
 #include "core/recovery.h"
 #include "edge/virt.h"
-#include "python/errors.h"
-#include "python/sample.h"
 #include "python/state.h"
 
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ledger as a dictionary. */
-#include "python/dicts.h"
+
+#include "python/state.h"
 
 #include "core/names.h"
 

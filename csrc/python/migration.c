@@ -3,9 +3,6 @@
 #include "core/flags.h"
 #include "engine/migration.h"
 
-#include "python/dicts.h"
-#include "python/errors.h"
-#include "python/policy.h"
 #include "python/state.h"
 
 #include <errno.h>

@@ -2,9 +2,6 @@
 /* pcmig._core.params, parse_policy, and decisions as dicts. */
 #include "core/policy.h"
 
-#include "python/policy.h"
-
-#include "python/dicts.h"
 #include "python/state.h"
 
 #include <string.h>

@@ -5,7 +5,6 @@
 #include "edge/probe.h"
 #include "edge/virt.h"
 #include "edge/virt_facts.h"
-#include "python/errors.h"
 
 #include <linux/userfaultfd.h>
 #include <stdlib.h>

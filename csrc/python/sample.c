@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See sample.h. */
-#include "python/sample.h"
+/* Job statistics as a dictionary. See state.h. */
+
+#include "python/state.h"
 
 #include "core/names.h"
 

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The module's state and the set-up function of each binding file. */
+/* What the binding files share: the module's state, their set-up functions, and values of the core as Python has them. */
 #ifndef PCMIG_PYTHON_STATE_H
 #define PCMIG_PYTHON_STATE_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+
+#include "core/ledger.h"
+#include "core/policy.h"
+#include "edge/virt.h"
 
 struct pcmig_state {
     /* Exceptions, see errors.c. */
@@ -37,5 +41,20 @@ int pcmig_migration_setup(PyObject *module);
 int pcmig_trace_setup(PyObject *module);
 int pcmig_guard_setup(PyObject *module);
 int pcmig_route_setup(PyObject *module);
+
+/* errors.c: sets the exception that fits ERROR: LibvirtError or the subclass for its kind of failure. */
+void pcmig_errors_raise(PyObject *module, const struct pcmig_virt_error *error);
+
+/* Dictionaries, whose shapes are in _core.pyi. Each returns a new reference, or NULL with an exception set. */
+PyObject *pcmig_decision_as_dict(const struct pcmig_decision *decision); /* policy.c */
+PyObject *pcmig_ledger_as_dict(const struct pcmig_ledger *ledger);       /* ledger.c */
+/* sample.c: every field of struct pcmig_sample by its name; queue_bytes is None where it is not known. */
+PyObject *pcmig_sample_as_dict(const struct pcmig_sample *sample);
+
+/* policy.c: sets PARAMS from a dict of name -> int. Returns 0, or -1 with TypeError or PolicyError. */
+int pcmig_params_update(PyObject *module, struct pcmig_params *params, PyObject *dict);
+/* As pcmig_policy_parse. Returns 0, or -1 with PolicyError. */
+int pcmig_policy_from_text(PyObject *module, const char *text, size_t len, enum pcmig_policy_kind *kind,
+                           struct pcmig_params *params);
 
 #endif

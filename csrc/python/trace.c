@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replay() and ledger_from_trace(). Files are read by Python's own file objects: they let go of the GIL while they wait,
  * and know about signals. */
-#include "python/dicts.h"
-#include "python/policy.h"
+
+#include "python/state.h"
 
 #include "core/trace.h"
 
