@@ -80,6 +80,10 @@ static void next_input(struct bytes *b, struct pcmig_input *input)
             memcpy((char *)&input->sample + byte(b) % (sizeof(input->sample) / 8) * 8, &value, sizeof(value));
         }
         return;
+    case PCMIG_INPUT_DIRTY_RATE:
+    case PCMIG_INPUT_DOWNTIME_LIMIT:
+        input->code = (int64_t)number(b);
+        return;
     case PCMIG_INPUT_QUEUE:
         input->sample.queue_bytes = (int64_t)(number(b) - 1);
         return;
