@@ -9,6 +9,7 @@ MIB = 1 << 20
 
 PRECOPY: dict[str, Any] = {
     "phase": "precopy",
+    "crossed": False,
     "outcome": None,
     "error": None,
     "operator_command": None,

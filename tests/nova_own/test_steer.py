@@ -58,8 +58,8 @@ class Engine:
 
     def clear(self) -> None: ...
 
-    def decisions(self) -> list[dict[str, Any]]:
-        return [{"action": "drain", "text": "pass 1 is done"}]
+    def decisions(self, first: int = 0) -> list[dict[str, Any]]:
+        return [{"action": "drain", "text": "pass 1 is done"}][first:]
 
     def status(self) -> dict[str, Any]:
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
