@@ -138,6 +138,8 @@ class Status(TypedDict):
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     recovery: Recovery | None  # None: post-copy is not interrupted
     crossed: bool  # the switch was issued, or the guest seen beyond it: the source's memory may be the older
+    turn: str  # what the other migrations of the host leave to it: "free", "crowded", "held", "bounded", "waiting"
+    waits_for: str | None  # and for which of them it waits: "g2 (draining)"
     note: str | None  # what people should hear of while it runs, the latest; a command stands on its own line
     cpu_us: int  # CPU time of the control thread
     stream_peer: str | None  # address that the stream goes to; None before post-copy, or not seen

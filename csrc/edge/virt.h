@@ -78,6 +78,8 @@ const char *pcmig_virt_domain_uuid(const struct pcmig_virt_domain *domain);
 int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* 1, 0 or -1 */
 /* Whether the guest runs in software emulation (TCG): 1, 0, or -1 on error. */
 int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
+/* Memory that the guest may have at the most; 0 when libvirt does not tell. */
+uint64_t pcmig_virt_domain_memory_bytes(struct pcmig_virt_domain *domain);
 char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* free() it */
 
 /* State of the guest with this UUID on CONN. "no such guest" is not an error: it is PCMIG_HALF_ABSENT. */

@@ -124,6 +124,11 @@ int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_vi
     return result;
 }
 
+uint64_t pcmig_virt_domain_memory_bytes(struct pcmig_virt_domain *domain)
+{
+    return (uint64_t)virDomainGetMaxMemory(domain->ptr) * 1024;
+}
+
 char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
     char *xml = virDomainGetXMLDesc(domain->ptr, 0);

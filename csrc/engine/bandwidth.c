@@ -5,6 +5,13 @@
 /* A bandwidth that libvirt refused (another job held the guest, the connection was broken) is set again that often. */
 #define AGAIN_US 200000
 
+int64_t pcmig_bandwidth_shared(const struct control *c, int64_t mib)
+{
+    const int64_t bound = c->others.bound_mib;
+
+    return bound > 0 && (mib == 0 || mib > bound) ? bound : mib;
+}
+
 void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib)
 {
     struct pcmig_virt_error error = {0};
@@ -13,6 +20,7 @@ void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib)
     if (which == OF_POSTCOPY && c->bandwidth.bound_mib > 0 && (mib == 0 || mib > c->bandwidth.bound_mib))
         mib = c->bandwidth.bound_mib;
     c->bandwidth.wanted_mib[which] = mib;
+    mib = pcmig_bandwidth_shared(c, mib);
     c->bandwidth.refused[which] =
         c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, mib, which == OF_POSTCOPY, &error) < 0;
     if (c->bandwidth.refused[which]) {
@@ -36,6 +44,16 @@ void pcmig_bandwidth_again(struct control *c)
     }
 }
 
+void pcmig_bandwidth_heed(struct control *c)
+{
+    const int64_t precopy_mib = c->bandwidth.slowed ? c->bandwidth.wanted_mib[OF_PRECOPY] : c->bandwidth.precopy_mib;
+
+    if (pcmig_engine_before_switch(c->reached))
+        pcmig_bandwidth_set(c, OF_PRECOPY, precopy_mib);
+    else if (c->bandwidth.pace_mib >= 0)
+        pcmig_bandwidth_set(c, OF_POSTCOPY, c->bandwidth.pace_mib);
+}
+
 void pcmig_bandwidth_open_pace(struct control *c)
 {
     struct pcmig_virt_error error = {0};
@@ -51,7 +69,10 @@ void pcmig_bandwidth_open_pace(struct control *c)
 
 bool pcmig_bandwidth_restore(struct control *c)
 {
-    if (c->bandwidth.slowed) {
+    const bool bounded = c->others.bound_mib > 0 && !c->others.waiting;
+
+    c->others.bound_mib = 0;
+    if (c->bandwidth.slowed || bounded) {
         pcmig_bandwidth_set(c, OF_PRECOPY, c->bandwidth.precopy_mib);
         c->bandwidth.slowed = c->bandwidth.refused[OF_PRECOPY];
     }

@@ -13,6 +13,7 @@ struct call {
     struct pcmig_virt_conn *conn;     /* NULL = to be opened: a resume */
     struct pcmig_virt_domain *domain; /* likewise */
     const char *migrate_uri;          /* lives as long as the migration */
+    int64_t bandwidth_mib;
     bool resume;
 };
 
@@ -40,7 +41,7 @@ static bool migrate(struct call *call, struct pcmig_virt_error *error)
         .persist_xml = args->persist_xml,
         .tls_destination = args->tls_destination,
         .parallel_connections = args->parallel_connections,
-        .bandwidth_mib = args->bandwidth_mib,
+        .bandwidth_mib = (int)call->bandwidth_mib,
         .postcopy_bandwidth_mib = args->postcopy_bandwidth_mib,
     };
 
@@ -92,12 +93,15 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
         return -1;
     call->m = pcmig_migration_ref(m);
     call->resume = resume_uri != NULL;
+    call->bandwidth_mib = call->resume ? m->args.bandwidth_mib : pcmig_bandwidth_shared(c, m->args.bandwidth_mib);
     call->migrate_uri = resume_uri != NULL && resume_uri[0] != '\0' ? resume_uri : m->args.migrate_uri;
     if (!call->resume) {
         call->conn = m->call_conn;
         call->domain = m->call_domain;
         m->call_conn = NULL;
         m->call_domain = NULL;
+        c->others.called_us = pcmig_migration_now_us(m);
+        c->others.called_bounded = c->others.bound_mib > 0;
         pcmig_control_event(c, PCMIG_EVENT_MIGRATE_CALLED);
     }
     pthread_attr_init(&attr);

@@ -61,6 +61,7 @@ void pcmig_control_trigger(struct control *c, enum pcmig_engine_trigger trigger)
     if (next < PCMIG_ENGINE_CONFIRMING)
         c->reached = next;
     c->publish = true;
+    c->others.look_us = 0; /* they are to know at once */
     if (pcmig_engine_asks(next)) {
         c->unchanged_us = pcmig_migration_now_us(c->m);
         c->look_us = 0;
@@ -189,7 +190,9 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     case PCMIG_ACTION_ABORT:
         /* The bandwidth stays as it is until the migration has ended: what is sent meanwhile is thrown away. */
         pcmig_control_trigger(c, PCMIG_TRIGGER_UNDRAIN);
-        abort_job(c);
+        c->others.given_up = c->others.waiting;
+        if (!c->others.waiting)
+            abort_job(c);
         return;
     case PCMIG_ACTION_KEEP:
     case PCMIG_ACTION_ASK:
@@ -309,6 +312,15 @@ static void set_downtime_once(struct control *c)
                               c->m->domain, c->m->args.params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS], &error) == 0;
 }
 
+/* libvirt puts the bandwidth of the call in force when it begins to send, whatever was set meanwhile. */
+static void set_bandwidth_once(struct control *c, const struct pcmig_sample *sample)
+{
+    if (!c->others.called_bounded || sample->memory_processed_bytes == 0)
+        return;
+    c->others.called_bounded = false;
+    pcmig_bandwidth_heed(c);
+}
+
 static void take_sample(struct control *c)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_TICK};
@@ -326,12 +338,17 @@ static void take_sample(struct control *c)
             input.sample.queue_bytes = queue_bytes(c);
             set_downtime_once(c);
             pcmig_sampling_look(c);
+            set_bandwidth_once(c, &input.sample);
         } else if (active < 0) {
             pthread_mutex_lock(&c->m->lock);
             c->m->status.stats_failed++;
             pthread_mutex_unlock(&c->m->lock);
         }
     }
+    if (input.kind == PCMIG_INPUT_SAMPLE)
+        pcmig_others_sample(c, &input.sample);
+    else if (input.kind == PCMIG_INPUT_QUEUE)
+        pcmig_others_queue(c, input.sample.queue_bytes);
     input.t_us = pcmig_migration_now_us(c->m);
     pcmig_control_feed(c, &input);
     if (c->state == PCMIG_ENGINE_POSTCOPY && pcmig_recover_stalled(c))
@@ -454,8 +471,11 @@ static int64_t sooner(int64_t a, int64_t b)
 /* When there is something to do without any mail. */
 static int64_t next_due_us(const struct control *c)
 {
-    int64_t due = sooner(c->due_us, pcmig_ends_due_us(c));
+    int64_t due = sooner(pcmig_others_due_us(c), pcmig_ends_due_us(c));
 
+    if (c->others.waiting)
+        return due;
+    due = sooner(due, c->due_us);
     if (pcmig_ending_wanted(c))
         due = sooner(due, c->look_us);
     if (pcmig_ending_wanted(c) && !pcmig_engine_before_switch(c->reached))
@@ -472,13 +492,36 @@ static void steer(struct control *c)
 {
     int64_t now = pcmig_migration_now_us(c->m);
 
-    if (pcmig_ending_wanted(c) && !pcmig_engine_before_switch(c->reached))
+    if (c->others.waiting || (pcmig_ending_wanted(c) && !pcmig_engine_before_switch(c->reached)))
         return;
     if ((c->bandwidth.refused[OF_PRECOPY] || c->bandwidth.refused[OF_POSTCOPY]) && now >= c->bandwidth.again_us)
         pcmig_bandwidth_again(c);
     if (c->abort.state == ABORT_WANTED && now >= c->abort.try_us)
         abort_job(c);
     pcmig_overdue_look(c);
+}
+
+/* Makes the migrate call, unless the others are to go first. Returns whether the migration is over. */
+static bool call_in_turn(struct control *c)
+{
+    struct pcmig_virt_error error = {0};
+
+    if (!c->others.waiting)
+        return false;
+    if (c->others.given_up || c->detach) {
+        pcmig_finish(c, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
+                     "cancelled while it waited for another migration: the guest was not touched", NULL);
+        return true;
+    }
+    if (c->others.turn == PCMIG_TURN_WAITING)
+        return false;
+    c->others.waiting = false;
+    pcmig_preflight_queue(c->m);
+    if (pcmig_call_start(c, NULL) == 0)
+        return false;
+    pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_OTHER, "cannot start a thread for the migrate call");
+    pcmig_finish(c, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest was not touched", &error);
+    return true;
 }
 
 /* One turn of the loop. Returns whether the migration is over. */
@@ -491,8 +534,12 @@ static bool turn(struct control *c, struct mail *mail)
     if (mail->call_returned)
         on_call_returned(c, mail->call_succeeded, &mail->call_error);
     pcmig_ends_connect(c);
+    if (pcmig_migration_now_us(c->m) >= pcmig_others_due_us(c))
+        pcmig_others_look(c);
+    if (call_in_turn(c))
+        return true;
     steer(c);
-    if (pcmig_migration_now_us(c->m) >= c->due_us)
+    if (!c->others.waiting && pcmig_migration_now_us(c->m) >= c->due_us)
         take_sample(c);
     if (c->publish)
         pcmig_control_publish(c);
@@ -502,7 +549,8 @@ static bool turn(struct control *c, struct mail *mail)
         pcmig_finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);
         return true;
     }
-    return pcmig_ending_wanted(c) && pcmig_migration_now_us(c->m) >= c->look_us && pcmig_ending_look(c);
+    return !c->others.waiting && pcmig_ending_wanted(c) && pcmig_migration_now_us(c->m) >= c->look_us &&
+           pcmig_ending_look(c);
 }
 
 static void run(struct control *c)
@@ -528,6 +576,7 @@ static void clean_up(struct control *c)
 {
     struct pcmig_migration *m = c->m;
 
+    pcmig_others_end(c);
     for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
         pcmig_virt_open_abandon(c->end[side].opening);
         pcmig_virt_unwatch(m->watch[side]);
@@ -560,6 +609,7 @@ static void adopt(struct control *c)
     c->end[PCMIG_SIDE_DESTINATION].reconnect = true;
     c->unchanged_us = pcmig_migration_now_us(c->m);
     pcmig_control_trigger(c, PCMIG_TRIGGER_ADOPTED);
+    pcmig_others_begin(c);
     run(c);
 }
 
@@ -583,11 +633,10 @@ void *pcmig_control_main(void *migration)
     } else if (!ready) {
         pcmig_finish(&control, m->args.adopt ? PCMIG_OUTCOME_NEEDS_OPERATOR : PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
                      "", &error);
-    } else if (pcmig_call_start(&control, NULL) < 0) {
-        pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_OTHER, "cannot start a thread for the migrate call");
-        pcmig_finish(&control, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "the guest was not touched", &error);
     } else {
-        run(&control);
+        pcmig_others_begin(&control);
+        if (!call_in_turn(&control))
+            run(&control);
     }
     clean_up(&control);
     pcmig_migration_unref(m);

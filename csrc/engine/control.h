@@ -6,6 +6,7 @@
  *   sampling.c   what QEMU samples of the guest's writing
  *   ends.c       the connections to both hosts, and what each says of its half
  *   bandwidth.c  the bandwidths of pre-copy and post-copy
+ *   others.c     what the host's other migrations leave to this one (core/turns.h)
  *   overdue.c    tells people of what does not come to its end before the switch
  *   ending.c     looks for the end: evidence, the next step (core/ending.h), acting on it
  *   recover.c    an interrupted post-copy (core/recovery.h)
@@ -21,6 +22,8 @@
 #include "core/engine_state.h"
 #include "core/recovery.h"
 #include "core/still.h"
+#include "core/turns_meter.h"
+#include "edge/turns_file.h"
 #include "engine/internal.h"
 
 #define PCMIG_NEVER_US INT64_MAX
@@ -113,6 +116,20 @@ struct control {
         int64_t taken_us;
     } abort;
 
+    /* The other migrations that leave the host. */
+    struct {
+        struct pcmig_turns_seat *seat; /* NULL = there was none to be had: it goes as if it were alone */
+        struct pcmig_turns_meter meter;
+        enum pcmig_turn turn; /* what they leave to this one */
+        int64_t bound_mib;    /* of its bandwidth, for their sake; 0 = none */
+        int64_t look_us;      /* when to look at them next */
+        bool waiting;         /* for its turn: the migrate call was not made yet */
+        bool given_up;        /* cancelled while it did */
+        bool
+            called_bounded; /* the call was made with a bound, which libvirt puts in force only when it begins to send */
+        int64_t called_us;  /* when it was made */
+    } others;
+
     struct pcmig_still still; /* of what is sent before the switch */
     bool made_room;           /* our connection to the destination was closed, so that libvirt's own finds a place */
 
@@ -168,6 +185,21 @@ void pcmig_bandwidth_open_pace(struct control *c);
 bool pcmig_bandwidth_restore(struct control *c);
 /* The operator bounds the bandwidth from now on. */
 void pcmig_bandwidth_bound(struct control *c, int64_t mib);
+
+/* The others leave more or less: the bandwidth that is to be in force is set anew. */
+void pcmig_bandwidth_heed(struct control *c);
+/* MIB with what the others leave of it; 0 = unlimited. */
+int64_t pcmig_bandwidth_shared(const struct control *c, int64_t mib);
+
+/* others.c: from now on the others know of this one, and it does what they leave to it. */
+void pcmig_others_begin(struct control *c);
+void pcmig_others_end(struct control *c);
+/* What was seen of the migration. */
+void pcmig_others_sample(struct control *c, const struct pcmig_sample *sample);
+void pcmig_others_queue(struct control *c, int64_t queue_bytes);
+/* Looks at the others, tells the policy what they leave, and has it done. */
+void pcmig_others_look(struct control *c);
+int64_t pcmig_others_due_us(const struct control *c);
 
 /* overdue.c */
 void pcmig_overdue_look(struct control *c);

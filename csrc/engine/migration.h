@@ -97,6 +97,8 @@ struct pcmig_migration_status {
     unsigned inputs_lost;                /* events and requests that memory was too short for */
     size_t decisions;                    /* that were not "keep" */
     struct pcmig_recovery_status recovery;
+    enum pcmig_turn turn; /* what the other migrations of the host leave to this one, */
+    char waits_for[128];  /* and for which of them it waits: "g2 (draining)"; "" = none */
 };
 
 struct pcmig_migration;

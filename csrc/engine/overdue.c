@@ -88,7 +88,7 @@ static uint64_t sent(const struct control *c)
 /* Makes room for libvirt's connection, and takes ours up again once it needs none any more. */
 static void make_room(struct control *c, int64_t now)
 {
-    if (!c->made_room && c->call == CALL_RUNS && setting_up(c) && now >= MAKE_ROOM_US &&
+    if (!c->made_room && c->call == CALL_RUNS && setting_up(c) && now >= c->others.called_us + MAKE_ROOM_US &&
         c->m->conn[PCMIG_SIDE_DESTINATION] != NULL) {
         pcmig_end_close(c, PCMIG_SIDE_DESTINATION);
         c->made_room = true;
@@ -118,6 +118,8 @@ void pcmig_overdue_look(struct control *c)
 {
     const int64_t now = pcmig_migration_now_us(c->m);
 
+    if (c->others.waiting)
+        return; /* nothing is to be expected yet */
     make_room(c, now);
     if (before_the_guest_moved(c) && pcmig_still_feed(&c->still, now, sent(c), limit_us(c)) && c->abort.taken_us == 0)
         tell_still(c);
@@ -129,12 +131,14 @@ int64_t pcmig_overdue_due_us(const struct control *c)
     int64_t due = before_the_guest_moved(c) ? pcmig_still_due_us(&c->still, limit_us(c)) : PCMIG_NEVER_US;
     int64_t abort_us = tell_abort_us(c);
 
+    if (c->others.waiting)
+        return PCMIG_NEVER_US;
     if (c->abort.state == ABORT_TAKEN && !c->end[PCMIG_SIDE_DESTINATION].reconnect)
         abort_us = c->abort.taken_us + ABORT_TELL_US;
     if (c->abort.state == ABORT_TAKEN && due > abort_us)
         due = abort_us;
     if (!c->made_room && c->call == CALL_RUNS && setting_up(c) && c->m->conn[PCMIG_SIDE_DESTINATION] != NULL &&
-        due > MAKE_ROOM_US)
-        due = MAKE_ROOM_US;
+        due > c->others.called_us + MAKE_ROOM_US)
+        due = c->others.called_us + MAKE_ROOM_US;
     return due;
 }

@@ -265,7 +265,7 @@ static int plan_paused(struct pcmig_migration *migration, struct pcmig_virt_erro
 }
 
 /* What waits on the way. Without either of the two that is not known. */
-static void open_queue(struct pcmig_migration *migration)
+void pcmig_preflight_queue(struct pcmig_migration *migration)
 {
     const struct pcmig_migration_args *args = &migration->args;
 
@@ -313,10 +313,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
         return -1;
     }
     migration->call_domain = pcmig_virt_lookup(migration->call_conn, migration->uuid, error);
-    if (migration->call_domain == NULL)
-        return -1;
-    open_queue(migration);
-    return 0;
+    return migration->call_domain != NULL ? 0 : -1;
 }
 
 int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_error *error)
@@ -338,6 +335,6 @@ int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_e
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "out of memory");
         return -1;
     }
-    open_queue(migration);
+    pcmig_preflight_queue(migration);
     return 0;
 }

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The other migrations that leave the host: what they are told of this one, and what they leave to it (core/turns.h). See control.h. */
+#include "engine/control.h"
+
+#include "edge/clock.h"
+#include "edge/turns_file.h"
+
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+
+/* How late the others' news may be. */
+#define LOOK_US        100000
+/* The same in a drain, in which a guest is kept waiting for them. */
+#define LOOK_URGENT_US 20000
+
+/* --- the link -------------------------------------------------------------------------------------------------------- */
+
+/* The host of "tcp://192.0.2.7:49152", "qemu+tls://[fd00::7]/system", in HOST. Returns whether there is one. */
+static bool host_of(const char *uri, char *host, size_t size)
+{
+    const char *begin = uri != NULL ? strstr(uri, "://") : NULL;
+    const char *at;
+    size_t len;
+
+    if (begin == NULL)
+        return false;
+    begin += 3;
+    len = strcspn(begin, "/?");
+    at = memchr(begin, '@', len);
+    if (at != NULL) {
+        len -= (size_t)(at + 1 - begin);
+        begin = at + 1;
+    }
+    if (len > 0 && begin[0] == '[') {
+        begin++;
+        len = strcspn(begin, "]");
+    } else {
+        len = strcspn(begin, ":/?") < len ? strcspn(begin, ":/?") : len;
+    }
+    if (len == 0 || len >= size)
+        return false;
+    memcpy(host, begin, len);
+    host[len] = '\0';
+    return true;
+}
+
+/* The interface that the stream will leave by, as far as the address is told: a name is not looked up, as that may take long. 0 = not
+ * known. */
+static uint32_t link_of(const struct pcmig_migration_args *args)
+{
+    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
+    const char *uri = args->migrate_uri != NULL ? args->migrate_uri : args->dest_uri;
+    struct sockaddr_storage peer = {0};
+    struct addrinfo *found = NULL;
+    char host[256];
+
+    /* Of another host's routes nothing is known; a tunnel's stream goes to a socket of this one. */
+    if (host_of(args->source_uri, host, sizeof(host)) || !host_of(uri, host, sizeof(host)) ||
+        getaddrinfo(host, NULL, &hints, &found) != 0)
+        return 0;
+    if (found->ai_addrlen <= sizeof(peer))
+        memcpy(&peer, found->ai_addr, found->ai_addrlen);
+    freeaddrinfo(found);
+    return pcmig_route_interface(&peer);
+}
+
+/* --- what they are told ---------------------------------------------------------------------------------------------- */
+
+void pcmig_others_begin(struct control *c)
+{
+    const struct pcmig_migration_args *args = &c->m->args;
+
+    c->others.waiting = !args->adopt;
+    c->others.seat = pcmig_turns_join();
+    if (c->others.seat == NULL)
+        return;
+    pcmig_turns_meter_init(&c->others.meter, pcmig_clock_us(), c->m->name, pcmig_turns_network(args->source_uri),
+                           link_of(args), c->m->domain != NULL ? pcmig_virt_domain_memory_bytes(c->m->domain) : 0);
+    pcmig_others_look(c);
+}
+
+void pcmig_others_end(struct control *c)
+{
+    pcmig_turns_leave(c->others.seat);
+    c->others.seat = NULL;
+}
+
+void pcmig_others_sample(struct control *c, const struct pcmig_sample *sample)
+{
+    if (c->others.seat != NULL)
+        pcmig_turns_meter_sample(&c->others.meter, pcmig_clock_us(), sample, pcmig_policy_link_bps(c->m->policy),
+                                 pcmig_policy_requests_ps(c->m->policy));
+}
+
+void pcmig_others_queue(struct control *c, int64_t queue_bytes)
+{
+    c->others.meter.row.queue_bytes = queue_bytes;
+}
+
+/* --- what they leave ------------------------------------------------------------------------------------------------- */
+
+/* "g2 (draining)"; "" = for nobody. */
+static void tell(struct control *c, const struct pcmig_turns_row *other, enum pcmig_turn turn)
+{
+    struct pcmig_migration_status *status = &c->m->status;
+    char text[sizeof(status->waits_for)] = "";
+
+    if (other != NULL)
+        snprintf(text, sizeof(text), "%.63s (%s)", other->name, pcmig_turns_phase_name(other->phase));
+    if (status->turn == turn && strcmp(status->waits_for, text) == 0)
+        return;
+    pthread_mutex_lock(&c->m->lock);
+    status->turn = turn;
+    memcpy(status->waits_for, text, sizeof(text));
+    pthread_mutex_unlock(&c->m->lock);
+    c->publish = true;
+}
+
+static void heed(struct control *c, const struct pcmig_turns_answer *answer)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_TURN, .code = answer->turn};
+
+    if (c->others.bound_mib != answer->bound_mib) {
+        c->others.bound_mib = answer->bound_mib;
+        /* The call brings a bandwidth of its own. */
+        if (!c->others.waiting)
+            pcmig_bandwidth_heed(c);
+    }
+    if (c->others.turn == answer->turn)
+        return;
+    c->others.turn = answer->turn;
+    input.t_us = pcmig_migration_now_us(c->m);
+    pcmig_control_feed(c, &input);
+}
+
+void pcmig_others_look(struct control *c)
+{
+    struct pcmig_turns_row rows[PCMIG_TURNS_ROWS];
+    struct pcmig_turns_answer answer;
+    int64_t now = pcmig_clock_us();
+    size_t me, count;
+
+    if (c->others.seat == NULL)
+        return;
+    if (!c->others.waiting)
+        pcmig_turns_meter_phase(&c->others.meter, now, pcmig_ledger_phase_now(c->m->ledger));
+    pcmig_turns_write(c->others.seat, &c->others.meter.row);
+    count = pcmig_turns_read(c->others.seat, rows, &me);
+    if (count == 0)
+        return; /* a child of the process that it began in */
+    pcmig_turns_decide(rows, count, me, now, &answer);
+    pcmig_turns_meter_answer(&c->others.meter, now, &answer);
+    c->others.look_us =
+        pcmig_migration_now_us(c->m) + (c->others.meter.row.phase == PCMIG_TURNS_DRAIN ? LOOK_URGENT_US : LOOK_US);
+    heed(c, &answer);
+    /* What it does from now on. */
+    pcmig_turns_write(c->others.seat, &c->others.meter.row);
+    tell(c, answer.waits_for >= 0 ? &rows[answer.waits_for] : NULL, answer.turn);
+}
+
+int64_t pcmig_others_due_us(const struct control *c)
+{
+    return c->others.seat != NULL ? c->others.look_us : PCMIG_NEVER_US;
+}
