@@ -173,6 +173,8 @@ class Job:
             "recovery": None,
             "crossed": self.state in phases.POSTCOPY,
             "note": None,
+            "turn": "free",
+            "waits_for": None,
         }
 
     def _count_requests(self) -> None:

@@ -76,25 +76,24 @@ class SafeDisplay:
 
 
 class PlainDisplay:
-    """Lines for logs and pipes: one at each change of phase and each decision, otherwise one every two
-    seconds."""
+    """Lines for logs and pipes: one at each change of phase or of whom it waits for, and each decision,
+    otherwise one every two seconds."""
 
     def __init__(self, stream: TextIO, *, progress: bool = True) -> None:
         self.interval_ms: int | None = int(PLAIN_INTERVAL_S * 1000) if progress else None
         self._stream = stream
         self._progress = progress
-        self._phase: str | None = None
+        self._shown: tuple[str, str | None] | None = None
         self._printed_s = float("-inf")
         self._elapsed_ms = 0
 
     def update(self, status: Status) -> None:
         self._elapsed_ms = status["elapsed_ms"]
         now_s = time.monotonic()
-        if not self._progress or (
-            status["phase"] == self._phase and now_s - self._printed_s < PLAIN_INTERVAL_S
-        ):
+        shown = (status["phase"], status["waits_for"])
+        if not self._progress or (shown == self._shown and now_s - self._printed_s < PLAIN_INTERVAL_S):
             return
-        self._phase = status["phase"]
+        self._shown = shown
         self._printed_s = now_s
         self._print(plain_line(status))
 
@@ -198,6 +197,11 @@ def pace(value_mib: int | None) -> str | None:
     return f"{value_mib} MiB/s" if value_mib else "unlimited"
 
 
+def waits_for(status: Status) -> str | None:
+    """Which of the host's other migrations goes first: "waits for g2 (draining)"."""
+    return None if status["waits_for"] is None else f"waits for {status['waits_for']}"
+
+
 def plain_line(status: Status) -> str:
     """`12.3s pre-copy pass 1 45% sent 120 MiB left 130 MiB rate 11.8 MiB/s dirty 6.1 MiB/s`."""
     phase = status["phase"]
@@ -207,6 +211,8 @@ def plain_line(status: Status) -> str:
             words.append(f"pass {status['passes'] + 1}")
         words.append(f"{phases.share_permille(status) // 10}%")
         words += [f"{name} {value}" for name, value in figures(status)]
+    if waiting := waits_for(status):
+        words.append(waiting)
     return " ".join(words)
 
 
@@ -237,6 +243,8 @@ def live_block(title: str, status: Status) -> RenderableType:
         # No line break within a pair.
         pairs = (f"{name} {value}".replace(" ", "\N{NO-BREAK SPACE}") for name, value in figures(status))
         lines += [bar, Text("  ".join(pairs), overflow="fold")]
+    if waiting := waits_for(status):
+        lines.append(Text(waiting, "yellow", no_wrap=True, overflow="ellipsis"))
     if status["decision"] is not None:
         lines.append(Text(status["decision"]["text"], "dim", no_wrap=True, overflow="ellipsis"))
     return Group(*lines)

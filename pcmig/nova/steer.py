@@ -289,6 +289,7 @@ class Monitor:
         self._decisions = 0
         self._crossed = False
         self._switch_told = False
+        self._waits_for: str | None = None
         self._timeout_done = False
         self._switch_again_s = float("inf")  # when one that was put off is asked for again
         self._save_failed = False
@@ -322,6 +323,7 @@ class Monitor:
                 self._steered.note_crossed()
             self._tell_decisions(engine)
             self._tell_switch(status)
+            self._tell_turn(status)
             self._keep_record(engine, status)
             self._interruption.look(status)
             self._acknowledgements.look(status)
@@ -359,6 +361,20 @@ class Monitor:
             {"late": status["switch_late_us"]},
             instance=self._instance,
         )
+
+    def _tell_turn(self, status: Any) -> None:
+        """Which other migration of the host goes first; while the call waits nothing else is to be seen."""
+        if status["turn"] == "waiting":
+            self._start_s = time.monotonic()  # Nova's timeouts are for a migration that has begun
+        if status["waits_for"] == self._waits_for:
+            return
+        self._waits_for = status["waits_for"]
+        if self._waits_for is None:
+            LOG.info("Live migration waits for no other any more", instance=self._instance)
+        else:
+            LOG.info(
+                "Live migration waits for %(other)s", {"other": self._waits_for}, instance=self._instance
+            )
 
     def _keep_record(self, engine: _core.Migration, status: Any) -> None:
         """Saves the status before the switch, and puts it back when there was none."""

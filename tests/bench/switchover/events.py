@@ -26,6 +26,7 @@ class Event:
     time_s: float  # CLOCK_MONOTONIC
     host: str
     text: str  # e.g. "Resumed Post-copy"
+    domain: str = ""
 
 
 def parse_line(line: str) -> tuple[str, str] | None:
@@ -39,9 +40,10 @@ def first(events: Iterable[Event], host: str, text: str, since_s: float) -> floa
 
 
 class Listeners:
-    """`with Listeners(hosts, domain) as listeners:` takes events down until the end of the block."""
+    """`with Listeners(hosts, domain) as listeners:` takes events down until the end of the block; those of
+    all guests without a domain."""
 
-    def __init__(self, hosts: Sequence[Host], domain: str) -> None:
+    def __init__(self, hosts: Sequence[Host], domain: str | None = None) -> None:
         self.hosts = hosts
         self.domain = domain
         self._events: list[Event] = []
@@ -72,9 +74,9 @@ class Listeners:
         for line in lines:
             now_s = time.monotonic()
             parsed = parse_line(line)
-            if parsed and parsed[0] == self.domain:
+            if parsed and self.domain in (None, parsed[0]):
                 with self._news:
-                    self._events.append(Event(now_s, host, parsed[1]))
+                    self._events.append(Event(now_s, host, parsed[1], parsed[0]))
                     self._news.notify_all()
 
     def since(self, since_s: float) -> list[Event]:

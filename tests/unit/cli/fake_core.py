@@ -83,6 +83,8 @@ STATUS: dict[str, Any] = {
     "gate": "none",
     "recovery": None,
     "note": None,
+    "turn": "free",
+    "waits_for": None,
     "crossed": False,
 }
 
