@@ -138,7 +138,7 @@ class Status(TypedDict):
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     recovery: Recovery | None  # None: post-copy is not interrupted
     crossed: bool  # the switch was issued, or the guest seen beyond it: the source's memory may be the older
-    turn: str  # what the other migrations of the host leave to it: "free", "crowded", "held", "bounded", "waiting"
+    turn: str  # what the host's other migrations leave to it: "free", "crowded", "held", "bounded", "waiting"
     waits_for: str | None  # and for which of them it waits: "g2 (draining)"
     note: str | None  # what people should hear of while it runs, the latest; a command stands on its own line
     cpu_us: int  # CPU time of the control thread
@@ -194,6 +194,16 @@ _Sysctl = TypedDict(
 )
 
 @type_check_only
+class TurnsFile(TypedDict):
+    """The file through which migrations that leave this host at the same time know of each other."""
+
+    state: str  # "shared", "missing", "denied", "foreign", "failed"
+    path: str
+    errno: int  # 0 = none
+    folder_mode: int  # permission bits; 0 = not known
+    migrations: int  # of other processes, now
+
+@type_check_only
 class HostProbe(TypedDict):
     """Facts of this host's kernel. None: cannot be read, or not there."""
 
@@ -205,6 +215,7 @@ class HostProbe(TypedDict):
     node: DeviceNode | None  # /dev/userfaultfd
     uffd: UffdReport  # as this process
     user: ProbeUser | None
+    turns: TurnsFile
 
 @type_check_only
 class GuestFacts(TypedDict):

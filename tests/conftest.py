@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 
@@ -11,6 +15,14 @@ import pytest
 # starts (it respects that, as programs should). With a handler here, children begin with the default.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Migrations of the machine that the tests run on, other tests' among them, are none of their business: what
+# a session starts knows of each other, and of nobody else.
+_run_dir = tempfile.mkdtemp(prefix="pcmig-run.")
+os.chmod(_run_dir, 0o755)
+os.environ["PCMIG_RUN_DIR"] = _run_dir
+atexit.register(shutil.rmtree, _run_dir, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

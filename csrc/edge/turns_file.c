@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <libgen.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -321,6 +322,8 @@ out:
 void pcmig_turns_file_probe(struct pcmig_turns_file_facts *out)
 {
     struct pcmig_turns_row rows[PCMIG_TURNS_ROWS];
+    char folder[PCMIG_TURNS_FILE_PATH_SIZE];
+    struct stat st;
     int fd;
 
     *out = (struct pcmig_turns_file_facts){.state = PCMIG_TURNS_FILE_SHARED};
@@ -328,6 +331,8 @@ void pcmig_turns_file_probe(struct pcmig_turns_file_facts *out)
     out->state = state_of(out->error);
     if (fd < 0)
         return;
+    if (stat(dirname(strcpy(folder, out->path)), &st) == 0)
+        out->folder_mode = st.st_mode & 07777;
     pthread_mutex_lock(&here.lock);
     out->rows = (unsigned)read_others(fd, rows);
     pthread_mutex_unlock(&here.lock);

@@ -47,6 +47,7 @@ struct pcmig_turns_file_facts {
     enum pcmig_turns_file_state state;
     int error;                             /* errno; 0 = none */
     char path[PCMIG_TURNS_FILE_PATH_SIZE]; /* of the file */
+    unsigned folder_mode;                  /* permission bits of its folder; 0 = not known */
     unsigned rows;                         /* migrations of other processes, now */
 };
 

@@ -3,6 +3,7 @@
 #include "python/state.h"
 
 #include "edge/probe.h"
+#include "edge/turns_file.h"
 #include "edge/virt.h"
 #include "edge/virt_facts.h"
 
@@ -136,7 +137,15 @@ static PyObject *user_to_dict(const struct as_user *user)
                          user->identity.keep_capabilities ? Py_True : Py_False, "errno", user->error, "uffd", report);
 }
 
-static PyObject *probe_to_dict(const struct pcmig_probe *p, const struct as_user *user)
+static PyObject *turns_to_dict(const struct pcmig_turns_file_facts *turns)
+{
+    return Py_BuildValue("{s:s,s:N,s:i,s:I,s:I}", "state", pcmig_turns_file_state_name(turns->state), "path",
+                         text_or_none(turns->path), "errno", turns->error, "folder_mode", turns->folder_mode,
+                         "migrations", turns->rows);
+}
+
+static PyObject *probe_to_dict(const struct pcmig_probe *p, const struct as_user *user,
+                               const struct pcmig_turns_file_facts *turns)
 {
     PyObject *sysctl = Py_BuildValue(
         "{s:N,s:N,s:N,s:N,s:N}", "vm.unprivileged_userfaultfd", number_or_none(p->unprivileged_userfaultfd),
@@ -145,10 +154,10 @@ static PyObject *probe_to_dict(const struct pcmig_probe *p, const struct as_user
 
     if (sysctl == NULL)
         return NULL;
-    return Py_BuildValue("{s:N,s:N,s:N,s:L,s:N,s:N,s:N,s:N}", "kernel", text_or_none(p->kernel), "lockdown",
+    return Py_BuildValue("{s:N,s:N,s:N,s:L,s:N,s:N,s:N,s:N,s:N}", "kernel", text_or_none(p->kernel), "lockdown",
                          text_or_none(p->lockdown), "seccomp", number_or_none(p->seccomp), "page_size_bytes",
                          (long long)p->page_size_bytes, "sysctl", sysctl, "node", node_to_dict(p), "uffd",
-                         report_to_dict(&p->self), "user", user_to_dict(user));
+                         report_to_dict(&p->self), "user", user_to_dict(user), "turns", turns_to_dict(turns));
 }
 
 PyDoc_STRVAR(
@@ -162,6 +171,7 @@ static PyObject *probe_host(PyObject *module, PyObject *args, PyObject *kwargs)
     const char *group = NULL, *root = "/";
     int keep_capabilities = 0, bad_root;
     struct as_user user = {.name = NULL};
+    struct pcmig_turns_file_facts turns;
     char err[256] = "";
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$zps:probe_host", names, &user.name, &group, &keep_capabilities,
@@ -173,6 +183,7 @@ static PyObject *probe_host(PyObject *module, PyObject *args, PyObject *kwargs)
         return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
     bad_root = pcmig_probe_read(root, probe);
+    pcmig_turns_file_probe(&turns);
     if (bad_root == 0 && user.name != NULL &&
         pcmig_uffd_identify(user.name, group, &user.identity, err, sizeof(err)) == 0) {
         user.identity.keep_capabilities = keep_capabilities;
@@ -186,7 +197,7 @@ static PyObject *probe_host(PyObject *module, PyObject *args, PyObject *kwargs)
     else if (err[0] != '\0')
         PyErr_SetString(pcmig_get_state(module)->error, err);
     else
-        result = probe_to_dict(probe, &user);
+        result = probe_to_dict(probe, &user, &turns);
     PyMem_RawFree(probe);
     return result;
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pcmig.check import many
 from pcmig.check.model import HERE, Facts, Row
+from pcmig.check.neighbours import other_migrations
 from pcmig.check.novadriver import nova_driver, nova_flags
 from pcmig.check.novarights import nova_rights
 from pcmig.check.userfaultfd import (
@@ -164,7 +165,7 @@ def native_tls(f: Facts) -> Row | None:
 
 LOCAL: tuple[Callable[[Facts], Row | None], ...] = (
     probe_ran, elsewhere, kernel, userfaultfd_syscall, userfaultfd_node, userfaultfd_qemu,
-    userfaultfd_features, tcp_retries, acknowledgements, confinement,
+    userfaultfd_features, tcp_retries, acknowledgements, other_migrations, confinement,
     nova_driver, nova_flags, nova_rights, many.workers, many.open_files,
     native_tls,
 )  # fmt: skip

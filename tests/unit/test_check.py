@@ -74,6 +74,13 @@ def a_probe(**changes: Any) -> HostProbe:
         },
         "node": {"device": True, "mode": 0o600, "uid": 0, "gid": 0, "major": 10, "minor": 257},
         "uffd": {"syscall": WORKS, "syscall_user_mode_only": WORKS, "node": WORKS},
+        "turns": {
+            "state": "shared",
+            "path": "/run/pcmig/migrations/turns",
+            "errno": 0,
+            "folder_mode": 0o2770,
+            "migrations": 0,
+        },
         "user": {
             "name": "libvirt-qemu",
             "uid": 64055,
@@ -268,6 +275,28 @@ def a_tunnel(**changes: Any) -> tunnel.TunnelFacts:
 )
 def test_kernel(release: str, status: str) -> None:
     assert row(facts(probe=a_probe(kernel=release)), "kernel").status == status
+
+
+@pytest.mark.parametrize(
+    ("state", "number", "mode", "said"),
+    [
+        ("missing", errno.ENOENT, 0, "/run/pcmig/migrations is not there"),
+        ("denied", errno.EACCES, 0, "not open to this user: Permission denied"),
+        ("foreign", errno.EBADMSG, 0, "not a file of this version"),
+        ("failed", errno.ENOSPC, 0, "No space left on device"),
+        ("shared", 0, 0o700, "open to its owner alone: mode 0700"),
+    ],
+)
+def test_other_migrations_are_not_known(state: str, number: int, mode: int, said: str) -> None:
+    turns = {"turns__state": state, "turns__errno": number, "turns__folder_mode": mode}
+    found = row(facts(probe=a_probe(**turns)), "other migrations")
+    assert found.status == "warn" and said in found.found and found.fix
+
+
+def test_other_migrations_are_known() -> None:
+    found = row(facts(probe=a_probe(turns__migrations=3)), "other migrations")
+    assert (found.status, found.found) == ("ok", "known through /run/pcmig/migrations/turns, 3 now")
+    assert row(facts(), "other migrations").found == "known through /run/pcmig/migrations/turns"
 
 
 def test_kernel_without_userfaultfd() -> None:
