@@ -29,8 +29,8 @@ def other_migrations(f: Facts) -> Row | None:
     turns = f.probe["turns"]
     folder = turns["path"].rpartition("/")[0]
     why = (
-        "guests that leave at the same time share a link: pcmig moves one after the other, and has the others "
-        "make room while one is switched. Processes that do not know of each other cannot"
+        "guests that leave at the same time share a link: pcmig moves one after the other, and has the "
+        "others make room while one is switched. Processes that do not know of each other cannot"
     )
     if turns["state"] != "shared":
         found = _FOUND[turns["state"]].format(
