@@ -58,7 +58,7 @@ class Bench:
 def guests(args: argparse.Namespace) -> list[OwnConsole]:
     return [
         OwnConsole(
-            name=f"g{i + 1}",
+            name=f"many{i + 1}",  # a name that no other bed of the machine has
             memory_mib=args.memory,
             worker_mib=args.worker,
             write_pps=args.write_pps,
