@@ -4,34 +4,37 @@
 
 #include <string.h>
 
-#define MIB             (1024 * 1024)
+#define MIB            (1024 * 1024)
 /* A row is written once a second; one that is older belongs to a process that is stopped, or to a copy of one that died. */
-#define STALE_US        3000000
+#define STALE_US       3000000
 /* What moves nothing for so long leaves the link to others: a set-up that hangs, a network that is gone. */
-#define STILL_US        5000000
+#define STILL_US       5000000
 /* A guest is not switched without its pages flowing: longer than that, something is wrong, and the others go on. */
-#define DRAIN_MAX_US    10000000
-#define RUSH_MAX_US     15000000
+#define DRAIN_MAX_US   10000000
+#define RUSH_MAX_US    15000000
 /* Two that took their turn in the same moment see each other soon: the later one steps back. After that it stays. */
-#define TURN_CLAIM_US   2000000
+#define TURN_CLAIM_US  2000000
 /* Full speed for so long tells whether it fills the link. */
-#define FILL_PROOF_US   1000000
+#define FILL_PROOF_US  1000000
 /* To make room, the others need a look at the rows and a call to libvirt. Later than that is too late to be waited for. */
-#define ROOM_MAX_US     1000000
+#define ROOM_MAX_US    1000000
 /* What the others have queued is little when the link is through with it in so long. */
-#define ROOM_QUEUE_MS   20
+#define ROOM_QUEUE_MS  20
 /* Set-up at both hosts takes one to three seconds; the next guest's is done while the one before it ends. */
-#define NEXT_US         4000000
+#define NEXT_US        4000000
 /* A turn lasts that many times what the guest's memory takes on the link, and at least so long: pre-copy that never ends (it is not
  * to be switched, or not yet) shares from then on. */
-#define TURN_FACTOR     4
-#define TURN_MIN_US     60000000
+#define TURN_FACTOR    4
+#define TURN_MIN_US    60000000
 /* As much smaller a guest has to be to go beside one that has its turn. */
-#define BESIDE_DIVISOR  8
+#define BESIDE_DIVISOR 8
 /* The time that a guest of its size takes counts that often against the time of its arrival. */
-#define RANK_FACTOR     4
-/* In post-copy, the share of the link for background pages while another guest is switched. */
-#define MAKE_ROOM_SHARE 8
+#define RANK_FACTOR    4
+/* The part of the link that is left to the others of a guest that has just been switched, and once it asks for little. QEMU sends it in a
+ * burst each 100 ms, behind which a page request may wait for an eighth or a quarter of that; without it the link would idle, as post-copy
+ * itself is paced. */
+#define RUSH_SHARE     8
+#define POSTCOPY_SHARE 4
 
 struct view {
     const struct pcmig_turns_row *rows;
@@ -121,6 +124,26 @@ static int not_yet_made_room(const struct view *v)
             return (int)i;
     }
     return -1;
+}
+
+static int64_t share_mib(const struct view *v, uint64_t divisor)
+{
+    int64_t mib = (int64_t)(v->link_bps / divisor / MIB);
+
+    return mib > PCMIG_TURNS_TRICKLE_MIB ? mib : PCMIG_TURNS_TRICKLE_MIB;
+}
+
+/* What the others may send while OTHER has the link. */
+static int64_t left_by_mib(const struct view *v, const struct pcmig_turns_row *other)
+{
+    switch (other->phase) {
+    case PCMIG_TURNS_RUSH:
+        return share_mib(v, RUSH_SHARE);
+    case PCMIG_TURNS_POSTCOPY:
+        return share_mib(v, POSTCOPY_SHARE);
+    default:
+        return PCMIG_TURNS_TRICKLE_MIB;
+    }
 }
 
 /* --- pre-copy ------------------------------------------------------------------------------------------------------- */
@@ -241,7 +264,7 @@ static void precopy(const struct view *v, int token, struct pcmig_turns_answer *
         return;
     }
     out->turn = PCMIG_TURN_BOUNDED;
-    out->bound_mib = PCMIG_TURNS_TRICKLE_MIB;
+    out->bound_mib = left_by_mib(v, &v->rows[out->waits_for]);
 }
 
 /* -------------------------------------------------------------------------------------------------------------------- */
@@ -273,10 +296,8 @@ void pcmig_turns_decide(const struct pcmig_turns_row *rows, size_t count, size_t
         return;
     case PCMIG_TURNS_POSTCOPY:
         if (token >= 0) {
-            int64_t share = (int64_t)(v.link_bps / MAKE_ROOM_SHARE / MIB);
-
             out->turn = PCMIG_TURN_BOUNDED;
-            out->bound_mib = share > PCMIG_TURNS_TRICKLE_MIB ? share : PCMIG_TURNS_TRICKLE_MIB;
+            out->bound_mib = left_by_mib(&v, &rows[token]);
             out->waits_for = token;
         }
         return;

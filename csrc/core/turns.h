@@ -5,8 +5,9 @@
  * rows, what it may do. There is nobody who decides for all, so nobody has to be running. Rules, first to last:
  *
  *  1. One guest at a time is being switched. From its drain until the first rush of its page requests is over, the others
- *     send next to nothing.
- *  2. Post-copy before pre-copy: a guest in post-copy waits for its pages, one in pre-copy waits for nothing.
+ *     send next to nothing, and an eighth of the link at the most.
+ *  2. Post-copy before pre-copy: a guest in post-copy waits for its pages, one in pre-copy waits for nothing. The latter is
+ *     left a quarter of the link.
  *  3. Pre-copy one after the other, the shortest first, as many at a time as it takes to fill the link. What is sent early
  *     only becomes dirty again while it waits for a share of the link; one after the other, each guest but the last arrives
  *     sooner than side by side, and the last no later. A far smaller guest may go beside a large one.

@@ -101,9 +101,9 @@ static const struct rule {
     {"post-copy makes room as well", DRAIN(0), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_CROWDED, 0, true},
     {"who waits is not in the way", DRAIN(0), WAITING(500), AS_IT_IS, PCMIG_TURN_FREE, 0, false},
 
-    {"post-copy before pre-copy", PRECOPY(500), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_BOUNDED, 1, true},
+    {"post-copy before pre-copy", PRECOPY(500), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_BOUNDED, 2, true},
     {"post-copy before what waits", WAITING(500), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_WAITING, 0, true},
-    {"post-copy ends: the next one is set up", WAITING(500), POSTCOPY(40), AS_IT_IS, PCMIG_TURN_BOUNDED, 1, true},
+    {"post-copy ends: the next one is set up", WAITING(500), POSTCOPY(40), AS_IT_IS, PCMIG_TURN_BOUNDED, 2, true},
     {"post-copy leaves room", PRECOPY(500), POSTCOPY(500), SLACK, PCMIG_TURN_FREE, 0, false},
     {"post-copy stands still", PRECOPY(500), POSTCOPY(500), STILL, PCMIG_TURN_FREE, 0, false},
     {"post-copy is interrupted", PRECOPY(500), PAUSED, AS_IT_IS, PCMIG_TURN_FREE, 0, false},
