@@ -46,7 +46,7 @@ def figures(gbps: float, qemu: int, count: int) -> dict[str, tuple[float, float]
     return measured
 
 
-def draw(path: pathlib.Path, count: int = 40) -> None:
+def draw(path: pathlib.Path, count: int = 16) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise SimError("--figure needs matplotlib: pip install -e '.[bench]'")
     import matplotlib

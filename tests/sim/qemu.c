@@ -190,7 +190,7 @@ static void synchronise(struct qemu *qemu, int64_t now_us)
     qemu->iteration++;
     qemu->synchronised = true;
     qemu->busy_until_us = now_us + (int64_t)cost_us;
-    qemu->turn_us = now_us;
+    qemu->turn_us = qemu->busy_until_us;
     note_level(qemu, now_us);
     if (now_us - qemu->rate_us >= RATE_US) {
         qemu->dirty_pages_ps = qemu->dirtied_pages * 1e6 / (double)(now_us - qemu->rate_us);

@@ -156,9 +156,11 @@ static int64_t skip_us(const struct migration *m, const struct scenario *s, int6
 
 static double until_s(const struct scenario *s)
 {
-    double pass_s = s->memory_mib * 1048576 * s->guests /
-                    (fmin(s->link_mbps, s->change_at_ms > 0 ? s->change_mbps : s->link_mbps) * 1e6 / 8 *
-                     (1 - s->other_permille / 1000) / (1 + s->other_flows));
+    double mbps = s->change_at_ms > 0 ? fmin(s->link_mbps, s->change_mbps) : s->link_mbps;
+    /* A window per round trip, or QEMU's thread, may be less than the link. */
+    double slowest_bps = fmin(s->sndbuf_kib * 1024 / (s->rtt_us / 1e6), s->cpu_mbs * 1e6);
+    double bps = fmin(mbps * 1e6 / 8 * (1 - s->other_permille / 1000) / (1 + s->other_flows), slowest_bps);
+    double pass_s = s->memory_mib * 1048576 * s->guests / bps;
     double rule_s = s->way == WAY_NOVA ? 800 * fmax(2, s->memory_mib / 1024) : 0;
 
     if (s->until_s > 0)
