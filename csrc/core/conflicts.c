@@ -173,8 +173,8 @@ static const struct pcmig_conflicts_row rows[] = {
      .drop = PCMIG_FLAG_POSTCOPY_RESUME,
      .problem = "the flag is for the one call that resumes a broken migration; every new migration would be refused",
      .remedy = "remove VIR_MIGRATE_POSTCOPY_RESUME"},
-    {.name =
-         "nova-tunnelled-tls", /* nova: init_host refuses live_migration_tunnelled with live_migration_with_native_tls */
+    {.name = "nova-tunnelled-tls", /* nova: init_host refuses live_migration_tunnelled with
+                                      live_migration_with_native_tls */
      .all = TUNNELLED | PCMIG_FLAG_TLS,
      NOVA,
      ERROR,

@@ -31,8 +31,8 @@ struct pcmig_conflicts_context {
     bool nova;                /* the flags are Nova's `live_migration_flag` */
 };
 
-/* A rule holds when all of `all`, at least one of `any` (unless that is 0) and none of `none` are set, for this user and
- * these versions. */
+/* A rule holds when all of `all`, at least one of `any` (unless that is 0) and none of `none` are set, for this user
+ * and these versions. */
 struct pcmig_conflicts_row {
     const char *name; /* "postcopy-tunnelled" */
     uint32_t all;
@@ -62,9 +62,9 @@ struct pcmig_conflicts_finding {
 /* The rows, errors first; NULL when INDEX is past the last one. */
 const struct pcmig_conflicts_row *pcmig_conflicts_row(size_t index);
 
-/* Writes what is wrong with BITS into FOUND, room for PCMIG_CONFLICTS_MAX, errors first. Returns how many there are. A rule
- * that depends on the version of QEMU is a warning, and uncertain, when that is not known; one that depends on the version
- * of libvirt holds only when that is known. */
+/* Writes what is wrong with BITS into FOUND, room for PCMIG_CONFLICTS_MAX, errors first. Returns how many there are. A
+ * rule that depends on the version of QEMU is a warning, and uncertain, when that is not known; one that depends on the
+ * version of libvirt holds only when that is known. */
 size_t pcmig_conflicts_check(uint32_t bits, const struct pcmig_conflicts_context *context,
                              struct pcmig_conflicts_finding *found);
 

@@ -34,13 +34,13 @@ enum pcmig_ending_step pcmig_ending_next(unsigned facts)
     return PCMIG_ENDING_FINISH;
 }
 
-/* libvirt's own clean-up takes seconds, a daemon that is restarted takes a few, and keepalive needs up to 30 s to notice a dead
- * connection. */
+/* libvirt's own clean-up takes seconds, a daemon that is restarted takes a few, and keepalive needs up to 30 s to
+ * notice a dead connection. */
 #define USUAL_US    40000000
 /* What both hosts say when they know nothing of the guest does not change by itself. */
 #define GONE_US     5000000
-/* Post-copy that the source takes for interrupted, or that seems to have lost a half; a guest that is paused where it arrived;
- * a source that cannot tell of its job: so long for a libvirtd that may be restarting, and for its events. */
+/* Post-copy that the source takes for interrupted, or that seems to have lost a half; a guest that is paused where it
+ * arrived; a source that cannot tell of its job: so long for a libvirtd that may be restarting, and for its events. */
 #define DAEMON_US   15000000
 /* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
 #define POSTCOPY_US 180000000
@@ -50,8 +50,8 @@ enum pcmig_ending_step pcmig_ending_next(unsigned facts)
 /* The source has the guest, running or stopped on its way. */
 #define AT_SOURCE (H(RUNNING) | H(PAUSED) | H(MIGRATING))
 
-/* The first row that fits. With recovery, what is broken is healed however long it takes: a half that cannot be asked, or that
- * may yet move, is waited for. */
+/* The first row that fits. With recovery, what is broken is healed however long it takes: a half that cannot be asked,
+ * or that may yet move, is waited for. */
 static const struct {
     unsigned source;
     unsigned destination;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is done next with a migration whose end is being looked for: facts in, one step out. Pure, one table.
  *
- * The engine asks both hosts (engine/ending.c), has recovery take its own step where post-copy is interrupted, and collects
- * what is so as a set of facts. The step that follows from them is what it does before it looks again.
+ * The engine asks both hosts (engine/ending.c), has recovery take its own step where post-copy is interrupted, and
+ * collects what is so as a set of facts. The step that follows from them is what it does before it looks again.
  */
 #ifndef PCMIG_CORE_ENDING_H
 #define PCMIG_CORE_ENDING_H
@@ -41,8 +41,8 @@ enum pcmig_ending_fact {
 
 enum pcmig_ending_step pcmig_ending_next(unsigned facts);
 
-/* How long halves that settle nothing are looked at before the verdict is "needs operator"; INT64_MAX = for as long as it
- * takes. RECOVER: an interrupted post-copy is resumed by us, so a half that may yet move is waited for. */
+/* How long halves that settle nothing are looked at before the verdict is "needs operator"; INT64_MAX = for as long as
+ * it takes. RECOVER: an interrupted post-copy is resumed by us, so a half that may yet move is waited for. */
 int64_t pcmig_ending_patience_us(const struct pcmig_evidence *evidence, bool recover);
 
 const char *pcmig_ending_step_name(enum pcmig_ending_step step); /* "restart"; never NULL */

@@ -13,8 +13,8 @@
 #define TO(state)   PCMIG_ENGINE_##state
 _Static_assert(PCMIG_ENGINE_OVER == PCMIG_ENGINE_STATE_COUNT - 1, "what is not over comes before it");
 
-/* Events of libvirt come late, twice or not at all (a connection may break): a trigger that has no row in a state says nothing
- * new there. At most one row for each state and trigger. */
+/* Events of libvirt come late, twice or not at all (a connection may break): a trigger that has no row in a state says
+ * nothing new there. At most one row for each state and trigger. */
 static const struct {
     unsigned from;
     enum pcmig_engine_trigger trigger;

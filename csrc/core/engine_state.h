@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the engine is doing with one migration, and what takes it from one state to the next. Pure, one table; the picture
- * of doc/develop/engine.rst is made from it. */
+/* What the engine is doing with one migration, and what takes it from one state to the next. Pure, one table; the
+ * picture of doc/develop/engine.rst is made from it. */
 #ifndef PCMIG_CORE_ENGINE_STATE_H
 #define PCMIG_CORE_ENGINE_STATE_H
 
@@ -38,7 +38,8 @@ enum pcmig_engine_trigger {
     PCMIG_TRIGGER_HALF_ENDED,     /* the half of an end is gone, and not because it has served */
     PCMIG_TRIGGER_STALLED,        /* the destination's kernel has acknowledged nothing for too long */
     PCMIG_TRIGGER_RESUME,         /* a call is made that resumes post-copy */
-    PCMIG_TRIGGER_CALL_SUCCEEDED, /* the call returned; one that was merely lost while the migration goes on is none of these */
+    PCMIG_TRIGGER_CALL_SUCCEEDED, /* the call returned; one that was merely lost while the migration goes on is none of
+                                     these */
     PCMIG_TRIGGER_CALL_FAILED,
     PCMIG_TRIGGER_FLOWS,    /* both ends say that post-copy goes on, and a call of libvirt's looks after it */
     PCMIG_TRIGGER_FINISHED, /* the verdict, or a caller who lets the migration go */

@@ -10,7 +10,8 @@
 
 #define V PCMIG_FLAGS_VERSION
 
-/* Bits, versions and meaning: include/libvirt/libvirt-domain.h of libvirt 9.0.0 and 12.8.0, "Since:" of each constant. */
+/* Bits, versions and meaning: include/libvirt/libvirt-domain.h of libvirt 9.0.0 and 12.8.0, "Since:" of each constant.
+ */
 static const struct pcmig_flags_row rows[] = {
     {"LIVE", PCMIG_FLAG_LIVE, V(0, 3, 2), "The guest runs on while its memory is copied; without it, it is paused."},
     {"PEER2PEER", PCMIG_FLAG_PEER2PEER, V(0, 7, 2),
@@ -48,8 +49,8 @@ static const struct pcmig_flags_row rows[] = {
 _Static_assert(sizeof(rows) / sizeof(rows[0]) == PCMIG_FLAGS_COUNT, "one row per flag");
 _Static_assert(PCMIG_FLAG_ZEROCOPY == 1 << (PCMIG_FLAGS_COUNT - 1), "PCMIG_FLAGS_ALL covers the last flag");
 
-/* Both come from the patches that brought post-copy to libvirt (2014). The bit that POSTCOPY_AFTER_PRECOPY had in them is
- * VIR_MIGRATE_TLS since libvirt 3.2.0, so only the name is known here and the bit is not. */
+/* Both come from the patches that brought post-copy to libvirt (2014). The bit that POSTCOPY_AFTER_PRECOPY had in them
+ * is VIR_MIGRATE_TLS since libvirt 3.2.0, so only the name is known here and the bit is not. */
 static const struct pcmig_flags_old_name old_names[] = {
     {"ENABLE_POSTCOPY", PCMIG_FLAG_POSTCOPY, NULL, "The name of POSTCOPY before libvirt took it in."},
     {"POSTCOPY_AFTER_PRECOPY", PCMIG_FLAG_POSTCOPY, "first-pass",
@@ -176,8 +177,8 @@ static unsigned least(unsigned a, unsigned b)
     return a < b ? a : b;
 }
 
-/* Edits that turn TOKEN (upper-cased) into NAME, both at most NEAR_MAX long: optimal string alignment, three rows of the
- * matrix at a time. */
+/* Edits that turn TOKEN (upper-cased) into NAME, both at most NEAR_MAX long: optimal string alignment, three rows of
+ * the matrix at a time. */
 static unsigned distance(const char *token, size_t token_len, const char *name, size_t name_len)
 {
     unsigned matrix[3][NEAR_MAX + 1];

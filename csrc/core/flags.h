@@ -89,28 +89,29 @@ const struct pcmig_flags_row *pcmig_flags_row(size_t index);
 /* The old names; NULL when INDEX is past the last one. */
 const struct pcmig_flags_old_name *pcmig_flags_old_name(size_t index);
 
-/* Finds the next name in TEXT (LEN bytes) at or after *POS and moves *POS past it. Names are separated by commas and white
- * space, also by several or with none between two commas; case does not matter, nor does the prefix VIR_MIGRATE_.
- * ITEM's number is counted up from what it was, so start with `*pos = 0` and an ITEM of zeros. Returns 1, or 0 at the end. */
+/* Finds the next name in TEXT (LEN bytes) at or after *POS and moves *POS past it. Names are separated by commas and
+ * white space, also by several or with none between two commas; case does not matter, nor does the prefix VIR_MIGRATE_.
+ * ITEM's number is counted up from what it was, so start with `*pos = 0` and an ITEM of zeros. Returns 1, or 0 at the
+ * end. */
 int pcmig_flags_next(const char *text, size_t len, size_t *pos, struct pcmig_flags_item *item);
 
-/* Reads a whole TEXT into OUT. Returns 0, or -1 at the first unknown name with ERR filled in (OUT is then unchanged). The
- * same name twice is fine. OUT->bits only ever has bits of PCMIG_FLAGS_ALL. */
+/* Reads a whole TEXT into OUT. Returns 0, or -1 at the first unknown name with ERR filled in (OUT is then unchanged).
+ * The same name twice is fine. OUT->bits only ever has bits of PCMIG_FLAGS_ALL. */
 int pcmig_flags_parse(const char *text, size_t len, struct pcmig_flags *out, struct pcmig_flags_error *err);
 
-/* The known name (old ones too, without prefix) that is nearest to TOKEN by edit distance (insert, delete, replace, swap
- * neighbours), or NULL when none is near: at most a third of the token may differ, one character in short ones. */
+/* The known name (old ones too, without prefix) that is nearest to TOKEN by edit distance (insert, delete, replace,
+ * swap neighbours), or NULL when none is near: at most a third of the token may differ, one character in short ones. */
 const char *pcmig_flags_nearest(const char *token, size_t len);
 
-/* A sentence about ERR for people, ASCII only. Characters that no flag has, a comma left out and the option's name pasted
- * along are named as what they are (flags_mistakes.h), else the name is shown: bytes that are not printable are escaped,
- * long tokens are cut. Returns its length as snprintf does, below PCMIG_FLAGS_MESSAGE_MAX. ERR->offset counts in what the
- * caller's positions count in. */
+/* A sentence about ERR for people, ASCII only. Characters that no flag has, a comma left out and the option's name
+ * pasted along are named as what they are (flags_mistakes.h), else the name is shown: bytes that are not printable are
+ * escaped, long tokens are cut. Returns its length as snprintf does, below PCMIG_FLAGS_MESSAGE_MAX. ERR->offset counts
+ * in what the caller's positions count in. */
 int pcmig_flags_error_describe(const struct pcmig_flags_error *err, char *buf, size_t size);
 
-/* BITS as names that pcmig_flags_parse reads: "VIR_MIGRATE_LIVE, VIR_MIGRATE_POSTCOPY". Bits without a name follow as one
- * hexadecimal number, which does not read back. Writes at most SIZE bytes with the final NUL; returns the length of the
- * whole, as snprintf does. */
+/* BITS as names that pcmig_flags_parse reads: "VIR_MIGRATE_LIVE, VIR_MIGRATE_POSTCOPY". Bits without a name follow as
+ * one hexadecimal number, which does not read back. Writes at most SIZE bytes with the final NUL; returns the length of
+ * the whole, as snprintf does. */
 size_t pcmig_flags_render(uint32_t bits, char *buf, size_t size);
 
 #endif

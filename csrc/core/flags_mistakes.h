@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is wrong with an unknown flag beyond its not being known: a character that no flag has, and how the line got here.
- * Seen in files of others: values in quotes of all kinds, copied from web pages, cut out of shell scripts, templates that
- * never ran. Nothing is guessed: each is told by the character that is there. Pure, like flags.h, whose part it is. */
+/* What is wrong with an unknown flag beyond its not being known: a character that no flag has, and how the line got
+ * here. Seen in files of others: values in quotes of all kinds, copied from web pages, cut out of shell scripts,
+ * templates that never ran. Nothing is guessed: each is told by the character that is there. Pure, like flags.h, whose
+ * part it is. */
 #ifndef PCMIG_CORE_FLAGS_MISTAKES_H
 #define PCMIG_CORE_FLAGS_MISTAKES_H
 

@@ -53,8 +53,8 @@ _Static_assert(PCMIG_SITUATION_COUNT <= 32 && PCMIG_ACT_COUNT <= 32, "a set is 3
 #define REST          "what is here is a rest of which nobody needs anything"
 #define SERVED        "its record has served"
 
-/* All that is allowed. While a migration is on record, the half that holds the guest is never removed, not even where the
- * halves leave no doubt: at such a time it is machinery that asks, and owners can insist. */
+/* All that is allowed. While a migration is on record, the half that holds the guest is never removed, not even where
+ * the halves leave no doubt: at such a time it is machinery that asks, and owners can insist. */
 static const struct {
     unsigned situations;
     unsigned sides;
@@ -181,7 +181,8 @@ static struct pcmig_permission insisted(const struct pcmig_evidence *evidence, e
     return p;
 }
 
-/* What the operator is told who takes the loss. What he may want to do next depends on the halves: pcmig_guard_rest(). */
+/* What the operator is told who takes the loss. What he may want to do next depends on the halves: pcmig_guard_rest().
+ */
 static struct pcmig_permission forgotten(enum pcmig_situation situation)
 {
     struct pcmig_permission p = {.allowed = true, .situation = situation};

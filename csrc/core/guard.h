@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What may be done to which half of a guest. Pure; whoever destroys, starts or deletes asks here first.
  *
- * The rule: nothing is started where another copy may run, and nothing is thrown away that may be the only one of its kind.
- * What is allowed stands in a table, one row per justification; whatever has no row is refused. An answer holds for the
- * moment in which the two hosts were asked. The tables as pages: doc/refer/safety.rst.
+ * The rule: nothing is started where another copy may run, and nothing is thrown away that may be the only one of its
+ * kind. What is allowed stands in a table, one row per justification; whatever has no row is refused. An answer holds
+ * for the moment in which the two hosts were asked. The tables as pages: doc/refer/safety.rst.
  */
 #ifndef PCMIG_CORE_GUARD_H
 #define PCMIG_CORE_GUARD_H
@@ -38,14 +38,14 @@ struct pcmig_permission {
 
 /* Whether ACT may be done on SIDE. For ROLLBACK, POST_MIGRATION and MIGRATE_RESUME SIDE makes no difference.
  *
- * INSIST: the owner wants the guest itself to be gone. Then it may be destroyed, undefined and its files deleted in every
- * situation, and the reason says what is lost by it. With FORGET: an operator takes the loss, and the record may go unless
- * the migration still moves. No other act is changed, so no machinery can run a guest twice. */
+ * INSIST: the owner wants the guest itself to be gone. Then it may be destroyed, undefined and its files deleted in
+ * every situation, and the reason says what is lost by it. With FORGET: an operator takes the loss, and the record may
+ * go unless the migration still moves. No other act is changed, so no machinery can run a guest twice. */
 struct pcmig_permission pcmig_guard_may(const struct pcmig_evidence *evidence, enum pcmig_side side, enum pcmig_act act,
                                         bool insist);
 
-/* Commands for what is left of the guest and of no use to anybody once its migration is forgotten, as in `advice`; NULL where
- * there is no such half, or nobody can tell which it is. For people: no program may type them. */
+/* Commands for what is left of the guest and of no use to anybody once its migration is forgotten, as in `advice`; NULL
+ * where there is no such half, or nobody can tell which it is. For people: no program may type them. */
 const char *pcmig_guard_rest(const struct pcmig_evidence *evidence);
 
 /* Names to put into an advice; NULL = GUEST, SOURCEURI, DESTURI. */
@@ -55,8 +55,8 @@ struct pcmig_guard_names {
     const char *dest_uri;
 };
 
-/* Writes ADVICE to OUT, always terminated, cut to SIZE. Returns whether it fitted. What a name holds that ends a quoted word is written so
- * that a shell takes it for a part of the word. */
+/* Writes ADVICE to OUT, always terminated, cut to SIZE. Returns whether it fitted. What a name holds that ends a quoted
+ * word is written so that a shell takes it for a part of the word. */
 bool pcmig_guard_advice(const char *advice, const struct pcmig_guard_names *names, char *out, size_t size);
 
 /* Whether a situation permits ACT on SIDE, whatever else there is: the table itself, for documentation. */

@@ -27,8 +27,8 @@ const char *pcmig_half_name(enum pcmig_half half); /* "postcopy-failed"; never N
 /* The half of this name of LEN characters, or -1. */
 int pcmig_half_find(const char *name, size_t len);
 
-/* What is known when somebody asks how a migration stands. The source is to be asked first: it gives its half up only after
- * the destination has confirmed that it is whole, so the other order may see a half vanish that did not. */
+/* What is known when somebody asks how a migration stands. The source is to be asked first: it gives its half up only
+ * after the destination has confirmed that it is whole, so the other order may see a half vanish that did not. */
 struct pcmig_evidence {
     enum pcmig_half source;
     enum pcmig_half destination;

@@ -99,9 +99,9 @@ enum pcmig_turn {
 struct pcmig_input {
     int64_t t_us;
     enum pcmig_input_kind kind;
-    int64_t code; /* see enum pcmig_input_kind; 0 otherwise */
-    bool
-        shut_down; /* with SRC_STOPPED_OTHER, DST_STOPPED: as a guest ends that is shut down. Not in traces: no policy asks. */
+    int64_t code;   /* see enum pcmig_input_kind; 0 otherwise */
+    bool shut_down; /* with SRC_STOPPED_OTHER, DST_STOPPED: as a guest ends that is shut down. Not in traces: no policy
+                       asks. */
     struct pcmig_sample sample;
 };
 

@@ -88,8 +88,8 @@ static uint64_t unsampled_us(const struct pcmig_ledger *ledger, unsigned phases)
     return time;
 }
 
-/* Divides AMOUNT of something that happens in PHASES among the stays since the last sample, in proportion to their time;
- * SHARES has a place for each stay. */
+/* Divides AMOUNT of something that happens in PHASES among the stays since the last sample, in proportion to their
+ * time; SHARES has a place for each stay. */
 static void divide(const struct pcmig_ledger *ledger, uint64_t amount, unsigned phases, uint64_t *shares)
 {
     uint64_t time = unsampled_us(ledger, phases), passed = 0, given = 0;

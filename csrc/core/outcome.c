@@ -33,8 +33,8 @@ enum when {
 /* When a verdict holds. */
 enum { AT_ONCE = true, LATER = false }; /* LATER: once nothing has changed for as long as is worth waiting */
 
-/* The first row that fits. The halves only choose between words, advice and waiting: a situation whose rows have different
- * outcomes is one in which the guest is off. */
+/* The first row that fits. The halves only choose between words, advice and waiting: a situation whose rows have
+ * different outcomes is one in which the guest is off. */
 static const struct {
     enum pcmig_situation situation;
     unsigned source;
@@ -61,8 +61,8 @@ static const struct {
     {PCMIG_SITUATION_SWITCHING, ANY, ANY, ALWAYS, LATER,
      OPERATOR(LOOK_AFTER, "the guest is between the two hosts, and libvirt does not get on with it; keep both halves")},
     {PCMIG_SITUATION_POSTCOPY, ANY, ANY, ALWAYS, LATER, STILL_IN_POSTCOPY},
-    /* While only one end says so, it may be no more than the daemons' connection that broke: the two QEMUs then go on and
-     * complete by themselves. */
+    /* While only one end says so, it may be no more than the daemons' connection that broke: the two QEMUs then go on
+     * and complete by themselves. */
     {PCMIG_SITUATION_INTERRUPTED, F, F, ALWAYS, AT_ONCE, INTERRUPTED},
     {PCMIG_SITUATION_INTERRUPTED, ANY, ANY, ALWAYS, LATER, INTERRUPTED},
     {PCMIG_SITUATION_CUT_OFF, F, ANY, ALWAYS, LATER, INTERRUPTED},
@@ -105,8 +105,8 @@ static const struct {
     {PCMIG_SITUATION_HALF_LOST, ANY, ANY, ALWAYS, LATER,
      OPERATOR(FORGET, "post-copy was interrupted and one half of the guest is gone: the pages that only it had are "
                       "lost")},
-    /* Shut down by itself or its owner, which needs no memory any more. At the source: it never left. At the destination: it
-     * had moved; a half that the source still has is nobody's, but a program does not end it. */
+    /* Shut down by itself or its owner, which needs no memory any more. At the source: it never left. At the
+     * destination: it had moved; a half that the source still has is nobody's, but a program does not end it. */
     {PCMIG_SITUATION_ENDED, ~A &ANY, ANY, ALWAYS, LATER,
      OPERATOR(END_AND_FORGET,
               "the guest was shut down at the destination, and nothing is lost; the source still has its "

@@ -2,10 +2,10 @@
 /* How a migration ended: from the situation of the guest (situation.h) to the outcome that its caller is told. Pure.
  *
  * The situation says who holds the guest's newer memory; the outcome follows from it and cannot say anything else:
- * "completed" only where the destination holds it, "failed" only where the source does, or where the guest was shut down
- * on that side. Anything else is waited for, then left to an operator. Neither a failing statistics call nor the return
- * code of the migrate call decides (a resumed migration was seen to be reported as failed although it had completed).
- * Nothing here destroys, resets or resumes a guest.
+ * "completed" only where the destination holds it, "failed" only where the source does, or where the guest was shut
+ * down on that side. Anything else is waited for, then left to an operator. Neither a failing statistics call nor the
+ * return code of the migrate call decides (a resumed migration was seen to be reported as failed although it had
+ * completed). Nothing here destroys, resets or resumes a guest.
  */
 #ifndef PCMIG_CORE_OUTCOME_H
 #define PCMIG_CORE_OUTCOME_H
@@ -43,12 +43,13 @@ struct pcmig_verdict {
     const char *text; /* a sentence, static */
 };
 
-/* Whether post-copy lost one of its halves, the guest shut down or not: nothing brings that back, and libvirt's migrate call
- * may wait for it for ever. */
+/* Whether post-copy lost one of its halves, the guest shut down or not: nothing brings that back, and libvirt's migrate
+ * call may wait for it for ever. */
 bool pcmig_outcome_half_lost(const struct pcmig_evidence *evidence);
 
-/* The verdict on a migration (EVIDENCE's in_flight is taken as set), PCMIG_OUTCOME_RUNNING while the two halves may still
- * change by themselves. With PATIENCE_OVER there is no more waiting: the outcome is never PCMIG_OUTCOME_RUNNING then. */
+/* The verdict on a migration (EVIDENCE's in_flight is taken as set), PCMIG_OUTCOME_RUNNING while the two halves may
+ * still change by themselves. With PATIENCE_OVER there is no more waiting: the outcome is never PCMIG_OUTCOME_RUNNING
+ * then. */
 struct pcmig_verdict pcmig_outcome_judge(const struct pcmig_evidence *evidence, bool patience_over);
 
 const char *pcmig_outcome_name(enum pcmig_outcome outcome); /* "needs-operator"; never NULL */

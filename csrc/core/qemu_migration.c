@@ -78,7 +78,8 @@ static bool skip_value(struct reader *r)
     return true;
 }
 
-/* Goes into an object, to the value of this name. Returns 1 with R before it, 0 when the object has none, -1 when it is none. */
+/* Goes into an object, to the value of this name. Returns 1 with R before it, 0 when the object has none, -1 when it is
+ * none. */
 static int enter(struct reader *r, const char *name)
 {
     struct text key;

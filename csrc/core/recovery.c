@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* Both ends agree that it is broken: the first attempt is made at once, and the n-th waits for as long as the network may
- * need to come back without anybody's waiting minutes once it has. */
+/* Both ends agree that it is broken: the first attempt is made at once, and the n-th waits for as long as the network
+ * may need to come back without anybody's waiting minutes once it has. */
 #define BACK_OFF_FIRST_US 1000000
 #define BACK_OFF_MAX_US   30000000
 /* The destination says that the stream is broken and the source does not: it may be about to notice. */
@@ -21,9 +21,9 @@
 /* Versions that cannot resume. What nobody has tried is not held.
  *
  * Before 8.5.0 there is no resume: VIR_MIGRATE_POSTCOPY_RESUME is of that version (libvirt-domain.h), and the source
- * refuses a flag that it does not know. 11.2 and 11.3 have it, and their daemon crashes at the destination (NEWS of 11.4.0,
- * "introduced in 11.2.0"; measured with 11.3.0, 4 of 4 times: segfault in the incoming path), which ends nothing but the
- * daemon; the guest's QEMU lives on. 9.0.0 and 12.8.0 resume. */
+ * refuses a flag that it does not know. 11.2 and 11.3 have it, and their daemon crashes at the destination (NEWS
+ * of 11.4.0, "introduced in 11.2.0"; measured with 11.3.0, 4 of 4 times: segfault in the incoming path), which ends
+ * nothing but the daemon; the guest's QEMU lives on. 9.0.0 and 12.8.0 resume. */
 static const struct {
     unsigned long from;
     unsigned long to;
@@ -80,7 +80,8 @@ static struct pcmig_recovery_order order(enum pcmig_recovery_step step, int64_t 
     return (struct pcmig_recovery_order){.step = step, .next_us = next_us};
 }
 
-/* A pause cannot be taken back, so one look is not enough: the next one, for which the kernel is asked again, must agree. */
+/* A pause cannot be taken back, so one look is not enough: the next one, for which the kernel is asked again, must
+ * agree. */
 static struct pcmig_recovery_order while_healthy(struct pcmig_recovery *recovery,
                                                  const struct pcmig_recovery_view *view)
 {
@@ -114,9 +115,10 @@ static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery
     return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
 }
 
-/* The destination's QEMU may believe in its stream for ever, having nothing to send: libvirt there then says that it runs, or,
- * when its own connection broke too, that it failed, and refuses each resume. libvirt's call at the source does not
- * return before QEMU there has noticed. So: at once where it is said to run, otherwise once before each further attempt. */
+/* The destination's QEMU may believe in its stream for ever, having nothing to send: libvirt there then says that it
+ * runs, or, when its own connection broke too, that it failed, and refuses each resume. libvirt's call at the source
+ * does not return before QEMU there has noticed. So: at once where it is said to run, otherwise once before each
+ * further attempt. */
 static bool wake_due(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
     if (view->destination == PCMIG_HALF_POSTCOPY)

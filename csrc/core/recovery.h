@@ -52,7 +52,8 @@ struct pcmig_recovery {
     bool woken;             /* since the last attempt */
 };
 
-/* A stream whose other end has been silent for STALL_MS, and still is at a second look, is paused (0 = never); resumes go over NETWORKS ways in turn. */
+/* A stream whose other end has been silent for STALL_MS, and still is at a second look, is paused (0 = never); resumes
+ * go over NETWORKS ways in turn. */
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks);
 
 /* The next step. An order of RESUME counts as an attempt. */

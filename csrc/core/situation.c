@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See situation.h. Facts behind the rows: libvirt 8.0 to 12.8 (src/qemu/qemu_migration.c, qemu_process.c). The
- * destination's half is "migrating" until its processors run, and "running" only once all of its memory is there; the source
- * ends its half (absent) after the destination confirmed that. A source that has handed over is never running or paused, but
- * a restart of its daemon can forget why a half is paused, so that a half of a post-copy shows up as plain "paused". */
+ * destination's half is "migrating" until its processors run, and "running" only once all of its memory is there; the
+ * source ends its half (absent) after the destination confirmed that. A source that has handed over is never running or
+ * paused, but a restart of its daemon can forget why a half is paused, so that a half of a post-copy shows up as plain
+ * "paused". */
 #include "core/situation.h"
 
 #include <stddef.h>
@@ -51,14 +52,14 @@ static const struct {
     /* Whoever was handed a guest has it, until it is seen somewhere else. */
     {A, U | A | D, MOVED, PCMIG_SITUATION_HANDED_OVER},
 
-    /* A source in post-copy means that the guest ran at the destination: what libvirt says of its end there is of this run.
-     * What a shut-off definition says beside any other half may be years old. */
+    /* A source in post-copy means that the guest ran at the destination: what libvirt says of its end there is of this
+     * run. What a shut-off definition says beside any other half may be years old. */
     {C | F, A, ENDED_THERE | IDLE, PCMIG_SITUATION_ENDED},
     {A, A, RECORD | ENDED_THERE, PCMIG_SITUATION_ENDED},
     {A, A, RECORD | ENDED_HERE | NOT_CROSSED, PCMIG_SITUATION_ENDED},
 
-    /* Beyond the switch a source that is plainly paused, or paused to migrate, is the half of a post-copy: a daemon that
-     * was restarted forgets which. Its memory is that of the switch, and what it has not sent is nowhere else. */
+    /* Beyond the switch a source that is plainly paused, or paused to migrate, is the half of a post-copy: a daemon
+     * that was restarted forgets which. Its memory is that of the switch, and what it has not sent is nowhere else. */
     {P | M, P, CROSSED, PCMIG_SITUATION_POSTCOPY},
     {P | M, A | D, CROSSED, PCMIG_SITUATION_HALF_LOST},
     {P | M, U, CROSSED, PCMIG_SITUATION_CUT_OFF},

@@ -12,8 +12,8 @@ struct pcmig_still {
     bool told;
 };
 
-/* The figure is FIGURE at NOW_US, and LIMIT_US is long (0 = nothing is). Returns true when it has not changed for so long, once until it has
- * changed. */
+/* The figure is FIGURE at NOW_US, and LIMIT_US is long (0 = nothing is). Returns true when it has not changed for so
+ * long, once until it has changed. */
 bool pcmig_still_feed(struct pcmig_still *still, int64_t now_us, uint64_t figure, int64_t limit_us);
 
 /* When it may become true without any news; INT64_MAX = not before the figure changes. */

@@ -16,10 +16,9 @@
  *      1  1  code, of RESET        4   4  length
  *                                  8   8  seq
  *
- * DATA, FIN and RESET (gone) of one direction are numbered together from 0 and take effect in this order, on whichever of the stream's
- * connections they come. RESET (closed) takes effect at once. seq of PING is any value, PONG repeats it. A connection that ends
- * without BYE was lost, and the stream with it.
- * Values in, values out; no allocation. */
+ * DATA, FIN and RESET (gone) of one direction are numbered together from 0 and take effect in this order, on whichever
+ * of the stream's connections they come. RESET (closed) takes effect at once. seq of PING is any value, PONG repeats
+ * it. A connection that ends without BYE was lost, and the stream with it. Values in, values out; no allocation. */
 #ifndef PCMIG_CORE_TUNNEL_FRAME_H
 #define PCMIG_CORE_TUNNEL_FRAME_H
 
@@ -34,7 +33,8 @@
 #define PCMIG_TUNNEL_FRAME_STREAM_BYTES  16
 #define PCMIG_TUNNEL_NAME_LEN            32 /* hex digits */
 #define PCMIG_TUNNEL_CONNECTIONS         8  /* of one stream, at most */
-#define PCMIG_TUNNEL_FIRST_BYTES         4 /* what QEMU reads of a connection to see what it is (migration_channel_read_peek) */
+/* What QEMU reads of a connection to see what it is (migration_channel_read_peek). */
+#define PCMIG_TUNNEL_FIRST_BYTES         4
 
 enum pcmig_tunnel_frame_type {
     PCMIG_TUNNEL_FRAME_DATA = 1, /* payload for the other end's socket */
@@ -62,8 +62,8 @@ struct pcmig_tunnel_frame {
 enum pcmig_tunnel_kind {
     PCMIG_TUNNEL_KIND_PROBE = 0, /* wants the answer only */
     PCMIG_TUNNEL_KIND_STREAM,
-    /* The same, and its first frame follows at once: DATA with PCMIG_TUNNEL_FIRST_BYTES or more. Whoever accepts waits for them before
-     * QEMU hears of the connection. */
+    /* The same, and its first frame follows at once: DATA with PCMIG_TUNNEL_FIRST_BYTES or more. Whoever accepts waits
+     * for them before QEMU hears of the connection. */
     PCMIG_TUNNEL_KIND_SPEAKING_STREAM,
     PCMIG_TUNNEL_KIND_COUNT
 };
@@ -98,19 +98,20 @@ struct pcmig_tunnel_answer {
 /* FRAME must be valid (see decode). */
 void pcmig_tunnel_frame_encode(const struct pcmig_tunnel_frame *frame, uint8_t out[PCMIG_TUNNEL_FRAME_HEADER_BYTES]);
 
-/* Returns false when IN is no header of a frame: unknown type, length or code out of bounds, reserved bytes not zero. */
+/* Returns false when IN is no header of a frame: unknown type, length or code out of bounds, reserved bytes not zero.
+ */
 bool pcmig_tunnel_frame_decode(const uint8_t in[PCMIG_TUNNEL_FRAME_HEADER_BYTES], struct pcmig_tunnel_frame *out);
 
 void pcmig_tunnel_frame_encode_hello(const struct pcmig_tunnel_hello *hello,
                                      uint8_t out[PCMIG_TUNNEL_FRAME_HELLO_BYTES]);
 
-/* PCMIG_TUNNEL_ACCEPTED when IN is a hello that can be served, REFUSED_VERSION or REFUSED_HELLO otherwise; *OUT is complete
- * only when accepted. */
+/* PCMIG_TUNNEL_ACCEPTED when IN is a hello that can be served, REFUSED_VERSION or REFUSED_HELLO otherwise; *OUT is
+ * complete only when accepted. */
 enum pcmig_tunnel_verdict pcmig_tunnel_frame_decode_hello(const uint8_t in[PCMIG_TUNNEL_FRAME_HELLO_BYTES],
                                                           struct pcmig_tunnel_hello *out);
 
-/* Whether IN may be the beginning of a hello, of which LEN bytes (any number) are there: so that other protocols are told apart
- * without waiting for more. */
+/* Whether IN may be the beginning of a hello, of which LEN bytes (any number) are there: so that other protocols are
+ * told apart without waiting for more. */
 bool pcmig_tunnel_frame_maybe_hello(const uint8_t *in, uint32_t len);
 
 void pcmig_tunnel_frame_encode_answer(const struct pcmig_tunnel_answer *answer,

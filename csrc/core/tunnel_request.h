@@ -33,13 +33,13 @@ struct pcmig_tunnel_request {
     uint8_t streams;                              /* open: TCP connections for each stream */
 };
 
-/* LINE of LEN characters, without the newline. Returns true; or false with a sentence in ERROR, which names the word at fault
- * (what cannot be printed is shown as '?'). */
+/* LINE of LEN characters, without the newline. Returns true; or false with a sentence in ERROR, which names the word at
+ * fault (what cannot be printed is shown as '?'). */
 bool pcmig_tunnel_request_parse(const char *line, size_t len, struct pcmig_tunnel_request *out, char *error,
                                 size_t error_size);
 
-/* VALUE as it stands behind "key=" in an answer: '%' and whatever is not printable ASCII as %XX. Writes at most SIZE bytes with NUL, cut
- * at a whole escape. */
+/* VALUE as it stands behind "key=" in an answer: '%' and whatever is not printable ASCII as %XX. Writes at most SIZE
+ * bytes with NUL, cut at a whole escape. */
 void pcmig_tunnel_request_escape(const char *value, char *out, size_t size);
 
 #endif

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #define MIB            (1024 * 1024)
-/* A row is written once a second; one that is older belongs to a process that is stopped, or to a copy of one that died. */
+/* A row is written once a second; one that is older belongs to a process that is stopped, or to a copy of one that
+ * died. */
 #define STALE_US       3000000
 /* What moves nothing for so long leaves the link to others: a set-up that hangs, a network that is gone. */
 #define STILL_US       5000000
@@ -16,23 +17,24 @@
 #define TURN_CLAIM_US  2000000
 /* Full speed for so long tells whether it fills the link. */
 #define FILL_PROOF_US  1000000
-/* To make room, the others need a look at the rows and a call to libvirt. Later than that is too late to be waited for. */
+/* To make room, the others need a look at the rows and a call to libvirt. Later than that is too late to be waited for.
+ */
 #define ROOM_MAX_US    1000000
 /* What the others have queued is little when the link is through with it in so long. */
 #define ROOM_QUEUE_MS  20
 /* Set-up at both hosts takes one to three seconds; the next guest's is done while the one before it ends. */
 #define NEXT_US        4000000
-/* A turn lasts that many times what the guest's memory takes on the link, and at least so long: pre-copy that never ends (it is not
- * to be switched, or not yet) shares from then on. */
+/* A turn lasts that many times what the guest's memory takes on the link, and at least so long: pre-copy that never
+ * ends (it is not to be switched, or not yet) shares from then on. */
 #define TURN_FACTOR    4
 #define TURN_MIN_US    60000000
 /* As much smaller a guest has to be to go beside one that has its turn. */
 #define BESIDE_DIVISOR 8
 /* The time that a guest of its size takes counts that often against the time of its arrival. */
 #define RANK_FACTOR    4
-/* The part of the link that is left to the others of a guest that has just been switched, and once it asks for little. QEMU sends it in a
- * burst each 100 ms, behind which a page request may wait for an eighth or a quarter of that; without it the link would idle, as post-copy
- * itself is paced. */
+/* The part of the link that is left to the others of a guest that has just been switched, and once it asks for little.
+ * QEMU sends it in a burst each 100 ms, behind which a page request may wait for an eighth or a quarter of that;
+ * without it the link would idle, as post-copy itself is paced. */
 #define RUSH_SHARE     8
 #define POSTCOPY_SHARE 4
 
@@ -76,7 +78,8 @@ static bool earlier(const struct pcmig_turns_row *a, int64_t a_us, const struct 
     return a_us != b_us ? a_us < b_us : a->number < b->number;
 }
 
-/* --- the switch ----------------------------------------------------------------------------------------------------- */
+/* --- the switch -----------------------------------------------------------------------------------------------------
+ */
 
 static bool is_switching(const struct view *v, const struct pcmig_turns_row *row)
 {
@@ -90,7 +93,8 @@ static bool is_switching(const struct view *v, const struct pcmig_turns_row *row
     }
 }
 
-/* Who has the switch: a guest that runs at its destination already before one that drains, and then the first. -1 = nobody. */
+/* Who has the switch: a guest that runs at its destination already before one that drains, and then the first. -1 =
+ * nobody. */
 static int switching(const struct view *v)
 {
     int found = -1;
@@ -146,7 +150,8 @@ static int64_t left_by_mib(const struct view *v, const struct pcmig_turns_row *o
     }
 }
 
-/* --- pre-copy ------------------------------------------------------------------------------------------------------- */
+/* --- pre-copy -------------------------------------------------------------------------------------------------------
+ */
 
 static bool is_contender(const struct pcmig_turns_row *row)
 {
@@ -267,7 +272,8 @@ static void precopy(const struct view *v, int token, struct pcmig_turns_answer *
     out->bound_mib = left_by_mib(v, &v->rows[out->waits_for]);
 }
 
-/* -------------------------------------------------------------------------------------------------------------------- */
+/* --------------------------------------------------------------------------------------------------------------------
+ */
 
 void pcmig_turns_decide(const struct pcmig_turns_row *rows, size_t count, size_t me, int64_t now_us,
                         struct pcmig_turns_answer *out)

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who goes first, of the migrations that leave one host at the same time.
  *
- * Every migration of the host has a row that the others read (edge/turns_file.h), and each works out by itself, from the same
- * rows, what it may do. There is nobody who decides for all, so nobody has to be running. Rules, first to last:
+ * Every migration of the host has a row that the others read (edge/turns_file.h), and each works out by itself, from
+ * the same rows, what it may do. There is nobody who decides for all, so nobody has to be running. Rules, first to
+ * last:
  *
- *  1. One guest at a time is being switched. From its drain until the first rush of its page requests is over, the others
- *     send next to nothing, and an eighth of the link at the most.
- *  2. Post-copy before pre-copy: a guest in post-copy waits for its pages, one in pre-copy waits for nothing. The latter is
- *     left a quarter of the link.
- *  3. Pre-copy one after the other, the shortest first, as many at a time as it takes to fill the link. What is sent early
- *     only becomes dirty again while it waits for a share of the link; one after the other, each guest but the last arrives
- *     sooner than side by side, and the last no later. A far smaller guest may go beside a large one.
+ *  1. One guest at a time is being switched. From its drain until the first rush of its page requests is over, the
+ * others send next to nothing, and an eighth of the link at the most.
+ *  2. Post-copy before pre-copy: a guest in post-copy waits for its pages, one in pre-copy waits for nothing. The
+ * latter is left a quarter of the link.
+ *  3. Pre-copy one after the other, the shortest first, as many at a time as it takes to fill the link. What is sent
+ * early only becomes dirty again while it waits for a share of the link; one after the other, each guest but the last
+ * arrives sooner than side by side, and the last no later. A far smaller guest may go beside a large one.
  *  4. Whoever has begun at full speed goes on: stopping halfway is the dearest of all.
  *
- * Nobody waits for ever: the order among those who wait is by arrival, later by the time that a guest of its size takes; a turn
- * has an end; and what does not move, or whose process is gone, counts for nothing.
+ * Nobody waits for ever: the order among those who wait is by arrival, later by the time that a guest of its size
+ * takes; a turn has an end; and what does not move, or whose process is gone, counts for nothing.
  *
- * Rows of different links do not see each other; link 0 is "not known" and sees all of its network. Pure: values in, values out.
+ * Rows of different links do not see each other; link 0 is "not known" and sees all of its network. Pure: values in,
+ * values out.
  */
 #ifndef PCMIG_CORE_TURNS_H
 #define PCMIG_CORE_TURNS_H
@@ -30,7 +32,8 @@
 #define PCMIG_TURNS_ROWS        128 /* at the most at once on one host */
 #define PCMIG_TURNS_ROW_BYTES   256 /* as they lie in the file */
 #define PCMIG_TURNS_NAME_SIZE   64
-/* What is left to a migration that makes room: libvirt's least, and enough that neither end takes the stream for dead. */
+/* What is left to a migration that makes room: libvirt's least, and enough that neither end takes the stream for dead.
+ */
 #define PCMIG_TURNS_TRICKLE_MIB 1
 
 enum pcmig_turns_phase {
@@ -83,8 +86,8 @@ struct pcmig_turns_answer {
 void pcmig_turns_decide(const struct pcmig_turns_row *rows, size_t count, size_t me, int64_t now_us,
                         struct pcmig_turns_answer *out);
 
-/* A row for the file, and back. Reading takes any bytes: returns false for an empty row, a torn one and for what no pcmig
- * writes; figures are bounded and the name is printable in what it returns. */
+/* A row for the file, and back. Reading takes any bytes: returns false for an empty row, a torn one and for what no
+ * pcmig writes; figures are bounded and the name is printable in what it returns. */
 void pcmig_turns_pack(const struct pcmig_turns_row *row, unsigned char bytes[PCMIG_TURNS_ROW_BYTES]);
 bool pcmig_turns_unpack(const unsigned char bytes[PCMIG_TURNS_ROW_BYTES], struct pcmig_turns_row *row);
 

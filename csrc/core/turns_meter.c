@@ -7,8 +7,8 @@
 
 /* Shorter windows show QEMU's slices of 100 ms rather than its rate. */
 #define WINDOW_US      300000
-/* Bytes wait for the link when it takes that long for what is queued. What is only on its way takes a round trip, less than that within
- * a data centre; over a longer distance every migration seems to fill the link, and goes alone. */
+/* Bytes wait for the link when it takes that long for what is queued. What is only on its way takes a round trip, less
+ * than that within a data centre; over a longer distance every migration seems to fill the link, and goes alone. */
 #define FILL_QUEUE_US  1000
 /* Nothing has waited for so long at full speed: there is room beside it. */
 #define SLACK_PROOF_US 1000000

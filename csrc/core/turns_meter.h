@@ -24,8 +24,8 @@ struct pcmig_turns_meter {
     uint64_t peak_ps;     /* of page requests, in this stay in post-copy */
 };
 
-/* A migration that comes at NOW_US, of the host's monotonic clock as all times here. Its call waits until a phase is set.
- * LINK: interface index of NETWORK, 0 = not known. TOTAL_BYTES: of the guest's memory, 0 = not known. */
+/* A migration that comes at NOW_US, of the host's monotonic clock as all times here. Its call waits until a phase is
+ * set. LINK: interface index of NETWORK, 0 = not known. TOTAL_BYTES: of the guest's memory, 0 = not known. */
 void pcmig_turns_meter_init(struct pcmig_turns_meter *meter, int64_t now_us, const char *name, uint32_t network,
                             uint32_t link, uint64_t total_bytes);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ties core/flags.h to the libvirt that pcmig is built against: a bit that differs stops the build. A flag that libvirt has
- * and the table lacks cannot be seen here; tests/unit/test_flags.py compares the table with libvirt's header. No code. */
+/* Ties core/flags.h to the libvirt that pcmig is built against: a bit that differs stops the build. A flag that libvirt
+ * has and the table lacks cannot be seen here; tests/unit/test_flags.py compares the table with libvirt's header. No
+ * code. */
 #include "core/flags.h"
 
 #include <libvirt/libvirt.h>

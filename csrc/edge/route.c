@@ -40,7 +40,8 @@ struct pcmig_route {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct pcmig_route *changed;
 
-/* --- netlink ------------------------------------------------------------------------------------------------------- */
+/* --- netlink -------------------------------------------------------------------------------------------------------
+ */
 
 static int open_netlink(void)
 {
@@ -163,7 +164,8 @@ static bool has_quickack(const struct message *message)
     return false;
 }
 
-/* METRICS (or NULL) without quickack, then with it if WANTED, as the payload of a new attribute. Returns its length or 0. */
+/* METRICS (or NULL) without quickack, then with it if WANTED, as the payload of a new attribute. Returns its length or
+ * 0. */
 static size_t write_metrics(char *out, size_t size, const struct rtattr *metrics, bool wanted)
 {
     const struct rtattr *metric = metrics != NULL ? RTA_DATA(metrics) : NULL;
@@ -215,7 +217,8 @@ static int replace_route(int fd, const struct message *found, bool quickack)
     return ask(fd, &request, &answer);
 }
 
-/* --- shared changes ------------------------------------------------------------------------------------------------ */
+/* --- shared changes ------------------------------------------------------------------------------------------------
+ */
 
 static void identify(struct pcmig_route *route, const struct message *found)
 {

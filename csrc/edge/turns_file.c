@@ -77,7 +77,8 @@ static bool is_ours(const struct pcmig_turns_seat *seat)
     return seat->process == here.process;
 }
 
-/* --- the file ------------------------------------------------------------------------------------------------------- */
+/* --- the file -------------------------------------------------------------------------------------------------------
+ */
 
 static void make_folder(const char *run_dir, const char *folder)
 {
@@ -172,7 +173,8 @@ static int lock_row(int fd, int command, short type, unsigned number, struct flo
     return fcntl(fd, command, found);
 }
 
-/* --- rows ----------------------------------------------------------------------------------------------------------- */
+/* --- rows -----------------------------------------------------------------------------------------------------------
+ */
 
 static bool take(unsigned number)
 {
@@ -317,7 +319,8 @@ out:
     return count;
 }
 
-/* --- facts ---------------------------------------------------------------------------------------------------------- */
+/* --- facts ----------------------------------------------------------------------------------------------------------
+ */
 
 void pcmig_turns_file_probe(struct pcmig_turns_file_facts *out)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The file in which the migrations that leave a host together tell each other what they do (core/turns.h).
  *
- * FOLDER/migrations/turns, FOLDER being /run/pcmig or what the environment's PCMIG_RUN_DIR says: a header, and rows of a fixed
- * size, one per migration. A row is locked as long as its owner lives: with an OFD lock (fcntl(2), F_OFD_SETLK, Linux >=
- * 3.15), which the kernel drops when the process ends, however it ends. So nobody has to run or to clean up: a row without a lock
- * is nobody's, and is used again. A process has the file open once, for all of its migrations.
+ * FOLDER/migrations/turns, FOLDER being /run/pcmig or what the environment's PCMIG_RUN_DIR says: a header, and rows of
+ * a fixed size, one per migration. A row is locked as long as its owner lives: with an OFD lock (fcntl(2), F_OFD_SETLK,
+ * Linux >= 3.15), which the kernel drops when the process ends, however it ends. So nobody has to run or to clean up: a
+ * row without a lock is nobody's, and is used again. A process has the file open once, for all of its migrations.
  *
  * Where the file cannot be used, the migrations of this process still know of each other, and of nobody else.
  *
@@ -29,9 +29,8 @@ void pcmig_turns_leave(struct pcmig_turns_seat *seat); /* NULL is fine */
 
 void pcmig_turns_write(struct pcmig_turns_seat *seat, const struct pcmig_turns_row *row);
 
-/* The rows of all whose process lives, SEAT's own as it was written last; *ME is its place. What others wrote may be old by a twentieth
- * of a second. Returns how many: 0 in a child that was
- * forked since, for which the row is not. */
+/* The rows of all whose process lives, SEAT's own as it was written last; *ME is its place. What others wrote may be
+ * old by a twentieth of a second. Returns how many: 0 in a child that was forked since, for which the row is not. */
 size_t pcmig_turns_read(struct pcmig_turns_seat *seat, struct pcmig_turns_row rows[PCMIG_TURNS_ROWS], size_t *me);
 
 enum pcmig_turns_file_state {
@@ -56,8 +55,8 @@ void pcmig_turns_file_probe(struct pcmig_turns_file_facts *out);
 
 const char *pcmig_turns_file_state_name(enum pcmig_turns_file_state state); /* "shared"; never NULL */
 
-/* A number for the network namespace of this process, and one for the host that URI (of libvirt) names; a URI without a host is this
- * host. Never 0. */
+/* A number for the network namespace of this process, and one for the host that URI (of libvirt) names; a URI without a
+ * host is this host. Never 0. */
 uint32_t pcmig_turns_network(const char *uri);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every call to libvirt, behind types of our own.
  *
- * All functions that take a `struct pcmig_virt_error` return 0 (or a pointer) on success and -1 (or NULL) on failure with
- * the error filled in. They may block for as long as libvirt does (keepalive breaks a dead connection after about 12 s);
- * none may be called with the GIL held or from an event callback. API level: libvirt >= 8.0.
+ * All functions that take a `struct pcmig_virt_error` return 0 (or a pointer) on success and -1 (or NULL) on failure
+ * with the error filled in. They may block for as long as libvirt does (keepalive breaks a dead connection after about
+ * 12 s); none may be called with the GIL held or from an event callback. API level: libvirt >= 8.0.
  */
 #ifndef PCMIG_EDGE_VIRT_H
 #define PCMIG_EDGE_VIRT_H
@@ -50,12 +50,12 @@ bool pcmig_virt_share_event_loop(void);
 /* Starts libvirt's event loop on a thread of its own, once per process. */
 int pcmig_virt_init(struct pcmig_virt_error *error);
 
-/* Opens a connection with keepalive, waiting TIMEOUT_MS at the most. libvirt cannot cancel an open: after a timeout it is
- * left to a thread that closes it should it ever succeed. */
+/* Opens a connection with keepalive, waiting TIMEOUT_MS at the most. libvirt cannot cancel an open: after a timeout it
+ * is left to a thread that closes it should it ever succeed. */
 struct pcmig_virt_conn *pcmig_virt_open(const char *uri, int64_t timeout_ms, struct pcmig_virt_error *error);
 
-/* The same without waiting. DONE(OPAQUE), which may be NULL, is called once, on a thread of the attempt's own, when it is over,
- * even when nobody waits for it any more. NULL with ERROR, and no call of DONE, when it cannot begin. */
+/* The same without waiting. DONE(OPAQUE), which may be NULL, is called once, on a thread of the attempt's own, when it
+ * is over, even when nobody waits for it any more. NULL with ERROR, and no call of DONE, when it cannot begin. */
 struct pcmig_virt_opening;
 struct pcmig_virt_opening *pcmig_virt_open_begin(const char *uri, void (*done)(void *opaque), void *opaque,
                                                  struct pcmig_virt_error *error);
@@ -86,17 +86,19 @@ char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error);
 
-/* What is left of a guest (virt_definition.c). Whether the host knows it and has it shut off because it was migrated away: false where the
- * host does not answer. Whether it has a definition: 1, 0, or -1 where it does not know the guest or does not answer. */
+/* What is left of a guest (virt_definition.c). Whether the host knows it and has it shut off because it was migrated
+ * away: false where the host does not answer. Whether it has a definition: 1, 0, or -1 where it does not know the guest
+ * or does not answer. */
 bool pcmig_virt_left_over(struct pcmig_virt_conn *conn, const char *uuid);
 int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid);
-/* Whether the host has it shut off, and says that it was shut down, by itself or on request: no crash, nor destroyed, nor moved. It may
- * have been long ago. */
+/* Whether the host has it shut off, and says that it was shut down, by itself or on request: no crash, nor destroyed,
+ * nor moved. It may have been long ago. */
 bool pcmig_virt_was_shut_down(struct pcmig_virt_conn *conn, const char *uuid);
-/* Whether the host has a saved state of the guest (managed save): false where it does not know the guest or does not answer. */
+/* Whether the host has a saved state of the guest (managed save): false where it does not know the guest or does not
+ * answer. */
 bool pcmig_virt_saved(struct pcmig_virt_conn *conn, const char *uuid);
-/* Has the host forget what is left over, DEFINED or not; NVRAM and TPM state stay (libvirt >= 8.9). Returns whether it has. Nobody may call
- * this who has not asked core/guard.h. */
+/* Has the host forget what is left over, DEFINED or not; NVRAM and TPM state stay (libvirt >= 8.9). Returns whether it
+ * has. Nobody may call this who has not asked core/guard.h. */
 bool pcmig_virt_forget(struct pcmig_virt_conn *conn, const char *uuid, bool defined);
 
 /* Whether the guest starts with the host: 1, 0 or -1. A guest without a definition never does. */
@@ -107,8 +109,8 @@ int pcmig_virt_set_autostart(struct pcmig_virt_conn *conn, const char *uuid, boo
 int pcmig_virt_active(struct pcmig_virt_conn *conn, char (**uuids)[PCMIG_VIRT_UUID_SIZE], size_t *count,
                       struct pcmig_virt_error *error);
 
-/* libvirt runs one job at a time for a guest, and a migration is but one kind of them. The others are somebody else's: nothing of ours may
- * take them for a migration, or end them. */
+/* libvirt runs one job at a time for a guest, and a migration is but one kind of them. The others are somebody else's:
+ * nothing of ours may take them for a migration, or end them. */
 enum pcmig_virt_job_kind {
     PCMIG_VIRT_JOB_NONE = 0,
     PCMIG_VIRT_JOB_MIGRATION,
@@ -122,10 +124,12 @@ struct pcmig_virt_job {
     struct pcmig_sample sample; /* of MIGRATION: its statistics, queue_bytes = -1 */
 };
 
-/* The job that runs for the guest. Returns 0, or -1 on error (which says nothing about the migration: see doc/develop/architecture.rst). */
+/* The job that runs for the guest. Returns 0, or -1 on error (which says nothing about the migration: see
+ * doc/develop/architecture.rst). */
 int pcmig_virt_job(struct pcmig_virt_domain *domain, struct pcmig_virt_job *job, struct pcmig_virt_error *error);
 
-/* The same, for whom only a migration counts: returns 1 and fills SAMPLE, 0 when no migration is active, -1 on error. */
+/* The same, for whom only a migration counts: returns 1 and fills SAMPLE, 0 when no migration is active, -1 on error.
+ */
 int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error);
 
 struct pcmig_virt_migrate_args {
@@ -151,18 +155,20 @@ int pcmig_virt_start_postcopy(struct pcmig_virt_domain *domain, struct pcmig_vir
 /* MIB = 0 means unlimited. POSTCOPY chooses which of the two bandwidths is set. */
 int pcmig_virt_set_speed(struct pcmig_virt_domain *domain, int64_t mib, bool postcopy, struct pcmig_virt_error *error);
 int pcmig_virt_set_max_downtime(struct pcmig_virt_domain *domain, int64_t downtime_ms, struct pcmig_virt_error *error);
-/* Has QEMU sample for SECONDS (1 to 60) how much of its memory the guest writes to. Returns at once; 0, or -1 with ERROR: another job runs for the
- * guest, or libvirt (< 7.2) or QEMU (< 5.2) cannot. */
+/* Has QEMU sample for SECONDS (1 to 60) how much of its memory the guest writes to. Returns at once; 0, or -1 with
+ * ERROR: another job runs for the guest, or libvirt (< 7.2) or QEMU (< 5.2) cannot. */
 int pcmig_virt_sample_writes(struct pcmig_virt_domain *domain, int seconds, struct pcmig_virt_error *error);
-/* What came of it, in bytes a second. Returns 1; 0 = not yet, or libvirt has no time to ask; -1 with ERROR. A query, which a migration does not hinder. */
+/* What came of it, in bytes a second. Returns 1; 0 = not yet, or libvirt has no time to ask; -1 with ERROR. A query,
+ * which a migration does not hinder. */
 int pcmig_virt_sampled_writes(struct pcmig_virt_domain *domain, int64_t *bytes_ps, struct pcmig_virt_error *error);
-/* The options of virsh migrate that repeat FLAGS in a resume ("--persistent", ...), static; returns how many. libvirt takes what happens to
- * the definitions from the call that ends the migration. */
+/* The options of virsh migrate that repeat FLAGS in a resume ("--persistent", ...), static; returns how many. libvirt
+ * takes what happens to the definitions from the call that ends the migration. */
 #define PCMIG_VIRT_RESUME_OPTIONS 7
 size_t pcmig_virt_resume_options(unsigned int flags, const char *out[PCMIG_VIRT_RESUME_OPTIONS]);
-/* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it; a job that is no migration is refused here, as
- * libvirt would end whatever runs. SETTING_UP: also while nothing has moved yet; at the moment at which QEMU begins, a cancellation can have
- * it stand still for good (QEMU 11.1, 1 of about 10 tries within 1 ms), so a caller that is not in a hurry waits for the first figures. */
+/* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it; a job that is no migration
+ * is refused here, as libvirt would end whatever runs. SETTING_UP: also while nothing has moved yet; at the moment at
+ * which QEMU begins, a cancellation can have it stand still for good (QEMU 11.1, 1 of about 10 tries within 1 ms), so a
+ * caller that is not in a hurry waits for the first figures. */
 int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct pcmig_virt_error *error);
 
 /* Lets a paused guest run. Nobody may call this who has not asked core/guard.h. */
@@ -173,8 +179,8 @@ bool pcmig_virt_stopped_to_migrate(struct pcmig_virt_domain *domain);
 /* Interrupts post-copy at the source: both QEMUs keep what they have, and wait to be resumed. libvirt >= 8.5. */
 int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 
-/* Events of one guest. The callback runs on the event thread and must neither block nor call libvirt. INPUT's time is not
- * set. A broken connection is reported through `closed`. */
+/* Events of one guest. The callback runs on the event thread and must neither block nor call libvirt. INPUT's time is
+ * not set. A broken connection is reported through `closed`. */
 struct pcmig_virt_callbacks {
     void (*input)(void *opaque, const struct pcmig_input *input);
     void (*closed)(void *opaque);

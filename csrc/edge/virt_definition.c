@@ -100,8 +100,9 @@ int pcmig_virt_set_autostart(struct pcmig_virt_conn *conn, const char *uuid, boo
     return result;
 }
 
-/* Whether libvirt would refuse to undefine it: it does with a saved state, and with what it knows of snapshots and checkpoints. A guest
- * that was defined only to be undefined would then be left with a definition, which anybody can start. */
+/* Whether libvirt would refuse to undefine it: it does with a saved state, and with what it knows of snapshots and
+ * checkpoints. A guest that was defined only to be undefined would then be left with a definition, which anybody can
+ * start. */
 static bool has_keepsakes(virDomainPtr domain)
 {
     return virDomainHasManagedSaveImage(domain, 0) != 0 || virDomainSnapshotNum(domain, 0) != 0 ||

@@ -188,7 +188,8 @@ int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_h
     return 0;
 }
 
-/* --- statistics ---------------------------------------------------------------------------------------------------- */
+/* --- statistics ----------------------------------------------------------------------------------------------------
+ */
 
 static const struct {
     const char *name;
@@ -308,10 +309,11 @@ int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *
     return job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
 }
 
-/* --- the migration itself ------------------------------------------------------------------------------------------ */
+/* --- the migration itself ------------------------------------------------------------------------------------------
+ */
 
-/* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest value whose
- * bytes fit in a signed 64 bit integer. */
+/* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest value
+ * whose bytes fit in a signed 64 bit integer. */
 #define PRECOPY_UNLIMITED_MIB ((unsigned long)(INT64_MAX / (1024 * 1024)))
 /* No guest writes that much; it keeps bytes inside 64 bits. */
 #define SAMPLED_MAX_MIB       (INT64_C(1) << 40)

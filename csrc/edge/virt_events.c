@@ -40,8 +40,8 @@ static void watch_unref(void *data)
     free(watch);
 }
 
-/* Lets libvirt finish with the callbacks, and gives the connection back: the last reference closes it, which may block, and
- * must not happen on the event thread, which the closing waits for. */
+/* Lets libvirt finish with the callbacks, and gives the connection back: the last reference closes it, which may block,
+ * and must not happen on the event thread, which the closing waits for. */
 static void watch_close(struct pcmig_virt_watch *watch)
 {
     const struct timespec pause = {.tv_nsec = RELEASE_LOOK_MS * 1000000};

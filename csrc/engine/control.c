@@ -17,7 +17,8 @@
 #define ABORT_HOLD_US  2000000
 #define ABORT_LOOK_US  20000
 
-/* --- snapshot ------------------------------------------------------------------------------------------------------ */
+/* --- snapshot ------------------------------------------------------------------------------------------------------
+ */
 
 void pcmig_control_publish(struct control *c)
 {
@@ -106,7 +107,8 @@ static void trace_params(struct pcmig_migration *m)
     trace_line(m, line, pcmig_trace_write_params(line, sizeof(line), m->args.policy, m->args.gated, &m->args.params));
 }
 
-/* --- acting on decisions ------------------------------------------------------------------------------------------- */
+/* --- acting on decisions -------------------------------------------------------------------------------------------
+ */
 
 void pcmig_control_event(struct control *c, enum pcmig_event event)
 {
@@ -201,9 +203,11 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     }
 }
 
-/* --- feeding the core ---------------------------------------------------------------------------------------------- */
+/* --- feeding the core ----------------------------------------------------------------------------------------------
+ */
 
-/* What an event means: for the states of the engine, and whether the newer memory may be at the destination from here on. */
+/* What an event means: for the states of the engine, and whether the newer memory may be at the destination from here
+ * on. */
 static const struct {
     enum pcmig_event event;
     enum pcmig_engine_trigger trigger;
@@ -293,7 +297,8 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
     }
 }
 
-/* --- looking ------------------------------------------------------------------------------------------------------- */
+/* --- looking -------------------------------------------------------------------------------------------------------
+ */
 
 static int64_t queue_bytes(const struct control *c)
 {
@@ -331,7 +336,8 @@ static void take_sample(struct control *c)
         input.kind = PCMIG_INPUT_QUEUE; /* the statistics are of no interest */
         input.sample.queue_bytes = queue_bytes(c);
     } else if (c->m->domain != NULL && c->abort.taken_us == 0) {
-        /* Nobody needs the figures of what is being cancelled, and a QEMU that stands still keeps libvirt waiting for 30 s. */
+        /* Nobody needs the figures of what is being cancelled, and a QEMU that stands still keeps libvirt waiting for
+         * 30 s. */
         active = pcmig_virt_job_stats(c->m->domain, &input.sample, &error);
         if (active > 0 && input.sample.memory_total_bytes > 0) {
             input.kind = PCMIG_INPUT_SAMPLE;
@@ -355,7 +361,8 @@ static void take_sample(struct control *c)
         pcmig_control_trigger(c, PCMIG_TRIGGER_STALLED);
 }
 
-/* --- the loop ------------------------------------------------------------------------------------------------------ */
+/* --- the loop ------------------------------------------------------------------------------------------------------
+ */
 
 static void wait_until(struct pcmig_migration *m, int64_t due_us)
 {
@@ -407,8 +414,8 @@ static void on_input(struct control *c, struct pcmig_input *input)
         pcmig_bandwidth_open_pace(c);
 }
 
-/* Whether the call may have failed alone: libvirt does not end a migration whose caller it lost. What libvirt refuses has not begun, and
- * a job that is seen then is somebody else's. */
+/* Whether the call may have failed alone: libvirt does not end a migration whose caller it lost. What libvirt refuses
+ * has not begun, and a job that is seen then is somebody else's. */
 static bool may_be_lost(const struct pcmig_virt_error *error)
 {
     const enum pcmig_virt_failure failure = pcmig_virt_classify(error);
@@ -426,8 +433,8 @@ static void on_call_returned(struct control *c, bool succeeded, const struct pcm
     c->look_us = 0;
     if (c->call == CALL_LOST && c->state == PCMIG_ENGINE_RESUMING)
         pcmig_control_trigger(c, PCMIG_TRIGGER_CALL_FAILED);
-    /* Of a call that may be lost the policy hears when it is clear that no job goes on without it (ending.c): until then it
-     * steers, as it does with a migration that was adopted. */
+    /* Of a call that may be lost the policy hears when it is clear that no job goes on without it (ending.c): until
+     * then it steers, as it does with a migration that was adopted. */
     if (c->call != CALL_LOST)
         pcmig_control_event(c, succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
 }
@@ -443,7 +450,8 @@ struct mail {
     struct pcmig_virt_error call_error;
 };
 
-/* Under the lock. Our empty buffer stays in the mailbox for the full one: nothing is copied, the event thread never waits. */
+/* Under the lock. Our empty buffer stays in the mailbox for the full one: nothing is copied, the event thread never
+ * waits. */
 static void take_mail(struct control *c, struct mail *mail)
 {
     struct pcmig_mailbox *box = &c->m->mailbox;

@@ -125,9 +125,9 @@ struct control {
         int64_t look_us;      /* when to look at them next */
         bool waiting;         /* for its turn: the migrate call was not made yet */
         bool given_up;        /* cancelled while it did */
-        bool
-            called_bounded; /* the call was made with a bound, which libvirt puts in force only when it begins to send */
-        int64_t called_us;  /* when it was made */
+        bool called_bounded;  /* the call was made with a bound, which libvirt puts in force only when it begins to send
+                               */
+        int64_t called_us;    /* when it was made */
     } others;
 
     struct pcmig_still still; /* of what is sent before the switch */
@@ -153,8 +153,8 @@ void pcmig_control_note(struct control *c, const char *text, const char *command
 /* The snapshot for Python's threads. */
 void pcmig_control_publish(struct control *c);
 
-/* call.c: starts the migrate call on a thread of its own. RESUME_URI: with VIR_MIGRATE_POSTCOPY_RESUME over this migrate URI ("" =
- * as the migration was called). NULL = the first call. Returns 0 or -1. */
+/* call.c: starts the migrate call on a thread of its own. RESUME_URI: with VIR_MIGRATE_POSTCOPY_RESUME over this
+ * migrate URI ("" = as the migration was called). NULL = the first call. Returns 0 or -1. */
 int pcmig_call_start(struct control *c, const char *resume_uri);
 
 /* sampling.c: has QEMU sample what the guest writes, on the thread of the migrate call, before it. */
@@ -178,8 +178,9 @@ void pcmig_end_close(struct control *c, enum pcmig_side side);
 /* bandwidth.c: what libvirt refuses is set again at `again_us`. */
 void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib);
 void pcmig_bandwidth_again(struct control *c);
-/* The pace of post-copy becomes the operator's bound: nobody steers what follows an interruption, neither a migration that
- * goes on without libvirt nor one that is resumed, and QEMU would keep the pace of the moment. Refused, it stays as it is. */
+/* The pace of post-copy becomes the operator's bound: nobody steers what follows an interruption, neither a migration
+ * that goes on without libvirt nor one that is resumed, and QEMU would keep the pace of the moment. Refused, it stays
+ * as it is. */
 void pcmig_bandwidth_open_pace(struct control *c);
 /* Leaves no bandwidth behind that needs somebody to steer it. Returns whether libvirt took that of pre-copy. */
 bool pcmig_bandwidth_restore(struct control *c);
@@ -213,20 +214,22 @@ bool pcmig_ending_look(struct control *c);
 void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advice advice, const char *text,
                   const struct pcmig_virt_error *error);
 
-/* restart.c: whether the guest is stopped at the source by a switch that came to nothing, and may be the only copy there ever
- * was. If not, `restart.why_not` may say why. */
+/* restart.c: whether the guest is stopped at the source by a switch that came to nothing, and may be the only copy
+ * there ever was. If not, `restart.why_not` may say why. */
 bool pcmig_restart_possible(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 /* Lets it run, if that is certain. */
 void pcmig_restart(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 
-/* leftover.c: the guest has moved, for WAITED_US: what is left of it at the source is removed, and told if it cannot be. */
+/* leftover.c: the guest has moved, for WAITED_US: what is left of it at the source is removed, and told if it cannot
+ * be. */
 enum leftover_state pcmig_leftover_remove(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 /* The guest boots with the host that has it now, and with no other. */
 void pcmig_leftover_autostart(struct control *c, int64_t waited_us);
 
 /* recover.c: one step of recovery, by the halves as last seen. */
 void pcmig_recover(struct control *c);
-/* Whether the destination has been silent for longer than any live network is. Asks the kernel once a second at the most. */
+/* Whether the destination has been silent for longer than any live network is. Asks the kernel once a second at the
+ * most. */
 bool pcmig_recover_stalled(struct control *c);
 /* Pauses post-copy if it runs. */
 void pcmig_recover_pause(struct control *c);

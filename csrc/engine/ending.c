@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Looks for the end of a migration: asks both hosts who has the guest, decides by tables (core/outcome.h, core/ending.h), and
- * does the one step that follows. Wanted as soon as no call of ours runs, or when a half is missed; then at its own due time, and at
- * once when an event says that something has changed. See control.h. */
+/* Looks for the end of a migration: asks both hosts who has the guest, decides by tables (core/outcome.h,
+ * core/ending.h), and does the one step that follows. Wanted as soon as no call of ours runs, or when a half is missed;
+ * then at its own due time, and at once when an event says that something has changed. See control.h. */
 #include "engine/control.h"
 
 #include <stdio.h>
@@ -12,7 +12,8 @@
 #define LOOK_FAST_FOR 10000000
 /* The final statistics may be a moment behind the states: they come with an event. */
 #define FIGURES_US    2000000
-/* A bandwidth that libvirt does not take back, because its own clearing up holds the guest, is not waited for longer. */
+/* A bandwidth that libvirt does not take back, because its own clearing up holds the guest, is not waited for longer.
+ */
 #define RESTORE_US    3000000
 /* A libvirtd that is being restarted cannot tell of its job. */
 #define JOB_US        15000000
@@ -26,7 +27,8 @@ bool pcmig_ending_wanted(const struct control *c)
            (c->call != CALL_RUNS || recovering || pcmig_engine_asks(c->state));
 }
 
-/* --- looking ------------------------------------------------------------------------------------------------------- */
+/* --- looking -------------------------------------------------------------------------------------------------------
+ */
 
 /* What both hosts say, and what is known besides. */
 struct seen {
@@ -51,8 +53,9 @@ static int job_active(const struct control *c)
     return c->m->domain != NULL ? pcmig_virt_job_stats(c->m->domain, &sample, &error) : -1;
 }
 
-/* Whether the guest was shut down at this end: an event said so, or libvirt says it of a guest that it has off. That counts only
- * where the guest was: what is stopped at the other end is a half, and what libvirt says of a definition there may be years old. */
+/* Whether the guest was shut down at this end: an event said so, or libvirt says it of a guest that it has off. That
+ * counts only where the guest was: what is stopped at the other end is a half, and what libvirt says of a definition
+ * there may be years old. */
 static bool was_shut_down(const struct control *c, enum pcmig_side side)
 {
     const enum pcmig_half source = c->end[PCMIG_SIDE_SOURCE].half;
@@ -65,8 +68,8 @@ static bool was_shut_down(const struct control *c, enum pcmig_side side)
            (c->m->conn[side] != NULL && pcmig_virt_was_shut_down(c->m->conn[side], c->m->uuid));
 }
 
-/* Whether the source says by itself that it handed the guest over: an event did, or the guest is shut off there for having
- * migrated. It was from there that this migration began, so that is no old story. */
+/* Whether the source says by itself that it handed the guest over: an event did, or the guest is shut off there for
+ * having migrated. It was from there that this migration began, so that is no old story. */
 static bool handed_over(const struct control *c)
 {
     const struct end *end = c->end;
@@ -121,7 +124,8 @@ static void gather(struct control *c, struct seen *seen)
         pcmig_outcome_judge(&seen->evidence, seen->waited_us > pcmig_ending_patience_us(&waiting, c->m->args.recover));
 }
 
-/* --- deciding ------------------------------------------------------------------------------------------------------ */
+/* --- deciding ------------------------------------------------------------------------------------------------------
+ */
 
 /* Both ends say that post-copy goes on, and libvirt looks after it. */
 static bool flows(const struct control *c)
@@ -130,8 +134,8 @@ static bool flows(const struct control *c)
            c->end[PCMIG_SIDE_DESTINATION].half != PCMIG_HALF_POSTCOPY_FAILED;
 }
 
-/* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns, and one that lost a
- * half: the call may wait for a destination that has not noticed. */
+/* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns, and one
+ * that lost a half: the call may wait for a destination that has not noticed. */
 static bool call_will_tell(const struct control *c, const struct seen *seen)
 {
     return c->call == CALL_RUNS && seen->verdict.advice != PCMIG_ADVICE_RESUME &&
@@ -168,7 +172,8 @@ static unsigned facts(struct control *c, const struct seen *seen)
     return set;
 }
 
-/* --- acting -------------------------------------------------------------------------------------------------------- */
+/* --- acting --------------------------------------------------------------------------------------------------------
+ */
 
 /* The policy hears of a failed call only when no job goes on without it. */
 static void tell_failure(struct control *c)

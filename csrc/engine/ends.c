@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The connections to both hosts, and what each says of its half. The migrate call has a connection of its own, and goes on when
- * one of these breaks; a new one is opened in the background, so that a host which does not answer keeps nobody from steering.
- * Questions to a host whose connection stands are asked and waited for. */
+/* The connections to both hosts, and what each says of its half. The migrate call has a connection of its own, and goes
+ * on when one of these breaks; a new one is opened in the background, so that a host which does not answer keeps nobody
+ * from steering. Questions to a host whose connection stands are asked and waited for. */
 #include "engine/control.h"
 
 #include <stdlib.h>
 
 #define RECONNECT_US   1000000
-/* An attempt that has not succeeded by then is given up for a new one: TCP tries again at growing distances, and would notice
- * late that the host is back. libvirt cannot cancel it, so its thread stays for about two minutes. */
+/* An attempt that has not succeeded by then is given up for a new one: TCP tries again at growing distances, and would
+ * notice late that the host is back. libvirt cannot cancel it, so its thread stays for about two minutes. */
 #define GIVE_UP_US     10000000
 /* So long "unknown" is not taken for the host's answer. */
 #define BEING_ASKED_US 3000000
 #define STACK_BYTES    (512 * 1024)
 
-/* --- connecting ---------------------------------------------------------------------------------------------------- */
+/* --- connecting ----------------------------------------------------------------------------------------------------
+ */
 
-/* What a connection leaves behind. Closing it asks the daemon to take events back, which lasts when it does not answer. */
+/* What a connection leaves behind. Closing it asks the daemon to take events back, which lasts when it does not answer.
+ */
 struct closing {
     struct pcmig_virt_conn *conn;
     struct pcmig_virt_watch *watch;
@@ -150,7 +152,8 @@ bool pcmig_end_being_asked(const struct control *c, enum pcmig_side side)
            (end->opening != NULL || end->reconnect);
 }
 
-/* --- asking -------------------------------------------------------------------------------------------------------- */
+/* --- asking --------------------------------------------------------------------------------------------------------
+ */
 
 void pcmig_end_ask(struct control *c, enum pcmig_side side)
 {
@@ -171,7 +174,8 @@ void pcmig_end_ask(struct control *c, enum pcmig_side side)
     end->reconnect = true;
 }
 
-/* What was missed goes through the mailbox like an event. It is news only where the core has not been told of as much. */
+/* What was missed goes through the mailbox like an event. It is news only where the core has not been told of as much.
+ */
 void pcmig_end_catch_up(struct control *c, enum pcmig_side side)
 {
     static const struct {

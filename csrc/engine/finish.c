@@ -47,7 +47,8 @@ static void write_look(const char *uri, const char *guest, char *out, size_t siz
     write_words(&words, "; ", out, size);
 }
 
-/* What libvirt compares with the migration's call, or needs again: it finds the guest at the destination by its name there. */
+/* What libvirt compares with the migration's call, or needs again: it finds the guest at the destination by its name
+ * there. */
 static void write_resume(const struct pcmig_migration *m, const char *guest, char *out, size_t size)
 {
     const struct pcmig_migration_args *args = &m->args;

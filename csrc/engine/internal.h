@@ -72,15 +72,16 @@ void *pcmig_control_main(void *migration);
 /* Connects, and refuses what can be known to fail before the guest is touched. Returns 0 or -1 with ERROR. */
 int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error);
 
-/* Finds the stream's queue: right before the migrate call, so that what QEMU had open already is not taken for the stream. */
+/* Finds the stream's queue: right before the migrate call, so that what QEMU had open already is not taken for the
+ * stream. */
 void pcmig_preflight_queue(struct pcmig_migration *migration);
 
-/* Connects to what there is of a migration that is under way, or was: neither end must be reachable yet. Returns 0, or -1 with
- * ERROR. */
+/* Connects to what there is of a migration that is under way, or was: neither end must be reachable yet. Returns 0, or
+ * -1 with ERROR. */
 int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_error *error);
 
-/* What is done with a new connection to one end, there being none: looks the guest up (at the source) and follows its events.
- * Returns 0 or -1 with ERROR; the connection is the migration's in both cases. */
+/* What is done with a new connection to one end, there being none: looks the guest up (at the source) and follows its
+ * events. Returns 0 or -1 with ERROR; the connection is the migration's in both cases. */
 int pcmig_preflight_attach(struct pcmig_migration *migration, enum pcmig_side side, struct pcmig_virt_conn *conn,
                            struct pcmig_virt_error *error);
 

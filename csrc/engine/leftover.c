@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A guest that has moved leaves nothing behind that somebody could boot a second copy from. libvirt sees to it, but not when the
- * destination's daemon was stopped or ended while post-copy went on and its last answer was lost. Then the source keeps the guest, shut
- * off: with its definition, or without one as what a transient guest never is, inactive. virsh undefine refuses the latter, and virsh
- * start boots it; defined first, it can be undefined. Facts: libvirt 12.8, qemuMigrationSrcPostcopyFailed, qemuDomainUndefineFlags, and
- * tried. */
+/* A guest that has moved leaves nothing behind that somebody could boot a second copy from. libvirt sees to it, but not
+ * when the destination's daemon was stopped or ended while post-copy went on and its last answer was lost. Then the
+ * source keeps the guest, shut off: with its definition, or without one as what a transient guest never is, inactive.
+ * virsh undefine refuses the latter, and virsh start boots it; defined first, it can be undefined. Facts: libvirt 12.8,
+ * qemuMigrationSrcPostcopyFailed, qemuDomainUndefineFlags, and tried. */
 #include "core/flags.h"
 #include "core/guard.h"
 #include "core/shell.h"
@@ -28,8 +28,8 @@ static bool may_forget(const struct pcmig_evidence *seen)
            pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_UNDEFINE, false).allowed;
 }
 
-/* The source's definition is removed only by order, and when the destination has one; of a migration that was adopted and
- * needed no call of ours it is told. */
+/* The source's definition is removed only by order, and when the destination has one; of a migration that was adopted
+ * and needed no call of ours it is told. */
 static enum leftover_state remove_definition(const struct control *c, bool allowed, int64_t waited_us)
 {
     const struct pcmig_migration *m = c->m;
@@ -45,8 +45,8 @@ static enum leftover_state remove_definition(const struct control *c, bool allow
     return pcmig_virt_forget(m->conn[PCMIG_SIDE_SOURCE], m->uuid, true) ? LEFTOVER_NONE : LEFTOVER_UNDEFINE;
 }
 
-/* The source's definition was to go, and its half was ended by other means (by hand, where it was the rest of an interrupted post-copy): it
- * is told, as nothing says that a migration left it. */
+/* The source's definition was to go, and its half was ended by other means (by hand, where it was the rest of an
+ * interrupted post-copy): it is told, as nothing says that a migration left it. */
 static bool ordered_and_left(const struct pcmig_migration *m)
 {
     return (m->args.flags & PCMIG_FLAG_UNDEFINE_SOURCE) != 0 &&

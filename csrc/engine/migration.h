@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One migration as a whole: connections, threads, events, core, outcome. See doc/develop/architecture.rst for who owns what.
+/* One migration as a whole: connections, threads, events, core, outcome. See doc/develop/architecture.rst for who owns
+ * what.
  *
  * All functions may be called from any thread; none blocks on libvirt except pcmig_migration_join.
  */
@@ -36,13 +37,13 @@ struct pcmig_migration_args {
     enum pcmig_policy_kind policy;
     struct pcmig_params params;
     const char *const *resume_uris; /* NULL-terminated; migrate URIs of other networks to resume over; NULL = none */
-    bool
-        recover; /* an interrupted post-copy is resumed, for as long as it takes, instead of being left to an operator */
-    bool adopt;  /* DOMAIN, a UUID, is migrating already, or was: no migrate call, what is there is looked after */
-    bool
-        autostart; /* the definition that moves has it: set at the destination, and nowhere else, once the guest is there */
-    bool crossed;               /* with ADOPT: the switch may have been issued, as somebody noted */
-    bool gated;                 /* no switch before PCMIG_REQUEST_OPEN_GATE */
+    bool recover; /* an interrupted post-copy is resumed, for as long as it takes, instead of being left to an operator
+                   */
+    bool adopt;   /* DOMAIN, a UUID, is migrating already, or was: no migrate call, what is there is looked after */
+    bool autostart; /* the definition that moves has it: set at the destination, and nowhere else, once the guest is
+                       there */
+    bool crossed;   /* with ADOPT: the switch may have been issued, as somebody noted */
+    bool gated;     /* no switch before PCMIG_REQUEST_OPEN_GATE */
     bool destination_optional;  /* go on when only the source host can reach the destination, and not we */
     int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
     int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
@@ -84,11 +85,10 @@ struct pcmig_migration_status {
     struct pcmig_sample sample; /* the latest */
     uint64_t link_bps;          /* 0 = not known */
     uint64_t requests_ps;
-    int64_t pace_mib; /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
-    bool crossed;     /* the switch was issued, or the guest was seen beyond it */
-    int64_t
-        switch_late_us; /* from the decision to switch (of drained and gate open, the later) to the start-postcopy call
-                             * that was accepted; -1 = none */
+    int64_t pace_mib;       /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
+    bool crossed;           /* the switch was issued, or the guest was seen beyond it */
+    int64_t switch_late_us; /* from the decision to switch (of drained and gate open, the later) to the start-postcopy
+                             * call that was accepted; -1 = none */
     enum pcmig_gate_state gate;
     int64_t cpu_us; /* CPU time of the control thread */
     enum pcmig_route_result quickack;
@@ -107,8 +107,8 @@ struct pcmig_migration;
 struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *args);
 void pcmig_migration_unref(struct pcmig_migration *migration); /* NULL is fine; a running migration is not disturbed */
 
-/* Starts the threads. Returns 0; -1 with errno EALREADY when started before, or the error of a thread; -2 with the error
- * of the trace file. */
+/* Starts the threads. Returns 0; -1 with errno EALREADY when started before, or the error of a thread; -2 with the
+ * error of the trace file. */
 int pcmig_migration_start(struct pcmig_migration *migration);
 
 /* An eventfd, readable when there is news; pcmig_migration_clear reads it. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The other migrations that leave the host: what they are told of this one, and what they leave to it (core/turns.h). See control.h. */
+/* The other migrations that leave the host: what they are told of this one, and what they leave to it (core/turns.h).
+ * See control.h. */
 #include "engine/control.h"
 
 #include "edge/clock.h"
@@ -14,7 +15,8 @@
 /* The same in a drain, in which a guest is kept waiting for them. */
 #define LOOK_URGENT_US 20000
 
-/* --- the link -------------------------------------------------------------------------------------------------------- */
+/* --- the link --------------------------------------------------------------------------------------------------------
+ */
 
 /* The host of "tcp://192.0.2.7:49152", "qemu+tls://[fd00::7]/system", in HOST. Returns whether there is one. */
 static bool host_of(const char *uri, char *host, size_t size)
@@ -45,8 +47,8 @@ static bool host_of(const char *uri, char *host, size_t size)
     return true;
 }
 
-/* The interface that the stream will leave by, as far as the address is told: a name is not looked up, as that may take long. 0 = not
- * known. */
+/* The interface that the stream will leave by, as far as the address is told: a name is not looked up, as that may take
+ * long. 0 = not known. */
 static uint32_t link_of(const struct pcmig_migration_args *args)
 {
     const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
@@ -65,7 +67,8 @@ static uint32_t link_of(const struct pcmig_migration_args *args)
     return pcmig_route_interface(&peer);
 }
 
-/* --- what they are told ---------------------------------------------------------------------------------------------- */
+/* --- what they are told ----------------------------------------------------------------------------------------------
+ */
 
 void pcmig_others_begin(struct control *c)
 {
@@ -98,7 +101,8 @@ void pcmig_others_queue(struct control *c, int64_t queue_bytes)
     c->others.meter.row.queue_bytes = queue_bytes;
 }
 
-/* --- what they leave ------------------------------------------------------------------------------------------------- */
+/* --- what they leave -------------------------------------------------------------------------------------------------
+ */
 
 /* "g2 (draining)"; "" = for nobody. */
 static void tell(struct control *c, const struct pcmig_turns_row *other, enum pcmig_turn turn)

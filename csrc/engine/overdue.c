@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What does not come to its end before the switch is told to people, with what is known of it and no more. Nothing is done to the guest. */
+/* What does not come to its end before the switch is told to people, with what is known of it and no more. Nothing is
+ * done to the guest. */
 #include "core/guard.h"
 #include "core/shell.h"
 #include "engine/control.h"
@@ -9,7 +10,8 @@
 
 /* Longer than any cancellation that ends takes. */
 #define ABORT_TELL_US 8000000
-/* libvirt at the source needs a connection of its own to the destination, where ours may hold the last place (max_clients). */
+/* libvirt at the source needs a connection of its own to the destination, where ours may hold the last place
+ * (max_clients). */
 #define MAKE_ROOM_US  5000000
 /* To see what is at the destination, if the connection there has to be opened again for it. */
 #define CONNECT_US    3000000
@@ -57,7 +59,8 @@ static bool empty_half(struct control *c)
            pcmig_memory_where(&evidence) == PCMIG_MEMORY_SOURCE;
 }
 
-/* Seen with QEMU 11.1: told to cancel in the moment at which it begins, it waits for its own other end, and the guest with it. */
+/* Seen with QEMU 11.1: told to cancel in the moment at which it begins, it waits for its own other end, and the guest
+ * with it. */
 static void tell_abort(struct control *c)
 {
     const char *const destroy[] = {"virsh", "-c", c->m->args.dest_uri, "destroy", c->m->uuid};
@@ -98,7 +101,8 @@ static void make_room(struct control *c, int64_t now)
     }
 }
 
-/* When people are told of a cancellation that does not end: a connection to the destination comes first, if one can be had. */
+/* When people are told of a cancellation that does not end: a connection to the destination comes first, if one can be
+ * had. */
 static int64_t tell_abort_us(const struct control *c)
 {
     return c->abort.taken_us + ABORT_TELL_US + (c->m->conn[PCMIG_SIDE_DESTINATION] == NULL ? CONNECT_US : 0);

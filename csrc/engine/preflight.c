@@ -101,8 +101,8 @@ static void explain(struct pcmig_virt_error *error, const char *what, const char
     memcpy(error->message, message, sizeof(message));
 }
 
-/* A source URI without a host, or with the loopback's, means that we are on the source host, and reach what libvirtd there
- * reaches. */
+/* A source URI without a host, or with the loopback's, means that we are on the source host, and reach what libvirtd
+ * there reaches. */
 static bool source_is_local(const char *uri)
 {
     static const char *const loopback[] = {"localhost", "127.0.0.1", "[::1]"};
@@ -195,7 +195,8 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
     return 0;
 }
 
-/* libvirt has one job for a guest at a time, and would wait 30 s for one that may take hours. What is short it may wait for. */
+/* libvirt has one job for a guest at a time, and would wait 30 s for one that may take hours. What is short it may wait
+ * for. */
 static int check_job(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
     const char *const abort[] = {"virsh", "-c", migration->args.source_uri, "domjobabort",
@@ -224,8 +225,8 @@ static int check_job(struct pcmig_migration *migration, struct pcmig_virt_error 
     return -1;
 }
 
-/* libvirt keeps it through the migration and loads it when the guest is started next: the memory of then, over disks that have gone on.
- * Seen with libvirt 12.8. */
+/* libvirt keeps it through the migration and loads it when the guest is started next: the memory of then, over disks
+ * that have gone on. Seen with libvirt 12.8. */
 static int check_saved(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
     const char *const forget[] = {"virsh", "-c", migration->args.dest_uri, "managedsave-remove", migration->uuid};
@@ -326,8 +327,8 @@ int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_e
         return -1;
     }
     memcpy(migration->uuid, migration->args.domain, PCMIG_VIRT_UUID_SIZE);
-    /* Either may be down, and the guest's half there be gone: that is for the halves to tell. The destination is connected to in
-     * the background, so that a host which does not answer keeps nobody from steering. */
+    /* Either may be down, and the guest's half there be gone: that is for the halves to tell. The destination is
+     * connected to in the background, so that a host which does not answer keeps nobody from steering. */
     (void)open_end(migration, PCMIG_SIDE_SOURCE, &ignored);
     migration->name =
         strdup(migration->domain != NULL ? pcmig_virt_domain_name(migration->domain) : migration->args.domain);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A switch that comes to nothing can leave the whole guest stopped at the source: libvirtd, killed at that moment, stops the
- * processors and nobody starts them again, or its own attempt fails ("api error"). It is let run again here, when that is
- * certain to be the only copy there ever was.
+/* A switch that comes to nothing can leave the whole guest stopped at the source: libvirtd, killed at that moment,
+ * stops the processors and nobody starts them again, or its own attempt fails ("api error"). It is let run again here,
+ * when that is certain to be the only copy there ever was.
  *
- * Three witnesses must agree. The destination's host has no half, and never said that one ran. The source's libvirt took note
- * of no post-copy, handed nothing over and runs no job. QEMU at the source is done with the migration and has kept the guest
- * (core/qemu_migration.h): libvirt lets processors run at the destination only after that QEMU got to the end of pre-copy, or
- * into post-copy. Facts: libvirt 8.0 to 12.8, qemuMigrationSrcPerformPeer2Peer3, qemuMigrationDstFinish.
+ * Three witnesses must agree. The destination's host has no half, and never said that one ran. The source's libvirt
+ * took note of no post-copy, handed nothing over and runs no job. QEMU at the source is done with the migration and has
+ * kept the guest (core/qemu_migration.h): libvirt lets processors run at the destination only after that QEMU got to
+ * the end of pre-copy, or into post-copy. Facts: libvirt 8.0 to 12.8, qemuMigrationSrcPerformPeer2Peer3,
+ * qemuMigrationDstFinish.
  */
 #include "core/guard.h"
 #include "core/qemu_migration.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Jobs of somebody else: what `pcmig watch`, `abort`, `switch`, `pause` and `status` need. Blocking, without the GIL. */
+/* Jobs of somebody else: what `pcmig watch`, `abort`, `switch`, `pause` and `status` need. Blocking, without the GIL.
+ */
 #include "core/recovery.h"
 #include "edge/virt.h"
 #include "python/state.h"
@@ -62,7 +63,8 @@ static PyObject *py_job_status(PyObject *module, PyObject *args)
     result = job_open(&job);
     if (result == 0)
         result = pcmig_virt_half(job.conn, pcmig_virt_domain_uuid(job.domain), &half, &job.error);
-    /* A failing statistics call is not a failing migration: the state says more. One that waited in vain for QEMU says less than nothing. */
+    /* A failing statistics call is not a failing migration: the state says more. One that waited in vain for QEMU says
+     * less than nothing. */
     if (result == 0 && pcmig_virt_job(job.domain, &found, &unsaid) < 0)
         busy = pcmig_virt_classify(&unsaid) == PCMIG_VIRT_FAILURE_BUSY;
     if (result == 0) {
@@ -153,7 +155,8 @@ static PyObject *py_job_pause(PyObject *module, PyObject *args)
     return one_shot(module, args, pcmig_virt_pause_postcopy);
 }
 
-/* --- all of a host ------------------------------------------------------------------------------------------------- */
+/* --- all of a host -------------------------------------------------------------------------------------------------
+ */
 
 struct found {
     char uuid[PCMIG_VIRT_UUID_SIZE];
@@ -251,7 +254,8 @@ static PyObject *py_resume_hold(PyObject *module, PyObject *args)
     return PyUnicode_FromString(why);
 }
 
-/* --- one guest ----------------------------------------------------------------------------------------------------- */
+/* --- one guest -----------------------------------------------------------------------------------------------------
+ */
 
 static PyObject *py_domain_xml(PyObject *module, PyObject *args)
 {

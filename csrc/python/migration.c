@@ -24,7 +24,8 @@ static PyObject *module_of(PyObject *self)
     return PyType_GetModule(Py_TYPE(self));
 }
 
-/* --- construction -------------------------------------------------------------------------------------------------- */
+/* --- construction --------------------------------------------------------------------------------------------------
+ */
 
 /* A NULL-terminated array of borrowed strings; FAST must outlive it. NULL with an exception. */
 static const char **strings_from(PyObject *fast)
@@ -46,8 +47,8 @@ static const char **strings_from(PyObject *fast)
     return strings;
 }
 
-/* The same of LIST, a sequence of WHAT or None (then OUT stays NULL). HOLD keeps the strings, for Py_XDECREF after use. Returns
- * 0, or -1 with an exception. */
+/* The same of LIST, a sequence of WHAT or None (then OUT stays NULL). HOLD keeps the strings, for Py_XDECREF after use.
+ * Returns 0, or -1 with an exception. */
 static int take_list(PyObject *list, const char *name, const char *what, PyObject **hold, const char ***out)
 {
     if (list == Py_None)
@@ -199,7 +200,8 @@ static void migration_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-/* --- life ---------------------------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------------------------
+ */
 
 static PyObject *migration_start(PyObject *op, PyObject *ignored)
 {
@@ -362,7 +364,8 @@ static PyObject *migration_join(PyObject *op, PyObject *args, PyObject *kwargs)
     return PyBool_FromLong(over);
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------- */
+/* --- reading -------------------------------------------------------------------------------------------------------
+ */
 
 static PyObject *none_or_number(bool known, long long value)
 {
@@ -493,7 +496,8 @@ static PyObject *migration_ledger(PyObject *op, PyObject *ignored)
     return dict;
 }
 
-/* --- type ---------------------------------------------------------------------------------------------------------- */
+/* --- type ----------------------------------------------------------------------------------------------------------
+ */
 
 static PyMethodDef methods[] = {
     {"start", migration_start, METH_NOARGS,

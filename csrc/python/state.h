@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the binding files share: the module's state, their set-up functions, and values of the core as Python has them. */
+/* What the binding files share: the module's state, their set-up functions, and values of the core as Python has them.
+ */
 #ifndef PCMIG_PYTHON_STATE_H
 #define PCMIG_PYTHON_STATE_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* replay() and ledger_from_trace(). Files are read by Python's own file objects: they let go of the GIL while they wait,
- * and know about signals. */
+/* replay() and ledger_from_trace(). Files are read by Python's own file objects: they let go of the GIL while they
+ * wait, and know about signals. */
 
 #include "python/state.h"
 
@@ -25,7 +25,8 @@ static PyObject *params_as_dict(const struct pcmig_params *params)
     return dict;
 }
 
-/* --- lines ---------------------------------------------------------------------------------------------------------- */
+/* --- lines ----------------------------------------------------------------------------------------------------------
+ */
 
 /* Takes one line. Returns 0; -1 with a message in ERR; -2 with an exception set. */
 typedef int (*line_fn)(void *context, const char *text, size_t len, char *err, size_t err_size);
@@ -137,7 +138,8 @@ static int each_line(PyObject *module, PyObject *trace, line_fn take, void *cont
     return PyErr_Occurred() ? -1 : rc;
 }
 
-/* --- replay --------------------------------------------------------------------------------------------------------- */
+/* --- replay ---------------------------------------------------------------------------------------------------------
+ */
 
 struct replay_context {
     struct pcmig_trace_replay *replay;
@@ -280,7 +282,8 @@ done:
     return dict;
 }
 
-/* --- ledger --------------------------------------------------------------------------------------------------------- */
+/* --- ledger ---------------------------------------------------------------------------------------------------------
+ */
 
 struct ledger_context {
     struct pcmig_ledger *ledger;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How many unverified connections there are, and from where: one host that opens thousands, or stalls in its handshakes, takes
- * no place from others. For any thread. */
+/* How many unverified connections there are, and from where: one host that opens thousands, or stalls in its
+ * handshakes, takes no place from others. For any thread. */
 #ifndef PCMIG_TUNNEL_ADMISSION_H
 #define PCMIG_TUNNEL_ADMISSION_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One TCP connection to another daemon, from connecting or accepting until it is closed. It lives on one worker's thread.
+/* One TCP connection to another daemon, from connecting or accepting until it is closed. It lives on one worker's
+ * thread.
  *
  * A table of states leads it to the point where frames flow (relay.h) or a probe is answered. */
 #ifndef PCMIG_TUNNEL_CARRIER_H
@@ -30,19 +31,20 @@ typedef void (*pcmig_probe_done)(void *context, const struct pcmig_probe_result 
 
 /* Each of the three makes a carrier on WORKER and returns at once, true; or false when memory is short. */
 
-/* FD: accepted from ADDRESS; the carrier's from now on, in any case. SLOT: of tunnel/admission.h, given back after the handshake. */
+/* FD: accepted from ADDRESS; the carrier's from now on, in any case. SLOT: of tunnel/admission.h, given back after the
+ * handshake. */
 bool pcmig_carrier_accept(struct pcmig_worker *worker, int fd, const char *address, int slot);
 
-/* Carries STREAM (one reference is taken) as its connection INDEX. Dials again for a while when the peer cannot be reached;
- * if it fails for good the stream is ended. */
+/* Carries STREAM (one reference is taken) as its connection INDEX. Dials again for a while when the peer cannot be
+ * reached; if it fails for good the stream is ended. */
 bool pcmig_carrier_dial(struct pcmig_worker *worker, struct pcmig_peer *peer, struct pcmig_stream *stream,
                         unsigned index);
 
 /* Asks once whether the daemon of PEER answers and both certificates hold. */
 bool pcmig_carrier_probe(struct pcmig_worker *worker, struct pcmig_peer *peer, pcmig_probe_done done, void *context);
 
-/* From any thread, while the carrier cannot go away (it is attached to a stream whose lock is held): something that it asked for
- * has changed. */
+/* From any thread, while the carrier cannot go away (it is attached to a stream whose lock is held): something that it
+ * asked for has changed. */
 void pcmig_carrier_wake(struct pcmig_carrier *link);
 
 /* On the worker's thread: ends every carrier it has. */

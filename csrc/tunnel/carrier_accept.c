@@ -9,8 +9,8 @@
 
 enum { LOOK_US = 20000 /* between two looks for a socket, or for the first connection of a stream */ };
 
-/* The answer is with the kernel, or could not be sent. What came with hello is delivered in either case: QEMU knows of the connection
- * already, and the relay finds its end behind the bytes. */
+/* The answer is with the kernel, or could not be sent. What came with hello is delivered in either case: QEMU knows of
+ * the connection already, and the relay finds its end behind the bytes. */
 static void answered(struct pcmig_carrier *c, bool sent)
 {
     const bool accepted = c->verdict == PCMIG_TUNNEL_ACCEPTED && c->stream != NULL;

@@ -95,8 +95,8 @@ static size_t take_first_bytes(struct pcmig_carrier *c, uint8_t *to)
     return PCMIG_TUNNEL_FRAME_HEADER_BYTES + frame.length;
 }
 
-/* A QEMU that waits to be resumed gives up for good when a connection ends before it has said anything. So the first connection of a
- * stream takes the first bytes along, and the peer has them before its QEMU hears of it. */
+/* A QEMU that waits to be resumed gives up for good when a connection ends before it has said anything. So the first
+ * connection of a stream takes the first bytes along, and the peer has them before its QEMU hears of it. */
 void pcmig_carrier_begin_hello(struct pcmig_carrier *c)
 {
     c->silent_until_us = pcmig_carrier_now_us(c) + SILENT_US;

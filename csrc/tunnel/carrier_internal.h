@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of a carrier share: carrier.c (its life, its table of states), carrier_greet.c (handshake and first words),
- * carrier_dial.c and carrier_accept.c (what either side then says). All of it is for the carrier's own thread. */
+/* What the files of a carrier share: carrier.c (its life, its table of states), carrier_greet.c (handshake and first
+ * words), carrier_dial.c and carrier_accept.c (what either side then says). All of it is for the carrier's own thread.
+ */
 #ifndef PCMIG_TUNNEL_CARRIER_INTERNAL_H
 #define PCMIG_TUNNEL_CARRIER_INTERNAL_H
 
@@ -77,7 +78,8 @@ bool pcmig_carrier_attach(struct pcmig_carrier *c);
 /* "host (10.0.0.1:16516), CN=host": whom a message is about. */
 void pcmig_carrier_describe(const struct pcmig_carrier *c, char text[PCMIG_CARRIER_WHOM_BYTES]);
 
-/* The connection has failed, for REASON: whoever waits for it is told, and it is buried. KIND and LEVEL are of the message. */
+/* The connection has failed, for REASON: whoever waits for it is told, and it is buried. KIND and LEVEL are of the
+ * message. */
 void pcmig_carrier_fail(struct pcmig_carrier *c, enum pcmig_messages_kind kind, enum pcmig_messages_level level,
                         const char *reason);
 
@@ -92,7 +94,8 @@ void pcmig_carrier_bury(struct pcmig_carrier *c);
 void pcmig_carrier_begin_tls(struct pcmig_carrier *c);
 void pcmig_carrier_run_handshake(struct pcmig_carrier *c);
 
-/* Sends the LEN bytes of TEXT as the first of this side. False when that has failed: pcmig_carrier_cannot_say ends the carrier. */
+/* Sends the LEN bytes of TEXT as the first of this side. False when that has failed: pcmig_carrier_cannot_say ends the
+ * carrier. */
 bool pcmig_carrier_say(struct pcmig_carrier *c, const uint8_t *text, size_t len);
 void pcmig_carrier_cannot_say(struct pcmig_carrier *c);
 

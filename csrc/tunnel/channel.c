@@ -155,7 +155,8 @@ static struct pcmig_records *make_records(struct pcmig_channel *c, bool of_diall
     return secret != NULL ? pcmig_records_new(SSL_get_current_cipher(c->ssl), secret, len, seals) : NULL;
 }
 
-/* The secrets are known, and OpenSSL has read no further than to its peer's last word (it has no read_ahead): from here on records are ours. */
+/* The secrets are known, and OpenSSL has read no further than to its peer's last word (it has no read_ahead): from here
+ * on records are ours. */
 static enum pcmig_channel_result end_handshake(struct pcmig_channel *c)
 {
     const bool dials = SSL_is_server(c->ssl) == 0;
@@ -198,7 +199,8 @@ enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *c)
         return PCMIG_CHANNEL_EOF;
     }
     pcmig_tls_explain(c->ssl, c->error);
-    /* Closing a socket that nobody has read to its end resets the connection, and the peer may lose the alert that says why. */
+    /* Closing a socket that nobody has read to its end resets the connection, and the peer may lose the alert that says
+     * why. */
     for (int i = 0; i < DRAIN_READS && recv(c->fd, c->in.bytes, c->in.size, MSG_DONTWAIT) > 0; i++)
         continue;
     return PCMIG_CHANNEL_FAILED;

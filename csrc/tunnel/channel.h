@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes over one TCP connection, encrypted or (for measurements, and where an operator insists) plain, the same to the caller.
+/* Bytes over one TCP connection, encrypted or (for measurements, and where an operator insists) plain, the same to the
+ * caller.
  *
- * Sending:    reserve -> write plaintext there -> commit (encrypts) -> flush (to the kernel), flush again when the socket has room.
- * Receiving:  fill (from the kernel, decrypts) -> peek -> consume.
+ * Sending:    reserve -> write plaintext there -> commit (encrypts) -> flush (to the kernel), flush again when the
+ * socket has room. Receiving:  fill (from the kernel, decrypts) -> peek -> consume.
  *
  * Not for several threads at once. No call blocks. */
 #ifndef PCMIG_TUNNEL_CHANNEL_H
@@ -32,15 +33,15 @@ struct pcmig_channel_stats {
     uint64_t calls_out, calls_in; /* system calls that moved something */
 };
 
-/* FD: a connected socket that does not block; it stays the caller's. TLS: NULL for plain bytes. PEER: see pcmig_tls_session.
- * SCRATCH: PCMIG_CHANNEL_BATCH_BYTES that the calling thread uses between reserve and commit, and which it may share among its
- * channels. NULL with a sentence in ERROR. */
+/* FD: a connected socket that does not block; it stays the caller's. TLS: NULL for plain bytes. PEER: see
+ * pcmig_tls_session. SCRATCH: PCMIG_CHANNEL_BATCH_BYTES that the calling thread uses between reserve and commit, and
+ * which it may share among its channels. NULL with a sentence in ERROR. */
 struct pcmig_channel *pcmig_channel_new(int fd, struct pcmig_tls *tls, const char *peer, uint8_t *scratch,
                                         char error[PCMIG_TLS_ERROR_BYTES]);
 void pcmig_channel_free(struct pcmig_channel *channel); /* NULL is fine */
 
-/* OK when done (at once when plain), AGAIN when it has to wait for the socket, EOF when the connection broke (its error says how), FAILED
- * when one side refuses the other. */
+/* OK when done (at once when plain), AGAIN when it has to wait for the socket, EOF when the connection broke (its error
+ * says how), FAILED when one side refuses the other. */
 enum pcmig_channel_result pcmig_channel_handshake(struct pcmig_channel *channel);
 
 /* Where to write plaintext; *ROOM bytes, 0 while something committed is not flushed yet. */
@@ -49,8 +50,8 @@ uint8_t *pcmig_channel_reserve(struct pcmig_channel *channel, size_t *room);
 /* The first LEN bytes of what was reserved are to be sent. False when TLS failed. */
 bool pcmig_channel_commit(struct pcmig_channel *channel, size_t len);
 
-/* What is committed after this goes out under a new key, as commit does by itself before a key is worn out. Without effect where the kernel
- * encrypts and does not take new keys (Linux before 6.14). */
+/* What is committed after this goes out under a new key, as commit does by itself before a key is worn out. Without
+ * effect where the kernel encrypts and does not take new keys (Linux before 6.14). */
 void pcmig_channel_renew_key(struct pcmig_channel *channel);
 
 /* OK when all that was committed is with the kernel. */
@@ -59,9 +60,9 @@ enum pcmig_channel_result pcmig_channel_flush(struct pcmig_channel *channel);
 /* Bytes committed and not yet with the kernel. */
 size_t pcmig_channel_unsent(const struct pcmig_channel *channel);
 
-/* Reads once from the socket, if *READABLE says that there may be something and nothing is left from the last time; clears it when the
- * socket has run dry. CLOSED: the peer is known to have closed, so behind the last bytes there is an end to read. OK when there is
- * more to peek at than before, full buffers included: consume first. */
+/* Reads once from the socket, if *READABLE says that there may be something and nothing is left from the last time;
+ * clears it when the socket has run dry. CLOSED: the peer is known to have closed, so behind the last bytes there is an
+ * end to read. OK when there is more to peek at than before, full buffers included: consume first. */
 enum pcmig_channel_result pcmig_channel_fill(struct pcmig_channel *channel, bool *readable, bool closed);
 
 /* Received plaintext in one piece. What is left of it after consume is moved together when more is filled in. */
@@ -71,8 +72,9 @@ void pcmig_channel_consume(struct pcmig_channel *channel, size_t len);
 /* Whether fill has something to decrypt, or to say, without reading from the socket. */
 bool pcmig_channel_holds(const struct pcmig_channel *channel);
 
-/* Whether what is committed next, if it is little, is on its way before an end of the connection that follows (shutdown). Where the kernel
- * encrypts it keeps a record for which TCP has no room, though it has said that it was sent; then not, until the socket is writable. */
+/* Whether what is committed next, if it is little, is on its way before an end of the connection that follows
+ * (shutdown). Where the kernel encrypts it keeps a record for which TCP has no room, though it has said that it was
+ * sent; then not, until the socket is writable. */
 bool pcmig_channel_can_end(const struct pcmig_channel *channel);
 
 /* Why an operation has failed. */

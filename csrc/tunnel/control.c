@@ -55,7 +55,8 @@ struct pcmig_control {
 
 #define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
-/* --- clients ------------------------------------------------------------------------------------------------------- */
+/* --- clients -------------------------------------------------------------------------------------------------------
+ */
 
 static void on_grave(struct pcmig_task *task)
 {
@@ -78,7 +79,8 @@ static void drop(struct client *client)
     pcmig_loop_bury(control->tunnel->loop, &client->grave);
 }
 
-/* One line. An answer that does not fit into the socket's buffer has a reader who does not read: it is dropped with it. */
+/* One line. An answer that does not fit into the socket's buffer has a reader who does not read: it is dropped with it.
+ */
 __attribute__((format(printf, 2, 3))) static void answer(struct client *client, const char *format, ...)
 {
     va_list args;
@@ -104,7 +106,8 @@ __attribute__((format(printf, 2, 3))) static void answer(struct client *client, 
     free(line);
 }
 
-/* --- requests that are answered at once ---------------------------------------------------------------------------- */
+/* --- requests that are answered at once ----------------------------------------------------------------------------
+ */
 
 static struct pcmig_door **find_door(struct pcmig_control *control, const char *name)
 {
@@ -185,7 +188,8 @@ static void do_reload(struct client *client, const struct pcmig_tunnel_request *
         answer(client, "error %s", error);
 }
 
-/* --- requests that take longer: resolver thread, control thread, worker, control thread ----------------------------- */
+/* --- requests that take longer: resolver thread, control thread, worker, control thread -----------------------------
+ */
 
 static void serve(struct client *client);
 
@@ -336,7 +340,8 @@ static void do_later(struct client *client, const struct pcmig_tunnel_request *r
     pcmig_loop_post(client->control->tunnel->resolver, &job->task);
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------- */
+/* --- reading -------------------------------------------------------------------------------------------------------
+ */
 
 static void (*const verbs[])(struct client *client, const struct pcmig_tunnel_request *request) = {
     [PCMIG_TUNNEL_VERB_OPEN] = do_later, [PCMIG_TUNNEL_VERB_CLOSE] = do_close, [PCMIG_TUNNEL_VERB_SHOW] = do_show,
@@ -442,7 +447,8 @@ static void on_connection(struct pcmig_source *source, uint32_t events)
     }
 }
 
-/* --- life ---------------------------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------------------------
+ */
 
 struct pcmig_control *pcmig_control_new(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES])
 {

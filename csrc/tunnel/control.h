@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The control socket: requests (core/tunnel_request.h) one a line, answers one a line, "ok ..." or "error ...". For the control thread,
- * but for what is said otherwise. */
+/* The control socket: requests (core/tunnel_request.h) one a line, answers one a line, "ok ..." or "error ...". For the
+ * control thread, but for what is said otherwise. */
 #ifndef PCMIG_TUNNEL_CONTROL_H
 #define PCMIG_TUNNEL_CONTROL_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The local socket of one open name, on the source host: QEMU connects there, and each of its connections becomes a stream to the
- * peer. For the control thread. */
+/* The local socket of one open name, on the source host: QEMU connects there, and each of its connections becomes a
+ * stream to the peer. For the control thread. */
 #ifndef PCMIG_TUNNEL_DOOR_H
 #define PCMIG_TUNNEL_DOOR_H
 

@@ -10,7 +10,8 @@
 
 struct pcmig_loop;
 
-/* A descriptor that is watched. EVENTS are epoll's; an edge is told once, so the callee remembers it until it got EAGAIN. */
+/* A descriptor that is watched. EVENTS are epoll's; an edge is told once, so the callee remembers it until it got
+ * EAGAIN. */
 struct pcmig_source {
     int fd; /* -1 = not watched */
     void (*ready)(struct pcmig_source *source, uint32_t events);
@@ -45,8 +46,8 @@ void pcmig_loop_free(struct pcmig_loop *loop); /* after stop; NULL is fine */
 /* Watches SOURCE's fd for EVENTS (EPOLLET is added). Returns 0, or an error number. */
 int pcmig_loop_watch(struct pcmig_loop *loop, struct pcmig_source *source, uint32_t events);
 
-/* Watches no longer and closes the descriptor; nothing happens when it is -1. The memory must stay until the end of the round:
- * see pcmig_loop_bury. */
+/* Watches no longer and closes the descriptor; nothing happens when it is -1. The memory must stay until the end of the
+ * round: see pcmig_loop_bury. */
 void pcmig_loop_close(struct pcmig_loop *loop, struct pcmig_source *source);
 
 /* Sets or moves TIMER; it fires once. pcmig_loop_cancel is fine when it is not set. */
@@ -59,8 +60,8 @@ void pcmig_loop_again(struct pcmig_loop *loop, struct pcmig_task *task);
 /* As again, at the end of the round: for what frees memory. */
 void pcmig_loop_bury(struct pcmig_loop *loop, struct pcmig_task *task);
 
-/* From any thread: TASK runs in the loop's thread. `waits` of a task is set by this loop's lock alone, so one task belongs to
- * one loop and is used with post only. Returns whether it was added; if not, it waits already. */
+/* From any thread: TASK runs in the loop's thread. `waits` of a task is set by this loop's lock alone, so one task
+ * belongs to one loop and is used with post only. Returns whether it was added; if not, it waits already. */
 bool pcmig_loop_post(struct pcmig_loop *loop, struct pcmig_task *task);
 
 /* When this round began, CLOCK_MONOTONIC in microseconds. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the tunnel has to tell: a bounded queue of (level, text) that Python drains and logs.
  *
- * Of each kind a few are told at once; the rest of a period is counted and told as one line at its end, so that ten thousand refused
- * connections are some lines. All functions are for any thread. */
+ * Of each kind a few are told at once; the rest of a period is counted and told as one line at its end, so that ten
+ * thousand refused connections are some lines. All functions are for any thread. */
 #ifndef PCMIG_TUNNEL_MESSAGES_H
 #define PCMIG_TUNNEL_MESSAGES_H
 
@@ -46,8 +46,8 @@ bool pcmig_messages_take(struct pcmig_messages *messages, int *level, char text[
 /* Readable while there are messages. */
 int pcmig_messages_fd(const struct pcmig_messages *messages);
 
-/* Tells what was only counted in periods that have ended: call it about once a second while something happens. Returns whether
- * something is still being counted. */
+/* Tells what was only counted in periods that have ended: call it about once a second while something happens. Returns
+ * whether something is still being counted. */
 bool pcmig_messages_tick(struct pcmig_messages *messages);
 
 #endif

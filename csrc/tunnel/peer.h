@@ -37,9 +37,10 @@ int pcmig_peer_connect(const struct pcmig_peer *peer, unsigned at, const char *c
 /* The options of a TCP connection between daemons: small queues, nothing held back. */
 void pcmig_peer_tune(int fd);
 
-/* TCP's congestion control (tcp(7), TCP_CONGESTION) of FD, which is not connected yet: by NAME; "host": as the host has it; NULL: cubic where
- * the kernel has it. Not BBR by itself: without the fq queueing discipline it paces each connection with timers, which on a fast link
- * costs as much as moving the bytes does. False with errno when the kernel does not take NAME. */
+/* TCP's congestion control (tcp(7), TCP_CONGESTION) of FD, which is not connected yet: by NAME; "host": as the host has
+ * it; NULL: cubic where the kernel has it. Not BBR by itself: without the fq queueing discipline it paces each
+ * connection with timers, which on a fast link costs as much as moving the bytes does. False with errno when the kernel
+ * does not take NAME. */
 bool pcmig_peer_set_congestion(int fd, const char *name);
 
 #define PCMIG_PEER_CONGESTION_BYTES 16 /* TCP_CA_NAME_MAX of Linux */
@@ -47,15 +48,15 @@ bool pcmig_peer_set_congestion(int fd, const char *name);
 /* Its name; "" when it cannot be told. */
 void pcmig_peer_congestion(int fd, char name[PCMIG_PEER_CONGESTION_BYTES]);
 
-/* Bounds what the kernel may hold of what the peer has sent and nobody has read: about BYTES. Where this process may not say so (net.core.rmem_max
- * and no CAP_NET_ADMIN), the kernel decides by itself as before. */
+/* Bounds what the kernel may hold of what the peer has sent and nobody has read: about BYTES. Where this process may
+ * not say so (net.core.rmem_max and no CAP_NET_ADMIN), the kernel decides by itself as before. */
 void pcmig_peer_bound_unread(int fd, int bytes);
 
 /* ADDRESS as text. */
 void pcmig_peer_print(const struct sockaddr *address, socklen_t len, char text[PCMIG_PEER_TEXT_BYTES]);
 
-/* A listening TCP socket at "HOST:PORT", "[ADDRESS]:PORT" or "*:PORT" (both versions of IP); numbers only. PORT 0: any, see
- * pcmig_peer_local_port. -1 with a sentence in ERROR. */
+/* A listening TCP socket at "HOST:PORT", "[ADDRESS]:PORT" or "*:PORT" (both versions of IP); numbers only. PORT 0: any,
+ * see pcmig_peer_local_port. -1 with a sentence in ERROR. */
 int pcmig_peer_listen(const char *where, const char *congestion, char *error, size_t error_size);
 uint16_t pcmig_peer_local_port(int fd); /* 0 when it cannot be told */
 

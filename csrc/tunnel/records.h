@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TLS 1.3 records of one direction of a connection, once OpenSSL's handshake has agreed on the secrets (RFC 8446, 5.1 to 5.5 and 7.2 to
- * 7.3). OpenSSL's own record layer copies each byte twice on its way, which costs as much as the encryption; this one reads
- * plaintext where it lies and writes the record where it is sent from, and the other way round. Ciphers and key derivation
- * are OpenSSL's (EVP). Pure: no socket, no clock. Not for several threads at once. */
+/* TLS 1.3 records of one direction of a connection, once OpenSSL's handshake has agreed on the secrets (RFC 8446, 5.1
+ * to 5.5 and 7.2 to 7.3). OpenSSL's own record layer copies each byte twice on its way, which costs as much as the
+ * encryption; this one reads plaintext where it lies and writes the record where it is sent from, and the other way
+ * round. Ciphers and key derivation are OpenSSL's (EVP). Pure: no socket, no clock. Not for several threads at once. */
 #ifndef PCMIG_TUNNEL_RECORDS_H
 #define PCMIG_TUNNEL_RECORDS_H
 
@@ -41,19 +41,19 @@ enum pcmig_record_opened {
     PCMIG_RECORD_BROKEN,  /* not a record, changed on the way, or memory is short: the connection cannot go on */
 };
 
-/* CIPHER: the suite that was agreed on; SECRET: the first application traffic secret of this direction, LEN bytes; SEALS: to seal, not
- * to open. NULL when OpenSSL does not have what it takes or memory is short. */
+/* CIPHER: the suite that was agreed on; SECRET: the first application traffic secret of this direction, LEN bytes;
+ * SEALS: to seal, not to open. NULL when OpenSSL does not have what it takes or memory is short. */
 struct pcmig_records *pcmig_records_new(const struct ssl_cipher_st *cipher, const uint8_t *secret, size_t len,
                                         bool seals);
 void pcmig_records_free(struct pcmig_records *records); /* NULL is fine */
 
-/* One record with LEN bytes of PLAIN (at most PCMIG_RECORDS_DATA_BYTES) to TO, which does not overlap and has room for the overhead
- * too. Returns the record's bytes; 0 when OpenSSL failed. */
+/* One record with LEN bytes of PLAIN (at most PCMIG_RECORDS_DATA_BYTES) to TO, which does not overlap and has room for
+ * the overhead too. Returns the record's bytes; 0 when OpenSSL failed. */
 size_t pcmig_records_seal(struct pcmig_records *records, enum pcmig_record_type type, const uint8_t *plain, size_t len,
                           uint8_t *to);
 
-/* The record at the front of the LEN bytes of IN, which took *TAKEN of them; its *GOT bytes of plaintext to TO, which does not overlap and
- * has room for PCMIG_RECORDS_OPENED_BYTES. What is in TO counts only when OPENED is returned. */
+/* The record at the front of the LEN bytes of IN, which took *TAKEN of them; its *GOT bytes of plaintext to TO, which
+ * does not overlap and has room for PCMIG_RECORDS_OPENED_BYTES. What is in TO counts only when OPENED is returned. */
 enum pcmig_record_opened pcmig_records_open(struct pcmig_records *records, const uint8_t *in, size_t len, size_t *taken,
                                             uint8_t *to, size_t *got, uint8_t *type);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Names and what runs under them, for accounting, and to find the stream that a further connection belongs to. For any thread. */
+/* Names and what runs under them, for accounting, and to find the stream that a further connection belongs to. For any
+ * thread. */
 #ifndef PCMIG_TUNNEL_REGISTRY_H
 #define PCMIG_TUNNEL_REGISTRY_H
 
@@ -18,8 +19,8 @@ enum { PCMIG_REGISTRY_NAMES = 1024 };
 struct pcmig_registry *pcmig_registry_new(void); /* NULL when memory is short */
 void pcmig_registry_free(struct pcmig_registry *registry);
 
-/* The account of NAME, made when MAKE and there is none; one reference. NULL when there is none, memory is short, or there are
- * PCMIG_REGISTRY_NAMES already. */
+/* The account of NAME, made when MAKE and there is none; one reference. NULL when there is none, memory is short, or
+ * there are PCMIG_REGISTRY_NAMES already. */
 struct pcmig_account *pcmig_registry_account(struct pcmig_registry *registry, const char *name, bool make);
 
 /* NAME is no longer known; streams that run are not touched. Returns whether it was. */
@@ -36,7 +37,8 @@ struct pcmig_stream *pcmig_registry_find(struct pcmig_registry *registry, const 
 /* Ends all streams of NAME (NULL: of every name). Returns how many. */
 size_t pcmig_registry_end(struct pcmig_registry *registry, const char *name, const char *reason);
 
-/* What is under way to the peer under NAME, in bytes: see pcmig_stream_queue_bytes. Notes the most there ever was in its account. */
+/* What is under way to the peer under NAME, in bytes: see pcmig_stream_queue_bytes. Notes the most there ever was in
+ * its account. */
 size_t pcmig_registry_queue(struct pcmig_registry *registry, const char *name);
 
 /* How many streams run. */

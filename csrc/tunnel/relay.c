@@ -24,9 +24,9 @@ static enum pcmig_relay_result lost(struct pcmig_relay *r, const char *why)
     return PCMIG_RELAY_LOST;
 }
 
-/* What may lie unread in the kernel: what is under way in two round trips at the present rate, and some more. The kernel's own
- * choice is many megabytes, and whatever the source sends next waits behind them when this host is busy. It only grows: what is
- * under way when it shrinks would be dropped, and sent again after long pauses. */
+/* What may lie unread in the kernel: what is under way in two round trips at the present rate, and some more. The
+ * kernel's own choice is many megabytes, and whatever the source sends next waits behind them when this host is busy.
+ * It only grows: what is under way when it shrinks would be dropped, and sent again after long pauses. */
 static void bound_unread(struct pcmig_relay *r, int fd, int64_t now_us, uint32_t min_rtt_us)
 {
     const int64_t passed_us = now_us - r->tick_us;
@@ -58,7 +58,8 @@ void pcmig_relay_begin(struct pcmig_relay *r, struct pcmig_channel *channel, str
     bound_unread(r, fd, now_us, 0);
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------------------------------------------------
+ */
 
 static size_t put_bare(uint8_t *to, enum pcmig_tunnel_frame_type type, uint8_t code, uint64_t seq)
 {
@@ -144,9 +145,11 @@ static enum pcmig_relay_result send_batch(struct pcmig_relay *r, int64_t now_us)
     return result;
 }
 
-/* --- receiving ----------------------------------------------------------------------------------------------------- */
+/* --- receiving -----------------------------------------------------------------------------------------------------
+ */
 
-/* The header at the front of what was received. WAITS when it is not whole; sets has_frame when it is one of the stream's order. */
+/* The header at the front of what was received. WAITS when it is not whole; sets has_frame when it is one of the
+ * stream's order. */
 static enum pcmig_relay_result take_header(struct pcmig_relay *r)
 {
     size_t len;
@@ -265,7 +268,8 @@ static enum pcmig_relay_result receive_batch(struct pcmig_relay *r, int64_t now_
     }
 }
 
-/* --- both ---------------------------------------------------------------------------------------------------------- */
+/* --- both ----------------------------------------------------------------------------------------------------------
+ */
 
 void pcmig_relay_wake(struct pcmig_relay *r)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a carrier does once both ends agree: frames from the stream to the channel and from the channel to the stream. It is told what
- * became readable or writable, and moves at most one batch in each direction at a time, so that carriers share their
- * thread fairly and a page request waits for one batch at the most. */
+/* What a carrier does once both ends agree: frames from the stream to the channel and from the channel to the stream.
+ * It is told what became readable or writable, and moves at most one batch in each direction at a time, so that
+ * carriers share their thread fairly and a page request waits for one batch at the most. */
 #ifndef PCMIG_TUNNEL_RELAY_H
 #define PCMIG_TUNNEL_RELAY_H
 
@@ -59,8 +59,8 @@ void pcmig_relay_wake(struct pcmig_relay *relay);
 
 enum pcmig_relay_result pcmig_relay_run(struct pcmig_relay *relay, int64_t now_us);
 
-/* Some times a second: whether the peer is still there, and how much may wait for this side. FD: of the TCP connection. Sets ping_due when it was not spoken to; then run.
- * WAITS or LOST. */
+/* Some times a second: whether the peer is still there, and how much may wait for this side. FD: of the TCP connection.
+ * Sets ping_due when it was not spoken to; then run. WAITS or LOST. */
 enum pcmig_relay_result pcmig_relay_tick(struct pcmig_relay *relay, int fd, int64_t now_us, int64_t dead_after_us);
 
 /* The last figures into the account, when the relay ends. */

@@ -17,8 +17,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* What waits for a reader at this end. Small, so that the answer to a page request does not wait behind much. The kernel
- * doubles it for its own bookkeeping. */
+/* What waits for a reader at this end. Small, so that the answer to a page request does not wait behind much. The
+ * kernel doubles it for its own bookkeeping. */
 enum { LOCAL_QUEUE_BYTES = 128 << 10 };
 
 struct pcmig_stream_order {
@@ -278,7 +278,8 @@ void pcmig_stream_note_held(struct pcmig_stream *s, unsigned index, size_t bytes
     atomic_store_explicit(&s->held[index], bytes, memory_order_relaxed);
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------------------------------------------------
+ */
 
 /* With the lock held. Whether the local socket had something; FIN counts. */
 static bool take_data(struct pcmig_stream *s, uint8_t *buffer, size_t size, struct pcmig_tunnel_frame *frame)
@@ -326,7 +327,8 @@ enum pcmig_stream_take pcmig_stream_take(struct pcmig_stream *s, uint8_t *buffer
     return result;
 }
 
-/* --- receiving ----------------------------------------------------------------------------------------------------- */
+/* --- receiving -----------------------------------------------------------------------------------------------------
+ */
 
 bool pcmig_stream_turn(struct pcmig_stream *s, unsigned index, uint64_t seq)
 {
@@ -355,7 +357,8 @@ size_t pcmig_stream_give(struct pcmig_stream *s, const uint8_t *bytes, size_t le
 {
     ssize_t n;
 
-    /* Without the lock: this frame has its turn, so nobody else writes; and the descriptor stays open until the last reference. */
+    /* Without the lock: this frame has its turn, so nobody else writes; and the descriptor stays open until the last
+     * reference. */
     if (!atomic_load_explicit(&s->in_broken, memory_order_relaxed)) {
         do
             n = send(s->local, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -383,7 +386,8 @@ void pcmig_stream_finish(struct pcmig_stream *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* --- end ----------------------------------------------------------------------------------------------------------- */
+/* --- end -----------------------------------------------------------------------------------------------------------
+ */
 
 bool pcmig_stream_finished(struct pcmig_stream *s)
 {

@@ -153,8 +153,8 @@ static void make_secrets_index(void)
     secrets_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_secrets);
 }
 
-/* The only way by which OpenSSL before 3.5 tells them. A line is "LABEL CLIENT_RANDOM SECRET", the latter two in hexadecimal
- * (SSL_CTX_set_keylog_callback(3)). */
+/* The only way by which OpenSSL before 3.5 tells them. A line is "LABEL CLIENT_RANDOM SECRET", the latter two in
+ * hexadecimal (SSL_CTX_set_keylog_callback(3)). */
 static void keep_secret(const SSL *ssl, const char *line)
 {
     static const char of_dialler[] = "CLIENT_TRAFFIC_SECRET_0 ", of_acceptor[] = "SERVER_TRAFFIC_SECRET_0 ";

@@ -42,19 +42,20 @@ struct pcmig_tunnel_config {
 /* The defaults of all that has one; the rest is 0, ids are -1. */
 void pcmig_tunnel_defaults(struct pcmig_tunnel_config *config);
 
-/* Checks, reads certificates, makes the folder and binds all sockets; nothing runs yet. CONFIG is copied. NULL with a sentence in
- * ERROR. */
+/* Checks, reads certificates, makes the folder and binds all sockets; nothing runs yet. CONFIG is copied. NULL with a
+ * sentence in ERROR. */
 struct pcmig_tunnel *pcmig_tunnel_new(const struct pcmig_tunnel_config *config, char error[PCMIG_TUNNEL_ERROR_BYTES]);
 
 /* Starts the threads. False with a sentence in ERROR. Once only. */
 bool pcmig_tunnel_start(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES]);
 
-/* Takes nothing new; waits up to GRACE_MS for streams to end, then ends them, and the threads. May be called again, and without start. */
+/* Takes nothing new; waits up to GRACE_MS for streams to end, then ends them, and the threads. May be called again, and
+ * without start. */
 void pcmig_tunnel_stop(struct pcmig_tunnel *tunnel, unsigned grace_ms);
 void pcmig_tunnel_free(struct pcmig_tunnel *tunnel); /* stops first; NULL is fine */
 
-/* Reads the certificates again, for connections from now on; those that run go on with theirs. False with a sentence in ERROR: nothing has
- * changed. From any thread. */
+/* Reads the certificates again, for connections from now on; those that run go on with theirs. False with a sentence in
+ * ERROR: nothing has changed. From any thread. */
 bool pcmig_tunnel_reload(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES]);
 
 /* The queue of what is to be logged. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pcmig._tunnel: the tunnel daemon (csrc/tunnel) as one Python type. Apart from pcmig._core, so that this one needs no libvirt and
- * that one no OpenSSL. */
+/* pcmig._tunnel: the tunnel daemon (csrc/tunnel) as one Python type. Apart from pcmig._core, so that this one needs no
+ * libvirt and that one no OpenSSL. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -26,7 +26,8 @@ static struct state *state_of(PyTypeObject *type)
     return (struct state *)PyModule_GetState(PyType_GetModule(type));
 }
 
-/* --- arguments ----------------------------------------------------------------------------------------------------- */
+/* --- arguments -----------------------------------------------------------------------------------------------------
+ */
 
 /* LIST of str as C strings; the array is the caller's, the strings are LIST's. NULL with an exception. */
 static const char **strings_of(PyObject *list, const char *what, size_t *count)
@@ -94,7 +95,8 @@ static int to_unsigned(PyObject *value, void *out)
     return 1;
 }
 
-/* --- methods ------------------------------------------------------------------------------------------------------- */
+/* --- methods -------------------------------------------------------------------------------------------------------
+ */
 
 /* For what changes the tunnel; NULL with an exception while another thread does. */
 static struct pcmig_tunnel *tunnel_of(PyObject *op)
@@ -299,7 +301,8 @@ static PyObject *tunnel_ports(PyObject *op, PyObject *ignored)
     return list;
 }
 
-/* --- type and module ----------------------------------------------------------------------------------------------- */
+/* --- type and module -----------------------------------------------------------------------------------------------
+ */
 
 static PyMethodDef methods[] = {
     {"start", tunnel_start, METH_NOARGS, "start()\n\nStarts the threads. Once only. Raises TunnelError."},

@@ -137,8 +137,8 @@ static void look(struct guest_model *m)
     feed(m, &input);
 }
 
-/* Writes make pages dirty that are neither waiting to be sent nor dirty already. In the first pass only what was sent can
- * become dirty. */
+/* Writes make pages dirty that are neither waiting to be sent nor dirty already. In the first pass only what was sent
+ * can become dirty. */
 static void write_memory(struct guest_model *m)
 {
     double unsent = m->sent < m->guest_pages ? m->guest_pages - m->sent : 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What must hold for every policy and every stream of inputs: checked decision by decision, by tests and by the fuzzer. */
+/* What must hold for every policy and every stream of inputs: checked decision by decision, by tests and by the fuzzer.
+ */
 #ifndef TESTS_POLICY_RULES_H
 #define TESTS_POLICY_RULES_H
 

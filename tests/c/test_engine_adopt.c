@@ -68,8 +68,8 @@ static void precopy_gets_its_bandwidth_back(void **state)
     expect_end(migration, PCMIG_OUTCOME_FAILED);
 }
 
-/* The source says "paused" and no more, as after a restart of its daemon, and the destination has nothing. What was known before is
- * not forgotten: here, that the switch had been issued. */
+/* The source says "paused" and no more, as after a restart of its daemon, and the destination has nothing. What was
+ * known before is not forgotten: here, that the switch had been issued. */
 static void what_stands_still_after_the_switch_is_old(void **state)
 {
     struct pcmig_migration *migration;
@@ -85,7 +85,8 @@ static void what_stands_still_after_the_switch_is_old(void **state)
     assert_int_equal(atomic_load(&hosts.runs), 0);
 }
 
-/* A pause at the destination is a success only where the source, or libvirt's call, says that all of the memory was sent. */
+/* A pause at the destination is a success only where the source, or libvirt's call, says that all of the memory was
+ * sent. */
 static void pause_at_the_destination_needs_proof(void **state)
 {
     (void)state;

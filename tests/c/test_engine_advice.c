@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Commands that the engine gives to an operator: a shell makes the right words of them, whatever the guest is called. */
+/* Commands that the engine gives to an operator: a shell makes the right words of them, whatever the guest is called.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -104,7 +104,8 @@ static void migration_of_another(void **state)
     assert_int_equal(atomic_load(&hosts.switches), 0);
 }
 
-/* libvirt waits for what is short; where it waited in vain, the migration has failed, and nothing goes on without its call. */
+/* libvirt waits for what is short; where it waited in vain, the migration has failed, and nothing goes on without its
+ * call. */
 static void snapshot_is_waited_for_by_libvirt(void **state)
 {
     (void)state;

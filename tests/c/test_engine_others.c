@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A migration and another one of the same host, in another process: it waits, makes room, and goes on when the other is killed. */
+/* A migration and another one of the same host, in another process: it waits, makes room, and goes on when the other is
+ * killed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

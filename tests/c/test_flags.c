@@ -257,8 +257,8 @@ static void embedded_nul(void **state)
     assert_int_equal(err.item, 2);
 }
 
-/* What stands in files of others, and is told as what it is. Quotation marks and the like are seen in values that were copied
- * from web pages, from shell scripts and into templates. */
+/* What stands in files of others, and is told as what it is. Quotation marks and the like are seen in values that were
+ * copied from web pages, from shell scripts and into templates. */
 static void mistakes(void **state)
 {
     static const struct {

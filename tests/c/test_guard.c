@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* core/guard: its table of situations, acts and sides, and what whoever asks is told. What must hold for every combination of
- * halves is in test_halves.c. */
+/* core/guard: its table of situations, acts and sides, and what whoever asks is told. What must hold for every
+ * combination of halves is in test_halves.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,8 +18,8 @@
 
 static const struct pcmig_guard_names nobody = {NULL, NULL, NULL};
 
-/* One evidence for each situation; the acts it permits, a letter each, at the source and at the destination; and what is
- * advised where an act is refused. */
+/* One evidence for each situation; the acts it permits, a letter each, at the source and at the destination; and what
+ * is advised where an act is refused. */
 static const struct {
     struct pcmig_evidence evidence;
     const char *permits[PCMIG_SIDE_COUNT];
@@ -231,7 +231,8 @@ static void an_operator_who_takes_the_loss_forgets_what_does_not_move(void **sta
     for_all(check_forgetting);
 }
 
-/* After the switch only the destination's disks are up to date: a record is what keeps the source from booting its old ones. */
+/* After the switch only the destination's disks are up to date: a record is what keeps the source from booting its old
+ * ones. */
 static void disks_that_were_copied_keep_the_record(void **state)
 {
     (void)state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What may be done to which half: every combination of what the two hosts can say, of what else is known, of side and act. */
+/* What may be done to which half: every combination of what the two hosts can say, of what else is known, of side and
+ * act. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -315,7 +316,8 @@ static void a_record_allows_no_more(const struct question *q, const struct pcmig
     }
 }
 
-/* A record is thrown away without a word only where it protects nothing any more, and never while the migration moves. */
+/* A record is thrown away without a word only where it protects nothing any more, and never while the migration moves.
+ */
 static void forgetting(const struct question *q, const struct pcmig_permission *p)
 {
     const struct pcmig_evidence *e = &q->e;

@@ -471,7 +471,8 @@ static void an_idle_channel_is_not_silent(void **state)
     pcmig_link_close(link);
 }
 
-/* The destination has no room, says so, and dies: nothing is under way, so TCP does not send it again, it asks for room. */
+/* The destination has no room, says so, and dies: nothing is under way, so TCP does not send it again, it asks for
+ * room. */
 static void who_asks_for_room_in_vain_is_silent(void **state)
 {
     struct pair pair = connect_pair();

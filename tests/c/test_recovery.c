@@ -122,7 +122,8 @@ static void destination_has_not_noticed(void **state)
     assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAKE);
 }
 
-/* libvirt there gave up when its own connection broke, and QEMU has not noticed: each resume is refused until it has. */
+/* libvirt there gave up when its own connection broke, and QEMU has not noticed: each resume is refused until it has.
+ */
 static void destination_libvirt_alone_has_noticed(void **state)
 {
     struct pcmig_recovery recovery;

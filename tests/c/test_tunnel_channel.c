@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two ends of one connection, encrypted and plain: what is committed at one is peeked at the other, whatever the pieces. */
+/* Two ends of one connection, encrypted and plain: what is committed at one is peeked at the other, whatever the
+ * pieces. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -221,7 +222,8 @@ static void what_was_changed_is_refused(void **state)
     free(e);
 }
 
-/* --- OpenSSL at the other end -------------------------------------------------------------------------------------- */
+/* --- OpenSSL at the other end --------------------------------------------------------------------------------------
+ */
 
 struct openssl_peer {
     int fd[2];
@@ -365,7 +367,8 @@ static void other_messages_are_refused(void **state)
     part_openssl(p);
 }
 
-/* --- a peer that is up to no good ---------------------------------------------------------------------------------- */
+/* --- a peer that is up to no good ----------------------------------------------------------------------------------
+ */
 
 /* What the channel makes of COUNT records of TYPE, each with the LEN bytes of TEXT: its error, "" when it goes on. */
 static void hear(enum pcmig_record_type type, const uint8_t *text, size_t len, unsigned count,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Records of TLS 1.3 against those of RFC 8448, and whatever is none. (test_tunnel_channel has OpenSSL at the other end.) */
+/* Records of TLS 1.3 against those of RFC 8448, and whatever is none. (test_tunnel_channel has OpenSSL at the other
+ * end.) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

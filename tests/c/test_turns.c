@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who goes first, of the migrations that leave one host: each rule, the row in the file, and many migrations on one link. */
+/* Who goes first, of the migrations that leave one host: each rule, the row in the file, and many migrations on one
+ * link. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +18,8 @@
 #define MIB    UINT64_C(1048576)
 #define LINK   UINT64_C(12500000) /* 100 Mb/s */
 
-/* --- the rules ------------------------------------------------------------------------------------------------------ */
+/* --- the rules ------------------------------------------------------------------------------------------------------
+ */
 
 /* A row with what the rules look at; AGE_S: of its phase, and of its turn unless it has none. */
 #define ROW(phase_, turn_, age_s_, left_mib)                                                                           \
@@ -207,7 +209,8 @@ static void not_overtaken_for_ever(void **state)
     assert_int_equal(large.turn, PCMIG_TURN_FREE);
 }
 
-/* --- the row in the file -------------------------------------------------------------------------------------------- */
+/* --- the row in the file --------------------------------------------------------------------------------------------
+ */
 
 static void there_and_back(void **state)
 {
@@ -264,7 +267,8 @@ static void empty_and_torn(void **state)
     assert_false(pcmig_turns_unpack(bytes, &back));
 }
 
-/* --- what a migration says of itself -------------------------------------------------------------------------------- */
+/* --- what a migration says of itself --------------------------------------------------------------------------------
+ */
 
 static struct pcmig_sample figures(uint64_t sent, int64_t queue)
 {
@@ -320,7 +324,8 @@ static void meter_of_a_life(void **state)
     assert_int_equal(meter.row.phase, PCMIG_TURNS_NONE);
 }
 
-/* --- many at once --------------------------------------------------------------------------------------------------- */
+/* --- many at once ---------------------------------------------------------------------------------------------------
+ */
 
 #define STEP_US (SECOND / 10)
 #define MANY    40
@@ -483,8 +488,8 @@ static void run(struct world *w, int64_t patience_us, void (*each)(struct world 
     }
 }
 
-/* Equal guests, as a drain of a host has them: one after the other, the first arrives after its share of the time, and the last
- * not later than all would have side by side. */
+/* Equal guests, as a drain of a host has them: one after the other, the first arrives after its share of the time, and
+ * the last not later than all would have side by side. */
 static void equal_guests(void **state)
 {
     static const size_t counts[] = {1, 2, 3, 4, 8, 40};
@@ -506,7 +511,8 @@ static void equal_guests(void **state)
     }
 }
 
-/* Whatever their sizes, and whoever is killed: everybody else arrives, one is switched at a time, and the link does not idle. */
+/* Whatever their sizes, and whoever is killed: everybody else arrives, one is switched at a time, and the link does not
+ * idle. */
 static void kill_one_now_and_then(struct world *w)
 {
     static uint64_t seed = 99;

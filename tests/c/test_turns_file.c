@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The file that the migrations of a host share, between real processes: seen, killed, stopped in the middle, full, and not a file
- * of ours. */
+/* The file that the migrations of a host share, between real processes: seen, killed, stopped in the middle, full, and
+ * not a file of ours. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -187,7 +187,8 @@ static void still_ours_after_a_probe(void **state)
     pcmig_turns_leave(seat);
 }
 
-/* A child that does not call exec has the locks' file open as well: it must not keep them, nor take the row for its own. */
+/* A child that does not call exec has the locks' file open as well: it must not keep them, nor take the row for its
+ * own. */
 static void forked(void **state)
 {
     struct pcmig_turns_seat *seat;

@@ -33,8 +33,8 @@ typedef int (*register_fn)(virConnectPtr, virDomainPtr, int, virConnectDomainEve
                            virFreeCallback);
 typedef int (*close_fn)(virConnectPtr);
 
-/* libvirt hands the watch over to the event thread and back under a lock of its own, which the thread sanitizer does not
- * follow (tsan.supp). Here it is done once more where it is seen. */
+/* libvirt hands the watch over to the event thread and back under a lock of its own, which the thread sanitizer does
+ * not follow (tsan.supp). Here it is done once more where it is seen. */
 static _Atomic(virConnectDomainEventCallback) real_lifecycle;
 static _Atomic(virFreeCallback) real_release;
 static atomic_int returned;

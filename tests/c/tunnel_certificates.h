@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A CA, and a certificate of it for "localhost" and 127.0.0.1, good for a day, in files. Aborts when that does not work. */
+/* A CA, and a certificate of it for "localhost" and 127.0.0.1, good for a day, in files. Aborts when that does not
+ * work. */
 #ifndef PCMIG_TESTS_TUNNEL_CERTIFICATES_H
 #define PCMIG_TESTS_TUNNEL_CERTIFICATES_H
 

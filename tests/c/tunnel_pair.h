@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two tunnel daemons in this process, with certificates made for them, and sockets in the place of QEMU. Everything fails the test that
- * runs when it does not work. */
+/* Two tunnel daemons in this process, with certificates made for them, and sockets in the place of QEMU. Everything
+ * fails the test that runs when it does not work. */
 #ifndef PCMIG_TESTS_TUNNEL_PAIR_H
 #define PCMIG_TESTS_TUNNEL_PAIR_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two hosts that say what a test wants, and a migration between them that the engine takes over. The functions below take the
- * place of libvirt's and of the look at the stream in the one program that includes this; the guest is the one of libvirt's test
- * driver, on both hosts, and its state is made up. */
+/* Two hosts that say what a test wants, and a migration between them that the engine takes over. The functions below
+ * take the place of libvirt's and of the look at the stream in the one program that includes this; the guest is the one
+ * of libvirt's test driver, on both hosts, and its state is made up. */
 #ifndef PCMIG_TESTS_TWO_HOSTS_H
 #define PCMIG_TESTS_TWO_HOSTS_H
 
@@ -34,7 +34,8 @@
 #define API_ERROR           HALF(VIR_DOMAIN_PAUSED, 14)
 #define SUSPENDED           HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER)
 
-/* --- libvirt ------------------------------------------------------------------------------------------------------- */
+/* --- libvirt -------------------------------------------------------------------------------------------------------
+ */
 
 static struct {
     atomic_int source;
@@ -136,8 +137,8 @@ static inline void all_has_arrived(void)
     atomic_store(&hosts.source, ABSENT);
 }
 
-/* A resume: both halves say that the stream runs again, and soon, unless it is silent, that all has arrived. The first call fails, with or
- * without a job that goes on. */
+/* A resume: both halves say that the stream runs again, and soon, unless it is silent, that all has arrived. The first
+ * call fails, with or without a job that goes on. */
 int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParameterPtr params, unsigned int count,
                            unsigned int flags)
 {
@@ -281,7 +282,8 @@ int virDomainQemuMonitorCommand(virDomainPtr domain, const char *cmd, char **res
     return *result != NULL ? 0 : -1;
 }
 
-/* --- the stream ---------------------------------------------------------------------------------------------------- */
+/* --- the stream ----------------------------------------------------------------------------------------------------
+ */
 
 struct pcmig_link {
     int unused;
@@ -324,7 +326,8 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
     return 0;
 }
 
-/* --- a migration --------------------------------------------------------------------------------------------------- */
+/* --- a migration ---------------------------------------------------------------------------------------------------
+ */
 
 static int make_host(void **state)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as the text of flags: parse, check, resolve and render never leave their bounds, and what is rendered parses to
- * the same flags again. The first two bytes are the versions and the user. */
+/* Any bytes as the text of flags: parse, check, resolve and render never leave their bounds, and what is rendered
+ * parses to the same flags again. The first two bytes are the versions and the user. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as the text of a policy and as a stream of inputs: the rules of tests/c/policy_rules.c hold, two policies that
- * see the same decide the same, and the ledger takes it all. */
+/* Any bytes as the text of a policy and as a stream of inputs: the rules of tests/c/policy_rules.c hold, two policies
+ * that see the same decide the same, and the ledger takes it all. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Anybody who can reach the port: any bytes in place of a TLS handshake, in pieces, and then an end. Nobody gets through it, and
- * whatever is wrong has a sentence. */
+/* Anybody who can reach the port: any bytes in place of a TLS handshake, in pieces, and then an end. Nobody gets
+ * through it, and whatever is wrong has a sentence. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/socket.h>

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A peer with a good certificate that speaks TLS and is up to no good: what it says after the handshake, in sealed records of any type and
- * content, and then any bytes. Nothing but the data of good records comes out, in order, and whatever is wrong has a sentence.
+/* A peer with a good certificate that speaks TLS and is up to no good: what it says after the handshake, in sealed
+ * records of any type and content, and then any bytes. Nothing but the data of good records comes out, in order, and
+ * whatever is wrong has a sentence.
  *
- * Input: one byte that says how many records there are; of each a type, two bytes of length and the content; the rest is sent as it is. */
+ * Input: one byte that says how many records there are; of each a type, two bytes of length and the content; the rest
+ * is sent as it is. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

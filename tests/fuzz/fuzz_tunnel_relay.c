@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A peer that has shown its certificate and then sends any bytes: what follows the hello, through a plain connection, into a stream's local
- * socket. The first byte says how the rest is cut into pieces. */
+/* A peer that has shown its certificate and then sends any bytes: what follows the hello, through a plain connection,
+ * into a stream's local socket. The first byte says how the rest is cut into pieces. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as the file that the migrations of a host share: what is taken for a row is in bounds, goes into the file and comes back the
- * same, and each row gets an answer that makes sense. */
+/* Any bytes as the file that the migrations of a host share: what is taken for a row is in bounds, goes into the file
+ * and comes back the same, and each row gets an answer that makes sense. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -8,7 +8,8 @@
 #define PAGES_OF_MIB 256.0
 #define EARLY        6
 #define BEAT_US      20000
-/* KVM write-protects memory in chunks of this many pages, each just before it is sent (QEMU's clear_bmap, since 4.2). */
+/* KVM write-protects memory in chunks of this many pages, each just before it is sent (QEMU's clear_bmap, since 4.2).
+ */
 #define CLEAR_CHUNK  262144.0
 
 void guest_init(struct guest *guest, const struct scenario *s, uint64_t seed)

@@ -4,7 +4,8 @@
  * Memory is a few sets of pages, each written at random at a rate of its own; a set knows how many of its pages are
  * dirty, not which, so that a guest of 4 TiB costs no more than one of 256 MiB. Figures are expected values. The first
  * vCPU is exact all the same: it meets missing pages one by one, at moments drawn from a seeded generator, and what it
- * does shows as heartbeats. The other vCPUs stand still for the part of the time that the mean of the same process says.
+ * does shows as heartbeats. The other vCPUs stand still for the part of the time that the mean of the same process
+ * says.
  */
 #ifndef TESTS_SIM_GUEST_H
 #define TESTS_SIM_GUEST_H

@@ -45,7 +45,8 @@ static double queue_now(const struct link *link)
     return sum;
 }
 
-/* Divides AMOUNT among flows by weight, each at the most its WISH: what one leaves, the others get. GIVEN is written. */
+/* Divides AMOUNT among flows by weight, each at the most its WISH: what one leaves, the others get. GIVEN is written.
+ */
 static void divide(const struct link *link, double amount, const double *wish, double *given)
 {
     bool full[FLOWS_MAX] = {false};

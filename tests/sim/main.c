@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sim [-p] [-v] [-t FOLDER]: reads scenarios, one a line, writes a result for each, one a line.
- * -p lists the parameters of pcmig instead, -v tells every decision of pcmig on the standard error, -t writes its traces to FOLDER. */
+ * -p lists the parameters of pcmig instead, -v tells every decision of pcmig on the standard error, -t writes its
+ * traces to FOLDER. */
 #include "run.h"
 
 #include "migration.h"

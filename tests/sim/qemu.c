@@ -64,7 +64,8 @@ double qemu_queue_bytes(const struct qemu *qemu)
     return queue > 1 ? queue + fmin(in_flight, queue) : 0;
 }
 
-/* --- steps --------------------------------------------------------------------------------------------------------- */
+/* --- steps ---------------------------------------------------------------------------------------------------------
+ */
 
 double qemu_step_s(const struct qemu *qemu, int64_t now_us)
 {
@@ -127,7 +128,8 @@ void qemu_offer(struct qemu *qemu, int64_t now_us, double dt_s)
     qemu->flow->offer = pages * qemu->page_bytes;
 }
 
-/* --- pre-copy ------------------------------------------------------------------------------------------------------ */
+/* --- pre-copy ------------------------------------------------------------------------------------------------------
+ */
 
 static void send(struct qemu *qemu)
 {
@@ -250,7 +252,8 @@ static void precopy(struct qemu *qemu, int64_t now_us)
         stop(qemu, now_us, QEMU_FINISHING);
 }
 
-/* --- the switch and post-copy ------------------------------------------------------------------------------------------ */
+/* --- the switch and post-copy
+ * ------------------------------------------------------------------------------------------ */
 
 static void resume_when_there(struct qemu *qemu, int64_t now_us)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* QEMU's migration of one guest: passes, bitmap, bandwidth limits, the switch, post-copy.
  *
- * From migration/ram.c and migration.c of QEMU 7.2 to 11.1: limits hold per slice of 100 ms, used up in a burst at its start;
- * pre-copy ends when what is left fits in bandwidth * downtime limit, the bandwidth being that of the last slice; the
- * bitmap is synchronised when what is left seems to fit (up to 10), or after each turn of 50 ms (11, post-copy enabled);
- * a page that the destination asks for is sent at once, beyond the limit, on a connection of its own if there is one.
+ * From migration/ram.c and migration.c of QEMU 7.2 to 11.1: limits hold per slice of 100 ms, used up in a burst at its
+ * start; pre-copy ends when what is left fits in bandwidth * downtime limit, the bandwidth being that of the last
+ * slice; the bitmap is synchronised when what is left seems to fit (up to 10), or after each turn of 50 ms (11,
+ * post-copy enabled); a page that the destination asks for is sent at once, beyond the limit, on a connection of its
+ * own if there is one.
  */
 #ifndef TESTS_SIM_QEMU_H
 #define TESTS_SIM_QEMU_H

@@ -136,7 +136,8 @@ static double step_s(struct migration *all, unsigned count, int64_t now_us)
     return step;
 }
 
-/* A rival that waits for a time that is hours away, with a guest of which each pass is like the one before: on to it. */
+/* A rival that waits for a time that is hours away, with a guest of which each pass is like the one before: on to it.
+ */
 static int64_t skip_us(const struct migration *m, const struct scenario *s, int64_t now_us, int64_t until_us)
 {
     int64_t next_us, period_us = (int64_t)(fmax(s->phase_ms, s->burst_every_ms) * 1000), far_us;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is to be simulated: a guest, a link, a QEMU, and who steers. One line of "name=value" words; rows in scenario.c. */
+/* What is to be simulated: a guest, a link, a QEMU, and who steers. One line of "name=value" words; rows in scenario.c.
+ */
 #ifndef TESTS_SIM_SCENARIO_H
 #define TESTS_SIM_SCENARIO_H
 

@@ -6,9 +6,9 @@
  * usage: worker worker_mib=N write_pps=N verify_pps=N heartbeat_ms=N
  *
  * A heartbeat: "HB <sequence> <guest ms> <pages written> <pages verified in turn> <bad pages> <full verify passes>".
- * Each bad page, up to a number: "BAD <page> <generation> <offset of the first wrong word> <wrong words> <age>", where the
- * first wrong word is what the page held <age> generations ago, 0 = in none of the last ones: tells a page that was left
- * behind from one that was torn or overwritten.
+ * Each bad page, up to a number: "BAD <page> <generation> <offset of the first wrong word> <wrong words> <age>", where
+ * the first wrong word is what the page held <age> generations ago, 0 = in none of the last ones: tells a page that was
+ * left behind from one that was torn or overwritten.
  *
  * Work is dealt out in ticks of one millisecond, and what a tick could not do is dropped, not caught up: work missing
  * from the record is then time that the guest lost, by whatever held it (a stopped vCPU, a page that was not there).

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two ends of a migration stream, without a guest: how many bytes get through what is between them, and how long a page
- * request takes meanwhile.
+/* The two ends of a migration stream, without a guest: how many bytes get through what is between them, and how long a
+ * page request takes meanwhile.
  *
  *   load destination PATH BULK_MS BUSY_MS   listens at PATH as QEMU does at the destination; steers, measures, prints
  *   load source PATH                        connects to PATH as QEMU does at the source; does what it is told
  *
- * The destination has three phases: requests alone, bulk alone, bulk with requests. It prints a line at the start and the end of
- * each: "NAME begin", "NAME end BYTES MICROSECONDS", and after each phase with requests "NAME rtt_us N N N ...". A request is a
- * frame of 4 KiB towards the source, its answer one of 4 KiB with the same stamp in the stream of bulk frames, where the source puts
- * it before its next frame. Bulk frames count up, and the destination checks that none is missing, so the order of bytes is
- * checked too. Exit status 1, with a line on stderr, for whatever does not go like that.
+ * The destination has three phases: requests alone, bulk alone, bulk with requests. It prints a line at the start and
+ * the end of each: "NAME begin", "NAME end BYTES MICROSECONDS", and after each phase with requests "NAME rtt_us N N N
+ * ...". A request is a frame of 4 KiB towards the source, its answer one of 4 KiB with the same stamp in the stream of
+ * bulk frames, where the source puts it before its next frame. Bulk frames count up, and the destination checks that
+ * none is missing, so the order of bytes is checked too. Exit status 1, with a line on stderr, for whatever does not go
+ * like that.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +73,8 @@ static struct sockaddr_un address_of(const char *path)
     return address;
 }
 
-/* --- source -------------------------------------------------------------------------------------------------------- */
+/* --- source --------------------------------------------------------------------------------------------------------
+ */
 
 struct source {
     int fd;
@@ -181,7 +183,8 @@ static int run_source(const char *path)
     }
 }
 
-/* --- destination --------------------------------------------------------------------------------------------------- */
+/* --- destination ---------------------------------------------------------------------------------------------------
+ */
 
 struct destination {
     int fd;

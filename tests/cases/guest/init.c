@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* First process of a guest that crashes, powers off or restarts when it is told to: by a line on its serial console. Meanwhile it
- * changes its memory all the time. Reads "crash", "poweroff" or "reboot"; says "ready" first. */
+/* First process of a guest that crashes, powers off or restarts when it is told to: by a line on its serial console.
+ * Meanwhile it changes its memory all the time. Reads "crash", "poweroff" or "reboot"; says "ready" first. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disk worker of a cloud guest: writes numbered blocks to a part of a disk in turn, one at a time and each to the platter,
- * and reads older ones back. Says on standard output how far it got.
+ * Disk worker of a cloud guest: writes numbered blocks to a part of a disk in turn, one at a time and each to the
+ * platter, and reads older ones back. Says on standard output how far it got.
  *
  * usage: disk NAME:START_MIB:MIB:WRITES_PER_S
  *
- * At its start it reads all of its part, where an earlier boot may have written: "FOUND <disk> <number> <bad>", the highest
- * number there, and the blocks that do not hold what they must, given that one. It goes on from there, and says that line
- * once a second: at the start of a guest nobody may hear it yet.
- * Then, every tenth of a second at most: "DISK <disk> <number> <verified> <bad> <errors>", the number of the last write
- * that the disk has acknowledged, blocks read back, those that were wrong, and reads and writes that failed.
+ * At its start it reads all of its part, where an earlier boot may have written: "FOUND <disk> <number> <bad>", the
+ * highest number there, and the blocks that do not hold what they must, given that one. It goes on from there, and says
+ * that line once a second: at the start of a guest nobody may hear it yet. Then, every tenth of a second at most: "DISK
+ * <disk> <number> <verified> <bad> <errors>", the number of the last write that the disk has acknowledged, blocks read
+ * back, those that were wrong, and reads and writes that failed.
  *
  * The block of number n is n - 1 modulo their count, and no two numbers have a word in common. So a write that was lost
  * after its acknowledgement shows, and so does anybody else who writes there.

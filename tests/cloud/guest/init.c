@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * First program of a cloud guest: loads the drivers of its NIC, gives it the address that its MAC stands for, and
- * becomes the memory worker, whose every line then leaves as one UDP datagram. For each disk that is named it starts a disk
- * worker (disk.c) beside.
+ * becomes the memory worker, whose every line then leaves as one UDP datagram. For each disk that is named it starts a
+ * disk worker (disk.c) beside.
  *
  * usage: init WORKER_OPTION... disk=PART...   (the words after "--" of the kernel's command line)
  *
- * Built with: MODULES and DISK_MODULES (names below /modules, in order, separated by spaces), COLLECTOR_ADDRESS, COLLECTOR_MAC (twelve
- * digits), COLLECTOR_PORT, NETMASK. A MAC that ends with x:y is the address a.b.x.y, a.b being the collector's.
+ * Built with: MODULES and DISK_MODULES (names below /modules, in order, separated by spaces), COLLECTOR_ADDRESS,
+ * COLLECTOR_MAC (twelve digits), COLLECTOR_PORT, NETMASK. A MAC that ends with x:y is the address a.b.x.y, a.b being
+ * the collector's.
  */
 #include <arpa/inet.h>
 #include <errno.h>
