@@ -212,6 +212,11 @@ void pcmig_policy_gate_opened(struct pcmig_policy *policy, struct pcmig_decision
     if (policy->stage == STAGE_ASK) {
         policy->stage = STAGE_PRECOPY; /* should another guest be switched just now */
         pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_GATE_OPEN, (policy->now_us - asked_us) / 1000, 0, 0);
+        if (policy->turn.held) {
+            /* Nobody is to believe meanwhile that it is being switched: it is asked again when the turn comes. */
+            policy->gate.state = PCMIG_GATE_CLOSED;
+            policy->gate.again_us = 0;
+        }
         return;
     }
     /* It counts for the next time, which may have come already. */

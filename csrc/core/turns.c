@@ -32,6 +32,8 @@
 #define BESIDE_DIVISOR 8
 /* The time that a guest of its size takes counts that often against the time of its arrival. */
 #define RANK_FACTOR    4
+/* ... at this rate: low, so that the order is by size rather than by arrival on any link. */
+#define RANK_BPS       (UINT64_C(64) << 20)
 /* The part of the link that is left to the others of a guest that has just been switched, and once it asks for little.
  * QEMU sends it in a burst each 100 ms, behind which a page request may wait for an eighth or a quarter of that;
  * without it the link would idle, as post-copy itself is paced. */
@@ -78,8 +80,7 @@ static bool earlier(const struct pcmig_turns_row *a, int64_t a_us, const struct 
     return a_us != b_us ? a_us < b_us : a->number < b->number;
 }
 
-/* --- the switch -----------------------------------------------------------------------------------------------------
- */
+/* --- the switch --------------------------------------------------------------------------------------------------- */
 
 static bool is_switching(const struct view *v, const struct pcmig_turns_row *row)
 {
@@ -150,8 +151,7 @@ static int64_t left_by_mib(const struct view *v, const struct pcmig_turns_row *o
     }
 }
 
-/* --- pre-copy -------------------------------------------------------------------------------------------------------
- */
+/* --- pre-copy ----------------------------------------------------------------------------------------------------- */
 
 static bool is_contender(const struct pcmig_turns_row *row)
 {
@@ -164,14 +164,15 @@ static int64_t link_us(const struct view *v, uint64_t bytes)
     return (int64_t)(bytes / (v->link_bps / 1000 + 1) * 1000);
 }
 
-/* The arrival, later by what a guest of this size takes: small ones go first, and none is overtaken for ever. */
-static int64_t rank_us(const struct view *v, const struct pcmig_turns_row *row)
+/* The arrival, later by what a guest of this size takes: small ones go first, and none is overtaken for ever. The same
+ * for everybody who looks, whatever he knows of the link: two might wait for each other otherwise. */
+static int64_t rank_us(const struct pcmig_turns_row *row)
 {
-    return row->since_us + link_us(v, row->remaining_bytes) * RANK_FACTOR;
+    return row->since_us + (int64_t)(row->remaining_bytes / (RANK_BPS / 1000) * 1000) * RANK_FACTOR;
 }
 
 /* Whether A goes before B: first those who have their turn, then those whose call is made, then by rank. */
-static bool before(const struct view *v, const struct pcmig_turns_row *a, const struct pcmig_turns_row *b)
+static bool before(const struct pcmig_turns_row *a, const struct pcmig_turns_row *b)
 {
     if ((a->turn_us != 0) != (b->turn_us != 0))
         return a->turn_us != 0;
@@ -179,10 +180,7 @@ static bool before(const struct view *v, const struct pcmig_turns_row *a, const 
         return earlier(a, a->turn_us, b, b->turn_us);
     if (a->phase != b->phase)
         return a->phase == PCMIG_TURNS_PRECOPY;
-    /* As long as nothing is known of the link, size alone counts. */
-    if (v->link_bps == 0 && a->remaining_bytes != b->remaining_bytes)
-        return a->remaining_bytes < b->remaining_bytes;
-    return earlier(a, rank_us(v, a), b, rank_us(v, b));
+    return earlier(a, rank_us(a), b, rank_us(b));
 }
 
 static bool turn_is_over(const struct view *v, const struct pcmig_turns_row *row)
@@ -238,7 +236,7 @@ static struct way look_ahead(const struct view *v)
         bool contends = is_contender(row);
         int *found = contends ? &way.precopy : &way.postcopy;
 
-        if (i == v->me || !counts(v, i) || (contends && !before(v, row, mine)) || leaves_room(v, row))
+        if (i == v->me || !counts(v, i) || (contends && !before(row, mine)) || leaves_room(v, row))
             continue;
         if (contends && row->turn_us == 0)
             way.first_next = false;
@@ -248,12 +246,21 @@ static struct way look_ahead(const struct view *v)
         beside =
             beside && contends && row->turn_us != 0 && mine->remaining_bytes < row->remaining_bytes / BESIDE_DIVISOR;
         /* Who has the link rather than who waits for it as well. */
-        if (*found < 0 || before(v, row, &v->rows[*found]))
+        if (*found < 0 || before(row, &v->rows[*found]))
             *found = (int)i;
     }
     if ((ahead == 1 && beside) || (mine->turn_us != 0 && age_us(v, mine->turn_us) >= TURN_CLAIM_US))
         way.precopy = -1;
     return way;
+}
+
+/* Whether the row in post-copy has moved less than half of what the link could, for longer than a rush of requests. */
+static bool is_slow(const struct view *v, int postcopy)
+{
+    const struct pcmig_turns_row *row = postcopy >= 0 ? &v->rows[postcopy] : NULL;
+
+    return row != NULL && row->phase == PCMIG_TURNS_POSTCOPY && v->link_bps != 0 && row->send_bps < v->link_bps / 2 &&
+           age_us(v, row->phase_us) >= RUSH_MAX_US;
 }
 
 static void precopy(const struct view *v, int token, struct pcmig_turns_answer *out)
@@ -263,8 +270,11 @@ static void precopy(const struct view *v, int token, struct pcmig_turns_answer *
     out->waits_for = token >= 0 ? token : way.postcopy >= 0 ? way.postcopy : way.precopy;
     if (out->waits_for < 0)
         return;
-    /* The set-up of the next one is done in time; anybody else's would only have its guest written to for longer. */
-    if (v->rows[v->me].phase == PCMIG_TURNS_WAITING && (token >= 0 || !way.ending || !way.first_next)) {
+    /* The set-up of the next one is done in time; anybody else's would only have its guest written to for longer. The
+     * next one begins as well behind a post-copy that leaves most of the link idle, by its pace or by its destination.
+     */
+    if (v->rows[v->me].phase == PCMIG_TURNS_WAITING &&
+        (token >= 0 || !way.first_next || (!way.ending && (way.precopy >= 0 || !is_slow(v, way.postcopy))))) {
         out->turn = PCMIG_TURN_WAITING;
         return;
     }
@@ -272,8 +282,7 @@ static void precopy(const struct view *v, int token, struct pcmig_turns_answer *
     out->bound_mib = left_by_mib(v, &v->rows[out->waits_for]);
 }
 
-/* --------------------------------------------------------------------------------------------------------------------
- */
+/* ------------------------------------------------------------------------------------------------------------------ */
 
 void pcmig_turns_decide(const struct pcmig_turns_row *rows, size_t count, size_t me, int64_t now_us,
                         struct pcmig_turns_answer *out)

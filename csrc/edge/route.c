@@ -40,8 +40,7 @@ struct pcmig_route {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct pcmig_route *changed;
 
-/* --- netlink -------------------------------------------------------------------------------------------------------
- */
+/* --- netlink ------------------------------------------------------------------------------------------------------ */
 
 static int open_netlink(void)
 {
@@ -217,8 +216,7 @@ static int replace_route(int fd, const struct message *found, bool quickack)
     return ask(fd, &request, &answer);
 }
 
-/* --- shared changes ------------------------------------------------------------------------------------------------
- */
+/* --- shared changes ----------------------------------------------------------------------------------------------- */
 
 static void identify(struct pcmig_route *route, const struct message *found)
 {

@@ -12,12 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define RUN_DIR   "/run/pcmig"
 #define GROUP     "libvirt"
-#define HEADER    "pcmig turns 1\n" /* the number changes when a row does */
+/* The number changes when a row does: versions that understand each other meet in one file. */
+#define FILE_NAME "turns-1"
+#define HEADER    "pcmig turns 1\n"
 /* The header has the room of a row. */
 #define ROW_AT(i) (((off_t)(i) + 1) * PCMIG_TURNS_ROW_BYTES)
 #define CACHE_US  50000
@@ -77,8 +80,7 @@ static bool is_ours(const struct pcmig_turns_seat *seat)
     return seat->process == here.process;
 }
 
-/* --- the file -------------------------------------------------------------------------------------------------------
- */
+/* --- the file ----------------------------------------------------------------------------------------------------- */
 
 static void make_folder(const char *run_dir, const char *folder)
 {
@@ -149,7 +151,7 @@ static int open_file(char path[PCMIG_TURNS_FILE_PATH_SIZE], int *out)
         run_dir = RUN_DIR;
     if (snprintf(folder, sizeof(folder), "%s/migrations", run_dir) >= (int)sizeof(folder))
         return ENAMETOOLONG;
-    snprintf(path, PCMIG_TURNS_FILE_PATH_SIZE, "%s/turns", folder);
+    snprintf(path, PCMIG_TURNS_FILE_PATH_SIZE, "%s/" FILE_NAME, folder);
     make_folder(run_dir, folder);
     /* Not waiting for a writer, should somebody have put a pipe there. */
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0660);
@@ -173,8 +175,7 @@ static int lock_row(int fd, int command, short type, unsigned number, struct flo
     return fcntl(fd, command, found);
 }
 
-/* --- rows -----------------------------------------------------------------------------------------------------------
- */
+/* --- rows --------------------------------------------------------------------------------------------------------- */
 
 static bool take(unsigned number)
 {
@@ -216,6 +217,10 @@ struct pcmig_turns_seat *pcmig_turns_join(void)
         (void)open_file(path, &here.fd); /* pcmig_turns_file_probe says why not */
     while (number < PCMIG_TURNS_ROWS && !take(number))
         number++;
+    if (number == PCMIG_TURNS_ROWS && here.users == 0 && here.fd >= 0) {
+        close(here.fd);
+        here.fd = -1;
+    }
     if (number < PCMIG_TURNS_ROWS) {
         here.used[number] = true;
         here.users++;
@@ -319,8 +324,7 @@ out:
     return count;
 }
 
-/* --- facts ----------------------------------------------------------------------------------------------------------
- */
+/* --- facts -------------------------------------------------------------------------------------------------------- */
 
 void pcmig_turns_file_probe(struct pcmig_turns_file_facts *out)
 {
@@ -354,6 +358,17 @@ const char *pcmig_turns_file_state_name(enum pcmig_turns_file_state state)
     return (unsigned)state < PCMIG_TURNS_FILE_STATE_COUNT ? names[state] : "unknown";
 }
 
+/* Whether the host of a URI, LEN bytes, is this one, spelled out. */
+static bool is_this_host(const char *host, size_t len)
+{
+    char name[256] = "";
+
+    if ((len == 9 && strncasecmp(host, "localhost", len) == 0) || (len >= 4 && memcmp(host, "127.", 4) == 0) ||
+        (len == 3 && memcmp(host, "::1", 3) == 0))
+        return true;
+    return gethostname(name, sizeof(name) - 1) == 0 && strlen(name) == len && strncasecmp(host, name, len) == 0;
+}
+
 static uint32_t hash(const void *bytes, size_t count)
 {
     uint32_t sum = 2166136261u;
@@ -363,25 +378,45 @@ static uint32_t hash(const void *bytes, size_t count)
     return sum != 0 ? sum : 1;
 }
 
-uint32_t pcmig_turns_network(const char *uri)
+bool pcmig_turns_host(const char *uri, char *host, size_t size)
 {
-    const char *host = uri != NULL ? strstr(uri, "://") : NULL;
-    struct stat st = {0};
+    const char *begin = uri != NULL ? strstr(uri, "://") : NULL;
+    const char *at;
     size_t len;
 
-    if (host != NULL) {
-        const char *at;
-
-        host += 3;
-        len = strcspn(host, "/?");
-        at = memchr(host, '@', len);
-        if (at != NULL) {
-            len -= (size_t)(at + 1 - host);
-            host = at + 1;
-        }
-        if (len > 0)
-            return hash(host, len);
+    if (begin == NULL)
+        return false;
+    begin += 3;
+    len = strcspn(begin, "/?");
+    at = memchr(begin, '@', len);
+    if (at != NULL) {
+        len -= (size_t)(at + 1 - begin);
+        begin = at + 1;
     }
+    if (len > 0 && begin[0] == '[') {
+        size_t end = strcspn(begin, "]");
+
+        len = end < len ? end - 1 : len - 1;
+        begin++;
+    } else {
+        size_t colon = strcspn(begin, ":");
+
+        len = colon < len ? colon : len;
+    }
+    if (len == 0 || len >= size || is_this_host(begin, len))
+        return false;
+    memcpy(host, begin, len);
+    host[len] = '\0';
+    return true;
+}
+
+uint32_t pcmig_turns_network(const char *uri)
+{
+    struct stat st = {0};
+    char host[256];
+
+    if (pcmig_turns_host(uri, host, sizeof(host)))
+        return hash(host, strlen(host));
     if (stat("/proc/self/ns/net", &st) < 0)
         return 1;
     return hash(&st.st_ino, sizeof(st.st_ino));

@@ -82,8 +82,7 @@ void pcmig_virt_error_set(struct pcmig_virt_error *error, enum pcmig_virt_failur
     va_end(args);
 }
 
-/* --- event loop ----------------------------------------------------------------------------------------------------
- */
+/* --- event loop --------------------------------------------------------------------------------------------------- */
 
 static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool initialised;
@@ -169,8 +168,7 @@ out:
     return result;
 }
 
-/* --- connections ---------------------------------------------------------------------------------------------------
- */
+/* --- connections -------------------------------------------------------------------------------------------------- */
 
 /* An opening takes a thread for as long as TCP tries (two minutes), and there may be several per migration. */
 #define OPENING_STACK_BYTES (512 * 1024)

@@ -188,8 +188,7 @@ int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_h
     return 0;
 }
 
-/* --- statistics ----------------------------------------------------------------------------------------------------
- */
+/* --- statistics --------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -309,8 +308,7 @@ int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *
     return job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
 }
 
-/* --- the migration itself ------------------------------------------------------------------------------------------
- */
+/* --- the migration itself ----------------------------------------------------------------------------------------- */
 
 /* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest value
  * whose bytes fit in a signed 64 bit integer. */

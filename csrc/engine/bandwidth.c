@@ -21,6 +21,8 @@ void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib)
         mib = c->bandwidth.bound_mib;
     c->bandwidth.wanted_mib[which] = mib;
     mib = pcmig_bandwidth_shared(c, mib);
+    if (which == OF_PRECOPY && c->call == CALL_RUNS && c->sample.memory_processed_bytes == 0)
+        c->others.set_again = true;
     c->bandwidth.refused[which] =
         c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, mib, which == OF_POSTCOPY, &error) < 0;
     if (c->bandwidth.refused[which]) {
@@ -37,7 +39,7 @@ void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib)
 void pcmig_bandwidth_again(struct control *c)
 {
     /* Beyond the switch the one of pre-copy is of no use to this migration. */
-    c->bandwidth.refused[OF_PRECOPY] = c->bandwidth.refused[OF_PRECOPY] && pcmig_engine_before_switch(c->reached);
+    c->bandwidth.refused[OF_PRECOPY] = c->bandwidth.refused[OF_PRECOPY] && !c->crossed;
     for (int which = 0; which < BANDWIDTHS; which++) {
         if (c->bandwidth.refused[which])
             pcmig_bandwidth_set(c, (enum bandwidth)which, c->bandwidth.wanted_mib[which]);
@@ -72,13 +74,21 @@ bool pcmig_bandwidth_restore(struct control *c)
     const bool bounded = c->others.bound_mib > 0 && !c->others.waiting;
 
     c->others.bound_mib = 0;
-    if (c->bandwidth.slowed || bounded) {
+    if (c->bandwidth.slowed || bounded || c->bandwidth.refused[OF_PRECOPY]) {
         pcmig_bandwidth_set(c, OF_PRECOPY, c->bandwidth.precopy_mib);
         c->bandwidth.slowed = c->bandwidth.refused[OF_PRECOPY];
     }
     if (c->bandwidth.pace_mib > 0)
         pcmig_bandwidth_open_pace(c);
     return !c->bandwidth.slowed;
+}
+
+void pcmig_bandwidth_leave(struct control *c)
+{
+    if (c->others.bound_mib == 0 || c->bandwidth.pace_mib < 0)
+        return;
+    c->others.bound_mib = 0;
+    pcmig_bandwidth_set(c, OF_POSTCOPY, c->bandwidth.pace_mib);
 }
 
 void pcmig_bandwidth_bound(struct control *c, int64_t mib)
@@ -89,6 +99,6 @@ void pcmig_bandwidth_bound(struct control *c, int64_t mib)
     if (!pcmig_engine_before_switch(c->reached))
         return;
     c->bandwidth.precopy_mib = mib;
-    if (!c->bandwidth.slowed) /* otherwise when the drain ends */
+    if (!c->bandwidth.slowed && !c->others.waiting) /* otherwise when the drain ends, or with the call */
         pcmig_bandwidth_set(c, OF_PRECOPY, mib);
 }

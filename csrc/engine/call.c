@@ -93,7 +93,7 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
         return -1;
     call->m = pcmig_migration_ref(m);
     call->resume = resume_uri != NULL;
-    call->bandwidth_mib = call->resume ? m->args.bandwidth_mib : pcmig_bandwidth_shared(c, m->args.bandwidth_mib);
+    call->bandwidth_mib = call->resume ? m->args.bandwidth_mib : pcmig_bandwidth_shared(c, c->bandwidth.precopy_mib);
     call->migrate_uri = resume_uri != NULL && resume_uri[0] != '\0' ? resume_uri : m->args.migrate_uri;
     if (!call->resume) {
         call->conn = m->call_conn;
@@ -101,7 +101,7 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
         m->call_conn = NULL;
         m->call_domain = NULL;
         c->others.called_us = pcmig_migration_now_us(m);
-        c->others.called_bounded = c->others.bound_mib > 0;
+        c->others.set_again = c->others.bound_mib > 0;
         pcmig_control_event(c, PCMIG_EVENT_MIGRATE_CALLED);
     }
     pthread_attr_init(&attr);

@@ -17,8 +17,7 @@
 #define ABORT_HOLD_US  2000000
 #define ABORT_LOOK_US  20000
 
-/* --- snapshot ------------------------------------------------------------------------------------------------------
- */
+/* --- snapshot ----------------------------------------------------------------------------------------------------- */
 
 void pcmig_control_publish(struct control *c)
 {
@@ -107,8 +106,7 @@ static void trace_params(struct pcmig_migration *m)
     trace_line(m, line, pcmig_trace_write_params(line, sizeof(line), m->args.policy, m->args.gated, &m->args.params));
 }
 
-/* --- acting on decisions -------------------------------------------------------------------------------------------
- */
+/* --- acting on decisions ------------------------------------------------------------------------------------------ */
 
 void pcmig_control_event(struct control *c, enum pcmig_event event)
 {
@@ -203,8 +201,7 @@ static void act(struct control *c, const struct pcmig_decision *decision)
     }
 }
 
-/* --- feeding the core ----------------------------------------------------------------------------------------------
- */
+/* --- feeding the core --------------------------------------------------------------------------------------------- */
 
 /* What an event means: for the states of the engine, and whether the newer memory may be at the destination from here
  * on. */
@@ -297,8 +294,7 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
     }
 }
 
-/* --- looking -------------------------------------------------------------------------------------------------------
- */
+/* --- looking ------------------------------------------------------------------------------------------------------ */
 
 static int64_t queue_bytes(const struct control *c)
 {
@@ -320,9 +316,9 @@ static void set_downtime_once(struct control *c)
 /* libvirt puts the bandwidth of the call in force when it begins to send, whatever was set meanwhile. */
 static void set_bandwidth_once(struct control *c, const struct pcmig_sample *sample)
 {
-    if (!c->others.called_bounded || sample->memory_processed_bytes == 0)
+    if (!c->others.set_again || sample->memory_processed_bytes == 0)
         return;
-    c->others.called_bounded = false;
+    c->others.set_again = false;
     pcmig_bandwidth_heed(c);
 }
 
@@ -345,24 +341,28 @@ static void take_sample(struct control *c)
             set_downtime_once(c);
             pcmig_sampling_look(c);
             set_bandwidth_once(c, &input.sample);
+        } else if (active > 0) {
+            input.sample.queue_bytes = -1;
         } else if (active < 0) {
             pthread_mutex_lock(&c->m->lock);
             c->m->status.stats_failed++;
             pthread_mutex_unlock(&c->m->lock);
         }
     }
-    if (input.kind == PCMIG_INPUT_SAMPLE)
+    /* While disks are copied, nothing is said of memory yet; bytes move all the same. */
+    if (active > 0)
         pcmig_others_sample(c, &input.sample);
     else if (input.kind == PCMIG_INPUT_QUEUE)
         pcmig_others_queue(c, input.sample.queue_bytes);
     input.t_us = pcmig_migration_now_us(c->m);
     pcmig_control_feed(c, &input);
-    if (c->state == PCMIG_ENGINE_POSTCOPY && pcmig_recover_stalled(c))
+    /* Where the destination is not heard, nothing says that the guest runs there: the source's word has to do. */
+    if ((c->state == PCMIG_ENGINE_POSTCOPY || (c->state == PCMIG_ENGINE_SWITCHING && c->crossed)) &&
+        pcmig_recover_stalled(c))
         pcmig_control_trigger(c, PCMIG_TRIGGER_STALLED);
 }
 
-/* --- the loop ------------------------------------------------------------------------------------------------------
- */
+/* --- the loop ----------------------------------------------------------------------------------------------------- */
 
 static void wait_until(struct pcmig_migration *m, int64_t due_us)
 {
@@ -405,8 +405,21 @@ static bool interrupted(const struct pcmig_input *input)
            (input->code == PCMIG_EVENT_SRC_POSTCOPY_FAILED || input->code == PCMIG_EVENT_DST_POSTCOPY_FAILED);
 }
 
+/* While the call waits for its turn, events tell of the guest's life before this migration. Only its end counts. */
+static bool before_the_call(struct control *c, const struct pcmig_input *input)
+{
+    if (!c->others.waiting || input->kind == PCMIG_INPUT_REQUEST || input->kind == PCMIG_INPUT_DOWNTIME_LIMIT)
+        return false;
+    if (input->kind == PCMIG_INPUT_EVENT &&
+        (input->code == PCMIG_EVENT_SRC_STOPPED_MIGRATED || input->code == PCMIG_EVENT_SRC_STOPPED_OTHER))
+        c->others.guest_gone = true;
+    return true;
+}
+
 static void on_input(struct control *c, struct pcmig_input *input)
 {
+    if (before_the_call(c, input))
+        return;
     if (input->kind == PCMIG_INPUT_REQUEST)
         on_request(c, (enum pcmig_request)input->code);
     pcmig_control_feed(c, input);
@@ -512,19 +525,32 @@ static void steer(struct control *c)
 /* Makes the migrate call, unless the others are to go first. Returns whether the migration is over. */
 static bool call_in_turn(struct control *c)
 {
+    struct pcmig_migration *m = c->m;
     struct pcmig_virt_error error = {0};
 
     if (!c->others.waiting)
         return false;
-    if (c->others.given_up || c->detach) {
+    if (c->others.given_up || c->detach || c->others.guest_gone) {
         pcmig_finish(c, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
-                     "cancelled while it waited for another migration: the guest was not touched", NULL);
+                     c->others.guest_gone
+                         ? "the guest ended, or left the source, while its migration waited for another one"
+                         : "cancelled while it waited for another migration: the guest was not touched",
+                     NULL);
         return true;
     }
-    if (c->others.turn == PCMIG_TURN_WAITING)
+    if (c->others.turn == PCMIG_TURN_WAITING) {
+        c->others.waited = true;
         return false;
+    }
+    /* A source that cannot be asked now is waited for; it is connected to again in the background. */
+    if (c->others.waited && (m->conn[PCMIG_SIDE_SOURCE] == NULL || m->domain == NULL))
+        return false;
+    if (c->others.waited && pcmig_preflight_again(m, &error) < 0) {
+        pcmig_finish(c, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "", &error);
+        return true;
+    }
     c->others.waiting = false;
-    pcmig_preflight_queue(c->m);
+    pcmig_preflight_queue(m);
     if (pcmig_call_start(c, NULL) == 0)
         return false;
     pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_OTHER, "cannot start a thread for the migrate call");
@@ -554,6 +580,8 @@ static bool turn(struct control *c, struct mail *mail)
     if (c->detach) {
         if (pcmig_engine_before_switch(c->reached))
             (void)pcmig_bandwidth_restore(c);
+        else
+            pcmig_bandwidth_leave(c);
         pcmig_finish(c, PCMIG_OUTCOME_DETACHED, PCMIG_ADVICE_NONE, "", NULL);
         return true;
     }

@@ -124,9 +124,10 @@ struct control {
         int64_t bound_mib;    /* of its bandwidth, for their sake; 0 = none */
         int64_t look_us;      /* when to look at them next */
         bool waiting;         /* for its turn: the migrate call was not made yet */
+        bool waited;          /* it did for a while: what was found before is old */
         bool given_up;        /* cancelled while it did */
-        bool called_bounded;  /* the call was made with a bound, which libvirt puts in force only when it begins to send
-                               */
+        bool guest_gone;      /* the guest ended or left the source while it did */
+        bool set_again;       /* pre-copy's bandwidth: libvirt puts the call's in force only when it begins to send */
         int64_t called_us;    /* when it was made */
     } others;
 
@@ -184,6 +185,8 @@ void pcmig_bandwidth_again(struct control *c);
 void pcmig_bandwidth_open_pace(struct control *c);
 /* Leaves no bandwidth behind that needs somebody to steer it. Returns whether libvirt took that of pre-copy. */
 bool pcmig_bandwidth_restore(struct control *c);
+/* Post-copy goes on without anybody who steers: what was taken off its pace for the sake of others is given back. */
+void pcmig_bandwidth_leave(struct control *c);
 /* The operator bounds the bandwidth from now on. */
 void pcmig_bandwidth_bound(struct control *c, int64_t mib);
 

@@ -27,8 +27,7 @@ bool pcmig_ending_wanted(const struct control *c)
            (c->call != CALL_RUNS || recovering || pcmig_engine_asks(c->state));
 }
 
-/* --- looking -------------------------------------------------------------------------------------------------------
- */
+/* --- looking ------------------------------------------------------------------------------------------------------ */
 
 /* What both hosts say, and what is known besides. */
 struct seen {
@@ -89,6 +88,8 @@ static void ask_both(struct control *c)
         before[side] = c->end[side].half;
         pcmig_end_ask(c, (enum pcmig_side)side);
         c->changed = c->changed || c->end[side].half != before[side];
+        c->crossed =
+            c->crossed || c->end[side].half == PCMIG_HALF_POSTCOPY || c->end[side].half == PCMIG_HALF_POSTCOPY_FAILED;
     }
     if (c->changed)
         c->unchanged_us = pcmig_migration_now_us(c->m);
@@ -124,8 +125,7 @@ static void gather(struct control *c, struct seen *seen)
         pcmig_outcome_judge(&seen->evidence, seen->waited_us > pcmig_ending_patience_us(&waiting, c->m->args.recover));
 }
 
-/* --- deciding ------------------------------------------------------------------------------------------------------
- */
+/* --- deciding ----------------------------------------------------------------------------------------------------- */
 
 /* Both ends say that post-copy goes on, and libvirt looks after it. */
 static bool flows(const struct control *c)
@@ -172,8 +172,7 @@ static unsigned facts(struct control *c, const struct seen *seen)
     return set;
 }
 
-/* --- acting --------------------------------------------------------------------------------------------------------
- */
+/* --- acting ------------------------------------------------------------------------------------------------------- */
 
 /* The policy hears of a failed call only when no job goes on without it. */
 static void tell_failure(struct control *c)
@@ -215,8 +214,9 @@ bool pcmig_ending_look(struct control *c)
                                pcmig_migration_now_us(c->m) >= c->recovery.look_us))
         pcmig_recover(c);
     gather(c, &seen);
-    if (seen.job <= 0 && seen.evidence.source != PCMIG_HALF_UNKNOWN && !(seen.job < 0 && seen.waited_us < JOB_US) &&
-        c->m->status.recovery.state == PCMIG_RECOVERY_STATE_NONE)
+    /* What was missed is in the mailbox, and comes first. */
+    if (!c->changed && seen.job <= 0 && seen.evidence.source != PCMIG_HALF_UNKNOWN &&
+        !(seen.job < 0 && seen.waited_us < JOB_US) && c->m->status.recovery.state == PCMIG_RECOVERY_STATE_NONE)
         tell_failure(c);
     for (;;) {
         switch (pcmig_ending_next(facts(c, &seen))) {

@@ -14,8 +14,7 @@
 #define BEING_ASKED_US 3000000
 #define STACK_BYTES    (512 * 1024)
 
-/* --- connecting ----------------------------------------------------------------------------------------------------
- */
+/* --- connecting --------------------------------------------------------------------------------------------------- */
 
 /* What a connection leaves behind. Closing it asks the daemon to take events back, which lasts when it does not answer.
  */
@@ -148,20 +147,21 @@ bool pcmig_end_being_asked(const struct control *c, enum pcmig_side side)
 {
     const struct end *end = &c->end[side];
 
-    return c->m->conn[side] == NULL && pcmig_migration_now_us(c->m) - end->asked_us < BEING_ASKED_US &&
+    return end->half == PCMIG_HALF_UNKNOWN && pcmig_migration_now_us(c->m) - end->asked_us < BEING_ASKED_US &&
            (end->opening != NULL || end->reconnect);
 }
 
-/* --- asking --------------------------------------------------------------------------------------------------------
- */
+/* --- asking ------------------------------------------------------------------------------------------------------- */
 
 void pcmig_end_ask(struct control *c, enum pcmig_side side)
 {
     struct pcmig_migration *m = c->m;
     struct pcmig_virt_error error = {0};
     struct end *end = &c->end[side];
+    enum pcmig_half half;
 
-    if (m->conn[side] != NULL && pcmig_virt_half(m->conn[side], m->uuid, &end->half, &error) == 0) {
+    if (m->conn[side] != NULL && pcmig_virt_half(m->conn[side], m->uuid, &half, &error) == 0) {
+        end->half = half;
         /* A daemon that had just been started may not have known the guest when the connection was opened. */
         if (side == PCMIG_SIDE_SOURCE && m->domain == NULL && end->half != PCMIG_HALF_ABSENT)
             m->domain = pcmig_virt_lookup(m->conn[side], m->uuid, &error);
@@ -184,7 +184,7 @@ void pcmig_end_catch_up(struct control *c, enum pcmig_side side)
         enum pcmig_engine_state before;
         enum pcmig_event event;
     } rows[] = {
-        {PCMIG_SIDE_SOURCE, PCMIG_HALF_POSTCOPY, PCMIG_ENGINE_SWITCHING, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY},
+        {PCMIG_SIDE_SOURCE, PCMIG_HALF_POSTCOPY, PCMIG_ENGINE_POSTCOPY, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY},
         {PCMIG_SIDE_SOURCE, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_ENGINE_INTERRUPTED, PCMIG_EVENT_SRC_POSTCOPY_FAILED},
         {PCMIG_SIDE_DESTINATION, PCMIG_HALF_POSTCOPY, PCMIG_ENGINE_POSTCOPY, PCMIG_EVENT_DST_RESUMED_POSTCOPY},
         {PCMIG_SIDE_DESTINATION, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_ENGINE_INTERRUPTED, PCMIG_EVENT_DST_POSTCOPY_FAILED},

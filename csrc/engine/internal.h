@@ -76,6 +76,10 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
  * stream. */
 void pcmig_preflight_queue(struct pcmig_migration *migration);
 
+/* Once more, after the call has waited for long: what may have changed meanwhile. The call opens a connection of its
+ * own then, as the one made before may be dead. Returns 0 or -1 with ERROR. */
+int pcmig_preflight_again(struct pcmig_migration *migration, struct pcmig_virt_error *error);
+
 /* Connects to what there is of a migration that is under way, or was: neither end must be reachable yet. Returns 0, or
  * -1 with ERROR. */
 int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_error *error);

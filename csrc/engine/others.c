@@ -3,6 +3,7 @@
  * See control.h. */
 #include "engine/control.h"
 
+#include "core/flags.h"
 #include "edge/clock.h"
 #include "edge/turns_file.h"
 
@@ -15,37 +16,7 @@
 /* The same in a drain, in which a guest is kept waiting for them. */
 #define LOOK_URGENT_US 20000
 
-/* --- the link --------------------------------------------------------------------------------------------------------
- */
-
-/* The host of "tcp://192.0.2.7:49152", "qemu+tls://[fd00::7]/system", in HOST. Returns whether there is one. */
-static bool host_of(const char *uri, char *host, size_t size)
-{
-    const char *begin = uri != NULL ? strstr(uri, "://") : NULL;
-    const char *at;
-    size_t len;
-
-    if (begin == NULL)
-        return false;
-    begin += 3;
-    len = strcspn(begin, "/?");
-    at = memchr(begin, '@', len);
-    if (at != NULL) {
-        len -= (size_t)(at + 1 - begin);
-        begin = at + 1;
-    }
-    if (len > 0 && begin[0] == '[') {
-        begin++;
-        len = strcspn(begin, "]");
-    } else {
-        len = strcspn(begin, ":/?") < len ? strcspn(begin, ":/?") : len;
-    }
-    if (len == 0 || len >= size)
-        return false;
-    memcpy(host, begin, len);
-    host[len] = '\0';
-    return true;
-}
+/* --- the link ----------------------------------------------------------------------------------------------------- */
 
 /* The interface that the stream will leave by, as far as the address is told: a name is not looked up, as that may take
  * long. 0 = not known. */
@@ -58,7 +29,7 @@ static uint32_t link_of(const struct pcmig_migration_args *args)
     char host[256];
 
     /* Of another host's routes nothing is known; a tunnel's stream goes to a socket of this one. */
-    if (host_of(args->source_uri, host, sizeof(host)) || !host_of(uri, host, sizeof(host)) ||
+    if (pcmig_turns_host(args->source_uri, host, sizeof(host)) || !pcmig_turns_host(uri, host, sizeof(host)) ||
         getaddrinfo(host, NULL, &hints, &found) != 0)
         return 0;
     if (found->ai_addrlen <= sizeof(peer))
@@ -67,8 +38,7 @@ static uint32_t link_of(const struct pcmig_migration_args *args)
     return pcmig_route_interface(&peer);
 }
 
-/* --- what they are told ----------------------------------------------------------------------------------------------
- */
+/* --- what they are told ------------------------------------------------------------------------------------------- */
 
 void pcmig_others_begin(struct control *c)
 {
@@ -101,8 +71,7 @@ void pcmig_others_queue(struct control *c, int64_t queue_bytes)
     c->others.meter.row.queue_bytes = queue_bytes;
 }
 
-/* --- what they leave -------------------------------------------------------------------------------------------------
- */
+/* --- what they leave ---------------------------------------------------------------------------------------------- */
 
 /* "g2 (draining)"; "" = for nobody. */
 static void tell(struct control *c, const struct pcmig_turns_row *other, enum pcmig_turn turn)
@@ -154,6 +123,12 @@ void pcmig_others_look(struct control *c)
     if (count == 0)
         return; /* a child of the process that it began in */
     pcmig_turns_decide(rows, count, me, now, &answer);
+    /* libvirt copies disks with the bandwidth of the call for good: such a call is not made early. */
+    if (c->others.waiting && answer.turn == PCMIG_TURN_BOUNDED &&
+        (c->m->args.flags & (PCMIG_FLAG_NON_SHARED_DISK | PCMIG_FLAG_NON_SHARED_INC)) != 0) {
+        answer.turn = PCMIG_TURN_WAITING;
+        answer.bound_mib = 0;
+    }
     pcmig_turns_meter_answer(&c->others.meter, now, &answer);
     c->others.look_us =
         pcmig_migration_now_us(c->m) + (c->others.meter.row.phase == PCMIG_TURNS_DRAIN ? LOOK_URGENT_US : LOOK_US);

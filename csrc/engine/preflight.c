@@ -317,6 +317,18 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     return migration->call_domain != NULL ? 0 : -1;
 }
 
+int pcmig_preflight_again(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+{
+    pcmig_virt_domain_free(migration->call_domain);
+    pcmig_virt_close(migration->call_conn);
+    migration->call_domain = NULL;
+    migration->call_conn = NULL;
+    return check_halves(migration, error) < 0 || check_saved(migration, error) < 0 || check_job(migration, error) < 0 ||
+                   plan_paused(migration, error) < 0
+               ? -1
+               : 0;
+}
+
 int pcmig_preflight_adopt(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
     struct pcmig_virt_error ignored = {0};

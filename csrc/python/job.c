@@ -155,8 +155,7 @@ static PyObject *py_job_pause(PyObject *module, PyObject *args)
     return one_shot(module, args, pcmig_virt_pause_postcopy);
 }
 
-/* --- all of a host -------------------------------------------------------------------------------------------------
- */
+/* --- all of a host ------------------------------------------------------------------------------------------------ */
 
 struct found {
     char uuid[PCMIG_VIRT_UUID_SIZE];
@@ -254,8 +253,7 @@ static PyObject *py_resume_hold(PyObject *module, PyObject *args)
     return PyUnicode_FromString(why);
 }
 
-/* --- one guest -----------------------------------------------------------------------------------------------------
- */
+/* --- one guest ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *py_domain_xml(PyObject *module, PyObject *args)
 {

@@ -24,8 +24,7 @@ static PyObject *module_of(PyObject *self)
     return PyType_GetModule(Py_TYPE(self));
 }
 
-/* --- construction --------------------------------------------------------------------------------------------------
- */
+/* --- construction ------------------------------------------------------------------------------------------------- */
 
 /* A NULL-terminated array of borrowed strings; FAST must outlive it. NULL with an exception. */
 static const char **strings_from(PyObject *fast)
@@ -200,8 +199,7 @@ static void migration_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------------
- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static PyObject *migration_start(PyObject *op, PyObject *ignored)
 {
@@ -364,8 +362,7 @@ static PyObject *migration_join(PyObject *op, PyObject *args, PyObject *kwargs)
     return PyBool_FromLong(over);
 }
 
-/* --- reading -------------------------------------------------------------------------------------------------------
- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 static PyObject *none_or_number(bool known, long long value)
 {
@@ -496,8 +493,7 @@ static PyObject *migration_ledger(PyObject *op, PyObject *ignored)
     return dict;
 }
 
-/* --- type ----------------------------------------------------------------------------------------------------------
- */
+/* --- type --------------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
     {"start", migration_start, METH_NOARGS,

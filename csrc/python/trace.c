@@ -25,8 +25,7 @@ static PyObject *params_as_dict(const struct pcmig_params *params)
     return dict;
 }
 
-/* --- lines ----------------------------------------------------------------------------------------------------------
- */
+/* --- lines -------------------------------------------------------------------------------------------------------- */
 
 /* Takes one line. Returns 0; -1 with a message in ERR; -2 with an exception set. */
 typedef int (*line_fn)(void *context, const char *text, size_t len, char *err, size_t err_size);
@@ -138,8 +137,7 @@ static int each_line(PyObject *module, PyObject *trace, line_fn take, void *cont
     return PyErr_Occurred() ? -1 : rc;
 }
 
-/* --- replay ---------------------------------------------------------------------------------------------------------
- */
+/* --- replay ------------------------------------------------------------------------------------------------------- */
 
 struct replay_context {
     struct pcmig_trace_replay *replay;
@@ -282,8 +280,7 @@ done:
     return dict;
 }
 
-/* --- ledger ---------------------------------------------------------------------------------------------------------
- */
+/* --- ledger ------------------------------------------------------------------------------------------------------- */
 
 struct ledger_context {
     struct pcmig_ledger *ledger;

@@ -55,8 +55,7 @@ struct pcmig_control {
 
 #define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
-/* --- clients -------------------------------------------------------------------------------------------------------
- */
+/* --- clients ------------------------------------------------------------------------------------------------------ */
 
 static void on_grave(struct pcmig_task *task)
 {
@@ -106,8 +105,7 @@ __attribute__((format(printf, 2, 3))) static void answer(struct client *client, 
     free(line);
 }
 
-/* --- requests that are answered at once ----------------------------------------------------------------------------
- */
+/* --- requests that are answered at once --------------------------------------------------------------------------- */
 
 static struct pcmig_door **find_door(struct pcmig_control *control, const char *name)
 {
@@ -188,8 +186,7 @@ static void do_reload(struct client *client, const struct pcmig_tunnel_request *
         answer(client, "error %s", error);
 }
 
-/* --- requests that take longer: resolver thread, control thread, worker, control thread -----------------------------
- */
+/* --- requests that take longer: resolver thread, control thread, worker, control thread --------------------------- */
 
 static void serve(struct client *client);
 
@@ -340,8 +337,7 @@ static void do_later(struct client *client, const struct pcmig_tunnel_request *r
     pcmig_loop_post(client->control->tunnel->resolver, &job->task);
 }
 
-/* --- reading -------------------------------------------------------------------------------------------------------
- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 static void (*const verbs[])(struct client *client, const struct pcmig_tunnel_request *request) = {
     [PCMIG_TUNNEL_VERB_OPEN] = do_later, [PCMIG_TUNNEL_VERB_CLOSE] = do_close, [PCMIG_TUNNEL_VERB_SHOW] = do_show,
@@ -447,8 +443,7 @@ static void on_connection(struct pcmig_source *source, uint32_t events)
     }
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------------
- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 struct pcmig_control *pcmig_control_new(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES])
 {

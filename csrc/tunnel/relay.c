@@ -58,8 +58,7 @@ void pcmig_relay_begin(struct pcmig_relay *r, struct pcmig_channel *channel, str
     bound_unread(r, fd, now_us, 0);
 }
 
-/* --- sending -------------------------------------------------------------------------------------------------------
- */
+/* --- sending ------------------------------------------------------------------------------------------------------ */
 
 static size_t put_bare(uint8_t *to, enum pcmig_tunnel_frame_type type, uint8_t code, uint64_t seq)
 {
@@ -145,8 +144,7 @@ static enum pcmig_relay_result send_batch(struct pcmig_relay *r, int64_t now_us)
     return result;
 }
 
-/* --- receiving -----------------------------------------------------------------------------------------------------
- */
+/* --- receiving ---------------------------------------------------------------------------------------------------- */
 
 /* The header at the front of what was received. WAITS when it is not whole; sets has_frame when it is one of the
  * stream's order. */
@@ -268,8 +266,7 @@ static enum pcmig_relay_result receive_batch(struct pcmig_relay *r, int64_t now_
     }
 }
 
-/* --- both ----------------------------------------------------------------------------------------------------------
- */
+/* --- both --------------------------------------------------------------------------------------------------------- */
 
 void pcmig_relay_wake(struct pcmig_relay *r)
 {

@@ -278,8 +278,7 @@ void pcmig_stream_note_held(struct pcmig_stream *s, unsigned index, size_t bytes
     atomic_store_explicit(&s->held[index], bytes, memory_order_relaxed);
 }
 
-/* --- sending -------------------------------------------------------------------------------------------------------
- */
+/* --- sending ------------------------------------------------------------------------------------------------------ */
 
 /* With the lock held. Whether the local socket had something; FIN counts. */
 static bool take_data(struct pcmig_stream *s, uint8_t *buffer, size_t size, struct pcmig_tunnel_frame *frame)
@@ -327,8 +326,7 @@ enum pcmig_stream_take pcmig_stream_take(struct pcmig_stream *s, uint8_t *buffer
     return result;
 }
 
-/* --- receiving -----------------------------------------------------------------------------------------------------
- */
+/* --- receiving ---------------------------------------------------------------------------------------------------- */
 
 bool pcmig_stream_turn(struct pcmig_stream *s, unsigned index, uint64_t seq)
 {
@@ -386,8 +384,7 @@ void pcmig_stream_finish(struct pcmig_stream *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* --- end -----------------------------------------------------------------------------------------------------------
- */
+/* --- end ---------------------------------------------------------------------------------------------------------- */
 
 bool pcmig_stream_finished(struct pcmig_stream *s)
 {

@@ -39,8 +39,7 @@ void pcmig_tunnel_defaults(struct pcmig_tunnel_config *config)
     };
 }
 
-/* --- configuration -------------------------------------------------------------------------------------------------
- */
+/* --- configuration ------------------------------------------------------------------------------------------------ */
 
 /* Where the strings of a configuration hang, so that copying and freeing name each once. */
 static const size_t strings[] = {
@@ -123,8 +122,7 @@ static bool config_check(const struct pcmig_tunnel_config *config, char error[PC
     return problem == NULL;
 }
 
-/* --- what the other files ask for ----------------------------------------------------------------------------------
- */
+/* --- what the other files ask for --------------------------------------------------------------------------------- */
 
 struct pcmig_tls *pcmig_tunnel_tls(struct pcmig_tunnel *tunnel)
 {
@@ -148,8 +146,7 @@ struct pcmig_worker *pcmig_tunnel_worker(struct pcmig_tunnel *tunnel)
     return best;
 }
 
-/* --- accepting -----------------------------------------------------------------------------------------------------
- */
+/* --- accepting ---------------------------------------------------------------------------------------------------- */
 
 static void accept_one(struct pcmig_tunnel *tunnel, int fd, const struct sockaddr *address, socklen_t len)
 {
@@ -208,8 +205,7 @@ static void on_tick(struct pcmig_timer *timer)
     pcmig_loop_set(tunnel->loop, timer, pcmig_loop_now_us(tunnel->loop) + TICK_US);
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------------
- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void on_end_worker(struct pcmig_task *task)
 {

@@ -26,8 +26,7 @@ static struct state *state_of(PyTypeObject *type)
     return (struct state *)PyModule_GetState(PyType_GetModule(type));
 }
 
-/* --- arguments -----------------------------------------------------------------------------------------------------
- */
+/* --- arguments ---------------------------------------------------------------------------------------------------- */
 
 /* LIST of str as C strings; the array is the caller's, the strings are LIST's. NULL with an exception. */
 static const char **strings_of(PyObject *list, const char *what, size_t *count)
@@ -95,8 +94,7 @@ static int to_unsigned(PyObject *value, void *out)
     return 1;
 }
 
-/* --- methods -------------------------------------------------------------------------------------------------------
- */
+/* --- methods ------------------------------------------------------------------------------------------------------ */
 
 /* For what changes the tunnel; NULL with an exception while another thread does. */
 static struct pcmig_tunnel *tunnel_of(PyObject *op)
@@ -301,8 +299,7 @@ static PyObject *tunnel_ports(PyObject *op, PyObject *ignored)
     return list;
 }
 
-/* --- type and module -----------------------------------------------------------------------------------------------
- */
+/* --- type and module ---------------------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
     {"start", tunnel_start, METH_NOARGS, "start()\n\nStarts the threads. Once only. Raises TunnelError."},

@@ -85,7 +85,9 @@ class Follower:
         if status["note"] is not None and status["note"] != self._note:
             self._note = status["note"]
             self.display.note(status["note"])
-        if self.passage is not None and status["recovery"] and status["outcome"] is None:
+        # The way is needed again, or not yet: the tunnel's daemon may have been restarted meanwhile.
+        idle = status["recovery"] or status["turn"] == "waiting"
+        if self.passage is not None and idle and status["outcome"] is None:
             self.passage.keep()
         if status["outcome"] is None and status["phase"] != "finished":
             self.display.update(status)

@@ -18,16 +18,17 @@ LOG = logging.getLogger(__name__)
 INACTIVE = "INACTIVE"
 
 
-def remove_inactive(context: Any, instance: Any) -> bool:
+def remove_inactive(context: Any, instance: Any, *, but: str | None = None) -> bool:
     """For when no live migration of INSTANCE can go on: whether one has left bindings on another host than
-    that where Nova has it. What cannot be removed is told."""
+    that where Nova has it. What cannot be removed is told. A binding at the host BUT stays: the guest is to
+    go on there."""
     left = False
     try:
         client = neutron.get_client(context, admin=True)
         for vif in instance.get_network_info():
             for binding in client.list_port_bindings(vif["id"])["bindings"]:
                 left = left or binding["host"] != instance.host
-                if binding["status"] != INACTIVE:
+                if binding["status"] != INACTIVE or binding["host"] == but:
                     continue
                 client.delete_port_binding(vif["id"], binding["host"])
                 LOG.warning(

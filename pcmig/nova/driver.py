@@ -364,7 +364,10 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             steered.end()
         if steered.detached:
             LOG.info(
-                "The live migration goes on by itself and is adopted at the next start", instance=instance
+                "The live migration had not begun: the server stays here, and the next start says so"
+                if status["outcome"] == "failed"
+                else "The live migration goes on by itself and is adopted at the next start",
+                instance=instance,
             )
             return
         self._tell(

@@ -211,7 +211,8 @@ class Keeper:
         back = types.SimpleNamespace(source_compute=adopted.dest, dest_compute=source)
         try:
             network_api.migrate_instance_start(context, instance, back)
-            bindings.remove_inactive(context, instance)
+            # Should the source's not have become active (Nova goes on after most errors), it is not to go.
+            bindings.remove_inactive(context, instance, but=source)
             network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
             network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)
         except Exception as err:  # a hard reboot waits for its ports, and says which it misses

@@ -327,7 +327,9 @@ class Monitor:
             self._keep_record(engine, status)
             self._interruption.look(status)
             self._acknowledgements.look(status)
-            if self._steered.passage is not None and status["recovery"] and status["outcome"] is None:
+            # The way is needed again, or not yet: the tunnel's daemon may have been restarted meanwhile.
+            idle = status["recovery"] or status["turn"] == "waiting"
+            if self._steered.passage is not None and idle and status["outcome"] is None:
                 self._steered.passage.keep()
             if status["outcome"] is not None:
                 self._interruption.end()

@@ -203,6 +203,9 @@ const char *policy_rules_check(struct policy_rules *rules, const struct pcmig_po
     unsigned passes, permille;
 
     take_input(rules, input);
+    /* A gate that opens while another guest is switched is asked again later. */
+    if (rules->turn >= PCMIG_TURN_HELD && pcmig_policy_gate(policy) == PCMIG_GATE_CLOSED)
+        rules->gate_open = false;
     if (was_over && decision->action != PCMIG_ACTION_KEEP)
         return rules->abort_said ? "nothing after an abort" : "nothing after the end";
     if (rules->paused && decision->action != PCMIG_ACTION_KEEP)

@@ -33,7 +33,7 @@ static int drop_all(void **state)
 {
     char path[64];
 
-    snprintf(path, sizeof(path), "%s/migrations/turns", folder);
+    snprintf(path, sizeof(path), "%s/migrations/turns-1", folder);
     (void)unlink(path);
     snprintf(path, sizeof(path), "%s/migrations", folder);
     (void)rmdir(path);

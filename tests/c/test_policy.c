@@ -380,7 +380,12 @@ static void held_at_the_gate(void **state)
     guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
     run(3 * SECOND);
     assert_false(ever(PCMIG_ACTION_SWITCH));
+    /* Nobody is to believe meanwhile that the guest is being switched. */
+    assert_int_equal(pcmig_policy_gate(m.policy), PCMIG_GATE_CLOSED);
     guest_model_turn(&m, PCMIG_TURN_FREE);
+    run(SECOND);
+    assert_int_equal(pcmig_policy_gate(m.policy), PCMIG_GATE_WANTED);
+    guest_model_request(&m, PCMIG_REQUEST_OPEN_GATE);
     run(SECOND);
     assert_true(ever(PCMIG_ACTION_SWITCH));
 }

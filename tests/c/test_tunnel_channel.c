@@ -222,8 +222,7 @@ static void what_was_changed_is_refused(void **state)
     free(e);
 }
 
-/* --- OpenSSL at the other end --------------------------------------------------------------------------------------
- */
+/* --- OpenSSL at the other end ------------------------------------------------------------------------------------- */
 
 struct openssl_peer {
     int fd[2];
@@ -367,8 +366,7 @@ static void other_messages_are_refused(void **state)
     part_openssl(p);
 }
 
-/* --- a peer that is up to no good ----------------------------------------------------------------------------------
- */
+/* --- a peer that is up to no good --------------------------------------------------------------------------------- */
 
 /* What the channel makes of COUNT records of TYPE, each with the LEN bytes of TEXT: its error, "" when it goes on. */
 static void hear(enum pcmig_record_type type, const uint8_t *text, size_t len, unsigned count,

@@ -18,8 +18,7 @@
 #define MIB    UINT64_C(1048576)
 #define LINK   UINT64_C(12500000) /* 100 Mb/s */
 
-/* --- the rules ------------------------------------------------------------------------------------------------------
- */
+/* --- the rules ---------------------------------------------------------------------------------------------------- */
 
 /* A row with what the rules look at; AGE_S: of its phase, and of its turn unless it has none. */
 #define ROW(phase_, turn_, age_s_, left_mib)                                                                           \
@@ -209,8 +208,7 @@ static void not_overtaken_for_ever(void **state)
     assert_int_equal(large.turn, PCMIG_TURN_FREE);
 }
 
-/* --- the row in the file --------------------------------------------------------------------------------------------
- */
+/* --- the row in the file ------------------------------------------------------------------------------------------ */
 
 static void there_and_back(void **state)
 {
@@ -267,8 +265,7 @@ static void empty_and_torn(void **state)
     assert_false(pcmig_turns_unpack(bytes, &back));
 }
 
-/* --- what a migration says of itself --------------------------------------------------------------------------------
- */
+/* --- what a migration says of itself ------------------------------------------------------------------------------ */
 
 static struct pcmig_sample figures(uint64_t sent, int64_t queue)
 {
@@ -324,8 +321,7 @@ static void meter_of_a_life(void **state)
     assert_int_equal(meter.row.phase, PCMIG_TURNS_NONE);
 }
 
-/* --- many at once ---------------------------------------------------------------------------------------------------
- */
+/* --- many at once ------------------------------------------------------------------------------------------------- */
 
 #define STEP_US (SECOND / 10)
 #define MANY    40

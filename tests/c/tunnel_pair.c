@@ -26,8 +26,7 @@ static void must(bool worked, const char *what)
         fail_msg("%s did not work", what);
 }
 
-/* --- daemons -------------------------------------------------------------------------------------------------------
- */
+/* --- daemons ------------------------------------------------------------------------------------------------------ */
 
 static void prepare_side(struct tunnel_pair *pair, struct tunnel_side *side, const char *letter, bool plaintext)
 {
@@ -88,8 +87,7 @@ void tunnel_pair_end(struct tunnel_pair *pair)
     must(system(command) == 0, command);
 }
 
-/* --- sockets -------------------------------------------------------------------------------------------------------
- */
+/* --- sockets ------------------------------------------------------------------------------------------------------ */
 
 static int local_socket(const char *path, struct sockaddr_un *address)
 {

@@ -34,8 +34,7 @@
 #define API_ERROR           HALF(VIR_DOMAIN_PAUSED, 14)
 #define SUSPENDED           HALF(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER)
 
-/* --- libvirt -------------------------------------------------------------------------------------------------------
- */
+/* --- libvirt ------------------------------------------------------------------------------------------------------ */
 
 static struct {
     atomic_int source;
@@ -282,8 +281,7 @@ int virDomainQemuMonitorCommand(virDomainPtr domain, const char *cmd, char **res
     return *result != NULL ? 0 : -1;
 }
 
-/* --- the stream ----------------------------------------------------------------------------------------------------
- */
+/* --- the stream --------------------------------------------------------------------------------------------------- */
 
 struct pcmig_link {
     int unused;
@@ -326,8 +324,7 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
     return 0;
 }
 
-/* --- a migration ---------------------------------------------------------------------------------------------------
- */
+/* --- a migration -------------------------------------------------------------------------------------------------- */
 
 static int make_host(void **state)
 {

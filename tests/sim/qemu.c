@@ -64,8 +64,7 @@ double qemu_queue_bytes(const struct qemu *qemu)
     return queue > 1 ? queue + fmin(in_flight, queue) : 0;
 }
 
-/* --- steps ---------------------------------------------------------------------------------------------------------
- */
+/* --- steps -------------------------------------------------------------------------------------------------------- */
 
 double qemu_step_s(const struct qemu *qemu, int64_t now_us)
 {
@@ -128,8 +127,7 @@ void qemu_offer(struct qemu *qemu, int64_t now_us, double dt_s)
     qemu->flow->offer = pages * qemu->page_bytes;
 }
 
-/* --- pre-copy ------------------------------------------------------------------------------------------------------
- */
+/* --- pre-copy ----------------------------------------------------------------------------------------------------- */
 
 static void send(struct qemu *qemu)
 {

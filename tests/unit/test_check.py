@@ -76,7 +76,7 @@ def a_probe(**changes: Any) -> HostProbe:
         "uffd": {"syscall": WORKS, "syscall_user_mode_only": WORKS, "node": WORKS},
         "turns": {
             "state": "shared",
-            "path": "/run/pcmig/migrations/turns",
+            "path": "/run/pcmig/migrations/turns-1",
             "errno": 0,
             "folder_mode": 0o2770,
             "migrations": 0,
@@ -295,8 +295,8 @@ def test_other_migrations_are_not_known(state: str, number: int, mode: int, said
 
 def test_other_migrations_are_known() -> None:
     found = row(facts(probe=a_probe(turns__migrations=3)), "other migrations")
-    assert (found.status, found.found) == ("ok", "known through /run/pcmig/migrations/turns, 3 now")
-    assert row(facts(), "other migrations").found == "known through /run/pcmig/migrations/turns"
+    assert (found.status, found.found) == ("ok", "known through /run/pcmig/migrations/turns-1, 3 now")
+    assert row(facts(), "other migrations").found == "known through /run/pcmig/migrations/turns-1"
 
 
 def test_kernel_without_userfaultfd() -> None:
