@@ -85,6 +85,14 @@ class Network:
                 f"limiting the migration link of host {host} to {rate_mbit:g} Mb/s",
             )
 
+    def silence(self, host: str) -> None:
+        """From now on nothing that HOST sends arrives over the migration link; what is sent to it does."""
+        tbf = ["tbf", "rate", "8kbit", "burst", "40", "latency", "1ms"]  # no packet is as short as that
+        run(
+            ["tc", "-n", self.namespaces[host], "qdisc", "replace", "dev", LINK, "root", *tbf],
+            f"silencing host {host} on the migration link",
+        )
+
     def link_down(self) -> None:
         """Cut the migration link: both ends lose their carrier."""
         self._ip("a", "link", "set", LINK, "down")
