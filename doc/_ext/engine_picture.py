@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import html
 
+from boxes import Grid
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
@@ -26,7 +27,7 @@ PLACES = {
     "confirming": (1.0, 1.0),
     "over": (0.0, 1.0),
 }
-PITCH, STEP, WIDTH, HEIGHT = 200, 104, 132, 46
+GRID = Grid(pitch=200, step=104, width=132, height=46)
 COLOURS = {True: "#bfd9f2", False: "#c5e8c5"}  # both hosts are asked, or not
 
 
@@ -46,21 +47,8 @@ def ways() -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def middle(name: str) -> tuple[float, float]:
-    column, row = PLACES[name]
-    return 10 + column * PITCH + WIDTH / 2, 10 + row * STEP + HEIGHT / 2
-
-
-def border(name: str, towards: str) -> tuple[float, float]:
-    """Where a line from NAME to TOWARDS leaves the box."""
-    (x, y), (to_x, to_y) = middle(name), middle(towards)
-    dx, dy = to_x - x, to_y - y
-    scale = min(WIDTH / 2 / abs(dx) if dx else 9e9, HEIGHT / 2 / abs(dy) if dy else 9e9)
-    return x + dx * scale, y + dy * scale
-
-
 def picture() -> str:
-    width, height = round(20 + 3 * PITCH + WIDTH), round(20 + 3 * STEP + HEIGHT)
+    width, height = GRID.size((3, 3))
     parts = [
         f'<svg viewBox="0 0 {width} {height}" role="img" style="width: 100%; font: 14px sans-serif"'
         ' xmlns="http://www.w3.org/2000/svg"><title>The states of the engine</title>'
@@ -70,19 +58,19 @@ def picture() -> str:
     for start, end in ways():
         if end == "over" and start != "confirming":
             continue  # from everywhere
-        (x1, y1), (x2, y2) = border(start, end), border(end, start)
+        (x1, y1), (x2, y2) = GRID.line(PLACES[start], PLACES[end])
         parts.append(
             f'<path d="M{x1:.0f} {y1:.0f} {x2:.0f} {y2:.0f}" stroke="#808080" stroke-width="1.5" fill="none"'
             ' marker-end="url(#pcmig-engine-tip)"/>'
         )
     for row in states():
-        x, y = middle(row["name"])
-        parts.append(
-            f'<rect x="{x - WIDTH / 2:.0f}" y="{y - HEIGHT / 2:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="7"'
-            f' fill="{COLOURS[row["asks"]]}" stroke="#555"/>'
+        place = PLACES[row["name"]]
+        x, y = GRID.middle(place)
+        parts += [
+            GRID.box(place, COLOURS[row["asks"]]),
             f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle" font-weight="bold" fill="#222">'
-            f"{html.escape(row['name'])}</text>"
-        )
+            f"{html.escape(row['name'])}</text>",
+        ]
     return "".join([*parts, "</svg>"])
 
 

@@ -8,6 +8,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from boxes import Grid
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
@@ -70,7 +71,7 @@ COLOURS = {
     "nowhere": "#f0b9b4",
     "unknown": "#d9d9d9",
 }
-PITCH, STEP, WIDTH, HEIGHT = 184, 92, 152, 52
+GRID = Grid(pitch=184, step=92, width=152, height=52)
 
 
 def entry(*content: nodes.Node) -> nodes.entry:
@@ -144,25 +145,11 @@ def situation(**evidence: Any) -> str:
     return _core.guard(side="source", act="start", **{"job_active": False, **evidence})["situation"]
 
 
-def middle(name: str) -> tuple[float, float]:
-    column, row, _ = PLACES[name]
-    return 10 + column * PITCH + WIDTH / 2, 10 + row * STEP + HEIGHT / 2
-
-
-def border(name: str, towards: str) -> tuple[float, float]:
-    """Where a line from NAME to TOWARDS leaves the box."""
-    (x, y), (to_x, to_y) = middle(name), middle(towards)
-    dx, dy = to_x - x, to_y - y
-    scale = min(WIDTH / 2 / abs(dx) if dx else 9e9, HEIGHT / 2 / abs(dy) if dy else 9e9)
-    return x + dx * scale, y + dy * scale
-
-
 def picture() -> str:
     known = {row["name"]: row for row in _core.situations()}
     if known.keys() != PLACES.keys():
         raise ValueError(f"the picture and the guard differ in {sorted(known.keys() ^ PLACES.keys())}")
-    width = round(20 + 4 * PITCH + WIDTH)
-    height = round(20 + 5 * STEP + HEIGHT)
+    width, height = GRID.size((4, 5))
     parts = [
         f'<svg viewBox="0 0 {width} {height}" role="img" style="width: 100%; font: 14px sans-serif"'
         ' xmlns="http://www.w3.org/2000/svg"><title>The situations of a guest between two hosts</title>'
@@ -170,7 +157,10 @@ def picture() -> str:
         ' orient="auto-start-reverse"><path d="M0 0 8 4 0 8z" fill="#808080"/></marker></defs>'
     ]
     for number, (start, end, text) in enumerate(WAYS, 1):
-        (x1, y1), (x2, y2) = border(start, end), border(end, start)
+        (x1, y1), (x2, y2) = (
+            GRID.border(PLACES[start][:2], PLACES[end][:2]),
+            GRID.border(PLACES[end][:2], PLACES[start][:2]),
+        )
         back = ' marker-start="url(#pcmig-tip)"' if "; and back" in text else ""
         parts.append(
             f'<path d="M{x1:.0f} {y1:.0f} {x2:.0f} {y2:.0f}" stroke="#808080" stroke-width="2" fill="none"'
@@ -179,20 +169,19 @@ def picture() -> str:
             f' stroke="#808080"/><text x="{(x1 + x2) / 2:.0f}" y="{(y1 + y2) / 2 + 5 - 14 * (y1 == y2):.0f}"'
             f' text-anchor="middle" font-size="13" fill="#222">{number}</text>'
         )
-    for name, (_, _, example) in PLACES.items():
+    for name, (column, row, example) in PLACES.items():
         found = situation(**example)
         if found != name:
             raise ValueError(f"the picture's example of {name} is {found}")
-        x, y = middle(name)
+        x, y = GRID.middle((column, row))
         memory = known[name]["memory"]
-        parts.append(
-            f'<rect x="{x - WIDTH / 2:.0f}" y="{y - HEIGHT / 2:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="7"'
-            f' fill="{COLOURS[memory]}" stroke="#555"/>'
+        parts += [
+            GRID.box((column, row), COLOURS[memory]),
             f'<text x="{x:.0f}" y="{y - 3:.0f}" text-anchor="middle" font-weight="bold" fill="#222">'
             f"{html.escape(name)}</text>"
             f'<text x="{x:.0f}" y="{y + 16:.0f}" text-anchor="middle" font-size="13" fill="#222">'
-            f"memory: {html.escape(memory)}</text>"
-        )
+            f"memory: {html.escape(memory)}</text>",
+        ]
     return "".join([*parts, "</svg>"])
 
 
