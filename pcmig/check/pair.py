@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pcmig import way_back
 from pcmig.check.capabilities import capabilities, domain_type
 from pcmig.check.model import Facts, Row
 from pcmig.check.versions import (
@@ -276,6 +277,34 @@ def guest_devices(f: Facts) -> Row | None:
     )
 
 
+def guest_way_back(f: Facts) -> Row | None:
+    """What a destination that dies in post-copy would cost. Whether disks are copied, the migration says."""
+    if f.here.facts is None or f.here.facts["guest"] is None:
+        return None
+    name, version = "way back", f.here.facts["qemu_version"]
+    try:
+        shared, copied = (
+            way_back.cost(f.here.facts["guest"]["xml"], copied=copied, qemu_version=version)
+            for copied in (False, True)
+        )
+    except GuestXmlError as err:
+        return Row("guest", name, "unknown", str(err), fix="see 'virsh dumpxml'")
+    if shared.kind == "not-possible":
+        return Row(
+            "guest",
+            name,
+            "warn",
+            f"{shared.short} ({show(version)})",
+            "QEMU 10.0 or newer",
+            shared.text,
+            "upgrade QEMU at this host, and start the guest anew",
+        )
+    found = shared.short
+    if copied.kind != shared.kind:
+        found += f"; {copied.short} if the migration copies its disks"
+    return Row("guest", name, "ok", found, why=shared.text)
+
+
 PAIR: tuple[Callable[[Facts], Row | None], ...] = (
     peer_userfaultfd, peer_encryption, different_hosts, same_architecture, version_order, client_library,
     migrate_host,
@@ -285,4 +314,5 @@ GUEST: tuple[Callable[[Facts], Row | None], ...] = (
     guest_emulation,
     guest_capability,
     guest_devices,
+    guest_way_back,
 )

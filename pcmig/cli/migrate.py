@@ -8,7 +8,7 @@ import contextlib
 import shlex
 import sys
 
-from pcmig import _core, guest
+from pcmig import _core, guest, way_back
 from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now, word
@@ -93,7 +93,23 @@ class Migrate(Run):
                 raise CommandError(f"{plan.domain} cannot be moved with post-copy: {message}")
             if not args.quiet:
                 say(f"pcmig: note: {message}", sys.stderr)
+        self._tell_way_back(args, plan, xml)
         return guest.identity(xml)
+
+    def _tell_way_back(self, args: argparse.Namespace, plan: options.Plan, xml: str) -> None:
+        """What it would cost the guest if the destination were lost in post-copy."""
+        copies = {"VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC"} & set(
+            _core.parse_flags(plan.flags_line()).names
+        )
+        found = way_back.cost(
+            xml,
+            copied=plan.engine.get("disks") or bool(copies),
+            qemu_version=_core.host_facts(plan.source_uri)["qemu_version"],
+            post_copy=plan.postcopy,
+        )
+        self.result["way_back"] = found.as_dict()
+        if not args.quiet:
+            say(f"pcmig: way back: {found.short}", sys.stderr)
 
     def _autostart(self, args: argparse.Namespace, plan: options.Plan, flags: _core.Flags) -> dict[str, bool]:
         """A guest that starts with its host does so where its definition goes, and only there."""

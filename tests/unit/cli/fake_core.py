@@ -331,7 +331,7 @@ versions: dict[str, int] = {}  # of libvirt, by URI
 
 
 def host_facts(uri: str) -> dict[str, Any]:
-    return {"libvirt_version": versions.get(uri, 12_008_000)}
+    return {"libvirt_version": versions.get(uri, 12_008_000), "qemu_version": 11_001_000}
 
 
 def job_pause(uri: str, domain: str) -> None:

@@ -36,7 +36,8 @@ def test_exit_code_and_verdict(start: Start, script: str, code: int, words: str)
 def test_plain_lines(start: Start) -> None:
     code, text = start("quick", *MIGRATE).finish()
     assert code == 0
-    lines = text.splitlines()
+    told, *lines = text.splitlines()
+    assert told == "pcmig: way back: nothing or seconds"
     assert re.fullmatch(
         r"\d+\.\ds pre-copy pass 1 45% sent 120 MiB left 130 MiB rate 11\.8 MiB/s dirty 6\.1 MiB/s", lines[0]
     )

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a way back would cost a guest, by its disks and by QEMU."""
+
+from __future__ import annotations
+
+import pytest
+
+from pcmig import way_back
+from pcmig.guest import GuestXmlError
+
+QEMU_10, QEMU_9 = 10_000_002, 9_002_000
+VDA = "<disk type='file' device='disk'><source file='/a'/><target dev='vda'/></disk>"
+VDB = "<disk type='network' device='disk'><source protocol='rbd' name='b'/><target dev='vdb'/></disk>"
+SHARED = "<disk device='disk'><source dev='/dev/c'/><target dev='vdc'/><shareable/></disk>"
+READ_ONLY = "<disk device='disk'><source file='/d'/><target dev='vdd'/><readonly/></disk>"
+CD = "<disk type='file' device='cdrom'><source file='/e'/><target dev='sda'/></disk>"
+EMPTY = "<disk type='file' device='disk'><target dev='vde'/></disk>"
+
+
+def guest(*disks: str) -> str:
+    return f"<domain type='kvm'><name>g</name><devices>{''.join(disks)}</devices></domain>"
+
+
+@pytest.mark.parametrize(
+    ("disks", "copied", "qemu", "kind", "named"),
+    [
+        ((), False, QEMU_10, "seconds", ()),
+        ((), False, QEMU_9, "seconds", ()),
+        ((READ_ONLY, CD, EMPTY), False, QEMU_9, "seconds", ()),
+        ((VDA,), False, QEMU_10, "shared-disks", ("vda",)),
+        ((VDA,), False, 0, "shared-disks", ("vda",)),
+        ((VDA,), True, QEMU_10, "seconds", ()),
+        ((VDA,), True, QEMU_9, "not-possible", ("vda",)),
+        ((VDA, VDB), ["vda"], QEMU_10, "shared-disks", ("vdb",)),
+        ((VDA, VDB), ["vda", "vdb"], QEMU_10, "seconds", ()),
+        ((VDA, SHARED), True, QEMU_10, "shared-disks", ("vdc",)),
+        ((VDA, SHARED), ["vda", "vdc"], QEMU_10, "seconds", ()),
+        ((VDA, VDB), [], QEMU_10, "shared-disks", ("vda", "vdb")),
+    ],
+)
+def test_cost(
+    disks: tuple[str, ...], copied: bool | list[str], qemu: int, kind: str, named: tuple[str, ...]
+) -> None:
+    found = way_back.cost(guest(*disks), copied=copied, qemu_version=qemu)
+    assert (found.kind, found.disks) == (kind, named)
+    assert all(name in found.text for name in named)
+
+
+def test_without_post_copy_there_is_nothing_to_lose() -> None:
+    found = way_back.cost(guest(VDA), copied=False, qemu_version=QEMU_9, post_copy=False)
+    assert found.as_dict()["cost"] == "nothing"
+
+
+def test_what_is_no_guest() -> None:
+    with pytest.raises(GuestXmlError):
+        way_back.cost("<network/>", copied=False, qemu_version=QEMU_10)
