@@ -2,7 +2,9 @@
 /* See turns_file.h. */
 #include "edge/turns_file.h"
 
+#include "core/uri.h"
 #include "edge/clock.h"
+#include "edge/this_host.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -358,17 +359,6 @@ const char *pcmig_turns_file_state_name(enum pcmig_turns_file_state state)
     return (unsigned)state < PCMIG_TURNS_FILE_STATE_COUNT ? names[state] : "unknown";
 }
 
-/* Whether the host of a URI, LEN bytes, is this one, spelled out. */
-static bool is_this_host(const char *host, size_t len)
-{
-    char name[256] = "";
-
-    if ((len == 9 && strncasecmp(host, "localhost", len) == 0) || (len >= 4 && memcmp(host, "127.", 4) == 0) ||
-        (len == 3 && memcmp(host, "::1", 3) == 0))
-        return true;
-    return gethostname(name, sizeof(name) - 1) == 0 && strlen(name) == len && strncasecmp(host, name, len) == 0;
-}
-
 static uint32_t hash(const void *bytes, size_t count)
 {
     uint32_t sum = 2166136261u;
@@ -378,44 +368,12 @@ static uint32_t hash(const void *bytes, size_t count)
     return sum != 0 ? sum : 1;
 }
 
-bool pcmig_turns_host(const char *uri, char *host, size_t size)
-{
-    const char *begin = uri != NULL ? strstr(uri, "://") : NULL;
-    const char *at;
-    size_t len;
-
-    if (begin == NULL)
-        return false;
-    begin += 3;
-    len = strcspn(begin, "/?");
-    at = memchr(begin, '@', len);
-    if (at != NULL) {
-        len -= (size_t)(at + 1 - begin);
-        begin = at + 1;
-    }
-    if (len > 0 && begin[0] == '[') {
-        size_t end = strcspn(begin, "]");
-
-        len = end < len ? end - 1 : len - 1;
-        begin++;
-    } else {
-        size_t colon = strcspn(begin, ":");
-
-        len = colon < len ? colon : len;
-    }
-    if (len == 0 || len >= size || is_this_host(begin, len))
-        return false;
-    memcpy(host, begin, len);
-    host[len] = '\0';
-    return true;
-}
-
 uint32_t pcmig_turns_network(const char *uri)
 {
     struct stat st = {0};
     char host[256];
 
-    if (pcmig_turns_host(uri, host, sizeof(host)))
+    if (!pcmig_this_host(uri) && pcmig_uri_host(uri, host, sizeof(host)))
         return hash(host, strlen(host));
     if (stat("/proc/self/ns/net", &st) < 0)
         return 1;

@@ -55,10 +55,6 @@ void pcmig_turns_file_probe(struct pcmig_turns_file_facts *out);
 
 const char *pcmig_turns_file_state_name(enum pcmig_turns_file_state state); /* "shared"; never NULL */
 
-/* The host that URI (of libvirt, or of a migration) names, without user, port and brackets, in HOST. Returns whether
- * there is one, and it is not this host, by its loopback or its own name. */
-bool pcmig_turns_host(const char *uri, char *host, size_t size);
-
 /* A number for the network namespace of this process, and one for the host that URI (of libvirt) names; a URI without a
  * host is this host. Never 0. */
 uint32_t pcmig_turns_network(const char *uri);

@@ -4,7 +4,9 @@
 #include "engine/control.h"
 
 #include "core/flags.h"
+#include "core/uri.h"
 #include "edge/clock.h"
+#include "edge/this_host.h"
 #include "edge/turns_file.h"
 
 #include <netdb.h>
@@ -29,7 +31,7 @@ static uint32_t link_of(const struct pcmig_migration_args *args)
     char host[256];
 
     /* Of another host's routes nothing is known; a tunnel's stream goes to a socket of this one. */
-    if (pcmig_turns_host(args->source_uri, host, sizeof(host)) || !pcmig_turns_host(uri, host, sizeof(host)) ||
+    if (!pcmig_this_host(args->source_uri) || pcmig_this_host(uri) || !pcmig_uri_host(uri, host, sizeof(host)) ||
         getaddrinfo(host, NULL, &hints, &found) != 0)
         return 0;
     if (found->ai_addrlen <= sizeof(peer))

@@ -3,12 +3,12 @@
 #include "core/flags.h"
 #include "core/guard.h"
 #include "core/shell.h"
+#include "edge/this_host.h"
 #include "engine/internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* QEMU below this misses dirty pages under software emulation and corrupts the guest in any migration (fixed by
  * "physmem: Fix migration dirty bitmap coherency with TCG memory access" in 9.0). */
@@ -99,33 +99,6 @@ static void explain(struct pcmig_virt_error *error, const char *what, const char
 
     snprintf(message, sizeof(message), "%.120s %.160s: %.220s", what, subject, error->message);
     memcpy(error->message, message, sizeof(message));
-}
-
-/* A source URI without a host, or with the loopback's, means that we are on the source host, and reach what libvirtd
- * there reaches. */
-static bool source_is_local(const char *uri)
-{
-    static const char *const loopback[] = {"localhost", "127.0.0.1", "[::1]"};
-    const char *host = strstr(uri, "://");
-    const char *user;
-    size_t len;
-
-    if (host == NULL)
-        return false;
-    host += 3;
-    len = strcspn(host, "/?");
-    user = memchr(host, '@', len);
-    if (user != NULL) {
-        len -= (size_t)(user + 1 - host);
-        host = user + 1;
-    }
-    for (size_t i = 0; i < sizeof(loopback) / sizeof(loopback[0]); i++) {
-        size_t name = strlen(loopback[i]);
-
-        if (len >= name && strncasecmp(host, loopback[i], name) == 0 && (len == name || host[name] == ':'))
-            return true;
-    }
-    return len == 0;
 }
 
 static int check_emulation(struct pcmig_migration *migration, struct pcmig_virt_error *error)
@@ -276,7 +249,8 @@ void pcmig_preflight_queue(struct pcmig_migration *migration)
         migration->link = pcmig_link_open(&(struct pcmig_link_args){
             .uuid = migration->uuid,
             .adopted = args->adopt,
-            .at_source = source_is_local(args->source_uri),
+            /* There we reach what libvirtd reaches, and see QEMU's sockets. */
+            .at_source = pcmig_this_host(args->source_uri),
             .migrate_uri = args->migrate_uri,
             .resume_uris = args->resume_uris,
         });
@@ -298,7 +272,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     }
     if (open_end(migration, PCMIG_SIDE_DESTINATION, error) < 0) {
         close_destination(migration);
-        if (source_is_local(args->source_uri) && !args->destination_optional) {
+        if (pcmig_this_host(args->source_uri) && !args->destination_optional) {
             explain(error, "cannot connect to the destination", args->dest_uri);
             return -1;
         }
