@@ -167,10 +167,12 @@ void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_s
 }
 
 /* What the pace lets through took the link for the share of looks that found something in the queue, so this is the
- * rate at which it drains; what was asked for came on top. Rather too low than too high, by one look. */
-static uint64_t drain_bps(const struct pcmig_rate *rate, uint64_t background_bps, uint64_t requested_bps)
+ * rate at which it drains. Rather too low than too high, by one look; what was asked for is left out altogether, as
+ * most of it goes when no burst stands: added to what few looks say, it would make a link that is full look like one
+ * twice as fast. */
+static uint64_t drain_bps(const struct pcmig_rate *rate, uint64_t background_bps)
 {
-    uint64_t bps = background_bps * rate->looks / (rate->busy_looks + 1) + requested_bps;
+    uint64_t bps = background_bps * rate->looks / (rate->busy_looks + 1);
 
     return bps < 2 * rate->link_bps ? bps : 2 * rate->link_bps;
 }
@@ -182,13 +184,13 @@ static void held_back(struct pcmig_rate *rate, int64_t t_us, uint64_t background
 
     if (!end && pcmig_rate_known(rate)) {
         if (rate->window.queue_bytes >= 0)
-            more = drain_bps(rate, background_bps, requested_bps);
+            more = drain_bps(rate, background_bps);
         else if (bps >=
                  rate->link_bps / 4 * 3) /* little room is left to see by, so: more, and see whether it goes through */
             more = bps / 4 * 5;
         else
             more = rate->link_bps + rate->link_bps / 50;
-        if (more < rate->link_bps / 8 * 9 && rate->window.queue_bytes >= 0)
+        if (rate->window.queue_bytes >= 0 && (more < rate->link_bps / 8 * 9 || more < bps))
             more = bps;
     }
     at_least(rate, t_us, more);

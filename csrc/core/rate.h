@@ -9,8 +9,8 @@
  *
  * In post-copy QEMU is held back on purpose, so the link shows in two other ways. A pace that is not reached
  * although there is much to send: the link carries no more. And the share of looks that find something in the queue:
- * what was sent, divided by that share, is the rate at which it drains. So an estimate from before the switch
- * (several streams of multifd, other traffic that has ended since, a bandwidth that was forgotten) is put right
+ * what the pace let through, divided by that share, is the rate at which it drains. So an estimate from before the
+ * switch (several streams of multifd, other traffic that has ended since, a bandwidth that was forgotten) is put right
  * within seconds.
  *
  * Plain values, no allocation.

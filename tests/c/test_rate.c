@@ -134,6 +134,50 @@ static void disks_count(void **state)
     assert_in_range(f.rate.link_bps, LINK_BPS * 98 / 100, LINK_BPS * 102 / 100);
 }
 
+#define LOOK_US INT64_C(230000)
+
+/* Post-copy of SECONDS at a pace of a fifth of what the link is thought to be. REQUESTED_BPS on top; of BUSY_EVERY
+ * looks, one finds the burst of a slice in the queue. */
+static void run_postcopy(struct feeder *f, uint64_t requested_bps, unsigned busy_every, int64_t seconds)
+{
+    uint64_t requested = 0;
+    unsigned look = 0;
+
+    pcmig_rate_pause(&f->rate);
+    f->sample.memory_remaining_bytes = UINT64_C(1) << 40;
+    for (int64_t end_us = f->t_us + seconds * 1000000; f->t_us < end_us; f->t_us += LOOK_US) {
+        uint64_t pace_bps = f->rate.link_bps / 5;
+
+        f->sample.queue_bytes = ++look % busy_every == 0 ? 100000 : 0;
+        pcmig_rate_feed_postcopy(&f->rate, f->t_us, &f->sample, pace_bps, requested);
+        f->sample.memory_processed_bytes += (pace_bps + requested_bps) * (uint64_t)LOOK_US / 1000000;
+        requested += requested_bps * (uint64_t)LOOK_US / 1000000;
+    }
+}
+
+/* A guest asks for most of what the link carries. Its pages go one by one and leave the queue empty, so few looks find
+ * anything: that is no sign of a faster link. */
+static void requests_are_no_faster_link(void **state)
+{
+    struct feeder f = start();
+
+    (void)state;
+    run(&f, LINK_BPS, 5000000, 1000000, false);
+    run_postcopy(&f, LINK_BPS * 79 / 100, 10, 60);
+    assert_in_range(f.rate.link_bps, LINK_BPS * 95 / 100, LINK_BPS * 108 / 100);
+}
+
+/* Nothing is asked for and the burst is hardly ever seen: the link is many times as fast. */
+static void a_faster_link_shows_in_post_copy(void **state)
+{
+    struct feeder f = start();
+
+    (void)state;
+    run(&f, LINK_BPS, 5000000, 1000000, false);
+    run_postcopy(&f, LINK_BPS / 100, 100, 30);
+    assert_true(f.rate.link_bps > 4 * LINK_BPS);
+}
+
 /* Counters that fall, a clock that stands still or goes back, a queue larger than all that was sent. */
 static void strange_input(void **state)
 {
@@ -172,10 +216,16 @@ static void times(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(steady),        cmocka_unit_test(buffers_are_no_link),
-        cmocka_unit_test(zero_pages),    cmocka_unit_test(follows_the_link),
-        cmocka_unit_test(age),           cmocka_unit_test(disks_count),
-        cmocka_unit_test(strange_input), cmocka_unit_test(times),
+        cmocka_unit_test(steady),
+        cmocka_unit_test(buffers_are_no_link),
+        cmocka_unit_test(zero_pages),
+        cmocka_unit_test(follows_the_link),
+        cmocka_unit_test(age),
+        cmocka_unit_test(disks_count),
+        cmocka_unit_test(strange_input),
+        cmocka_unit_test(times),
+        cmocka_unit_test(requests_are_no_faster_link),
+        cmocka_unit_test(a_faster_link_shows_in_post_copy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

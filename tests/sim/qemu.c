@@ -56,12 +56,19 @@ static double budget(const struct qemu *qemu)
     return limit > qemu->slice_bytes ? limit - qemu->slice_bytes : 0;
 }
 
-double qemu_queue_bytes(const struct qemu *qemu)
+/* A page that was asked for counts from when it is sent until it is there. */
+double qemu_queue_bytes(const struct qemu *qemu, int64_t now_us)
 {
     double in_flight = qemu->link->rate_bps * qemu->link->rtt_s;
-    double queue = qemu->flow->waiting + qemu->flow->queued;
+    double queue = qemu->flow->waiting + qemu->flow->queued, asked = 0;
 
-    return queue > 1 ? queue + fmin(in_flight, queue) : 0;
+    if (qemu->state == QEMU_POSTCOPY) {
+        asked = floor(qemu->others_in_flight + 0.5);
+        if (qemu->guest.blocked && now_us >= qemu->answer_us)
+            asked++;
+        asked *= qemu->guest.host_page * PAGE_WIRE;
+    }
+    return queue > 1 ? fmax(queue + fmin(in_flight, queue), asked) : asked;
 }
 
 /* --- steps -------------------------------------------------------------------------------------------------------- */
@@ -299,6 +306,7 @@ static void first_vcpu(struct qemu *qemu, int64_t now_us)
             double seconds = answer_s(qemu, guest->next_us, guest->host_page);
 
             qemu->requests++;
+            qemu->answer_us = guest->next_us + (int64_t)qemu->scenario->fault_us;
             guest->lost_s += seconds / guest->vcpus;
             guest_meet(guest, (int64_t)(seconds * 1e6));
         }
@@ -311,6 +319,7 @@ static void other_vcpus(struct qemu *qemu, int64_t now_us, double dt_s)
     struct guest *guest = &qemu->guest;
     double others = guest->vcpus - 1, faults_ps = guest_faults_ps(guest), wait_s, met;
 
+    qemu->others_in_flight = 0;
     if (others <= 0 || faults_ps < 1e-9)
         return;
     wait_s = qemu->scenario->fault_us / 1e6 + qemu->link->rtt_s +
@@ -318,6 +327,7 @@ static void other_vcpus(struct qemu *qemu, int64_t now_us, double dt_s)
              guest->host_page * PAGE_WIRE / qemu->link->rate_bps;
     met = others * faults_ps / (1 + faults_ps * wait_s) * dt_s;
     met = fmin(met, guest_left(guest) / guest->host_page);
+    qemu->others_in_flight = met / dt_s * (wait_s - qemu->scenario->fault_us / 1e6);
     guest->lost_s += met * wait_s / guest->vcpus;
     link_stream(qemu->link, qemu->flow, now_us, met * guest->host_page * PAGE_WIRE);
     qemu->sent_bytes += met * guest->host_page * PAGE_WIRE;
@@ -373,11 +383,11 @@ void qemu_settle(struct qemu *qemu, int64_t now_us, double dt_s)
     }
 }
 
-void qemu_statistics(const struct qemu *qemu, int64_t now_us, struct pcmig_sample *out)
+void qemu_statistics(const struct qemu *qemu, int64_t now_us, int64_t start_us, struct pcmig_sample *out)
 {
     memset(out, 0, sizeof(*out));
-    out->elapsed_ms = (uint64_t)(now_us / 1000);
-    out->queue_bytes = qemu->scenario->queue_seen != 0 ? (int64_t)qemu_queue_bytes(qemu) : -1;
+    out->elapsed_ms = (uint64_t)((now_us - start_us) / 1000);
+    out->queue_bytes = qemu->scenario->queue_seen != 0 ? (int64_t)qemu_queue_bytes(qemu, now_us) : -1;
     if (qemu->sent_bytes <= 0)
         return;
     out->memory_total_bytes = (uint64_t)qemu->guest.pages * 4096;

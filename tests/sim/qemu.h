@@ -63,7 +63,9 @@ struct qemu {
     double dirtied_pages, dirty_pages_ps;
     int64_t rate_us;
     struct level level;
-    double others_requests; /* of the vCPUs but the first: fractions */
+    double others_requests;  /* of the vCPUs but the first: fractions */
+    double others_in_flight; /* pages on their way to them */
+    int64_t answer_us;       /* the page that the first vCPU waits for is sent */
 
     /* Moments; 0 = not yet. */
     int64_t stopped_us, running_us, end_us;
@@ -84,8 +86,8 @@ bool qemu_steady(const struct qemu *qemu);
 /* Moves it US on, with nothing changed but its clocks and counters. */
 void qemu_skip(struct qemu *qemu, int64_t us);
 
-/* Job statistics as libvirt tells them. */
-void qemu_statistics(const struct qemu *qemu, int64_t now_us, struct pcmig_sample *out);
-double qemu_queue_bytes(const struct qemu *qemu);
+/* Job statistics as libvirt tells them, of a migration that began at START_US. */
+void qemu_statistics(const struct qemu *qemu, int64_t now_us, int64_t start_us, struct pcmig_sample *out);
+double qemu_queue_bytes(const struct qemu *qemu, int64_t now_us);
 
 #endif

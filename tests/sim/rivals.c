@@ -132,7 +132,7 @@ static void script(struct migration *m, int64_t now_us)
             return;
         }
         /* As pcmig then did: not before the link needs no more than 10 ms for its queue. */
-        if (step->action == PCMIG_ACTION_SWITCH && qemu_queue_bytes(&m->qemu) > m->qemu.link->rate_bps / 100) {
+        if (step->action == PCMIG_ACTION_SWITCH && qemu_queue_bytes(&m->qemu, now_us) > m->qemu.link->rate_bps / 100) {
             m->due_us = now_us + 5000;
             return;
         }

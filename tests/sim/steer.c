@@ -108,8 +108,9 @@ static void feed(struct migration *m, int64_t now_us, struct pcmig_input *input)
     pcmig_ledger_note_action(m->ledger, &decision);
     if (sim_verbose) {
         pcmig_decision_describe(&decision, line, sizeof(line));
-        fprintf(stderr, "%u: %9.3f s %-12s %s (%lld MiB/s)\n", m->number, (double)input->t_us / 1e6,
-                pcmig_action_name(decision.action), line, (long long)decision.pace_mib);
+        fprintf(stderr, "%u: %9.3f s %-12s %s (%lld MiB/s; link %.1f MB/s)\n", m->number, (double)input->t_us / 1e6,
+                pcmig_action_name(decision.action), line, (long long)decision.pace_mib,
+                (double)pcmig_policy_link_bps(m->policy) / 1e6);
     }
     act(m, now_us, &decision);
 }
@@ -164,7 +165,7 @@ void steer_look(struct migration *m, int64_t now_us)
     m->samples++;
     if (m->scenario->dirty_rate != 0)
         tell_dirty_rate(m, now_us);
-    qemu_statistics(&m->qemu, now_us - m->start_us, &input.sample);
+    qemu_statistics(&m->qemu, now_us, m->start_us, &input.sample);
     if (m->draining)
         input.kind = PCMIG_INPUT_QUEUE;
     else if (m->qemu.state == QEMU_FINISHING || m->qemu.state == QEMU_SWITCHING || m->qemu.sent_bytes <= 0)
@@ -181,6 +182,6 @@ void steer_final(struct migration *m, int64_t now_us)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_FINAL};
 
-    qemu_statistics(&m->qemu, now_us - m->start_us, &input.sample);
+    qemu_statistics(&m->qemu, now_us, m->start_us, &input.sample);
     feed(m, now_us, &input);
 }
