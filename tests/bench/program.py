@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from tests.bed import BedError
+from tests.bed import Bed, BedError
 from tests.bench.figures import Figure, Row, spread
 
 T = TypeVar("T")
 
 SCHEMA = 1
+STACKS = {"forky": ("forky",), "backports": ("backports",), "both": ("forky", "backports")}
 TRIES = 6  # of a round that the machine below disturbs
 WIDTH_MIN = 180  # where the table would wrap otherwise, also into a file
 
@@ -56,6 +57,24 @@ def add_options(parser: argparse.ArgumentParser, rounds: int, rate: bool = True,
         metavar="FILE",
         help="measure nothing: show this --json file",
     )
+
+
+def add_bed_options(parser: argparse.ArgumentParser, ways: str | None) -> None:
+    """Of a bench on the two-host bed that drives pcmig. WAYS by default; None: they depend on the stack."""
+    parser.add_argument("--stack", choices=STACKS, default="both", help="QEMU and libvirt (default: both)")
+    parser.add_argument(
+        "--ways", metavar="LIST", default=ways, help=f"between commas (default: {ways or 'see below'})"
+    )
+    parser.add_argument("--traces", type=pathlib.Path, metavar="FOLDER", help="keep pcmig's traces there")
+
+
+def check_bed_options(args: argparse.Namespace) -> None:
+    """Raises BedError."""
+    check_options(args)
+    if args.traces is not None and not args.traces.is_dir():
+        raise BedError(f"--traces {args.traces}: there is no such folder")
+    for stack in STACKS[args.stack]:
+        Bed(stack, args.rate)
 
 
 def check_options(args: argparse.Namespace) -> None:

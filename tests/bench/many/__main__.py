@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import pathlib
 import sys
 from typing import Any
 
 from rich.console import Console
 
-from tests.bed import Bed, BedError
+from tests.bed import BedError
 from tests.bench import program
 from tests.bench.many.figures import FIGURES, judge, ratio_to
 from tests.bench.many.session import OwnConsole, Session
 from tests.bench.switchover import machine
 from tests.bench.switchover.ways import FIXED, PCMIG_GRAMMAR, Way, parse_ways
 
-STACKS = {"forky": ("forky",), "backports": ("backports",), "both": ("forky", "backports")}
 DEFAULT_WAYS = "virsh,pcmig"
 
 
@@ -32,7 +30,7 @@ class Bench:
         self.content: dict[str, Any] = {}
 
     def run(self) -> None:
-        stacks = list(STACKS[self.args.stack])
+        stacks = list(program.STACKS[self.args.stack])
         self.content |= {
             "schema": program.SCHEMA,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -102,10 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=f"Ways: {', '.join(FIXED)}, {PCMIG_GRAMMAR}.",
         allow_abbrev=False,
     )
-    parser.add_argument("--stack", choices=STACKS, default="both", help="QEMU and libvirt (default: both)")
-    parser.add_argument(
-        "--ways", metavar="LIST", default=DEFAULT_WAYS, help=f"between commas (default: {DEFAULT_WAYS})"
-    )
+    program.add_bed_options(parser, DEFAULT_WAYS)
     parser.add_argument("--guests", type=int, default=3, metavar="N", help="at once (default: 3)")
     parser.add_argument("--memory", type=int, default=128, metavar="MIB", help="of each (default: 128)")
     parser.add_argument(
@@ -115,21 +110,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--write-pps", type=int, default=3000, metavar="N", help="pages it writes a second (default: 3000)"
     )
     program.add_options(parser, rounds=3)
-    parser.add_argument("--traces", type=pathlib.Path, metavar="FOLDER", help="keep pcmig's traces there")
     return parser
 
 
 def check(args: argparse.Namespace) -> None:
     """Before an hour of measuring: what could fail at its end. Raises BedError."""
-    program.check_options(args)
+    program.check_bed_options(args)
     if not 1 <= args.guests <= 50:
         raise BedError(f"--guests {args.guests}: use 1 to 50")
-    if args.traces is not None and not args.traces.is_dir():
-        raise BedError(f"--traces {args.traces}: there is no such folder")
     for spec in guests(args):
         spec.check()
-    for stack in STACKS[args.stack]:
-        Bed(stack, args.rate)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,14 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bed import Bed, BedError
+from tests.bed import BedError
 from tests.bench import program
 from tests.bench.switchover import machine, plot, report
 from tests.bench.switchover.figures import FIGURES, engine_cpu_percent
 from tests.bench.switchover.session import GuestGone, Session
 from tests.bench.switchover.ways import DEFAULT_WAYS, FIXED, GUESTS, PCMIG_GRAMMAR, Way, parse_ways
 
-STACKS = {"forky": ("forky",), "backports": ("backports",), "both": ("forky", "backports")}
 SECONDS_PER_MIGRATION = 40  # of these 3 to settle; for the forecast only
 
 
@@ -28,7 +27,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args = args
         self.console = console
-        self.stacks = STACKS[args.stack]
+        self.stacks = program.STACKS[args.stack]
         self.ways: dict[str, list[Way]] = {
             stack: parse_ways(args.ways or DEFAULT_WAYS[stack]) for stack in self.stacks
         }
@@ -84,24 +83,18 @@ def make_parser() -> argparse.ArgumentParser:
         + ".",
         allow_abbrev=False,
     )
-    parser.add_argument("--stack", choices=STACKS, default="both", help="QEMU and libvirt (default: both)")
-    parser.add_argument("--ways", metavar="LIST", help="ways between commas (default: see below)")
+    program.add_bed_options(parser, None)
     program.add_options(parser, rounds=5)
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg", help="silence against total time")
-    parser.add_argument("--traces", type=pathlib.Path, metavar="FOLDER", help="keep pcmig's traces there")
     return parser
 
 
 def check(args: argparse.Namespace) -> None:
     """Before an hour of measuring: what could fail at its end. Raises BedError."""
-    program.check_options(args)
-    if args.traces is not None and not args.traces.is_dir():
-        raise BedError(f"--traces {args.traces}: there is no such folder")
+    program.check_bed_options(args)
     program.check_writable("--plot", args.plot)
     if args.plot is not None:
         plot.need_matplotlib()
-    for stack in STACKS[args.stack]:
-        Bed(stack, args.rate)
 
 
 def main(argv: list[str] | None = None) -> int:
