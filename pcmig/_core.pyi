@@ -137,6 +137,7 @@ class Status(TypedDict):
     #                             start-postcopy call that was accepted
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     recovery: Recovery | None  # None: post-copy is not interrupted
+    unrun: bool  # it is certain that no instruction of the guest ran at the destination, nor will one
     crossed: bool  # the switch was issued, or the guest seen beyond it: the source's memory may be the older
     turn: str  # what the host's other migrations leave to it: "free", "crowded", "held", "bounded", "waiting"
     waits_for: str | None  # and for which of them it waits: "g2 (draining)"
@@ -415,6 +416,7 @@ _Act = Literal[
     "post-migration",
     "migrate-resume",
     "forget",
+    "turn-back",
 ]
 _Memory = Literal["unknown", "source", "destination", "both", "nowhere"]
 
@@ -424,6 +426,8 @@ class Half(TypedDict):
     job_active: bool | None  # whether the host says that a migration runs there; None = it could not tell
     shut_down: bool  # "absent", and the host says that the guest was shut down there, maybe long ago
     defined: bool  # the host has a definition of it, whatever becomes of the half
+    runs: bool  # "postcopy-failed", and its processors run: at a source, a guest that turned back
+    id: int | None  # that libvirt gave it when it was started; None = it is off, or not known there
 
 def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> Half:
     """The half of the guest with this UUID at URI.
@@ -462,14 +466,62 @@ def guard(
     destination_shut_down: bool = False,
     disks_copied: bool = False,
     crossed: bool = False,
+    turned_back: bool = False,
 ) -> Permission:
     """Whether ACT may be done to the half on SIDE; see doc/refer/safety.rst.
 
     `in_flight`: a migration between these two hosts is on record, and how it ended is not. `job_active`: as
     half() of the source says. `crossed`: the switch to post-copy was issued. `source_handed_off`: the source
-    said STOPPED/MIGRATED. `insist`: the owner deletes the guest; it allows "destroy", "undefine" and
-    "delete-files" always, and nothing else. `guest` and the two URIs go into the advice. Raises ValueError
-    for an unknown name."""
+    said STOPPED/MIGRATED. `turned_back`: the source's half was let go on after the switch (half() of the
+    source says `runs`, or a record's mark says so). `insist`: the owner deletes the guest; it allows
+    "destroy", "undefine" and "delete-files" always, and nothing else; with "turn-back" it is somebody's word
+    that a destination which does not answer is dead, and stays so until it is started anew. `guest` and the
+    two URIs go into the advice. Raises ValueError for an unknown name."""
+
+@type_check_only
+class TurnBackLook(TypedDict):
+    run_state: str  # of the guest, in QEMU's words: "finish-migrate"
+    migration: str  # of its migration: "postcopy-paused"
+    half: Literal["other", "waits", "sends", "runs"]  # both in one: see core/turn_back.h
+    remaining_bytes: int | None  # of its memory, still to be sent; 0: the guest may have been whole there
+    qemu: int  # version, major * 1000000 + minor * 1000 + micro
+    sets_active: bool  # it can take disks back (QEMU >= 10.0)
+    discards_memory: bool  # it gave back what it sent
+
+def turn_back_look(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> TurnBackLook:
+    """What QEMU at the source says of the half there. Changes nothing, but libvirt marks a guest whose
+    monitor was used. Blocks without the GIL; raises LibvirtError."""
+
+@type_check_only
+class TurnBackRule(TypedDict):
+    answer: Literal["go", "done", "no-half", "no-memory", "maybe-whole", "old-qemu", "newer-disks"]
+    nothing_lost: bool  # of "go": the guest did nothing since the switch
+    text: str  # most of a sentence
+    word: str | None  # of a refusal: the option of `pcmig turn-back` with which somebody can take the risk
+    by_itself: bool  # MODE lets it happen without anybody's asking
+
+def turn_back_rule(
+    *,
+    half: Literal["other", "waits", "sends", "runs"],
+    disks: Literal["none", "own", "shared"],
+    unrun: bool = False,
+    everything_sent: bool = False,
+    sets_active: bool = False,
+    discards_memory: bool = False,
+    destination_is_dead: bool = False,
+    accept_newer_disks: bool = False,
+    mode: Literal["never", "unrun", "ask"] = "never",
+) -> TurnBackRule:
+    """Whether that half can go on, and what it undoes; pure. Besides, guard(side="source", act="turn-back")
+    has to allow it, asked twice. `disks`: of those that the guest may write to, "own" when the migration
+    copied all of them. `everything_sent`: `remaining_bytes` is 0. Raises ValueError for an unknown name."""
+
+def turn_back(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> list[str]:
+    """Lets the guest go on at the source, from the moment of the switch; returns what was done, in words.
+    Nobody may call it who has not asked guard() and turn_back_rule(): pcmig/turn_back.py does. Does nothing
+    for a guest that runs already. Needs to reach the guest's own folder of libvirt (root, or the user that
+    QEMU runs as). Blocks without the GIL, 20 s at the most beside what libvirt takes; raises LibvirtError,
+    with which nobody knows whether it runs: look again."""
 
 def memory_where(
     *,

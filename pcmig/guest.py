@@ -89,6 +89,31 @@ def not_copied(xml: str, targets: Iterable[str]) -> str | None:
     return None
 
 
+@dataclasses.dataclass(frozen=True)
+class WrittenDisk:
+    target: str  # "vda"; "nvram" for the firmware's variables
+    shareable: bool  # several guests write to it: libvirt copies no such disk
+
+
+def written_disks(xml: str) -> list[WrittenDisk]:
+    """What the guest may write to: disks and floppies with something in them that are not read-only, and the
+    firmware's variables. Raises GuestXmlError."""
+    root = parse(xml)
+    found = [
+        WrittenDisk(_target(disk).strip() or "a disk", disk.find("shareable") is not None)
+        for disk in root.iterfind("./devices/disk")
+        if disk.find("source") is not None
+        and disk.find("readonly") is None
+        and disk.get("device", "disk") != "cdrom"
+    ]
+    if root.find("./os/nvram") is not None:
+        found.append(WrittenDisk(NVRAM, False))
+    return found
+
+
+NVRAM = "nvram"
+
+
 def _transient(device: ET.Element) -> bool:
     """Whether the device is unplugged for a migration."""
     teaming = device.find("teaming")

@@ -107,6 +107,10 @@ class Entry:
     owner: Owner | None = None  # None: left to itself
     owned: str | None = None  # since when
     crossed: bool = False  # the switch to post-copy was issued: the source's memory may be the older
+    # It is certain that no instruction of the guest ran at the destination (Migration's status).
+    unrun: bool = False
+    crossed_at: str | None = None  # when the switch was seen to be issued
+    turned_back: dict[str, Any] | None = None  # it goes on at the source after the switch: pcmig/turn_back.py
     held: bool = False  # paused on request: not to be resumed until somebody asks for it
     recovery: dict[str, Any] | None = None  # an interrupted post-copy, as its owner told of it last
     tunnel: dict[str, Any] | None = (
@@ -141,10 +145,13 @@ def default_folders() -> list[pathlib.Path]:
 
 
 def naming(text: str, folder: pathlib.Path | str, found: Iterable[pathlib.Path]) -> str:
-    """TEXT, in which `pcmig forget` names the journal in FOLDER unless that is among those FOUND without."""
+    """TEXT, in which `pcmig forget` and `pcmig turn-back` name the journal in FOLDER unless that is among
+    those FOUND without."""
     if pathlib.Path(folder) in found:
         return text
-    return text.replace("pcmig forget ", f"pcmig forget --journal {shlex.quote(str(folder))} ")
+    for command in ("pcmig forget ", "pcmig turn-back "):
+        text = text.replace(command, f"{command}--journal {shlex.quote(str(folder))} ")
+    return text
 
 
 def engine_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -326,6 +333,9 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "owner": (dict, True),
     "owned": (str, True),
     "crossed": (bool, False),
+    "unrun": (bool, False),
+    "crossed_at": (str, True),
+    "turned_back": (dict, True),
     "held": (bool, False),
     "recovery": (dict, True),
     "tunnel": (dict, True),
@@ -343,7 +353,7 @@ def _parse(path: pathlib.Path, data: Any) -> Entry:
         )
     for name, (kind, optional) in _FIELDS.items():
         # Entries of older releases have no word on the switch.
-        value = data.setdefault(name, False) if name == "crossed" else data.get(name)
+        value = data.setdefault(name, False) if name in ("crossed", "unrun") else data.get(name)
         if not (optional and value is None) and type(value) is not kind:
             raise _unusable(path, f"has no valid {name!r}")
     if data["uuid"] + SUFFIX != path.name:

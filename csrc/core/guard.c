@@ -33,6 +33,8 @@ static const struct {
                                   "takes both halves, one of them interrupted"},
     [PCMIG_ACT_FORGET] = {"forget", "forgetting the migration at the %s",
                           "would leave nothing that keeps the guest from being lost or run twice"},
+    [PCMIG_ACT_TURN_BACK] = {"turn-back", "letting it go on at the source",
+                             "would run it twice, unless its other half can run no more"},
 };
 _Static_assert(LENGTH(acts) == PCMIG_ACT_COUNT, "every act has a row");
 
@@ -53,6 +55,13 @@ _Static_assert(PCMIG_SITUATION_COUNT <= 32 && PCMIG_ACT_COUNT <= 32, "a set is 3
 #define REST          "what is here is a rest of which nobody needs anything"
 #define SERVED        "its record has served"
 
+/* What else has to be so. */
+enum when {
+    ALWAYS = 0,
+    DISKS_STAYED, /* no disk was copied */
+    HALF_STAYED,  /* the source has its half, and the destination's host says that it has nothing of the guest */
+};
+
 /* All that is allowed. While a migration is on record, the half that holds the guest is never removed, not even where
  * the halves leave no doubt: at such a time it is machinery that asks, and owners can insist. */
 static const struct {
@@ -60,31 +69,38 @@ static const struct {
     unsigned sides;
     unsigned acts;
     const char *why;
-    bool disks_stayed; /* only where no disk was copied */
+    enum when when;
 } rows[] = {
-    {S(UNSEEN) | S(NOBODY), EITHER, USE | REMOVE | A(FORGET), NO_MIGRATION, false},
-    {S(HOME_SOURCE), SOURCE, USE | REMOVE | A(FORGET), NO_MIGRATION, false},
-    {S(HOME_DESTINATION), DESTINATION, USE | REMOVE | A(FORGET), NO_MIGRATION, false},
-    {S(HOME_SOURCE), DESTINATION, A(SHUTDOWN) | REMOVE | A(FORGET), NO_MIGRATION, false},
-    {S(HOME_DESTINATION), SOURCE, A(SHUTDOWN) | REMOVE | A(FORGET), NO_MIGRATION, false},
+    {S(UNSEEN) | S(NOBODY), EITHER, USE | REMOVE | A(FORGET), NO_MIGRATION, ALWAYS},
+    {S(HOME_SOURCE), SOURCE, USE | REMOVE | A(FORGET), NO_MIGRATION, ALWAYS},
+    {S(HOME_DESTINATION), DESTINATION, USE | REMOVE | A(FORGET), NO_MIGRATION, ALWAYS},
+    {S(HOME_SOURCE), DESTINATION, A(SHUTDOWN) | REMOVE | A(FORGET), NO_MIGRATION, ALWAYS},
+    {S(HOME_DESTINATION), SOURCE, A(SHUTDOWN) | REMOVE | A(FORGET), NO_MIGRATION, ALWAYS},
 
-    {S(AT_SOURCE), SOURCE, USE, NOTHING_THERE, false},
-    {S(AT_SOURCE) | S(LEFTOVER), DESTINATION, REMOVE, REST, false},
-    {S(AT_DESTINATION) | S(HANDED_OVER), DESTINATION, USE, NOTHING_THERE, false},
-    {S(UNCONFIRMED), DESTINATION, A(RESUME), NOTHING_THERE, false}, /* what would end it waits until it is settled */
-    {S(AT_DESTINATION) | S(HANDED_OVER), SOURCE, REMOVE, REST, false},
-    {S(ENDED), EITHER, A(DESTROY), REST, false},
+    {S(AT_SOURCE), SOURCE, USE, NOTHING_THERE, ALWAYS},
+    {S(AT_SOURCE) | S(LEFTOVER), DESTINATION, REMOVE, REST, ALWAYS},
+    {S(AT_DESTINATION) | S(HANDED_OVER), DESTINATION, USE, NOTHING_THERE, ALWAYS},
+    {S(UNCONFIRMED), DESTINATION, A(RESUME), NOTHING_THERE, ALWAYS}, /* what would end it waits until it is settled */
+    {S(AT_DESTINATION) | S(HANDED_OVER), SOURCE, REMOVE, REST, ALWAYS},
+    {S(ENDED), EITHER, A(DESTROY), REST, ALWAYS},
 
     /* A record on the side where the guest is not keeps the owner there from starting it. */
-    {S(AT_SOURCE) | S(LEFTOVER), EITHER, A(FORGET), SERVED, false},
-    {S(AT_DESTINATION), DESTINATION, A(FORGET), SERVED, false},
-    {S(GONE) | S(ENDED), EITHER, A(FORGET), "nothing of it is left that could be lost", true},
+    {S(AT_SOURCE) | S(LEFTOVER), EITHER, A(FORGET), SERVED, ALWAYS},
+    {S(AT_DESTINATION), DESTINATION, A(FORGET), SERVED, ALWAYS},
+    {S(GONE) | S(ENDED), EITHER, A(FORGET), "nothing of it is left that could be lost", DISKS_STAYED},
 
     {S(NOBODY) | S(HOME_SOURCE) | S(AT_SOURCE) | S(LEFTOVER), EITHER, A(ROLLBACK),
-     "the destination's half holds nothing of the guest", false},
+     "the destination's half holds nothing of the guest", ALWAYS},
     {S(HOME_DESTINATION) | S(AT_DESTINATION) | S(HANDED_OVER), EITHER, A(POST_MIGRATION),
-     "the source's half is not needed any more", false},
-    {S(INTERRUPTED), EITHER, A(MIGRATE_RESUME), "both halves wait for it", false},
+     "the source's half is not needed any more", ALWAYS},
+    {S(INTERRUPTED), EITHER, A(MIGRATE_RESUME), "both halves wait for it", ALWAYS},
+
+    {S(HALF_LOST), SOURCE, A(TURN_BACK),
+     "the destination's half can run no more, and the source's is whole as it was at the switch", HALF_STAYED},
+    /* One copy before, one after. What would end it waits for its owner. */
+    {S(TURNED_BACK), SOURCE, A(REBOOT) | A(SHUTDOWN) | A(TURN_BACK), "it is the source's again", ALWAYS},
+    {S(TURNED_BACK), DESTINATION, REMOVE | A(FORGET), "what is left there is of the past", ALWAYS},
+    {S(TURNED_BACK), EITHER, A(ROLLBACK), "what is left at the destination is of the past", ALWAYS},
 };
 
 /* A migration that still moves is not forgotten, whoever insists: it would go on, and nobody would know. */
@@ -97,6 +113,10 @@ static const struct {
 #define FORGET             "pcmig forget -c '%s' '%g'" /* which says what would be lost, and asks for a word then */
 #define END_AT_SOURCE      "virsh -c '%s' destroy '%g'"
 #define END_AT_DESTINATION "virsh -c '%d' destroy '%g'"
+#define TURN_BACK          "pcmig turn-back -c '%s' '%g'"
+#define TURN_BACK_BY_WORD  "pcmig turn-back --destination-is-dead -c '%s' '%g'"
+#define POWER_OFF          "virsh -c '%s' qemu-monitor-command '%g' --hmp system_powerdown"
+#define OR_BOOT            "  # or, if it is to boot from its disks instead: " FORGET
 #define END_ONE            END_AT_SOURCE ", or " END_AT_DESTINATION ": the copy that is not wanted"
 
 /* What helps whoever was refused: it must get them further in that very situation. */
@@ -116,9 +136,11 @@ static const char *const advices[] = {
     [PCMIG_SITUATION_AT_DESTINATION] = RESUME,
     [PCMIG_SITUATION_UNCONFIRMED] = "virsh -c '%d' resume '%g'",
     [PCMIG_SITUATION_HANDED_OVER] = LOOK_DESTINATION,
-    [PCMIG_SITUATION_HALF_LOST] = FORGET,
+    [PCMIG_SITUATION_HALF_LOST] = FORGET, /* unless the source's half is left */
     [PCMIG_SITUATION_ENDED] = FORGET,
     [PCMIG_SITUATION_GONE] = FORGET,
+    /* Only such a power cycle frees it of the migration. */
+    [PCMIG_SITUATION_TURNED_BACK] = POWER_OFF "  # or, if it does not power off by itself: " END_AT_SOURCE,
     [PCMIG_SITUATION_DOUBLE] = END_ONE,
     [PCMIG_SITUATION_RUNS_AT_SOURCE] = RESUME "  # or, if the silent host is lost: " FORGET,
     [PCMIG_SITUATION_RUNS_AT_DESTINATION] = RESUME "  # or, if the silent host is lost: " FORGET,
@@ -127,15 +149,67 @@ static const char *const advices[] = {
 };
 _Static_assert(LENGTH(advices) == PCMIG_SITUATION_COUNT, "every situation has an advice");
 
-/* The justification, or NULL: refused. */
-static const char *permission(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act, bool copied)
+/* A half at the source that has all of the guest as it was at the switch. */
+static bool has_half(enum pcmig_half source)
+{
+    return source == PCMIG_HALF_POSTCOPY || source == PCMIG_HALF_POSTCOPY_FAILED || source == PCMIG_HALF_PAUSED ||
+           source == PCMIG_HALF_MIGRATING;
+}
+
+/* Advice that takes two particular halves. */
+static const struct {
+    enum pcmig_situation situation;
+    enum pcmig_half destination;
+    const char *advice;
+} of_halves[] = {
+    {PCMIG_SITUATION_HALF_LOST, PCMIG_HALF_ABSENT, TURN_BACK OR_BOOT},
+    {PCMIG_SITUATION_HALF_LOST, PCMIG_HALF_DEAD, END_AT_DESTINATION "; " TURN_BACK OR_BOOT},
+    {PCMIG_SITUATION_CUT_OFF, PCMIG_HALF_UNKNOWN, RESUME "  # or, if the silent host is dead: " TURN_BACK_BY_WORD},
+};
+
+const char *pcmig_guard_what_helps(const struct pcmig_evidence *evidence)
+{
+    enum pcmig_situation situation = pcmig_situation_of(evidence);
+
+    for (size_t i = 0; i < LENGTH(of_halves); i++) {
+        if (of_halves[i].situation == situation && of_halves[i].destination == evidence->destination &&
+            has_half(evidence->source))
+            return of_halves[i].advice;
+    }
+    return pcmig_guard_situation_advice(situation);
+}
+
+/* What the source handed over is old, whatever half is seen there; and nothing of a guest that was shut down there is
+ * to go on. */
+static bool whole_as_it_was(const struct pcmig_evidence *evidence)
+{
+    return has_half(evidence->source) && !evidence->source_handed_off && !evidence->call_succeeded &&
+           !evidence->destination_shut_down;
+}
+
+static bool holds(enum when when, const struct pcmig_evidence *evidence)
+{
+    switch (when) {
+    case DISKS_STAYED:
+        return !evidence->disks_copied;
+    case HALF_STAYED:
+        return whole_as_it_was(evidence) && evidence->destination == PCMIG_HALF_ABSENT;
+    case ALWAYS:
+        break;
+    }
+    return true;
+}
+
+/* The justification, or NULL: refused. EVIDENCE: NULL = as far as the situation goes. */
+static const char *permission(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act,
+                              const struct pcmig_evidence *evidence)
 {
     if ((unsigned)situation >= PCMIG_SITUATION_COUNT || (unsigned)side >= PCMIG_SIDE_COUNT ||
         (unsigned)act >= PCMIG_ACT_COUNT)
         return NULL;
     for (size_t i = 0; i < LENGTH(rows); i++) {
         if ((rows[i].situations & 1u << situation) != 0 && (rows[i].sides & 1u << side) != 0 &&
-            (rows[i].acts & 1u << act) != 0 && !(copied && rows[i].disks_stayed))
+            (rows[i].acts & 1u << act) != 0 && (evidence == NULL || holds(rows[i].when, evidence)))
             return rows[i].why;
     }
     return NULL;
@@ -143,7 +217,7 @@ static const char *permission(enum pcmig_situation situation, enum pcmig_side si
 
 bool pcmig_guard_permits(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act)
 {
-    return permission(situation, side, act, false) != NULL;
+    return permission(situation, side, act, NULL) != NULL;
 }
 
 const char *pcmig_guard_situation_advice(enum pcmig_situation situation)
@@ -151,9 +225,10 @@ const char *pcmig_guard_situation_advice(enum pcmig_situation situation)
     return advices[(unsigned)situation < PCMIG_SITUATION_COUNT ? situation : PCMIG_SITUATION_IN_DOUBT];
 }
 
-static struct pcmig_permission refused(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act)
+static struct pcmig_permission refused(const struct pcmig_evidence *evidence, enum pcmig_situation situation,
+                                       enum pcmig_side side, enum pcmig_act act)
 {
-    struct pcmig_permission p = {.situation = situation, .advice = pcmig_guard_situation_advice(situation)};
+    struct pcmig_permission p = {.situation = situation, .advice = pcmig_guard_what_helps(evidence)};
     char subject[64];
 
     if ((unsigned)side >= PCMIG_SIDE_COUNT || (unsigned)act >= PCMIG_ACT_COUNT) {
@@ -192,24 +267,47 @@ static struct pcmig_permission forgotten(enum pcmig_situation situation)
     return p;
 }
 
+/* Whether a word on the destination's death can be taken: its host does not answer, or has nothing. */
+static bool takes_word(const struct pcmig_evidence *evidence, enum pcmig_situation situation, enum pcmig_side side)
+{
+    return side == PCMIG_SIDE_SOURCE &&
+           (situation == PCMIG_SITUATION_CUT_OFF || situation == PCMIG_SITUATION_HALF_LOST) &&
+           whole_as_it_was(evidence) &&
+           (evidence->destination == PCMIG_HALF_UNKNOWN || evidence->destination == PCMIG_HALF_ABSENT);
+}
+
+/* What the operator is told who gives his word. */
+static struct pcmig_permission by_word(enum pcmig_situation situation)
+{
+    struct pcmig_permission p = {.allowed = true, .situation = situation};
+
+    snprintf(p.reason, sizeof(p.reason),
+             "%s; it goes on at the source on the word that the destination is dead: should it live, the guest runs "
+             "twice",
+             pcmig_situation_text(situation));
+    return p;
+}
+
 struct pcmig_permission pcmig_guard_may(const struct pcmig_evidence *evidence, enum pcmig_side side, enum pcmig_act act,
                                         bool insist)
 {
     enum pcmig_situation situation = pcmig_situation_of(evidence);
     enum pcmig_half own = side == PCMIG_SIDE_SOURCE ? evidence->source : evidence->destination;
-    const char *why = permission(situation, side, act, evidence->disks_copied);
+    const char *why = permission(situation, side, act, evidence);
     struct pcmig_permission p = {.allowed = true, .situation = situation};
 
     if ((unsigned)side >= PCMIG_SIDE_COUNT || (unsigned)act >= PCMIG_ACT_COUNT)
-        return refused(situation, side, act);
+        return refused(evidence, situation, side, act);
     if (why == NULL && act == PCMIG_ACT_DESTROY && own == PCMIG_HALF_ABSENT)
         why = "there is nothing to destroy";
     if (why == NULL && insist && (REMOVE & 1u << act) != 0)
         return insisted(evidence, situation, side);
     if (why == NULL && insist && act == PCMIG_ACT_FORGET && (MOVES & 1u << situation) == 0)
         return forgotten(situation);
+    if (why == NULL && insist && act == PCMIG_ACT_TURN_BACK && takes_word(evidence, situation, side))
+        return by_word(situation);
     if (why == NULL)
-        return refused(situation, side, act);
+        return refused(evidence, situation, side, act);
     snprintf(p.reason, sizeof(p.reason), "%s; %s", pcmig_situation_text(situation), why);
     return p;
 }
@@ -220,7 +318,7 @@ static const struct {
     bool source, destination; /* this side's half is a rest, if there is one */
 } rests[] = {
     {S(INTERRUPTED) | S(CUT_OFF) | S(HALF_LOST) | S(GONE) | S(ENDED), true, true},
-    {S(LEFTOVER), false, true},
+    {S(LEFTOVER) | S(TURNED_BACK), false, true},
     {S(ARRIVED), true, false},
 };
 

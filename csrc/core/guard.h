@@ -26,6 +26,7 @@ enum pcmig_act {
     PCMIG_ACT_POST_MIGRATION, /* what follows a success: the guest is the destination's, the source's rest is removed */
     PCMIG_ACT_MIGRATE_RESUME, /* go on with an interrupted post-copy (VIR_MIGRATE_POSTCOPY_RESUME) */
     PCMIG_ACT_FORGET,         /* throw the record away that SIDE's host keeps; no half, definition or file is touched */
+    PCMIG_ACT_TURN_BACK,      /* let the guest go on at the source from the moment of the switch (turn_back.h) */
     PCMIG_ACT_COUNT
 };
 
@@ -40,7 +41,9 @@ struct pcmig_permission {
  *
  * INSIST: the owner wants the guest itself to be gone. Then it may be destroyed, undefined and its files deleted in
  * every situation, and the reason says what is lost by it. With FORGET: an operator takes the loss, and the record may
- * go unless the migration still moves. No other act is changed, so no machinery can run a guest twice. */
+ * go unless the migration still moves. With TURN_BACK: somebody gives his word that a destination which does not answer
+ * is dead, and stays so until it is started anew; where it answers, its own word counts. No other act is changed, so no
+ * machinery can run a guest twice. */
 struct pcmig_permission pcmig_guard_may(const struct pcmig_evidence *evidence, enum pcmig_side side, enum pcmig_act act,
                                         bool insist);
 
@@ -62,6 +65,8 @@ bool pcmig_guard_advice(const char *advice, const struct pcmig_guard_names *name
 /* Whether a situation permits ACT on SIDE, whatever else there is: the table itself, for documentation. */
 bool pcmig_guard_permits(enum pcmig_situation situation, enum pcmig_side side, enum pcmig_act act);
 const char *pcmig_guard_situation_advice(enum pcmig_situation situation); /* a template as in struct pcmig_permission */
+/* The same for the two halves as they are: where only one of them is left, it says more. */
+const char *pcmig_guard_what_helps(const struct pcmig_evidence *evidence);
 
 const char *pcmig_side_name(enum pcmig_side side); /* "source"; never NULL */
 const char *pcmig_act_name(enum pcmig_act act);    /* "post-migration"; never NULL */

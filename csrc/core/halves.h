@@ -43,6 +43,8 @@ struct pcmig_evidence {
     bool destination_shut_down;
     /* The migration copied disks: once the guest has switched, the destination's are the newer ones. */
     bool disks_copied;
+    /* The guest was let go on at the source after the switch, in the very QEMU that is there: it turned back. */
+    bool turned_back;
 };
 
 #endif

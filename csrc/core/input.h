@@ -71,6 +71,7 @@ enum pcmig_event {
     PCMIG_EVENT_PACE_REFUSED,           /* a change of the bandwidth was refused */
     PCMIG_EVENT_CALL_SUCCEEDED,         /* the migrate call returned success */
     PCMIG_EVENT_CALL_FAILED,            /* the migrate call returned an error (which need not mean a failure) */
+    PCMIG_EVENT_DST_RESUMED_OTHER,      /* the guest runs at the destination, for a reason of somebody else's */
     PCMIG_EVENT_COUNT
 };
 

@@ -39,6 +39,7 @@ static const char *const events[] = {
     [PCMIG_EVENT_PACE_REFUSED] = "pace-refused",
     [PCMIG_EVENT_CALL_SUCCEEDED] = "call-succeeded",
     [PCMIG_EVENT_CALL_FAILED] = "call-failed",
+    [PCMIG_EVENT_DST_RESUMED_OTHER] = "dst-resumed-other",
 };
 
 static const char *const requests[] = {

@@ -102,6 +102,11 @@ static const struct {
                          "come: see there why it is paused")},
 
     /* Nothing can be resumed, and nothing may be thrown away either. */
+    {PCMIG_SITUATION_HALF_LOST, 1u << PCMIG_HALF_POSTCOPY | F | P | 1u << PCMIG_HALF_MIGRATING, A, ALWAYS, LATER,
+     OPERATOR(
+         TURN_BACK,
+         "post-copy was interrupted and one half of the guest is gone, with what it did at the destination; the source "
+         "still has the guest as it was at the switch")},
     {PCMIG_SITUATION_HALF_LOST, ANY, ANY, ALWAYS, LATER,
      OPERATOR(FORGET, "post-copy was interrupted and one half of the guest is gone: the pages that only it had are "
                       "lost")},
@@ -117,6 +122,9 @@ static const struct {
      FAILED("the guest was shut down at the source before it could move; it is off there, and nothing is lost")},
     {PCMIG_SITUATION_GONE, ANY, ANY, ALWAYS, LATER,
      OPERATOR(FORGET, "the guest is on neither host: it ended, or was ended, during the migration")},
+
+    {PCMIG_SITUATION_TURNED_BACK, ANY, ANY, ALWAYS, AT_ONCE,
+     FAILED("the guest turned back: it goes on at the source from the moment of the switch")},
 
     /* Must never be; certainly nothing to act on automatically. */
     {PCMIG_SITUATION_DOUBLE, 1u << PCMIG_HALF_RUNNING, 1u << PCMIG_HALF_RUNNING, ALWAYS, AT_ONCE,

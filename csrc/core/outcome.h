@@ -33,6 +33,7 @@ enum pcmig_advice {
     PCMIG_ADVICE_END_AND_FORGET, /* the same, of a guest that is off: there is nothing to look after */
     PCMIG_ADVICE_END_ONE,        /* end the copy that is not wanted */
     PCMIG_ADVICE_FORGET,         /* pcmig forget: says what is left, and what would be lost */
+    PCMIG_ADVICE_TURN_BACK,      /* pcmig turn-back: the guest goes on at the source from the moment of the switch */
     PCMIG_ADVICE_COUNT
 };
 

@@ -2,129 +2,44 @@
 /* See qemu_migration.h. */
 #include "core/qemu_migration.h"
 
+#include "core/json.h"
+
 #include <string.h>
 
-#define DEEPEST 64
-
-struct reader {
-    const char *at;
-    const char *end;
-};
-
-struct text {
-    const char *start;
-    size_t len; /* without the quotes; escapes as they came */
-};
-
-static void skip_space(struct reader *r)
-{
-    while (r->at < r->end && (*r->at == ' ' || *r->at == '\t' || *r->at == '\r' || *r->at == '\n'))
-        r->at++;
-}
-
-static bool take(struct reader *r, char c)
-{
-    skip_space(r);
-    if (r->at == r->end || *r->at != c)
-        return false;
-    r->at++;
-    return true;
-}
-
-static bool read_string(struct reader *r, struct text *out)
-{
-    if (!take(r, '"'))
-        return false;
-    out->start = r->at;
-    while (r->at < r->end && *r->at != '"')
-        r->at += *r->at == '\\' && r->end - r->at > 1 ? 2 : 1;
-    out->len = (size_t)(r->at - out->start);
-    return take(r, '"');
-}
-
-static bool is(const struct text *text, const char *word)
-{
-    return text->len == strlen(word) && memcmp(text->start, word, text->len) == 0;
-}
-
-/* Goes past a value of whatever kind; what is inside is QEMU's business. */
-static bool skip_value(struct reader *r)
-{
-    unsigned depth = 0;
-
-    do {
-        struct text ignored;
-
-        skip_space(r);
-        if (r->at == r->end)
-            return false;
-        if (*r->at == '"') {
-            if (!read_string(r, &ignored))
-                return false;
-        } else if (*r->at == '{' || *r->at == '[') {
-            r->at++;
-            if (++depth > DEEPEST)
-                return false;
-        } else if (*r->at == '}' || *r->at == ']') {
-            if (depth == 0)
-                return false;
-            r->at++;
-            depth--;
-        } else {
-            r->at++; /* of a number or a word, or what stands between values */
-        }
-        skip_space(r);
-    } while (depth > 0 || (r->at < r->end && strchr(",}]", *r->at) == NULL));
-    return true;
-}
-
-/* Goes into an object, to the value of this name. Returns 1 with R before it, 0 when the object has none, -1 when it is
- * none. */
-static int enter(struct reader *r, const char *name)
-{
-    struct text key;
-
-    if (!take(r, '{'))
-        return -1;
-    if (take(r, '}'))
-        return 0;
-    do {
-        if (!read_string(r, &key) || !take(r, ':'))
-            return -1;
-        if (is(&key, name))
-            return 1;
-        if (!skip_value(r))
-            return -1;
-    } while (take(r, ','));
-    return take(r, '}') ? 0 : -1;
-}
-
 /* As QEMU spells its enumerations. */
-static bool is_name(const struct text *text)
+static bool is_name(const char *text)
 {
-    for (size_t i = 0; i < text->len; i++) {
-        char c = text->start[i];
-
-        if ((c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-')
+    for (const char *at = text; *at != '\0'; at++) {
+        if ((*at < 'a' || *at > 'z') && (*at < '0' || *at > '9') && *at != '-')
             return false;
     }
-    return text->len > 0;
+    return text[0] != '\0';
+}
+
+/* Reads such a name; OUT is untouched unless there is one, and it fits. */
+static int read_name(struct pcmig_json *j, char *out, size_t size)
+{
+    char name[64];
+
+    if (!pcmig_json_string(j, name, sizeof(name)) || !is_name(name) || strlen(name) >= size)
+        return -1;
+    memcpy(out, name, strlen(name) + 1);
+    return 0;
 }
 
 int pcmig_qemu_migration_status(const char *answer, size_t len, char *out, size_t size)
 {
-    struct reader r = {answer, answer + len};
-    struct text status = {"none", strlen("none")};
+    struct pcmig_json j = {answer, answer + len};
     int found;
 
-    if (enter(&r, "return") != 1)
+    if (pcmig_json_enter(&j, "return") != 1)
         return -1;
-    found = enter(&r, "status");
-    if (found < 0 || (found > 0 && !read_string(&r, &status)) || !is_name(&status) || status.len >= size)
-        return -1;
-    memcpy(out, status.start, status.len);
-    out[status.len] = '\0';
-    return 0;
+    found = pcmig_json_enter(&j, "status");
+    if (found == 0 && size > strlen("none")) {
+        memcpy(out, "none", sizeof("none"));
+        return 0;
+    }
+    return found == 1 ? read_name(&j, out, size) : -1;
 }
 
 bool pcmig_qemu_migration_kept(const char *status)
@@ -136,4 +51,126 @@ bool pcmig_qemu_migration_kept(const char *status)
             return true;
     }
     return false;
+}
+
+int64_t pcmig_qemu_migration_remaining(const char *answer, size_t len)
+{
+    struct pcmig_json j = {answer, answer + len};
+    int64_t bytes;
+
+    if (pcmig_json_enter(&j, "return") != 1 || pcmig_json_enter(&j, "ram") != 1 ||
+        pcmig_json_enter(&j, "remaining") != 1 || !pcmig_json_natural(&j, &bytes))
+        return -1;
+    return bytes;
+}
+
+int pcmig_qemu_run_state(const char *answer, size_t len, char *out, size_t size)
+{
+    struct pcmig_json j = {answer, answer + len};
+
+    if (pcmig_json_enter(&j, "return") != 1 || pcmig_json_enter(&j, "status") != 1)
+        return -1;
+    return read_name(&j, out, size);
+}
+
+unsigned long pcmig_qemu_version(const char *answer, size_t len)
+{
+    static const char *const parts[] = {"major", "minor", "micro"};
+    unsigned long version = 0;
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        struct pcmig_json j = {answer, answer + len};
+        int64_t part;
+
+        if (pcmig_json_enter(&j, "return") != 1 || pcmig_json_enter(&j, "qemu") != 1 ||
+            pcmig_json_enter(&j, parts[i]) != 1 || !pcmig_json_natural(&j, &part) || part > 999)
+            return 0;
+        version = version * 1000 + (unsigned long)part;
+    }
+    return version;
+}
+
+/* Goes to the element of an array of objects whose NAME is VALUE: 1 with J before it, 0 when there is none, -1. */
+static int find(struct pcmig_json *j, const char *name, const char *value)
+{
+    char text[128];
+    int more;
+
+    for (more = pcmig_json_next(j, true); more == 1; more = pcmig_json_next(j, false)) {
+        struct pcmig_json in = *j;
+        int has = pcmig_json_enter(&in, name);
+
+        if (has < 0)
+            return -1;
+        if (has == 1 && pcmig_json_string(&in, text, sizeof(text)) && strcmp(text, value) == 0)
+            return 1;
+        if (!pcmig_json_skip(j))
+            return -1;
+    }
+    return more;
+}
+
+int pcmig_qemu_capability(const char *answer, size_t len, const char *name)
+{
+    struct pcmig_json j = {answer, answer + len};
+    bool on;
+    int found;
+
+    if (pcmig_json_enter(&j, "return") != 1)
+        return -1;
+    found = find(&j, "capability", name);
+    if (found <= 0)
+        return found;
+    return pcmig_json_enter(&j, "state") == 1 && pcmig_json_bool(&j, &on) ? on : -1;
+}
+
+int pcmig_qemu_monitor_folder(const char *answer, size_t len, char *out, size_t size)
+{
+    static const char scheme[] = "unix:";
+    struct pcmig_json j = {answer, answer + len};
+    char filename[512], *path = filename + strlen(scheme), *end;
+
+    if (pcmig_json_enter(&j, "return") != 1 || find(&j, "label", "charmonitor") != 1 ||
+        pcmig_json_enter(&j, "filename") != 1 || !pcmig_json_string(&j, filename, sizeof(filename)) ||
+        strncmp(filename, scheme, strlen(scheme)) != 0 || path[0] != '/')
+        return -1;
+    /* What follows the path are options: ",server=on". */
+    end = strstr(path, ",server");
+    if (end != NULL)
+        *end = '\0';
+    end = strrchr(path, '/');
+    if (end == path || (size_t)(end - path) >= size)
+        return -1;
+    *end = '\0';
+    memcpy(out, path, (size_t)(end - path) + 1);
+    return 0;
+}
+
+int pcmig_qemu_text(const char *answer, size_t len, char *out, size_t size)
+{
+    struct pcmig_json j = {answer, answer + len};
+
+    return pcmig_json_enter(&j, "return") == 1 && pcmig_json_string(&j, out, size) ? 0 : -1;
+}
+
+bool pcmig_qemu_refused(const char *answer, size_t len, char *out, size_t size)
+{
+    struct pcmig_json j = {answer, answer + len};
+
+    if (size > 0)
+        out[0] = '\0';
+    if (pcmig_json_enter(&j, "error") != 1)
+        return false;
+    if (pcmig_json_enter(&j, "desc") != 1 || !pcmig_json_string(&j, out, size)) {
+        if (size > 0)
+            out[0] = '\0';
+    }
+    return true;
+}
+
+bool pcmig_qemu_done(const char *answer, size_t len)
+{
+    struct pcmig_json j = {answer, answer + len};
+
+    return pcmig_json_enter(&j, "return") == 1;
 }

@@ -1,20 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What QEMU itself says of an outgoing migration: the answer to its monitor's query-migrate. Pure. Facts: QEMU 5.2 to
- * 11, qapi/migration.json, migration/migration.c. */
+/* What QEMU itself says of an outgoing migration and of what stands around it: answers of its monitor. Pure. Facts:
+ * QEMU 5.2 to 11.1, qapi/migration.json, run-state.json, char.json, monitor/hmp-cmds.c. ANSWER is LEN bytes of JSON. */
 #ifndef PCMIG_CORE_QEMU_MIGRATION_H
 #define PCMIG_CORE_QEMU_MIGRATION_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-/* Reads the status out of ANSWER, LEN bytes of JSON: {"return": {"status": "active", ...}, ...} gives "active", and
- * {"return":
- * {}}, as QEMU says before its first migration, gives "none". Returns 0, or -1 when ANSWER is nothing of the kind or
- * the status does not fit into OUT with its terminator. */
+/* Reads the status out of an answer to query-migrate: {"return": {"status": "active", ...}, ...} gives "active", and
+ * {"return": {}}, as QEMU says before its first migration, gives "none". Returns 0, or -1 when ANSWER is nothing of the
+ * kind or the status does not fit into OUT with its terminator. */
 int pcmig_qemu_migration_status(const char *answer, size_t len, char *out, size_t size);
 
 /* Whether a QEMU with this status is done with its migration and has kept the guest: it got neither to the end of
  * pre-copy nor to the start of post-copy, before which libvirt lets no processor run at the destination. */
 bool pcmig_qemu_migration_kept(const char *status);
+
+/* Of the same answer: how much memory is still to be sent, in bytes; -1 = it does not say. */
+int64_t pcmig_qemu_migration_remaining(const char *answer, size_t len);
+
+/* query-status: "running", "finish-migrate", ... Returns 0 or -1. */
+int pcmig_qemu_run_state(const char *answer, size_t len, char *out, size_t size);
+
+/* query-version: major * 1000000 + minor * 1000 + micro; 0 = it does not say. */
+unsigned long pcmig_qemu_version(const char *answer, size_t len);
+
+/* query-migrate-capabilities: 1 = on, 0 = off or not known to this QEMU, -1 = ANSWER is nothing of the kind. */
+int pcmig_qemu_capability(const char *answer, size_t len, const char *name);
+
+/* query-chardev: the folder with the socket of libvirt's monitor, which libvirt makes for each guest and lets that
+ * guest's QEMU write to. Returns 0 or -1. */
+int pcmig_qemu_monitor_folder(const char *answer, size_t len, char *out, size_t size);
+
+/* human-monitor-command: what it printed. Returns 0 or -1. */
+int pcmig_qemu_text(const char *answer, size_t len, char *out, size_t size);
+
+/* Whether QEMU did the command; whether it refused, and why ("" = it does not say). Neither: no answer of QEMU's. */
+bool pcmig_qemu_done(const char *answer, size_t len);
+bool pcmig_qemu_refused(const char *answer, size_t len, char *out, size_t size);
 
 #endif

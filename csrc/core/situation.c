@@ -33,6 +33,7 @@ enum {
     IDLE = 1 << 8,        /* no job is known to run */
     CROSSED = 1 << 9,     /* the switch was issued, or seen */
     NOT_CROSSED = 1 << 10,
+    TURNED = 1 << 11, /* the guest was let go on at the source after the switch */
 };
 
 static const struct {
@@ -42,6 +43,10 @@ static const struct {
     enum pcmig_situation situation;
 } rows[] = {
     /* the first that fits */
+    /* Before anything else: libvirt keeps the job of such a migration, and the half's state, for as long as that QEMU
+     * runs. What the destination may still have is a half of the past; but not a guest that is whole. */
+    {R | P | M | C | F, R | P, TURNED, PCMIG_SITUATION_DOUBLE},
+    {R | P | M | C | F, ANY, TURNED, PCMIG_SITUATION_TURNED_BACK},
     /* The source was asked a moment earlier: with its job running, the guest moved in between. */
     {R | P, U | A | M | D, JOB, PCMIG_SITUATION_PRECOPY},
     {R, R | P | C | F, JOB, PCMIG_SITUATION_SWITCHING},
@@ -114,7 +119,8 @@ enum pcmig_situation pcmig_situation_of(const struct pcmig_evidence *evidence)
                                           : 0) |
                   (evidence->source_shut_down ? (unsigned)ENDED_HERE : 0) |
                   (evidence->destination_shut_down ? (unsigned)ENDED_THERE : 0) |
-                  (evidence->job_active ? 0 : (unsigned)IDLE) | (unsigned)(evidence->crossed ? CROSSED : NOT_CROSSED);
+                  (evidence->job_active ? 0 : (unsigned)IDLE) | (unsigned)(evidence->crossed ? CROSSED : NOT_CROSSED) |
+                  (evidence->turned_back ? (unsigned)TURNED : 0);
 
     if ((unsigned)evidence->source >= PCMIG_HALF_COUNT || (unsigned)evidence->destination >= PCMIG_HALF_COUNT)
         return PCMIG_SITUATION_IN_DOUBT;
@@ -172,6 +178,8 @@ static const struct {
                                "the guest was shut down during its migration, and is off"},
     [PCMIG_SITUATION_GONE] = {"gone", PCMIG_MEMORY_NOWHERE,
                               "the guest ended on both hosts while its migration was not settled"},
+    [PCMIG_SITUATION_TURNED_BACK] = {"turned-back", PCMIG_MEMORY_SOURCE,
+                                     "the guest turned back: it goes on at the source from the moment of the switch"},
     [PCMIG_SITUATION_DOUBLE] = {"double", PCMIG_MEMORY_UNKNOWN,
                                 "both hosts have a copy of the guest, and which of them is wanted is not known"},
     [PCMIG_SITUATION_RUNS_AT_SOURCE] = {"runs-at-source", PCMIG_MEMORY_SOURCE,

@@ -30,6 +30,7 @@ enum pcmig_situation {
     PCMIG_SITUATION_HALF_LOST,      /* one half of a post-copy is gone, and with it memory that only it had */
     PCMIG_SITUATION_ENDED,          /* it was shut down meanwhile; at most the source's half of its post-copy is left */
     PCMIG_SITUATION_GONE,           /* on neither host */
+    PCMIG_SITUATION_TURNED_BACK,    /* it goes on at the source from the moment of the switch */
     PCMIG_SITUATION_DOUBLE,         /* both hosts have a copy that can run */
     PCMIG_SITUATION_RUNS_AT_SOURCE, /* it runs there, and no job sends it; the destination does not answer */
     PCMIG_SITUATION_RUNS_AT_DESTINATION, /* it runs there with all of its memory; the source does not answer */

@@ -86,6 +86,13 @@ char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error);
 
+/* Whether libvirt says that its processors run although its post-copy was interrupted. Of the source's half that is so
+ * of a guest that turned back, and of no other; false where the host does not answer. */
+bool pcmig_virt_runs_on(struct pcmig_virt_conn *conn, const char *uuid);
+/* The number that libvirt gave the guest when it was started; -1 = it is off, not known, or the host does not answer.
+ */
+int pcmig_virt_id(struct pcmig_virt_conn *conn, const char *uuid);
+
 /* What is left of a guest (virt_definition.c). Whether the host knows it and has it shut off because it was migrated
  * away: false where the host does not answer. Whether it has a definition: 1, 0, or -1 where it does not know the guest
  * or does not answer. */

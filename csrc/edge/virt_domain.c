@@ -188,6 +188,31 @@ int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_h
     return 0;
 }
 
+bool pcmig_virt_runs_on(struct pcmig_virt_conn *conn, const char *uuid)
+{
+    virDomainPtr ptr = virDomainLookupByUUIDString(conn->ptr, uuid);
+    int state = VIR_DOMAIN_NOSTATE, reason = 0;
+
+    if (ptr == NULL)
+        return false;
+    if (virDomainGetState(ptr, &state, &reason, 0) < 0)
+        state = VIR_DOMAIN_NOSTATE;
+    (void)virDomainFree(ptr);
+    return state == VIR_DOMAIN_RUNNING && reason == 11 /* POSTCOPY_FAILED, since 8.5 */;
+}
+
+int pcmig_virt_id(struct pcmig_virt_conn *conn, const char *uuid)
+{
+    virDomainPtr ptr = virDomainLookupByUUIDString(conn->ptr, uuid);
+    unsigned int id;
+
+    if (ptr == NULL)
+        return -1;
+    id = virDomainGetID(ptr);
+    (void)virDomainFree(ptr);
+    return id == (unsigned int)-1 ? -1 : (int)id;
+}
+
 /* --- statistics --------------------------------------------------------------------------------------------------- */
 
 static const struct {

@@ -1,14 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What only QEMU itself can say, through libvirt's way to its monitor. */
+/* What only QEMU itself can say or do, through libvirt's way to its monitor. libvirt marks a guest whose monitor was
+ * used
+ * ("custom-monitor" in its log), so it is asked where no other witness is left. Needs virDomainQemuMonitorCommand
+ * (libvirt >= 0.8.2, a connection that may write). */
 #ifndef PCMIG_EDGE_VIRT_QEMU_H
 #define PCMIG_EDGE_VIRT_QEMU_H
 
+#include "core/turn_back.h"
 #include "edge/virt.h"
 
-/* The status of the guest's latest outgoing migration in QEMU's words ("none", "active", "cancelled", ...). Reads only;
- * but libvirt marks a guest whose monitor was used ("custom-monitor" in its log), so it is asked where no other witness
- * is left. Returns 0, or -1 with ERROR. Needs virDomainQemuMonitorCommand (libvirt >= 0.8.2, a connection that may
- * write). */
+/* The status of the guest's latest outgoing migration in QEMU's words ("none", "active", "cancelled", ...). Reads only.
+ * Returns 0, or -1 with ERROR. */
 int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error);
+
+/* What turning back (core/turn_back.h) needs to know of the source's QEMU. */
+struct pcmig_virt_turn_back {
+    char run_state[32];      /* "finish-migrate" */
+    char migration[32];      /* "postcopy-paused" */
+    int64_t remaining_bytes; /* memory still to be sent; -1 = QEMU does not say */
+    unsigned long qemu;      /* version, major * 1000000 + minor * 1000 + micro */
+    bool discards_memory;    /* capability release-ram */
+};
+
+/* Reads only. Returns 0, or -1 with ERROR. */
+int pcmig_virt_turn_back_look(struct pcmig_virt_domain *domain, struct pcmig_virt_turn_back *out,
+                              struct pcmig_virt_error *error);
+
+/* Lets the guest go on at the source, from the moment of the switch: pauses the stream where QEMU does not know yet
+ * that it is broken, takes the disks back (QEMU >= 10.0), and has the processors run through QEMU's gdb stub, on a
+ * socket in the guest's own folder, which is there for that moment only. Every step is looked at before the next; what
+ * was done already is not done again, so whoever was killed in the middle calls it again.
+ *
+ * Nobody may call this who has not asked core/guard.h and core/turn_back.h.
+ *
+ * Returns 0 when the guest runs, or -1 with ERROR. STEPS, SIZE bytes, is what was done, in words, a line each. */
+int pcmig_virt_turn_back(struct pcmig_virt_domain *domain, char *steps, size_t size, struct pcmig_virt_error *error);
 
 #endif

@@ -29,6 +29,7 @@ void pcmig_control_publish(struct control *c)
     status->phase = pcmig_ledger_phase_now(m->ledger);
     status->state = c->state;
     status->crossed = c->crossed || c->issued;
+    status->unrun = pcmig_unrun_certain(&c->unrun) && m->mailbox.lost == 0;
     pcmig_policy_progress(m->policy, &status->passes, &status->pass_permille);
     status->sample = c->sample;
     status->link_bps = pcmig_policy_link_bps(m->policy);
@@ -231,6 +232,7 @@ static void note_event(struct control *c, const struct pcmig_input *input)
 
     if (input->shut_down)
         c->end[side].shut_down = true;
+    pcmig_unrun_event(&c->unrun, (enum pcmig_event)input->code);
     if (input->code == PCMIG_EVENT_SRC_STOPPED_MIGRATED)
         c->handed_off = true;
     if (input->code == PCMIG_EVENT_SWITCH_ISSUED)
@@ -479,6 +481,8 @@ static void take_mail(struct control *c, struct mail *mail)
     box->opened = false;
     for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
         c->end[side].reconnect = c->end[side].reconnect || box->closed[side];
+        if (side == PCMIG_SIDE_DESTINATION && box->closed[side])
+            pcmig_unrun_gap(&c->unrun);
         box->closed[side] = false;
     }
     *mail = taken;
@@ -670,6 +674,8 @@ void *pcmig_control_main(void *migration)
         pcmig_finish(&control, m->args.adopt ? PCMIG_OUTCOME_NEEDS_OPERATOR : PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
                      "", &error);
     } else {
+        if (m->watch[PCMIG_SIDE_DESTINATION] != NULL)
+            pcmig_unrun_listens(&control.unrun);
         pcmig_others_begin(&control);
         if (!call_in_turn(&control))
             run(&control);

@@ -23,6 +23,7 @@
 #include "core/recovery.h"
 #include "core/still.h"
 #include "core/turns_meter.h"
+#include "core/unrun.h"
 #include "edge/turns_file.h"
 #include "engine/internal.h"
 
@@ -84,7 +85,8 @@ struct control {
     bool handed_off; /* an event said STOPPED/MIGRATED of the source */
     bool issued;     /* the switch was, by us or by who noted it; nothing has said since that it came to nothing */
     bool crossed;    /* an event of either end spoke of post-copy, or of the guest's running at the destination */
-    bool final_seen; /* the statistics of JOB_COMPLETED have come */
+    struct pcmig_unrun unrun; /* whether the guest never ran at the destination */
+    bool final_seen;          /* the statistics of JOB_COMPLETED have come */
 
     /* Looking for the end. */
     int64_t look_us;      /* when both hosts are asked next */

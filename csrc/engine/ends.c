@@ -46,6 +46,8 @@ void pcmig_end_close(struct control *c, enum pcmig_side side)
 
     m->conn[side] = NULL;
     m->watch[side] = NULL;
+    if (side == PCMIG_SIDE_DESTINATION)
+        pcmig_unrun_gap(&c->unrun);
     if (side == PCMIG_SIDE_SOURCE)
         m->domain = NULL;
     c->end[side].libvirt = 0;
@@ -162,6 +164,8 @@ void pcmig_end_ask(struct control *c, enum pcmig_side side)
 
     if (m->conn[side] != NULL && pcmig_virt_half(m->conn[side], m->uuid, &half, &error) == 0) {
         end->half = half;
+        if (side == PCMIG_SIDE_DESTINATION)
+            pcmig_unrun_half(&c->unrun, half);
         /* A daemon that had just been started may not have known the guest when the connection was opened. */
         if (side == PCMIG_SIDE_SOURCE && m->domain == NULL && end->half != PCMIG_HALF_ABSENT)
             m->domain = pcmig_virt_lookup(m->conn[side], m->uuid, &error);

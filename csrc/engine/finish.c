@@ -78,6 +78,7 @@ static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
     const char *there = m->args.dest_name != NULL ? pcmig_shell_guest(m->args.dest_name, m->uuid) : guest;
     const struct words look_after = {{"pcmig", "resume", "-c", m->args.source_uri, guest, m->args.dest_uri}, 6};
     const struct words forget = {{"pcmig", "forget", "-c", m->args.source_uri, guest}, 5};
+    const struct words turn_back = {{"pcmig", "turn-back", "-c", m->args.source_uri, guest}, 5};
     const struct words end_source = {{"virsh", "-c", m->args.source_uri, "destroy", guest}, 5};
     const struct words end_destination = {{"virsh", "-c", m->args.dest_uri, "destroy", there}, 5};
     const struct words undefine = {{"virsh", "-c", m->args.source_uri, "undefine", "--keep-nvram", "--keep-tpm", guest},
@@ -112,6 +113,9 @@ static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
         return;
     case PCMIG_ADVICE_UNDEFINE:
         write_words(&undefine, "", out, size);
+        return;
+    case PCMIG_ADVICE_TURN_BACK:
+        write_words(&turn_back, "", out, size);
         return;
     case PCMIG_ADVICE_NONE:
     case PCMIG_ADVICE_COUNT:

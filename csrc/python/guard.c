@@ -60,6 +60,7 @@ struct seen {
     int destination_shut_down;
     int disks_copied;
     int crossed;
+    int turned_back;
     PyObject *job_active; /* borrowed; None = not known */
 };
 
@@ -90,6 +91,7 @@ static int to_evidence(const struct seen *seen, struct pcmig_evidence *evidence)
         .destination_shut_down = seen->destination_shut_down != 0,
         .disks_copied = seen->disks_copied != 0,
         .crossed = seen->crossed != 0,
+        .turned_back = seen->turned_back != 0,
     };
     return 0;
 }
@@ -128,10 +130,24 @@ static PyObject *py_guest_word(PyObject *module, PyObject *args)
 
 static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {
-        "side",         "act",     "source", "destination", "in_flight", "call_succeeded",   "source_handed_off",
-        "job_active",   "insist",  "guest",  "source_uri",  "dest_uri",  "source_shut_down", "destination_shut_down",
-        "disks_copied", "crossed", NULL};
+    static char *keywords[] = {"side",
+                               "act",
+                               "source",
+                               "destination",
+                               "in_flight",
+                               "call_succeeded",
+                               "source_handed_off",
+                               "job_active",
+                               "insist",
+                               "guest",
+                               "source_uri",
+                               "dest_uri",
+                               "source_shut_down",
+                               "destination_shut_down",
+                               "disks_copied",
+                               "crossed",
+                               "turned_back",
+                               NULL};
     struct seen seen = {.source = "unknown", .destination = "unknown", .job_active = Py_None};
     struct pcmig_guard_names names = {NULL, NULL, NULL};
     const char *side_text = NULL, *act_text = NULL;
@@ -140,11 +156,11 @@ static PyObject *py_guard(PyObject *module, PyObject *args, PyObject *kwargs)
     struct pcmig_permission p;
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sssspppOpzzzpppp:guard", keywords, &side_text, &act_text,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sssspppOpzzzppppp:guard", keywords, &side_text, &act_text,
                                      &seen.source, &seen.destination, &seen.in_flight, &seen.call_succeeded,
                                      &seen.source_handed_off, &seen.job_active, &insist, &names.guest,
                                      &names.source_uri, &names.dest_uri, &seen.source_shut_down,
-                                     &seen.destination_shut_down, &seen.disks_copied, &seen.crossed))
+                                     &seen.destination_shut_down, &seen.disks_copied, &seen.crossed, &seen.turned_back))
         return NULL;
     /* The format has no way to say that an argument is for its keyword only, and needed. */
     if (side_text == NULL || act_text == NULL) {
@@ -265,6 +281,8 @@ struct answer {
     enum pcmig_half half;
     int job; /* 1, 0, -1 = it could not tell */
     bool shut_down;
+    bool runs;    /* in a post-copy that was interrupted: its processors run nevertheless */
+    int id;       /* -1 = it is off */
     bool defined; /* has a definition there, whatever becomes of the half */
 };
 
@@ -287,6 +305,10 @@ static int ask_host(const char *uri, const char *uuid, int64_t timeout_ms, struc
         out->shut_down = pcmig_virt_was_shut_down(conn, uuid);
     if (rc == 0)
         out->defined = pcmig_virt_defined(conn, uuid) == 1;
+    if (rc == 0 && out->half == PCMIG_HALF_POSTCOPY_FAILED)
+        out->runs = pcmig_virt_runs_on(conn, uuid);
+    if (rc == 0 && out->half != PCMIG_HALF_ABSENT)
+        out->id = pcmig_virt_id(conn, uuid);
     /* Nobody needs to know of the job where the half itself speaks of a migration, and there the question may block. */
     if (rc == 0 && (out->half == PCMIG_HALF_RUNNING || out->half == PCMIG_HALF_PAUSED)) {
         domain = pcmig_virt_lookup(conn, uuid, &unsaid);
@@ -303,7 +325,7 @@ static PyObject *py_half(PyObject *module, PyObject *args, PyObject *kwargs)
     static char *keywords[] = {"uri", "uuid", "connect_timeout_ms", NULL};
     long long timeout_ms = CONNECT_TIMEOUT_MS;
     struct pcmig_virt_error error = {0};
-    struct answer answer = {.half = PCMIG_HALF_UNKNOWN, .job = -1};
+    struct answer answer = {.half = PCMIG_HALF_UNKNOWN, .job = -1, .id = -1};
     const char *uri, *uuid;
     int rc;
 
@@ -325,9 +347,11 @@ static PyObject *py_half(PyObject *module, PyObject *args, PyObject *kwargs)
         pcmig_errors_raise(module, &error);
         return NULL;
     }
-    return Py_BuildValue("{s:s,s:N,s:N,s:N}", "half", pcmig_half_name(answer.half), "job_active",
+    return Py_BuildValue("{s:s,s:N,s:N,s:N,s:N,s:N}", "half", pcmig_half_name(answer.half), "job_active",
                          answer.job < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(answer.job), "shut_down",
-                         PyBool_FromLong(answer.shut_down), "defined", PyBool_FromLong(answer.defined));
+                         PyBool_FromLong(answer.shut_down), "defined", PyBool_FromLong(answer.defined), "runs",
+                         PyBool_FromLong(answer.runs), "id",
+                         answer.id < 0 ? Py_NewRef(Py_None) : PyLong_FromLong(answer.id));
 }
 
 #define CALL(function) (PyCFunction)(void (*)(void))(function)
@@ -336,7 +360,8 @@ static PyMethodDef methods[] = {
     {"guard", CALL(py_guard), METH_VARARGS | METH_KEYWORDS,
      "guard(*, side, act, source='unknown', destination='unknown', in_flight=False, call_succeeded=False, "
      "source_handed_off=False, job_active=None, insist=False, guest=None, source_uri=None, dest_uri=None, "
-     "source_shut_down=False, destination_shut_down=False, disks_copied=False, crossed=False)\n--\n\n"
+     "source_shut_down=False, destination_shut_down=False, disks_copied=False, crossed=False, "
+     "turned_back=False)\n--\n\n"
      "Whether ACT may be done to the half on SIDE: allowed, reason, advice, rest, situation, memory. Raises ValueError "
      "for "
      "an "
@@ -356,7 +381,8 @@ static PyMethodDef methods[] = {
      "option or nothing."},
     {"half", CALL(py_half), METH_VARARGS | METH_KEYWORDS,
      "half(uri, uuid, connect_timeout_ms=10000)\n--\n\n"
-     "The half of the guest with this UUID at URI: half, job_active, shut_down, defined. Raises LibvirtError when the "
+     "The half of the guest with this UUID at URI: half, job_active, shut_down, defined, runs, id. Raises LibvirtError "
+     "when the "
      "host does not "
      "tell."},
     {NULL, NULL, 0, NULL},

@@ -15,6 +15,7 @@ static const setup_fn setups[] = {
     pcmig_probe_setup,
     pcmig_trace_setup,
     pcmig_guard_setup,
+    pcmig_turn_back_setup,
     pcmig_route_setup,
 };
 /* clang-format on */

@@ -41,6 +41,7 @@ int pcmig_job_setup(PyObject *module);
 int pcmig_migration_setup(PyObject *module);
 int pcmig_trace_setup(PyObject *module);
 int pcmig_guard_setup(PyObject *module);
+int pcmig_turn_back_setup(PyObject *module);
 int pcmig_route_setup(PyObject *module);
 
 /* errors.c: sets the exception that fits ERROR: LibvirtError or the subclass for its kind of failure. */

@@ -45,6 +45,11 @@ PLACES: dict[str, tuple[float, float, dict[str, Any]]] = {
     "unconfirmed": (3, 4.2, {"source": "absent", "destination": "paused", "in_flight": True}),
     "ended": (4, 2, {"source": "postcopy-failed", "destination": "absent", "destination_shut_down": True}),
     "gone": (2, 4.2, {"source": "absent", "destination": "absent", "in_flight": True}),
+    "turned-back": (
+        3,
+        5.8,
+        {"source": "postcopy-failed", "destination": "absent", "turned_back": True},
+    ),
     "double": (1, 5, {"source": "running", "destination": "running"}),
     "in-doubt": (2, 5, {"source": "dead", "destination": "paused", "in_flight": True}),
 }
@@ -59,6 +64,7 @@ WAYS = (
     ("postcopy", "arrived", "the last page has come"),
     ("interrupted", "cut-off", "a host does not answer; and back, when it does"),
     ("interrupted", "half-lost", "the process of one half ends"),
+    ("half-lost", "turned-back", "the guest turns back"),
     ("interrupted", "ended", "the guest is shut down at the destination before its last page has come"),
     ("arrived", "at-destination", "the source gives up its half"),
     ("at-destination", "home-destination", "its end is on record"),
@@ -149,7 +155,7 @@ def picture() -> str:
     known = {row["name"]: row for row in _core.situations()}
     if known.keys() != PLACES.keys():
         raise ValueError(f"the picture and the guard differ in {sorted(known.keys() ^ PLACES.keys())}")
-    width, height = GRID.size((4, 5))
+    width, height = GRID.size((4, 5.8))
     parts = [
         f'<svg viewBox="0 0 {width} {height}" role="img" style="width: 100%; font: 14px sans-serif"'
         ' xmlns="http://www.w3.org/2000/svg"><title>The situations of a guest between two hosts</title>'

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pcmig import _core
+from pcmig import _core, turn_back
 from pcmig.journal import Entry
 
 COPIES_DISKS = ("VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC")
@@ -17,6 +17,7 @@ class Evidence(NamedTuple):
     destination: _core.Half
     disks_copied: bool
     crossed: bool
+    turned_back: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of _core.guard()."""
@@ -29,6 +30,7 @@ class Evidence(NamedTuple):
             "destination_shut_down": self.destination["shut_down"],
             "disks_copied": self.disks_copied,
             "crossed": self.crossed,
+            "turned_back": self.turned_back,
         }
 
 
@@ -37,13 +39,26 @@ def ask(uri: str, uuid: str) -> _core.Half:
     try:
         return _core.half(uri, uuid)
     except _core.LibvirtError:
-        return {"half": "unknown", "job_active": None, "shut_down": False, "defined": False}
+        return {
+            "half": "unknown",
+            "job_active": None,
+            "shut_down": False,
+            "defined": False,
+            "runs": False,
+            "id": None,
+        }
 
 
 def of_entry(entry: Entry, ask: Callable[[str, str], _core.Half] = ask) -> Evidence:
     """The source is asked first, see _core.half()."""
     source = ask(entry.source_uri, entry.uuid)
-    return Evidence(source, ask(entry.dest_uri, entry.uuid), disks_copied(entry), entry.crossed)
+    return Evidence(
+        source,
+        ask(entry.dest_uri, entry.uuid),
+        disks_copied(entry),
+        entry.crossed,
+        turn_back.has_turned_back(entry, source),
+    )
 
 
 def disks_copied(entry: Entry) -> bool:

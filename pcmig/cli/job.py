@@ -172,6 +172,7 @@ class Job:
             "gate": "none",
             "recovery": None,
             "crossed": self.state in phases.POSTCOPY,
+            "unrun": False,
             "note": None,
             "turn": "free",
             "waits_for": None,

@@ -242,10 +242,14 @@ def advise(row: Row, view: _core.Permission, resume: str) -> None:
             else (row["dest_uri"], row["source_uri"])
         )
         row["text"] = (
-            f"the guest cannot be saved: the QEMU with its half at {gone} is gone, and with it memory that "
-            f"nobody else had; the half at {kept} is left untouched"
+            f"the guest can turn back: the QEMU with its half at {gone} is gone, and with it what it did "
+            f"since the switch; the half at {kept} is whole as it was then"
+            if kept == row["source_uri"]
+            else f"the guest cannot be saved: the QEMU with its half at {gone} is gone, and with it memory "
+            f"that nobody else had; the half at {kept} is left untouched"
         )
-        row["type"], row["needs_operator"] = view["advice"], True
+        row["type"], row["otherwise"] = choices(view["advice"] or "")
+        row["needs_operator"] = True
     elif situation == "ended":
         # Nothing is lost; where a half is left, it is ended first.
         row["type"] = " && ".join(filter(None, [view["rest"], view["advice"]]))
@@ -297,6 +301,8 @@ def of_host(uri: str, found: _core.Migrating) -> Row:
         "job_active": True if source else None,
         "shut_down": False,
         "defined": False,
+        "runs": False,
+        "id": None,
     }
     row: Row = {
         "uuid": found["uuid"],

@@ -25,12 +25,15 @@ static const struct {
     const char *permits[PCMIG_SIDE_COUNT];
     const char *advice;
 } rows[] = {
-#define LOOK_A  "virsh -c 'A' domstate --reason 'G'"
-#define LOOK_B  "virsh -c 'B' domstate --reason 'G'"
-#define END_A   "virsh -c 'A' destroy 'G'"
-#define END_B   "virsh -c 'B' destroy 'G'"
-#define RESUME  "pcmig resume -c 'A' 'G' 'B'"
-#define FORGET  "pcmig forget -c 'A' 'G'"
+#define LOOK_A    "virsh -c 'A' domstate --reason 'G'"
+#define LOOK_B    "virsh -c 'B' domstate --reason 'G'"
+#define END_A     "virsh -c 'A' destroy 'G'"
+#define END_B     "virsh -c 'B' destroy 'G'"
+#define RESUME    "pcmig resume -c 'A' 'G' 'B'"
+#define FORGET    "pcmig forget -c 'A' 'G'"
+#define TURN_BACK "pcmig turn-back -c 'A' 'G'  # or, if it is to boot from its disks instead: " FORGET
+#define POWER_OFF                                                                                                      \
+    "virsh -c 'A' qemu-monitor-command 'G' --hmp system_powerdown  # or, if it does not power off by itself: " END_A
 #define OR_LOST RESUME "  # or, if the silent host is lost: " FORGET
     [PCMIG_SITUATION_UNSEEN] = {{BOTH(UNKNOWN, ABSENT)}, {"srbodufF", "srbodufF"}, "pcmig check -c 'A' --peer 'B'"},
     [PCMIG_SITUATION_NOBODY] = {{BOTH(ABSENT, ABSENT)}, {"srbodufRF", "srbodufRF"}, LOOK_A "; " LOOK_B},
@@ -40,7 +43,11 @@ static const struct {
     [PCMIG_SITUATION_SWITCHING] = {{BOTH(MIGRATING, MIGRATING)}, {"", ""}, "pcmig watch -c 'A' 'G'"},
     [PCMIG_SITUATION_POSTCOPY] = {{BOTH(POSTCOPY, POSTCOPY)}, {"", ""}, "pcmig watch -c 'A' 'G'"},
     [PCMIG_SITUATION_INTERRUPTED] = {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED)}, {"M", "M"}, RESUME},
-    [PCMIG_SITUATION_CUT_OFF] = {{BOTH(POSTCOPY_FAILED, UNKNOWN)}, {"", ""}, OR_LOST},
+    [PCMIG_SITUATION_CUT_OFF] = {{BOTH(POSTCOPY_FAILED, UNKNOWN)},
+                                 {"", ""},
+                                 RESUME
+                                 "  # or, if the silent host is dead: pcmig turn-back --destination-is-dead -c 'A' "
+                                 "'G'"},
     [PCMIG_SITUATION_AT_SOURCE] = {{BOTH(RUNNING, ABSENT), .in_flight = true, .job_absent = true},
                                    {"srboRF", "dufRF"},
                                    RESUME},
@@ -51,7 +58,10 @@ static const struct {
     [PCMIG_SITUATION_AT_DESTINATION] = {{BOTH(ABSENT, RUNNING), .in_flight = true}, {"dufP", "srboPF"}, RESUME},
     [PCMIG_SITUATION_UNCONFIRMED] = {{BOTH(ABSENT, PAUSED), .in_flight = true}, {"", "r"}, "virsh -c 'B' resume 'G'"},
     [PCMIG_SITUATION_HANDED_OVER] = {{BOTH(ABSENT, UNKNOWN), .source_handed_off = true}, {"dufP", "srboP"}, LOOK_B},
-    [PCMIG_SITUATION_HALF_LOST] = {{BOTH(ABSENT, POSTCOPY_FAILED)}, {"", ""}, FORGET},
+    [PCMIG_SITUATION_HALF_LOST] = {{BOTH(POSTCOPY_FAILED, ABSENT)}, {"T", ""}, TURN_BACK},
+    [PCMIG_SITUATION_TURNED_BACK] = {{BOTH(POSTCOPY_FAILED, ABSENT), .turned_back = true},
+                                     {"boRT", "dufRF"},
+                                     POWER_OFF},
     [PCMIG_SITUATION_ENDED] = {{BOTH(POSTCOPY_FAILED, ABSENT), .destination_shut_down = true}, {"dF", "dF"}, FORGET},
     [PCMIG_SITUATION_GONE] = {{BOTH(ABSENT, ABSENT), .in_flight = true}, {"F", "F"}, FORGET},
     [PCMIG_SITUATION_DOUBLE] = {{BOTH(RUNNING, RUNNING)},
@@ -87,6 +97,8 @@ static const struct {
         {'F', false,
          "forgetting the migration at the %s would leave nothing that keeps the guest from being lost or "
          "run twice"},
+    [PCMIG_ACT_TURN_BACK] =
+        {'T', false, "letting it go on at the source would run it twice, unless its other half can run no more"},
 };
 _Static_assert(LENGTH(acts) == PCMIG_ACT_COUNT, "every act has a row");
 
@@ -180,7 +192,7 @@ static void check_insisting(enum pcmig_situation situation, enum pcmig_side side
     char expected[sizeof(p.reason)];
 
     (void)permitted;
-    if (act == PCMIG_ACT_FORGET)
+    if (act == PCMIG_ACT_FORGET || act == PCMIG_ACT_TURN_BACK)
         return; /* below */
     if (calm.allowed || !acts[act].removes) {
         assert_memory_equal(p.reason, calm.reason, strlen(calm.reason) + 1);
@@ -251,6 +263,64 @@ static void disks_that_were_copied_keep_the_record(void **state)
     }
 }
 
+/* By which halves a guest may turn back, without a word and on somebody's word that its destination is dead; and what
+ * is advised where it may not. */
+static void turning_back(void **state)
+{
+    static const struct {
+        struct pcmig_evidence evidence;
+        bool calm, by_word;
+        const char *advice;
+    } cases[] = {
+        {{BOTH(POSTCOPY_FAILED, ABSENT)}, true, true, NULL},
+        {{BOTH(POSTCOPY, ABSENT)}, true, true, NULL},
+        {{BOTH(PAUSED, ABSENT), .in_flight = true, .crossed = true}, true, true, NULL},
+        {{BOTH(MIGRATING, ABSENT), .in_flight = true, .crossed = true}, true, true, NULL},
+        {{BOTH(POSTCOPY_FAILED, UNKNOWN)}, false, true, "pcmig resume"},
+        {{BOTH(POSTCOPY, UNKNOWN)}, false, true, "pcmig resume"},
+        {{BOTH(POSTCOPY_FAILED, DEAD)}, false, false, "virsh -c 'B' destroy 'G'; pcmig turn-back"},
+        /* It lives there, whatever somebody says: it can be resumed. */
+        {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED)}, false, false, "pcmig resume"},
+        {{BOTH(POSTCOPY_FAILED, POSTCOPY)}, false, false, "pcmig resume"},
+        {{BOTH(POSTCOPY, POSTCOPY)}, false, false, "pcmig watch"},
+        {{BOTH(POSTCOPY_FAILED, RUNNING)}, false, false, "pcmig resume"},
+        {{BOTH(POSTCOPY_FAILED, MIGRATING)}, false, false, "pcmig resume"},
+        /* It powered itself off there: nothing is to go on. */
+        {{BOTH(POSTCOPY_FAILED, ABSENT), .destination_shut_down = true}, false, false, "pcmig forget"},
+        /* Nothing is left here that could go on. */
+        {{BOTH(ABSENT, POSTCOPY_FAILED)}, false, false, "pcmig forget"},
+        {{BOTH(ABSENT, ABSENT), .in_flight = true, .crossed = true}, false, false, "pcmig forget"},
+        {{BOTH(UNKNOWN, POSTCOPY_FAILED)}, false, false, "pcmig resume"},
+        /* It never left. */
+        {{BOTH(PAUSED, ABSENT), .in_flight = true, .job_absent = true}, false, false, "pcmig resume"},
+        {{BOTH(POSTCOPY_FAILED, ABSENT), .source_handed_off = true}, false, false, NULL},
+        /* It has turned back already. */
+        {{BOTH(POSTCOPY_FAILED, UNKNOWN), .turned_back = true}, true, true, NULL},
+        {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED), .turned_back = true}, true, true, NULL},
+        {{BOTH(POSTCOPY_FAILED, RUNNING), .turned_back = true}, false, false, END_A ", or " END_B},
+    };
+    static const struct pcmig_guard_names names = {"G", "A", "B"};
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        for (int word = 0; word < 2; word++) {
+            struct pcmig_permission p =
+                pcmig_guard_may(&cases[i].evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_TURN_BACK, word != 0);
+            char advice[256] = "";
+
+            if (p.allowed != (word != 0 ? cases[i].by_word : cases[i].calm))
+                fail_msg("case %zu, word %d: %s", i, word, p.reason);
+            assert_false(
+                pcmig_guard_may(&cases[i].evidence, PCMIG_SIDE_DESTINATION, PCMIG_ACT_TURN_BACK, word != 0).allowed);
+            if (p.allowed)
+                continue;
+            assert_true(pcmig_guard_advice(p.advice, &names, advice, sizeof(advice)));
+            if (cases[i].advice != NULL && strncmp(advice, cases[i].advice, strlen(cases[i].advice)) != 0)
+                fail_msg("case %zu: %s", i, advice);
+        }
+    }
+}
+
 /* What a person may end once the migration is forgotten: halves that are of no use, and nothing that is the guest. */
 static void what_is_left(void **state)
 {
@@ -259,6 +329,8 @@ static void what_is_left(void **state)
         const char *rest;
     } cases[] = {
         {{BOTH(ABSENT, POSTCOPY_FAILED), .in_flight = true}, END_B},
+        {{BOTH(POSTCOPY_FAILED, POSTCOPY_FAILED), .turned_back = true}, END_B},
+        {{BOTH(POSTCOPY_FAILED, ABSENT), .turned_back = true}, NULL},
         {{BOTH(POSTCOPY_FAILED, ABSENT), .in_flight = true}, END_A},
         {{BOTH(POSTCOPY_FAILED, ABSENT), .in_flight = true, .destination_shut_down = true}, END_A},
         {{BOTH(DEAD, POSTCOPY), .in_flight = true}, END_A "; " END_B},
@@ -413,6 +485,7 @@ int main(void)
         cmocka_unit_test(an_owner_who_insists_removes_and_nothing_else),
         cmocka_unit_test(an_operator_who_takes_the_loss_forgets_what_does_not_move),
         cmocka_unit_test(disks_that_were_copied_keep_the_record),
+        cmocka_unit_test(turning_back),
         cmocka_unit_test(what_is_left),
         cmocka_unit_test(every_dead_end_has_a_way_out),
         cmocka_unit_test(advice_without_names),

@@ -65,6 +65,12 @@ static bool ended(const struct pcmig_evidence *e)
     return pcmig_situation_of(e) == PCMIG_SITUATION_ENDED;
 }
 
+/* It goes on at the source after the switch: what is elsewhere is of the past. */
+static bool turned(const struct question *q)
+{
+    return pcmig_situation_of(&q->e) == PCMIG_SITUATION_TURNED_BACK;
+}
+
 /* Destroying what is not there is allowed to anybody. */
 static bool destroys_nothing(const struct question *q)
 {
@@ -74,11 +80,11 @@ static bool destroys_nothing(const struct question *q)
 static void explain(const struct question *q, const char *rule)
 {
     print_message("%s: source %s, destination %s, moved %d, job %d/%d, record %d, shut down %d/%d, copied %d, crossed "
-                  "%d: %s at the %s, "
+                  "%d, turned back %d: %s at the %s, "
                   "insist %d\n",
                   rule, pcmig_half_name(q->e.source), pcmig_half_name(q->e.destination), moved(&q->e), q->e.job_active,
                   q->e.job_absent, q->e.in_flight, q->e.source_shut_down, q->e.destination_shut_down, q->e.disks_copied,
-                  q->e.crossed, pcmig_act_name(q->act), pcmig_side_name(q->side), q->insist);
+                  q->e.crossed, q->e.turned_back, pcmig_act_name(q->act), pcmig_side_name(q->side), q->insist);
 }
 
 #define REQUIRE(q, rule, condition)                                                                                    \
@@ -95,9 +101,9 @@ static unsigned for_all(check_fn check)
 {
     unsigned count = 0;
 
-    for (unsigned n = 0; n < PCMIG_HALF_COUNT * PCMIG_HALF_COUNT * 1024; n++) {
-        struct question q = {.e = {.source = (enum pcmig_half)(n / 1024 % PCMIG_HALF_COUNT),
-                                   .destination = (enum pcmig_half)(n / 1024 / PCMIG_HALF_COUNT),
+    for (unsigned n = 0; n < PCMIG_HALF_COUNT * PCMIG_HALF_COUNT * 2048; n++) {
+        struct question q = {.e = {.source = (enum pcmig_half)(n / 2048 % PCMIG_HALF_COUNT),
+                                   .destination = (enum pcmig_half)(n / 2048 / PCMIG_HALF_COUNT),
                                    .call_succeeded = (n & 1) != 0,
                                    .source_handed_off = (n & 2) != 0,
                                    .job_active = (n & 4) != 0,
@@ -106,7 +112,8 @@ static unsigned for_all(check_fn check)
                                    .source_shut_down = (n & 64) != 0,
                                    .destination_shut_down = (n & 128) != 0,
                                    .disks_copied = (n & 256) != 0,
-                                   .crossed = (n & 512) != 0},
+                                   .crossed = (n & 512) != 0,
+                                   .turned_back = (n & 1024) != 0},
                              .insist = (n & 32) != 0};
 
         if (q.e.job_active && q.e.job_absent)
@@ -133,8 +140,8 @@ static unsigned for_all(check_fn check)
 /* Nobody can make the guest run twice, owners that insist no more than others. */
 static void runs_once(const struct question *q, const struct pcmig_permission *p)
 {
-    if (!p->allowed || !IN(q->act, RUNS))
-        return;
+    if (!p->allowed || !IN(q->act, RUNS) || turned(q))
+        return; /* below */
     REQUIRE(q, "runs once", !IN(other(q), HAS_PAGES | HALF(MIGRATING)));
     /* An old source is not revived, wherever the guest is by now; one that runs again after all is no old one. */
     if (q->side == PCMIG_SIDE_SOURCE && moved(&q->e))
@@ -153,7 +160,7 @@ static void keeps_memory(const struct question *q, const struct pcmig_permission
     enum pcmig_memory where = pcmig_memory_where(&q->e);
     enum pcmig_memory elsewhere = q->side == PCMIG_SIDE_SOURCE ? PCMIG_MEMORY_DESTINATION : PCMIG_MEMORY_SOURCE;
 
-    if (!p->allowed || q->insist || destroys_nothing(q))
+    if (!p->allowed || q->insist || destroys_nothing(q) || turned(q))
         return;
     if (IN(q->act, REMOVES) && on_record(&q->e))
         REQUIRE(q, "keeps the newer memory",
@@ -168,7 +175,7 @@ static void keeps_memory(const struct question *q, const struct pcmig_permission
 /* The two ends of a migration each need the guest on the right side, and none of it on the wrong one. */
 static void ends_right(const struct question *q, const struct pcmig_permission *p)
 {
-    if (!p->allowed)
+    if (!p->allowed || turned(q))
         return;
     if (q->act == PCMIG_ACT_ROLLBACK) {
         REQUIRE(q, "rollback", !IN(q->e.destination, HAS_PAGES));
@@ -200,7 +207,8 @@ static void postcopy_is_left_alone(const struct question *q, const struct pcmig_
     }
     if (IN(q->e.source, postcopy) || IN(q->e.destination, postcopy))
         REQUIRE(q, "left alone",
-                !p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_MIGRATE_RESUME || ended(&q->e));
+                !p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_MIGRATE_RESUME || ended(&q->e) ||
+                    q->act == PCMIG_ACT_TURN_BACK || turned(q));
 }
 
 /* Where the evidence is thin or contradicts itself, nothing follows from it. */
@@ -209,10 +217,10 @@ static void no_conclusions(const struct question *q, const struct pcmig_permissi
     const struct pcmig_evidence *e = &q->e;
     bool at_destination = e->destination == PCMIG_HALF_RUNNING || e->destination == PCMIG_HALF_PAUSED;
 
-    if (!p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_FORGET)
+    if (!p->allowed || q->insist || destroys_nothing(q) || q->act == PCMIG_ACT_FORGET || turned(q))
         return;
     if (e->job_active)
-        REQUIRE(q, "a job is at work", q->act == PCMIG_ACT_MIGRATE_RESUME);
+        REQUIRE(q, "a job is at work", IN(q->act, ACT(MIGRATE_RESUME) | ACT(TURN_BACK)));
     if (moved(e) && !at_destination)
         REQUIRE(q, "handed over, and yet there",
                 IN(e->source, HALF(ABSENT) | HALF(RUNNING) | HALF(MIGRATING)) || q->act == PCMIG_ACT_MIGRATE_RESUME ||
@@ -253,10 +261,10 @@ static void insisting(const struct question *q, const struct pcmig_permission *p
         return;
     if (IN(q->act, REMOVES))
         REQUIRE(q, "the owner may", p->allowed);
-    else if (q->act != PCMIG_ACT_FORGET)
+    else if (!IN(q->act, ACT(FORGET) | ACT(TURN_BACK)))
         REQUIRE(q, "insisting changes no other act", p->allowed == without.allowed);
     /* Whoever removes one half is told of the other. */
-    if (q->act != PCMIG_ACT_FORGET && p->allowed && !without.allowed && other(q) != PCMIG_HALF_ABSENT) {
+    if (IN(q->act, REMOVES) && p->allowed && !without.allowed && other(q) != PCMIG_HALF_ABSENT) {
         REQUIRE(q, "the other half", p->advice != NULL && strstr(p->advice, "destroy '%g'") != NULL);
         REQUIRE(q, "the other half", strstr(p->advice, q->side == PCMIG_SIDE_SOURCE ? "%d" : "%s") != NULL);
     }
@@ -265,7 +273,8 @@ static void insisting(const struct question *q, const struct pcmig_permission *p
 /* Without a sign of a migration, and with the other side empty or silent, a host is as it would be without us. */
 static void stock(const struct question *q, const struct pcmig_permission *p)
 {
-    if (on_record(&q->e) || moved(&q->e) || IN(q->act, ACT(ROLLBACK) | ACT(POST_MIGRATION) | ACT(MIGRATE_RESUME)))
+    if (on_record(&q->e) || moved(&q->e) || turned(q) ||
+        IN(q->act, ACT(ROLLBACK) | ACT(POST_MIGRATION) | ACT(MIGRATE_RESUME) | ACT(TURN_BACK)))
         return;
     if (!IN(other(q), HAS_PAGES))
         REQUIRE(q, "stock", p->allowed);
@@ -282,7 +291,7 @@ static void silence_allows_no_more(const struct question *q, const struct pcmig_
                             ? HALF(ABSENT) | HALF(RUNNING) | HALF(PAUSED) | HALF(DEAD)
                             : ANY_HALF;
 
-    if (!q->e.in_flight || !p->allowed || (q->act == PCMIG_ACT_FORGET && q->insist))
+    if (!q->e.in_flight || !p->allowed || (IN(q->act, ACT(FORGET) | ACT(TURN_BACK)) && q->insist) || turned(q))
         return;
     for (int half = 0; half < PCMIG_HALF_COUNT; half++) {
         struct question answered = *q;
@@ -316,13 +325,51 @@ static void a_record_allows_no_more(const struct question *q, const struct pcmig
     }
 }
 
+/* A guest goes on at the source from the moment of the switch only where its half is there and nothing else of it can
+ * run, as the destination's host says, or somebody in its place. */
+static void turning_back(const struct question *q, const struct pcmig_permission *p)
+{
+    const struct pcmig_evidence *e = &q->e;
+
+    if (q->act != PCMIG_ACT_TURN_BACK || !p->allowed)
+        return;
+    REQUIRE(q, "at the source", q->side == PCMIG_SIDE_SOURCE);
+    if (turned(q))
+        return;
+    REQUIRE(q, "on record", on_record(e) && !moved(e) && !ended(e));
+    REQUIRE(q, "a half", IN(e->source, HALF(POSTCOPY) | HALF(POSTCOPY_FAILED) | HALF(PAUSED) | HALF(MIGRATING)));
+    if (IN(e->source, HALF(PAUSED) | HALF(MIGRATING)))
+        REQUIRE(q, "a half", e->crossed);
+    REQUIRE(q, "nothing else can run",
+            e->destination == PCMIG_HALF_ABSENT || (q->insist && e->destination == PCMIG_HALF_UNKNOWN));
+}
+
+/* Then it is the source's, and what the destination has of it is of the past; but never a guest that is whole there. */
+static void turned_back(const struct question *q, const struct pcmig_permission *p)
+{
+    const struct pcmig_evidence *e = &q->e;
+    const unsigned acts = q->side == PCMIG_SIDE_SOURCE ? ACT(REBOOT) | ACT(SHUTDOWN) | ACT(TURN_BACK) | ACT(ROLLBACK)
+                                                       : REMOVES | ACT(FORGET) | ACT(ROLLBACK);
+
+    if (!e->turned_back)
+        return;
+    if (IN(e->source, HAS_PAGES | HALF(MIGRATING)))
+        REQUIRE(q, "it did", turned(q) != IN(e->destination, HALF(RUNNING) | HALF(PAUSED)));
+    else
+        REQUIRE(q, "it is gone", !turned(q));
+    if (turned(q) && !q->insist && !destroys_nothing(q))
+        REQUIRE(q, "the source's", p->allowed == IN(q->act, acts));
+    if (IN(e->source, HAS_PAGES) && IN(e->destination, HALF(RUNNING) | HALF(PAUSED)) && !q->insist)
+        REQUIRE(q, "two copies", !p->allowed);
+}
+
 /* A record is thrown away without a word only where it protects nothing any more, and never while the migration moves.
  */
 static void forgetting(const struct question *q, const struct pcmig_permission *p)
 {
     const struct pcmig_evidence *e = &q->e;
 
-    if (q->act != PCMIG_ACT_FORGET)
+    if (q->act != PCMIG_ACT_FORGET || turned(q))
         return;
     if (e->job_active)
         REQUIRE(q, "a job is at work",
@@ -370,7 +417,9 @@ static void agrees_with_the_outcome(const struct question *q, const struct pcmig
         if (verdict.outcome == PCMIG_OUTCOME_COMPLETED)
             REQUIRE(q, "completed", where == PCMIG_MEMORY_DESTINATION);
         if (verdict.outcome == PCMIG_OUTCOME_FAILED)
-            REQUIRE(q, "failed", where == PCMIG_MEMORY_SOURCE && (!q->e.crossed || q->e.source == PCMIG_HALF_RUNNING));
+            REQUIRE(q, "failed",
+                    where == PCMIG_MEMORY_SOURCE &&
+                        (!q->e.crossed || q->e.source == PCMIG_HALF_RUNNING || turned(&on_record)));
     }
 }
 
@@ -408,6 +457,8 @@ static void all_combinations(void **state)
         postcopy_is_left_alone,
         insisting,
         forgetting,
+        turning_back,
+        turned_back,
         stock,
         texts,
         silence_allows_no_more,
@@ -418,7 +469,7 @@ static void all_combinations(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
-        assert_int_equal(for_all(checks[i]), 9 * 9 * 96 * 2 * 2 * 11); /* each half, and one that was shut down */
+        assert_int_equal(for_all(checks[i]), 9 * 9 * 96 * 2 * 2 * 2 * 12); /* each half, and one that was shut down */
 }
 
 /* What was seen to go wrong in clouds, and what must go on working. */
@@ -599,15 +650,16 @@ static void every_situation_happens(void **state)
     unsigned seen = 0;
 
     (void)state;
-    for (unsigned n = 0; n < 64 * 32 * 2; n++) {
-        struct pcmig_evidence e = {.source = (enum pcmig_half)(n / 64 % 8),
-                                   .destination = (enum pcmig_half)(n / 64 / 8),
+    for (unsigned n = 0; n < 128 * 32 * 2; n++) {
+        struct pcmig_evidence e = {.source = (enum pcmig_half)(n / 128 % 8),
+                                   .destination = (enum pcmig_half)(n / 128 / 8),
                                    .call_succeeded = (n & 1) != 0,
                                    .source_handed_off = (n & 2) != 0,
                                    .job_active = (n & 4) != 0,
                                    .job_absent = (n & 8) != 0,
                                    .in_flight = (n & 16) != 0,
-                                   .destination_shut_down = (n & 32) != 0};
+                                   .destination_shut_down = (n & 32) != 0,
+                                   .turned_back = (n & 64) != 0};
 
         seen |= 1u << pcmig_situation_of(&e);
     }

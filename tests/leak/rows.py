@@ -223,6 +223,31 @@ ROWS["guard"] = Row(
         fails(lambda: _core.guard(side="source", act="start", guest="\udc80")),
     )
 )
+ROWS["turn_back_look"] = Row(
+    (
+        fails(lambda: _core.turn_back_look(_TEST, _UUID)),  # the test driver has no monitor
+        fails(lambda: _core.turn_back_look(_NOWHERE, _UUID)),
+        fails(lambda: _core.turn_back_look(_TEST, _UUID, connect_timeout_ms=0)),
+    ),
+    repeat=40,
+)
+ROWS["turn_back"] = Row(
+    (
+        fails(lambda: _core.turn_back(_TEST, _UUID)),
+        fails(lambda: _core.turn_back(_TEST, "no UUID")),
+        fails(lambda: _core.turn_back(_NOWHERE, _UUID, connect_timeout_ms=5000)),
+    ),
+    repeat=40,
+)
+ROWS["turn_back_rule"] = Row(
+    (
+        lambda: _core.turn_back_rule(half="waits", disks="own", unrun=True, sets_active=True, mode="unrun"),
+        lambda: _core.turn_back_rule(half="waits", disks="shared", sets_active=True),
+        fails(lambda: _core.turn_back_rule(half="waits", disks="none", mode="ever")),  # type: ignore[arg-type]
+        fails(lambda: _core.turn_back_rule(half="whole", disks="none")),  # type: ignore[arg-type]
+        fails(lambda: _core.turn_back_rule(half="waits")),  # type: ignore[call-arg]
+    )
+)
 ROWS["memory_where"] = Row(
     (
         lambda: _core.memory_where(**_PAUSED),

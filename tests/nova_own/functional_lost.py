@@ -50,7 +50,14 @@ class LostTest(adoption.AdoptionTest):
         half = self.halves["destination" if "dest" in uri else "source"]
         if half is None:
             raise _core.ConnectError("no route to host")
-        return {"half": half, "job_active": False, "shut_down": False, "defined": False}
+        return {
+            "half": half,
+            "job_active": False,
+            "shut_down": False,
+            "defined": False,
+            "runs": False,
+            "id": None,
+        }
 
     def _lost(self, destination: str | None = "absent") -> None:
         """The source's power goes in post-copy."""

@@ -309,11 +309,20 @@ def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> dict[str, Any
     try:
         answer = job_status(uri, uuid)
     except NoDomainError:
-        return {"half": "absent", "job_active": False, "shut_down": False, "defined": False}
+        return {
+            "half": "absent",
+            "job_active": False,
+            "shut_down": False,
+            "defined": False,
+            "runs": False,
+            "id": None,
+        }
     return {
         "half": answer["half"],
         "job_active": answer["state"] == "precopy",
         "shut_down": answer.get("shut_down", False),
+        "runs": answer.get("runs", False),
+        "id": answer.get("id", 1),
         "defined": answer.get("defined", False),
     }
 

@@ -28,6 +28,8 @@ RESUME = f"pcmig resume -c {URI} g1 {fake.DEST}"
 WATCH = f"pcmig watch -c {URI} g1"
 IN_NOVAS = "PCMIG_JOURNAL_DIR=FOLDER "
 FORGET = f"pcmig forget -c '{URI}' 'g1'"
+TURN_BACK = f"pcmig turn-back -c '{URI}' 'g1'"
+BY_WORD = f"pcmig turn-back --destination-is-dead -c '{URI}' 'g1'"
 OFF = {**answer("none", "absent"), "shut_down": True, "defined": True}
 DOWN = fake.ConnectError("cannot connect")
 PRECOPY = answer("precopy", memory_total_bytes=200, memory_remaining_bytes=100)
@@ -79,7 +81,7 @@ def test_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (DOWN, BROKEN, "cut-off", "both", None, RESUME, 3),
         (RUNS, GONE, "at-source", "source", None, RESUME, 0),
         (GONE, RUNS, "at-destination", "destination", None, RESUME, 0),
-        (BROKEN, GONE, "half-lost", "nowhere", 43, FORGET, 3),
+        (BROKEN, GONE, "half-lost", "nowhere", 43, TURN_BACK, 3),
         (GONE, BROKEN, "half-lost", "nowhere", None, FORGET, 3),
         (GONE, GONE, "gone", "nowhere", None, FORGET, 3),
         (BROKEN, OFF, "ended", "nowhere", 43, f"virsh -c '{URI}' destroy 'g1' && {FORGET}", 0),
@@ -106,12 +108,15 @@ def test_what_nobody_looks_after(
     found = (row["phase"], row["newer_memory"], row["percent"], done, row["needs_operator"])
     assert found == (phase, memory, percent, code, code == 3)
     assert command in row["type"], row
-    lost = {"the silent host is lost": FORGET} if phase in ("cut-off", "silent") else {}
-    assert row["otherwise"] == lost
+    lost = {"the silent host is lost": FORGET} if source == DOWN else {}
+    alone = {"it is to boot from its disks instead": FORGET} if command == TURN_BACK else {}
+    dead = {"the silent host is dead": BY_WORD} if (source, dest) == (BROKEN, DOWN) else {}
+    assert row["otherwise"] == lost | alone | dead
     assert (row["pid"], row["recovery"], row["journal"]) == (None, None, True)
     code, text = run(capsys)
     assert code == done and row["text"] in text and row["type"] in text
-    assert (f"\nor, if the silent host is lost:\n  {FORGET}\n" in text) is bool(lost)
+    for when, instead in row["otherwise"].items():
+        assert f"\nor, if {when}:\n  {instead}\n" in text
     assert f"{URI}: " in text.splitlines()[1] and f"\t{memory}\tnobody" in text.splitlines()[1]
     assert book.read(fake.UUID) is not None, "nothing is changed"
 
@@ -162,17 +167,20 @@ def test_what_is_novas(
     fake.jobs[:], fake.dest_jobs[:] = [source], [dest]
     found, text = run(capsys, "--journal", str(book.folder))
     quoted = shlex.quote(str(book.folder))
-    forget = f"pcmig forget --journal {quoted} -c '{URI}' 'g1'"
+    cut_off = (source, dest) == (BROKEN, DOWN)
+    program, option = ("turn-back", "--destination-is-dead ") if cut_off else ("forget", "")
+    last = f"pcmig {program} --journal {quoted} {option}-c '{URI}' 'g1'"
     typed = [line.strip() for line in text.splitlines() if line.startswith("  ")]
     expected = [command.replace("FOLDER", quoted)] if command else []
-    assert typed == expected + [forget] * otherwise, text
+    assert typed == expected + [last] * otherwise, text
     assert said in text and found == code
-    lost = "if the silent host is lost:" if command is None else "or, if the silent host is lost:"
-    assert (f"\n{lost}\n" in text) is otherwise
+    lost = f"if the silent host is {'dead' if cut_off else 'lost'}:"
+    assert (f"\n{'' if command is None else 'or, '}{lost}\n" in text) is otherwise
 
 
 @pytest.mark.parametrize(
-    ("source", "dest", "gone", "kept"), [(BROKEN, GONE, fake.DEST, URI), (GONE, BROKEN, URI, fake.DEST)]
+    ("source", "dest", "gone", "kept"),
+    [(GONE, BROKEN, URI, fake.DEST)],
 )
 def test_what_cannot_be_saved_is_one_clear_sentence(
     capsys: pytest.CaptureFixture[str], book: Journal, source: Any, dest: Any, gone: str, kept: str

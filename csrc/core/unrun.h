@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether the guest never ran at the destination of a migration: what events prove, and what they do not. Pure.
+ *
+ * The proof: whoever heard every event of the destination's libvirt from before the switch to the end of the half
+ * there, on one connection, would have heard of its running. QEMU tells RESUME to its monitor before it lets the
+ * first processor run (vm_prepare_start(), QEMU 5.2 to 11), libvirt reads what a monitor has left before it takes note
+ * of its end, tells its clients in this order, and QEMU started for an incoming migration (-S) runs only when libvirt
+ * says so (libvirt 8.0 to 12.8: qemuMonitorIO, qemuProcessHandleResume, qemuMigrationDstFinish). A gap anywhere, and
+ * nothing is proved: then the guest counts as one that ran. */
+#ifndef PCMIG_CORE_UNRUN_H
+#define PCMIG_CORE_UNRUN_H
+
+#include "core/halves.h"
+#include "core/input.h"
+
+#include <stdbool.h>
+
+struct pcmig_unrun {
+    bool listening; /* every event since before the migrate call was heard */
+    bool ran;       /* the guest was seen to run there, or may have */
+    bool ended;     /* an event said that the half there ended, while everything was heard */
+};
+
+/* The destination's events are heard from now on, and the migrate call was not made yet. Whoever begins later has
+ * missed something, for all he knows. */
+void pcmig_unrun_listens(struct pcmig_unrun *unrun);
+/* The connection broke, was closed, or something that came over it was lost. */
+void pcmig_unrun_gap(struct pcmig_unrun *unrun);
+void pcmig_unrun_event(struct pcmig_unrun *unrun, enum pcmig_event event);
+/* What the destination said of its half. */
+void pcmig_unrun_half(struct pcmig_unrun *unrun, enum pcmig_half half);
+
+/* Whether it is certain that no instruction of the guest ran there, and that none will. */
+bool pcmig_unrun_certain(const struct pcmig_unrun *unrun);
+
+#endif

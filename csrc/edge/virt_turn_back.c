@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A guest goes on at the source after the switch. See virt_qemu.h.
+ *
+ * Why the gdb stub. QEMU keeps a source that has switched in the run state "finish-migrate", and its own `cont` refuses
+ * there ("Migration is not finalized yet"), as migrate_cancel does in post-copy. Of what a monitor can ask for, only
+ * the stub's "continue" and "detach" start processors without looking at that (gdb_continue(), vm_start()). Facts:
+ * QEMU 7.2 to 11.1, monitor/qmp-cmds.c, migration/migration.c, gdbstub/system.c. The other ways, and what is wrong with
+ * them: doc/refer/safety.rst. */
+#include "core/gdb.h"
+#include "core/qemu_migration.h"
+#include "edge/clock.h"
+#include "edge/gdb_stub.h"
+#include "edge/virt_internal.h"
+#include "edge/virt_qemu.h"
+
+#include <libvirt/libvirt-qemu.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SETS_ACTIVE   10000000UL /* blockdev-set-active */
+#define PAUSE_MS      10000
+#define STUB_MS       3000
+#define RUNS_MS       3000
+#define LOOK_AGAIN_MS 20
+#define SOCKET_NAME   "pcmig-gdb.sock"
+#define FOLDER_BYTES  200
+#define ANSWER_BYTES  512
+
+/* --- the monitor -------------------------------------------------------------------------------------------------- */
+
+/* COMMAND of QMP: QEMU's whole answer, to be free()d; NULL with ERROR. */
+static char *ask(struct pcmig_virt_domain *domain, const char *command, struct pcmig_virt_error *error)
+{
+    char why[ANSWER_BYTES];
+    char *answer = NULL;
+
+    if (virDomainQemuMonitorCommand(domain->ptr, command, &answer, 0) < 0 || answer == NULL) {
+        pcmig_virt_error_take(error);
+        free(answer);
+        return NULL;
+    }
+    if (pcmig_qemu_done(answer, strlen(answer)))
+        return answer;
+    if (pcmig_qemu_refused(answer, strlen(answer), why, sizeof(why)))
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "QEMU refuses %.120s: %.300s", command, why);
+    else
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED, "QEMU's answer to %.120s cannot be read", command);
+    free(answer);
+    return NULL;
+}
+
+/* COMMAND of the human monitor: what it printed, to be free()d; NULL with ERROR. */
+static char *type(struct pcmig_virt_domain *domain, const char *command, struct pcmig_virt_error *error)
+{
+    char *text = NULL;
+
+    if (virDomainQemuMonitorCommand(domain->ptr, command, &text, VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP) < 0 ||
+        text == NULL) {
+        pcmig_virt_error_take(error);
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+static int unreadable(const char *command, struct pcmig_virt_error *error)
+{
+    pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED, "QEMU's answer to %s is not what QEMU 5.2 to 11 give",
+                         command);
+    return -1;
+}
+
+/* --- looking ------------------------------------------------------------------------------------------------------ */
+
+static int look_states(struct pcmig_virt_domain *domain, struct pcmig_virt_turn_back *out,
+                       struct pcmig_virt_error *error)
+{
+    char *answer = ask(domain, "{\"execute\":\"query-status\"}", error);
+    int result;
+
+    if (answer == NULL)
+        return -1;
+    result = pcmig_qemu_run_state(answer, strlen(answer), out->run_state, sizeof(out->run_state));
+    free(answer);
+    if (result < 0)
+        return unreadable("query-status", error);
+    answer = ask(domain, "{\"execute\":\"query-migrate\"}", error);
+    if (answer == NULL)
+        return -1;
+    result = pcmig_qemu_migration_status(answer, strlen(answer), out->migration, sizeof(out->migration));
+    out->remaining_bytes = pcmig_qemu_migration_remaining(answer, strlen(answer));
+    free(answer);
+    return result < 0 ? unreadable("query-migrate", error) : 0;
+}
+
+int pcmig_virt_turn_back_look(struct pcmig_virt_domain *domain, struct pcmig_virt_turn_back *out,
+                              struct pcmig_virt_error *error)
+{
+    char *answer;
+    int on;
+
+    *out = (struct pcmig_virt_turn_back){.remaining_bytes = -1};
+    if (look_states(domain, out, error) < 0)
+        return -1;
+    answer = ask(domain, "{\"execute\":\"query-version\"}", error);
+    if (answer == NULL)
+        return -1;
+    out->qemu = pcmig_qemu_version(answer, strlen(answer));
+    free(answer);
+    if (out->qemu == 0)
+        return unreadable("query-version", error);
+    answer = ask(domain, "{\"execute\":\"query-migrate-capabilities\"}", error);
+    if (answer == NULL)
+        return -1;
+    on = pcmig_qemu_capability(answer, strlen(answer), "release-ram");
+    free(answer);
+    if (on < 0)
+        return unreadable("query-migrate-capabilities", error);
+    out->discards_memory = on != 0;
+    return 0;
+}
+
+/* Looks until the half is WANTED. Returns 0, or -1 with ERROR. */
+static int wait_until(struct pcmig_virt_domain *domain, enum pcmig_turn_back_half wanted, int64_t timeout_ms,
+                      struct pcmig_virt_error *error)
+{
+    const int64_t end_us = pcmig_clock_us() + timeout_ms * 1000;
+    struct pcmig_virt_turn_back seen;
+
+    for (;;) {
+        if (look_states(domain, &seen, error) < 0)
+            return -1;
+        if (pcmig_turn_back_half(seen.run_state, seen.migration) == wanted)
+            return 0;
+        if (pcmig_clock_us() >= end_us)
+            break;
+        (void)poll(NULL, 0, LOOK_AGAIN_MS);
+    }
+    pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
+                         "QEMU at the source says of the guest %s, and of its migration %s", seen.run_state,
+                         seen.migration);
+    return -1;
+}
+
+/* --- acting ------------------------------------------------------------------------------------------------------- */
+
+struct steps {
+    char *text;
+    size_t size;
+};
+
+static void __attribute__((format(printf, 2, 3))) tell(struct steps *steps, const char *format, ...)
+{
+    const size_t used = strlen(steps->text);
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(steps->text + used, steps->size - used, format, args);
+    va_end(args);
+}
+
+/* A stream that QEMU takes for whole would go on with pages of a guest that runs. */
+static int pause_stream(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_error unsaid = {0};
+
+    /* Refused when it breaks in this very moment: what counts is what QEMU says afterwards. */
+    const int paused = pcmig_virt_pause_postcopy(domain, &unsaid);
+
+    if (wait_until(domain, PCMIG_TURN_BACK_WAITS, PAUSE_MS, error) < 0) {
+        if (paused < 0)
+            *error = unsaid;
+        return -1;
+    }
+    tell(steps, "stream paused\n");
+    return 0;
+}
+
+static int take_disks(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+{
+    char *answer = ask(domain, "{\"execute\":\"blockdev-set-active\",\"arguments\":{\"active\":true}}", error);
+
+    if (answer == NULL)
+        return -1;
+    free(answer);
+    tell(steps, "disks taken back\n");
+    return 0;
+}
+
+static int find_folder(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error)
+{
+    char *answer = ask(domain, "{\"execute\":\"query-chardev\"}", error);
+    int result;
+
+    if (answer == NULL)
+        return -1;
+    result = pcmig_qemu_monitor_folder(answer, strlen(answer), out, size);
+    free(answer);
+    if (result < 0)
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                             "QEMU does not say where the socket of its monitor is, in whose folder its gdb stub is to "
+                             "listen");
+    return result;
+}
+
+/* One "go on" through the stub, which is closed whatever came of it. */
+static int go_on(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+{
+    char folder[FOLDER_BYTES], path[FOLDER_BYTES + sizeof(SOCKET_NAME) + 1], command[3 * sizeof(path)];
+    struct pcmig_virt_error unsaid = {0};
+    char *text;
+    int result;
+
+    if (find_folder(domain, folder, sizeof(folder), error) < 0)
+        return -1;
+    snprintf(path, sizeof(path), "%s/%s", folder, SOCKET_NAME);
+    if (!pcmig_gdb_listen_command(path, command, sizeof(command))) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                             "%.200s is too long for the socket of QEMU's gdb stub, or has a control character", path);
+        return -1;
+    }
+    text = type(domain, command, error);
+    if (text == NULL)
+        return -1;
+    if (!pcmig_gdb_listens(text)) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                             "QEMU has no gdb stub for this guest, and nothing else lets it go on: %.200s", text);
+        result = -1;
+    } else {
+        tell(steps, "gdb stub opened at %s\n", path);
+        result = pcmig_gdb_stub_go_on(path, STUB_MS, error);
+        if (result == 0)
+            tell(steps, "processors let go on\n");
+    }
+    free(text);
+    text = type(domain, "gdbserver none", &unsaid);
+    if (text == NULL)
+        text = type(domain, "gdbserver none", &unsaid);
+    if (text != NULL)
+        tell(steps, "gdb stub closed\n");
+    free(text);
+    return result;
+}
+
+/* Bridges and switches learnt at the switch that the guest's addresses are at the destination. A courtesy: the guest's
+ * own next packet tells them too. */
+static void announce(struct pcmig_virt_domain *domain, struct steps *steps)
+{
+    struct pcmig_virt_error unsaid = {0};
+    char *answer = ask(domain,
+                       "{\"execute\":\"announce-self\",\"arguments\":{\"initial\":50,\"max\":550,\"rounds\":5,"
+                       "\"step\":100}}",
+                       &unsaid);
+
+    if (answer != NULL)
+        tell(steps, "network told where it is\n");
+    free(answer);
+}
+
+int pcmig_virt_turn_back(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error)
+{
+    struct steps steps = {out, size};
+    struct pcmig_virt_turn_back seen;
+    struct pcmig_virt_error stub = {0};
+    int went;
+
+    out[0] = '\0';
+    if (pcmig_virt_turn_back_look(domain, &seen, error) < 0)
+        return -1;
+    switch (pcmig_turn_back_half(seen.run_state, seen.migration)) {
+    case PCMIG_TURN_BACK_RUNS:
+        tell(&steps, "it runs already\n");
+        return 0;
+    case PCMIG_TURN_BACK_SENDS:
+        if (pause_stream(domain, &steps, error) < 0)
+            return -1;
+        break;
+    case PCMIG_TURN_BACK_WAITS:
+        break;
+    case PCMIG_TURN_BACK_OTHER:
+    case PCMIG_TURN_BACK_HALF_COUNT:
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
+                             "QEMU at the source says of the guest %s, and of its migration %s: no half that could go "
+                             "on",
+                             seen.run_state, seen.migration);
+        return -1;
+    }
+    if (seen.qemu >= SETS_ACTIVE && take_disks(domain, &steps, error) < 0)
+        return -1;
+    went = go_on(domain, &steps, &stub);
+    /* Whatever the stub said: what counts is what the guest does. */
+    if (wait_until(domain, PCMIG_TURN_BACK_RUNS, went == 0 ? RUNS_MS : 0, error) < 0) {
+        if (went < 0)
+            *error = stub;
+        return -1;
+    }
+    tell(&steps, "it runs\n");
+    announce(domain, &steps);
+    return 0;
+}

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turning back: a guest goes on at the source from the moment of the switch, its other half being dead.
+
+What both the command and nova-compute do for it: facts are collected from both hosts, asked twice, the core
+decides (core/guard.h, core/turn_back.h), the journal hears of it before anything is done, and every step is
+looked at. Blocking; whoever calls it looks after the migration (has claimed its entry in the journal).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pcmig import _core, guest
+from pcmig.journal import Entry, Journal
+
+Disks = Literal["none", "own", "shared"]
+Mode = Literal["never", "unrun", "ask"]
+MODES: tuple[Mode, ...] = ("never", "unrun", "ask")
+
+# Between the two times that the hosts are asked.
+AGAIN_S = 1.0
+
+COPIES_DISKS = ("VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC")
+
+
+class RefusedError(Exception):
+    """The guest may not turn back, or could not; the text is a sentence without its full stop."""
+
+    def __init__(self, reason: str, advice: str | None = None, word: str | None = None) -> None:
+        super().__init__(reason)
+        self.advice = advice  # commands that help, of the guard
+        self.word = word  # the option with which somebody can take the risk
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What there is to decide by, as the report shows it."""
+
+    source: str  # halves
+    destination: str
+    destination_is_dead: bool  # on somebody's word
+    accept_newer_disks: bool
+    unrun: bool  # it is certain that no instruction ran at the destination
+    ran_at_most_s: float | None  # since the switch; None = not known
+    disks: Disks
+    disks_why: str  # "no disk that it writes to", "vda: shared"
+    look: _core.TurnBackLook
+    answer: str  # of the rule
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnedBack:
+    facts: Facts
+    nothing_lost: bool
+    steps: list[str]
+    entry: Entry  # with its mark
+
+
+def mark(half: _core.Half, now: str) -> dict[str, Any]:
+    """What the journal keeps of a guest that turned back: for as long as this very QEMU runs."""
+    return {"id": half["id"], "boot": boot_id(), "at": now}
+
+
+def boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def has_turned_back(entry: Entry | None, source: _core.Half) -> bool:
+    """Whether the guest at the SOURCE of ENTRY turned back and has not been powered off since."""
+    if source["runs"]:
+        return True
+    noted = entry.turned_back if entry is not None else None
+    return (
+        noted is not None
+        and noted.get("done") is True
+        and source["id"] is not None
+        and (noted.get("id"), noted.get("boot")) == (source["id"], boot_id())
+    )
+
+
+def kind_of_disks(xml: str, flags: int, copied: list[str] | None) -> tuple[Disks, str]:
+    """Whose the disks are that the guest of XML writes to, and why. FLAGS and COPIED (--migrate-disks) are
+    the migration's."""
+    written = guest.written_disks(xml)
+    if not written:
+        return "none", "no disk that it writes to"
+    copies = any(name in COPIES_DISKS for name in _core.flags_from_bits(flags).names)
+    # The firmware's variables are in a file of each host's own, and go with the guest's memory.
+    kept = [
+        disk.target
+        for disk in written
+        if disk.target != guest.NVRAM
+        and (not copies or disk.shareable or (copied and disk.target not in copied))
+    ]
+    if kept:
+        return "shared", f"{', '.join(kept)}: not copied by the migration"
+    return "own", f"{', '.join(disk.target for disk in written)}: each host has its own"
+
+
+def turn_back(
+    book: Journal,
+    entry: Entry,
+    *,
+    ask: Callable[[], tuple[_core.Half, _core.Half]],
+    now: Callable[[], str],
+    destination_is_dead: bool = False,
+    accept_newer_disks: bool = False,
+    unrun: bool = False,
+    mode: Mode | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> TurnedBack:
+    """Has the guest of ENTRY (of BOOK) go on at its source.
+
+    ASK asks both hosts, the source first; NOW is the time for the journal; TELL hears of each step, in words.
+    `destination_is_dead`, `accept_newer_disks`: somebody's word. UNRUN: it is certain that no instruction ran
+    at the destination (status of the Migration, or the entry). MODE: nobody asks, it is to happen by itself.
+    Raises RefusedError, LibvirtError, JournalError.
+    """
+    guess = entry.turned_back or {}
+    ask_guard(entry, ask(), destination_is_dead)
+    facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now())
+    if rule["answer"] == "done":
+        return _close(book, entry, facts, rule, ask, now, [str(step) for step in guess.get("steps", [])])
+    tell("asking both hosts once more")
+    time.sleep(AGAIN_S)
+    source, destination = ask()
+    ask_guard(entry, (source, destination), destination_is_dead)
+    facts = dataclasses.replace(facts, source=source["half"], destination=destination["half"])
+    # Whoever comes after a process that dies in the next moment knows what was begun, and why.
+    begun = mark(source, now()) | {"done": False, "facts": dataclasses.asdict(facts)}
+    book.update(entry.uuid, turned_back=begun)
+    tell(f"letting it go on at {entry.source_uri}: {rule['text']}")
+    steps = _core.turn_back(entry.source_uri, entry.uuid)
+    return _close(book, entry, facts, rule, ask, now, steps)
+
+
+def ask_guard(entry: Entry, halves: tuple[_core.Half, _core.Half], destination_is_dead: bool) -> None:
+    """Raises RefusedError unless the guard lets it turn back."""
+    source, destination = halves
+    answer = _core.guard(
+        side="source",
+        act="turn-back",
+        source=source["half"],
+        destination=destination["half"],
+        in_flight=True,
+        job_active=source["job_active"],
+        insist=destination_is_dead,
+        destination_shut_down=destination["shut_down"],
+        crossed=entry.crossed,
+        turned_back=has_turned_back(entry, source),
+        guest=_core.guest_word(entry.name, entry.uuid),
+        source_uri=entry.source_uri,
+        dest_uri=entry.dest_uri,
+    )
+    if not answer["allowed"]:
+        raise RefusedError(answer["reason"], answer["advice"])
+
+
+def decide(
+    entry: Entry,
+    destination_is_dead: bool,
+    accept_newer_disks: bool,
+    unrun: bool,
+    mode: Mode | None,
+    now: str,
+) -> tuple[Facts, _core.TurnBackRule]:
+    """The facts, and what follows from them. Raises RefusedError, LibvirtError."""
+    look = _core.turn_back_look(entry.source_uri, entry.uuid)
+    disks, why = kind_of_disks(
+        _core.domain_xml(entry.source_uri, entry.uuid),
+        entry.engine.get("flags", 0),
+        entry.engine.get("disks"),
+    )
+    unrun = unrun or entry.unrun
+    rule = _core.turn_back_rule(
+        half=look["half"],
+        disks=disks,
+        unrun=unrun,
+        everything_sent=look["remaining_bytes"] == 0,
+        sets_active=look["sets_active"],
+        discards_memory=look["discards_memory"],
+        destination_is_dead=destination_is_dead,
+        accept_newer_disks=accept_newer_disks,
+        mode=mode or "never",
+    )
+    facts = Facts(
+        source="",
+        destination="",
+        destination_is_dead=destination_is_dead,
+        accept_newer_disks=accept_newer_disks,
+        unrun=unrun,
+        ran_at_most_s=0.0 if unrun else seconds_between(entry.crossed_at, now),
+        disks=disks,
+        disks_why=why,
+        look=look,
+        answer=rule["answer"],
+        text=rule["text"],
+    )
+    if rule["answer"] not in ("go", "done"):
+        raise RefusedError(refusal(rule, facts), word=rule["word"])
+    if mode is not None and rule["answer"] == "go" and not rule["by_itself"]:
+        raise RefusedError(f"it does not turn back by itself (turn_back = {mode}): {rule['text']}")
+    return facts, rule
+
+
+def refusal(rule: _core.TurnBackRule, facts: Facts) -> str:
+    """Why the rule refuses, with the figures and names behind it."""
+    reason = rule["text"]
+    if rule["answer"] == "no-half":
+        reason += f" (run state {facts.look['run_state']}, migration {facts.look['migration']})"
+    if rule["answer"] in ("old-qemu", "newer-disks"):
+        reason += f" ({facts.disks_why}); its disks are as a power cut leaves them, and boot"
+    return reason
+
+
+def _close(
+    book: Journal,
+    entry: Entry,
+    facts: Facts,
+    rule: _core.TurnBackRule,
+    ask: Callable[[], tuple[_core.Half, _core.Half]],
+    now: Callable[[], str],
+    steps: list[str],
+) -> TurnedBack:
+    """It runs: the journal says so, for as long as that QEMU does."""
+    source, _ = ask()
+    done = mark(source, now()) | {"done": True, "steps": steps, "facts": dataclasses.asdict(facts)}
+    book.update(entry.uuid, turned_back=done, held=False, recovery=None)
+    return TurnedBack(
+        facts,
+        rule["nothing_lost"],
+        steps,
+        dataclasses.replace(entry, turned_back=done, held=False, recovery=None),
+    )
+
+
+def seconds_between(since: str | None, until: str) -> float | None:
+    """Of two times of the journal."""
+    try:
+        return round(
+            (
+                datetime.datetime.fromisoformat(until) - datetime.datetime.fromisoformat(since or "")
+            ).total_seconds(),
+            1,
+        )
+    except ValueError:
+        return None
