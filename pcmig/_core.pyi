@@ -433,9 +433,9 @@ def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> Half:
     """The half of the guest with this UUID at URI.
 
     Blocks without the GIL: CONNECT_TIMEOUT_MS to connect, then as long as libvirt takes (about 30 s when the
-    connection breaks meanwhile). Raises ConnectError or another LibvirtError when the host does not tell: for
-    guard() that is "unknown". Ask the source before the destination: the other order may see a half vanish
-    that did not."""
+    connection breaks meanwhile; a QEMU that does not answer is waited for no longer than 3 s).
+    Raises ConnectError or another LibvirtError when the host does not tell: for guard() that is "unknown".
+    Ask the source before the destination: the other order may see a half vanish that did not."""
 
 @type_check_only
 class Permission(TypedDict):
@@ -607,10 +607,15 @@ class Migrating(TypedDict):
     uuid: str
     name: str
     half: str
-    job_active: bool  # asked only where `half` alone does not tell
+    job_active: bool | None  # asked only where `half` alone does not tell; None = not told within 3 s
 
 def migrations(uri: str, /) -> list[Migrating]:
-    """Every guest at URI that migrates from or to it, or was interrupted at it. Raises LibvirtError."""
+    """Every guest at URI that migrates from or to it, or was interrupted at it; also every one whose QEMU
+    does not answer, so that libvirt cannot tell. Raises LibvirtError."""
+
+def remove_empty_half(source_uri: str, dest_uri: str, uuid: str, /) -> None:
+    """Removes what a cancelled migration was filling at the destination, if the guest never left the source:
+    only after libvirt took the cancellation. Raises LibvirtError when it cannot, or may not."""
 
 def resume_hold(destination_libvirt: int, source_libvirt: int, /) -> str | None:
     """Why a post-copy that is interrupted between these versions of libvirt cannot be resumed, as a sentence;

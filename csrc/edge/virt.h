@@ -139,6 +139,11 @@ int pcmig_virt_job(struct pcmig_virt_domain *domain, struct pcmig_virt_job *job,
  */
 int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error);
 
+/* pcmig_virt_job() for whom cannot wait: libvirt gives QEMU 30 s to answer. After PATIENCE_MS it fails with
+ * PCMIG_VIRT_FAILURE_BUSY; the question, and its connection, then stay open until libvirt has an answer. */
+int pcmig_virt_job_within(struct pcmig_virt_domain *domain, int64_t patience_ms, struct pcmig_virt_job *job,
+                          struct pcmig_virt_error *error);
+
 struct pcmig_virt_migrate_args {
     const char *dest_uri;
     unsigned int flags; /* VIR_MIGRATE_* as they go to libvirt */
@@ -180,6 +185,8 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct p
 
 /* Lets a paused guest run. Nobody may call this who has not asked core/guard.h. */
 int pcmig_virt_resume(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
+/* Ends what the host has of the guest (virDomainDestroy). Nobody may call this who has not asked core/guard.h. */
+int pcmig_virt_destroy(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error);
 /* Whether the guest is stopped, and by libvirt for a migration rather than by a user or an I/O error. */
 bool pcmig_virt_stopped_to_migrate(struct pcmig_virt_domain *domain);
 

@@ -340,6 +340,8 @@ int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *
 #define PRECOPY_UNLIMITED_MIB ((unsigned long)(INT64_MAX / (1024 * 1024)))
 /* No guest writes that much; it keeps bytes inside 64 bits. */
 #define SAMPLED_MAX_MIB       (INT64_C(1) << 40)
+/* Who cancels does so again and again, and is not to wait for a QEMU that stands still. */
+#define ABORT_PATIENCE_MS     3000
 
 int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt_migrate_args *args,
                        struct pcmig_virt_error *error)
@@ -452,7 +454,7 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct p
 {
     struct pcmig_virt_job job;
 
-    if (pcmig_virt_job(domain, &job, error) < 0)
+    if (pcmig_virt_job_within(domain, ABORT_PATIENCE_MS, &job, error) < 0)
         return -1;
     if (job.kind != PCMIG_VIRT_JOB_MIGRATION) {
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "no migration of guest %.100s is under way%s%s",
@@ -471,6 +473,20 @@ int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct p
 int pcmig_virt_resume(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
     return checked(virDomainResume(domain->ptr), error);
+}
+
+int pcmig_virt_destroy(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error)
+{
+    virDomainPtr ptr = virDomainLookupByUUIDString(conn->ptr, uuid);
+    int result;
+
+    if (ptr == NULL) {
+        pcmig_virt_error_take(error);
+        return -1;
+    }
+    result = checked(virDomainDestroy(ptr), error);
+    (void)virDomainFree(ptr);
+    return result;
 }
 
 bool pcmig_virt_stopped_to_migrate(struct pcmig_virt_domain *domain)

@@ -7,7 +7,8 @@
  *   ends.c       the connections to both hosts, and what each says of its half
  *   bandwidth.c  the bandwidths of pre-copy and post-copy
  *   others.c     what the host's other migrations leave to this one (core/turns.h)
- *   overdue.c    tells people of what does not come to its end before the switch
+ *   overdue.c    tells people of what does not come to its end before the switch, and frees a source that stands still
+ *   empty_half.c removes the half that a cancelled migration filled
  *   ending.c     looks for the end: evidence, the next step (core/ending.h), acting on it
  *   recover.c    an interrupted post-copy (core/recovery.h)
  *   restart.c    a guest that a failed switch left stopped at the source
@@ -58,6 +59,7 @@ enum abort_state {
     ABORT_WANTED, /* refused so far, or held back until the job is beyond its setup */
     ABORT_TAKEN,  /* libvirt took it */
     ABORT_TOLD,   /* people were told that it does not end */
+    ABORT_FREED,  /* what it waited for was taken away */
 };
 
 enum leftover_state {
@@ -116,6 +118,7 @@ struct control {
         int64_t asked_us; /* 0 = it was not */
         int64_t try_us;   /* when to try it again */
         int64_t taken_us;
+        int64_t free_us; /* when to try again to free the source */
     } abort;
 
     /* The other migrations that leave the host. */

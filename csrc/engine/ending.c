@@ -7,16 +7,17 @@
 #include <stdio.h>
 
 /* Both hosts are asked this often, and less often once nothing changes for long. */
-#define LOOK_US       100000
-#define LOOK_SLOW_US  1000000
-#define LOOK_FAST_FOR 10000000
+#define LOOK_US             100000
+#define LOOK_SLOW_US        1000000
+#define LOOK_FAST_FOR       10000000
 /* The final statistics may be a moment behind the states: they come with an event. */
-#define FIGURES_US    2000000
+#define FIGURES_US          2000000
 /* A bandwidth that libvirt does not take back, because its own clearing up holds the guest, is not waited for longer.
  */
-#define RESTORE_US    3000000
+#define RESTORE_US          3000000
 /* A libvirtd that is being restarted cannot tell of its job. */
-#define JOB_US        15000000
+#define JOB_US              15000000
+#define ABORTED_PATIENCE_MS 1000
 
 bool pcmig_ending_wanted(const struct control *c)
 {
@@ -47,9 +48,14 @@ static bool at_source(enum pcmig_half source)
 static int job_active(const struct control *c)
 {
     struct pcmig_virt_error error = {0};
-    struct pcmig_sample sample;
+    struct pcmig_virt_job job;
 
-    return c->m->domain != NULL ? pcmig_virt_job_stats(c->m->domain, &sample, &error) : -1;
+    /* QEMU may stand still in a cancellation. */
+    if (c->m->domain == NULL ||
+        (c->abort.taken_us != 0 ? pcmig_virt_job_within(c->m->domain, ABORTED_PATIENCE_MS, &job, &error)
+                                : pcmig_virt_job(c->m->domain, &job, &error)) < 0)
+        return -1;
+    return job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
 }
 
 /* Whether the guest was shut down at this end: an event said so, or libvirt says it of a guest that it has off. That

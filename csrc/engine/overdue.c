@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What does not come to its end before the switch is told to people, with what is known of it and no more. Nothing is
- * done to the guest. */
-#include "core/guard.h"
+/* What does not come to its end before the switch is told to people, with what is known of it and no more. The guest is
+ * left alone, but for one case: a source that stands still in its cancellation is freed (empty_half.h). */
 #include "core/shell.h"
 #include "engine/control.h"
+#include "engine/empty_half.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,6 +15,8 @@
 #define MAKE_ROOM_US  5000000
 /* To see what is at the destination, if the connection there has to be opened again for it. */
 #define CONNECT_US    3000000
+/* So often the source is tried to be freed that could not be. */
+#define FREE_AGAIN_US 2000000
 
 static int64_t limit_us(const struct control *c)
 {
@@ -44,23 +46,44 @@ static void tell_still(struct control *c)
     pcmig_control_note(c, text, "");
 }
 
-/* Whether what is at the destination is the empty half of a guest that never left. */
-static bool empty_half(struct control *c)
+/* Whether the guest was never asked to leave, as far as anybody here knows. */
+static bool never_left(const struct control *c)
 {
-    struct pcmig_evidence evidence = {.job_active = true, .in_flight = true};
+    return before_the_guest_moved(c) && !c->issued && !c->handed_off;
+}
+
+/* Takes away what the source waits for. Returns whether it was there and is gone. */
+static bool free_source(struct control *c, int64_t now)
+{
     struct pcmig_virt_conn *const *conn = c->m->conn;
     struct pcmig_virt_error error = {0};
 
-    return conn[PCMIG_SIDE_SOURCE] != NULL && conn[PCMIG_SIDE_DESTINATION] != NULL && before_the_guest_moved(c) &&
-           !c->issued && !c->handed_off &&
-           pcmig_virt_half(conn[PCMIG_SIDE_SOURCE], c->m->uuid, &evidence.source, &error) == 0 &&
-           pcmig_virt_half(conn[PCMIG_SIDE_DESTINATION], c->m->uuid, &evidence.destination, &error) == 0 &&
-           evidence.source == PCMIG_HALF_RUNNING && evidence.destination == PCMIG_HALF_MIGRATING &&
-           pcmig_memory_where(&evidence) == PCMIG_MEMORY_SOURCE;
+    c->abort.free_us = now + FREE_AGAIN_US;
+    if (conn[PCMIG_SIDE_SOURCE] == NULL || conn[PCMIG_SIDE_DESTINATION] == NULL || !never_left(c) ||
+        !pcmig_empty_half_remove(conn[PCMIG_SIDE_SOURCE], conn[PCMIG_SIDE_DESTINATION], c->m->uuid, &error))
+        return false;
+    c->abort.state = ABORT_FREED;
+    pcmig_control_note(c,
+                       "the cancellation did not end: QEMU at the source may have waited for its other end, and the "
+                       "guest with it; the empty half at the destination was removed, which lets the source go on",
+                       "");
+    return true;
 }
 
-/* Seen with QEMU 11.1: told to cancel in the moment at which it begins, it waits for its own other end, and the guest
- * with it. */
+/* Whether what is at the destination is the empty half of a guest that never left. */
+static bool empty_half(struct control *c)
+{
+    struct pcmig_virt_conn *const *conn = c->m->conn;
+    struct pcmig_virt_error error = {0};
+    enum pcmig_half source, destination;
+
+    return conn[PCMIG_SIDE_SOURCE] != NULL && conn[PCMIG_SIDE_DESTINATION] != NULL && never_left(c) &&
+           pcmig_virt_half(conn[PCMIG_SIDE_SOURCE], c->m->uuid, &source, &error) == 0 &&
+           pcmig_virt_half(conn[PCMIG_SIDE_DESTINATION], c->m->uuid, &destination, &error) == 0 &&
+           source == PCMIG_HALF_RUNNING && destination == PCMIG_HALF_MIGRATING;
+}
+
+/* What is left when it cannot be removed from here. */
 static void tell_abort(struct control *c)
 {
     const char *const destroy[] = {"virsh", "-c", c->m->args.dest_uri, "destroy", c->m->uuid};
@@ -110,11 +133,13 @@ static int64_t tell_abort_us(const struct control *c)
 
 static void look_at_abort(struct control *c, int64_t now)
 {
+    if (c->abort.state == ABORT_TOLD && now >= c->abort.free_us)
+        (void)free_source(c, now);
     if (c->abort.state != ABORT_TAKEN || now < c->abort.taken_us + ABORT_TELL_US)
         return;
     if (c->m->conn[PCMIG_SIDE_DESTINATION] == NULL)
         c->end[PCMIG_SIDE_DESTINATION].reconnect = true;
-    if (now >= tell_abort_us(c))
+    if (now >= tell_abort_us(c) && !free_source(c, now))
         tell_abort(c);
 }
 
@@ -141,6 +166,8 @@ int64_t pcmig_overdue_due_us(const struct control *c)
         abort_us = c->abort.taken_us + ABORT_TELL_US;
     if (c->abort.state == ABORT_TAKEN && due > abort_us)
         due = abort_us;
+    if (c->abort.state == ABORT_TOLD && due > c->abort.free_us)
+        due = c->abort.free_us;
     if (!c->made_room && c->call == CALL_RUNS && setting_up(c) && c->m->conn[PCMIG_SIDE_DESTINATION] != NULL &&
         due > c->others.called_us + MAKE_ROOM_US)
         due = c->others.called_us + MAKE_ROOM_US;

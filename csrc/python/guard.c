@@ -293,7 +293,7 @@ static int ask_host(const char *uri, const char *uuid, int64_t timeout_ms, struc
     struct pcmig_virt_conn *conn = pcmig_virt_open(uri, timeout_ms, error);
     struct pcmig_virt_error unsaid = {0};
     struct pcmig_virt_domain *domain;
-    struct pcmig_sample sample;
+    struct pcmig_virt_job job;
     int rc;
 
     if (conn == NULL)
@@ -313,7 +313,9 @@ static int ask_host(const char *uri, const char *uuid, int64_t timeout_ms, struc
     if (rc == 0 && (out->half == PCMIG_HALF_RUNNING || out->half == PCMIG_HALF_PAUSED)) {
         domain = pcmig_virt_lookup(conn, uuid, &unsaid);
         if (domain != NULL)
-            out->job = pcmig_virt_job_stats(domain, &sample, &unsaid);
+            out->job = pcmig_virt_job_within(domain, PCMIG_JOB_PATIENCE_MS, &job, &unsaid) < 0 ? -1
+                       : job.kind == PCMIG_VIRT_JOB_MIGRATION                                  ? 1
+                                                                                               : 0;
         pcmig_virt_domain_free(domain);
     }
     pcmig_virt_close(conn);

@@ -3,6 +3,7 @@
  */
 #include "core/recovery.h"
 #include "edge/virt.h"
+#include "engine/empty_half.h"
 #include "python/state.h"
 
 #include <stdio.h>
@@ -65,7 +66,7 @@ static PyObject *py_job_status(PyObject *module, PyObject *args)
         result = pcmig_virt_half(job.conn, pcmig_virt_domain_uuid(job.domain), &half, &job.error);
     /* A failing statistics call is not a failing migration: the state says more. One that waited in vain for QEMU says
      * less than nothing. */
-    if (result == 0 && pcmig_virt_job(job.domain, &found, &unsaid) < 0)
+    if (result == 0 && pcmig_virt_job_within(job.domain, PCMIG_JOB_PATIENCE_MS, &found, &unsaid) < 0)
         busy = pcmig_virt_classify(&unsaid) == PCMIG_VIRT_FAILURE_BUSY;
     if (result == 0) {
         name = strdup(pcmig_virt_domain_name(job.domain));
@@ -145,6 +146,36 @@ static PyObject *py_job_abort(PyObject *module, PyObject *args)
     return one_shot(module, args, abort_begun);
 }
 
+/* Without the GIL. Returns whether it was removed. */
+static bool remove_half(const char *source_uri, const char *dest_uri, const char *uuid, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_conn *source = pcmig_virt_open(source_uri, CONNECT_TIMEOUT_MS, error);
+    struct pcmig_virt_conn *destination = source != NULL ? pcmig_virt_open(dest_uri, CONNECT_TIMEOUT_MS, error) : NULL;
+    bool removed = destination != NULL && pcmig_empty_half_remove(source, destination, uuid, error);
+
+    pcmig_virt_close(destination);
+    pcmig_virt_close(source);
+    return removed;
+}
+
+static PyObject *py_remove_empty_half(PyObject *module, PyObject *args)
+{
+    const char *source_uri, *dest_uri, *uuid;
+    struct pcmig_virt_error error = {0};
+    bool removed;
+
+    if (!PyArg_ParseTuple(args, "sss:remove_empty_half", &source_uri, &dest_uri, &uuid))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    removed = remove_half(source_uri, dest_uri, uuid, &error);
+    Py_END_ALLOW_THREADS
+    if (!removed) {
+        pcmig_errors_raise(module, &error);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_job_switch(PyObject *module, PyObject *args)
 {
     return one_shot(module, args, pcmig_virt_start_postcopy);
@@ -161,24 +192,27 @@ struct found {
     char uuid[PCMIG_VIRT_UUID_SIZE];
     char *name;
     enum pcmig_half half;
-    bool job;
+    int job; /* 1, 0, or -1 when libvirt could not tell in time */
 };
 
-/* Fills OUT when a migration of the guest is under way there, or was interrupted. Returns whether one is. */
+/* Fills OUT when a migration of the guest is under way there, may be, or was interrupted. Returns whether it was. */
 static bool migrates(struct pcmig_virt_conn *conn, const char *uuid, struct found *out)
 {
     struct pcmig_virt_error unsaid = {0};
     struct pcmig_virt_domain *domain = pcmig_virt_lookup(conn, uuid, &unsaid);
-    struct pcmig_sample sample;
+    struct pcmig_virt_job job = {.kind = PCMIG_VIRT_JOB_NONE};
 
     if (domain == NULL || pcmig_virt_half(conn, uuid, &out->half, &unsaid) < 0) {
         pcmig_virt_domain_free(domain);
         return false;
     }
     /* Where the half itself speaks of a migration the question for its job may block. */
-    out->job = (out->half == PCMIG_HALF_RUNNING || out->half == PCMIG_HALF_PAUSED) &&
-               pcmig_virt_job_stats(domain, &sample, &unsaid) > 0;
-    if (out->job || out->half == PCMIG_HALF_MIGRATING || out->half == PCMIG_HALF_POSTCOPY ||
+    if ((out->half == PCMIG_HALF_RUNNING || out->half == PCMIG_HALF_PAUSED) &&
+        pcmig_virt_job_within(domain, PCMIG_JOB_PATIENCE_MS, &job, &unsaid) < 0)
+        out->job = pcmig_virt_classify(&unsaid) == PCMIG_VIRT_FAILURE_BUSY ? -1 : 0;
+    else
+        out->job = job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
+    if (out->job != 0 || out->half == PCMIG_HALF_MIGRATING || out->half == PCMIG_HALF_POSTCOPY ||
         out->half == PCMIG_HALF_POSTCOPY_FAILED) {
         memcpy(out->uuid, uuid, sizeof(out->uuid));
         out->name = strdup(pcmig_virt_domain_name(domain));
@@ -228,7 +262,9 @@ static PyObject *py_migrations(PyObject *module, PyObject *args)
         PyObject *row = list == NULL ? NULL
                                      : Py_BuildValue("{s:s,s:s,s:s,s:O}", "uuid", found[i].uuid, "name", found[i].name,
                                                      "half", pcmig_half_name(found[i].half), "job_active",
-                                                     found[i].job ? Py_True : Py_False);
+                                                     found[i].job < 0    ? Py_None
+                                                     : found[i].job != 0 ? Py_True
+                                                                         : Py_False);
 
         if (row == NULL || PyList_Append(list, row) < 0)
             Py_CLEAR(list);
@@ -340,8 +376,13 @@ static PyMethodDef methods[] = {
      "LibvirtError."},
     {"migrations", py_migrations, METH_VARARGS,
      "migrations(uri) -> list\n\nuuid, name, half and job_active of each guest there that migrates, or was "
-     "interrupted. "
-     "Raises LibvirtError."},
+     "interrupted; "
+     "job_active is None where libvirt does not tell in time. Raises LibvirtError."},
+    {"remove_empty_half", py_remove_empty_half, METH_VARARGS,
+     "remove_empty_half(source_uri, dest_uri, uuid)\n\nRemoves what a cancelled migration was filling at the "
+     "destination, "
+     "if the guest never left the source (see engine/empty_half.h): only after libvirt took the cancellation. Raises "
+     "LibvirtError when it does not, or may not."},
     {"resume_hold", py_resume_hold, METH_VARARGS,
      "resume_hold(destination_libvirt, source_libvirt) -> str | None\n\nWhy post-copy cannot be resumed between these "
      "versions (0 = not known); None: it can."},

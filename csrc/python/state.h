@@ -11,6 +11,9 @@
 #include "core/policy.h"
 #include "edge/virt.h"
 
+/* Who asks a host how a migration is waits no longer for a guest whose QEMU does not answer. */
+#define PCMIG_JOB_PATIENCE_MS 3000
+
 struct pcmig_state {
     /* Exceptions, see errors.c. */
     PyObject *error;

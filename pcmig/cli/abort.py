@@ -11,7 +11,7 @@ from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
 from pcmig.cli.job import CONFIRM_S, HALVES, Job
 from pcmig.cli.record import watch_command
-from pcmig.journal import Journal, JournalError
+from pcmig.journal import Entry, Journal, JournalError
 
 TOO_LATE = (
     "{domain} runs at the destination already, and only the two hosts together hold its memory: cancelling "
@@ -48,6 +48,9 @@ class Abort(Command):
             raise
         job.wait_while("precopy", CONFIRM_S)
         refuse(job)
+        if job.state != "none" and free_source(job):
+            job.wait_while("precopy", CONFIRM_S)
+            refuse(job)
         if job.state != "none":
             raise CommandError(stands_still(job))
         if job.half == "absent":
@@ -63,6 +66,31 @@ class Abort(Command):
         return ExitCode.DONE
 
 
+def noted(job: Job) -> Entry | None:
+    """The migration's record on this host, if the guest was never seen to leave."""
+    with contextlib.suppress(JournalError):
+        entry = Journal().read(job.uuid)
+        return entry if entry is not None and not entry.crossed else None
+    return None
+
+
+def free_source(job: Job) -> bool:
+    """Of a cancellation that libvirt took and that does not end: whether what the source may wait for, its
+    empty half at the destination, is gone now (csrc/engine/empty_half.h)."""
+    entry = noted(job)
+    if entry is None or job.half != "running":
+        return False
+    try:
+        _core.remove_empty_half(job.uri, entry.dest_uri, job.uuid)
+    except _core.LibvirtError:
+        return False
+    print(
+        f"{job.domain}: the cancellation did not end, and QEMU at the source may have waited for its other "
+        "end; the empty half at the destination was removed, which lets it go on"
+    )
+    return True
+
+
 def stands_still(job: Job) -> str:
     """A cancellation that libvirt took and that does not end: what is known of it, and what frees the source
     where nothing is lost by it (csrc/engine/overdue.c)."""
@@ -70,9 +98,7 @@ def stands_still(job: Job) -> str:
         f"{job.domain}: libvirt took the cancellation, but the migration still runs; whether the guest "
         "does is not known"
     )
-    entry = None
-    with contextlib.suppress(JournalError):
-        entry = Journal().read(job.uuid)
+    entry = noted(job)
     if entry is None or job.half != "running":
         return text
     try:

@@ -130,6 +130,13 @@ def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[
         local = []
         problems.append(str(err))
     known = {entry.uuid for _, entry in entries}
+    untold = [found for found in local if found["job_active"] is None]
+    local = [found for found in local if found["job_active"] is not None]
+    problems += [
+        f"whether {found['name']} migrates is not known: QEMU does not answer libvirt at {uri}"
+        for found in untold
+        if found["uuid"] not in known and domain in (None, found["uuid"], found["name"])
+    ]
     todo: list[Callable[[], Row]] = [
         lambda entry=entry, book=book: of_entry(book, entry)  # type: ignore[misc]
         for book, entry in entries

@@ -149,10 +149,12 @@ def follow(
             return ExitCode.DETACHED, f"left: the migration of {job.domain} goes on"
         try:
             job.look()
-            heard_s = time.monotonic()
+            heard_s = heard_s if job.silent else time.monotonic()
+            silence = f"QEMU of {job.domain} does not answer libvirt at {job.uri}"
         except _core.LibvirtError as err:
-            if time.monotonic() - heard_s > SILENT_S:
-                return ExitCode.DETACHED, f"left: {job.uri} does not answer ({err}); the migration may go on"
+            silence = f"{job.uri} does not answer ({err})"
+        if time.monotonic() - heard_s > SILENT_S:
+            return ExitCode.DETACHED, f"left: {silence}; the migration may go on, see pcmig status"
 
 
 def ending(job: Job, other: Other | None, since_s: float, notes: Notes) -> tuple[ExitCode, str] | None:

@@ -180,11 +180,20 @@ for _name in ("job_abort", "job_pause", "job_switch"):  # the test driver has no
         repeat=40,
     )
 
+_UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"  # of the test driver's guest
 ROWS["migrations"] = Row(
     (
         lambda: _core.migrations(_TEST),
         fails(lambda: _core.migrations(_NOWHERE)),
         fails(lambda: _core.migrations(1)),  # type: ignore[arg-type]
+    ),
+    repeat=40,
+)
+ROWS["remove_empty_half"] = Row(
+    (
+        fails(lambda: _core.remove_empty_half(_TEST, _TEST, _UUID)),  # no half of a migration
+        fails(lambda: _core.remove_empty_half(_TEST, _NOWHERE, _UUID)),
+        fails(lambda: _core.remove_empty_half(_TEST, _TEST, 1)),  # type: ignore[arg-type]
     ),
     repeat=40,
 )
@@ -195,7 +204,6 @@ ROWS["resume_hold"] = Row(
         fails(lambda: _core.resume_hold(-1, "x")),  # type: ignore[arg-type]
     )
 )
-_UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"  # of the test driver's guest
 ROWS["half"] = Row(
     (
         lambda: _core.half(_TEST, _UUID),

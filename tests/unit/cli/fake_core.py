@@ -351,6 +351,17 @@ def job_abort(uri: str, domain: str) -> None:
     Migration.calls.append("job_abort")
 
 
+removable: list[bool] = [False]  # whether remove_empty_half() finds one
+removed: list[tuple[str, str, str]] = []
+
+
+def remove_empty_half(source_uri: str, dest_uri: str, uuid: str) -> None:
+    if not removable[0]:
+        raise LibvirtError("it is no empty half")
+    removed.append((source_uri, dest_uri, uuid))
+    jobs[:] = [job("none")]
+
+
 def job_switch(uri: str, domain: str) -> None:
     Migration.calls.append("job_switch")
 

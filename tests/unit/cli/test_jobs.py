@@ -103,6 +103,7 @@ GONE = fake.NoDomainError("Domain not found")
         ("watch", (PRE, MOVED, FAILED, FAILED, GONE), 0, "done: g1 has left"),
         ("watch", (PRE, answer("none", "dead")), 3, "g1 is crashed or shutting down"),
         ("watch", (PRE, fake.ConnectError("refused")), 4, "does not answer (refused)"),
+        ("watch", (PRE, answer("unknown")), 4, "QEMU of g1 does not answer libvirt at qemu:///system"),
         ("watch", (ARRIVES, ARRIVES, RUNS), 0, "runs at qemu:///system with all of its memory"),
         ("watch", (ARRIVES, GONE), 3, "g1 is not running there"),
         ("abort", (PRE, PRE, RUNS), 0, "cancelled: g1 runs on at the source"),

@@ -440,6 +440,22 @@ def test_an_abort_that_does_not_end(
     assert (f"\n  virsh -c {fake.DEST} destroy {fake.UUID}\n" in text) is frees
 
 
+@pytest.mark.parametrize("crossed", [False, True])
+def test_an_abort_that_does_not_end_frees_the_source(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch, crossed: bool
+) -> None:
+    for name in ("_core", "CONFIRM_S"):
+        monkeypatch.setattr(abort, name, fake if name == "_core" else 0.1)
+    monkeypatch.setattr(fake, "removable", [True])
+    monkeypatch.setattr(fake, "removed", [])
+    book.write(dataclasses.replace(ENTRY, crossed=crossed))
+    fake.jobs[:], fake.dest_jobs[:] = [answer("precopy")], [answer("none", "migrating")]
+    code, text = pcmig(capsys, "abort", "g1")
+    assert fake.removed == ([] if crossed else [(URI, fake.DEST, fake.UUID)])
+    assert ("the empty half at the destination was removed" in text) is not crossed
+    assert code == (1 if crossed else 0) and ("cancelled: g1 runs on" in text) is not crossed
+
+
 def test_a_half_that_is_lost_is_not_asked_to_go_on(
     capsys: pytest.CaptureFixture[str], book: Journal, stranger: subprocess.Popen[bytes]
 ) -> None:

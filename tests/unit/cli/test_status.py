@@ -288,6 +288,12 @@ def test_what_is_wrong_hides_nothing(capsys: pytest.CaptureFixture[str], book: J
     assert "note: cannot connect" in text and f"note: {book.folder}/x.json is no JSON" in text
 
 
+def test_a_guest_whose_qemu_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    fake.migrating[:] = [{**MIGRATING, "half": "running", "job_active": None}]
+    code, text = run(capsys)
+    assert code == 1 and "whether g1 migrates is not known: QEMU does not answer" in text
+
+
 def test_a_host_that_hangs_is_left_out(
     capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pcmig_virt_job() with a time limit: on a thread that is left behind when libvirt does not answer in time. */
+#include "edge/clock.h"
+#include "edge/virt_internal.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define STACK_BYTES (256 * 1024)
+
+/* Belongs to who asked, and once that one has given up to the thread. */
+struct question {
+    pthread_mutex_t lock;
+    pthread_cond_t over_cond;
+    bool over;
+    bool abandoned;
+    struct pcmig_virt_domain domain; /* a reference of its own, which keeps the connection open */
+    struct pcmig_virt_job job;
+    struct pcmig_virt_error error;
+    int result;
+};
+
+static void question_free(struct question *question)
+{
+    (void)virDomainFree(question->domain.ptr);
+    pthread_cond_destroy(&question->over_cond);
+    pthread_mutex_destroy(&question->lock);
+    free(question);
+}
+
+static void *asking_thread(void *arg)
+{
+    struct question *question = arg;
+    bool abandoned;
+
+    question->result = pcmig_virt_job(&question->domain, &question->job, &question->error);
+    pthread_mutex_lock(&question->lock);
+    question->over = true;
+    abandoned = question->abandoned;
+    pthread_cond_signal(&question->over_cond);
+    pthread_mutex_unlock(&question->lock);
+    if (abandoned)
+        question_free(question);
+    return NULL;
+}
+
+static struct question *question_new(struct pcmig_virt_domain *domain)
+{
+    struct question *question = calloc(1, sizeof(*question));
+    pthread_condattr_t clock;
+
+    if (question == NULL)
+        return NULL;
+    if (virDomainRef(domain->ptr) < 0) {
+        free(question);
+        return NULL;
+    }
+    question->domain = *domain;
+    pthread_mutex_init(&question->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&question->over_cond, &clock);
+    pthread_condattr_destroy(&clock);
+    return question;
+}
+
+static bool begin(struct question *question)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    int failure;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    failure = pthread_create(&thread, &attr, asking_thread, question);
+    pthread_attr_destroy(&attr);
+    return failure == 0;
+}
+
+int pcmig_virt_job_within(struct pcmig_virt_domain *domain, int64_t patience_ms, struct pcmig_virt_job *job,
+                          struct pcmig_virt_error *error)
+{
+    const int64_t until_us = pcmig_clock_us() + patience_ms * 1000;
+    const struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+    struct question *question = question_new(domain);
+    int result = -1;
+    bool over;
+
+    *job = (struct pcmig_virt_job){.sample = {.queue_bytes = -1}};
+    if (question == NULL || !begin(question)) {
+        if (question != NULL)
+            question_free(question);
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "cannot start a thread to ask libvirt with");
+        return -1;
+    }
+    pthread_mutex_lock(&question->lock);
+    while (!question->over) {
+        if (pthread_cond_timedwait(&question->over_cond, &question->lock, &until) != 0)
+            break;
+    }
+    over = question->over;
+    question->abandoned = !over;
+    pthread_mutex_unlock(&question->lock);
+    if (!over) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_BUSY,
+                             "libvirt has not told within %.1f s what it does with guest %.100s: QEMU does not answer",
+                             (double)patience_ms / 1000.0, pcmig_virt_domain_name(domain));
+        return -1;
+    }
+    result = question->result;
+    *job = question->job;
+    if (result < 0)
+        *error = question->error;
+    question_free(question);
+    return result;
+}
