@@ -47,6 +47,7 @@ class GuestSpec:
     heartbeat_ms: int = 20
     persistent: bool = False
     disk_mib: int = 0  # 0 = none; a file on the host, DISK
+    panic: bool = False  # QEMU is told when the guest crashes
 
     @property
     def disk(self) -> str:
@@ -79,6 +80,7 @@ class GuestSpec:
       <source file='{escape(self.disk)}'/>
       <target dev='vda' bus='virtio'/>
     </disk>"""
+        panic = "\n    <panic model='isa'/>" if self.panic else ""
         # What follows "--" the kernel hands to /init, which is the worker.
         cmdline = f"console=ttyS0 quiet mitigations=off random.trust_cpu=on -- {self.options()}"
         return f"""\
@@ -99,7 +101,7 @@ class GuestSpec:
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
-    <memballoon model='none'/>{disk}
+    <memballoon model='none'/>{disk}{panic}
     <serial type='unix'><source mode='connect' path='{CONSOLE}'/></serial>
   </devices>
 </domain>
@@ -162,6 +164,11 @@ class Guest:
         with path.open("wb") as file:
             file.truncate(self.spec.disk_mib << 20)
         return path
+
+    def tell(self, word: str) -> None:
+        """Has the guest do something: "poweroff", "reboot", "crash" (for which `panic` is needed)."""
+        with open(f"{self.log}.say", "w", encoding="ascii") as console:
+            console.write(f"{word}\n")
 
     def heartbeats(self, since_s: float = 0.0) -> list[Heartbeat]:
         return [beat for beat in read_log(self.log) if beat.time_s >= since_s]

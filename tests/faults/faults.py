@@ -17,6 +17,8 @@ from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH
 from tests.faults.stage import PCMIG, CloudStage, HostsStage, Stage
 
 STOP_PATIENCE_S = 15.0
+HANDSHAKE_BYTES = 700  # a few packets: the connection stands, and the two QEMUs are talking
+SECOND_CUT_S = 15.0
 # A fault this much after the switch cannot have come before it.
 SURE_S = 0.005
 
@@ -39,6 +41,7 @@ class Fault:
     allowed: by moment, the ends that physics permits and that nobody would complain about
     sysctls: of both hosts' networks, to have in seconds what takes minutes
     tunnel: the migration goes through pcmig's tunnel, which nothing else has
+    boots: the guest starts anew by it, and counts its heartbeats from the beginning
     """
 
     name: str
@@ -49,6 +52,7 @@ class Fault:
     sysctls: Mapping[str, int] = dataclasses.field(default_factory=dict)
     beds: Collection[str] = ("hosts", "cloud")
     tunnel: bool = False
+    boots: bool = False
 
     def allowed_at(self, moment: str, offset_s: float | None) -> frozenset[End]:
         """OFFSET_S: from the switch to the fault, if it is known.
@@ -68,10 +72,14 @@ SOURCE_DIES: Allowed = {
     PRECOPY: frozenset({End.GONE}),
     POSTCOPY: frozenset({End.MOVED, End.DESTINATION_HALF}),
 }
+# The source has all memory as it was at the switch: its half is kept, or the guest went on from there.
 DESTINATION_DIES: Allowed = {
     PRECOPY: frozenset({End.STAYED}),
-    POSTCOPY: frozenset({End.MOVED, End.SOURCE_HALF}),
+    POSTCOPY: frozenset({End.MOVED, End.SOURCE_HALF, End.TURNED_BACK}),
 }
+# Its own will.
+GUEST_ENDS: Allowed = {PRECOPY: frozenset({End.GONE}), POSTCOPY: frozenset({End.GONE})}
+GUEST_CRASHES: Allowed = {PRECOPY: frozenset({End.CRASHED}), POSTCOPY: frozenset({End.CRASHED})}
 
 # TCP gives up after 3 s, and a silent peer is noticed within 6 s, instead of 15 minutes and 2 hours.
 SHORT = {
@@ -132,6 +140,60 @@ def qemu(end: str) -> Arm:
                 process.signal(signal.SIGKILL)
 
         return Act(strike)
+
+    return arm
+
+
+def cut_again(stage: Stage) -> Act:
+    """The stream is cut until TCP has given up, and then again after a few packets of the next one: in the
+    handshake of a resume."""
+    first = stage.wire.breaker(wire.STREAM)
+    second = stage.wire.breaker(wire.stream_after(HANDSHAKE_BYTES), name="again")
+
+    def mend() -> None:
+        stage.wire.mend()
+        second()
+        time.sleep(SECOND_CUT_S)
+        stage.wire.mend()
+
+    return Act(first, mend)
+
+
+def typed(end: str, *words: str) -> Arm:
+    """Somebody types `virsh WORDS GUEST` on a host, whoever looks after the migration."""
+
+    def arm(stage: Stage) -> Act:
+        host: Host = getattr(stage, end)
+        return Act(lambda: stage.type_at(host, ["virsh", *words, stage.domain]))
+
+    return arm
+
+
+def migrated_again(stage: Stage) -> Act:
+    return Act(stage.start_again)
+
+
+def guest_does(word: str) -> Arm:
+    def arm(stage: Stage) -> Act:
+        return Act(lambda: stage.guest.tell(word))
+
+    return arm
+
+
+def power_lost(back: bool) -> Arm:
+    """All processes of the destination are gone at once, and its link is down. BACK: it boots again."""
+
+    def arm(stage: Stage) -> Act:
+        assert isinstance(stage, HostsStage)
+        host = stage.destination
+        processes = stage.all_processes(host)
+
+        def strike() -> None:
+            for process in processes:
+                process.signal(signal.SIGKILL)
+            stage.bed.network.link_down()
+
+        return Act(strike, functools.partial(stage.boot, host) if back else lambda: None)
 
     return arm
 
@@ -237,6 +299,13 @@ FAULTS: dict[str, Fault] = {
             20,
             sysctls=SHORT,
         ),
+        Fault(
+            "stream-twice",
+            "stream cut for 15 s, and again in the resume's handshake (TCP gives up in 3 s)",
+            cut_again,
+            15,
+            sysctls=SHORT,
+        ),
         Fault("loss", "2 % of packets lost for 20 s", cut(*wire.loss(20)), 20),
         *(
             Fault(f"libvirtd-{who}-{what}", f"libvirtd of {who}: {title}", libvirtd(ends, number), lasts_s)
@@ -263,6 +332,43 @@ FAULTS: dict[str, Fault] = {
         Fault(
             "qemu-destination", "destination QEMU killed", qemu(DESTINATION), None, allowed=DESTINATION_DIES
         ),
+        Fault(
+            "host-destination",
+            "destination loses power",
+            power_lost(back=False),
+            None,
+            allowed=DESTINATION_DIES,
+            sysctls=SHORT,
+            beds=HOSTS,
+        ),
+        Fault(
+            "host-destination-back",
+            "destination loses power, and is back after 20 s",
+            power_lost(back=True),
+            20,
+            allowed=DESTINATION_DIES,
+            sysctls=SHORT,
+            beds=HOSTS,
+        ),
+        *(
+            Fault(
+                f"{what}-{who}",
+                f"somebody types virsh {what} at the {who}",
+                typed(who, what),
+                0,
+                allowed=allowed,
+            )
+            for what, who, allowed in (
+                ("destroy", SOURCE, SOURCE_DIES),
+                ("destroy", DESTINATION, DESTINATION_DIES),
+                ("resume", SOURCE, HEALS),
+                ("resume", DESTINATION, HEALS),
+            )
+        ),
+        Fault("migrate-twice", "a second migrate call for the guest", migrated_again),
+        Fault("guest-off", "the guest powers off", guest_does("poweroff"), 0, allowed=GUEST_ENDS, beds=HOSTS),
+        Fault("guest-reboot", "the guest reboots", guest_does("reboot"), beds=HOSTS, boots=True),
+        Fault("guest-crash", "the guest crashes", guest_does("crash"), 0, allowed=GUEST_CRASHES, beds=HOSTS),
         Fault("command", "the command: SIGKILL, pcmig resume after 2 s", command_killed, 2, beds=HOSTS),
         Fault("compute-source", "nova-compute of source: SIGKILL", compute_killed(SOURCE), 2, beds=CLOUD),
         Fault(

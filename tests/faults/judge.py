@@ -11,21 +11,28 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tests.bed.verdict import Heartbeat
 
+# How late the last words from the source may be.
+LATE_S = 0.5
+LATE_BEATS = 50
+
 
 class End(enum.Enum):
     """Where the guest is in the end; the value is the table's word for it."""
 
     MOVED = "moved"  # it runs at the destination, whole, and nowhere else
     STAYED = "stayed"  # the same at the source
+    TURNED_BACK = "turned back"  # it had left, and goes on at the source from the moment of the switch
     SPLIT = "kept in halves"  # post-copy is broken or hangs, and both halves are there
     SOURCE_HALF = "source half kept"  # the destination's QEMU is gone, the source's waits
     DESTINATION_HALF = "destination half kept"
+    CRASHED = "crashed, and kept"  # by itself, on one host, as its definition wants it
     PAUSED = "paused"  # whole, on one host, and nobody lets it run
     DOUBLE = "runs twice"
     GONE = "gone"
 
 
 WHOLE = frozenset({End.MOVED, End.STAYED})
+RUNS = WHOLE | {End.TURNED_BACK}
 HALVES = frozenset({End.SPLIT, End.SOURCE_HALF, End.DESTINATION_HALF})
 
 
@@ -39,6 +46,7 @@ class Claim(enum.Enum):
     OPERATOR = "needs an operator"
     RECOVERING = "recovering"  # it says that post-copy is interrupted, and goes on
     SILENT = "no end and no word"
+    TURNED_BACK = "turned back"
     WRONG = "told wrong"  # it cannot be true, or says something else in each place
 
 
@@ -47,6 +55,8 @@ class Claim(enum.Enum):
 TRUE_CLAIMS: Mapping[End, frozenset[Claim]] = {
     End.MOVED: frozenset({Claim.MOVED}),
     End.STAYED: frozenset({Claim.STAYED, Claim.FAILED}),
+    End.TURNED_BACK: frozenset({Claim.TURNED_BACK, Claim.OPERATOR}),
+    End.CRASHED: frozenset({Claim.MOVED, Claim.OPERATOR, Claim.FAILED}),
     End.SPLIT: frozenset({Claim.OPERATOR, Claim.RECOVERING, Claim.FAILED}),
     End.SOURCE_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
     End.DESTINATION_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
@@ -71,6 +81,15 @@ class Half:
     def runs(self) -> bool:
         """With all of its memory."""
         return (self.state or "").startswith("running") and "post-copy" not in (self.state or "")
+
+    @property
+    def turned_back(self) -> bool:
+        """Of a source: libvirt knows of no other way in which a half that serves post-copy could run."""
+        return (self.state or "").startswith("running (post-copy")
+
+    @property
+    def crashed(self) -> bool:
+        return (self.state or "").startswith("crashed")
 
     @property
     def whole_but_paused(self) -> bool:
@@ -124,12 +143,16 @@ class Judgment:
 
 
 def find_end(source: Half, destination: Half) -> End:
-    if source.runs and destination.runs:
+    if (source.runs or source.turned_back) and destination.runs:
         return End.DOUBLE
+    if source.turned_back:
+        return End.DOUBLE if destination.qemus else End.TURNED_BACK
     if destination.runs:
         return End.MOVED
     if source.runs:
         return End.STAYED
+    if (source.crashed and source.qemus) or (destination.crashed and destination.qemus):
+        return End.CRASHED
     if source.qemus and destination.qemus:
         return End.SPLIT
     if source.qemus:
@@ -143,7 +166,7 @@ def settled(source: Half, destination: Half) -> bool:
     """The guest runs on one host, and the other has nothing of it."""
     end = find_end(source, destination)
     other = source if end is End.MOVED else destination
-    return end in WHOLE and not other.qemus and not other.state
+    return end in RUNS and not other.qemus and not other.state
 
 
 def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
@@ -154,13 +177,15 @@ def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
         kind = {End.DOUBLE: Kind.DOUBLE, End.SPLIT: Kind.STUCK, End.PAUSED: Kind.STUCK}.get(end, Kind.LOST)
         best = " or ".join(sorted(each.value for each in allowed))
         problems.append(Problem(kind, f"{end.value} ({_states(evidence)}) where {best} was possible"))
-    problems += [Problem(Kind.DOUBLE, text) for text in double_runs(evidence.beats, evidence.source)]
+    # What the guest did at the destination is undone by turning back, and done once more: its count too.
+    twice = overlap if end is End.TURNED_BACK else double_runs
+    problems += [Problem(Kind.DOUBLE, text) for text in twice(evidence.beats, evidence.source)]
     if evidence.errors:
         text = f"{evidence.errors} pages do not hold what the guest wrote"
         if evidence.lost_writes:
             text += ", each one write behind, as emulation with QEMU 11 leaves them by itself"
         problems.append(Problem(Kind.MEMORY, text))
-    if end in WHOLE:
+    if end in RUNS:
         problems += _not_quite_whole(evidence, end)
     if evidence.claim not in TRUE_CLAIMS[end]:
         problems.append(Problem(Kind.TOLD, f"{end.value}, and the operator is told: {evidence.claim.value}"))
@@ -188,6 +213,32 @@ def double_runs(beats: Sequence[Heartbeat], source: str) -> list[str]:
     return problems
 
 
+def overlap(beats: Sequence[Heartbeat], source: str) -> list[str]:
+    """Signs of two copies of a guest that left SOURCE and turned back: it was heard from there while the
+    destination still had words of it. Its last words before the switch may be a little late."""
+    there = [beat.time_s for beat in beats if beat.host != source]
+    if not there:
+        return []
+    left = max((beat.sequence for beat in beats if beat.host == source and beat.time_s < there[0]), default=0)
+    early = [
+        beat
+        for beat in beats
+        if beat.host == source and there[0] + LATE_S < beat.time_s < there[-1] and beat.sequence > left
+    ]
+    return [f"heartbeat {early[0].sequence} came from host {source} before the last one of the other"] * bool(
+        early
+    )
+
+
+def since_boot(beats: Sequence[Heartbeat]) -> list[Heartbeat]:
+    """The beats since the guest began to count anew."""
+    first = 0
+    for index, (before, after) in enumerate(itertools.pairwise(beats), 1):
+        if after.sequence < before.sequence - LATE_BEATS:
+            first = index
+    return list(beats[first:])
+
+
 def longest_silence_s(beats: Sequence[Heartbeat], start_s: float, end_s: float) -> float:
     """In the time from START_S to END_S."""
     times = [start_s, *(beat.time_s for beat in beats if start_s < beat.time_s < end_s), end_s]
@@ -196,7 +247,7 @@ def longest_silence_s(beats: Sequence[Heartbeat], start_s: float, end_s: float) 
 
 def _not_quite_whole(evidence: Evidence, end: End) -> list[Problem]:
     here, there = evidence.destination, evidence.source
-    if end is End.STAYED:
+    if end in (End.STAYED, End.TURNED_BACK):
         here, there = there, here
     problems = []
     left = evidence.halves[there]

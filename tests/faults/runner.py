@@ -14,7 +14,17 @@ from typing import Any
 from tests.bed import BedError
 from tests.bed.guest import lost_writes
 from tests.faults.faults import Act, Fault
-from tests.faults.judge import WHOLE, End, Evidence, Kind, find_end, judge, longest_silence_s, settled
+from tests.faults.judge import (
+    RUNS,
+    End,
+    Evidence,
+    Kind,
+    find_end,
+    judge,
+    longest_silence_s,
+    settled,
+    since_boot,
+)
 from tests.faults.moments import POSTCOPY, PRECOPY, SWITCH, cell_name, delay_s
 from tests.faults.stage import PCMIG, Stage
 
@@ -82,7 +92,7 @@ class Runner:
             mended_s = time.monotonic()
         settled_s = self._settle(strike_s, mended_s)
         end_s = time.monotonic()
-        evidence = self._evidence(start_s, errors_before, said_chars)
+        evidence = self._evidence(start_s, errors_before, said_chars, fault.boots)
         switched_s = stage.switched_s(start_s)
         offset_s = None if switched_s is None else strike_s - switched_s
         verdict = judge(evidence, fault.allowed_at(moment, offset_s))
@@ -92,7 +102,7 @@ class Runner:
                 [Kind.STUCK.value, f"not settled {HEAL_PATIENCE_S:.0f} s after the fault was over"]
             )
         healed_s = None
-        if settled_s is not None and verdict.end in WHOLE:
+        if settled_s is not None and verdict.end in RUNS:
             healed_s = max(0.0, settled_s - (strike_s if mended_s is None else mended_s))
         return {
             "good": not problems,
@@ -175,14 +185,17 @@ class Runner:
             time.sleep(LOOK_S)
         return None
 
-    def _evidence(self, start_s: float, errors_before: int, said_chars: int) -> Evidence:
-        """The last two: bad pages and words of the guest before the start."""
+    def _evidence(self, start_s: float, errors_before: int, said_chars: int, boots: bool) -> Evidence:
+        """ERRORS_BEFORE, SAID_CHARS: bad pages and words of the guest before the start. BOOTS: it began anew
+        since."""
         stage = self.stage
         halves = stage.halves()
         end = find_end(halves[stage.source.name], halves[stage.destination.name])
-        verified = end in WHOLE and stage.guest.wait_verified(time.monotonic())
+        verified = end in RUNS and stage.guest.wait_verified(time.monotonic())
         claim, contradictions, said = stage.claim()
         beats = stage.guest.heartbeats(start_s)
+        if boots:
+            beats, errors_before = since_boot(beats), 0
         return Evidence(
             stage.source.name,
             stage.destination.name,

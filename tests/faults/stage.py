@@ -10,8 +10,9 @@ import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.bed import Bed, BedError, Guest, GuestSpec, Host
@@ -34,7 +35,7 @@ PCMIG, STOCK = "pcmig", "stock"
 DRIVERS = (PCMIG, STOCK)
 # Slow enough for post-copy of several seconds, and for QEMU 11 under emulation (doc/operate/check.rst).
 RATE_MBIT = 60
-GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32)
+GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32, panic=True)
 KEEPALIVE_S = 2  # libvirt's; it gives up after six of them
 DISK = "4g"  # of memory, were it ever used
 PRECOPY_MIB = 4
@@ -58,6 +59,7 @@ class Stage(abc.ABC):
         self._exits = contextlib.ExitStack()
         self._listening = contextlib.ExitStack()
         self._listeners: Listeners | None = None
+        self._typed: list[subprocess.Popen[bytes]] = []
         self._disks: dict[str, str] = {}  # by host, the folder that is a file system of its own
 
     def __enter__(self) -> Stage:
@@ -90,6 +92,21 @@ class Stage(abc.ABC):
         """Ask for post-copy now. Never raises for a refusal."""
 
     @abc.abstractmethod
+    def start_again(self) -> None:
+        """Somebody asks for the same migration once more. Returns at once, whatever comes of it."""
+
+    def type_at(self, host: Host, words: Sequence[str]) -> None:
+        """Somebody types WORDS on HOST. Returns at once, whatever comes of it."""
+        self._typed.append(
+            subprocess.Popen(
+                host.inside(list(words)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
+    @abc.abstractmethod
     def over(self) -> bool:
         """The operator's side has come to an end, whichever."""
 
@@ -117,6 +134,10 @@ class Stage(abc.ABC):
             for pid, (_, command) in host.processes().items():
                 if command == "virsh":
                     host.signal_process(pid, signal.SIGKILL)
+        for process in self._typed:
+            process.kill()
+            process.wait()
+        self._typed.clear()
 
     # What there is to see
 
@@ -178,6 +199,7 @@ class HostsStage(Stage):
         self.folder = folder
         self.scene = TunnelScene(self.bed, folder)
         self.command: Command | None = None
+        self.second: Command | None = None
 
     def _up(self, exits: contextlib.ExitStack) -> None:
         exits.enter_context(self.bed)
@@ -214,8 +236,7 @@ class HostsStage(Stage):
         if self.driver == PCMIG:
             self.command = self.scene.migration("--policy", "manual", "--no-progress", source=self.source)
         else:
-            ends = [self.domain, self.destination.remote_uri, "--migrateuri", self.destination.migrate_uri]
-            words = ["virsh", "migrate", "--live", "--p2p", "--postcopy", *ends]
+            words = self._virsh_migrate()
             self.command = Command(words, self.source.inside(words), None)
         self._wait_precopy()
 
@@ -226,6 +247,35 @@ class HostsStage(Stage):
             return
         with contextlib.suppress(BedError):
             self.source.virsh("migrate-postcopy", self.domain, timeout_s=CALL_PATIENCE_S)
+
+    def start_again(self) -> None:
+        if self.driver == PCMIG:
+            self.second = self.scene.migration("--no-progress", source=self.source)
+        else:
+            self.type_at(self.source, self._virsh_migrate())
+
+    def _virsh_migrate(self) -> list[str]:
+        ends = [self.domain, self.destination.remote_uri, "--migrateuri", self.destination.migrate_uri]
+        return ["virsh", "migrate", "--live", "--p2p", "--postcopy", *ends]
+
+    def all_processes(self, host: Host) -> list[ProcessId]:
+        """All that run on HOST, and not what keeps it as a host of the bed."""
+        found = (ProcessId.of(pid) for pid, (inside, _) in host.processes().items() if inside != 1)
+        return [process for process in found if process is not None]
+
+    def boot(self, host: Host) -> None:
+        """HOST after its power was gone: what is kept in memory is not there any more."""
+        _inside(host, ["sh", "-c", "rm -rf /run/libvirt/qemu/*.xml /run/libvirt/qemu/*.pid"])
+        self.bed.network.link_up()
+        self.bed.network.limit(RATE_MBIT)
+        host.start_libvirtd()
+
+    def restore(self) -> None:
+        super().restore()
+        self.bed.network.link_up()
+        if self.second is not None:
+            self.second.end()
+            self.second = None
 
     def command_processes(self) -> list[ProcessId]:
         """Of the command that migrates."""
@@ -356,6 +406,11 @@ class CloudStage(Stage):
         assert self.server is not None
         self.cloud.live_migrate(self.server, self.destination.name)
         self._wait_precopy()
+
+    def start_again(self) -> None:
+        assert self.server is not None
+        with contextlib.suppress(BedError):  # Nova refuses
+            self.cloud.live_migrate(self.server, self.destination.name)
 
     def switch(self) -> None:
         assert self.server is not None

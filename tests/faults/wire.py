@@ -25,6 +25,11 @@ CONTROL = (f"tcp dport {LIBVIRT_PORT} drop", f"tcp sport {LIBVIRT_PORT} drop")
 ALL = ("drop",)
 
 
+def stream_after(count: int) -> tuple[str, ...]:
+    """COUNT bytes of the stream arrive, and nothing after them."""
+    return tuple(f"tcp {end} {STREAM_PORTS} quota over {count} bytes drop" for end in ("dport", "sport"))
+
+
 def loss(permille: int) -> tuple[str, ...]:
     return (f"numgen random mod 1000 < {permille} drop",)
 
@@ -52,11 +57,14 @@ class Wire:
         self.folder = folder
         self._kept: dict[tuple[str, str], str] = {}
 
-    def breaker(self, rules: Sequence[str], cut_off: Mapping[str, str] | None = None) -> Callable[[], None]:
-        """What breaks both ends at once when called. CUT_OFF: by host, an interface that goes as well."""
+    def breaker(
+        self, rules: Sequence[str], cut_off: Mapping[str, str] | None = None, name: str = "fault"
+    ) -> Callable[[], None]:
+        """What breaks both ends at once when called. CUT_OFF: by host, an interface that goes as well. NAME:
+        of the files that say so, where a fault has several."""
         files = {}
         for host in self.network.namespaces:
-            path = self.folder / f"fault-{host}.nft"
+            path = self.folder / f"{name}-{host}.nft"
             path.write_text(ruleset(rules, (cut_off or {}).get(host)))
             files[host] = path
         return lambda: self._nft({host: ["-f", str(path)] for host, path in files.items()})

@@ -10,16 +10,22 @@
  * the first wrong word is what the page held <age> generations ago, 0 = in none of the last ones: tells a page that was
  * left behind from one that was torn or overwritten.
  *
+ * A line on its standard input, the console, has the guest end: "poweroff", "reboot", or "crash", which takes the
+ * device pvpanic.
+ *
  * Work is dealt out in ticks of one millisecond, and what a tick could not do is dropped, not caught up: work missing
  * from the record is then time that the guest lost, by whatever held it (a stopped vCPU, a page that was not there).
  */
 #include <inttypes.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,6 +34,8 @@
 #define TICK_US         1000u
 #define BAD_PAGES_SHOWN 20u
 #define AGES_TRIED      16u
+#define PVPANIC_PORT    0x505 /* as in QEMU's documentation of pvpanic */
+#define PVPANIC_CRASH   1
 
 struct options {
     uint64_t worker_mib, write_pps, verify_pps, heartbeat_ms;
@@ -151,6 +159,21 @@ static uint64_t due_in_tick(uint64_t pps, uint64_t *fraction)
     return due / 1000000u;
 }
 
+static void obey(void)
+{
+    struct pollfd console = {.fd = STDIN_FILENO, .events = POLLIN};
+    char line[64] = "";
+
+    if (poll(&console, 1, 0) <= 0 || read(STDIN_FILENO, line, sizeof(line) - 1) <= 0)
+        return;
+    if (strncmp(line, "poweroff", 8) == 0)
+        reboot(RB_POWER_OFF);
+    if (strncmp(line, "reboot", 6) == 0)
+        reboot(RB_AUTOBOOT);
+    if (strncmp(line, "crash", 5) == 0 && iopl(3) == 0)
+        outb(PVPANIC_CRASH, PVPANIC_PORT);
+}
+
 static void work(struct memory *memory, const struct options *options)
 {
     struct record record = {0};
@@ -183,6 +206,7 @@ static void work(struct memory *memory, const struct options *options)
             printf("HB %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", record.sequence++,
                    now / 1000u, record.written, record.verified, record.bad, record.passes);
             heartbeat_us = now + options->heartbeat_ms * 1000u;
+            obey();
         }
         tick_us += TICK_US;
         if (tick_us > now)
