@@ -587,6 +587,19 @@ def quickack(address: str, /) -> tuple[str, object]:
     "unfit", None), see route.h. Raises ValueError for what is no address.
     """
 
+@type_check_only
+class Arrival(TypedDict):
+    connections: int
+    silent_ms: int | None  # for how long none of them has brought anything; None = there are none
+
+def arrival(uuid: str, /) -> Arrival:
+    """The stream that comes in for the guest with this UUID, whose QEMU runs on this host. Raises
+    ProcessLookupError when none does, PermissionError when its sockets may not be seen."""
+
+def arrival_reset(uuid: str, /) -> int:
+    """Has the kernel reset these connections, so that QEMU notices that nobody is there; returns how many.
+    Raises as arrival() does, and PermissionError without CAP_NET_ADMIN."""
+
 def share_event_loop() -> None:
     """This process runs libvirt's default event loop by itself: no thread is started for it. To be called
     before anything that connects; raises Error when pcmig's own thread was started before."""

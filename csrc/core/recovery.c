@@ -80,12 +80,20 @@ static struct pcmig_recovery_order order(enum pcmig_recovery_step step, int64_t 
     return (struct pcmig_recovery_order){.step = step, .next_us = next_us};
 }
 
+static bool is_silent(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    /* Nothing that is under way, so nothing that TCP could miss: a source that waits for a word of the destination
+     * which was lost waits for ever. In the handshake of a resume QEMU 11.1 does. */
+    return recovery->stall_us > 0 && (view->silence_ms * 1000 >= recovery->stall_us ||
+                                      view->still_ms * 1000 >= recovery->stall_us * PCMIG_RECOVERY_STILL_TIMES);
+}
+
 /* A pause cannot be taken back, so one look is not enough: the next one, for which the kernel is asked again, must
  * agree. */
 static struct pcmig_recovery_order while_healthy(struct pcmig_recovery *recovery,
                                                  const struct pcmig_recovery_view *view)
 {
-    if (recovery->stall_us == 0 || view->silence_ms < 0 || view->silence_ms * 1000 < recovery->stall_us) {
+    if (!is_silent(recovery, view)) {
         recovery->silent_us = -1;
         return order(PCMIG_RECOVERY_NONE, INT64_MAX);
     }

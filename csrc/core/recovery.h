@@ -12,6 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* So many times the silence that counts as dead, nothing may move without any: a source that is busy with something
+ * else sends nothing either. */
+#define PCMIG_RECOVERY_STILL_TIMES 2
+
 enum pcmig_recovery_step {
     PCMIG_RECOVERY_NONE = 0, /* nothing is broken, or nothing can be healed: the halves decide (outcome.h) */
     PCMIG_RECOVERY_WAIT,     /* until next_us, or news */
@@ -29,6 +33,7 @@ struct pcmig_recovery_view {
     bool destination_asked; /* we have a connection there, or try to; otherwise only the source's host reaches it */
     bool call_running;      /* the migrate call, or a resume, has not returned */
     int64_t silence_ms;     /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
+    int64_t still_ms; /* nothing was sent for so long although pages are left; -1 = not known, or nothing is left */
     unsigned long source_libvirt; /* versions, major * 1000000 + minor * 1000 + micro; 0 = not known */
     unsigned long destination_libvirt;
 };
@@ -52,8 +57,8 @@ struct pcmig_recovery {
     bool woken;             /* since the last attempt */
 };
 
-/* A stream whose other end has been silent for STALL_MS, and still is at a second look, is paused (0 = never); resumes
- * go over NETWORKS ways in turn. */
+/* A stream whose other end has been silent for STALL_MS, or on which nothing has moved for twice as long, and that
+ * still is so at a second look, is paused (0 = never); resumes go over NETWORKS ways in turn. */
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks);
 
 /* The next step. An order of RESUME counts as an attempt. */

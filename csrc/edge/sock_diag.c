@@ -59,6 +59,7 @@ static void take_info(const void *data, size_t size, struct pcmig_socket *out)
     out->timeouts = info.tcpi_retransmits;
     out->probes = info.tcpi_probes;
     out->acknowledged_ms_ago = info.tcpi_last_ack_recv;
+    out->received_ms_ago = info.tcpi_last_data_recv;
 }
 
 /* What a message says, if it speaks of a socket. */

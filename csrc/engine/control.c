@@ -358,6 +358,8 @@ static void take_sample(struct control *c)
         pcmig_others_queue(c, input.sample.queue_bytes);
     input.t_us = pcmig_migration_now_us(c->m);
     pcmig_control_feed(c, &input);
+    if (input.kind == PCMIG_INPUT_SAMPLE && c->crossed)
+        pcmig_recover_sample(c);
     /* Where the destination is not heard, nothing says that the guest runs there: the source's word has to do. */
     if ((c->state == PCMIG_ENGINE_POSTCOPY || (c->state == PCMIG_ENGINE_SWITCHING && c->crossed)) &&
         pcmig_recover_stalled(c))

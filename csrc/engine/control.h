@@ -145,6 +145,9 @@ struct control {
         bool held;               /* paused on request: no attempt until one is asked for */
         int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */
         int64_t silence_ms;      /* as seen then */
+        uint64_t sent;           /* figures of post-copy that grow while anything moves, */
+        int64_t sent_us;         /* when they were others; 0 = not seen yet */
+        int64_t still_ms;        /* since then, as the latest figures say; -1 = not known */
     } recovery;
 };
 
@@ -239,6 +242,8 @@ void pcmig_recover(struct control *c);
 /* Whether the destination has been silent for longer than any live network is. Asks the kernel once a second at the
  * most. */
 bool pcmig_recover_stalled(struct control *c);
+/* Figures of post-copy have come. */
+void pcmig_recover_sample(struct control *c);
 /* Pauses post-copy if it runs. */
 void pcmig_recover_pause(struct control *c);
 

@@ -29,7 +29,21 @@ bool pcmig_recover_stalled(struct control *c)
 {
     int64_t limit_ms = c->m->args.params.value[PCMIG_PARAM_STALL_MS];
 
-    return c->m->args.recover && limit_ms > 0 && silence_ms(c) >= limit_ms;
+    return c->m->args.recover && limit_ms > 0 &&
+           (silence_ms(c) >= limit_ms || c->recovery.still_ms >= limit_ms * PCMIG_RECOVERY_STILL_TIMES);
+}
+
+void pcmig_recover_sample(struct control *c)
+{
+    const struct pcmig_sample *s = &c->sample;
+    const uint64_t sent = s->memory_processed_bytes + s->normal_pages + s->zero_pages + s->postcopy_requests;
+    const int64_t now = pcmig_migration_now_us(c->m);
+
+    if (c->recovery.sent_us == 0 || sent != c->recovery.sent || s->memory_remaining_bytes == 0) {
+        c->recovery.sent = sent;
+        c->recovery.sent_us = now;
+    }
+    c->recovery.still_ms = (now - c->recovery.sent_us) / 1000;
 }
 
 static void ask_versions(struct control *c)
@@ -152,6 +166,7 @@ void pcmig_recover(struct control *c)
         .destination_asked = !c->m->args.destination_optional || c->m->conn[PCMIG_SIDE_DESTINATION] != NULL,
         .call_running = c->call == CALL_RUNS,
         .silence_ms = -1,
+        .still_ms = -1,
     };
     struct pcmig_recovery_order order;
 
@@ -160,10 +175,14 @@ void pcmig_recover(struct control *c)
         tell(c, PCMIG_RECOVERY_STATE_HELD, -1, "paused on request until it is resumed");
         return;
     }
-    if (view.source == PCMIG_HALF_POSTCOPY)
+    if (view.source == PCMIG_HALF_POSTCOPY) {
         view.silence_ms = silence_ms(c);
-    else
-        c->recovery.silence_look_us = 0; /* what was seen says nothing about the next stream */
+        view.still_ms = c->recovery.still_ms;
+    } else { /* what was seen says nothing about the next stream */
+        c->recovery.silence_look_us = 0;
+        c->recovery.sent_us = 0;
+        c->recovery.still_ms = -1;
+    }
     if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
         ask_versions(c);
     view.destination_libvirt = c->end[PCMIG_SIDE_DESTINATION].libvirt;

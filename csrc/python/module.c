@@ -17,6 +17,7 @@ static const setup_fn setups[] = {
     pcmig_guard_setup,
     pcmig_turn_back_setup,
     pcmig_route_setup,
+    pcmig_arrival_setup,
 };
 /* clang-format on */
 

@@ -33,6 +33,7 @@ COMMANDS = (
     ("tunnel keygen", "pcmig.cli.tunnel:Keygen"),
     ("tunnel probe", "pcmig.cli.tunnel:Probe"),
     ("tunnel show", "pcmig.cli.tunnel:Show"),
+    ("wake", "pcmig.cli.wake:Wake"),
     ("watch", "pcmig.cli.watch:Watch"),
 )
 

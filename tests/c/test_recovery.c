@@ -15,13 +15,47 @@
 
 static struct pcmig_recovery_view view(int64_t t_us, enum pcmig_half source, enum pcmig_half destination)
 {
-    return (struct pcmig_recovery_view){
-        .t_us = t_us, .source = source, .destination = destination, .destination_asked = true, .silence_ms = -1};
+    return (struct pcmig_recovery_view){.t_us = t_us,
+                                        .source = source,
+                                        .destination = destination,
+                                        .destination_asked = true,
+                                        .silence_ms = -1,
+                                        .still_ms = -1};
 }
 
 static enum pcmig_recovery_step step(struct pcmig_recovery *recovery, struct pcmig_recovery_view at)
 {
     return pcmig_recovery_next(recovery, &at).step;
+}
+
+/* TCP has nothing to miss, and yet nothing moves: the source waits for a word that was lost. Twice the silence, and a
+ * second look. */
+static void nothing_moves(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY, PCMIG_HALF_POSTCOPY);
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.silence_ms = 0;
+    at.still_ms = 19999;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    at.t_us += S;
+    at.still_ms = 20000;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    at.t_us += S;
+    at.still_ms = 21000;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE);
+    /* It moves again. */
+    at.t_us += S;
+    at.still_ms = 0;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+
+    pcmig_recovery_init(&recovery, 0, 1); /* nobody wants it */
+    at.still_ms = INT32_MAX;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
+    at.t_us += S;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_NONE);
 }
 
 /* Both halves agree: at once, then ever more slowly, over the networks in turn, for ever. */
@@ -316,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_say_so),
+        cmocka_unit_test(nothing_moves),
         cmocka_unit_test(no_two_calls_at_once),
         cmocka_unit_test(destination_away),
         cmocka_unit_test(destination_never_asked),

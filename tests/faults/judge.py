@@ -187,7 +187,10 @@ def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
         problems.append(Problem(Kind.MEMORY, text))
     if end in RUNS:
         problems += _not_quite_whole(evidence, end)
-    if evidence.claim not in TRUE_CLAIMS[end]:
+    true = TRUE_CLAIMS[end]
+    if end is End.SOURCE_HALF and evidence.halves[evidence.destination].state is None:
+        true |= {Claim.RECOVERING}  # whether a host that does not answer has lost its half, nobody can tell
+    if evidence.claim not in true:
         problems.append(Problem(Kind.TOLD, f"{end.value}, and the operator is told: {evidence.claim.value}"))
     problems += [Problem(Kind.TOLD, text) for text in evidence.contradictions]
     if "Traceback" in evidence.said:
@@ -225,9 +228,9 @@ def overlap(beats: Sequence[Heartbeat], source: str) -> list[str]:
         for beat in beats
         if beat.host == source and there[0] + LATE_S < beat.time_s < there[-1] and beat.sequence > left
     ]
-    return [f"heartbeat {early[0].sequence} came from host {source} before the last one of the other"] * bool(
-        early
-    )
+    if not early:
+        return []
+    return [f"heartbeat {early[0].sequence} came from host {source} before the last one of the other"]
 
 
 def since_boot(beats: Sequence[Heartbeat]) -> list[Heartbeat]:

@@ -62,7 +62,6 @@ def test_over_a_second_network(scene: Scene) -> None:
     source = scene.source
     destination = scene.bed.other(source)
     scene.bed.network.add_second()
-    scene.bed.network.set_tcp_retries(4)  # the destination notices when its TCP gives up: minutes by default
     scene.bed.network.limit(SLOW_MBIT)
     there = second_address(destination.name)
     command = scene.start(
@@ -72,13 +71,14 @@ def test_over_a_second_network(scene: Scene) -> None:
         report=True,
     )
     scene.wait_postcopy(destination)
-    # A destination that waits for a page whose request has arrived sends nothing, and never notices. So its
-    # next requests get lost before the link does.
-    scene.bed.network.silence(destination.name)
-    time.sleep(1)
+    # A destination that waits for a page sends nothing, and its TCP never notices.
+    woken = scene.start(
+        "wake", "--connect", destination.uri, "--follow", "--silent", "5", scene.name, host=destination
+    )
     scene.bed.network.link_down()
     run = command.wait(150)
     run.expect(0, "post-copy interrupted", "resuming, attempt", "post-copy goes on", "done: ")
+    woken.wait().expect(0, "silent connections were reset", "nothing comes in any more")
     scene.expect_at(destination, run)
 
 

@@ -197,6 +197,12 @@ ROWS["remove_empty_half"] = Row(
     ),
     repeat=40,
 )
+for _name in ("arrival", "arrival_reset"):  # no QEMU of this guest is here
+    _function = getattr(_core, _name)
+    ROWS[_name] = Row(
+        (fails(partial(_function, _UUID), OSError), fails(partial(_function, 1))),  # type: ignore[arg-type]
+        repeat=40,
+    )
 ROWS["resume_hold"] = Row(
     (
         lambda: _core.resume_hold(11003000, 0),

@@ -351,6 +351,27 @@ def job_abort(uri: str, domain: str) -> None:
     Migration.calls.append("job_abort")
 
 
+arrivals: list[Any] = []  # what arrival() answers, one after the other
+resets: list[Any] = []  # and arrival_reset()
+
+
+def _next(answers: list[Any]) -> Any:
+    answer = answers.pop(0) if len(answers) > 1 else answers[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def arrival(uuid: str) -> Any:
+    return _next(arrivals)
+
+
+def arrival_reset(uuid: str) -> Any:
+    count = _next(resets)
+    resets.clear()
+    return count
+
+
 removable: list[bool] = [False]  # whether remove_empty_half() finds one
 removed: list[tuple[str, str, str]] = []
 

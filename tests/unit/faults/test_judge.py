@@ -20,6 +20,7 @@ from tests.faults.judge import (
     judge,
     longest_silence_s,
     settled,
+    since_boot,
 )
 
 RUNNING = Half("running (migrated)", 1)
@@ -58,6 +59,10 @@ MOVED = Evidence(
         (NONE, Half("paused (unknown)", 1), End.PAUSED),
         (NONE, NONE, End.GONE),
         (Half("shut off (crashed)", 0), NONE, End.GONE),
+        (Half("running (post-copy failed)", 1), NONE, End.TURNED_BACK),
+        (Half("running (post-copy failed)", 1), RUNNING, End.DOUBLE),
+        (Half("running (post-copy failed)", 1), BROKEN, End.DOUBLE),
+        (NONE, Half("crashed (panicked)", 1), End.CRASHED),
     ],
 )
 def test_where_the_guest_is(source: Half, destination: Half, end: End) -> None:
@@ -69,6 +74,54 @@ def test_settled_is_whole_and_nothing_left() -> None:
     assert not settled(RUNNING, Half("paused (migrating)", 1))
     assert not settled(RUNNING, Half("in shutdown (unknown)", 0))
     assert not settled(BROKEN, BROKEN) and not settled(NONE, NONE)
+
+
+BACK = dataclasses.replace(
+    MOVED,
+    halves={"a": Half("running (post-copy failed)", 1), "b": NONE},
+    beats=beats(*[("a", 1), ("a", 2)] + [("b", n) for n in range(3, 20)] + [("a", 3), ("a", 4)]),
+    claim=Claim.TURNED_BACK,
+)
+
+
+def test_a_guest_that_turned_back_does_again_what_is_undone() -> None:
+    assert judge(BACK, {End.TURNED_BACK}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        (
+            {"beats": beats(*[("b", n) for n in range(3, 20)], ("a", 4), ("b", 20), ("a", 5))},
+            Kind.DOUBLE,
+            "before the last one of the other",
+        ),
+        ({"beats": beats(("a", 3), ("b", 4))}, Kind.DOUBLE, "last heartbeat came from host b"),
+        ({"claim": Claim.MOVED}, Kind.TOLD, "turned back, and the operator is told: moved"),
+        ({"verified": False}, Kind.STUCK, "does not verify"),
+    ],
+)
+def test_what_is_wrong_with_turning_back(changes: dict[str, object], kind: Kind, text: str) -> None:
+    problems = judge(dataclasses.replace(BACK, **changes), {End.TURNED_BACK}).problems  # type: ignore[arg-type]
+    assert any(problem.kind is kind and text in problem.text for problem in problems), problems
+
+
+def test_a_host_that_does_not_answer_may_yet_have_its_half() -> None:
+    lost = dataclasses.replace(
+        MOVED,
+        halves={"a": BROKEN, "b": Half(None, 0)},
+        claim=Claim.RECOVERING,
+        beats=beats(("a", 1), ("b", 2)),
+    )
+    assert judge(lost, {End.SOURCE_HALF}).problems == ()
+    lost = dataclasses.replace(lost, halves={"a": BROKEN, "b": NONE})
+    assert [problem.kind for problem in judge(lost, {End.SOURCE_HALF}).problems] == [Kind.TOLD]
+
+
+def test_beats_since_the_guest_began_anew() -> None:
+    told = beats(("a", 500), ("b", 501), ("b", 0), ("b", 1))
+    assert [beat.sequence for beat in since_boot(told)] == [0, 1]
+    assert since_boot(told[:2]) == told[:2]
 
 
 def test_a_guest_that_moved_as_it_should() -> None:
