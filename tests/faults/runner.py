@@ -97,7 +97,7 @@ class Runner:
         offset_s = None if switched_s is None else strike_s - switched_s
         verdict = judge(evidence, fault.allowed_at(moment, offset_s))
         problems = [[problem.kind.value, problem.text] for problem in verdict.problems]
-        if mended_s is not None and settled_s is None and not problems:
+        if mended_s is not None and settled_s is None and verdict.end in RUNS and not problems:
             problems.append(
                 [Kind.STUCK.value, f"not settled {HEAL_PATIENCE_S:.0f} s after the fault was over"]
             )
