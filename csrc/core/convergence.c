@@ -67,7 +67,8 @@ void pcmig_convergence_feed(struct pcmig_convergence *c, int64_t t_us, const str
         memmove(c->windows + 1, c->windows, sizeof(c->windows) - sizeof(c->windows[0]));
         c->windows[0] = (struct pcmig_convergence_window){.took_us = t_us - c->window_us,
                                                           .sent_pages = sent - c->window_sent,
-                                                          .dirtied_pages = dirtied - c->window_dirtied};
+                                                          .dirtied_pages = dirtied - c->window_dirtied,
+                                                          .synchronisations = sample->iteration - c->window_iteration};
         judge(c, long_enough_us);
     }
     c->window_us = t_us;

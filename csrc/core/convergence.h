@@ -8,8 +8,8 @@
  * together have lasted long enough. A burst - a collector, a checkpoint, memory given to a new process - is over
  * before it has filled three, and the pages that it leaves are sent once.
  *
- * Long enough is a tenth of the time since the start, so that looking never costs more than that, and no more than a
- * second and a half: bursts are the guests', and as long on a fast link as on a slow one. Plain values, no
+ * Long enough is a tenth of the time since the start, so that looking never costs more than that, and no more than
+ * a second and a half: bursts are the guests', and as long on a fast link as on a slow one. Plain values, no
  * allocation.
  */
 #ifndef PCMIG_CORE_CONVERGENCE_H
@@ -24,7 +24,7 @@
 
 struct pcmig_convergence_window {
     int64_t took_us;
-    uint64_t sent_pages, dirtied_pages;
+    uint64_t sent_pages, dirtied_pages, synchronisations; /* 0 = not reported */
 };
 
 struct pcmig_convergence {

@@ -22,10 +22,15 @@
 #define FILL_PERMILLE      920
 /* and background pages alone, once requests have faded. */
 #define OPEN_PERMILLE      900
+/* or as much as this, where it would not end in time otherwise. */
+#define LATE_PERMILLE      960
 /* Opening covers a third of the way per sample: about a second from frequent to faded. */
 #define OPENING_DIVISOR    3
-/* The fall of the remainder is measured over this long: requests come in bursts. */
+/* The fall of the remainder is measured over this long: requests come in bursts. Less towards the end. */
 #define WINDOW_US          1000000
+#define WINDOW_DIVISOR     4
+/* What is to end so soon is no more held back. */
+#define LAST_US            300000
 /* A floor that is no longer needed goes down by a quarter per window. */
 #define FLOOR_DIVISOR      4
 
@@ -159,8 +164,8 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
                          const struct pcmig_rate *rate)
 {
     uint64_t remaining = sample->memory_remaining_bytes, link_bps = rate->link_bps;
-    int64_t open_mib = share_mib(rate, OPEN_PERMILLE);
-    int64_t left_us, missing_mib;
+    int64_t late_mib = share_mib(rate, LATE_PERMILLE);
+    int64_t left_us, window_us, missing_mib;
     uint64_t needed_bps, seen_bps, fallen;
 
     if (remaining == 0)
@@ -174,26 +179,27 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
         /* The link is another than thought: so is the time that it takes. */
         bound_the_end(pacing, t_us, remaining, link_bps);
     }
-    if (t_us - pacing->window_us < WINDOW_US)
+    left_us = pacing->finish_by_us - t_us;
+    window_us = left_us / WINDOW_DIVISOR < WINDOW_US ? left_us / WINDOW_DIVISOR : WINDOW_US;
+    if (t_us - pacing->window_us < window_us || t_us <= pacing->window_us)
         return;
     fallen = growth(remaining, pacing->window_remaining_bytes);
     seen_bps = fallen < UINT64_MAX / 1000000 ? fallen * 1000000 / (uint64_t)(t_us - pacing->window_us) : UINT64_MAX;
     pacing->window_us = t_us;
     pacing->window_remaining_bytes = remaining;
-    left_us = pacing->finish_by_us - t_us;
-    if (left_us < WINDOW_US) {
-        pacing->floor_mib = open_mib;
+    if (left_us < LAST_US) {
+        pacing->floor_mib = late_mib;
         return;
     }
     needed_bps = remaining < UINT64_MAX / 1000000 ? remaining * 1000000 / (uint64_t)left_us
-                                                  : remaining / ((uint64_t)left_us / 1000000);
+                                                  : remaining / (((uint64_t)left_us + 999999) / 1000000);
     missing_mib = needed_bps > seen_bps ? (int64_t)((needed_bps - seen_bps) / MIB) + 1 : 0;
     if (missing_mib > 0)
-        pacing->floor_mib = missing_mib < open_mib ? pacing->pace_mib + missing_mib : open_mib;
+        pacing->floor_mib = missing_mib < late_mib ? pacing->pace_mib + missing_mib : late_mib;
     else if (pacing->floor_mib > 0)
         pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
-    if (pacing->floor_mib > open_mib)
-        pacing->floor_mib = open_mib;
+    if (pacing->floor_mib > late_mib)
+        pacing->floor_mib = late_mib;
 }
 
 /* The share of the link for background pages, in permille. */

@@ -32,9 +32,9 @@ static const struct pcmig_param_row rows[] = {
                                      "100 ms; a third of it is what may be left in the link's queue at the switch."},
     [PCMIG_PARAM_TIME_FACTOR_PERMILLE] =
         {"time_factor_permille", "permille", 1075, 1000, 100000,
-         "Total time that gentleness may cost: pre-copy that ends by itself within it is not switched, and background "
-         "pages "
-         "are paced within it. 1000 is a migration that switches after its first pass and is not paced."},
+         "Total time that gentleness may cost: pre-copy that ends by itself within it is not switched, and what "
+         "pre-copy sends in vain and the pace of background pages stay within it. 1000 is a migration that switches as "
+         "soon as it is known not to converge, and is not paced."},
     [PCMIG_PARAM_STALL_MS] =
         {"stall_ms", "ms", 10000, 0, DAY_MS,
          "Post-copy whose destination acknowledges nothing for so long is paused, to be resumed when it "

@@ -11,6 +11,16 @@
 #define FINISH_PASSES           3
 /* What counts as not converging, rather than as too slow. */
 #define NOT_CONVERGING_PERMILLE 667
+/* What QEMU's sampling finds leaves no doubt: all that the link carries, less what the draw may add. */
+#define SAMPLED_PERMILLE        900
+/* QEMU 11 synchronises each 55 ms: what comes as often is looked at as often. */
+#define TURN_US                 110000
+/* Shorter passes say too little beside a sample of a second. */
+#define EXPOSED_MIN_MS          2000
+#define PASSES_FORESEEN         100
+/* A guest is switched for what is foreseen only if that is longer than going on may cost by a half. */
+#define FORESEEN_FACTOR         5
+#define FORESEEN_DIVISOR        2
 /* The limit of a QEMU that nobody has told another one. */
 #define QEMU_DOWNTIME_MS        300
 /* libvirt takes no more; a day. */
@@ -59,11 +69,22 @@ static int64_t finish_wait_us(const struct pcmig_policy *policy)
     return FINISH_WAIT_US + FINISH_PASSES * policy->downtime_ms * 1000;
 }
 
+/* QEMU looks whether it can finish when it has synchronised. Where it does so all the time, what is left falls between
+ * two of them, and what each of them finds is what counts. Whether that is more than fits, seen for long enough. */
+static bool finds_too_much(const struct pcmig_policy *policy)
+{
+    const struct pcmig_convergence_window *window = &policy->convergence.lowest;
+
+    return policy->convergence.known && window->synchronisations > 0 &&
+           window->took_us / TURN_US < (int64_t)window->synchronisations &&
+           window->dirtied_pages / window->synchronisations > pcmig_passes_pages(&policy->sample, final_bytes(policy));
+}
+
 /* What is left fits in the downtime limit: QEMU is about to finish, whatever the ratio. When it has not after a
  * while, that was no reason to wait. */
 static bool about_to_finish(struct pcmig_policy *policy)
 {
-    if (policy->sample.memory_remaining_bytes > final_bytes(policy)) {
+    if (policy->sample.memory_remaining_bytes > final_bytes(policy) || finds_too_much(policy)) {
         policy->fits_us = -1;
         return false;
     }
@@ -73,10 +94,14 @@ static bool about_to_finish(struct pcmig_policy *policy)
 }
 
 /* What a migration may take when it goes on in pre-copy, against one that switches now: the time that is left to
- * further passes. */
+ * further passes. With a deadline, all the time until then. */
 static int64_t allowance_us(const struct pcmig_policy *policy, int64_t switched_us)
 {
-    return switched_us / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000);
+    int64_t us = switched_us / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000);
+    int64_t until_us = pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS) + policy->now_us -
+                       pcmig_policy_running_us(policy) - switched_us;
+
+    return policy->kind == PCMIG_POLICY_DEADLINE && until_us > us ? until_us : us;
 }
 
 /* Time that the passes after the next one take until what is left fits in the downtime limit, when each pass leaves
@@ -86,7 +111,7 @@ static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, 
     uint64_t left = policy->sample.memory_remaining_bytes, final = final_bytes(policy);
     int64_t us = 0;
 
-    if (permille >= 1000 || final == 0)
+    if (permille >= 1000 || final == 0 || (left <= final && finds_too_much(policy)))
         return limit_us;
     for (left = left / 1000 * permille; left > final && us < limit_us; left = left / 1000 * permille)
         us += pcmig_rate_time_us(left, policy->rate.link_bps);
@@ -115,8 +140,97 @@ static bool writes_too_much(struct pcmig_policy *policy)
     uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
     uint64_t permille = written / (policy->rate.link_bps / 1000 + 1);
 
-    return permille >= NOT_CONVERGING_PERMILLE && pcmig_rate_known(&policy->rate) &&
+    return permille >= SAMPLED_PERMILLE && pcmig_rate_known(&policy->rate) &&
            policy->sample.memory_remaining_bytes >= written / 2 && !ends_soon(policy, permille);
+}
+
+/* Whether the passes that follow one that leaves LEFT bytes, each of them written to within EXPOSED_MS on average, take
+ * longer than LIMIT_US until what is left fits in the downtime limit. Two points of how much the guest writes to in how
+ * long are known: in a second, by the sample, and in EXPOSED_MS. Between and below them the curve is taken as
+ * T / (A T + B), which is a straight line for a guest that writes everywhere and level for one that has written to all
+ * of its hot pages. Each pass sends what was written to during the one before. The sample finds rather too little, so
+ * this errs towards going on. */
+static bool passes_take_longer(const struct pcmig_policy *policy, uint64_t left, int64_t exposed_ms, int64_t limit_us)
+{
+    uint64_t link_bps = policy->rate.link_bps;
+    int64_t written = policy->dirty_bps, pass_ms = pcmig_rate_time_us(left, link_bps) / 1000, sum_us = 0;
+    int64_t rising = 1000, rate, level; /* in permille, of what the sample found and of a second */
+
+    if (written <= 0 || exposed_ms <= 0 || left < (uint64_t)written / 2 || left > INT64_MAX / 1000)
+        return false;
+    rate = written / (int64_t)(link_bps / 1000 + 1);
+    if (exposed_ms < EXPOSED_MIN_MS) {
+        /* No two points, or hardly: a line through the lower one. */
+        int64_t seen = (int64_t)(left / (uint64_t)exposed_ms * 1000 / (link_bps / 1000 + 1));
+
+        rate = seen < rate ? seen : rate;
+    } else {
+        int64_t growth = (int64_t)left * 1000 / written;
+
+        rising = growth <= 1000 ? 0 : (1000 - 1000000 / growth) * 1000 / (1000 - 1000000 / exposed_ms);
+        if (rising > 1000)
+            rising = 1000;
+    }
+    level = 1000 - rising;
+    if (rate > 1000000 || pass_ms > INT64_MAX / 1000000)
+        return true;
+    for (int i = 0; i < PASSES_FORESEEN && sum_us <= limit_us; i++) {
+        int64_t before_ms = pass_ms;
+
+        pass_ms = rate * pass_ms / (level * pass_ms / 1000 + rising + 1);
+        if (pass_ms <= policy->downtime_ms)
+            return false;
+        if (pass_ms >= before_ms)
+            return true;
+        sum_us += pass_ms * 1000;
+    }
+    return sum_us > limit_us;
+}
+
+/* What a first pass has left takes longer to send once more than going on may cost: to learn from a second pass what
+ * the guest is like would be too dear, so it is told from the first and the sample. */
+static bool will_write_too_much(const struct pcmig_policy *policy)
+{
+    uint64_t left = policy->sample.memory_remaining_bytes;
+    int64_t next_us = pcmig_rate_time_us(left, policy->rate.link_bps), allowance;
+
+    if (policy->passes.done != 1 || !pcmig_rate_known(&policy->rate) || next_us >= TIME_MAX_US ||
+        policy->kind != PCMIG_POLICY_AUTO)
+        return false;
+    allowance = allowance_us(policy, policy->now_us + next_us);
+    return next_us > allowance &&
+           passes_take_longer(policy, left, (policy->passes.last.end_us - policy->memory_us) / 2000,
+                              allowance / FORESEEN_DIVISOR * FORESEEN_FACTOR);
+}
+
+/* Within the first pass, where QEMU synchronises during it: what was sent so far and has been written to since would be
+ * sent once more. As soon as that takes half of what going on may cost - the other half is left to the pace - a guest
+ * that does not converge is better switched than sent to the end. */
+static bool sends_in_vain(struct pcmig_policy *policy)
+{
+    const struct pcmig_pass *pass = &policy->passes.running;
+    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages, again = pass->dirtied_pages;
+    uint64_t page = policy->sample.page_size_bytes != 0 ? policy->sample.page_size_bytes : 4096;
+    uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
+    int64_t left_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps), again_us;
+    int64_t allowance, exposed_ms = (policy->now_us - policy->memory_us) / 2000;
+
+    if (policy->passes.done > 0 || written == 0 || sent == 0 || !pcmig_rate_known(&policy->rate) ||
+        left_us >= TIME_MAX_US || policy->kind != PCMIG_POLICY_AUTO)
+        return false;
+    allowance = allowance_us(policy, policy->now_us + left_us);
+    again_us = pcmig_rate_time_us(again * page, policy->rate.link_bps);
+    if (again_us <= allowance / 2 || total / sent >= UINT32_MAX)
+        return false;
+    /* As it will be at the end of the pass. */
+    again = again / 1000 * (total * 1000 / sent);
+    if (again < pcmig_passes_pages(&policy->sample, written) / 2)
+        return false; /* it was sampled while it wrote more than it does */
+    if (written / (policy->rate.link_bps / 1000 + 1) < SAMPLED_PERMILLE &&
+        !passes_take_longer(policy, again * page, exposed_ms, allowance / FORESEEN_DIVISOR * FORESEEN_FACTOR))
+        return false;
+    policy->baseline_us = policy->now_us + left_us - again_us;
+    return true;
 }
 
 static void converging(struct pcmig_policy *policy, struct pcmig_decision *out)
@@ -130,14 +244,19 @@ static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision
     const struct pcmig_convergence *seen = &policy->convergence;
     uint64_t permille = pcmig_convergence_permille(&seen->lowest);
 
-    if (policy->passes.done < 1 || policy->passes.running.number <= policy->turn.bounded_pass)
+    if (policy->passes.running.number <= policy->turn.bounded_pass)
+        pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
+    else if (sends_in_vain(policy))
+        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
+                                  (int64_t)policy->rate.link_bps, 0);
+    else if (policy->passes.done < 1)
         pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
     else if (about_to_finish(policy))
         converging(policy, out);
-    else if (writes_too_much(policy))
+    else if (writes_too_much(policy) || will_write_too_much(policy))
         pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
                                   (int64_t)policy->rate.link_bps, 0);
-    else if (!seen->known)
+    else if (!seen->known || !pcmig_rate_known(&policy->rate))
         pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
     else if (ends_soon(policy, permille))
         converging(policy, out);

@@ -66,8 +66,10 @@ struct pcmig_policy {
 };
 
 /* Between two statistics calls before the switch, at the least and at the most. */
-#define SAMPLE_MIN_US 50000
-#define SAMPLE_MAX_US 500000
+#define SAMPLE_MIN_US  50000
+#define SAMPLE_MAX_US  500000
+/* ... and of the time so far. */
+#define SAMPLE_DIVISOR 20
 
 /* policy_due.c: a parameter in ms, in us. */
 int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_param param);

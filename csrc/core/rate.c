@@ -5,18 +5,20 @@
 #include <string.h>
 
 /* Long enough that a burst of a token bucket is a small part of it; a few looks of pre-copy. */
-#define WINDOW_US    500000
+#define WINDOW_US       500000
+/* The first time, so that a guest that is moved in a second does not wait for it. */
+#define FIRST_WINDOW_US 200000
 /* A queue that the link needs no longer for may be what is on its way, or one of QEMU's own buffers. */
-#define BACKLOG_US   5000
+#define BACKLOG_US      5000
 /* Looks in post-copy at which the share of a full queue is known to a tenth. */
-#define LOOKS        10
+#define LOOKS           10
 /* A pace counts as reached from there on: a window need not hold whole slices of QEMU's. */
-#define REACHED      85 /* percent */
+#define REACHED         85 /* percent */
 /* What Linux lets a socket hold by default (tcp_wmem), where the queue cannot be seen. */
-#define SOCKET_BYTES (4 << 20)
+#define SOCKET_BYTES    (4 << 20)
 /* 80 Tb/s: it keeps products of time and rate inside 64 bits. */
-#define BPS_MAX      (UINT64_C(10) * 1000 * 1000 * 1000 * 1000)
-#define TIME_LONGEST (INT64_MAX / 4)
+#define BPS_MAX         (UINT64_C(10) * 1000 * 1000 * 1000 * 1000)
+#define TIME_LONGEST    (INT64_MAX / 4)
 
 void pcmig_rate_init(struct pcmig_rate *rate)
 {
@@ -149,7 +151,7 @@ void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_s
     }
     look_at_queue(rate, sample);
     rate->last_us = t_us;
-    if (t_us - rate->window_us < WINDOW_US)
+    if (t_us - rate->window_us < (pcmig_rate_known(rate) ? WINDOW_US : FIRST_WINDOW_US))
         return;
     bps = bps_of(acked(sample) - acked(&rate->window), t_us - rate->window_us);
     zero = growth(rate->window.zero_pages, sample->zero_pages);

@@ -29,6 +29,7 @@ struct world {
     uint64_t written_bps;                           /* besides the hot set, everywhere */
     unsigned encoded_percent;                       /* of what is sent again, as XBZRLE */
     uint64_t encoded, iteration;
+    bool before; /* statistics are those from just before each synchronisation */
     bool finished;
 };
 
@@ -85,7 +86,7 @@ static void synchronise(void)
 
 static void step(void)
 {
-    uint64_t bytes = w.bps / (1000000 / STEP_US), again;
+    uint64_t bytes = w.bps / (1000000 / STEP_US), again, seen;
     bool first = w.sent < w.total;
     struct pcmig_input input = {.kind = PCMIG_INPUT_SAMPLE};
 
@@ -102,8 +103,11 @@ static void step(void)
     w.dirty += w.written_bps / (1000000 / STEP_US);
     if (w.dirty + w.remaining < (first ? w.hot * (w.sent / 1000) / (w.total / 1000) : w.hot))
         w.dirty = (first ? w.hot * (w.sent / 1000) / (w.total / 1000) : w.hot) - w.remaining;
+    seen = w.remaining;
     if (w.rare ? w.remaining == 0 : true)
         synchronise();
+    if (!w.before)
+        seen = w.remaining;
     input.t_us = w.t_us;
     input.sample = (struct pcmig_sample){
         .page_size_bytes = PAGE,
@@ -111,7 +115,7 @@ static void step(void)
         .memory_processed_bytes = w.wire,
         .normal_pages = w.counted / PAGE,
         .encoded_pages = w.encoded / PAGE,
-        .memory_remaining_bytes = w.remaining,
+        .memory_remaining_bytes = seen,
         .iteration = w.iteration,
         .queue_bytes = 4000000,
     };
@@ -165,6 +169,21 @@ static void what_fits_is_not_waited_for_for_ever(void **state)
     under_nova();
     tell(PCMIG_INPUT_DOWNTIME_LIMIT, 50);
     assert_true(run(200) < 112 * 1.048576 / 12.5 + 10);
+    assert_string_equal(decided(), "not-converging");
+}
+
+/* QEMU 11 synchronises all the time, and what is left falls in between: statistics that always come just before say
+ * that it fits in Nova's 50 ms, and what each synchronisation finds does not. */
+static void what_each_synchronisation_finds_counts(void **state)
+{
+    double pass_s = 64 * 1.073741824 / 1.2;
+
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, UINT64_C(64) << 30, 100000000, 1200000000);
+    under_nova();
+    w.before = true;
+    tell(PCMIG_INPUT_DOWNTIME_LIMIT, 40);
+    assert_true(run(4800) < pass_s + 2);
     assert_string_equal(decided(), "not-converging");
 }
 
@@ -259,6 +278,52 @@ static void known_after_the_first_pass(void **state)
     assert_int_equal(w.decision.a, 3 * GB);
 }
 
+/* QEMU 11 tells what was dirtied within the first pass as well. Half of what is sent is dirty again, for a guest of
+ * which the sampling says that it writes more than the link carries: sent in vain as soon as it is worth half of what
+ * gentleness may cost, 0.75 s of 20. It was waited for to the end of the pass. Not when there is a deadline until which
+ * to wait. */
+static void known_within_the_first_pass(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 0, GB);
+    w.written_bps = GB / 2;
+    (void)run(1);
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(3 * GB));
+    assert_in_range(run(1000) * 1000, 1300, 2000);
+    assert_string_equal(decided(), "dirty-rate");
+    begin(PCMIG_POLICY_DEADLINE, 20 * GB, 0, GB);
+    w.written_bps = GB / 2;
+    (void)run(1);
+    assert_true(run(1000) > 19.0);
+    assert_true(run(1000) > 19.0);
+    /* Little of what is sent is dirty again: the whole pass is worth it. */
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 0, GB);
+    w.written_bps = GB / 100;
+    (void)run(1);
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(3 * GB));
+    assert_true(run(1000) > 19.0);
+}
+
+/* The sampling alone leaves a doubt, and a second pass would cost 15 s of 20 to see: with what the first has left, it
+ * is clear. A guest that writes slowly everywhere leaves as much, and its next passes are short. */
+static void a_dear_second_pass_is_foreseen(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 15 * GB, GB);
+    w.rare = true;
+    (void)run(2);
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(GB * 8 / 10));
+    assert_true(run(1000) < 20.6);
+    assert_string_equal(decided(), "dirty-rate");
+    begin(PCMIG_POLICY_AUTO, 20 * GB, 0, GB);
+    w.rare = true;
+    w.written_bps = GB / 10;
+    (void)run(2);
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(GB / 10));
+    (void)run(1000);
+    assert_string_equal(decided(), "finished");
+}
+
 /* A guest that wrote while it was sampled, and hardly since: it is not judged by that. Nor is one that writes
  * little. */
 static void sampled_long_ago(void **state)
@@ -306,7 +371,7 @@ static void immediate_counts_from_the_memory(void **state)
         tick.t_us = w.t_us;
         pcmig_policy_feed(w.policy, &tick, &w.decision);
     }
-    assert_in_range(run(1000) * 1000, 600400, 601200);
+    assert_in_range(run(1000) * 1000, 600150, 601200);
     assert_string_equal(decided(), "immediate");
     assert_in_range(pcmig_policy_link_bps(w.policy), GB * 9 / 10, GB * 11 / 10);
 }
@@ -346,12 +411,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(nova_steps),
         TEST(what_fits_is_not_waited_for_for_ever),
+        TEST(what_each_synchronisation_finds_counts),
         TEST(raised_limit),
         TEST(slower_link),
         TEST(a_burst_is_no_verdict),
         TEST(what_lasts_is_one),
         TEST(the_next_pass_is_the_last),
         TEST(known_after_the_first_pass),
+        TEST(known_within_the_first_pass),
+        TEST(a_dear_second_pass_is_foreseen),
         TEST(sampled_long_ago),
         TEST(encoded_pages_count),
         TEST(immediate_counts_from_the_memory),

@@ -33,7 +33,7 @@ void guest_init(struct guest *guest, const struct scenario *s, uint64_t seed)
         idle -= i == SET_IDLE ? 0 : sets[i].pages;
     sets[SET_IDLE].pages = idle > 0 ? idle : 0;
     for (int i = 0; i < SET_COUNT; i++) {
-        sets[i].left = sets[i].pages;
+        sets[i].left = sets[i].fresh = sets[i].pages;
         sets[i].touches_ps = sets[i].writes_ps * reads;
     }
     sets[SET_HOT].scan_ps = sets[SET_HOT].pages > 0 ? s->scan_pps : 0;
@@ -157,6 +157,7 @@ void guest_sent(struct guest *guest, double pages)
         double sent = next(set) * (i == SET_CORE_RO && guest->left_source ? core_part(guest, part) : part);
         double again = set->left > 0 ? set->dirty_left * sent / set->left : 0;
 
+        set->fresh -= fmin(set->fresh, sent);
         set->left -= sent;
         set->dirty += again;
         set->dirty_left -= again;
@@ -203,10 +204,11 @@ void guest_spread_to_host_pages(struct guest *guest)
     begin_pass(guest); /* what is missing is missing, wherever */
     for (int i = 0; i < SET_COUNT; i++) {
         struct set *set = &guest->sets[i];
-        double share = set->pages > 0 ? set->left / set->pages : 0;
+        double fresh = fmin(set->fresh, set->left), sent = set->pages - fresh;
+        double share = sent > 0 ? (set->left - fresh) / sent : 0;
 
         if (share > 0 && guest->host_page > 1)
-            set->left = set->pages * (1 - pow(1 - fmin(share, 1), guest->host_page));
+            set->left = fresh + sent * (1 - pow(1 - fmin(share, 1), guest->host_page));
     }
 }
 

@@ -23,6 +23,7 @@ struct set {
     double unscanned;  /* since the guest runs at the destination */
     double left;       /* in QEMU's bitmap: to be sent, or after the switch: missing */
     double behind;     /* of them, those that the running pass has gone by: for the next one */
+    double fresh;      /* of those left, never sent so far: side by side at the end of memory */
     double dirty;      /* written since the bitmap was synchronised; not in it */
     double dirty_left; /* likewise, but still in it as well: sent once more than needed */
 };

@@ -26,6 +26,8 @@ void link_init(struct link *link, const struct scenario *s, unsigned migrations)
         link->flows[link->count++] =
             (struct flow){.sndbuf = s->sndbuf_kib * 1024 * s->other_flows, .weight = s->other_flows};
     }
+    for (unsigned i = 0; i < link->count; i++)
+        link->flows[i].window = link->flows[i].sndbuf;
     link_rate(link, s, 0);
 }
 
@@ -98,8 +100,9 @@ void link_step(struct link *link, int64_t now_us, double dt_s)
         flow->queued -= out;
         flow->delivered += out;
         flow->accepted = 0;
-        /* No more than a window per round trip. */
-        wish[i] = fmin(flow->waiting + flow->offer, flow->sndbuf * fmax(dt_s / trip_s, 1));
+        /* No more than a window per round trip, however short the steps are. */
+        flow->window = fmin(flow->sndbuf * fmax(dt_s / trip_s, 1), flow->window + flow->sndbuf * dt_s / trip_s);
+        wish[i] = fmin(flow->waiting + flow->offer, flow->window);
     }
     divide(link, capacity - leaving, wish, given);
     for (unsigned i = 0; i < link->count; i++) {
@@ -109,8 +112,9 @@ void link_step(struct link *link, int64_t now_us, double dt_s)
         flow->waiting -= given[i] - late;
         flow->accepted += late;
         flow->delivered += given[i];
+        flow->window -= given[i];
         used += given[i];
-        wish[i] = fmin(flow->waiting + flow->offer - flow->accepted, flow->sndbuf - flow->queued);
+        wish[i] = fmin(flow->waiting + flow->offer - flow->accepted, fmin(flow->window, flow->sndbuf - flow->queued));
     }
     link->free_s = start_s + used / link->rate_bps;
     divide(link, link->queue_bytes - queue_now(link), wish, given);
@@ -121,6 +125,7 @@ void link_step(struct link *link, int64_t now_us, double dt_s)
 
         flow->waiting -= given[i] - late;
         flow->queued += given[i];
+        flow->window -= given[i];
         flow->accepted += late;
         room = flow->sndbuf - flow->waiting - flow->queued;
         late = fmin(flow->offer - flow->accepted, room > 0 ? room : 0);

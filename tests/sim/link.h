@@ -18,6 +18,7 @@ struct flow {
     double waiting;   /* in the socket buffer */
     double queued;    /* in the queue of the link */
     double delivered; /* so far */
+    double window;    /* of it, what may be sent before more is acknowledged */
     double sndbuf;    /* what the socket buffers of this flow hold, and its windows */
     double weight;    /* number of connections */
 };
