@@ -30,6 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     (tests.bed.guest.lost_writes). Such a test is run once more, and the summary counts it as "rerun"."""
     for item in items:
         if item.nodeid.startswith(
-            ("tests/functional/", "tests/cloud/", "tests/faults/", "tests/storage/", "tests/cases/")
+            ("tests/functional/", "tests/cloud", "tests/faults/", "tests/storage/", "tests/cases/")
         ):
             item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=["LostWrite"]))

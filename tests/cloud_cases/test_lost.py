@@ -11,7 +11,6 @@ import dataclasses
 import re
 import shlex
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from tests.cloud.api import ApiError, wait_until
 from tests.cloud.cloud import PCMIG_DRIVER, Cloud
 from tests.cloud.compute import Compute
 from tests.cloud.config import Sections
+from tests.cloud.outage import commands, power_off, power_on, type_, waits
 from tests.cloud.server import Server
 from tests.cloud.service import RUN
 from tests.cloud.test_driver import POST_COPY, Move, other
@@ -79,35 +79,6 @@ def move(cloud: Cloud, busy: Server) -> Iterator[Move]:
         yield move
 
 
-def type_(host: Compute, line: str, code: int = 0) -> str:
-    """What a shell on HOST prints for LINE, as root."""
-    env = {**host.env, "COLUMNS": "200"}
-    argv = host.host.inside(["sh", "-c", line])
-    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90)
-    said = f"{done.stdout}{done.stderr}"
-    print(f"{host.name}# {line}\n{said}[{done.returncode}]")
-    assert done.returncode == code and "Traceback" not in said, said
-    return said
-
-
-def commands(said: str) -> list[str]:
-    """The lines to be typed."""
-    return re.findall(r"^  ((?:pcmig|virsh|ls) .*)$", said, re.M)
-
-
-def power_off(compute: Compute) -> None:
-    compute.nova.kill()
-    compute.host.kill_libvirtd()
-    for pid in compute.host.qemu_pids():
-        compute.host.signal_process(pid, signal.SIGKILL)
-    wait_until(lambda: not compute.host.qemu_pids(), 10, "QEMU is gone")
-
-
-def power_on(cloud: Cloud, compute: Compute) -> None:
-    compute.host.start_libvirtd()
-    cloud.restart_compute(compute.host.name)
-
-
 def ends(cloud: Cloud, move: Move) -> tuple[Compute, Compute]:
     return cloud.computes[move.source], cloud.computes[other(move.source)]
 
@@ -120,11 +91,6 @@ def switch(cloud: Cloud, move: Move) -> None:
     move.wait_for(POST_COPY)
     time.sleep(2.5)
     assert move.look() == POST_COPY
-
-
-def waits(compute: Compute, server: Server) -> bool:
-    """Whether it has half a guest whose other half is missing."""
-    return str(compute.host.domain_state(server.domain)).endswith("(post-copy failed)")
 
 
 def ask(cloud: Cloud, server: Server, action: dict[str, Any]) -> None:

@@ -104,6 +104,8 @@ def reboot_hard(cloud: Cloud, server: Server, disks: Iterable[str]) -> None:
     host, told = str(server.nova_host), acknowledged(server, disks)
     tell_agents(cloud, server)
     cloud.api.post("compute", f"/servers/{server.id}/action", {"reboot": {"type": "HARD"}})
+    # A lost one is in ERROR until then.
+    wait_until(lambda: server.show()["OS-EXT-STS:task_state"] is None, 90, "the reboot has ended")
     server.wait_status("ACTIVE")
     check_booted_again(server, told, time.monotonic())
     for disk in told:

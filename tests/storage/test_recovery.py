@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from pcmig.nova import words
 from tests.cloud.api import wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.conftest import configured
+from tests.cloud.outage import power_off, power_on, type_, waits
 from tests.cloud.server import Server
 from tests.cloud.storage import volumes
 from tests.cloud.storage.ceph import Ceph
@@ -31,6 +32,7 @@ from tests.storage.checks import (
     check_one,
     domains,
     longest_pause_s,
+    qemus,
     reboot_hard,
 )
 from tests.storage.conftest import NOVA_CONF, RATE_MBIT
@@ -169,20 +171,32 @@ def test_a_failure_in_the_post_step_touches_no_neighbour(cloud: Cloud, ceph: Cep
     shared.delete()
 
 
-def die(cloud: Cloud, host: str) -> None:
-    """All of a host that matters ends at once, as in a power cut."""
-    compute = cloud.computes[host]
-    compute.nova.kill()
-    compute.host.kill_libvirtd()
-    for pid in compute.host.qemu_pids():
-        compute.host.signal_process(pid, signal.SIGKILL)
-    wait_until(lambda: not compute.host.qemu_pids(), 15, f"QEMUs of host {host} are gone")
+def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
+    """The guest is lost with the memory that only the source had. Nothing is ended or booted by itself; once
+    somebody has ended the half that is left, a hard reboot brings it back from volumes that miss nothing."""
+    server = backed.server
+    with in_post_copy(cloud, server) as move:
+        source, target = cloud.computes[move.source], cloud.computes[other(move.source)]
+        power_off(source)
+        try:
+            wait_until(lambda: waits(target, server), 60, "the destination's half waits")
+        finally:
+            power_on(cloud, source)
+    wait_until(lambda: server.status == "ERROR", 120, "Nova knows that the guest is lost")
+    cloud.api.post("compute", f"/servers/{server.id}/action", {"reboot": {"type": "HARD"}})
+    lost = words.refusal("half-lost")
+    wait_until(lambda: server.show()["fault"]["message"] == lost, 60, "the reboot is refused")
+    server.wait_status("ERROR")
+    assert qemus(cloud, server) == [other(move.source)]
 
-
-def come_back(cloud: Cloud, host: str, wait: bool = True) -> None:
-    """One that is forced down is never up: then somebody else has to wait."""
-    cloud.computes[host].host.start_libvirtd()
-    cloud.restart_compute(host, wait=wait)
+    type_(target, f"virsh destroy {server.domain}")
+    assert qemus(cloud, server) == []
+    advised = f"openstack server reboot --hard {server.id}"
+    wait_until(lambda: advised in move.log(), 150, "it is said what to type")
+    reboot_hard(cloud, server, backed.volumes)
+    check_alone(cloud, ceph, server, backed.volumes.values(), move.source)
+    assert server.nova_host == move.source
+    assert list(cloud.placement_allocations(server)) == [move.source]
 
 
 def force_down(cloud: Cloud, host: str, down: bool) -> None:
@@ -197,7 +211,7 @@ def test_evacuated_with_its_disks(cloud: Cloud, ceph: Ceph) -> None:
     disks = {"vda": disk_image(server), "vdb": second.image}
     for disk in disks:
         wait_writes(server, disk, 50)
-    die(cloud, "a")
+    power_off(cloud.computes["a"])
     told = acknowledged(server, disks)
     try:
         force_down(cloud, "a", True)
@@ -209,7 +223,7 @@ def test_evacuated_with_its_disks(cloud: Cloud, ceph: Ceph) -> None:
         server.wait_status("ACTIVE")
         check_booted_again(server, told, started_s)
     finally:
-        come_back(cloud, "a", wait=False)
+        power_on(cloud, cloud.computes["a"], wait=False)
         wait_until(lambda: domains(cloud, server) == ["b"], 90, "its first host has cleared away")
         force_down(cloud, "a", False)
     wait_until(cloud.computes_up, 60, "both computes are up")
