@@ -52,6 +52,12 @@ def test_only_what_is_inactive_is_removed(client: Client) -> None:
     assert client.deleted == [("p1", "b"), ("p3", "a")]
 
 
+def test_where_the_guest_goes_on_it_stays(client: Client) -> None:
+    """Neutron may not have activated it yet."""
+    assert bindings.remove_inactive(None, Instance(), but="b")
+    assert client.deleted == [("p3", "a")]
+
+
 def test_without_a_live_migration_nothing_is_left(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BINDINGS, "p1", BINDINGS["p2"])
     monkeypatch.delitem(BINDINGS, "p3")
@@ -72,10 +78,12 @@ def test_ports_come_back_in_the_order_that_neutrons_agents_follow(monkeypatch: p
         setup_networks_on_host=lambda _c, _i, host, teardown: calls.append(("clear", (host, teardown))),
         setup_instance_network_on_host=lambda _c, _i, host, migration: calls.append(("bind", host)),
     )
-    monkeypatch.setattr(bindings, "remove_inactive", lambda *_: calls.append(("remove", None)))
+    monkeypatch.setattr(
+        bindings, "remove_inactive", lambda _c, _i, but: calls.append(("remove all but", but))
+    )
     adopted: Any = types.SimpleNamespace(
         context=None, instance=None, dest="b", migration=types.SimpleNamespace(source_compute="a")
     )
     manager = types.SimpleNamespace(network_api=network_api)
     keeper.Keeper._ports_come_back(None, adopted, manager)  # type: ignore[arg-type]  # it needs nothing of it
-    assert calls == [("activate", "a"), ("remove", None), ("clear", ("b", True)), ("bind", "a")]
+    assert calls == [("activate", "a"), ("remove all but", "a"), ("clear", ("b", True)), ("bind", "a")]
