@@ -230,8 +230,7 @@ class Completion(Ending):
             return
         if self._acts is not None:
             self._acts.left()
-        self.instance.host = source
-        self.instance.obj_reset_changes(["host"])
+        once.says_at(self.instance, source)
 
     def _carry_out(self) -> None:
         state = None if self._acts is None else self._acts.state(once.ATTACHMENTS)

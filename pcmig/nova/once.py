@@ -107,6 +107,13 @@ class Acts:
         )
 
 
+def says_at(instance: Any, host: str) -> None:
+    """INSTANCE, this object alone, says that Nova has the server on HOST; its record stays as it is."""
+    if str(instance.host) != host:
+        instance.host = host
+        instance.obj_reset_changes(["host"])
+
+
 def secrets_left(instance: Any, migrate_data: Any) -> str:
     """What is left when libvirt's secret of the guest's vTPM was not removed."""
     if not getattr(migrate_data, "has_vtpm", False):

@@ -287,9 +287,13 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 stock()
                 return
             shared = once.folder_is_shared(migrate_data)
+            host = str(instance.host)
             acts.once(
                 once.FILES, stock, once.files_left(instance, self._uri(), shared=shared), only_here=False
             )
+            # Nova's code saves the instance, and so takes over the host of its record, which is the destination
+            # when an attempt before failed. The destination is told next, and clears up at the host it is told.
+            once.says_at(instance, host)
 
     def _follows(self, uuid: str) -> bool:
         """Whether a thread of this process looks after the guest's migration."""

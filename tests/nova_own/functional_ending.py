@@ -162,9 +162,20 @@ class ServiceTest(Ending):
         )
 
     def test_neutron_at_the_source(self) -> None:
+        """Nova has the server at the destination then; the ports' bindings at the source go all the same."""
+        cleared: list[tuple[str, str]] = []
+        real = self.dest.manager.network_api.setup_networks_on_host
+
+        def clear(context: Any, instance: Any, host: str, teardown: bool = False) -> None:
+            if teardown:
+                cleared.append((str(instance.host), host))
+            real(context, instance, host, teardown)
+
+        self.dest.manager.network_api.setup_networks_on_host = clear
         self._fails_once(
             self.src.manager.network_api, "migrate_instance_start", neutron_exceptions.ServiceUnavailable()
         )
+        assert cleared == [("dest", "src")]
 
     def test_neutron_at_the_destination(self) -> None:
         engine = self._in_post_copy()
