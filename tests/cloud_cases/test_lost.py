@@ -100,6 +100,8 @@ def switch(cloud: Cloud, move: Move) -> None:
     path = f"/servers/{server.id}/migrations/{cloud.migrations(server)[0]['id']}/action"
     cloud.api.post("compute", path, {"force_complete": None})
     move.wait_for(POST_COPY)
+    there = cloud.computes[other(move.source)].host
+    wait_until(lambda: "post-copy" in str(there.domain_state(server.domain)), 30, "it runs there")
     time.sleep(2.5)
     assert move.look() == POST_COPY
 

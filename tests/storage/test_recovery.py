@@ -39,7 +39,7 @@ from tests.storage.conftest import NOVA_CONF, RATE_MBIT
 from tests.storage.test_migration import QUIET
 
 # Without the time in which the cloud comes up.
-pytestmark = pytest.mark.timeout(420, func_only=True)
+pytestmark = pytest.mark.timeout(600, func_only=True)
 
 SLOW_MBIT = 10  # of the link while a guest is to stay in post-copy
 MOVED_BUT = "The guest has moved, but that cannot be written down yet"
@@ -79,6 +79,9 @@ def in_post_copy(cloud: Cloud, server: Server) -> Iterator[Move]:
     try:
         cloud.live_migrate(server, other(move.source))
         move.wait_for(POST_COPY, 120)
+        there = cloud.computes[other(move.source)].host
+        # Before that the destination's libvirt takes it for a guest that has yet to come.
+        wait_until(lambda: "post-copy" in str(there.domain_state(server.domain)), 60, "it runs there")
         wait_writes(server, "vda", 3, since_s=time.monotonic())
         assert move.look() == POST_COPY
         yield move
