@@ -125,9 +125,10 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 LOG.warning("No migration with post-copy can leave this host: %s", obstacle)
         if (merged.live.post_copy or merged.block.post_copy) and adoption.lacks_cinder(CONF):
             LOG.warning("%s", adoption.NO_CINDER)
-        self._messages = messages.serve(
-            host, self._progress, lambda: self._arrivals, CONF.libvirt.live_migration_inbound_addr
-        )
+        if hasattr(self.virtapi, "_compute"):  # a nova-compute, whom others find on the bus
+            self._messages = messages.serve(
+                host, self._progress, lambda: self._arrivals, CONF.libvirt.live_migration_inbound_addr
+            )
         self._records.load()
 
     def cleanup_host(self, host: str) -> None:

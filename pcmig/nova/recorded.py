@@ -204,7 +204,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     ) -> None:
         stock = super().post_live_migration
         acts = self._acts(instance)
-        volumes = virt_driver.block_device_info_get_mapping(block_device_info)
+        volumes = [] if acts is None else virt_driver.block_device_info_get_mapping(block_device_info)
         names = [once.volume_act(volume) for volume in volumes]
         if acts is not None and acts.are_done(once.SECRETS, *names, once.PORTS_AND_CORES):
             return  # and nobody is asked whether it may be
@@ -291,8 +291,8 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             acts.once(
                 once.FILES, stock, once.files_left(instance, self._uri(), shared=shared), only_here=False
             )
-            # Nova's code saves the instance, and so takes over the host of its record, which is the destination
-            # when an attempt before failed. The destination is told next, and clears up at the host it is told.
+            # Nova's code saves the instance, and takes over the host of its record, which is the destination
+            # when an attempt before failed. The destination is told next, and clears up where it is told.
             once.says_at(instance, host)
 
     def _follows(self, uuid: str) -> bool:

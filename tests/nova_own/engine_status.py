@@ -14,6 +14,11 @@ PRECOPY: dict[str, Any] = {
     "error": None,
     "operator_command": None,
     "gate": "closed",
+    "elapsed_ms": 1000,
+    "eta_ms": 9000,
+    "downtime_ms": None,
+    "send_bps": 5 * MIB,
+    "dirty_pages_ps": 6000,
     "passes": 0,
     "pass_permille": 0,
     "memory_total_bytes": 100 * MIB,
@@ -29,4 +34,6 @@ PRECOPY: dict[str, Any] = {
     "quickack": "off",
     "stream_peer": None,
     "note": None,
+    "turn": "free",
+    "waits_for": None,
 }
