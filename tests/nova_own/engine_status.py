@@ -16,7 +16,7 @@ PRECOPY: dict[str, Any] = {
     "gate": "closed",
     "elapsed_ms": 1000,
     "eta_ms": 9000,
-    "downtime_ms": None,
+    "downtime_ms": 0,
     "send_bps": 5 * MIB,
     "dirty_pages_ps": 6000,
     "passes": 0,

@@ -34,7 +34,7 @@ class Engine:
     def status(self) -> dict[str, Any]:
         return dict(self.now)
 
-    def decisions(self) -> list[Any]:
+    def decisions(self, first: int = 0) -> list[Any]:
         return []
 
     def fileno(self) -> int:
