@@ -13,15 +13,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int refuse(struct pcmig_virt_error *error, const char *what, const char *path, int number)
-{
-    pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "%s %.200s: %s%s", what, path, strerror(number),
-                         number == EACCES || number == EPERM
-                             ? "; only root, and the user that QEMU runs as, can reach it: type this as root"
-                             : "");
-    return -1;
-}
-
 /* Waits for EVENTS until END_US. Returns 0, or -1 with errno set. */
 static int wait_for(int fd, short events, int64_t end_us)
 {
@@ -42,13 +33,14 @@ static int wait_for(int fd, short events, int64_t end_us)
     }
 }
 
-static int dial(const char *path, int64_t end_us)
+int pcmig_gdb_stub_dial(const char *path, int64_t timeout_ms, struct pcmig_virt_error *error)
 {
+    const int64_t end_us = pcmig_clock_us() + timeout_ms * 1000;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd;
 
     if (strlen(path) >= sizeof(address.sun_path)) {
-        errno = ENAMETOOLONG;
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED, "%.200s is too long for a socket", path);
         return -1;
     }
     memcpy(address.sun_path, path, strlen(path) + 1);
@@ -62,9 +54,15 @@ static int dial(const char *path, int64_t end_us)
             continue;
         }
         (void)close(fd);
+        fd = -1;
         errno = number;
-        return -1;
+        break;
     }
+    if (fd < 0)
+        pcmig_virt_error_set(
+            error, PCMIG_VIRT_FAILURE_OTHER, "cannot connect to QEMU's gdb stub at %.200s: %s%s", path, strerror(errno),
+            errno == EACCES || errno == EPERM ? "; only root and the user that QEMU runs as reach it: type this as root"
+                                              : "");
     return fd;
 }
 
@@ -124,23 +122,19 @@ static int read_answer(int fd, int64_t end_us, char *why, size_t size)
     }
 }
 
-int pcmig_gdb_stub_go_on(const char *path, int64_t timeout_ms, struct pcmig_virt_error *error)
+int pcmig_gdb_stub_go_on(int fd, int64_t timeout_ms, struct pcmig_virt_error *error)
 {
     const int64_t end_us = pcmig_clock_us() + timeout_ms * 1000;
     char why[PCMIG_GDB_MAX + 32] = "";
-    int result, fd = dial(path, end_us);
 
-    if (fd < 0)
-        return refuse(error, "cannot connect to QEMU's gdb stub at", path, errno);
     /* The ACK first: what the stub may have said as the connection was made. */
     if (send_all(fd, PCMIG_GDB_ACK PCMIG_GDB_DETACH, end_us) < 0) {
-        result = refuse(error, "cannot write to QEMU's gdb stub at", path, errno);
-    } else {
-        result = read_answer(fd, end_us, why, sizeof(why));
-        if (result < 0)
-            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER,
-                                 "QEMU's gdb stub at %.200s does not let it go on: %.200s", path, why);
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "cannot write to QEMU's gdb stub: %s", strerror(errno));
+        return -1;
     }
-    (void)close(fd);
-    return result;
+    if (read_answer(fd, end_us, why, sizeof(why)) < 0) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "QEMU's gdb stub does not let it go on: %.200s", why);
+        return -1;
+    }
+    return 0;
 }

@@ -13,18 +13,22 @@
 #include "edge/virt_internal.h"
 #include "edge/virt_qemu.h"
 
+#include <errno.h>
 #include <libvirt/libvirt-qemu.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define SETS_ACTIVE   10000000UL /* blockdev-set-active */
 #define PAUSE_MS      10000
 #define STUB_MS       3000
 #define RUNS_MS       3000
 #define LOOK_AGAIN_MS 20
+#define STUB_ID       "pcmig-gdb"
 #define SOCKET_NAME   "pcmig-gdb.sock"
 #define FOLDER_BYTES  200
 #define ANSWER_BYTES  512
@@ -206,13 +210,46 @@ static int find_folder(struct pcmig_virt_domain *domain, char *out, size_t size,
     return result;
 }
 
-/* One "go on" through the stub, which is closed whatever came of it. */
-static int go_on(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+/* Opens the stub with COMMAND, has it let the guest go on over FD, or over what listens at PATH (NULL = FD), and closes
+ * it whatever came of it. */
+static int through_stub(struct pcmig_virt_domain *domain, const char *command, int fd, const char *path,
+                        struct steps *steps, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_error unsaid = {0};
+    char *text = type(domain, command, error);
+    int result = -1, dialled = -1;
+
+    if (text == NULL)
+        return -1;
+    if (!pcmig_gdb_listens(text)) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
+                             "QEMU has no gdb stub for this guest, and nothing else lets it go on: %.200s", text);
+        free(text);
+        return -1;
+    }
+    free(text);
+    tell(steps, "gdb stub opened%s%s\n", path != NULL ? " at " : "", path != NULL ? path : "");
+    if (path != NULL)
+        fd = dialled = pcmig_gdb_stub_dial(path, STUB_MS, error);
+    if (fd >= 0)
+        result = pcmig_gdb_stub_go_on(fd, STUB_MS, error);
+    if (result == 0)
+        tell(steps, "processors let go on\n");
+    if (dialled >= 0)
+        (void)close(dialled);
+    text = type(domain, "gdbserver none", &unsaid);
+    if (text == NULL)
+        text = type(domain, "gdbserver none", &unsaid);
+    if (text != NULL)
+        tell(steps, "gdb stub closed\n");
+    free(text);
+    return result;
+}
+
+/* A stub that listens in the guest's own folder, which libvirt lets its QEMU write to, whatever confines it. */
+static int by_path(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
 {
     char folder[FOLDER_BYTES], path[FOLDER_BYTES + sizeof(SOCKET_NAME) + 1], command[3 * sizeof(path)];
-    struct pcmig_virt_error unsaid = {0};
-    char *text;
-    int result;
 
     if (find_folder(domain, folder, sizeof(folder), error) < 0)
         return -1;
@@ -222,27 +259,68 @@ static int go_on(struct pcmig_virt_domain *domain, struct steps *steps, struct p
                              "%.200s is too long for the socket of QEMU's gdb stub, or has a control character", path);
         return -1;
     }
-    text = type(domain, command, error);
-    if (text == NULL)
+    return through_stub(domain, command, -1, path, steps, error);
+}
+
+/* A stub on one end of a pair of sockets, of which nobody else ever has the other: it needs no right to anybody's
+ * folder. libvirt takes the descriptor over a local connection (>= 8.2); what confines QEMU may not let it use it. */
+static int by_descriptor(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+{
+#if LIBVIR_VERSION_NUMBER >= 8002000
+    struct pcmig_virt_error unsaid = {0};
+    char *answer = NULL;
+    int pair[2], result = -1;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "no pair of sockets: %s", strerror(errno));
         return -1;
-    if (!pcmig_gdb_listens(text)) {
-        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
-                             "QEMU has no gdb stub for this guest, and nothing else lets it go on: %.200s", text);
-        result = -1;
-    } else {
-        tell(steps, "gdb stub opened at %s\n", path);
-        result = pcmig_gdb_stub_go_on(path, STUB_MS, error);
-        if (result == 0)
-            tell(steps, "processors let go on\n");
     }
-    free(text);
-    text = type(domain, "gdbserver none", &unsaid);
-    if (text == NULL)
-        text = type(domain, "gdbserver none", &unsaid);
-    if (text != NULL)
-        tell(steps, "gdb stub closed\n");
-    free(text);
+    if (virDomainQemuMonitorCommandWithFiles(domain->ptr,
+                                             "{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"" STUB_ID "\"}}", 1,
+                                             &pair[1], NULL, NULL, &answer, 0) < 0)
+        pcmig_virt_error_take(error);
+    else if (answer != NULL && pcmig_qemu_done(answer, strlen(answer)))
+        result = 0;
+    else
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED, "QEMU takes no descriptor: %.200s",
+                             answer != NULL ? answer : "");
+    free(answer);
+    (void)close(pair[1]);
+    if (result == 0) {
+        answer = ask(domain,
+                     "{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"" STUB_ID
+                     "\",\"backend\":{\"type\":\"socket\",\"data\":{\"addr\":{\"type\":\"fd\",\"data\":{\"str\":"
+                     "\"" STUB_ID "\"}},\"server\":false}}}}",
+                     error);
+        if (answer == NULL)
+            free(ask(domain, "{\"execute\":\"closefd\",\"arguments\":{\"fdname\":\"" STUB_ID "\"}}", &unsaid));
+        result = answer != NULL ? 0 : -1;
+        free(answer);
+    }
+    if (result == 0) {
+        result = through_stub(domain, "gdbserver chardev:" STUB_ID, pair[0], NULL, steps, error);
+        /* Gone with the stub, as a rule. */
+        free(ask(domain, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"" STUB_ID "\"}}", &unsaid));
+    }
+    (void)close(pair[0]);
     return result;
+#else
+    (void)domain;
+    (void)steps;
+    pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED, "pcmig was built with libvirt before 8.2");
+    return -1;
+#endif
+}
+
+/* What one way does not do, the other may. A stub that is not to be had at all says so both times. */
+static int go_on(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_error first = {0};
+
+    if (by_descriptor(domain, steps, &first) == 0)
+        return 0;
+    tell(steps, "not by a descriptor (%.100s)\n", first.message);
+    return by_path(domain, steps, error);
 }
 
 /* Bridges and switches learnt at the switch that the guest's addresses are at the destination. A courtesy: the guest's

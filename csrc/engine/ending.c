@@ -18,6 +18,8 @@
 /* A libvirtd that is being restarted cannot tell of its job. */
 #define JOB_US              15000000
 #define ABORTED_PATIENCE_MS 1000
+/* A destination that is known to be dead before the guest ran there: nobody is waited for. */
+#define UNRUN_US            1000000
 
 bool pcmig_ending_wanted(const struct control *c)
 {
@@ -110,6 +112,7 @@ static void gather(struct control *c, struct seen *seen)
 {
     const enum pcmig_half source = c->end[PCMIG_SIDE_SOURCE].half;
     struct pcmig_evidence waiting;
+    int64_t patience_us;
 
     seen->waited_us = pcmig_migration_now_us(c->m) - c->unchanged_us;
     seen->job = at_source(source) ? job_active(c) : 0;
@@ -129,8 +132,10 @@ static void gather(struct control *c, struct seen *seen)
     };
     waiting = seen->evidence;
     waiting.job_active = seen->job > 0; /* libvirt is at work, whatever the half */
-    seen->verdict =
-        pcmig_outcome_judge(&seen->evidence, seen->waited_us > pcmig_ending_patience_us(&waiting, c->m->args.recover));
+    patience_us = pcmig_ending_patience_us(&waiting, c->m->args.recover);
+    if (pcmig_unrun_certain(&c->unrun) && pcmig_outcome_half_lost(&seen->evidence))
+        patience_us = UNRUN_US;
+    seen->verdict = pcmig_outcome_judge(&seen->evidence, seen->waited_us > patience_us);
 }
 
 /* --- deciding ----------------------------------------------------------------------------------------------------- */

@@ -53,6 +53,7 @@ class Follower:
         self.cancelling = False
         self.detaching = False
         self._decisions_shown = 0
+        self._unrun = False  # no instruction ran at the destination, and that is on record
         self._crossed = False  # the switch was issued, and is on record
         self._recovery: str | None = None  # as it was told last
         self._note: str | None = None  # likewise
@@ -76,6 +77,9 @@ class Follower:
         if status["crossed"] and not self._crossed:
             self._crossed = True
             self.record.crossed()
+        if status["unrun"] and not self._unrun:
+            self._unrun = True
+            self.record.unrun()
         decisions = self.migration.decisions(first=self._decisions_shown)
         for decision in decisions:
             if self._is_news(decision):

@@ -124,6 +124,8 @@ def told(book: Journal, entry: Entry, seen: Evidence) -> list[str]:
         state = "shut down there" if half["shut_down"] else HALVES[half["half"]]
         if half["half"] == "unknown":
             state = "does not answer"
+        elif side == "source" and seen.turned_back:
+            state = "running again, from the moment of the switch"
         lines.append(f"{side} {uri}: {state}{', has a definition' if half['defined'] else ''}")
     lines.append(f"record {book.path(entry.uuid)}: since {entry.started}")
     if seen.disks_copied:

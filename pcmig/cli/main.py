@@ -23,6 +23,7 @@ COMMANDS = (
     ("check", "pcmig.cli.check:Check"),
     ("flags", "pcmig.cli.flags:Flags"),
     ("forget", "pcmig.cli.forget:Forget"),
+    ("turn-back", "pcmig.cli.turn_back:TurnBack"),
     ("migrate", "pcmig.cli.migrate:Migrate"),
     ("pause", "pcmig.cli.pause:Pause"),
     ("replay", "pcmig.cli.replay:Replay"),

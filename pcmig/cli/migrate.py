@@ -13,6 +13,7 @@ from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now, word
 from pcmig.cli.run import Run
+from pcmig.cli.turn_back import refuse_bound
 from pcmig.journal import Entry, Journal, engine_arguments
 from pcmig.tunnel.passage import Names
 
@@ -56,6 +57,7 @@ class Migrate(Run):
             plan.flag_names += ["PERSIST_DEST", "UNDEFINE_SOURCE"]
         flags = self._check_flags(args, plan)
         book = Journal()
+        refuse_bound(plan.source_uri, uuid, name, book.read(uuid))
         refuse_what_is_under_way(book, uuid, plan)
         if plan.tunnel is not None:
             copies = bool({"VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC"} & set(flags.names))

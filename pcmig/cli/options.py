@@ -10,7 +10,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from pcmig import _core
+from pcmig import _core, turn_back
 from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path, given_uri, natural
 from pcmig.tunnel import peer
 
@@ -92,6 +92,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     broken.add_argument(
         "--no-resume", action="store_true", help="leave both halves to an operator, and say what to type"
     )
+    broken.add_argument(
+        "--turn-back",
+        choices=turn_back.MODES,
+        default="unrun",
+        help="when the destination dies in post-copy, go on at the source: 'unrun', by itself where nothing "
+        "is lost (default); 'ask', only with 'pcmig turn-back'; 'never'",
+    )
 
     disks = parser.add_argument_group("disks (default: they are on shared storage)")
     copy = disks.add_mutually_exclusive_group()
@@ -139,6 +146,7 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
         max_downtime=None,
         listen_address=None,
         no_resume=False,
+        turn_back="unrun",
         copy_storage_all=False,
         copy_storage_inc=False,
         migrate_disks=None,

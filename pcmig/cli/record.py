@@ -10,7 +10,7 @@ import pathlib
 import shlex
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pcmig import _core, journal
 from pcmig.cli.base import CommandError, say
@@ -73,9 +73,16 @@ class Record:
 
     def crossed(self) -> None:
         """The switch to post-copy was issued: noted for whoever comes after this process."""
+        self._note(crossed=True, crossed_at=utc_now())
+
+    def unrun(self) -> None:
+        """It is certain that the guest never ran at the destination, which is dead: likewise."""
+        self._note(unrun=True)
+
+    def _note(self, **changes: Any) -> None:
         if self.entry is not None:
             with contextlib.suppress(journal.JournalError):
-                self.book.update(self.entry.uuid, crossed=True)
+                self.entry = self.book.update(self.entry.uuid, **changes) or self.entry
 
     def close(self, *, settled: bool) -> None:
         """SETTLED: one host has the guest, an entry of the command has served. Otherwise it stays, without an

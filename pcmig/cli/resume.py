@@ -14,6 +14,7 @@ from pcmig.cli.base import CommandError, ExitCode, UsageError, default_connect, 
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command, word
 from pcmig.cli.run import Run
+from pcmig.cli.turn_back import refuse_bound
 from pcmig.journal import Entry, Journal, engine_arguments
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Names, Passage
@@ -51,6 +52,7 @@ class Resume(Run):
         if entry.keeper is not None:
             raise told(book, entry)
         entry = dataclasses.replace(entry, held=False, recovery=None, **typed_ends(args))
+        refuse_bound(entry.source_uri, entry.uuid, entry.name, entry)
         names = self._tunnel(args, plan, entry)
         self._merge(args, plan, entry)
         if names is not None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import time
 from typing import Any, TextIO
 
-from pcmig import _core
+from pcmig import _core, guest, turn_back
 from pcmig.cli import options, report
 from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, make_console, say
 from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
 from pcmig.cli.progress import make_display
 from pcmig.cli.record import Record, resume_command, utc_now, watch_command
 from pcmig.cli.signals import SignalPipe
+from pcmig.cli.turn_back import BOUND, ask_both, lost, power_off
 from pcmig.journal import JournalError
 from pcmig.tunnel import peer
 from pcmig.tunnel.client import TunnelError
@@ -34,6 +36,9 @@ SETTLED = ("completed", "failed")
 
 # So long the engine may take to put the pace in force that it leaves behind.
 DETACH_MS = 10_000
+
+# How the engine's command begins where only the source's half is left (engine/finish.c).
+TURN_BACK = "pcmig turn-back"
 
 # How the engine begins its text when the guest never left (core/outcome.c); the verdict names the host too.
 SAFE_AT_SOURCE = "the guest runs on at the source: "
@@ -131,13 +136,15 @@ class Run(Command):
                         raise CommandError(f"--trace {args.trace!r}: {err.strerror}") from err
                     settled = False
                     status = follower.run()
+                    status = self._turn_back(args, plan, record, status)
                 except BaseException:
                     self._let_go(migration, plan)
                     raise
                 finally:
                     with contextlib.suppress(Exception):  # what matters is where the guest is
                         display.close()
-                settled = status["outcome"] in SETTLED
+                # The record of a guest that turned back stays until it was powered off.
+                settled = status["outcome"] in SETTLED and self.result["turned_back"] is None
             finally:
                 record.close(settled=settled)
                 if self.passage is not None:
@@ -158,6 +165,38 @@ class Run(Command):
             code = ExitCode.NEEDS_OPERATOR
         self._conclude(args, plan, status)
         return code
+
+    def _turn_back(
+        self, args: argparse.Namespace, plan: options.Plan, record: Record, status: _core.Status
+    ) -> _core.Status:
+        """A guest whose destination died before it ran there goes on at the source, by itself: nothing is
+        lost. What stands in the way is told, and the status stays as it is."""
+        command = status["operator_command"] or ""
+        if status["outcome"] != "needs-operator" or not command.startswith(f"{TURN_BACK} "):
+            return status
+        if args.turn_back == "never":
+            return {**status, "operator_command": command.replace(TURN_BACK, "pcmig forget", 1)}
+        entry = record.entry
+        if entry is None or not (status["unrun"] or entry.unrun):
+            return status
+        try:
+            done = turn_back.turn_back(
+                record.book,
+                entry,
+                ask=lambda: ask_both(entry),
+                now=utc_now,
+                unrun=True,
+                mode=args.turn_back,
+                tell=lambda text: None if args.quiet else say(text, self.out),
+            )
+        except (turn_back.RefusedError, _core.LibvirtError, JournalError, guest.GuestXmlError) as err:
+            say(f"pcmig: note: {plan.domain} does not turn back by itself: {err}", sys.stderr)
+            return status
+        self.result["turned_back"] = {"facts": dataclasses.asdict(done.facts), "steps": done.steps}
+        text = f"the destination died before the guest ran there; {lost(done)}"
+        note = f"{BOUND}; to power it off:\n  {power_off(plan.source_uri, plan.word)}"
+        say(f"pcmig: note: {plan.domain}: {note}", sys.stderr)
+        return {**status, "outcome": "failed", "error": text, "operator_command": None}
 
     def open_tunnel(self, plan: options.Plan, names: Names) -> None:
         """Leads the migration of PLAN through the tunnel. Raises CommandError: nothing has begun then."""
@@ -245,6 +284,7 @@ def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
         "decisions": [],
         "ledger": None,
         "tunnel": None,
+        "turned_back": None,
     }
 
 

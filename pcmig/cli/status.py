@@ -25,6 +25,7 @@ from pcmig.cli.books import add_journal, books
 from pcmig.cli.evidence import of_entry as evidence_of_entry
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import choices, forget_in, resume_command, resume_in, watch_command
+from pcmig.cli.turn_back import BOUND, cycled
 from pcmig.journal import Entry, Journal, JournalError
 from pcmig_common import phases
 
@@ -51,6 +52,7 @@ PHASES = {
     "runs-at-destination": "ended, at the destination",
     "handed-over": "handed over",
     "half-lost": "half lost",
+    "turned-back": "turned back",
     "ended": "shut down",
 }
 
@@ -196,6 +198,7 @@ def of_entry(book: Journal, entry: Entry) -> Row:
     """A migration of BOOK."""
     seen = evidence_of_entry(entry)
     source, destination = seen.source, seen.destination
+    gone = cycled(book, entry, source, destination)
     there = entry.engine.get("dest_name")
     view = _core.guard(
         side="source",
@@ -232,6 +235,11 @@ def of_entry(book: Journal, entry: Entry) -> Row:
     advise(row, view, resume_in(book, row["source_uri"], word(row), row["dest_uri"]))
     if isinstance(entry.caller.get("nova"), dict) and not row["pid"]:
         advise_novas(row, entry.caller["nova"].get("side"))
+    if gone:
+        row["text"] = (
+            "the guest turned back, and was powered off since: it is as any other, and its record is gone"
+        )
+        row["type"], row["otherwise"], row["needs_operator"] = None, {}, False
     for key, text in row["otherwise"].items():
         row["otherwise"][key] = forget_in(book, text)
     row["type"] = forget_in(book, row["type"]) if row["type"] else None
@@ -257,6 +265,13 @@ def advise(row: Row, view: _core.Permission, resume: str) -> None:
         )
         row["type"], row["otherwise"] = choices(view["advice"] or "")
         row["needs_operator"] = True
+    elif situation == "turned-back":
+        row["text"] += f"; {BOUND}"
+        row["type"], row["otherwise"] = choices(view["advice"] or "")
+        if view["rest"]:
+            row["text"] += "; what the destination has of it is of the past, and is to go"
+            row["type"], row["needs_operator"] = view["rest"], True
+            row["otherwise"] = {}
     elif situation == "ended":
         # Nothing is lost; where a half is left, it is ended first.
         row["type"] = " && ".join(filter(None, [view["rest"], view["advice"]]))
@@ -372,7 +387,8 @@ def table(console: Console, rows: list[Row]) -> None:
             str(row["name"]) + (f" ({row['dest_name']} there)" if row["dest_name"] else ""),
             str(PHASES.get(row["phase"], row["phase"])),
             "" if row["percent"] is None else f"{row['percent']}%",
-            f"{row['source_uri'] or '?'}: {halves[row['source']]}",
+            f"{row['source_uri'] or '?'}: "
+            + ("running again" if row["phase"] == "turned-back" else halves[row["source"]]),
             f"{row['dest_uri'] or '?'}: {halves[row['destination']]}",
             str(row["newer_memory"]),
             f"process {row['pid']}" if row["pid"] else "nobody",

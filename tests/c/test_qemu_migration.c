@@ -80,10 +80,68 @@ static void only_an_end_without_a_switch_keeps_the_guest(void **state)
         assert_false(pcmig_qemu_migration_kept(not_kept[i]));
 }
 
+/* Answers of QEMU 10.0 and 11.1, shortened. */
+static void what_else_is_read(void **state)
+{
+    static const char migrate[] = "{\"return\":{\"status\":\"postcopy-paused\",\"ram\":{\"total\":118292480,"
+                                  "\"remaining\":95420416,\"postcopy-requests\":2094}},\"id\":\"libvirt-9\"}";
+    static const char run[] =
+        "{\"return\": {\"status\": \"finish-migrate\", \"running\": false}, \"id\": \"libvirt-8\"}";
+    static const char version[] =
+        "{\"return\":{\"qemu\":{\"micro\":2,\"minor\":1,\"major\":11},\"package\":\"Debian\"}}";
+    static const char caps[] = "{\"return\":[{\"state\":false,\"capability\":\"xbzrle\"},{\"state\":true,"
+                               "\"capability\":\"postcopy-ram\"},{\"state\":false,\"capability\":\"release-ram\"}]}";
+    static const char chardevs[] =
+        "{\"return\":[{\"frontend-open\":true,\"filename\":\"pty:/dev/pts/1\",\"label\":\"charserial0\"},"
+        "{\"frontend-open\":true,\"filename\":\"unix:/var/lib/libvirt/qemu/domain-1-g,1/monitor.sock,server=on\","
+        "\"label\":\"charmonitor\"}]}";
+    char text[128];
+
+    (void)state;
+#define SAY(json) json, strlen(json)
+    assert_int_equal(pcmig_qemu_migration_remaining(SAY(migrate)), 95420416);
+    assert_int_equal(pcmig_qemu_migration_remaining(SAY(run)), -1);
+    assert_int_equal(pcmig_qemu_migration_remaining(SAY("{\"return\":{\"ram\":{\"remaining\":-5}}}")), -1);
+    assert_int_equal(pcmig_qemu_migration_remaining(SAY("{\"return\":{\"ram\":{\"remaining\":1.5}}}")), -1);
+    assert_int_equal(pcmig_qemu_run_state(SAY(run), text, sizeof(text)), 0);
+    assert_string_equal(text, "finish-migrate");
+    assert_int_equal(pcmig_qemu_run_state(SAY("{\"return\":{}}"), text, sizeof(text)), -1);
+    assert_int_equal(pcmig_qemu_version(SAY(version)), 11001002);
+    assert_int_equal(pcmig_qemu_version(SAY("{\"return\":{\"qemu\":{\"micro\":0,\"minor\":1000,\"major\":9}}}")), 0);
+    assert_int_equal(pcmig_qemu_version(SAY(run)), 0);
+    assert_int_equal(pcmig_qemu_capability(SAY(caps), "postcopy-ram"), 1);
+    assert_int_equal(pcmig_qemu_capability(SAY(caps), "release-ram"), 0);
+    assert_int_equal(pcmig_qemu_capability(SAY(caps), "no-such"), 0);
+    assert_int_equal(pcmig_qemu_capability(SAY(run), "release-ram"), -1);
+    assert_int_equal(pcmig_qemu_monitor_folder(SAY(chardevs), text, sizeof(text)), 0);
+    assert_string_equal(text, "/var/lib/libvirt/qemu/domain-1-g,1");
+    assert_int_equal(pcmig_qemu_monitor_folder(SAY(chardevs), text, 10), -1);
+    assert_int_equal(pcmig_qemu_monitor_folder(SAY("{\"return\":[{\"label\":\"charmonitor\",\"filename\":\"fd:28\"}]}"),
+                                               text, sizeof(text)),
+                     -1);
+    assert_int_equal(pcmig_qemu_monitor_folder(SAY(caps), text, sizeof(text)), -1);
+    assert_int_equal(pcmig_qemu_text(SAY("{\"return\":\"a\\r\\n\\u00e9\\ud83d\\ude00\\\"\"}"), text, sizeof(text)), 0);
+    assert_string_equal(text, "a\r\n\xc3\xa9\xf0\x9f\x98\x80\"");
+    assert_int_equal(pcmig_qemu_text(SAY("{\"return\":\"\\ud83d\"}"), text, sizeof(text)), -1);
+    assert_int_equal(pcmig_qemu_text(SAY("{\"return\":\"\\x41\"}"), text, sizeof(text)), -1);
+    assert_int_equal(pcmig_qemu_text(SAY("{\"return\":\"\\u0000\"}"), text, sizeof(text)), -1);
+    assert_int_equal(pcmig_qemu_text(SAY("{\"return\":\"too long\"}"), text, 4), -1);
+    assert_true(pcmig_qemu_done(SAY("{\"return\":{},\"id\":\"x\"}")));
+    assert_false(pcmig_qemu_done(SAY("{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"}}")));
+    assert_true(
+        pcmig_qemu_refused(SAY("{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"}}"), text, sizeof(text)));
+    assert_string_equal(text, "no");
+    assert_true(pcmig_qemu_refused(SAY("{\"error\":{}}"), text, sizeof(text)));
+    assert_string_equal(text, "");
+    assert_false(pcmig_qemu_refused(SAY("{\"return\":{}}"), text, sizeof(text)));
+#undef SAY
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(status_is_read),
+        cmocka_unit_test(what_else_is_read),
         cmocka_unit_test(too_deep_is_refused),
         cmocka_unit_test(only_an_end_without_a_switch_keeps_the_guest),
     };

@@ -10,12 +10,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char status[32];
+    char status[32], text[64];
 
     if (pcmig_qemu_migration_status((const char *)data, size, status, sizeof(status)) == 0) {
         if (strlen(status) == 0)
             abort();
         (void)pcmig_qemu_migration_kept(status);
     }
+    if (pcmig_qemu_run_state((const char *)data, size, status, sizeof(status)) == 0 && strlen(status) == 0)
+        abort();
+    if (pcmig_qemu_migration_remaining((const char *)data, size) < -1)
+        abort();
+    if (pcmig_qemu_version((const char *)data, size) > 999999999)
+        abort();
+    (void)pcmig_qemu_capability((const char *)data, size, "release-ram");
+    if (pcmig_qemu_monitor_folder((const char *)data, size, text, sizeof(text)) == 0 &&
+        (text[0] != '/' || strlen(text) >= sizeof(text)))
+        abort();
+    if (pcmig_qemu_text((const char *)data, size, text, sizeof(text)) == 0 && strlen(text) >= sizeof(text))
+        abort();
+    if (pcmig_qemu_refused((const char *)data, size, text, sizeof(text)) && strlen(text) >= sizeof(text))
+        abort();
+    (void)pcmig_qemu_done((const char *)data, size);
     return 0;
 }

@@ -17,9 +17,27 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 # What needs no script is the core's own.
-from pcmig._core import PolicyError, guard, guest_word, memory_where, parse_policy, resume_hold, situations
+from pcmig._core import (
+    PolicyError,
+    guard,
+    guest_word,
+    memory_where,
+    parse_policy,
+    resume_hold,
+    situations,
+    turn_back_rule,
+)
 
-__all__ = ["PolicyError", "guard", "guest_word", "memory_where", "parse_policy", "resume_hold", "situations"]
+__all__ = [
+    "PolicyError",
+    "guard",
+    "guest_word",
+    "memory_where",
+    "parse_policy",
+    "resume_hold",
+    "situations",
+    "turn_back_rule",
+]
 
 MIB = 1024 * 1024
 
@@ -86,6 +104,7 @@ STATUS: dict[str, Any] = {
     "turn": "free",
     "waits_for": None,
     "crossed": False,
+    "unrun": False,
 }
 
 PRECOPY = {
@@ -337,6 +356,19 @@ def migrations(uri: str) -> list[dict[str, Any]]:
 
 
 versions: dict[str, int] = {}  # of libvirt, by URI
+
+
+look: dict[str, Any] = {}  # of turn_back_look()
+turned: list[tuple[str, str]] = []  # by turn_back()
+
+
+def turn_back_look(uri: str, uuid: str) -> dict[str, Any]:
+    return look
+
+
+def turn_back(uri: str, uuid: str) -> list[str]:
+    turned.append((uri, uuid))
+    return ["it runs"]
 
 
 def host_facts(uri: str) -> dict[str, Any]:

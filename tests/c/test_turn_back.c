@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* core/turn_back and core/unrun: every combination of facts, and every order of events that matters. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "core/turn_back.h"
+#include "core/unrun.h"
+
+#define LENGTH(table) (sizeof(table) / sizeof((table)[0]))
+
+static struct pcmig_turn_back_facts facts_of(unsigned n)
+{
+    return (struct pcmig_turn_back_facts){
+        .unrun = (n & 1) != 0,
+        .everything_sent = (n & 2) != 0,
+        .sets_active = (n & 4) != 0,
+        .discards_memory = (n & 8) != 0,
+        .destination_is_dead = (n & 16) != 0,
+        .accept_newer_disks = (n & 32) != 0,
+        .half = (enum pcmig_turn_back_half)(n / 64 % PCMIG_TURN_BACK_HALF_COUNT),
+        .disks = (enum pcmig_turn_back_disks)(n / 64 / PCMIG_TURN_BACK_HALF_COUNT),
+    };
+}
+
+static void every_combination(void **state)
+{
+    unsigned seen = 0;
+
+    (void)state;
+    for (unsigned n = 0; n < 64 * PCMIG_TURN_BACK_HALF_COUNT * PCMIG_TURN_BACK_DISKS_COUNT; n++) {
+        struct pcmig_turn_back_facts f = facts_of(n);
+        struct pcmig_turn_back_verdict v = pcmig_turn_back_judge(&f);
+        const bool has_half = f.half == PCMIG_TURN_BACK_WAITS || f.half == PCMIG_TURN_BACK_SENDS;
+        const bool has_disks = f.disks != PCMIG_TURN_BACK_NO_DISKS;
+
+        seen |= 1u << v.answer;
+        assert_true(strlen(v.text) > 10);
+        assert_int_equal(v.answer == PCMIG_TURN_BACK_DONE, f.half == PCMIG_TURN_BACK_RUNS);
+        if (v.answer == PCMIG_TURN_BACK_GO) {
+            assert_true(has_half && !f.discards_memory);
+            assert_true(!f.everything_sent || f.unrun || f.destination_is_dead);
+            assert_true(!has_disks || f.sets_active);
+            assert_true(f.disks != PCMIG_TURN_BACK_SHARED_DISKS || f.unrun || f.accept_newer_disks);
+            assert_int_equal(v.nothing_lost, f.unrun);
+            assert_null(v.word);
+        } else {
+            assert_false(v.nothing_lost);
+        }
+        /* The word that is named does help, unless something else stands in the way as well. */
+        if (v.word != NULL) {
+            struct pcmig_turn_back_verdict after;
+
+            f.destination_is_dead = f.destination_is_dead || strcmp(v.word, "--destination-is-dead") == 0;
+            f.accept_newer_disks = f.accept_newer_disks || strcmp(v.word, "--accept-newer-disks") == 0;
+            after = pcmig_turn_back_judge(&f);
+            assert_int_not_equal(after.answer, v.answer);
+        }
+        /* By itself only where nothing is lost, whatever words somebody gave. */
+        for (int mode = 0; mode < PCMIG_TURN_BACK_MODE_COUNT; mode++) {
+            struct pcmig_turn_back_facts again = facts_of(n);
+
+            if (pcmig_turn_back_by_itself((enum pcmig_turn_back_mode)mode, &again)) {
+                assert_int_equal(mode, PCMIG_TURN_BACK_UNRUN);
+                assert_true(again.unrun && has_half && !again.discards_memory);
+            }
+        }
+    }
+    assert_int_equal(seen, (1u << PCMIG_TURN_BACK_ANSWER_COUNT) - 1);
+}
+
+static void by_itself(void **state)
+{
+    const struct pcmig_turn_back_facts f = {
+        .half = PCMIG_TURN_BACK_WAITS, .disks = PCMIG_TURN_BACK_SHARED_DISKS, .unrun = true, .sets_active = true};
+    struct pcmig_turn_back_facts ran = f;
+
+    (void)state;
+    ran.unrun = false;
+    ran.accept_newer_disks = true;
+    assert_true(pcmig_turn_back_by_itself(PCMIG_TURN_BACK_UNRUN, &f));
+    assert_false(pcmig_turn_back_by_itself(PCMIG_TURN_BACK_ASK, &f));
+    assert_false(pcmig_turn_back_by_itself(PCMIG_TURN_BACK_NEVER, &f));
+    assert_false(pcmig_turn_back_by_itself(PCMIG_TURN_BACK_UNRUN, &ran));
+}
+
+static void halves(void **state)
+{
+    static const struct {
+        const char *run_state, *migration;
+        enum pcmig_turn_back_half half;
+    } rows[] = {
+        {"finish-migrate", "postcopy-paused", PCMIG_TURN_BACK_WAITS},
+        {"finish-migrate", "postcopy-active", PCMIG_TURN_BACK_SENDS},
+        {"finish-migrate", "postcopy-recover", PCMIG_TURN_BACK_SENDS},
+        {"running", "postcopy-paused", PCMIG_TURN_BACK_RUNS},
+        {"running", "active", PCMIG_TURN_BACK_OTHER},
+        {"running", "none", PCMIG_TURN_BACK_OTHER},
+        {"running", "postcopy-active", PCMIG_TURN_BACK_OTHER}, /* of a destination */
+        {"finish-migrate", "device", PCMIG_TURN_BACK_OTHER},
+        {"finish-migrate", "postcopy-device", PCMIG_TURN_BACK_OTHER},
+        {"finish-migrate", "completed", PCMIG_TURN_BACK_OTHER},
+        {"postmigrate", "completed", PCMIG_TURN_BACK_OTHER},
+        {"paused", "postcopy-paused", PCMIG_TURN_BACK_OTHER},
+        {"shutdown", "postcopy-paused", PCMIG_TURN_BACK_OTHER},
+        {"", "", PCMIG_TURN_BACK_OTHER},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(rows); i++)
+        assert_int_equal(pcmig_turn_back_half(rows[i].run_state, rows[i].migration), rows[i].half);
+}
+
+static void names(void **state)
+{
+    (void)state;
+    for (int i = 0; i < PCMIG_TURN_BACK_HALF_COUNT; i++) {
+        const char *name = pcmig_turn_back_half_name((enum pcmig_turn_back_half)i);
+
+        assert_int_equal(pcmig_turn_back_half_find(name, strlen(name)), i);
+    }
+    for (int i = 0; i < PCMIG_TURN_BACK_DISKS_COUNT; i++) {
+        const char *name = pcmig_turn_back_disks_name((enum pcmig_turn_back_disks)i);
+
+        assert_int_equal(pcmig_turn_back_disks_find(name, strlen(name)), i);
+    }
+    for (int i = 0; i < PCMIG_TURN_BACK_MODE_COUNT; i++) {
+        const char *name = pcmig_turn_back_mode_name((enum pcmig_turn_back_mode)i);
+
+        assert_int_equal(pcmig_turn_back_mode_find(name, strlen(name)), i);
+    }
+    assert_int_equal(pcmig_turn_back_mode_find("unru", 4), -1);
+    assert_string_equal(pcmig_turn_back_answer_name(PCMIG_TURN_BACK_NEWER_DISKS), "newer-disks");
+    assert_string_equal(pcmig_turn_back_answer_name(PCMIG_TURN_BACK_ANSWER_COUNT), "unknown");
+    assert_string_equal(pcmig_turn_back_half_name(PCMIG_TURN_BACK_HALF_COUNT), "unknown");
+    assert_string_equal(pcmig_turn_back_disks_name(PCMIG_TURN_BACK_DISKS_COUNT), "unknown");
+    assert_string_equal(pcmig_turn_back_mode_name(PCMIG_TURN_BACK_MODE_COUNT), "unknown");
+}
+
+/* --- what events prove -------------------------------------------------------------------------------------------- */
+
+/* 'L' listens, 'G' a gap; 'S' the destination's half starts, 'E' ends; 'r' 'm' 'o' 'f' it runs, whole, for another
+ * reason, or its post-copy breaks; 'i' the switch is issued; the half is asked: 'M' migrating, 'A' absent, 'U' silent,
+ * 'C' in post-copy, 'P' paused, 'R' running. */
+static bool proved(const char *story)
+{
+    static const struct {
+        char letter;
+        enum pcmig_event event;
+    } events[] = {
+        {'S', PCMIG_EVENT_DST_STARTED},          {'E', PCMIG_EVENT_DST_STOPPED},
+        {'r', PCMIG_EVENT_DST_RESUMED_POSTCOPY}, {'m', PCMIG_EVENT_DST_RESUMED_MIGRATED},
+        {'o', PCMIG_EVENT_DST_RESUMED_OTHER},    {'f', PCMIG_EVENT_DST_POSTCOPY_FAILED},
+        {'i', PCMIG_EVENT_SWITCH_ISSUED},
+    };
+    static const struct {
+        char letter;
+        enum pcmig_half half;
+    } halves_seen[] = {
+        {'M', PCMIG_HALF_MIGRATING}, {'A', PCMIG_HALF_ABSENT}, {'U', PCMIG_HALF_UNKNOWN},
+        {'C', PCMIG_HALF_POSTCOPY},  {'P', PCMIG_HALF_PAUSED}, {'R', PCMIG_HALF_RUNNING},
+    };
+    struct pcmig_unrun unrun = {0};
+
+    for (const char *at = story; *at != '\0'; at++) {
+        if (*at == 'L')
+            pcmig_unrun_listens(&unrun);
+        if (*at == 'G')
+            pcmig_unrun_gap(&unrun);
+        for (size_t i = 0; i < LENGTH(events); i++) {
+            if (events[i].letter == *at)
+                pcmig_unrun_event(&unrun, events[i].event);
+        }
+        for (size_t i = 0; i < LENGTH(halves_seen); i++) {
+            if (halves_seen[i].letter == *at)
+                pcmig_unrun_half(&unrun, halves_seen[i].half);
+        }
+    }
+    return pcmig_unrun_certain(&unrun);
+}
+
+static void what_proves_it(void **state)
+{
+    static const struct {
+        const char *story;
+        bool certain;
+    } rows[] = {
+        {"LSiE", true},   {"LSMiMEA", true}, {"LSiEU", true},  {"LSESiE", true}, /* of two, the last ended too */
+        {"LSi", false},                                                          /* it may still begin to run */
+        {"LSirE", false}, {"LSimE", false},  {"LSioE", false}, {"LSifE", false}, {"LSEr", false},
+        {"SiE", false}, /* nobody listened from the beginning */
+        {"LGSiE", false}, {"LSGiE", false},  {"LSiGE", false}, {"LSiEG", false}, {"LSiCE", false},
+        {"LSiPE", false}, {"LSiRE", false},  {"LSiEC", false}, {"LSiEM", false}, {"LSiES", false},
+        {"LSiA", false},  {"LSiUA", false},  {"", false},      {"L", false},     {"E", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        if (proved(rows[i].story) != rows[i].certain)
+            fail_msg("%s", rows[i].story);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_combination),
+        cmocka_unit_test(by_itself),
+        cmocka_unit_test(halves),
+        cmocka_unit_test(names),
+        cmocka_unit_test(what_proves_it),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

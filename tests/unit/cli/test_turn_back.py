@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pcmig turn-back`: what it takes, what it says, what it writes down, and that nothing is done before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pcmig import _core, turn_back
+from pcmig.cli import evidence, forget
+from pcmig.cli import turn_back as command
+from pcmig.journal import Journal, Owner
+from tests.unit.cli import fake_core as fake
+from tests.unit.cli.conftest import pcmig
+from tests.unit.cli.fake_core import job as answer
+from tests.unit.cli.test_resume import BROKEN, ENTRY, GONE, POSTCOPY, URI, owned, stranger
+from tests.unit.cli.test_status import DOWN, OFF
+
+__all__ = ["stranger"]  # a fixture
+
+CROSSED = dataclasses.replace(ENTRY, crossed=True, crossed_at="2026-11-29T10:00:00.000Z")
+TURNED = {**BROKEN, "runs": True}
+LOOK = {
+    "run_state": "finish-migrate",
+    "migration": "postcopy-paused",
+    "half": "waits",
+    "remaining_bytes": 4096,
+    "qemu": 11_001_000,
+    "sets_active": True,
+    "discards_memory": False,
+}
+DISK = "<devices><disk type='file'><source file='/d'/><target dev='vda'/></disk></devices>"
+COPIED = _core.parse_flags("VIR_MIGRATE_NON_SHARED_DISK").bits
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (evidence, forget, turn_back, command):
+        monkeypatch.setattr(module, "_core", fake)
+    monkeypatch.setattr(turn_back, "AGAIN_S", 0.0)
+    monkeypatch.setattr(fake, "flags_from_bits", _core.flags_from_bits)
+    monkeypatch.setattr(fake, "look", dict(LOOK))
+    monkeypatch.setattr(fake, "turned", [])
+    fake.jobs[:], fake.dest_jobs[:] = [BROKEN], [GONE]
+    yield
+
+
+def with_disk(monkeypatch: pytest.MonkeyPatch, xml: str = DISK) -> None:
+    monkeypatch.setattr(fake, "XML", fake.XML.replace("</domain>", f"{xml}</domain>"))
+
+
+def test_it_goes_on_and_is_marked(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    book.write(CROSSED)
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 0, text
+    assert f"done: g1 goes on at {URI} from the moment of the switch; what it did since" in text
+    assert f"virsh -c {URI} qemu-monitor-command g1 --hmp system_powerdown" in text
+    assert fake.turned == [(URI, fake.UUID)]
+    entry = book.read(fake.UUID)
+    assert entry is not None and entry.owner is None and entry.turned_back is not None
+    assert entry.turned_back["done"] is True and entry.turned_back["facts"]["disks"] == "none"
+
+
+def test_the_journal_hears_of_it_before(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def fails(uri: str, uuid: str) -> list[str]:
+        entry = book.read(uuid)
+        assert entry is not None and entry.owner == Owner.of(os.getpid())
+        seen.append(entry.turned_back)
+        raise _core.LibvirtError("QEMU has no gdb stub for this guest")
+
+    book.write(CROSSED)
+    monkeypatch.setattr(fake, "turn_back", fails)
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 1 and "no gdb stub" in text
+    assert seen[0]["done"] is False and seen[0]["facts"]["answer"] == "go"
+    entry = book.read(fake.UUID)
+    assert entry is not None and entry.owner is None and not turn_back.has_turned_back(entry, half(BROKEN))
+
+
+def half(seen: Any) -> Any:
+    fake.jobs[:] = [seen]
+    return fake.half(URI, fake.UUID)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "words", "says"),
+    [
+        (BROKEN, BROKEN, [], "pcmig resume"),
+        (BROKEN, BROKEN, ["--destination-is-dead"], "pcmig resume"),
+        (POSTCOPY, answer("postcopy", "postcopy"), ["--destination-is-dead"], "pcmig watch"),
+        (BROKEN, DOWN, [], "if the silent host is dead:\n  pcmig turn-back --destination-is-dead"),
+        (BROKEN, DOWN, ["--accept-newer-disks"], "pcmig resume"),
+        (BROKEN, OFF, [], "pcmig forget"),
+        (BROKEN, answer("none", "dead"), ["--destination-is-dead"], f"virsh -c '{fake.DEST}' destroy 'g1'"),
+        (GONE, BROKEN, ["--destination-is-dead"], "pcmig forget"),
+        (DOWN, GONE, ["--destination-is-dead"], "pcmig resume"),
+        (DOWN, DOWN, ["--destination-is-dead"], "pcmig resume"),
+    ],
+)
+def test_what_the_guard_refuses(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    source: Any,
+    destination: Any,
+    words: list[str],
+    says: str,
+) -> None:
+    book.write(CROSSED)
+    fake.jobs[:], fake.dest_jobs[:] = [source], [destination]
+    code, text = pcmig(capsys, "turn-back", *words, "g1")
+    assert code == 3 and says in text, text
+    assert fake.turned == []
+    entry = book.read(fake.UUID)
+    assert entry is not None and entry.turned_back is None and entry.owner is None
+
+
+def test_a_half_that_comes_back_between_the_two_looks(
+    capsys: pytest.CaptureFixture[str], book: Journal
+) -> None:
+    book.write(CROSSED)
+    fake.dest_jobs[:] = [GONE, GONE, BROKEN]  # what is shown, the first look, the second
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 3 and "pcmig resume" in text and fake.turned == []
+
+
+def test_a_word_on_a_silent_host_is_taken(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    book.write(CROSSED)
+    fake.dest_jobs[:] = [DOWN]
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "--json", "g1")
+    assert code == 0 and fake.turned == [(URI, fake.UUID)]
+    report = json.loads(text[text.index("{\n") : text.rindex("}") + 1])
+    assert report["facts"]["destination"] == "unknown" and report["facts"]["destination_is_dead"] is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "xml", "look", "unrun", "says"),
+    [
+        (0, DISK, {}, False, "vda: not copied by the migration"),
+        (0, DISK, {}, True, None),
+        (COPIED, DISK, {}, False, None),
+        (COPIED, DISK.replace("<source", "<shareable/><source"), {}, False, "vda: not copied"),
+        (COPIED, DISK, {"sets_active": False, "qemu": 9_002_000}, False, "that takes 10.0"),
+        (0, DISK.replace("<source", "<readonly/><source"), {"sets_active": False}, False, None),
+        (0, "<os><nvram>/v</nvram></os>", {}, False, None),
+        (0, "<os><nvram>/v</nvram></os>", {"sets_active": False}, False, "that takes 10.0"),
+        (0, "", {"remaining_bytes": 0}, False, "has sent everything"),
+        (0, "", {"remaining_bytes": 0}, True, None),
+        (0, "", {"discards_memory": True}, True, "release-ram"),
+        (0, "", {"half": "other", "run_state": "postmigrate"}, True, "run state postmigrate"),
+    ],
+)
+def test_disks_and_memory(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: int,
+    xml: str,
+    look: Any,
+    unrun: bool,
+    says: str | None,
+) -> None:
+    with_disk(monkeypatch, xml)
+    fake.look.update(look)
+    book.write(dataclasses.replace(CROSSED, engine={**CROSSED.engine, "flags": flags}, unrun=unrun))
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert (code, says is None) in ((0, True), (3, False)), text
+    assert says is None or says in text, text
+    assert bool(fake.turned) is (says is None)
+    if says is None and unrun:
+        assert "nothing is lost: no instruction of it ran at the destination" in text
+
+
+@pytest.mark.parametrize(("xml", "look"), [(DISK, {}), ("", {"remaining_bytes": 0})])
+def test_the_command_that_takes_the_risk_works(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch, xml: str, look: Any
+) -> None:
+    with_disk(monkeypatch, xml)
+    fake.look.update(look)
+    book.write(CROSSED)
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 3
+    [typed] = [line.split() for line in text.splitlines() if line.startswith("  pcmig turn-back --")]
+    assert pcmig(capsys, *typed[1:])[0] == 0 and fake.turned
+
+
+def test_who_looks_after_it_is_not_passed_over(
+    capsys: pytest.CaptureFixture[str], book: Journal, stranger: subprocess.Popen[bytes]
+) -> None:
+    book.write(owned(stranger.pid))
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
+    assert code == 1 and f"kill {stranger.pid} && pcmig turn-back" in text
+    book.write(dataclasses.replace(owned(stranger.pid), caller={"nova": {"side": "source"}}))
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 1 and f"openstack pcmig turn-back {fake.UUID}" in text and fake.turned == []
+
+
+def test_the_mark_stays_with_that_very_qemu(book: Journal) -> None:
+    marked = dataclasses.replace(CROSSED, turned_back={"id": 1, "boot": turn_back.boot_id(), "done": True})
+    assert turn_back.has_turned_back(marked, half(BROKEN))
+    assert turn_back.has_turned_back(None, half(TURNED)), "libvirt's own word is enough"
+    assert not turn_back.has_turned_back(marked, half({**BROKEN, "id": 2})), "another QEMU"
+    assert not turn_back.has_turned_back(marked, half(GONE))
+    before = dataclasses.replace(marked, turned_back={"id": 1, "boot": "another", "done": True})
+    assert not turn_back.has_turned_back(before, half(BROKEN)), "another boot"
+    begun = dataclasses.replace(marked, turned_back={"id": 1, "boot": turn_back.boot_id(), "done": False})
+    assert not turn_back.has_turned_back(begun, half(BROKEN)), "begun, and not done"
+
+
+def test_nobody_gets_ahead_of_a_word(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    """Modes of what happens by itself: only where nothing is lost."""
+    book.write(CROSSED)
+
+    def by_itself(mode: Any, unrun: bool) -> bool:
+        try:
+            turn_back.turn_back(
+                book,
+                CROSSED,
+                ask=lambda: (fake.half(URI, fake.UUID), fake.half(fake.DEST, fake.UUID)),
+                now=lambda: "2026-11-29T10:00:05.000Z",
+                unrun=unrun,
+                mode=mode,
+            )
+        except turn_back.RefusedError as err:
+            assert "does not turn back by itself" in str(err)
+            return False
+        return True
+
+    assert not by_itself("never", True) and not by_itself("ask", True) and not by_itself("unrun", False)
+    assert fake.turned == []
+    assert by_itself("unrun", True) and len(fake.turned) == 1
