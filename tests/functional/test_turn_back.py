@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The destination dies in post-copy: the guest goes on at the source, from the moment of the switch, and never
+"""The destination dies in post-copy: the guest goes on at the source, from the moment of the switch, never
 beside another copy. Over more moments, with QEMU 10 and with disks: tests/turn_back."""
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_it_goes_on_when_somebody_asks(scene: Scene) -> None:
 
 
 def test_by_itself_where_it_never_ran(scene: Scene) -> None:
-    """The destination's libvirt, stopped, never tells its QEMU to run: certain, as it says when it goes on."""
+    """The destination's libvirt, stopped, never lets its QEMU run: it says so when it goes on."""
     source = scene.source
     destination = scene.bed.other(source)
     libvirtd = destination.libvirtd()
