@@ -38,7 +38,10 @@ class Abort(Command):
 
     def take_action(self, args: argparse.Namespace) -> int:
         job = Job(args.connect, args.domain)
-        job.find()
+        try:
+            job.find()
+        except CommandError as err:
+            raise CommandError(f"{err}{what_may_free(job)}", err.code) from err
         refuse(job)
         try:
             _core.job_abort(job.uri, job.uuid)
@@ -91,6 +94,31 @@ def free_source(job: Job) -> bool:
     return True
 
 
+def what_may_free(job: Job) -> str:
+    """Of a QEMU at the source that does not answer. Whether somebody cancelled is not known here."""
+    if not job.silent or (destroy := empty_half(job)) is None:
+        return ""
+    return (
+        ". If the migration was cancelled in the moment at which it began, it waits for its other end; "
+        f"removing that lets it go on:\n  {destroy}"
+    )
+
+
+def empty_half(job: Job) -> str | None:
+    """What removes the half at the destination, where the guest never left the source."""
+    entry = noted(job)
+    if entry is None or job.half != "running":
+        return None
+    try:
+        there = _core.half(entry.dest_uri, job.uuid)["half"]
+    except _core.LibvirtError:
+        return None
+    memory = _core.memory_where(source="running", destination=there, in_flight=True, job_active=True)
+    if (there, memory) != ("migrating", "source"):
+        return None
+    return shlex.join(["virsh", "-c", entry.dest_uri, "destroy", job.uuid])
+
+
 def stands_still(job: Job) -> str:
     """A cancellation that libvirt took and that does not end: what is known of it, and what frees the source
     where nothing is lost by it (csrc/engine/overdue.c)."""
@@ -98,17 +126,8 @@ def stands_still(job: Job) -> str:
         f"{job.domain}: libvirt took the cancellation, but the migration still runs; whether the guest "
         "does is not known"
     )
-    entry = noted(job)
-    if entry is None or job.half != "running":
+    if (destroy := empty_half(job)) is None:
         return text
-    try:
-        there = _core.half(entry.dest_uri, job.uuid)["half"]
-    except _core.LibvirtError:
-        return text
-    memory = _core.memory_where(source="running", destination=there, in_flight=True, job_active=True)
-    if (there, memory) != ("migrating", "source"):
-        return text
-    destroy = shlex.join(["virsh", "-c", entry.dest_uri, "destroy", job.uuid])
     return (
         f"{text}. The half at the destination is empty, and removing it lets the source go on:\n  {destroy}"
     )

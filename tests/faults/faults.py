@@ -180,8 +180,9 @@ def guest_does(word: str) -> Arm:
     return arm
 
 
-def power_lost(back: bool) -> Arm:
-    """All processes of the destination are gone at once, and its link is down. BACK: it boots again."""
+def power_lost(then: str | None = None) -> Arm:
+    """All processes of the destination are gone at once, and its link is down. THEN: it boots again, or
+    somebody gives his word that it is dead."""
 
     def arm(stage: Stage) -> Act:
         assert isinstance(stage, HostsStage)
@@ -193,7 +194,12 @@ def power_lost(back: bool) -> Arm:
                 process.signal(signal.SIGKILL)
             stage.bed.network.link_down()
 
-        return Act(strike, functools.partial(stage.boot, host) if back else lambda: None)
+        mends: dict[str | None, Callable[[], None]] = {
+            None: lambda: None,
+            "back": functools.partial(stage.boot, host),
+            "dead": stage.destination_is_dead,
+        }
+        return Act(strike, mends[then])
 
     return arm
 
@@ -335,7 +341,7 @@ FAULTS: dict[str, Fault] = {
         Fault(
             "host-destination",
             "destination loses power",
-            power_lost(back=False),
+            power_lost(),
             None,
             allowed=DESTINATION_DIES,
             sysctls=SHORT,
@@ -344,7 +350,16 @@ FAULTS: dict[str, Fault] = {
         Fault(
             "host-destination-back",
             "destination loses power, and is back after 20 s",
-            power_lost(back=True),
+            power_lost("back"),
+            20,
+            allowed=DESTINATION_DIES,
+            sysctls=SHORT,
+            beds=HOSTS,
+        ),
+        Fault(
+            "host-destination-dead",
+            "destination loses power, and somebody types pcmig turn-back after 20 s",
+            power_lost("dead"),
             20,
             allowed=DESTINATION_DIES,
             sysctls=SHORT,

@@ -163,6 +163,7 @@ class Runner:
         side had come to its end."""
         deadline_s = mended_s + HEAL_PATIENCE_S if mended_s is not None else strike_s + FOR_EVER_S
         over_s = asked_s = None
+        advised = False
         while (now_s := time.monotonic()) < deadline_s:
             over_s = (over_s or now_s) if self.stage.over() else None
             halves = self.stage.halves()
@@ -171,6 +172,9 @@ class Runner:
             if over_s is not None:
                 if settled(*pair):
                     return now_s
+                if not advised and end in (End.SOURCE_HALF, End.PAUSED) and self.stage.follow_advice():
+                    advised = True
+                    continue
                 if now_s > over_s + (GONE_S if end is End.GONE else HOPELESS_S):
                     return None
             elif (

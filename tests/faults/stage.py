@@ -8,6 +8,7 @@ import contextlib
 import functools
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,11 @@ class Stage(abc.ABC):
     def over(self) -> bool:
         """The operator's side has come to an end, whichever."""
 
+    def follow_advice(self) -> bool:
+        """An operator types what was printed for a guest that the source alone has; whether there was
+        anything that lets it go on."""
+        return False
+
     @abc.abstractmethod
     def claim(self) -> tuple[Claim, tuple[str, ...], str]:
         """What the operator is told, contradictions in it, and the words."""
@@ -200,6 +206,7 @@ class HostsStage(Stage):
         self.scene = TunnelScene(self.bed, folder)
         self.command: Command | None = None
         self.second: Command | None = None
+        self._said_before = ""
 
     def _up(self, exits: contextlib.ExitStack) -> None:
         exits.enter_context(self.bed)
@@ -233,6 +240,7 @@ class HostsStage(Stage):
         return self.scene.name
 
     def start(self) -> None:
+        self._said_before = ""
         if self.driver == PCMIG:
             self.command = self.scene.migration("--policy", "manual", "--no-progress", source=self.source)
         else:
@@ -262,6 +270,33 @@ class HostsStage(Stage):
         """All that run on HOST, and not what keeps it as a host of the bed."""
         found = (ProcessId.of(pid) for pid, (inside, _) in host.processes().items() if inside != 1)
         return [process for process in found if process is not None]
+
+    def follow_advice(self) -> bool:
+        assert self.command is not None
+        found = re.search(r"^\s*(pcmig turn-back [^#;\n]*)", self._all_said(), re.MULTILINE)
+        if self.driver != PCMIG or found is None:
+            return False
+        self._turn_back(*shlex.split(found[1])[2:])
+        return True
+
+    def _turn_back(self, *words: str) -> None:
+        assert self.command is not None
+        self._said_before = self._all_said()
+        self.command.end()
+        self.command = self.scene.start("turn-back", *words, host=self.source)
+
+    def _all_said(self) -> str:
+        """By the commands that one operator typed, one after the other."""
+        assert self.command is not None
+        return self._said_before + self.command.said()
+
+    def destination_is_dead(self) -> None:
+        """Somebody who knows it gives his word, and has the guest go on at the source."""
+        assert self.command is not None
+        self.command.interrupt()
+        with contextlib.suppress(AssertionError):  # it may have ended by itself
+            self.command.wait(PATIENCE_S)
+        self._turn_back("--destination-is-dead", "-c", self.source.uri, self.domain)
 
     def boot(self, host: Host) -> None:
         """HOST after its power was gone: what is kept in memory is not there any more."""
@@ -297,7 +332,7 @@ class HostsStage(Stage):
 
     def claim(self) -> tuple[Claim, tuple[str, ...], str]:
         assert self.command is not None
-        said = self.command.said()
+        said = self._all_said()
         return command_claim(self.driver, self.command.process.poll(), said), (), said
 
     def facts(self) -> dict[str, Any]:
@@ -492,6 +527,8 @@ STAGES: Mapping[str, Callable[[str, str, pathlib.Path, Reporter], Stage]] = {
 
 def command_claim(driver: str, code: int | None, said: str) -> Claim:
     """What a command told by its exit status and its words; CODE None: it has not ended."""
+    if code == 0 and re.search("goes on at .* from the moment of the switch", said):
+        return Claim.TURNED_BACK
     if code is None:
         return Claim.RECOVERING if re.search("interrupted|resum", said) else Claim.SILENT
     if driver == STOCK:

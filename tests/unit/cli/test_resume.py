@@ -440,6 +440,22 @@ def test_an_abort_that_does_not_end(
     assert (f"\n  virsh -c {fake.DEST} destroy {fake.UUID}\n" in text) is frees
 
 
+@pytest.mark.parametrize(("there", "helps"), [("migrating", True), ("running", False)])
+def test_an_abort_where_qemu_does_not_answer(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    there: str,
+    helps: bool,
+) -> None:
+    monkeypatch.setattr(abort, "_core", fake)
+    book.write(ENTRY)
+    fake.jobs[:], fake.dest_jobs[:] = [answer("unknown")], [answer("none", there)]
+    code, text = pcmig(capsys, "abort", "g1")
+    assert code == 1 and "cannot tell what it does with g1" in text
+    assert (f"\n  virsh -c {fake.DEST} destroy {fake.UUID}\n" in text) is helps
+
+
 @pytest.mark.parametrize("crossed", [False, True])
 def test_an_abort_that_does_not_end_frees_the_source(
     capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch, crossed: bool

@@ -89,6 +89,8 @@ def test_rules_for_nft() -> None:
         (PCMIG, -signal.SIGSEGV, "", Claim.WRONG),
         (PCMIG, None, "post-copy interrupted at 43 %, resuming", Claim.RECOVERING),
         (PCMIG, None, "post-copy", Claim.SILENT),
+        (PCMIG, 0, "done: g1 goes on at qemu:///system from the moment of the switch; n", Claim.TURNED_BACK),
+        (PCMIG, 3, "g1 goes on at qemu:///system from the moment of the switch, if", Claim.OPERATOR),
         (STOCK, 0, "", Claim.MOVED),
         (STOCK, 1, "error: operation failed", Claim.FAILED),
         (STOCK, None, "", Claim.SILENT),
