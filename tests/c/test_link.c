@@ -29,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "edge/arrival.h"
 #include "edge/link.h"
 
 #define UUID       "00000000-1111-2222-3333-444444444444"
@@ -779,6 +780,50 @@ static void a_live_stream_is_left_alone(void **state)
     pcmig_link_close(link);
 }
 
+/* --- the end at the destination ----------------------------------------------------------------------------------- */
+
+static void a_stream_that_brings_nothing_is_reset(void **state)
+{
+    uint16_t port = ANY_PORT;
+    int vnc = listen_at(1, &port);
+    struct pair stream = connect_pair(), viewer = connect_pair_to(vnc, port);
+    const int held[] = {stream.destination, viewer.destination};
+    struct pcmig_arrival arrival;
+    struct process qemu;
+    char byte;
+
+    (void)state;
+    assert_int_equal(pcmig_arrival_look(UUID, &arrival), -1);
+    assert_int_equal(errno, ESRCH);
+    assert_int_equal(pcmig_arrival_reset(UUID), -1);
+    qemu = start_qemu(held, 2);
+    if (geteuid() != 0) { /* nor may one look who has no rights */
+        assert_int_equal(pcmig_arrival_look(UUID, &arrival), -1);
+        assert_int_equal(errno, EACCES);
+    } else {
+        send_and_receive(&stream);
+        assert_int_equal(pcmig_arrival_look(UUID, &arrival), 0);
+        assert_int_equal(arrival.connections, 1);
+        assert_in_range(arrival.silent_ms, 0, 1000);
+        sleep_ms(1200);
+        send_and_receive(&viewer); /* which says nothing of the stream */
+        assert_int_equal(pcmig_arrival_look(UUID, &arrival), 0);
+        assert_in_range(arrival.silent_ms, 1200, 60000);
+        assert_int_equal(pcmig_arrival_reset(UUID), 1);
+        assert_true(recv(stream.destination, &byte, 1, MSG_DONTWAIT) < 0);
+        assert_int_not_equal(errno, EAGAIN);
+        assert_int_equal(pcmig_arrival_look(UUID, &arrival), 0);
+        assert_int_equal(arrival.connections, 0);
+        assert_int_equal(arrival.silent_ms, -1);
+        assert_int_equal(pcmig_arrival_reset(UUID), 0);
+        send_and_receive(&viewer);
+    }
+    stop(&qemu);
+    close_pair(&stream);
+    close_pair(&viewer);
+    close(vnc);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -798,6 +843,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_half_open_end_is_reset),
         cmocka_unit_test(the_first_of_two_to_go_is_not_forgotten),
         cmocka_unit_test(a_listener_at_the_old_port_sees_nothing),
+        cmocka_unit_test(a_stream_that_brings_nothing_is_reset),
     };
 
     if (argc > 3 && strcmp(argv[1], "-uuid") == 0)
