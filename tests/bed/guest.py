@@ -47,6 +47,7 @@ class GuestSpec:
     heartbeat_ms: int = 20
     persistent: bool = False
     disk_mib: int = 0  # 0 = none; a file on the host, DISK
+    ide_disk: str = ""  # path of a file on the hosts, which have one each; "" = none
     panic: bool = False  # QEMU is told when the guest crashes
 
     @property
@@ -79,6 +80,13 @@ class GuestSpec:
       <driver name='qemu' type='raw'/>
       <source file='{escape(self.disk)}'/>
       <target dev='vda' bus='virtio'/>
+    </disk>"""
+        if self.ide_disk:
+            disk += f"""
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw' error_policy='stop'/>
+      <source file='{escape(self.ide_disk)}'/>
+      <target dev='hda' bus='ide'/>
     </disk>"""
         panic = "\n    <panic model='isa'/>" if self.panic else ""
         # What follows "--" the kernel hands to /init, which is the worker.
@@ -166,7 +174,8 @@ class Guest:
         return path
 
     def tell(self, word: str) -> None:
-        """Has the guest do something: "poweroff", "reboot", "crash" (for which `panic` is needed)."""
+        """Has the guest do something: "poweroff", "reboot", "crash" (for which `panic` is needed),
+        "write" (to `ide_disk`)."""
         with open(f"{self.log}.say", "w", encoding="ascii") as console:
             console.write(f"{word}\n")
 

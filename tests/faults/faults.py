@@ -41,6 +41,7 @@ class Fault:
     allowed: by moment, the ends that physics permits and that nobody would complain about
     sysctls: of both hosts' networks, to have in seconds what takes minutes
     tunnel: the migration goes through pcmig's tunnel, which nothing else has
+    disk: the guest has one, and each host its own file of it
     boots: the guest starts anew by it, and counts its heartbeats from the beginning
     """
 
@@ -52,6 +53,7 @@ class Fault:
     sysctls: Mapping[str, int] = dataclasses.field(default_factory=dict)
     beds: Collection[str] = ("hosts", "cloud")
     tunnel: bool = False
+    disk: bool = False
     boots: bool = False
 
     def allowed_at(self, moment: str, offset_s: float | None) -> frozenset[End]:
@@ -204,6 +206,22 @@ def power_lost(then: str | None = None) -> Arm:
     return arm
 
 
+def write_fails(stage: Stage) -> Act:
+    """The guest writes to a disk whose file system is full at the destination; somebody makes room, and lets
+    it go on as soon as libvirt takes that."""
+    assert isinstance(stage, HostsStage)
+
+    def strike() -> None:
+        stage.fill(stage.destination)
+        stage.guest.tell("write")
+
+    def mend() -> None:
+        stage.unfill(stage.destination)
+        stage.resume_paused(stage.destination)
+
+    return Act(strike, mend)
+
+
 def disk_full(stage: Stage) -> Act:
     return Act(lambda: stage.fill(stage.destination), lambda: stage.unfill(stage.destination))
 
@@ -334,6 +352,14 @@ FAULTS: dict[str, Fault] = {
             for who, ends in ENDS
         ),
         Fault("disk-full", "destination's disk full for 20 s", disk_full, 20),
+        Fault(
+            "io-error",
+            "the guest's disk full at the destination for 5 s",
+            write_fails,
+            5,
+            beds=HOSTS,
+            disk=True,
+        ),
         Fault("qemu-source", "source QEMU killed", qemu(SOURCE), None, allowed=SOURCE_DIES),
         Fault(
             "qemu-destination", "destination QEMU killed", qemu(DESTINATION), None, allowed=DESTINATION_DIES

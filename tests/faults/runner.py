@@ -76,7 +76,7 @@ class Runner:
 
     def _play(self, fault: Fault, moment: str, chance_s: float) -> dict[str, Any]:
         stage = self.stage
-        stage.prepare(fault.tunnel)
+        stage.prepare(fault.tunnel, fault.disk)
         stage.wire.set(fault.sysctls)
         # The file has what guests before this one said as well.
         errors_before = next((beat.bad for beat in reversed(stage.guest.heartbeats())), 0)

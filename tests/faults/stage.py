@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import re
@@ -37,6 +38,8 @@ DRIVERS = (PCMIG, STOCK)
 # Slow enough for post-copy of several seconds, and for QEMU 11 under emulation (doc/operate/check.rst).
 RATE_MBIT = 60
 GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32, panic=True)
+DISK_FILE = "/run/libvirt/qemu/pcmig-g1.raw"  # where fill() leaves no room
+GUEST_WITH_DISK = dataclasses.replace(GUEST, ide_disk=DISK_FILE)
 KEEPALIVE_S = 2  # libvirt's; it gives up after six of them
 DISK = "4g"  # of memory, were it ever used
 PRECOPY_MIB = 4
@@ -56,7 +59,7 @@ class Stage(abc.ABC):
 
     def __init__(self, driver: str) -> None:
         self.driver = driver
-        self.tunnel = False
+        self.tunnel = self.disk = False
         self._exits = contextlib.ExitStack()
         self._listening = contextlib.ExitStack()
         self._listeners: Listeners | None = None
@@ -75,9 +78,11 @@ class Stage(abc.ABC):
 
     # A cell
 
-    def prepare(self, tunnel: bool = False) -> None:
-        """A sound guest on `source`, and nothing broken. TUNNEL: the migration is to go through it."""
+    def prepare(self, tunnel: bool = False, disk: bool = False) -> None:
+        """A sound guest on `source`, and nothing broken. TUNNEL: the migration is to go through it. DISK: the
+        guest has one."""
         self.tunnel = tunnel
+        self.disk = disk
         self.restore()
         self._prepare()
         self.bed.network.limit(RATE_MBIT)
@@ -231,7 +236,10 @@ class HostsStage(Stage):
         self.scene.clear = not self.tunnel
         if self.tunnel:
             self.scene.start_daemons()
-        self.guest = self.scene.prepare(GUEST)
+        if self.disk:
+            for host in self.bed.hosts:
+                _inside(host, ["truncate", "-s", "1M", DISK_FILE])
+        self.guest = self.scene.prepare(GUEST_WITH_DISK if self.disk else GUEST)
         self.source = self.scene.source
         self.destination = self.bed.other(self.source)
 
@@ -242,7 +250,10 @@ class HostsStage(Stage):
     def start(self) -> None:
         self._said_before = ""
         if self.driver == PCMIG:
-            self.command = self.scene.migration("--policy", "manual", "--no-progress", source=self.source)
+            options = ["--unsafe"] if self.disk else []  # each host has a file of its own, by intention
+            self.command = self.scene.migration(
+                "--policy", "manual", "--no-progress", *options, source=self.source
+            )
         else:
             words = self._virsh_migrate()
             self.command = Command(words, self.source.inside(words), None)
@@ -264,7 +275,22 @@ class HostsStage(Stage):
 
     def _virsh_migrate(self) -> list[str]:
         ends = [self.domain, self.destination.remote_uri, "--migrateuri", self.destination.migrate_uri]
-        return ["virsh", "migrate", "--live", "--p2p", "--postcopy", *ends]
+        return [
+            "virsh",
+            "migrate",
+            "--live",
+            "--p2p",
+            "--postcopy",
+            *(["--unsafe"] if self.disk else []),
+            *ends,
+        ]
+
+    def resume_paused(self, host: Host) -> None:
+        """Somebody types virsh resume, until libvirt takes it; not for a guest that runs."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while "I/O error" in (host.domain_state(self.domain) or "") and time.monotonic() < deadline_s:
+            with contextlib.suppress(BedError):
+                host.virsh("resume", self.domain, timeout_s=PATIENCE_S)
 
     def all_processes(self, host: Host) -> list[ProcessId]:
         """All that run on HOST, and not what keeps it as a host of the bed."""

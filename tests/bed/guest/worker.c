@@ -11,7 +11,7 @@
  * left behind from one that was torn or overwritten.
  *
  * A line on its standard input, the console, has the guest end: "poweroff", "reboot", or "crash", which takes the
- * device pvpanic.
+ * device pvpanic; or, with "write", write a sector to its first IDE disk.
  *
  * Work is dealt out in ticks of one millisecond, and what a tick could not do is dropped, not caught up: work missing
  * from the record is then time that the guest lost, by whatever held it (a stopped vCPU, a page that was not there).
@@ -36,6 +36,8 @@
 #define AGES_TRIED      16u
 #define PVPANIC_PORT    0x505 /* as in QEMU's documentation of pvpanic */
 #define PVPANIC_CRASH   1
+#define IDE_BASE        0x1f0 /* the first channel of the PC's, by programmed I/O: no driver is loaded */
+#define SECTOR_WORDS    256u
 
 struct options {
     uint64_t worker_mib, write_pps, verify_pps, heartbeat_ms;
@@ -159,6 +161,20 @@ static uint64_t due_in_tick(uint64_t pps, uint64_t *fraction)
     return due / 1000000u;
 }
 
+static void write_sector(void)
+{
+    static const uint8_t first_of_drive_0[] = {[2] = 1, [3] = 0, [4] = 0, [5] = 0, [6] = 0xe0, [7] = 0x30};
+
+    if (iopl(3) != 0)
+        return;
+    for (unsigned short port = 2; port < sizeof(first_of_drive_0); port++)
+        outb(first_of_drive_0[port], (unsigned short)(IDE_BASE + port));
+    while ((inb(IDE_BASE + 7) & 0x88) != 0x08) /* not busy, and wants data */
+        usleep(TICK_US);
+    for (unsigned word = 0; word < SECTOR_WORDS; word++)
+        outw((unsigned short)word, IDE_BASE);
+}
+
 static void obey(void)
 {
     struct pollfd console = {.fd = STDIN_FILENO, .events = POLLIN};
@@ -166,6 +182,8 @@ static void obey(void)
 
     if (poll(&console, 1, 0) <= 0 || read(STDIN_FILENO, line, sizeof(line) - 1) <= 0)
         return;
+    if (strncmp(line, "write", 5) == 0)
+        write_sector();
     if (strncmp(line, "poweroff", 8) == 0)
         reboot(RB_POWER_OFF);
     if (strncmp(line, "reboot", 6) == 0)
