@@ -9,10 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 ACTION = "os-migrateLive"
 KEY = "post_copy"
+# An action of pcmig's own, and the words that may come with it.
+TURN_BACK = "os-pcmigTurnBack"
+WORDS = ("destination_is_dead", "accept_newer_disks")
 
 # Nova's schema lets no live migration be deeper than two. Python's JSON reader gives up, not with ValueError,
 # at a depth that differs between its releases and with what has called it, so nothing near it goes on.
@@ -66,6 +70,18 @@ def read(body: bytes) -> dict[str, Any] | None:
     except ValueError:  # also UnicodeDecodeError, and whole numbers of more digits than Python converts
         return None
     return document if isinstance(document, dict) else None
+
+
+def action(body: bytes, names: Iterable[str]) -> tuple[str, Any] | None:
+    """The action of BODY with what it says, if it is one of NAMES and nothing else is in there."""
+    # A name can be written with escapes; Nova reads those, and so does read().
+    if b"\\" not in body and not any(name.encode() in body for name in names):
+        return None
+    document = read(body)
+    if document is None or len(document) != 1:
+        return None
+    [(name, value)] = document.items()
+    return (name, value) if name in names else None
 
 
 def truth(value: Any) -> bool | None:

@@ -12,6 +12,7 @@ from oslo_policy import policy
 
 ASK = "os_compute_api:os-migrate-server:migrate_live:post_copy"
 SHOW = "os_compute_api:pcmig:show"
+TURN_BACK = "os_compute_api:pcmig:turn-back"
 
 # Nova's names for who may (nova/policies/base.py).
 ADMIN = "rule:context_is_admin"
@@ -32,6 +33,14 @@ RULES = [
         description="Show whether post-copy may be asked for, and the newest live migration of a server with "
         "its progress and hosts",
         operations=[{"method": "GET", "path": "/servers/{server_id}/os-pcmig"}],
+        scope_types=["project"],
+    ),
+    policy.DocumentedRuleDefault(
+        name=TURN_BACK,
+        check_str=ADMIN,
+        description="Have a server go on at its source that was in post-copy when the destination was lost, "
+        "and say that the destination is dead, or that its disks may be newer",
+        operations=[{"method": "POST", "path": "/servers/{server_id}/action (os-pcmigTurnBack)"}],
         scope_types=["project"],
     ),
 ]

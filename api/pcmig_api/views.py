@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pcmig_common import turned_back as back
 from pcmig_common.choice import Bounds
 
 # Nova's event handler and lists know it by this name; Nova's server migrations leave it out.
@@ -31,10 +32,20 @@ _FIGURES = (
 )
 
 
-def pcmig(may_ask: bool, bounds: Bounds, migration: dict[str, Any] | None) -> dict[str, Any]:
-    """The whole answer; MIGRATION is that of migration()."""
+def pcmig(
+    may_ask: bool,
+    bounds: Bounds,
+    migration: dict[str, Any] | None,
+    *,
+    may_turn_back: bool = False,
+    turned_back: str | None = None,
+) -> dict[str, Any]:
+    """The whole answer; MIGRATION is that of migration(), TURNED_BACK when the server did."""
     asking = {"may_ask": may_ask, "forbidden": bounds.forbidden, "required": bounds.required}
-    return {"pcmig": {"post_copy": asking, "migration": migration}}
+    way_back = {"may_ask": may_turn_back, "turned_back": turned_back}
+    if turned_back is not None:
+        way_back["refused"] = str(back.SENTENCE)
+    return {"pcmig": {"post_copy": asking, "way_back": way_back, "migration": migration}}
 
 
 def in_progress(status: str) -> bool:

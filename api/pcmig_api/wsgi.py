@@ -23,13 +23,20 @@ from nova.conf import CONF
 from nova.objects import fields
 
 from pcmig_api import body, making, policies, releases, views
-from pcmig_common import choice, image_option, messages
+from pcmig_common import choice, image_option, messages, turned_back
 from pcmig_common.i18n import _
 
 _SERVERS = r"(?:/(?P<project>[0-9a-f-]+))?/servers"
 _SERVER = _SERVERS + r"/(?P<server>[^/]+)"
 
 _registering = threading.Lock()
+
+# What plugs a device into the guest, or out of it.
+_PLUGS = (
+    ("POST", "/os-(volume_attachments|interface)/?"),
+    ("PUT", "/os-(volume_attachments|interface)/[^/]+/?"),
+    ("DELETE", "/os-(volume_attachments|interface)/[^/]+/?"),
+)
 
 # Whoever may ask may not always know of hosts.
 _UNHEARD = _(
@@ -50,6 +57,7 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
         self._routes: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
             ("POST", re.compile(_SERVERS + "/?"), self._make),
             ("POST", re.compile(_SERVER + "/action/?"), self._act),
+            *((method, re.compile(_SERVER + path), self._plug) for method, path in _PLUGS),
             ("GET", re.compile(_SERVER + "/os-pcmig/?"), self._show),
             ("GET", re.compile(_SERVER + "/migrations/?"), self._migrations),
             ("GET", re.compile(_SERVER + "/migrations/(?P<id>[^/]+)/?"), self._migration),
@@ -97,11 +105,62 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
                         making.mistake_in_action(self.compute_api, context, instance, action, arguments)
                     )
 
-    def _act(self, req: Any, context: Any, match: re.Match[str]) -> None:
+    def _act(self, req: Any, context: Any, match: re.Match[str]) -> Any:
         """Takes the word on post-copy out of a live migration's body and puts it into its context."""
         if _refusal(req, context, match["project"]) is not None:
-            return
+            return None
         raw = req.body  # here, because Nova does not make its faults of what goes wrong with reading it
+        asked = body.action(raw, (body.TURN_BACK,))
+        if asked is not None:
+            return self._turn_back(req, context, match["server"], asked[1])
+        self._refuse_until_powered_off(context, match["server"], raw)
+        self._live_migrate(req, context, match["server"], raw)
+        return None
+
+    def _refuse_until_powered_off(self, context: Any, server: str, raw: bytes) -> None:
+        """What libvirt cannot do to a server that turned back."""
+        asked = body.action(raw, turned_back.ACTIONS)
+        instance = None if asked is None else self._found(context, server)
+        if asked is None or instance is None:
+            return
+        of_volume = instance.obj_attr_is_set("image_ref") and not instance.image_ref
+        _conflict(turned_back.refused(asked[0], _system_metadata(instance), of_volume=of_volume))
+
+    def _plug(self, req: Any, context: Any, match: re.Match[str]) -> None:
+        """Likewise for devices."""
+        if _refusal(req, context, match["project"]) is not None:
+            return
+        instance = self._found(context, match["server"])
+        if instance is not None and turned_back.since(_system_metadata(instance)) is not None:
+            _conflict(str(turned_back.SENTENCE))
+
+    def _turn_back(self, req: Any, context: Any, server: str, said: Any) -> Any:
+        """Has the server's host let it go on there, whose destination was lost in post-copy."""
+        with wsgi.ResourceExceptionHandler():
+            said = {} if said is None else said
+            if not isinstance(said, dict) or not set(said) <= set(body.WORDS):
+                raise exception.ValidationError(
+                    detail=f"{body.TURN_BACK} takes {' and '.join(body.WORDS)}, true or false"
+                )
+            words: dict[str, bool] = {}
+            for name in body.WORDS:
+                value = body.truth(said.get(name, False))
+                if value is not None:
+                    words[name] = value
+                else:
+                    releases.check_boolean(name, said[name])
+                    raise exception.ValidationError(detail=f"{name}: {said[name]!r} is not true or false")
+            instance = self._instance(context, server)
+            _can(context, policies.TURN_BACK, instance)
+            host = instance.host if instance.obj_attr_is_set("host") else None
+            if not host:
+                raise webob.exc.HTTPConflict(explanation=_("The server is on no host."))
+            why = self.computes.turn_back(context, host, str(instance.uuid), **words)
+            if why is not None:
+                raise webob.exc.HTTPConflict(explanation=why)
+        return _answer(req, None, status=202)
+
+    def _live_migrate(self, req: Any, context: Any, server: str, raw: bytes) -> None:
         with wsgi.ResourceExceptionHandler():
             try:
                 taken = body.take(raw)
@@ -109,13 +168,13 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
                 raise webob.exc.HTTPBadRequest(explanation=_("Malformed request body")) from None
             if taken is None:
                 if b"rebuild" in raw or b"resize" in raw:
-                    self._change(context, match["server"], body.read(raw) or {})
+                    self._change(context, server, body.read(raw) or {})
                 return
             wish = body.truth(taken.value)
             if wish is None:
                 releases.check_boolean(body.KEY, taken.value)
                 raise exception.ValidationError(detail=f"{body.KEY}: {taken.value!r} is not true or false")
-            instance = self._instance(context, match["server"])
+            instance = self._instance(context, server)
             _can(context, policies.ASK, instance)
             refused = choice.refusal(wish, _extra_specs(instance))
             if refused is not None:
@@ -188,6 +247,8 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
                     _can(context, policies.ASK, instance, fatal=False),
                     choice.bounds(_extra_specs(instance)),
                     None if newest is None else self._newest(context, newest),
+                    may_turn_back=_can(context, policies.TURN_BACK, instance, fatal=False),
+                    turned_back=turned_back.since(_system_metadata(instance)),
                 ),
             )
 
@@ -207,6 +268,19 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
         return common.get_instance(
             self.compute_api, context, server, expected_attrs=["flavor", "system_metadata"]
         )
+
+    def _found(self, context: Any, server: str) -> Any:
+        """The server's record, or None: what is wrong with it, Nova answers."""
+        try:
+            return self._instance(context, server)
+        except webob.exc.HTTPNotFound:
+            return None
+
+
+def _conflict(why: str | None) -> None:
+    if why is not None:
+        with wsgi.ResourceExceptionHandler():
+            raise webob.exc.HTTPConflict(explanation=why)
 
 
 def _bad_request(mistake: str | None) -> None:
@@ -257,14 +331,19 @@ def _extra_specs(instance: Any) -> dict[str, str]:
     return specs or {}
 
 
+def _system_metadata(instance: Any) -> dict[str, str]:
+    """If it came with the instance's record."""
+    return (instance.system_metadata or {}) if instance.obj_attr_is_set("system_metadata") else {}
+
+
 def _dumped(content: Any) -> bytes:
     """As Nova writes its answers, times of its records included."""
     return str(wsgi.JSONDictSerializer().serialize(content)).encode()
 
 
-def _answer(req: Any, content: Any) -> Any:
-    """200, with the headers that Nova's answers have."""
-    answer = webob.Response(body=_dumped(content))
+def _answer(req: Any, content: Any, status: int = 200) -> Any:
+    """With the headers that Nova's answers have; no CONTENT: empty."""
+    answer = webob.Response(body=b"" if content is None else _dumped(content), status=status)
     answer.headers["Content-Type"] = req.best_match_content_type()
     version = req.api_version_request.get_string()
     names = {

@@ -46,6 +46,22 @@ NO_FILTER = (
 )
 
 
+# What the filter calls it, and the words of who asks (pcmig_api.body).
+TURN_BACK = "os-pcmigTurnBack"
+TURN_BACK_OPTIONS = (
+    (
+        "--destination-is-dead",
+        "Say that the destination's host is dead: turn off its power first. Should it live, the server runs "
+        "twice and breaks its disks. Where the destination answers, its own word counts.",
+    ),
+    (
+        "--accept-newer-disks",
+        "Let it go on with disks that may have been written to since the switch: file systems that are in "
+        "use may break. A hard reboot instead keeps what is on the disks.",
+    ),
+)
+
+
 class NotAnswered(Exception):
     """An answer that is an error, from an adapter that returns answers: its text as the API gives it."""
 
@@ -124,6 +140,18 @@ def message_in(content: Any) -> str | None:
             if isinstance(value, dict) and isinstance(value.get("message"), str):
                 return str(value["message"])
     return None
+
+
+def turn_back(api: Api, server_id: str, *, destination_is_dead: bool, accept_newer_disks: bool) -> None:
+    """Asks for it. Raises NotAnswered."""
+    words = {"destination_is_dead": destination_is_dead, "accept_newer_disks": accept_newer_disks}
+    said = {name: True for name, value in words.items() if value}
+    try:
+        api.ask("POST", f"/servers/{server_id}/action", {TURN_BACK: said})
+    except NotAnswered as err:
+        if err.status == 400 and "no such action" in str(err).lower():
+            raise NotAnswered(err.status, "the Nova API has no pcmig filter, or one of before") from err
+        raise
 
 
 class Courier:

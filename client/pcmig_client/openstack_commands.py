@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`openstack pcmig show` and `openstack pcmig list`."""
+"""`openstack pcmig show`, `openstack pcmig list` and `openstack pcmig turn-back`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,35 @@ class Figure(Column):
         return state.readable(self._value, self._kind)
 
 
+class TurnBack(command.Command):
+    """Let a server go on at its source, from the moment of the switch, whose destination was lost in post-
+    copy"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument("server", metavar="<server>", help="Server (name or ID)")
+        for option, text in asking.TURN_BACK_OPTIONS:
+            parser.add_argument(option, action="store_true", help=text)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        compute = compute_client(self)
+        id_ = server_id(compute, parsed_args.server)
+        try:
+            asking.turn_back(
+                asking.Api(compute_adapter(compute)),
+                id_,
+                destination_is_dead=parsed_args.destination_is_dead,
+                accept_newer_disks=parsed_args.accept_newer_disks,
+            )
+        except asking.NotAnswered as err:
+            raise exceptions.CommandError(str(err)) from err
+        self.app.stdout.write(
+            f"{id_} turns back: openstack pcmig show {id_} says how it stands; afterwards openstack server "
+            f"reboot --hard {id_}, when it suits, makes it one like any other\n"
+        )
+
+
 class Show(command.ShowOne):
     """Show the state of a server's live migration, the one in progress or else the newest"""
 
@@ -57,6 +86,11 @@ def show_row(id_: str, found: dict[str, Any]) -> tuple[tuple[str, ...], tuple[An
         ("may_ask", Figure(may.get("may_ask"))),
         ("post_copy_forbidden", Figure(may.get("forbidden"))),
         ("post_copy_required", Figure(may.get("required"))),
+    ]
+    way_back = found.get("way_back") or {}
+    row += [
+        ("may_turn_back", Figure(way_back.get("may_ask"))),
+        ("turned_back", Figure(way_back.get("turned_back"))),
     ]
     for name, part, kind in state.FIELDS:
         value = (progress if part else migration).get(name)

@@ -122,6 +122,7 @@ FIELDS = (
     ("dirty_bytes_per_s", "progress", "rate"),
     ("requests", "progress", "text"),
     ("recovery", "progress", "text"),
+    ("way_back", "progress", "way_back"),
     ("progress_missing", None, "text"),
     ("memory_total_bytes", None, "bytes"),
     ("memory_processed_bytes", None, "bytes"),
@@ -138,6 +139,8 @@ def readable(value: Any, kind: str) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if kind == "way_back":
+        return f"{value['cost']}: {value['text']}" if isinstance(value, dict) and "cost" in value else ""
     if kind == "text" or not isinstance(value, (int, float)):
         return str(value)
     if kind == "bytes":

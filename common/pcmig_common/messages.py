@@ -8,6 +8,7 @@ Nova's own topic has its own versions and endpoints, to which a driver can add n
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,15 +20,21 @@ from oslo_log import log as logging
 LOG = logging.getLogger(__name__)
 
 TOPIC = "pcmig"
-VERSION = "1.2"  # 1.1: arrivals; 1.2: address
+VERSION = "1.3"  # 1.1: arrivals; 1.2: address; 1.3: turn_back
 
 # A compute host answers from memory, within milliseconds. One without pcmig's driver never does, so it is not
 # asked again for a while: every question to it occupies one of nova-api's threads for so long.
 TIMEOUT_S = 3
 SILENCE_S = 15
+# Before a guest may turn back both hosts are asked about it, and one of them may be dead.
+TURN_BACK_TIMEOUT_S = 30
 
 # (progress as pcmig.nova.progress has it, or why there is none) of the instance with this UUID
 Answer = tuple[dict[str, Any] | None, str | None]
+
+# Called with context, UUID of the instance, and the words of who asks: the destination is dead, disks may be
+# newer. Begins to turn it back and returns None, or returns why not.
+TurnBack = Callable[[Any, str, bool, bool], str | None]
 
 
 class Endpoint:
@@ -36,10 +43,15 @@ class Endpoint:
     target = oslo_messaging.Target(version=VERSION)
 
     def __init__(
-        self, look: Callable[[str], Answer], arrivals: Callable[[], str | None], address: str | None = None
+        self,
+        look: Callable[[str], Answer],
+        arrivals: Callable[[], str | None],
+        turn_back: TurnBack,
+        address: str | None = None,
     ) -> None:
         self._look = look
         self._arrivals = arrivals
+        self._turn_back = turn_back
         self._address = address
 
     def progress(self, context: Any, instance: str) -> dict[str, Any]:
@@ -54,11 +66,37 @@ class Endpoint:
         """At which this host is reached by others for migrations; None: by its name."""
         return self._address
 
+    def process(self, context: Any, instance: str) -> bool | None:
+        """Whether a QEMU of the guest runs on this host, whatever libvirt knows; None: it cannot be seen."""
+        return qemu_runs(instance)
+
+    def turn_back(
+        self, context: Any, instance: str, destination_is_dead: bool, accept_newer_disks: bool
+    ) -> str | None:
+        """Has a guest go on here whose destination was lost; why not, if that cannot be."""
+        return self._turn_back(context, instance, destination_is_dead, accept_newer_disks)
+
+
+def qemu_runs(uuid: str, proc: str = "/proc") -> bool | None:
+    """Whether a QEMU of the guest with UUID runs on this host; None where processes of others are hidden."""
+    if not os.path.exists(f"{proc}/1/cmdline"):  # hidepid
+        return None
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        try:
+            with open(f"{proc}/{pid}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:
+            continue
+        if b"-uuid" in words and uuid.encode() in words:
+            return True
+    return False
+
 
 def serve(
     host: str,
     look: Callable[[str], Answer],
     arrivals: Callable[[], str | None],
+    turn_back: TurnBack,
     address: str | None = None,
 ) -> Any:
     """Answers for HOST from now on, until stop(); returns what that wants, None if nobody can be answered.
@@ -67,7 +105,7 @@ def serve(
     """
     try:
         target = oslo_messaging.Target(topic=TOPIC, server=host)
-        server = rpc.get_server(target, [Endpoint(look, arrivals, address)])
+        server = rpc.get_server(target, [Endpoint(look, arrivals, turn_back, address)])
         server.start()
     except Exception as err:  # the bus in whatever form
         LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
@@ -109,13 +147,21 @@ class Client:
         self._clock = clock
         self._silent: dict[str, float] = {}  # host to when it was silent
 
-    def _call(self, context: Any, host: str, method: str, version: str = "1.0", **arguments: Any) -> Any:
+    def _call(
+        self,
+        context: Any,
+        host: str,
+        method: str,
+        version: str = "1.0",
+        timeout_s: int = TIMEOUT_S,
+        **arguments: Any,
+    ) -> Any:
         """Raises _SilentError, and whatever else the bus and the other end do."""
         silent_s = self._silent.get(host)
         if silent_s is not None and self._clock() - silent_s < SILENCE_S:
             raise _SilentError
         client = self._router.client(context).prepare(
-            server=host, timeout=TIMEOUT_S, retry=0, version=version
+            server=host, timeout=timeout_s, retry=0, version=version
         )
         try:
             answer = client.call(context, method, **arguments)
@@ -162,9 +208,46 @@ class Client:
             return None
         return found
 
+    def process(self, context: Any, host: str, instance: str) -> bool | None:
+        """Whether a QEMU of the guest runs on HOST; None: nobody says. Raises nothing."""
+        try:
+            found = self._call(context, host, "process", version="1.3", instance=instance)
+        except _SilentError:
+            return None
+        except Exception as err:  # see progress()
+            LOG.info("pcmig: nova-compute on %(host)s cannot be asked: %(err)s", {"host": host, "err": err})
+            return None
+        return found if isinstance(found, bool) else None
 
-def _nobody(host: str) -> str:
+    def turn_back(
+        self, context: Any, host: str, instance: str, *, destination_is_dead: bool, accept_newer_disks: bool
+    ) -> str | None:
+        """Has HOST turn the instance with this UUID back; why it does not, or None: it has begun to."""
+        try:
+            found: str | None = self._call(
+                context,
+                host,
+                "turn_back",
+                version="1.3",
+                timeout_s=TURN_BACK_TIMEOUT_S,
+                instance=instance,
+                destination_is_dead=destination_is_dead,
+                accept_newer_disks=accept_newer_disks,
+            )
+        except _SilentError:
+            return _nobody(host, TURN_BACK_TIMEOUT_S)
+        except Exception as err:  # see progress(); a driver that does not know the word
+            LOG.warning(
+                "pcmig: nova-compute on %(host)s cannot be asked: %(err)s", {"host": host, "err": err}
+            )
+            return (
+                f"nova-compute on {host} cannot be asked: {type(err).__name__}; on that host: pcmig turn-back"
+            )
+        return found
+
+
+def _nobody(host: str, timeout_s: int = TIMEOUT_S) -> str:
     return (
-        f"nova-compute on {host} did not answer within {TIMEOUT_S} s: it is down, "
+        f"nova-compute on {host} did not answer within {timeout_s} s: it is down, "
         "or runs without pcmig's driver"
     )

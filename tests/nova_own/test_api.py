@@ -35,7 +35,7 @@ from paste.deploy import loadwsgi
 
 import pcmig_api
 from pcmig_api import body, policies, views
-from pcmig_common import choice, messages
+from pcmig_common import choice, messages, turned_back
 from tests.unit.api.test_body import BODIES
 
 SERVER = "9a9e4a4e-2c1a-4b6c-9a3e-000000000001"
@@ -58,6 +58,8 @@ class World:
     made: list[str] = dataclasses.field(default_factory=list)  # and rebuilt, and resized
     flavors: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)  # to extra specs
     images: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)  # to properties
+    turned_back: str | None = None
+    image_ref: str = "an image"
 
     def get(self, ctxt: Any, server: str, expected_attrs: Any = None, cell_down_support: bool = False) -> Any:
         self.loaded += 1
@@ -73,7 +75,9 @@ class World:
             user_id="user",
             host=self.host,
             flavor=flavor,
-            system_metadata={f"image_{name}": value for name, value in self.image.items()},
+            image_ref=self.image_ref,
+            system_metadata={f"image_{name}": value for name, value in self.image.items()}
+            | ({turned_back.KEY: self.turned_back} if self.turned_back else {}),
         )
 
     def live_migrate(self, ctxt: Any, instance: Any, *arguments: Any) -> None:
@@ -173,7 +177,7 @@ def test_without_the_key_nothing_is_said(world: World, version: str) -> None:
     assert answers[0] == answers[1] and answers[0].status == 202
     assert world.started[0] == world.started[1]
     assert choice.requested(world.started[0]["roles"]) is None
-    assert world.loaded == 2  # once each: the filter asked for nothing
+    assert world.loaded == 3  # once each, and by the filter: it may have turned back
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -300,7 +304,9 @@ def test_nobody_asks_where_nobody_heeds(world: World, monkeypatch: pytest.Monkey
         assert "does not answer for pcmig" in answer.message and "compute-0042" not in answer.message
     assert ask(application, migrate()).status == 202  # who says nothing is told nothing
     assert len(world.started) == 1
-    server = messages.serve("compute-0042", lambda _: (None, "nothing is under way"), lambda: None)
+    server = messages.serve(
+        "compute-0042", lambda _: (None, "nothing is under way"), lambda: None, lambda *_: None
+    )
     try:
         assert ask(api(world, ["admin"]), migrate(post_copy=True)).status == 202
     finally:
@@ -685,6 +691,119 @@ def test_a_server_that_no_host_has_yet(world: World) -> None:
     assert ask(api(world, ["admin"]), migrate(post_copy=True)).status == 202  # Nova's checks are not here
 
 
+# The way back
+
+
+@pytest.fixture
+def turns(world: World) -> Iterator[tuple[World, list[Any], list[str]]]:
+    """A server's host; what it was asked, and what it refuses."""
+    world.host = "compute-0042"
+    asked: list[Any] = []
+    refusals: list[str] = []
+
+    def turn_back(_context: Any, *words: Any) -> str | None:
+        asked.append(words)
+        return refusals[0] if refusals else None
+
+    server = messages.serve("compute-0042", lambda _: (None, None), lambda: None, turn_back)
+    yield world, asked, refusals
+    messages.stop(server)
+    server.wait()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (None, (False, False)),
+        ({}, (False, False)),
+        ({"destination_is_dead": True}, (True, False)),
+        ({"destination_is_dead": "yes", "accept_newer_disks": True}, (True, True)),
+    ],
+)
+def test_turning_back(turns: tuple[World, list[Any], list[str]], said: Any, words: tuple[bool, bool]) -> None:
+    world, asked, refusals = turns
+    answer = ask(api(world, ["admin"]), {body.TURN_BACK: said})
+    assert (answer.status, answer.content) == (202, "")
+    assert asked == [(SERVER, *words)]
+    refusals.append("the destination's half lives: pcmig resume")
+    answer = ask(api(world, ["admin"]), {body.TURN_BACK: said})
+    assert (answer.status, answer.message) == (409, refusals[0])
+
+
+@pytest.mark.parametrize(
+    ("said", "roles", "status"),
+    [
+        ({}, ["member"], 403),
+        ({}, ["manager"], 403),
+        ({"destination_is_dead": 2}, ["admin"], 400),
+        ({"destination_is_dead": None}, ["admin"], 400),
+        ({"force": True}, ["admin"], 400),
+        ([], ["admin"], 400),
+    ],
+)
+def test_turning_back_is_refused(
+    turns: tuple[World, list[Any], list[str]], said: Any, roles: list[str], status: int
+) -> None:
+    world, asked, _ = turns
+    assert ask(api(world, roles), {body.TURN_BACK: said}).status == status
+    assert not asked
+
+
+def test_turning_back_where_nobody_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "TURN_BACK_TIMEOUT_S", 0.2)
+    world.host = "compute-0043"
+    answer = ask(api(world, ["admin"]), {body.TURN_BACK: {}})
+    assert answer.status == 409 and "compute-0043 did not answer" in answer.message
+    world.host = None
+    assert ask(api(world, ["admin"]), {body.TURN_BACK: {}}).status == 409
+    assert ask(api(world, ["admin"]), {body.TURN_BACK: {}}, path="/servers/beef/action").status == 404
+
+
+@pytest.mark.parametrize("action", turned_back.ACTIONS)
+def test_what_cannot_work_after_turning_back_is_refused(world: World, action: str) -> None:
+    world.turned_back = "2026-11-29T01:00:00+00:00"
+    answer = ask(api(world, ["admin"]), {action: {}})
+    assert (answer.status, answer.message) == (409, str(turned_back.SENTENCE))
+    assert not world.started and "reboot it hard" in answer.message
+    world.image_ref = ""  # of a volume: Cinder's snapshot
+    if action in turned_back.SNAPSHOTS:
+        assert ask(api(world, ["admin"]), {action: {}}).status != 409
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "os-volume_attachments"),
+        ("DELETE", "os-volume_attachments/1"),
+        ("PUT", "os-volume_attachments/1"),
+        ("POST", "os-interface"),
+        ("DELETE", "os-interface/1"),
+    ],
+)
+def test_no_devices_after_turning_back(world: World, method: str, path: str) -> None:
+    world.turned_back = "2026-11-29T01:00:00+00:00"
+    request = webob.Request.blank(
+        f"/servers/{SERVER}/{path}", method=method, headers={"Content-Type": "application/json"}
+    )
+    answer = answer_of(api(world, ["admin"]), request)
+    assert (answer.status, answer.message) == (409, str(turned_back.SENTENCE))
+
+
+def test_it_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    Records(monkeypatch)
+    assert look(api(world, ["admin"]), PCMIG).content["pcmig"]["way_back"] == {
+        "may_ask": True,
+        "turned_back": None,
+    }
+    world.turned_back = "2026-11-29T01:00:00+00:00"
+    told = look(api(world, ["admin"]), PCMIG).content["pcmig"]["way_back"]
+    assert told == {
+        "may_ask": True,
+        "turned_back": world.turned_back,
+        "refused": str(turned_back.SENTENCE),
+    }
+
+
 # What is read: migrations in post-copy, and os-pcmig
 
 
@@ -826,6 +945,7 @@ def test_the_newest_migration_is_shown(world: World, monkeypatch: pytest.MonkeyP
     assert answer.content == {
         "pcmig": {
             "post_copy": {"may_ask": True, "forbidden": None, "required": None},
+            "way_back": {"may_ask": True, "turned_back": None},
             "migration": {
                 "id": 2, "uuid": "5a5a5a5a-0000-4000-8000-000000000002", "status": "running (post-copy)",
                 "in_progress": True, "source_compute": "a", "dest_compute": "b",

@@ -288,12 +288,22 @@ def bus() -> Iterator[Any]:
     CONF.clear_override("transport_url")
 
 
+def never(*_: Any) -> str | None:
+    raise AssertionError("nobody asked")
+
+
 def test_asked_over_the_bus(bus: Any) -> None:
+    turned: list[Any] = []
+
+    def turn_back(_context: Any, *words: Any) -> str | None:
+        turned.append(words)
+        return None if len(turned) == 1 else "not again"
+
     answers: dict[str, messages.Answer] = {
         "one": ({"phase": "pre-copy", "eta_ms": None}, None),
         "two": (None, "why"),
     }
-    server = messages.serve(HOST, answers.__getitem__, lambda: "no userfaultfd")
+    server = messages.serve(HOST, answers.__getitem__, lambda: "no userfaultfd", turn_back)
     try:
         client = messages.Client()
         for name, answer in answers.items():
@@ -303,6 +313,9 @@ def test_asked_over_the_bus(bus: Any) -> None:
         assert missing.startswith(f"nova-compute on {HOST} cannot be asked: ")
         assert client.arrivals(bus, HOST) == "no userfaultfd"
         assert client.answers(bus, HOST, "one") and client.answers(bus, HOST, "three")
+        words = {"destination_is_dead": True, "accept_newer_disks": False}
+        assert [client.turn_back(bus, HOST, "one", **words) for _ in range(2)] == [None, "not again"]
+        assert turned == [("one", True, False)] * 2
     finally:
         messages.stop(server)
         server.wait()
@@ -321,7 +334,7 @@ def test_a_host_that_is_silent_is_left_alone_for_a_while(bus: Any, monkeypatch: 
         assert client.answers(bus, "stock-host", "one") is False
         assert client.arrivals(bus, "stock-host") is None
         assert asked.call_count == questions
-    server = messages.serve("stock-host", lambda _: ({"phase": "pre-copy"}, None), lambda: None)
+    server = messages.serve("stock-host", lambda _: ({"phase": "pre-copy"}, None), lambda: None, never)
     try:
         now_s[0] += messages.SILENCE_S
         assert client.progress(bus, "stock-host", "one") == ({"phase": "pre-copy"}, None)
@@ -334,7 +347,7 @@ def test_a_host_that_is_silent_is_left_alone_for_a_while(bus: Any, monkeypatch: 
 def test_without_a_bus_the_service_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "TRANSPORT", None)
     with mock.patch.object(messages.LOG, "warning") as warned:
-        server = messages.serve(HOST, lambda _: (None, None), lambda: None)
+        server = messages.serve(HOST, lambda _: (None, None), lambda: None, never)
     assert server is None and warned.called
     messages.stop(server)
     messages.stop(mock.Mock(stop=mock.Mock(side_effect=OSError)))

@@ -74,4 +74,5 @@ def test_the_filter_does_not_load_without_what_it_needs_of_nova() -> None:
 def test_who_may_migrate_may_ask(known: list[str], asks: str) -> None:
     rules = {rule.name: rule.check_str for rule in policies.rules_beside(known)}
     # What shows hosts is for administrators.
-    assert rules == {policies.ASK: asks, policies.SHOW: "rule:context_is_admin"}
+    administrators = {policies.SHOW: "rule:context_is_admin", policies.TURN_BACK: "rule:context_is_admin"}
+    assert rules == {policies.ASK: asks, **administrators}

@@ -55,6 +55,7 @@ def test_the_answer() -> None:
     assert views.pcmig(True, Bounds("why"), None) == {
         "pcmig": {
             "post_copy": {"may_ask": True, "forbidden": "why", "required": None},
+            "way_back": {"may_ask": False, "turned_back": None},
             "migration": None,
         }
     }

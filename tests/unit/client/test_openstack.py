@@ -63,7 +63,7 @@ def test_help_and_completion_have_it(client: Client) -> None:
     done = client("openstack", "complete")
     (options,) = [line for line in done.out.splitlines() if line.startswith("  cmds_server_migrate=")]
     assert "--post-copy " in options and "--live-migration" in options
-    assert "cmds_pcmig='list show'" in done.out
+    assert "cmds_pcmig='list show turn-back'" in done.out
 
 
 @pytest.mark.parametrize("option", ["--post-copy", "--no-post-copy", "--post-copy-by-metadata"])
@@ -198,6 +198,32 @@ def test_show_where_it_cannot(cloud: FakeCloud, client: Client) -> None:
     done = client("openstack", "pcmig", "show", "g1")
     assert done.code == 1
     assert done.err == "the Nova API has no pcmig filter, which knows the state of live migrations\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), {}),
+        (("--destination-is-dead",), {"destination_is_dead": True}),
+        (
+            ("--accept-newer-disks", "--destination-is-dead"),
+            {"destination_is_dead": True, "accept_newer_disks": True},
+        ),
+    ],
+)
+def test_turn_back(cloud: FakeCloud, client: Client, options: tuple[str, ...], said: dict[str, bool]) -> None:
+    done = client("openstack", "pcmig", "turn-back", *options, "g1")
+    assert done.code == 0 and f"openstack pcmig show {SERVER_ID}" in done.out
+    assert cloud.actions == [{"os-pcmigTurnBack": said}]
+
+
+def test_turn_back_is_refused(cloud: FakeCloud, client: Client) -> None:
+    cloud.refusal = (409, "conflictingRequest", "the destination does not answer")
+    done = client("openstack", "pcmig", "turn-back", "g1")
+    assert (done.code, done.err) == (1, "the destination does not answer\n")
+    cloud.refusal = (400, "badRequest", "There is no such action: os-pcmigTurnBack")
+    done = client("openstack", "pcmig", "turn-back", "g1")
+    assert (done.code, done.err) == (1, "the Nova API has no pcmig filter, or one of before\n")
 
 
 def test_list(cloud: FakeCloud, client: Client) -> None:

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that turned back: their destination was lost in post-copy, and they go on at the source from the
+moment of the switch.
+
+libvirt keeps the migration's job for as long as that QEMU process runs, and with it refuses whatever
+changes the guest, until it was powered off once. nova-compute notes it in the server's system metadata,
+which users do not see, so that nova-api can refuse what cannot work without asking anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pcmig_common.i18n import _
+
+KEY = "pcmig_turned_back"  # in Nova's system metadata: when, as ISO 8601 has it
+
+# What the server's owner reads: whole, short, without hosts.
+SENTENCE = _(
+    "The destination of the server's live migration was lost, and the server goes on from before it. "
+    "This is not possible until it is powered off once: reboot it hard, or stop and start it."
+)
+
+# Actions of a server (POST /servers/ID/action) that libvirt refuses until then. Whatever powers the guest off
+# by itself works: reboot, stop, resize, migrate, shelve, rescue.
+SNAPSHOTS = ("createImage", "createBackup")  # of a volume they are Cinder's
+ACTIONS = ("os-migrateLive", "suspend", "pause", "rebuild", "swapVolume", *SNAPSHOTS)
+
+
+def since(system_metadata: Mapping[str, object] | None) -> str | None:
+    """When it turned back; None for a server that did not, or was powered off since."""
+    value = (system_metadata or {}).get(KEY)
+    return str(value) if value else None
+
+
+def refused(
+    action: str, system_metadata: Mapping[str, object] | None, *, of_volume: bool = False
+) -> str | None:
+    """Why ACTION cannot work; None if it can. OF_VOLUME: the server's root disk is a volume."""
+    if action not in ACTIONS or since(system_metadata) is None or (of_volume and action in SNAPSHOTS):
+        return None
+    return str(SENTENCE)
