@@ -42,6 +42,12 @@ def live_migrate(
     _client(request).post(f"/servers/{server_id}/action", body={"os-migrateLive": action})
 
 
+def turn_back(request: Any, server_id: str, *, destination_is_dead: bool) -> None:
+    """Have a server go on at its source whose destination was lost in post-copy."""
+    action = {"os-pcmigTurnBack": {"destination_is_dead": destination_is_dead}}
+    _client(request).post(f"/servers/{server_id}/action", body=action)
+
+
 def reason(error: Exception) -> str:
     """The API's own words where it gave some, without request id and class names."""
     if isinstance(error, exceptions.ClientException) and error.message:

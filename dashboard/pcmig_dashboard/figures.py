@@ -79,8 +79,12 @@ ROWS: tuple[tuple[str, Any, str, Callable[[Any], str]], ...] = (
 )
 
 
-def panel(migration: Figures | None) -> dict[str, Any]:
-    """All that the panel shows of a migration; the same keys, whatever the migration is.
+# Nova's statuses of a migration whose guest may have to turn back; the first is the beginning of a sentence.
+INTERRUPTED, ERROR = "post-copy interrupted", "error"
+
+
+def panel(migration: Figures | None, way_back: Figures | None = None) -> dict[str, Any]:
+    """All that the panel shows of a migration, and of the API's "way_back"; the same keys, whatever they are.
 
     running:  to be asked again soon
     headline: one sentence, with the percentage of the bar
@@ -88,7 +92,9 @@ def panel(migration: Figures | None) -> dict[str, Any]:
     percent:  0 to 100, or None without a bar
     note:     what is missing, or ""
     values:   text for each of ROWS, "" where nothing is known
+    turn_back: this user may have the instance turn back, and it may have to
     """
+    back: Figures = way_back or {}
     if migration is None:
         return _nothing(_("This instance has not been live migrated yet."))
     progress: Figures = migration.get("progress") or {}
@@ -105,6 +111,13 @@ def panel(migration: Figures | None) -> dict[str, Any]:
         note = _("There are no figures from the source host: %s") % (
             migration.get("progress_missing") or _("it did not say why")
         )
+    if back.get("turned_back"):
+        note = _(
+            "The destination was lost, and the instance goes on from before this migration. Until it is "
+            "powered off once it cannot be migrated, suspended or given volumes: reboot it hard."
+        )
+    status = str(migration.get("status"))
+    broken = status == ERROR or status.startswith(INTERRUPTED)
     return {
         "running": running,
         "headline": _headline(migration, progress, running, percent),
@@ -113,6 +126,7 @@ def panel(migration: Figures | None) -> dict[str, Any]:
         "percent": percent,
         "note": note,
         "values": values,
+        "turn_back": bool(back.get("may_ask")) and not back.get("turned_back") and broken,
     }
 
 
@@ -128,7 +142,7 @@ def labels() -> list[tuple[str, str]]:
 def _nothing(headline: str, note: str = "") -> dict[str, Any]:
     values = dict.fromkeys((row[0] for row in ROWS), "")
     said = {"headline": headline, "spoken": headline}
-    return {"running": False, **said, "percent": None, "note": note, "values": values}
+    return {"running": False, **said, "percent": None, "note": note, "values": values, "turn_back": False}
 
 
 def _written(write: Callable[[Any], str], value: Any) -> str:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tab asks every few seconds: GET api/pcmig/servers/ID/, JSON as figures.panel makes it."""
+"""What the tab asks every few seconds: GET api/pcmig/servers/ID/, JSON as figures.panel makes it; and what
+its button does: POST."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from django.views import generic
 from openstack_dashboard.api.rest import urls
 from openstack_dashboard.api.rest import utils as rest_utils
 
-from pcmig_dashboard import tabs
+from pcmig_dashboard import compute, tabs
 
 
 @urls.register
@@ -19,3 +20,10 @@ class Migration(generic.View):  # type: ignore[misc]  # Django has no types
     @rest_utils.ajax()  # type: ignore[untyped-decorator]
     def get(self, request: Any, server_id: str) -> dict[str, Any]:
         return tabs.look(request, server_id)
+
+    @rest_utils.ajax(data_required=True)  # type: ignore[untyped-decorator]
+    def post(self, request: Any, server_id: str) -> None:
+        """Has the instance turn back; the API's reason where it may not."""
+        compute.turn_back(
+            request, server_id, destination_is_dead=bool(request.DATA.get("destination_is_dead"))
+        )

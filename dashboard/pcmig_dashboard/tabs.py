@@ -19,7 +19,8 @@ REST = "api/pcmig/servers/%s/"
 def look(request: Any, server_id: str) -> dict[str, Any]:
     """The panel as it is now (figures.panel); what cannot be found out is told in it."""
     try:
-        return figures.panel(compute.show(request, server_id).get("migration"))
+        answer = compute.show(request, server_id)
+        return figures.panel(answer.get("migration"), answer.get("way_back"))
     except nova.Unauthorized:
         raise
     except compute.NoFilter:
@@ -47,6 +48,13 @@ class MigrationTab(tabs.Tab):  # type: ignore[misc]  # Horizon has no types
             "url": settings.WEBROOT + REST % server_id,
             "interval_ms": int(getattr(settings, "PCMIG_REFRESH_S", REFRESH_S) * 1000),
             "title": self.name,
+            "turn_back": _("Turn Back"),
+            "turn_back_dead": _("The destination's host is off"),
+            "turn_back_confirm": _(
+                "The instance goes on at its source host from the moment of the switch. What it did at the "
+                "destination since then is undone. If that host still runs it, the instance runs twice and "
+                "breaks its disks: turn that host off first. Go on?"
+            ),
             "lost": _("Horizon does not answer; these figures are old."),
             "expired": _("Your session has ended; log in again to go on watching."),
         }

@@ -190,6 +190,39 @@ def test_what_the_tab_asks_is_what_it_shows(compute: Compute, request_of: Any) -
     assert json.loads(answer.content) == json.loads(json.dumps(figures.panel(RUNNING)))
 
 
+@pytest.mark.parametrize(
+    ("status", "way_back", "offered"),
+    [
+        ("error", {"may_ask": True, "turned_back": None}, True),
+        ("post-copy interrupted at 43 %, waiting for an operator", {"may_ask": True}, True),
+        ("error", {"may_ask": False}, False),
+        ("error", {"may_ask": True, "turned_back": "2026-11-29"}, False),
+        ("running (post-copy)", {"may_ask": True}, False),
+        ("error", None, False),
+    ],
+)
+def test_who_is_offered_a_way_back(status: str, way_back: Any, offered: bool) -> None:
+    panel = figures.panel({**RUNNING, "status": status}, way_back)
+    assert panel["turn_back"] is offered
+
+
+def test_turning_back_from_the_tab(compute: Compute, request_of: Any) -> None:
+    action = f"/v2.1/servers/{SERVER}/action"
+    compute.answers[action] = (202, None)
+
+    def post(**said: bool) -> Any:
+        request = request_of()
+        request.method = "POST"
+        request._body = json.dumps(said).encode()
+        return ask(request)
+
+    assert post(destination_is_dead=True).status_code == 204
+    assert compute.asked[-1][:3] == ("POST", action, {"os-pcmigTurnBack": {"destination_is_dead": True}})
+    compute.fault(action, 409, "conflictingRequest", "the destination lives")
+    refused = post(destination_is_dead=False)
+    assert refused.status_code == 409 and b"the destination lives" in refused.content
+
+
 def test_an_ended_session_is_told(compute: Compute, request_of: Any) -> None:
     compute.fault(f"/v2.1/servers/{SERVER}/os-pcmig", 401, "unauthorized", "who are you")
     assert ask(request_of()).status_code == 401

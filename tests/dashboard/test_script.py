@@ -40,6 +40,8 @@ class Site:
         self.page = ""
         self.answer: tuple[int, Any] = (200, figures.panel(RUNNING))
         self.asked = 0
+        self.posted: list[Any] = []
+        self.refusal: tuple[int, str] = (409, "the destination does not answer")
         site = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -56,6 +58,16 @@ class Site:
                     )
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def do_POST(self) -> None:
+                site.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                status, said = site.refusal
+                data = json.dumps(said).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -99,6 +111,9 @@ def tab(panel: dict[str, Any]) -> str:
                 "url": "/figures",
                 "interval_ms": INTERVAL_MS,
                 "title": "Live Migration",
+                "turn_back": "Turn Back",
+                "turn_back_dead": "It is off",
+                "turn_back_confirm": "Sure?",
                 "lost": "no answer",
                 "expired": "log in",
             },
@@ -201,3 +216,22 @@ def test_a_tab_that_is_not_to_be_seen_does_not_ask(browser: webdriver.Chrome, si
     assert site.asked == asked
     browser.execute_script("document.getElementById('tab').style.display = ''")
     WebDriverWait(browser, 10, 0.05).until(lambda _: site.asked > asked)
+
+
+def test_the_button_asks_and_the_api_judges(browser: webdriver.Chrome, site: Site) -> None:
+    broken = {**RUNNING, "status": "error", "in_progress": False}
+    panel = figures.panel(broken, {"may_ask": True, "turned_back": None})
+    site.answer = (200, panel)
+    show(browser, site, panel)
+    part = browser.find_element(By.CSS_SELECTOR, "[data-pcmig='turn-back']")
+    part.find_element(By.TAG_NAME, "button").click()
+    browser.switch_to.alert.dismiss()
+    assert site.posted == []
+    part.find_element(By.TAG_NAME, "input").click()
+    part.find_element(By.TAG_NAME, "button").click()
+    browser.switch_to.alert.accept()
+    wait(browser, "note", "the destination does not answer")
+    assert site.posted == [{"destination_is_dead": True}]
+    site.answer = (200, figures.panel(broken, {"may_ask": True, "turned_back": "2026-11-29"}))
+    wait(browser, "note", "goes on from before")
+    assert not part.is_displayed()

@@ -21,14 +21,50 @@
     });
     set(panel, 'headline', answer.headline);
     set(panel, 'spoken', answer.spoken);
-    set(panel, 'note', answer.note);
+    set(panel, 'note', answer.note || panel.pcmigRefused || '');
     panel.querySelector('[data-pcmig="bar"]').hidden = answer.percent === null;
     if (answer.percent !== null) {
       bar.setAttribute('aria-valuenow', answer.percent);
       bar.style.width = answer.percent + '%';
       bar.textContent = answer.percent + ' %';
     }
+    panel.querySelector('[data-pcmig="turn-back"]').hidden = !answer.turn_back;
     panel.setAttribute('data-running', answer.running);
+  }
+
+  function cookie(name) {
+    var found = document.cookie.match('(?:^|; )' + name + '=([^;]*)');
+    return found ? decodeURIComponent(found[1]) : '';
+  }
+
+  /* The button: asked for once more, then the API judges, and its reason is the note. */
+  function turnBack(panel) {
+    var part = panel.querySelector('[data-pcmig="turn-back"]');
+    var button = part.querySelector('button');
+    button.addEventListener('click', function () {
+      if (!window.confirm(button.getAttribute('data-confirm'))) {
+        return;
+      }
+      button.disabled = true;
+      window.fetch(panel.getAttribute('data-url'), {
+        method: 'POST',
+        credentials: 'same-origin',
+        headers: {
+          'Content-Type': 'application/json',
+          'X-CSRFToken': cookie('csrftoken'),
+          'X-Requested-With': 'XMLHttpRequest'
+        },
+        body: JSON.stringify({destination_is_dead: part.querySelector('input').checked})
+      }).then(function (response) {
+        return response.ok ? '' : response.text();
+      }).catch(function () {
+        return panel.getAttribute('data-lost');
+      }).then(function (why) {
+        button.disabled = false;
+        panel.pcmigRefused = why.replace(/^"|"$/g, '');
+        set(panel, 'note', panel.pcmigRefused);
+      });
+    });
   }
 
   function seen(panel) {
@@ -79,6 +115,7 @@
     Array.prototype.forEach.call(root.querySelectorAll('.pcmig-migration'), function (panel) {
       if (!panel.pcmigWatched) {
         panel.pcmigWatched = true;
+        turnBack(panel);
         watch(panel);
       }
     });
