@@ -117,13 +117,15 @@ def turn_back(
     unrun: bool = False,
     mode: Mode | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    do: Callable[[str, str], list[str]] | None = None,
 ) -> TurnedBack:
     """Has the guest of ENTRY (of BOOK) go on at its source.
 
     ASK asks both hosts, the source first; NOW is the time for the journal; TELL hears of each step, in words.
     `destination_is_dead`, `accept_newer_disks`: somebody's word. UNRUN: it is certain that no instruction ran
     at the destination (status of the Migration, or the entry). MODE: nobody asks, it is to happen by itself.
-    Raises RefusedError, LibvirtError, JournalError.
+    DO: in the place of _core.turn_back, for whom the guest's own folder of libvirt is closed. Raises
+    RefusedError, LibvirtError, JournalError.
     """
     guess = entry.turned_back or {}
     ask_guard(entry, ask(), destination_is_dead)
@@ -139,7 +141,7 @@ def turn_back(
     begun = mark(source, now()) | {"done": False, "facts": dataclasses.asdict(facts)}
     book.update(entry.uuid, turned_back=begun)
     tell(f"letting it go on at {entry.source_uri}: {rule['text']}")
-    steps = _core.turn_back(entry.source_uri, entry.uuid)
+    steps = (do or _core.turn_back)(entry.source_uri, entry.uuid)
     return _close(book, entry, facts, rule, ask, now, steps)
 
 

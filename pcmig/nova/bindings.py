@@ -8,6 +8,7 @@ refuses to bind the port to that host (409): for an evacuation as for any later 
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 from nova.network import neutron
@@ -40,3 +41,18 @@ def remove_inactive(context: Any, instance: Any, *, but: str | None = None) -> b
     except Exception as err:  # Neutron: Nova's next call says what it misses
         LOG.warning("Cannot look after the bindings of ports: %s", err, instance=instance)
     return left
+
+
+def come_back(adopted: Any, manager: Any) -> None:
+    """The ports of ADOPTED (adoption.Adopted) are bound here again. At the switch they were activated at the
+    destination, for which Neutron unbinds them here: it is not enough to activate them here again. Neutron's
+    agents wire no port that has a binding on another host, and do not hear of one that goes, but of each
+    change of a port: so that goes first."""
+    context, instance, network_api = adopted.context, adopted.instance, manager.network_api
+    source = str(adopted.migration.source_compute)
+    back = types.SimpleNamespace(source_compute=adopted.dest, dest_compute=source)
+    network_api.migrate_instance_start(context, instance, back)
+    # Should the source's not have become active (Nova goes on after most errors), it is not to go.
+    remove_inactive(context, instance, but=source)
+    network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
+    network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)

@@ -214,6 +214,27 @@ Related options:
 """,
     ),
     cfg.StrOpt(
+        "turn_back",
+        default="unrun",
+        choices=[
+            ("never", "Not at all, and nobody may ask for it through the Compute API."),
+            ("unrun", "By itself where nothing is lost, otherwise when somebody asks for it."),
+            ("ask", "Only when somebody asks for it."),
+        ],
+        help="""
+When a guest goes on at its source that was in post-copy when the destination was lost.
+
+The source still has the guest as it was at the switch. Where it is certain that no
+instruction of it ran at the destination, nothing is lost. Otherwise what it did since
+the switch is undone, and what it told others meanwhile stays told: so somebody has to
+ask for it, with ``openstack pcmig turn-back``.
+
+That the destination does not answer is never enough. Its host has to say that it has
+nothing of the guest, or its service has to be forced down, or servers be evacuated from
+there.
+""",
+    ),
+    cfg.StrOpt(
         "tunnel",
         choices=[
             ("none", "As the flags say: in clear, or with QEMU's TLS."),
@@ -395,6 +416,7 @@ class Options:
     trace_dir: str | None = None
     resume_networks: tuple[str, ...] = ()  # URIs, with %s for the destination's host name
     journal_dir: str | None = None  # None: below Nova's state_path
+    turn_back: str = "unrun"
     source_uri: str | None = None  # with %s for the source's host name; None: it tells its address
     # How migrations reach the other end's tunnel; whether they take it, the flags tell (flags.Kind.tunnel).
     tunnel: Way = dataclasses.field(default_factory=Way)
@@ -426,6 +448,7 @@ def load(conf: cfg.ConfigOpts) -> Options:
         trace_dir=_folder(_read(conf, "trace_dir")),
         resume_networks=_networks(_read(conf, "resume_networks")),
         journal_dir=_folder(_read(conf, "journal_dir")),
+        turn_back=str(_read(conf, "turn_back").value),
         source_uri=_source_uri(_read(conf, "source_uri")),
         tunnel=_way(conf),
     )

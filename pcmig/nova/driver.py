@@ -20,8 +20,8 @@ from nova.conf import CONF
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
-from pcmig import _core
-from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer, unread, words
+from pcmig import _core, way_back
+from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer, turning, unread, words
 from pcmig_common import choice, messages
 from pcmig_common.i18n import _
 
@@ -127,7 +127,11 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             LOG.warning("%s", adoption.NO_CINDER)
         if hasattr(self.virtapi, "_compute"):  # a nova-compute, whom others find on the bus
             self._messages = messages.serve(
-                host, self._progress, lambda: self._arrivals, CONF.libvirt.live_migration_inbound_addr
+                host,
+                self._progress,
+                lambda: self._arrivals,
+                self._turn_back,
+                CONF.libvirt.live_migration_inbound_addr,
             )
         self._records.load()
 
@@ -149,7 +153,27 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         if plan.steered is None:
             return None, f"Nova drives this migration: {plan.reason}"
         found = plan.steered.progress()
+        if found is not None:
+            found["way_back"] = plan.way_back
         return found, None if found is not None else "the migration is being prepared"
+
+    def _turn_back(self, context: Any, uuid: str, dead: bool, newer_disks: bool) -> str | None:
+        """For an administrator, on a thread of the message server; why not, or None: it has begun."""
+        record = self._records.get(uuid) if self._records else None
+        if record is None or record.side != "source":
+            return "no live migration of this server from here is on record: there is nothing to turn back"
+        if record.turned:
+            return "the server turned back already"
+        said = turning.Words(destination_is_dead=dead, accept_newer_disks=newer_disks)
+        try:
+            self._turning.may(context, record, said)
+        except turning.NotNow as err:
+            return str(err)
+        steered = self._steered_by(uuid)
+        if steered is not None:
+            return None if steered.give_way(said) else "the migration moves: look again in a while"
+        self._keeper.turner.begin(record, said, None)
+        return None
 
     # The checks before a migration
 
@@ -186,6 +210,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         self, context: Any, instance: Any, dest_check_data: Any, block_device_info: Any = None
     ) -> Any:
         with self._last_word_if_it_fails(instance):
+            self._refuse_until_powered_off(instance)
             data = super().check_can_live_migrate_source(
                 context, instance, dest_check_data, block_device_info
             )
@@ -306,11 +331,22 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 context, instance, dest, block_migration, migrate_data, guest, device_names
             )
         if plan.steered is not None:
+            plan.way_back = self._cost_of_way_back(guest, device_names)
             guest = plan.steered.stand_in(guest)
         with self._on_this_thread(plan):
             return super()._live_migration_operation(
                 context, instance, dest, block_migration, migrate_data, guest, device_names
             )
+
+    def _cost_of_way_back(self, guest: Any, copied: Any) -> dict[str, str] | None:
+        """For who looks; COPIED: the disks that are."""
+        try:
+            version = self._host.get_connection().getVersion()
+            xml = guest.get_xml_desc()
+            return way_back.cost(xml, copied=list(copied or ()), qemu_version=version).as_dict()
+        except Exception as err:  # nothing depends on it
+            LOG.info("What a way back would cost the guest is not known: %s", err)
+            return None
 
     def _live_migration_monitor(
         self,
@@ -363,6 +399,10 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             status = monitor.follow(engine)
         finally:
             steered.end()
+        if steered.gives_way is not None and status["outcome"] == "detached":
+            self._keeper.turner.begin(self._records.get(str(instance.uuid)), steered.gives_way, status)
+            steered.detached = True
+            return
         if steered.detached:
             LOG.info(
                 "The live migration had not begun: the server stays here, and the next start says so"
@@ -421,6 +461,11 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         def give_up(migration_status: str = "failed") -> None:
             carry_out(ending.Rollback(*arguments, recover=recover, dest=dest, status=migration_status))
 
+        if status["outcome"] in ("needs-operator", "failed") and self._keeper.turner.at_end(
+            self._records.get(uuid), status
+        ):
+            steered.detached = True
+            return
         self._records.settle(uuid, str(status["outcome"]))
         if status["outcome"] != "completed" and not steered.abort_asked:
             self._guard.told.note(uuid, self._for_operators(status))
@@ -468,8 +513,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 raise libvirt_driver.libvirt.libvirtError(str(err)) from err
 
     def _steered(self, instance: Any) -> steer.Steered | None:
-        plan = self._plans.get(instance.uuid) if self._plans else None
-        return None if plan is None else plan.steered
+        return self._steered_by(instance.uuid)
 
     # Events
 

@@ -18,7 +18,7 @@ from nova.compute import task_states, vm_states
 from nova.conf import CONF
 from oslo_log import log as logging
 
-from pcmig import _core
+from pcmig import _core, turn_back
 from pcmig.nova import evacuation, needs, records, releases, words
 from pcmig_common.needs import NotThisNova
 
@@ -79,6 +79,9 @@ class Guard:
             yield
             return
         record = self._records.get(instance.uuid)
+        if record is not None and record.turned and self.cycled(record):
+            self._records.remove(str(instance.uuid), record.side)  # it has served
+            record = None
         if record is None:
             yield
             return
@@ -162,8 +165,7 @@ class Guard:
         if record.verdict is not None:
             return dict(_VERDICTS[record.verdict])
         # The source first: in the other order a half may seem to vanish that did not.
-        source = self._half(record.source_uris, record.entry.uuid)
-        destination = self._half([record.entry.dest_uri], record.entry.uuid)
+        source, destination = self.halves(record)
         return {
             "source": source["half"],
             "destination": destination["half"],
@@ -172,7 +174,20 @@ class Guard:
             "destination_shut_down": destination.get("shut_down", False),
             "disks_copied": record.disks_copied,
             "crossed": record.entry.crossed,
+            "turned_back": turn_back.has_turned_back(
+                record.entry if record.side == "source" else None, source
+            ),
         }
+
+    def cycled(self, record: records.Record) -> bool:
+        """Whether the QEMU in which the guest turned back has ended: another one runs it, or none."""
+        half = self._half(record.source_uris, record.entry.uuid)
+        return half["half"] != "unknown" and not turn_back.has_turned_back(record.entry, half)
+
+    def halves(self, record: records.Record) -> tuple[Any, Any]:
+        """What both hosts say, the source first."""
+        source = self._half(record.source_uris, record.entry.uuid)
+        return source, self._half([record.entry.dest_uri], record.entry.uuid)
 
     def situation(self, record: records.Record) -> str:
         """As the core names it (csrc/core/situation.h)."""
@@ -189,7 +204,7 @@ class Guard:
                     "%(uri)s does not say how guest %(uuid)s is: %(err)s",
                     {"uri": uri, "uuid": uuid, "err": err},
                 )
-        return {"half": "unknown", "job_active": None}
+        return {"half": "unknown", "job_active": None, "shut_down": False, "runs": False, "id": None}
 
 
 def insists(instance: Any) -> bool:
@@ -226,9 +241,9 @@ def _guarded(cls: type, name: str, act: str, method: Callable[..., Any]) -> Call
     @functools.wraps(method)
     def ask_first(self: Any, *args: Any, **kwargs: Any) -> Any:
         stock = getattr(super(cls, self), name)
-        if not self._records:
-            return stock(*args, **kwargs)
         instance = kwargs["instance"] if "instance" in kwargs else args[place]
+        if not self._records and not self._is_marked(instance):
+            return stock(*args, **kwargs)
         with self._guarded(instance, act) as go_on:
             return stock(*args, **kwargs) if go_on else None
 

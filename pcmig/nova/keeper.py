@@ -4,17 +4,31 @@ and those that an operator had to repair."""
 
 from __future__ import annotations
 
+import collections
+import os
 import threading
 import time
-import types
 from collections.abc import Callable
 from typing import Any
 
+from nova import context as nova_context
 from nova import exception, objects
+from nova.objects import base as objects_base
 from oslo_log import log as logging
 
 from pcmig import _core, journal
-from pcmig.nova import adoption, bindings, ending, evacuation, guard, records, steer
+from pcmig.nova import (
+    adoption,
+    bindings,
+    ending,
+    evacuation,
+    guard,
+    records,
+    steer,
+    turned_back,
+    turner,
+    turning,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -33,22 +47,27 @@ _HOPELESS = (
 # The guest is off everywhere, and both hosts say so; believed when they say it again after a while.
 _OFF = ("gone", "ended")
 AGAIN_S = 20.0
+# The guest is at the source, and of its migration here nothing is needed.
+_STAYED = ("at-source", "home-source", turner.TURNED_BACK)
 
 
 class Keeper:
     """DRIVER is the compute driver. look_after() is to be called once when Nova has looked at its instances
     and before it serves requests, and now and then after."""
 
-    def __init__(self, driver: Any, known: records.Records, guard_: guard.Guard) -> None:
+    def __init__(
+        self, driver: Any, known: records.Records, guard_: guard.Guard, turning_: turning.Turning
+    ) -> None:
         self._driver = driver
         self._records = known
         self._guard = guard_
         self.starting = True
         self.stopping = threading.Event()
-        self._busy: set[str] = set()
+        self._busy: collections.Counter[str] = collections.Counter()
         self._seen: dict[str, str] = {}  # situation at the last look
         self._ends: dict[str, ending.Ending] = {}  # those that are not carried out yet
         self._since_s: dict[str, float] = {}  # when it was seen first
+        self.turner = turner.Turner(self, driver, known, guard_, turning_)
 
     def of_nova(self, instances: Any) -> list[Any]:
         """INSTANCES but those that are looked after here: Nova would end their migrations at its start."""
@@ -74,23 +93,29 @@ class Keeper:
         while self._records.forgotten and manager is not None:
             record = self._records.forgotten.pop()
             if record.side == "source":
-                self._on_thread(record.entry.uuid, self._put_right, record, manager)
+                self.on_thread(record.entry.uuid, self._put_right, record, manager)
         for record in self._records.all():
             uuid = record.entry.uuid
-            if uuid in self._busy or self._driver._follows(uuid):
+            if self._busy[uuid] > 0:
+                continue
+            if self._driver._follows(uuid):
+                if self._driver._is_unrun(uuid):
+                    self.on_thread(uuid, self.turner.engine_gives_way, record)
                 continue
             if record.side == "destination":
-                self._on_thread(uuid, self._drop_if_settled, record)
+                self.on_thread(uuid, self._drop_if_settled, record, manager)
+            elif manager is not None and (record.turned or record.about_to_turn):
+                self.on_thread(uuid, self.turner.after, record, manager)
             elif manager is not None and first:
-                adopted = self._recalled(record, manager)
+                adopted = self.recalled(record, manager)
                 if adopted is not None:
-                    self._on_thread(uuid, self._follow, adopted, manager)
+                    self.on_thread(uuid, self._follow, adopted, manager)
             elif manager is not None:
-                self._on_thread(uuid, self._again, record, manager)
+                self.on_thread(uuid, self.again, record, manager)
 
-    def _on_thread(self, uuid: str, call: Callable[..., None], *arguments: Any) -> None:
+    def on_thread(self, uuid: str, call: Callable[..., None], *arguments: Any) -> None:
         """eventlet makes it one of its own."""
-        self._busy.add(uuid)
+        self._busy[uuid] += 1
 
         def work() -> None:
             try:
@@ -98,11 +123,11 @@ class Keeper:
             except Exception:  # whatever it is, it is tried again later
                 LOG.exception("Cannot look after the migration of guest %s", uuid)
             finally:
-                self._busy.discard(uuid)
+                self._busy[uuid] -= 1
 
         threading.Thread(target=work, name=f"pcmig-{uuid[:8]}", daemon=True).start()
 
-    def _drop_if_settled(self, record: records.Record) -> None:
+    def _drop_if_settled(self, record: records.Record, manager: Any) -> None:
         """Of a guest that should have come here. Nova does not always tell the destination how it ended."""
         uuid = record.entry.uuid
         if adoption.comes_here(uuid):
@@ -110,7 +135,9 @@ class Keeper:
             return
         before = self._seen.get(uuid)
         situation, again = self._note(record)
-        if (situation in guard.SETTLED and situation == before) or (
+        if situation in _STAYED and again and self._is_left(record):
+            self._clear_what_is_left(record, manager)
+        elif (situation in guard.SETTLED and situation == before) or (
             situation in _OFF and again and not record.disks_copied
         ):
             self._records.remove(uuid, "destination")
@@ -121,6 +148,40 @@ class Keeper:
                 "use any more, and holds memory. Then: %(forget)s",
                 {"name": record.entry.name, "forget": self._forget(uuid)},
             )
+
+    def _is_left(self, record: records.Record) -> bool:
+        """Whether this host, which was to get the guest, still has a definition or files of it, and knows how
+        to remove them. Nova has done that wherever it could reach this host at the migration's end."""
+        if "migrate_data" not in record.nova:
+            return False
+        half = self._guard._half([record.entry.dest_uri], record.entry.uuid)
+        folder = str(record.nova.get(records.FOLDER) or "")
+        return bool(half.get("defined")) or (record.disks_copied and os.path.isdir(folder))
+
+    def _clear_what_is_left(self, record: records.Record, manager: Any) -> None:
+        """This host was away, dead as far as anybody knew, and the guest goes on where it was: as Nova's
+        rollback does at a destination, for which the guard is asked."""
+        uuid = record.entry.uuid
+        context = nova_context.get_admin_context()
+        try:
+            instance = objects.Instance.get_by_uuid(context, uuid, expected_attrs=list(adoption.WITH))
+        except exception.InstanceNotFound:
+            instance = None
+        if manager is None or instance is None or instance.host == self._guard.host:
+            self._records.remove(uuid, "destination")
+            return
+        data = objects_base.NovaObject.obj_from_primitive(record.nova["migrate_data"], context)
+        _, destroy_disks = manager._live_migration_cleanup_flags(data)
+        LOG.warning(
+            "The guest goes on at %(host)s, and was to come here: what is left of it here is removed",
+            {"host": instance.host},
+            instance=instance,
+        )
+        manager.rollback_live_migration_at_destination(
+            context, instance=instance, destroy_disks=destroy_disks, migrate_data=data
+        )
+        self._records.remove(uuid, "destination")
+        self._seen.pop(uuid, None)
 
     def _forget(self, words: str) -> str:
         """The command with WORDS, as it finds this journal."""
@@ -135,11 +196,13 @@ class Keeper:
             return situation, False
         return situation, time.monotonic() - self._since_s.get(uuid, 0.0) >= AGAIN_S
 
-    def _again(self, record: records.Record, manager: Any) -> None:
+    def again(self, record: records.Record, manager: Any) -> None:
         """One that needed an operator: since the last look somebody may have repaired it."""
         uuid = record.entry.uuid
         before = self._seen.get(uuid)
         situation, again = self._note(record)
+        if self.turner.takes(record, situation, manager):
+            return
         if situation in _OFF and again:
             self._give_back(record, manager)
             return
@@ -147,7 +210,7 @@ class Keeper:
             situation in _HOPELESS and evacuation.left(self._guard.host, record) is None
         ):
             return
-        adopted = self._recalled(record, manager)
+        adopted = self.recalled(record, manager)
         if adopted is not None:
             self._follow(adopted, manager)
 
@@ -155,7 +218,7 @@ class Keeper:
         """The guest ended with its migration. Nova's rollback gives everything back to the host where Nova
         has the server, which may be started there again. Its owner sees it in ERROR: it did not end well."""
         uuid = record.entry.uuid
-        adopted = self._recalled(record, manager, off=True)
+        adopted = self.recalled(record, manager, off=True)
         if adopted is None:
             return
         instance = adopted.instance
@@ -187,7 +250,7 @@ class Keeper:
                 dest=adopted.dest,
                 status="error",
             )
-            if not end.run(self._wait):
+            if not end.run(self.wait):
                 return
             instance.refresh()
             manager._set_instance_obj_error_state(instance, clean_task_state=True)
@@ -203,20 +266,10 @@ class Keeper:
         )
 
     def _ports_come_back(self, adopted: adoption.Adopted, manager: Any) -> None:
-        """At the switch they were activated at the destination, for which Neutron unbinds them here: it is
-        not enough to activate them here again. Neutron's agents wire no port that has a binding on another
-        host, and do not hear of one that goes, but of each change of a port: so that goes first."""
-        context, instance, network_api = adopted.context, adopted.instance, manager.network_api
-        source = str(adopted.migration.source_compute)
-        back = types.SimpleNamespace(source_compute=adopted.dest, dest_compute=source)
         try:
-            network_api.migrate_instance_start(context, instance, back)
-            # Should the source's not have become active (Nova goes on after most errors), it is not to go.
-            bindings.remove_inactive(context, instance, but=source)
-            network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
-            network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)
+            bindings.come_back(adopted, manager)
         except Exception as err:  # a hard reboot waits for its ports, and says which it misses
-            LOG.warning("Cannot bind the ports here again: %s", err, instance=instance)
+            LOG.warning("Cannot bind the ports here again: %s", err, instance=adopted.instance)
 
     def _put_right(self, record: records.Record, manager: Any) -> None:
         """An operator had the record forgotten: Nova's own are put right, as far as they are about this
@@ -239,9 +292,7 @@ class Keeper:
             "The live migration is forgotten: Nova's records are those of before it", instance=instance
         )
 
-    def _recalled(
-        self, record: records.Record, manager: Any, *, off: bool = False
-    ) -> adoption.Adopted | None:
+    def recalled(self, record: records.Record, manager: Any, *, off: bool = False) -> adoption.Adopted | None:
         """RECORD with what Nova knows, whose record is put right unless the guest is OFF; None when there is
         nothing to do (yet)."""
         adopted = self._recall(record, manager, off)
@@ -321,15 +372,15 @@ class Keeper:
 
     def carry_out(self, end: ending.Ending) -> None:
         """END goes on on a thread of its own, which holds none of Nova's places for live migrations."""
-        self._on_thread(str(end.instance.uuid), self._carry_out, end)
+        self.on_thread(str(end.instance.uuid), self.carry_out_here, end)
 
-    def _carry_out(self, end: ending.Ending) -> None:
+    def carry_out_here(self, end: ending.Ending) -> None:
         instance = end.instance
         manager = self._driver.virtapi._compute
         uuid = str(instance.uuid)
         self._ends[uuid] = end
         try:
-            if not end.run(self._wait):
+            if not end.run(self.wait):
                 return
         except exception.InstanceNotFound:
             LOG.info("The server of a live migration is deleted: nothing is to be written down any more")
@@ -343,7 +394,14 @@ class Keeper:
             return
         finally:
             self._ends.pop(uuid, None)
+        if isinstance(end, turned_back.TurnedBack):  # its record stays until that QEMU has ended
+            self._records.release(uuid)
+            return
         self._records.remove(uuid, "source")
+        self._seen.pop(uuid, None)
+
+    def looks_anew(self, uuid: str) -> None:
+        """What was found before counts no more."""
         self._seen.pop(uuid, None)
 
     def waits(self, uuid: str) -> str | None:
@@ -351,7 +409,7 @@ class Keeper:
         end = self._ends.get(uuid)
         return None if end is None else end.waits
 
-    def _wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         return ending.wait(self.stopping, seconds)
 
     def _failed(self, migration: Any, instance: Any, manager: Any) -> None:
@@ -363,7 +421,7 @@ class Keeper:
     def _follow(self, adopted: adoption.Adopted, manager: Any) -> None:
         uuid = adopted.record.entry.uuid
         if adoption.is_there(adopted):
-            self._carry_out(
+            self.carry_out_here(
                 ending.Completion(
                     manager,
                     adopted.context,
@@ -380,6 +438,10 @@ class Keeper:
         try:
             self._activate_bindings(adopted, manager)
             status = self._monitor(adopted, steered)
+            if steered.gives_way is not None and status["outcome"] == "detached":
+                steered.detached = True
+                self.turner.begin(adopted.record, steered.gives_way, status)
+                return
             if steered.detached:
                 return
             self._driver._tell(
@@ -392,7 +454,7 @@ class Keeper:
                 source_bdms=adopted.source_bdms,
                 post=adopted.post(manager),
                 recover=adopted.recover(manager),
-                finish=lambda end: end.run(self._wait),
+                finish=lambda end: end.run(self.wait),
             )
         except Exception:
             LOG.exception("Live migration failed.", instance=adopted.instance)

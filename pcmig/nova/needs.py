@@ -89,6 +89,9 @@ OVERRIDDEN = {
     "get_available_resource": "nodename",
     "instance_on_disk": "instance",
     "process_instances_at_startup": "context instances",
+    "pause": "instance",
+    "power_off": "instance timeout retry_interval",
+    "suspend": "context instance",
 }
 
 # Those that are not in every release.
@@ -151,6 +154,22 @@ TABLE: tuple[Need, ...] = (
     called(f"{_MANAGER}._rollback_volume_bdms", "self context bdms original_bdms instance"),
     called(f"{_MANAGER}._set_migration_status", "migration status"),
     called(f"{_MANAGER}._set_instance_obj_error_state", "self instance clean_task_state="),
+    # A server that turned back.
+    called(f"{_MANAGER}._live_migration_cleanup_flags", "self migrate_data migr_ctxt="),
+    called(
+        f"{_MANAGER}.rollback_live_migration_at_destination",
+        "self context instance= destroy_disks= migrate_data=",
+    ),
+    mentions(f"{_MANAGER}.__init__", "compute_rpcapi network_api"),
+    called(
+        "nova.compute.rpcapi:ComputeAPI.rollback_live_migration_at_destination",
+        "self context instance host destroy_disks= migrate_data=",
+    ),
+    called("nova.compute.rpcapi:ComputeAPI.remove_volume_connection", "self context instance volume_id host"),
+    called(
+        "nova.scheduler.client.report:SchedulerReportClient.get_allocs_for_consumer", "self context consumer"
+    ),
+    mentions("nova.virt.libvirt.guest:Guest.__init__", "_domain"),
     called("nova.network.neutron:get_client", "context admin="),
     called("nova.network.neutron:API.migrate_instance_start", "self context instance migration"),
     called(
@@ -191,6 +210,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.exception:MigrationPreCheckError"),
     there("nova.exception:NovaException"),
     there("nova.exception:PortBindingDeletionFailed"),
+    there("nova.exception:ServiceUnavailable"),
     there("nova.exception:UnexpectedTaskStateError"),
     there("nova.objects.base:NovaObject.obj_from_primitive"),
     there("nova.objects.fields:MigrationType.EVACUATION"),
@@ -203,6 +223,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.objects.instance_action:InstanceActionEvent.details"),
     called("nova.objects.instance_action:InstanceActionEvent.event_finish", "context uuid name want_result="),
     called("nova.objects.migration:Migration.get_by_uuid", "context uuid"),
+    called("nova.objects.service:Service.get_by_host_and_binary", "context host binary"),
     called("nova.objects.migration:MigrationList.get_by_filters", "context filters"),
     called(
         "nova.objects.migration:MigrationList.get_in_progress_by_instance", "context uuid migration_type="

@@ -21,7 +21,7 @@ from oslo_log import log as logging
 from pcmig import _core
 from pcmig import guest as guest_xml
 from pcmig.nova import capability, flags, recorded, releases, steer
-from pcmig_common import choice, messages
+from pcmig_common import choice
 
 LOG = logging.getLogger(__name__)
 
@@ -30,11 +30,6 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
     """Wants `_options` before __init__()."""
 
     _flags: flags.MigrationFlags | None = None  # until Nova's are merged with ours
-
-    @functools.cached_property
-    def _peers(self) -> messages.Client:
-        """Other hosts' nova-computes; made when the first is asked, as the bus is there then."""
-        return messages.Client()
 
     def _permitted(self, block_migration: bool) -> bool:
         return self._flags is not None and self._flags.of(block_migration).post_copy

@@ -23,11 +23,13 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from pcmig import journal
-from pcmig.nova import adoption, bindings, conf, guard, keeper, once, records, steer
+from pcmig.nova import adoption, bindings, conf, guard, keeper, once, records, releases, steer, turning
 from pcmig.tunnel.passage import Passage
-from pcmig_common import messages
+from pcmig_common import messages, turned_back
 
 LOG = logging.getLogger(__name__)
+
+POWER_CYCLES = ("reboot", "shutdown", "start")  # acts after which another QEMU runs the guest, or none
 
 
 @guard.guarded(libvirt_driver.LibvirtDriver)
@@ -41,8 +43,19 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         folder = self._options.journal_dir or os.path.join(CONF.state_path, "pcmig", "migrations")
         self._records = records.Records(folder)
         self._guard = guard.Guard(self._records, self._options.connect_timeout_ms, virtapi)
-        self._keeper = keeper.Keeper(self, self._records, self._guard)
+        self._turning = turning.Turning(
+            self._records,
+            self._guard,
+            self._options.turn_back,
+            lambda: self._peers,
+        )
+        self._keeper = keeper.Keeper(self, self._records, self._guard, self._turning)
         super().__init__(virtapi, read_only)
+
+    @functools.cached_property
+    def _peers(self) -> messages.Client:
+        """Other hosts' nova-computes; made when the first is asked, as the bus is there then."""
+        return messages.Client()
 
     def _permitted(self, block_migration: bool) -> bool:
         raise NotImplementedError
@@ -105,6 +118,8 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                     raise
                 go_on = False
             yield go_on
+        if go_on and act in POWER_CYCLES:
+            self._keeper.turner.powered_off(instance)
 
     def _source_uris(self, context: Any, host: str) -> list[str]:
         """Where libvirt of HOST, a live migration's source, may be reached from here, the best way first:
@@ -135,6 +150,8 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             noted = {
                 "block_migration": bool(migrate_data.block_migration),
                 records.SOURCE_URIS: others,
+                # For what is left here should the guest turn back while this host is away (keeper.py).
+                "migrate_data": adoption.without_secrets(data).obj_to_primitive(),
                 records.FOLDER: libvirt_utils.get_instance_path(instance),
             }
             entry = journal.Entry(
@@ -164,6 +181,49 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             context, instance, network_info, block_migration, block_device_info
         )
         self._records.remove(str(instance.uuid), "destination")
+
+    # A server that turned back: libvirt refuses what changes the guest until that QEMU ended.
+
+    def _is_marked(self, instance: Any) -> bool:
+        """As nova-api sees it, whatever is on record."""
+        return turned_back.since(_system_metadata(instance)) is not None
+
+    def _refuse_until_powered_off(self, instance: Any) -> None:
+        if self._is_marked(instance):
+            raise guard.Refused(reason=str(turned_back.SENTENCE))
+
+    def _is_turned(self, instance: Any) -> bool:
+        record = self._records.get(str(instance.uuid)) if self._records else None
+        return record is not None and record.turned
+
+    def pause(self, instance: Any) -> None:
+        self._refuse_until_powered_off(instance)
+        super().pause(instance)
+
+    def suspend(self, context: Any, instance: Any) -> None:
+        self._refuse_until_powered_off(instance)
+        with self._guarded(instance, guard.ACTS["suspend"]) as go_on:
+            if go_on:
+                super().suspend(context, instance)
+
+    def power_off(self, instance: Any, timeout: Any = 0, retry_interval: Any = 0) -> None:
+        with self._guarded(instance, guard.ACTS["power_off"]) as go_on:
+            if not go_on:
+                return
+            if timeout and self._is_turned(instance):
+                self._press_power_button(instance)
+            super().power_off(instance, timeout, retry_interval)
+
+    def _press_power_button(self, instance: Any) -> None:
+        """Past libvirt, whose own way waits for the migration's job."""
+        try:
+            import libvirt_qemu
+
+            domain = self._host.get_guest(instance)._domain
+            hmp = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+            releases.off_hub(libvirt_qemu.qemuMonitorCommand, domain, "system_powerdown", hmp)
+        except Exception as err:  # it is powered off hard then
+            LOG.warning("The guest cannot be told to shut down: %s", err, instance=instance)
 
     def instance_on_disk(self, instance: Any) -> Any:
         """Nova asks here, and nowhere else, for a server whose evacuation to this host it has accepted, and
@@ -299,6 +359,19 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         """Whether a thread of this process looks after the guest's migration."""
         return uuid in self._plans
 
+    def _is_unrun(self, uuid: str) -> bool:
+        """Whether an engine that waits for the destination is certain that the guest never ran there."""
+        plan = self._plans.get(uuid)
+        engine = plan.steered.engine if plan is not None and plan.steered is not None else None
+        if engine is None:
+            return False
+        status = engine.status()
+        return bool(status.get("unrun")) and status["recovery"] is not None
+
+    def _steered_by(self, uuid: str) -> steer.Steered | None:
+        plan = self._plans.get(uuid) if self._plans else None
+        return None if plan is None else plan.steered
+
     def _steer_adopted(self, adopted: adoption.Adopted) -> steer.Steered:
         """The engine's side of a migration that is there already; to be told to _adopted_ended()."""
         orders = steer.Orders(
@@ -318,6 +391,13 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def _adopted_ended(self, uuid: str) -> None:
         self._plans.pop(uuid, None)
+
+
+def _system_metadata(instance: Any) -> dict[str, str]:
+    """If it came with the instance: whatever asks here has it from Nova's own call."""
+    if isinstance(instance, objects.Instance) and not instance.obj_attr_is_set("system_metadata"):
+        return {}
+    return getattr(instance, "system_metadata", None) or {}
 
 
 def _vifs_at_source(instance: Any, migrate_data: Any) -> Any:

@@ -13,11 +13,12 @@ import datetime
 import functools
 import os
 import threading
+from collections.abc import Callable
 from typing import Any, Literal
 
 from oslo_log import log as logging
 
-from pcmig import journal
+from pcmig import journal, turn_back
 from pcmig.nova import releases
 
 LOG = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ MARKS = "acts"  # the part of that with what of Nova's post step is begun and do
 SOURCE_URIS = "source_uris"  # the part of a destination's record with other ways to the source's libvirt
 FOLDER = "folder"  # the part of a destination's record with where the server's disks are there
 LEFT = "left"  # the mark that Nova has, or had, the server at the destination
+BOOKS = "turned back, in Nova's books"  # the mark that Nova's records of a guest that turned back are right
 
 
 @dataclasses.dataclass
@@ -54,6 +56,21 @@ class Record:
     def left(self) -> bool:
         """Whether Nova was seen to have the server at the destination."""
         return LEFT in self.marks
+
+    @property
+    def dest(self) -> str:
+        """Nova's name of the destination."""
+        return str(self.nova.get("dest") or "")
+
+    @property
+    def turned(self) -> bool:
+        """Whether it turned back: it goes on at the source from the moment of the switch."""
+        return (self.entry.turned_back or {}).get("done") is True
+
+    @property
+    def about_to_turn(self) -> bool:
+        """Whether nova-compute ended, or failed, while it had the guest turn back."""
+        return self.entry.turned_back is not None and not self.turned
 
     @property
     def disks_copied(self) -> bool:
@@ -216,12 +233,32 @@ class Records:
             record = self._known.get(uuid)
             if record is None or record.entry.crossed:
                 return
-            record.entry = dataclasses.replace(record.entry, crossed=True)
+            changes: dict[str, Any] = {"crossed": True, "crossed_at": now()}
+            record.entry = dataclasses.replace(record.entry, **changes)
             try:
-                releases.off_hub(functools.partial(self._journal.update, uuid, crossed=True))
+                releases.off_hub(functools.partial(self._journal.update, uuid, **changes))
             except journal.JournalError as err:
                 LOG.error("That the guest changes hosts cannot be put on record: %s", err)
             self._seen = self._state()
+
+    def never_ran(self, record: Record) -> None:
+        """Notes that no instruction of the guest ran at the destination. What cannot be written is told."""
+        with self._lock:
+            if record.entry.unrun:
+                return
+            record.entry = dataclasses.replace(record.entry, unrun=True)
+            try:
+                releases.off_hub(functools.partial(self._journal.update, record.entry.uuid, unrun=True))
+            except journal.JournalError as err:
+                LOG.error("That the guest never ran at the destination cannot be put on record: %s", err)
+            self._seen = self._state()
+
+    def turns_back(self, record: Record, turn: Callable[[journal.Journal], turn_back.TurnedBack]) -> Any:
+        """TURN writes into the journal that it is given. Raises what TURN raises."""
+        done = releases.off_hub(turn, self._journal)
+        with self._lock:
+            record.entry = done.entry
+        return done
 
     def settle(self, uuid: str, verdict: str) -> None:
         record = self._known.get(uuid)

@@ -86,6 +86,7 @@ class Steered:
         self.abort_asked = False
         self.detached = False
         self.passage: Passage | None = None  # through the tunnel
+        self.gives_way: Any = None  # turning.Words: the guest is to turn back, and the engine to let it be
 
     def stand_in(self, guest: Any) -> StandIn:
         """GUEST, but for migrate()."""
@@ -209,6 +210,15 @@ class Steered:
         self.detached = True
         self._ask(lambda engine: engine.detach())
 
+    def give_way(self, said: Any) -> bool:
+        """Leaves an interrupted migration to whoever turns the guest back; whether there is one to leave."""
+        engine = self.engine
+        if engine is None or self.gives_way is not None or engine.status()["phase"] not in phases.POSTCOPY:
+            return False
+        self.gives_way = said
+        engine.detach()
+        return True
+
     def _start(self, engine: _core.Migration) -> None:
         engine.start()
         with self._lock:
@@ -254,6 +264,7 @@ class Plan:
         self.flags = bits
         self.steered = steered
         self.reason = reason  # as pcmig_common.choice gives it
+        self.way_back: dict[str, str] | None = None  # what it would cost (pcmig.way_back)
 
 
 class StandIn:

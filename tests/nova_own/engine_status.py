@@ -36,4 +36,5 @@ PRECOPY: dict[str, Any] = {
     "note": None,
     "turn": "free",
     "waits_for": None,
+    "unrun": False,
 }

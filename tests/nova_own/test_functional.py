@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs functional_adoption, functional_ending and functional_lost: each in processes of its own, as Nova's
-functional tests change the whole process."""
+"""Runs functional_adoption, functional_ending, functional_lost and functional_turning: each in processes of
+its own, as Nova's functional tests change the whole process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.timeout(960)
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULES = tuple(f"tests.nova_own.functional_{name}" for name in ("adoption", "ending", "lost"))
+MODULES = tuple(f"tests.nova_own.functional_{name}" for name in ("adoption", "ending", "lost", "turning"))
 
 
 @pytest.mark.parametrize("module", MODULES)

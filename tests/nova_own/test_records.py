@@ -37,6 +37,7 @@ from pcmig.nova import (
     recorded,
     records,
     steer,
+    turning,
     words,
 )
 
@@ -82,7 +83,13 @@ class Hosts:
         half = self.halves[uri]
         if half is None:
             raise _core.ConnectError("no route to host")
-        return {"half": half, "job_active": self.job, "shut_down": self.shut_down == uri}
+        return {
+            "half": half,
+            "job_active": self.job,
+            "shut_down": self.shut_down == uri,
+            "runs": False,
+            "id": None,
+        }
 
 
 @pytest.fixture
@@ -122,12 +129,15 @@ class Stock(Others):  # type: ignore[misc,valid-type]  # made at run time
 @guard.guarded(Stock)
 class Driver(Stock):
     _guarded = recorded.RecordedLibvirtDriver._guarded
+    _is_marked = recorded.RecordedLibvirtDriver._is_marked
 
     def __init__(self, known: records.Records) -> None:
         super().__init__()
         self._records = known
         self._guard = guard.Guard(known, 10_000)
-        self._keeper = types.SimpleNamespace(starting=False)
+        self._keeper = types.SimpleNamespace(
+            starting=False, turner=types.SimpleNamespace(powered_off=lambda _: None)
+        )
 
 
 def test_nobody_is_asked_for_guests_that_are_not_on_record(known: records.Records, hosts: Hosts) -> None:
@@ -656,7 +666,7 @@ class Follower:
         return False
 
     def _steer_adopted(self, adopted: Any) -> Any:
-        return types.SimpleNamespace(detached=False, end=lambda: None)
+        return types.SimpleNamespace(detached=False, gives_way=None, end=lambda: None)
 
     def _adopted_ended(self, _uuid: str) -> None: ...
 
@@ -671,14 +681,16 @@ def adopt(
 ) -> tuple[keeper.Keeper, Follower, Nova]:
     nova = nova or Nova()
     follower = Follower(outcome)
-    made = keeper.Keeper(follower, known, guard.Guard(known, 10_000))
+    asks = guard.Guard(known, 10_000)
+    never = turning.Turning(known, asks, "never", lambda: pytest.fail("nobody is asked"))
+    made = keeper.Keeper(follower, known, asks, never)
     record = known.get(UUID)
     assert record is not None
     found = adoption.Adopted(record, None, nova, nova, None, None)
     monkeypatch.setattr(adoption, "recall", lambda _record: found)
     monkeypatch.setattr(adoption.Adopted, "post", lambda *_: lambda: None)
     monkeypatch.setattr(adoption.Adopted, "recover", lambda *_: lambda: None)
-    monkeypatch.setattr(made, "_on_thread", lambda _uuid, call, *arguments: call(*arguments))
+    monkeypatch.setattr(made, "on_thread", lambda _uuid, call, *arguments: call(*arguments))
     monkeypatch.setattr(made, "_monitor", lambda *_: {"outcome": outcome})
     Manager._set_migration_status = staticmethod(lambda *_: None)  # type: ignore[attr-defined]
     Manager._set_instance_obj_error_state = staticmethod(lambda *_, **__: None)  # type: ignore[attr-defined]
@@ -926,7 +938,14 @@ def test_a_source_is_asked_where_it_answers(known: records.Records, monkeypatch:
         asked.append(uri)
         if uri == SOURCE:
             raise _core.ConnectError("refused")
-        return {"half": "running", "job_active": False, "shut_down": False, "defined": True}
+        return {
+            "half": "running",
+            "job_active": False,
+            "shut_down": False,
+            "defined": True,
+            "runs": False,
+            "id": 1,
+        }
 
     monkeypatch.setattr(guard._core, "half", half)  # type: ignore[attr-defined]
     assert guard.Guard(known, 10_000).evidence(record)["source"] == "running"

@@ -97,7 +97,13 @@ class TwoHosts(base.LibvirtMigrationMixin, base.ServersTestBase):  # type: ignor
         assert uuid in {self.server["id"], *self.others}
         side = "destination" if "dest" in uri else "source"
         halves = self.others.get(uuid, self.halves)
-        return {"half": halves[side], "job_active": halves["source"] == "postcopy"}
+        return {
+            "half": halves[side],
+            "job_active": halves["source"] == "postcopy",
+            "shut_down": False,
+            "runs": False,
+            "id": None,
+        }
 
     def _wait(self, ready: Any, what: str) -> Any:
         for _ in range(600):

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has a guest go on at its source from the moment of the switch, whose destination was lost in post-copy.
+
+What is asked and decided is pcmig.turn_back's, as for the command; here is whose word counts, what the
+destination's nova-compute says, and that Nova's privileged daemon does it. What becomes of Nova's books is
+turned_back.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
+
+from oslo_log import log as logging
+
+from pcmig import _core, guest, journal, turn_back
+from pcmig.nova import fence, guard, records, releases, words
+from pcmig_common import messages
+
+LOG = logging.getLogger(__name__)
+
+
+class NotNow(Exception):
+    """It does not turn back: why, for operators."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """What somebody says who asks for it."""
+
+    destination_is_dead: bool = False
+    accept_newer_disks: bool = False
+    asked: bool = True  # by somebody; otherwise only where nothing is lost
+
+
+BY_ITSELF = Words(asked=False)
+
+
+class Turning:
+    """MODE is [pcmig] turn_back, PEERS gives the other hosts' nova-computes."""
+
+    def __init__(
+        self,
+        known: records.Records,
+        guard_: guard.Guard,
+        mode: str,
+        peers: Callable[[], messages.Client],
+    ) -> None:
+        self._records = known
+        self._guard = guard_
+        self.mode = mode
+        self._peers = peers
+
+    def by_itself(self, record: records.Record) -> bool:
+        """Whether it could happen without anybody's asking, as far as that is known here."""
+        return self.mode == "unrun" and record.entry.unrun and not record.turned
+
+    def may(self, context: Any, record: records.Record, said: Words) -> bool:
+        """One look, which changes nothing: whether somebody vouches for the destination's death. Raises
+        NotNow."""
+        if self.mode == "never" and not record.turned:
+            raise NotNow("[pcmig] turn_back = never on this host; as root there: pcmig turn-back")
+        dead = "it is said so" if said.destination_is_dead else fence.word(record)
+        with self._explained():
+            source, destination = self._guard.halves(record)
+            turn_back.ask_guard(record.entry, (source, destination), dead is not None)
+            self._ask_destination(context, record, destination["half"], dead is not None)
+            facts, rule = releases.off_hub(
+                turn_back.decide,
+                record.entry,
+                dead is not None,
+                said.accept_newer_disks,
+                False,
+                None if said.asked else cast(turn_back.Mode, self.mode),
+                records.now(),
+            )
+        LOG.info(
+            "Guest %(name)s may turn back: %(text)s (source %(source)s, destination %(destination)s, dead: "
+            "%(dead)s; never ran there: %(unrun)s; disks: %(disks)s)",
+            {
+                "name": record.entry.name,
+                "text": rule["text"],
+                "source": source["half"],
+                "destination": destination["half"],
+                "dead": dead or "nobody says so",
+                "unrun": facts.unrun,
+                "disks": facts.disks_why,
+            },
+        )
+        return dead is not None
+
+    def turn(self, context: Any, record: records.Record, said: Words) -> str:
+        """Does it; what it undid. Raises NotNow, and then nothing was done, or nobody knows whether it
+        was."""
+        dead = self.may(context, record, said)
+
+        def turn(book: journal.Journal) -> turn_back.TurnedBack:
+            return turn_back.turn_back(
+                book,
+                record.entry,
+                ask=lambda: self._guard.halves(record),
+                now=records.now,
+                destination_is_dead=dead,
+                accept_newer_disks=said.accept_newer_disks,
+                mode=None if said.asked else cast(turn_back.Mode, self.mode),
+                tell=lambda text: LOG.info("Guest %s: %s", record.entry.name, text),
+                do=_do,
+            )
+
+        with self._explained():
+            done = self._records.turns_back(record, turn)
+        LOG.warning(
+            "Guest %(name)s (%(uuid)s) turned back: it goes on here from the moment of the switch; %(text)s "
+            "(%(steps)s)",
+            {
+                "name": record.entry.name,
+                "uuid": record.entry.uuid,
+                "text": done.facts.text,
+                "steps": "; ".join(done.steps),
+            },
+        )
+        return str(done.facts.text)
+
+    def _ask_destination(self, context: Any, record: records.Record, half: str, dead: bool) -> None:
+        """libvirt there may have lost a QEMU that lives. Raises RefusedError."""
+        if dead and half == "unknown":
+            return
+        lives = self._peers().process(context, record.dest, record.entry.uuid)
+        if lives:
+            raise turn_back.RefusedError(
+                f"on {record.dest} libvirt does not know the guest, but its QEMU runs: end that process first"
+            )
+        if lives is None and not dead:
+            raise turn_back.RefusedError(
+                f"nova-compute on {record.dest} does not say whether a QEMU of the guest runs there; if that "
+                "host is dead: openstack compute service set --down, or --destination-is-dead"
+            )
+
+    def _explained(self) -> Any:
+        return _Explained(self._records)
+
+
+class _Explained:
+    """Makes NotNow of what pcmig.turn_back raises, with the command that helps first."""
+
+    def __init__(self, known: records.Records) -> None:
+        self._records = known
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: Any, err: BaseException | None, _trace: Any) -> None:
+        if isinstance(err, turn_back.RefusedError):
+            why = f"{err}; whoever takes that risk says {err.word}" if err.word else str(err)
+            raise NotNow(self._records.naming(words.for_operators(why, err.advice))) from err
+        if isinstance(err, _core.Error | guest.GuestXmlError | journal.JournalError):
+            raise NotNow(f"{err}") from err
+
+
+def _do(uri: str, uuid: str) -> list[str]:
+    from nova.virt.pcmig import privileged
+
+    try:
+        steps: list[str] = privileged.turn_back(uri, uuid)
+    except _core.Error:
+        raise
+    except Exception as err:  # the daemon does not start, or what it raises cannot be sent
+        raise turn_back.RefusedError(
+            f"Nova's privileged daemon did not do it ({type(err).__name__}: {err}); as root: pcmig turn-back"
+        ) from err
+    return steps
