@@ -79,8 +79,8 @@ DESTINATION_DIES: Allowed = {
     PRECOPY: frozenset({End.STAYED}),
     POSTCOPY: frozenset({End.MOVED, End.SOURCE_HALF, End.TURNED_BACK}),
 }
-# Its own will.
-GUEST_ENDS: Allowed = {PRECOPY: frozenset({End.GONE}), POSTCOPY: frozenset({End.GONE})}
+# Its own will. In post-copy the source does not hear of it, and its half is left for somebody to end.
+GUEST_ENDS: Allowed = {PRECOPY: frozenset({End.GONE}), POSTCOPY: frozenset({End.GONE, End.SOURCE_HALF})}
 GUEST_CRASHES: Allowed = {PRECOPY: frozenset({End.CRASHED}), POSTCOPY: frozenset({End.CRASHED})}
 
 # TCP gives up after 3 s, and a silent peer is noticed within 6 s, instead of 15 minutes and 2 hours.
