@@ -65,11 +65,12 @@ static bool gains_nothing(const struct pcmig_pacing *pacing, const struct pcmig_
 }
 
 void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
-                        int64_t baseline_us)
+                        int64_t baseline_us, int64_t waited_us)
 {
     memset(pacing, 0, sizeof(*pacing));
     pacing->params = *params;
     pacing->baseline_us = baseline_us;
+    pacing->waited_us = waited_us;
     pacing->busy_permille = 1000;
     pacing->page_bytes = DEFAULT_PAGE_BYTES;
     pacing->pace_mib = gains_nothing(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
@@ -140,8 +141,8 @@ static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t re
 {
     int64_t unpaced_end_us = t_us + pcmig_rate_time_us(remaining, link_bps);
     int64_t factor = pacing->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000;
-    int64_t all_us =
-        unpaced_end_us / 1000 < INT64_MAX / 2 / (factor + 1) ? unpaced_end_us / 1000 * factor : INT64_MAX / 2;
+    int64_t took_us = unpaced_end_us - pacing->waited_us;
+    int64_t all_us = took_us / 1000 < INT64_MAX / 2 / (factor + 1) ? took_us / 1000 * factor : INT64_MAX / 2;
     int64_t slack_us = all_us;
 
     if (pacing->finish_by_us == 0 && pacing->baseline_us > 0) {

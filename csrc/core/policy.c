@@ -97,9 +97,9 @@ static bool about_to_finish(struct pcmig_policy *policy)
  * further passes. With a deadline, all the time until then. */
 static int64_t allowance_us(const struct pcmig_policy *policy, int64_t switched_us)
 {
-    int64_t us = switched_us / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000);
-    int64_t until_us = pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS) + policy->now_us -
-                       pcmig_policy_running_us(policy) - switched_us;
+    int64_t waited_us = policy->now_us - pcmig_policy_running_us(policy);
+    int64_t us = (switched_us - waited_us) / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000);
+    int64_t until_us = pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS) + waited_us - switched_us;
 
     return policy->kind == PCMIG_POLICY_DEADLINE && until_us > us ? until_us : us;
 }
@@ -244,9 +244,7 @@ static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision
     const struct pcmig_convergence *seen = &policy->convergence;
     uint64_t permille = pcmig_convergence_permille(&seen->lowest);
 
-    if (policy->passes.running.number <= policy->turn.bounded_pass)
-        pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
-    else if (sends_in_vain(policy))
+    if (sends_in_vain(policy))
         pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
                                   (int64_t)policy->rate.link_bps, 0);
     else if (policy->passes.done < 1)
@@ -330,7 +328,8 @@ static void enter_postcopy(struct pcmig_policy *policy, struct pcmig_decision *o
         return;
     }
     /* Switched by somebody else (virsh migrate-postcopy, for instance): no pace was set yet. */
-    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us);
+    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us,
+                       policy->now_us - pcmig_policy_running_us(policy));
     pcmig_policy_first_pace(policy, out);
 }
 

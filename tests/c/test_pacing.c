@@ -52,7 +52,7 @@ static void begin(struct world *w, uint64_t known_bps, uint64_t real_bps)
         pcmig_rate_feed(&w->rate, w->t_us += 100000, &w->sample);
     }
     pcmig_rate_pause(&w->rate);
-    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0);
+    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0, 0);
     w->look_us = w->t_us;
 }
 
@@ -111,7 +111,7 @@ static double run_to_the_end(struct world *w, uint64_t bytes)
 
     w->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1100;
     w->sample.memory_remaining_bytes = bytes;
-    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0);
+    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0, 0);
     run(w, INT64_C(10000) * 1000000);
     assert_int_equal(w->sample.memory_remaining_bytes, 0);
     return (double)(w->t_us - start_us) / 1e6;

@@ -304,6 +304,24 @@ static void known_within_the_first_pass(void **state)
     assert_true(run(1000) > 19.0);
 }
 
+/* A pass that began under a bound for the sake of others: what was sampled and what is left say as much as in any
+ * other. Such a guest paid a whole pass more before it was switched, and all that waited for it as well. */
+static void known_although_it_was_bounded(void **state)
+{
+    (void)state;
+    for (int rare = 0; rare < 2; rare++) {
+        begin(PCMIG_POLICY_AUTO, 20 * GB, rare ? 10 * GB : 0, GB);
+        w.rare = rare != 0;
+        w.written_bps = rare ? 0 : GB / 2;
+        tell(PCMIG_INPUT_TURN, PCMIG_TURN_BOUNDED);
+        (void)run(1);
+        tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(3 * GB));
+        tell(PCMIG_INPUT_TURN, PCMIG_TURN_FREE);
+        assert_true(run(1000) < (rare ? 20.6 : 2));
+        assert_string_equal(decided(), "dirty-rate");
+    }
+}
+
 /* The sampling alone leaves a doubt, and a second pass would cost 15 s of 20 to see: with what the first has left, it
  * is clear. A guest that writes slowly everywhere leaves as much, and its next passes are short. */
 static void a_dear_second_pass_is_foreseen(void **state)
@@ -419,6 +437,7 @@ int main(void)
         TEST(the_next_pass_is_the_last),
         TEST(known_after_the_first_pass),
         TEST(known_within_the_first_pass),
+        TEST(known_although_it_was_bounded),
         TEST(a_dear_second_pass_is_foreseen),
         TEST(sampled_long_ago),
         TEST(encoded_pages_count),

@@ -7,6 +7,7 @@
 
 #include "core/ledger.h"
 #include "core/policy.h"
+#include "core/turns_meter.h"
 
 #include <stdio.h>
 
@@ -41,6 +42,14 @@ struct migration {
     unsigned decisions, samples;
     bool rate_told;
     int64_t drain_us;
+    double precopy_bps, postcopy_bps; /* as pcmig wants them, without the bound for the sake of others */
+
+    /* pcmig beside others of its own: turns.c. */
+    bool waits;      /* its migrate call was not made yet */
+    int64_t look_us; /* when it looks at the others next; NEVER_US = it has none */
+    struct pcmig_turns_meter meter;
+    enum pcmig_turn turn;
+    int64_t bound_mib;
 
     /* Rivals: rivals.c. */
     struct stall stall;
@@ -59,6 +68,15 @@ void steer_iteration(struct migration *m, int64_t now_us);
 void steer_look(struct migration *m, int64_t now_us);
 void steer_limit(struct migration *m, int64_t now_us, double limit_ms);
 void steer_final(struct migration *m, int64_t now_us);
+void steer_turn(struct migration *m, int64_t now_us, enum pcmig_turn turn);
+/* Gives QEMU the bandwidths that are wanted, within the bound. */
+void steer_bandwidth(struct migration *m);
+
+/* turns.c. Several of pcmig's leave the host: each keeps a row, and heeds those of ALL. */
+void turns_begin(struct migration *m, int64_t now_us);
+void turns_sample(struct migration *m, int64_t now_us, const struct pcmig_sample *sample);
+/* Returns whether the migrate call is to be made now. */
+bool turns_look(struct migration *m, const struct migration *all, unsigned count, int64_t now_us);
 
 /* rivals.c. */
 void rival_begin(struct migration *m);

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -21,9 +22,16 @@ class SimError(Exception):
 
 
 def build() -> pathlib.Path:
-    made = subprocess.run(
-        ["make", "-s", "-j2", "-C", str(HERE)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    where = ROOT / "build" / "sim"
+    where.mkdir(parents=True, exist_ok=True)
+    with open(where / "lock", "w") as lock:  # tests run beside each other
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = subprocess.run(
+            ["make", "-s", "-j2", "-C", str(HERE)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     if made.returncode != 0:
         raise SimError(f"the simulator does not build:\n{made.stdout}")
     return ROOT / "build" / "sim" / "sim"

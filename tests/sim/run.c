@@ -15,9 +15,28 @@ static bool over(const struct migration *m)
     return m->qemu.state == QEMU_COMPLETED || m->qemu.state == QEMU_CANCELLED;
 }
 
+/* It has a slot. */
 static bool runs(const struct migration *m, int64_t now_us)
 {
     return m->start_us <= now_us && !over(m);
+}
+
+/* Its migrate call was made. */
+static bool called(const struct migration *m, int64_t now_us)
+{
+    return runs(m, now_us) && !m->waits;
+}
+
+static void call(struct migration *m, int64_t now_us)
+{
+    m->waits = false;
+    m->due_us = now_us;
+    m->qemu.busy_until_us = now_us + (int64_t)(m->scenario->setup_ms * 1000);
+    m->qemu.slice_us = m->qemu.turn_us = m->qemu.rate_us = m->qemu.busy_until_us;
+    if (STEERED(m))
+        steer_event(m, now_us, PCMIG_EVENT_MIGRATE_CALLED);
+    else
+        rival_begin(m);
 }
 
 static int begin(struct migration *m, int64_t now_us, const char *trace)
@@ -26,17 +45,18 @@ static int begin(struct migration *m, int64_t now_us, const char *trace)
     char path[4096];
 
     m->start_us = m->due_us = now_us;
-    m->qemu.busy_until_us = now_us + (int64_t)(s->setup_ms * 1000);
-    m->qemu.slice_us = m->qemu.turn_us = m->qemu.rate_us = m->qemu.busy_until_us;
     if (!STEERED(m)) {
-        rival_begin(m);
+        call(m, now_us);
         return 0;
     }
     if (trace != NULL)
         snprintf(path, sizeof(path), "%s/guest-%u.trace", trace, m->number);
     if (steer_begin(m, trace != NULL ? path : NULL) < 0)
         return -1;
-    steer_event(m, now_us, PCMIG_EVENT_MIGRATE_CALLED);
+    if (s->guests > 1 && s->turns != 0)
+        turns_begin(m, now_us);
+    else
+        call(m, now_us);
     return 0;
 }
 
@@ -125,7 +145,9 @@ static double step_s(struct migration *all, unsigned count, int64_t now_us)
     for (unsigned i = 0; i < count; i++) {
         const struct migration *m = &all[i];
 
-        if (!runs(m, now_us))
+        if (runs(m, now_us) && m->look_us != NEVER_US)
+            step = fmin(step, fmax((double)(m->look_us - now_us) / 1e6, 0.00002));
+        if (!called(m, now_us))
             continue;
         step = fmin(step, qemu_step_s(&m->qemu, now_us));
         if (m->due_us != NEVER_US)
@@ -226,7 +248,8 @@ int run_scenario(const struct scenario *s, const char *trace, FILE *out)
 
     link_init(&link, s, count);
     for (unsigned i = 0; i < count && status == 0; i++) {
-        all[i] = (struct migration){.scenario = s, .number = i + 1, .start_us = NEVER_US, .issue_us = NEVER_US};
+        all[i] = (struct migration){
+            .scenario = s, .number = i + 1, .start_us = NEVER_US, .issue_us = NEVER_US, .look_us = NEVER_US};
         qemu_init(&all[i].qemu, s, &link, i);
     }
     while (status == 0 && left > 0 && now_us < until_us) {
@@ -237,7 +260,7 @@ int run_scenario(const struct scenario *s, const char *trace, FILE *out)
         dt_s = step_s(all, count, now_us);
         link_rate(&link, s, now_us);
         for (unsigned i = 0; i < count; i++) {
-            if (runs(&all[i], now_us))
+            if (called(&all[i], now_us))
                 qemu_offer(&all[i].qemu, now_us, dt_s);
         }
         if (link.count > count)
@@ -248,12 +271,16 @@ int run_scenario(const struct scenario *s, const char *trace, FILE *out)
         for (unsigned i = 0; i < count; i++) {
             struct migration *m = &all[i];
 
-            if (runs(m, now_us - 1) && m->start_us < now_us) {
+            if (runs(m, now_us) && m->look_us <= now_us && turns_look(m, all, count, now_us))
+                call(m, now_us);
+            else if (called(m, now_us - 1) && m->start_us < now_us) {
                 qemu_settle(&m->qemu, now_us, dt_s);
                 tell(m, now_us);
                 if (!over(m))
                     steer(m, now_us);
             }
+            if (over(m))
+                m->meter.row.phase = PCMIG_TURNS_NONE;
             left += !over(m);
         }
         skipped_us = skip_us(&all[0], s, now_us, until_us);

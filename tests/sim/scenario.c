@@ -66,6 +66,7 @@ static const struct row rows[] = {
     ROW(downtime_ms, 300, 1, 2000000),
     ROW(guests, 1, 1, 64),
     ROW(slots, 64, 1, 64),
+    ROW(turns, 1, 0, 1),
     ROW(stagger_ms, 0, 0, 1e7),
     ROW(seed, 1, 0, 1e15),
     ROW(until_s, 0, 0, 1e7),

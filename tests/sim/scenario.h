@@ -80,6 +80,7 @@ struct scenario {
 
     /* The run. */
     double guests, slots, stagger_ms;
+    double turns; /* pcmig: several know of each other */
     double seed, until_s;
 };
 

@@ -57,6 +57,19 @@ void steer_end(struct migration *m)
         (void)fclose(m->trace);
 }
 
+static double bounded(const struct migration *m, double bps)
+{
+    double bound = (double)m->bound_mib * 1024 * 1024;
+
+    return bound > 0 && (bps <= 0 || bps > bound) ? bound : bps;
+}
+
+void steer_bandwidth(struct migration *m)
+{
+    m->qemu.precopy_bps = bounded(m, m->precopy_bps);
+    m->qemu.postcopy_bps = bounded(m, m->postcopy_bps);
+}
+
 static void feed(struct migration *m, int64_t now_us, struct pcmig_input *input);
 
 static void act(struct migration *m, int64_t now_us, const struct pcmig_decision *decision)
@@ -68,14 +81,14 @@ static void act(struct migration *m, int64_t now_us, const struct pcmig_decision
         m->draining = true;
         m->why = decision->reason;
         m->drain_us = now_us;
-        m->qemu.precopy_bps = bps;
+        m->precopy_bps = bps;
         break;
     case PCMIG_ACTION_UNDRAIN:
         m->draining = false;
-        m->qemu.precopy_bps = 0;
+        m->precopy_bps = 0;
         break;
     case PCMIG_ACTION_SET_PACE:
-        m->qemu.postcopy_bps = bps;
+        m->postcopy_bps = bps;
         break;
     case PCMIG_ACTION_SWITCH:
         m->draining = false;
@@ -89,6 +102,7 @@ static void act(struct migration *m, int64_t now_us, const struct pcmig_decision
     default:
         break;
     }
+    steer_bandwidth(m);
 }
 
 static void feed(struct migration *m, int64_t now_us, struct pcmig_input *input)
@@ -182,6 +196,20 @@ void steer_look(struct migration *m, int64_t now_us)
         m->downtime_set = true;
         m->qemu.downtime_ms = (double)m->scenario->params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
     }
+    feed(m, now_us, &input);
+    if (input.kind == PCMIG_INPUT_SAMPLE)
+        turns_sample(m, now_us, &input.sample);
+    else if (input.kind == PCMIG_INPUT_QUEUE)
+        m->meter.row.queue_bytes = input.sample.queue_bytes;
+}
+
+void steer_turn(struct migration *m, int64_t now_us, enum pcmig_turn turn)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_TURN, .code = turn};
+
+    if (sim_verbose)
+        fprintf(stderr, "%u: %9.3f s turn %d, bound %lld MiB/s\n", m->number, (double)(now_us - m->start_us) / 1e6,
+                (int)turn, (long long)m->bound_mib);
     feed(m, now_us, &input);
 }
 

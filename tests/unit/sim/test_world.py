@@ -78,6 +78,28 @@ def test_flows_share_the_link() -> None:
     assert float(beside["total_ms"]) == pytest.approx(2 * float(alone["total_ms"]), rel=0.05)
 
 
+def test_migrations_of_one_host_take_turns() -> None:
+    """Three busy guests of the bed's bench: with turns one is switched at a time, so that none is silent for
+    long, the first arrive early and the last hardly later than side by side."""
+    many: program.Scenario = {
+        **bed.GUEST,
+        "memory_mib": 128,
+        "hot_mib": 32,
+        "hot_wps": 3000,
+        "scan_pps": 3000,
+        "setup_ms": 1500,
+        "guests": 3,
+    }
+    for qemu in (10, 11):
+        told: program.Scenario = {**many, **bed.STACKS[qemu]}
+        virsh, ours, alone = program.run(
+            [{**told, "way": "virsh"}, {**told, "way": "pcmig"}, {**told, "way": "pcmig", "turns": 0}]
+        )
+        assert compare.silence(ours) < 0.2 * compare.silence(virsh)
+        assert float(ours["arrival_ms"]) < 0.85 * float(alone["arrival_ms"])
+        assert float(ours["total_ms"]) < 1.35 * float(virsh["total_ms"])
+
+
 def test_slots_are_taken_one_after_the_other() -> None:
     found = one(way="precopy", memory_mib=1024, hot_wps=0, link_mbps=1000, guests=4, slots=1)
     assert float(found["arrival_ms"]) == pytest.approx(float(found["total_ms"]) * 2.5 / 4, rel=0.02)
