@@ -154,7 +154,11 @@ def test_the_destination_dies_and_an_administrator_has_the_server_turn_back(clou
     action = f"/servers/{server.id}/action"
     [qemu] = target.host.qemu_pids()
     target.host.signal_process(qemu, signal.SIGKILL)
-    wait_until(lambda: server.status == "ERROR", 90, "it has run there, so nobody turns it back unasked")
+    try:
+        wait_until(lambda: server.status == "ERROR", 60, "it has run there, so nobody turns it back unasked")
+    except BedError:
+        print(move.found())
+        raise
     assert str(states(move)[move.source]) == "paused (post-copy failed)", states(move)
     cloud.network.limit(RATE_MBIT)
     asked_s = time.monotonic()
