@@ -220,12 +220,15 @@ def test_nobody_gets_ahead_of_a_word(capsys: pytest.CaptureFixture[str], book: J
     """Modes of what happens by itself: only where nothing is lost."""
     book.write(CROSSED)
 
+    def ask() -> Any:
+        return fake.half(URI, fake.UUID), fake.half(fake.DEST, fake.UUID)
+
     def by_itself(mode: Any, unrun: bool) -> bool:
         try:
             turn_back.turn_back(
                 book,
                 CROSSED,
-                ask=lambda: (fake.half(URI, fake.UUID), fake.half(fake.DEST, fake.UUID)),
+                ask=ask,
                 now=lambda: "2026-11-29T10:00:05.000Z",
                 unrun=unrun,
                 mode=mode,

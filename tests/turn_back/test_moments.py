@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The destination's QEMU is killed at some moment of post-copy; memory is looked at as a whole."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.functional.scene import BUSY, Scene
+from tests.functional.test_lost import end_qemu, status
+from tests.functional.test_turn_back import WITHIN_S, expect_alone_and_whole, turn_back
+
+# At 40 Mb/s post-copy of the busy guest takes more than 20 s.
+SLOW_MBIT = 40
+
+
+@pytest.mark.parametrize("after_s", [0.05, 1, 5, 20])
+def test_it_goes_on(scene: Scene, after_s: float) -> None:
+    scene.prepare(BUSY)
+    source = scene.source
+    destination = scene.bed.other(source)
+    scene.bed.network.limit(SLOW_MBIT)
+    command = scene.migration("--policy", "immediate", "--postcopy-bandwidth", "2")
+    scene.wait_postcopy(destination)
+    time.sleep(after_s)
+    end_qemu(destination, signal.SIGKILL)
+    killed_s = time.monotonic()
+    command.kill()
+    scene.wait_for(lambda: "can turn back" in status(scene, source).out, "its end is known")
+    assert "paused" in (scene._state(source) or ""), "nothing happens without a request"
+    run = turn_back(scene, source).expect(0, "done: ", "what it did since the switch is undone")
+    assert run.elapsed_s < WITHIN_S
+    assert scene.guest is not None and scene.guest.wait_verified(time.monotonic()), "every page"
+    expect_alone_and_whole(scene, source)
+    print(f"asked {run.start_s - killed_s:.1f} s after the kill; went on within {run.elapsed_s:.2f} s")
+
+
+def test_two_copies_by_chance(scene: Scene) -> None:
+    """Requests at random while the destination freezes, goes on, and loses its libvirt and gets it back: as
+    long as it has a QEMU, none is granted."""
+    scene.prepare(BUSY)
+    source = scene.source
+    destination = scene.bed.other(source)
+    scene.bed.network.limit(SLOW_MBIT)
+    scene.migration("--policy", "immediate", "--postcopy-bandwidth", "1")
+    scene.wait_postcopy(destination)
+    for command in scene._commands:
+        command.end()
+    [qemu] = destination.qemu_pids()
+    chance = random.Random(14)
+    end_s = time.monotonic() + 60
+    asked = 0
+    while time.monotonic() < end_s and destination.qemu_pids() == [qemu] and source.qemu_pids():
+        match chance.randrange(6):
+            case 0:
+                destination.signal_process(qemu, signal.SIGSTOP)
+            case 1:
+                destination.signal_process(qemu, signal.SIGCONT)
+            case 2 if destination.libvirtd() is not None:
+                destination.kill_libvirtd()
+            case 3 if destination.libvirtd() is None:
+                destination.start_libvirtd()
+            case _:
+                # Given for a host that does not answer, and lives, a word is wrong, and taken: not here.
+                answers = destination.libvirtd() is not None
+                words = ["--destination-is-dead", "--accept-newer-disks"] if answers else []
+                run = turn_back(scene, source, *words)
+                assert run.code in (1, 3), (run.out, run.err)
+                asked += 1
+        assert "running" not in (scene._state(source) or ""), "never two"
+    assert asked > 5
