@@ -11,6 +11,7 @@ from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
 from pcmig.cli.job import CONFIRM_S, HALVES, Job
 from pcmig.cli.record import watch_command
+from pcmig.cli.turn_back import refuse_bound
 from pcmig.journal import Entry, Journal, JournalError
 
 TOO_LATE = (
@@ -42,6 +43,7 @@ class Abort(Command):
             job.find()
         except CommandError as err:
             raise CommandError(f"{err}{what_may_free(job)}", err.code) from err
+        refuse_bound(job.uri, job.uuid, job.domain)
         refuse(job)
         try:
             _core.job_abort(job.uri, job.uuid)

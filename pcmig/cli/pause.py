@@ -10,6 +10,7 @@ from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, default_connect
 from pcmig.cli.job import CONFIRM_S, Job
 from pcmig.cli.record import find, resume_command, tell
+from pcmig.cli.turn_back import refuse_bound
 from pcmig.journal import Entry, Journal
 
 # So long the process that looks after the migration has to pause it; then it is done without it.
@@ -40,6 +41,7 @@ class Pause(Command):
         uri = args.connect or (entry.source_uri if entry else default_connect())
         job = Job(uri, entry.uuid if entry else args.domain)
         job.find()
+        refuse_bound(job.uri, job.uuid, job.domain, entry)
         refuse(job, entry)
         try:
             # First of all: who looks after it asks the journal, as soon as the stream breaks.

@@ -8,6 +8,7 @@ import argparse
 from pcmig import _core
 from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
 from pcmig.cli.job import CONFIRM_S, Job
+from pcmig.cli.turn_back import refuse_bound
 
 
 class Switch(Command):
@@ -29,6 +30,7 @@ class Switch(Command):
     def take_action(self, args: argparse.Namespace) -> int:
         job = Job(args.connect, args.domain)
         job.find()
+        refuse_bound(job.uri, job.uuid, job.domain)
         if job.state == "precopy":
             _core.job_switch(job.uri, job.uuid)
             job.wait_while("precopy", CONFIRM_S)

@@ -187,16 +187,21 @@ def report(entry: Entry, done: turn_back.TurnedBack) -> dict[str, Any]:
     }
 
 
-def refuse_bound(uri: str, uuid: str, name: str, entry: Entry | None = None) -> None:
-    """Raises CommandError for a guest that turned back and was not powered off since: libvirt would refuse in
-    words of its own."""
+def bound(uri: str, uuid: str, name: str, entry: Entry | None = None) -> str | None:
+    """What to say of a guest that turned back and was not powered off since; None where it is none."""
     try:
         half = _core.half(uri, uuid)
     except _core.LibvirtError:
-        return
-    if turn_back.has_turned_back(entry, half):
-        word = _core.guest_word(name, uuid)
-        raise CommandError(f"{name}: {BOUND}; to power it off:\n  {power_off(uri, word)}")
+        return None
+    if not turn_back.has_turned_back(entry, half):
+        return None
+    return f"{name}: {BOUND}; to power it off:\n  {power_off(uri, _core.guest_word(name, uuid))}"
+
+
+def refuse_bound(uri: str, uuid: str, name: str, entry: Entry | None = None) -> None:
+    """Raises CommandError for such a guest: libvirt would refuse in words of its own."""
+    if words := bound(uri, uuid, name, entry):
+        raise CommandError(words)
 
 
 def cycled(book: Journal, entry: Entry, source: _core.Half, destination: _core.Half) -> bool:

@@ -17,6 +17,7 @@ from pcmig.cli.job import HALVES, POLL_S, Job
 from pcmig.cli.progress import Display, make_display
 from pcmig.cli.record import PROGRAM, resume_command, word
 from pcmig.cli.signals import SignalPipe
+from pcmig.cli.turn_back import bound, refuse_bound
 from pcmig.journal import Entry, Journal, JournalError
 from pcmig_common import units
 
@@ -63,6 +64,7 @@ class Watch(Command):
     def take_action(self, args: argparse.Namespace) -> int:
         job = Job(args.connect, args.domain)
         job.find()
+        refuse_bound(job.uri, job.uuid, job.domain)
         other = Other(args.dest, job.uuid) if args.dest else None
         notes = Notes(job.uuid)
         quiet = args.quiet or args.no_progress
@@ -140,6 +142,8 @@ def follow(
     while True:
         if job.state != before:
             before, changed_s = job.state, time.monotonic()
+        if job.state == "paused" and (words := bound(job.uri, job.uuid, job.domain, notes.entry())):
+            return ExitCode.FAILED, words
         attended = job.state == "paused" and notes.attended(display)
         if not attended and (end := ending(job, other, time.monotonic() - changed_s, notes)):
             return end
