@@ -142,14 +142,29 @@ class Ending:
         if self._manager is None:
             self._carry_out()
             return True
-        self.instance.refresh()
+        try:
+            # What is raised here has Nova put the server into ERROR, whose guest runs: a bus that is down is
+            # waited for.
+            self.instance.refresh()
+        except Exception as err:
+            return self._wait_for(err)
         self._lost = self._elsewhere()
         return self._lost is None and self._attempt()
 
+    def _wait_for(self, err: Exception) -> bool:
+        """Called for an error: it is raised, or it says only that somebody is away."""
+        if not patient(err):
+            raise err
+        self._why = f"{type(err).__name__}: {err}"
+        return False
+
     def _attempt(self) -> bool:
-        if not self._ours():
-            return False
-        self._carry_out()
+        try:
+            if not self._ours():
+                return False
+            self._carry_out()
+        except Exception as err:
+            return self._wait_for(err)
         return True
 
     def _elsewhere(self) -> str | None:

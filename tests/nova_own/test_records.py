@@ -441,6 +441,67 @@ def test_a_server_says_that_it_migrates_before_anybody_waits(known: records.Reco
     assert states == ["migrating"] * 3
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_bus_that_is_down_at_the_end_is_waited_for(known: records.Records, moved: bool) -> None:
+    """What is raised has Nova put the server into ERROR, though its guest runs."""
+
+    class Away(Nova):
+        left = 2
+
+        def refresh(self) -> None:
+            if self.left > 0:
+                self.left -= 1
+                raise oslo_messaging.MessagingTimeout("no reply")
+            super().refresh()
+
+    nova, waits = Away(), []
+    told: list[str] = []
+
+    def stopping(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) > 8
+
+    arguments = (Manager(), None, nova, nova, known, None, None)
+    end: ending.Ending
+    if moved:
+        end = ending.Completion(*arguments, post=lambda: told.append("post"))
+    else:
+        end = ending.Rollback(
+            *arguments,
+            recover=lambda migration_status: told.append(migration_status),
+            dest="b",
+            status="failed",
+        )
+    assert not end.attempt()
+    assert end.waits is not None and "MessagingTimeout" in end.waits
+    assert end.run(stopping)
+    assert (told, waits) == (["post" if moved else "failed"], [5, 10])
+
+
+def test_a_rollback_is_tried_again_when_somebody_was_away(known: records.Records) -> None:
+    nova, tries = Nova(), []
+
+    def recover(migration_status: str) -> None:
+        tries.append(migration_status)
+        if len(tries) < 3:
+            raise oslo_messaging.MessagingTimeout("no reply")
+
+    end = ending.Rollback(
+        Manager(), None, nova, nova, known, None, None, recover=recover, dest="b", status="failed"
+    )
+    assert end.run(lambda _seconds: False)
+    assert tries == ["failed"] * 3
+
+    def broken(migration_status: str) -> None:
+        raise exception.NovaException("broken")
+
+    end = ending.Rollback(
+        Manager(), None, Nova(), nova, known, None, None, recover=broken, dest="b", status="failed"
+    )
+    with pytest.raises(exception.NovaException, match="broken"):
+        end.run(lambda _seconds: False)
+
+
 def test_what_a_servers_owner_asked_for_comes_first(known: records.Records) -> None:
     nova, tries = Nova(), []
 
