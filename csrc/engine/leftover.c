@@ -15,8 +15,8 @@
 #define REMOVE_AFTER_US      1000000
 /* A job of libvirt's own may still hold the guest. */
 #define AUTOSTART_GIVE_UP_US 5000000
-/* A daemon that was restarted says that the guest runs before it has written its definition. */
-#define DEFINED_WITHIN_US    4000000
+/* A daemon that was restarted takes a while until it answers, says that the guest runs, and has defined it. */
+#define SETTLED_WITHIN_US    6000000
 
 /* Never removes what is needed: the guest runs at the destination with all of its memory. */
 static bool may_forget(const struct pcmig_evidence *seen)
@@ -38,10 +38,9 @@ static enum leftover_state remove_definition(const struct control *c, bool allow
         return LEFTOVER_NONE;
     if (c->call == CALL_NONE)
         return LEFTOVER_UNDEFINE;
-    if (!allowed || m->conn[PCMIG_SIDE_DESTINATION] == NULL)
-        return LEFTOVER_LOOK;
-    if (pcmig_virt_defined(m->conn[PCMIG_SIDE_DESTINATION], m->uuid) != 1)
-        return waited_us < DEFINED_WITHIN_US ? LEFTOVER_LATER : LEFTOVER_LOOK;
+    if (!allowed || m->conn[PCMIG_SIDE_DESTINATION] == NULL ||
+        pcmig_virt_defined(m->conn[PCMIG_SIDE_DESTINATION], m->uuid) != 1)
+        return waited_us < SETTLED_WITHIN_US ? LEFTOVER_LATER : LEFTOVER_LOOK;
     return pcmig_virt_forget(m->conn[PCMIG_SIDE_SOURCE], m->uuid, true) ? LEFTOVER_NONE : LEFTOVER_UNDEFINE;
 }
 
@@ -101,5 +100,7 @@ enum leftover_state pcmig_leftover_remove(struct control *c, const struct pcmig_
         return remove_definition(c, may_forget(evidence), waited_us);
     if (defined == 0 && may_forget(evidence) && pcmig_virt_forget(m->conn[PCMIG_SIDE_SOURCE], m->uuid, false))
         return LEFTOVER_NONE;
+    if (evidence->destination != PCMIG_HALF_RUNNING && waited_us < SETTLED_WITHIN_US)
+        return LEFTOVER_LATER;
     return pcmig_virt_left_over(m->conn[PCMIG_SIDE_SOURCE], m->uuid) ? LEFTOVER_LOOK : LEFTOVER_NONE;
 }

@@ -294,6 +294,27 @@ static void rest_at_the_source(void **state)
     }
 }
 
+/* A destination whose daemon was restarted does not say at once that the guest runs. */
+static void rest_while_the_destination_is_late(void **state)
+{
+    struct pcmig_migration *migration = adopt_postcopy();
+    struct pcmig_migration_status status;
+
+    (void)state;
+    atomic_store(&hosts.known, true);
+    atomic_store(&hosts.source_defined, false);
+    atomic_store(&hosts.destination, SUSPENDED);
+    atomic_store(&hosts.source, ABSENT);
+    (void)usleep(2500000);
+    atomic_store(&hosts.destination, RUNNING);
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    status = status_of(migration);
+    assert_string_equal(pcmig_outcome_name(status.outcome), "completed");
+    assert_int_equal(atomic_load(&hosts.undefines), 1);
+    assert_string_equal(status.operator_command, "");
+    pcmig_migration_unref(migration);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, reset)
@@ -308,6 +329,7 @@ int main(void)
         TEST(call_that_is_lost),
         TEST(call_that_fails),
         TEST(rest_at_the_source),
+        TEST(rest_while_the_destination_is_late),
         TEST(postcopy_is_followed),
         TEST(interruption_is_healed),
         TEST(silence_is_paused_while_the_call_runs),
