@@ -29,7 +29,8 @@ from tests.cloud.server import Server
 from tests.cloud.service import RUN
 from tests.cloud.test_driver import POST_COPY, Move, other
 
-pytestmark = pytest.mark.timeout(420)
+# Without the time in which the cloud comes up.
+pytestmark = pytest.mark.timeout(420, func_only=True)
 
 RATE_MBIT = 200
 SLOW_MBIT = 20  # neither pre-copy nor post-copy ends before the test is done with it

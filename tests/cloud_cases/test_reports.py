@@ -14,7 +14,8 @@ from tests.cloud.config import Sections
 from tests.cloud.server import Server
 from tests.cloud.test_driver import POST_COPY, Move, moved, other
 
-pytestmark = pytest.mark.timeout(420)
+# Without the time in which the cloud comes up.
+pytestmark = pytest.mark.timeout(420, func_only=True)
 
 RATE_MBIT = 200
 BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
