@@ -373,22 +373,3 @@ def test_half_a_guest_with_shared_disks(cloud: Cloud, shared: Server) -> None:
         cloud.cli(*shlex.split(advised))
         idle(shared, "ACTIVE")
         sound(cloud, shared, move.source, since_s)
-
-
-def test_a_guest_that_powers_itself_off_in_post_copy(cloud: Cloud, shared: Server) -> None:
-    """Nothing is lost, and nobody has to clear anything away."""
-    with slow_move(cloud, shared) as move:
-        _, target = ends(cloud, move)
-        switch(cloud, move)
-        log_start = len(cloud.compute_log(move.source))
-        [qemu] = target.host.qemu_pids()
-        target.host.signal_process(qemu, signal.SIGTERM)
-        wait_until(lambda: not target.host.qemu_pids(), 60, "the guest is off")
-        cloud.network.limit(RATE_MBIT)
-        idle(shared, "ERROR")
-        advised = f"openstack server reboot --hard {shared.id}"
-        wait_until(lambda: advised in cloud.compute_log(move.source)[log_start:], 150, "it is said")
-        since_s = time.monotonic()
-        cloud.cli(*shlex.split(advised))
-        idle(shared, "ACTIVE")
-        sound(cloud, shared, move.source, since_s)
