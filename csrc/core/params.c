@@ -10,7 +10,8 @@
 static const struct pcmig_param_row rows[] = {
     [PCMIG_PARAM_DOWNTIME_LIMIT_MS] =
         {"downtime_limit_ms", "ms", 300, 1, 60000,
-         "Pause of the guest that pre-copy may end with; also given to QEMU (its own default is 300)."},
+         "Pause of the guest that pre-copy may end with; QEMU is given it less what the link's queue takes, at least a "
+         "quarter (its own default is 300)."},
     [PCMIG_PARAM_DOWNTIME_CONTROL] =
         {"downtime_control", "0 or 1", 1, 0, 1,
          "Give downtime_limit_ms to QEMU; 0 leaves QEMU's limit to somebody else, who tells it."},

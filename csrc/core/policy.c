@@ -25,6 +25,10 @@
 #define QEMU_DOWNTIME_MS        300
 /* libvirt takes no more; a day. */
 #define DOWNTIME_MAX_MS         86400000
+/* The part of the downtime limit that QEMU keeps however long the queue is: pre-copy has to end for most guests. */
+#define DOWNTIME_LEAST_DIVISOR  4
+/* A change of QEMU's downtime limit by less than a fifth is not worth a call. */
+#define DOWNTIME_STEP_DIVISOR   5
 /* 285 years. Times beyond, which only a damaged trace has, count as this one, so that sums and products of times
  * fit. */
 #define TIME_MAX_US             (INT64_C(1) << 53)
@@ -551,6 +555,21 @@ void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *in
         break;
     }
     pcmig_policy_keep(policy, out, PCMIG_REASON_NONE);
+}
+
+int64_t pcmig_policy_qemu_downtime_ms(const struct pcmig_policy *policy, int64_t had_ms)
+{
+    int64_t limit_ms = policy->params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
+    int64_t least_ms = limit_ms / DOWNTIME_LEAST_DIVISOR, ms = limit_ms, change_ms;
+
+    if (pcmig_rate_known(&policy->rate) && policy->rate.queue_bytes >= 0)
+        ms -= pcmig_rate_queue_us(&policy->rate) / 1000;
+    if (ms < least_ms)
+        ms = least_ms;
+    if (ms < 1)
+        ms = 1;
+    change_ms = ms > had_ms ? ms - had_ms : had_ms - ms;
+    return had_ms > 0 && change_ms * DOWNTIME_STEP_DIVISOR < had_ms ? had_ms : ms;
 }
 
 void pcmig_policy_progress(const struct pcmig_policy *policy, unsigned *passes, unsigned *permille)

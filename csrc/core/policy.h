@@ -92,6 +92,12 @@ void pcmig_policy_progress(const struct pcmig_policy *policy, unsigned *passes, 
 /* The link's rate as measured so far, bytes per second; 0 = not known yet. */
 uint64_t pcmig_policy_link_bps(const struct pcmig_policy *policy);
 
+/* The downtime limit to give to QEMU, in ms. QEMU reckons with what it has still to send; the guest waits as well for
+ * what stands in the link's queue by then. So what that takes is left off param downtime_limit_ms, but for a quarter of
+ * it: a guest that may stop for 300 ms shall not stop for 500. HAD_MS: the limit that QEMU has from us, 0 = none;
+ * returned as long as another is not worth a call. */
+int64_t pcmig_policy_qemu_downtime_ms(const struct pcmig_policy *policy, int64_t had_ms);
+
 /* The gate before the switch. */
 enum pcmig_gate_state pcmig_policy_gate(const struct pcmig_policy *policy);
 

@@ -305,14 +305,20 @@ static int64_t queue_bytes(const struct control *c)
     return c->m->link != NULL ? pcmig_link_queue_bytes(c->m->link) : -1;
 }
 
-static void set_downtime_once(struct control *c)
+/* QEMU's downtime limit follows what the link's queue takes of the pause. */
+static void set_downtime(struct control *c)
 {
+    const int64_t *params = c->m->args.params.value;
+    int64_t had_ms = c->downtime_ms, ms = pcmig_policy_qemu_downtime_ms(c->m->policy, had_ms);
     struct pcmig_virt_error error = {0};
 
     /* Tried again with the next sample if QEMU is not ready for it. */
-    if (!c->downtime_set && c->m->args.params.value[PCMIG_PARAM_DOWNTIME_CONTROL] != 0)
-        c->downtime_set = pcmig_virt_set_max_downtime(
-                              c->m->domain, c->m->args.params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS], &error) == 0;
+    if (params[PCMIG_PARAM_DOWNTIME_CONTROL] == 0 || ms == had_ms || c->crossed ||
+        pcmig_virt_set_max_downtime(c->m->domain, ms, &error) < 0)
+        return;
+    c->downtime_ms = ms;
+    if (had_ms != 0 || ms != params[PCMIG_PARAM_DOWNTIME_LIMIT_MS])
+        (void)pcmig_migration_downtime_limit(c->m, ms);
 }
 
 /* libvirt puts the bandwidth of the call in force when it begins to send, whatever was set meanwhile. */
@@ -340,7 +346,7 @@ static void take_sample(struct control *c)
         if (active > 0 && input.sample.memory_total_bytes > 0) {
             input.kind = PCMIG_INPUT_SAMPLE;
             input.sample.queue_bytes = queue_bytes(c);
-            set_downtime_once(c);
+            set_downtime(c);
             pcmig_sampling_look(c);
             set_bandwidth_once(c, &input.sample);
         } else if (active > 0) {

@@ -81,7 +81,7 @@ struct control {
     bool publish;               /* readers of the snapshot would like to know */
     bool detach;                /* the caller lets the migration go */
     struct pcmig_sample sample; /* the latest statistics */
-    bool downtime_set;          /* QEMU has the downtime limit */
+    int64_t downtime_ms;        /* the limit that we gave to QEMU; 0 = none yet */
 
     /* Evidence that no host can be asked for. */
     bool handed_off; /* an event said STOPPED/MIGRATED of the source */

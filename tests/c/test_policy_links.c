@@ -211,6 +211,24 @@ static void slower_link(void **state)
     assert_string_equal(decided(), "not-converging");
 }
 
+/* The guest waits for what QEMU has still to send, and for what stands in the queue before it: 4 MB in this world. */
+static void the_queue_is_part_of_the_pause(void **state)
+{
+    static const struct {
+        uint64_t bps;
+        int64_t qemu_ms;
+    } links[] = {{12500000, 300 / 4}, {40000000, 200}, {125000000, 268}, {UINT64_C(1250000000), 297}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
+        begin(PCMIG_POLICY_NEVER, UINT64_C(16) << 30, 0, links[i].bps);
+        assert_int_equal(pcmig_policy_qemu_downtime_ms(w.policy, 0), 300); /* nothing is known of the link yet */
+        (void)run(5);
+        assert_in_range(pcmig_policy_qemu_downtime_ms(w.policy, 0), links[i].qemu_ms - 3, links[i].qemu_ms + 3);
+        assert_int_equal(pcmig_policy_qemu_downtime_ms(w.policy, links[i].qemu_ms + 10), links[i].qemu_ms + 10);
+    }
+}
+
 /* --- bursts ------------------------------------------------------------------------------------------------------- */
 
 /* As much as 0.2 s can write at 6 GB/s, early in the second pass, and nothing after it: 4 s more of pre-copy move
@@ -432,6 +450,7 @@ int main(void)
         TEST(what_each_synchronisation_finds_counts),
         TEST(raised_limit),
         TEST(slower_link),
+        TEST(the_queue_is_part_of_the_pause),
         TEST(a_burst_is_no_verdict),
         TEST(what_lasts_is_one),
         TEST(the_next_pass_is_the_last),

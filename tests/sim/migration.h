@@ -37,8 +37,9 @@ struct migration {
     struct pcmig_policy *policy;
     struct pcmig_ledger *ledger;
     FILE *trace;
-    bool draining, downtime_set;
-    enum pcmig_reason why; /* of the drain that led to the switch */
+    bool draining;
+    int64_t downtime_set_ms; /* the limit that pcmig gave to QEMU; 0 = none yet */
+    enum pcmig_reason why;   /* of the drain that led to the switch */
     unsigned decisions, samples;
     bool rate_told;
     int64_t drain_us;

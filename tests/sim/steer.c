@@ -179,6 +179,18 @@ static void tell_dirty_rate(struct migration *m, int64_t now_us)
     feed(m, now_us, &input);
 }
 
+static void set_downtime(struct migration *m, int64_t now_us)
+{
+    int64_t had_ms = m->downtime_set_ms, ms = pcmig_policy_qemu_downtime_ms(m->policy, had_ms);
+
+    if (ms == had_ms)
+        return;
+    m->downtime_set_ms = ms;
+    m->qemu.downtime_ms = (double)ms;
+    if (had_ms != 0 || ms != m->scenario->params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS])
+        steer_limit(m, now_us, (double)ms);
+}
+
 void steer_look(struct migration *m, int64_t now_us)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_SAMPLE};
@@ -191,11 +203,8 @@ void steer_look(struct migration *m, int64_t now_us)
         input.kind = PCMIG_INPUT_QUEUE;
     else if (m->qemu.state == QEMU_FINISHING || m->qemu.state == QEMU_SWITCHING || m->qemu.sent_bytes <= 0)
         input.kind = PCMIG_INPUT_TICK; /* libvirt has no statistics at the switch, nor in setup */
-    else if (!m->downtime_set && m->scenario->nova_steps == 0 &&
-             m->scenario->params.value[PCMIG_PARAM_DOWNTIME_CONTROL] != 0) {
-        m->downtime_set = true;
-        m->qemu.downtime_ms = (double)m->scenario->params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
-    }
+    else if (m->scenario->nova_steps == 0 && m->scenario->params.value[PCMIG_PARAM_DOWNTIME_CONTROL] != 0)
+        set_downtime(m, now_us);
     feed(m, now_us, &input);
     if (input.kind == PCMIG_INPUT_SAMPLE)
         turns_sample(m, now_us, &input.sample);
