@@ -111,10 +111,12 @@ def follow(migrations: list[Any]) -> None:
 
 
 def outcomes(migrations: list[Any]) -> dict[str, int]:
-    statuses = [migration.status() for migration in migrations]
-    return dict(
-        Counter(f"{each['outcome'] or each['phase']} {each['error'] or ''}".strip() for each in statuses)
-    )
+    """How many came to each end, and why where it is a bad one."""
+    ends = []
+    for status in (migration.status() for migration in migrations):
+        outcome = str(status["outcome"])
+        ends.append(outcome if outcome == "completed" else f"{outcome}: {status['error']}")
+    return dict(Counter(ends))
 
 
 # --- the bed ------------------------------------------------------------------------------------------------
