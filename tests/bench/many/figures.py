@@ -22,14 +22,15 @@ FIGURES = {
     )
 }
 
-# (figure, way, limit, stacks): against virsh in the same run.
-BOTH = ("forky", "backports")
+# (figure, way, limit, stacks): against virsh in the same run, which switches at once with QEMU 11 and after a
+# pass with QEMU 10; how long it takes is compared with what switches there too.
 GOALS: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
     ("worst_silence_ms", "pcmig", 0.05, ("forky",)),
     ("worst_silence_ms", "pcmig", 0.15, ("backports",)),
-    ("all_s", "pcmig", 1.10, ("forky",)),
+    ("all_s", "pcmig-immediate", 1.10, ("forky",)),
     ("all_s", "pcmig", 1.00, ("backports",)),
-    ("mean_arrival_s", "pcmig", 0.80, BOTH),
+    ("mean_arrival_s", "pcmig-immediate", 0.80, ("forky",)),
+    ("mean_arrival_s", "pcmig", 0.80, ("backports",)),
 )
 
 
