@@ -59,8 +59,8 @@ def cases() -> list[compare.Case]:
 
 def test_is_seldom_worse_than_the_best_rival(cases: list[compare.Case]) -> None:
     worse = [case for case in cases if case.worse]
-    # To be 2 % of the cases. One of them pays a second of fifty more than the factor for half the silence: its
-    # downtime limit leaves room for the link's queue.
+    # To be 2 % of the cases. One of them pays a second of fifty more than the factor for half the silence, as
+    # its downtime limit leaves room for the link's queue.
     assert len(worse) <= 3, "\n".join(program.line(case.scenario) for case in worse)
 
 
