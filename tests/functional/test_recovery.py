@@ -76,7 +76,9 @@ def test_over_a_second_network(scene: Scene) -> None:
     woken = scene.start(
         "wake", "--connect", destination.uri, "--follow", "--silent", "5", scene.name, host=destination
     )
-    time.sleep(2)
+    time.sleep(1)
+    assert scene.guest is not None
+    scene.guest.wait_heartbeats(10)  # it has what QEMU touches in its name
     scene.bed.network.link_down()
     run = command.wait(150)
     run.expect(0, "post-copy interrupted", "resuming, attempt", "post-copy goes on", "done: ")
