@@ -213,25 +213,28 @@ static bool will_write_too_much(const struct pcmig_policy *policy)
 static bool sends_in_vain(struct pcmig_policy *policy)
 {
     const struct pcmig_pass *pass = &policy->passes.running;
-    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages, again = pass->dirtied_pages;
+    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages, again = pass->dirtied_pages, permille;
     uint64_t page = policy->sample.page_size_bytes != 0 ? policy->sample.page_size_bytes : 4096;
     uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
     int64_t left_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps), again_us;
-    int64_t allowance, exposed_ms = (policy->now_us - policy->memory_us) / 2000;
+    int64_t allowance, next_us, limit_us, exposed_ms = (policy->now_us - policy->memory_us) / 2000;
 
     if (policy->passes.done > 0 || written == 0 || sent == 0 || !pcmig_rate_known(&policy->rate) ||
         left_us >= TIME_MAX_US || policy->kind != PCMIG_POLICY_AUTO)
         return false;
     allowance = allowance_us(policy, policy->now_us + left_us);
     again_us = pcmig_rate_time_us(again * page, policy->rate.link_bps);
-    if (again_us <= allowance / 2 || total / sent >= UINT32_MAX)
+    if (again_us <= allowance / 2 || total < sent || total / sent >= UINT32_MAX)
         return false;
     /* As it will be at the end of the pass. */
-    again = again / 1000 * (total * 1000 / sent);
+    permille = total * 1000 / sent;
+    again = again < UINT64_MAX / permille ? again * permille / 1000 : again / 1000 * permille;
     if (again < pcmig_passes_pages(&policy->sample, written) / 2)
         return false; /* it was sampled while it wrote more than it does */
+    next_us = pcmig_rate_time_us(again * page, policy->rate.link_bps); /* the second pass */
+    limit_us = allowance / FORESEEN_DIVISOR * FORESEEN_FACTOR;
     if (written / (policy->rate.link_bps / 1000 + 1) < SAMPLED_PERMILLE &&
-        !passes_take_longer(policy, again * page, exposed_ms, allowance / FORESEEN_DIVISOR * FORESEEN_FACTOR))
+        !passes_take_longer(policy, again * page, exposed_ms, limit_us > next_us ? limit_us - next_us : 0))
         return false;
     policy->baseline_us = policy->now_us + left_us - again_us;
     return true;
