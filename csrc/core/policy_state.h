@@ -86,7 +86,8 @@ void pcmig_policy_first_pace(const struct pcmig_policy *policy, struct pcmig_dec
 
 /* policy_turn.c: the others leave more or less to this migration. */
 void pcmig_policy_turn(struct pcmig_policy *policy, struct pcmig_decision *out, int64_t turn);
-/* No switch while another guest is switched: remembers one for later. Returns whether it did. */
+/* No switch while another guest is switched or fills the link with its post-copy: remembers one for later. Returns
+ * whether it did. What the operator asked for waits for a guest that is being switched only, and that in the drain. */
 bool pcmig_policy_turn_holds(struct pcmig_policy *policy, enum pcmig_reason reason, int64_t a, int64_t b, int64_t c);
 /* What is measured says nothing about link and guest. */
 bool pcmig_policy_turn_bounds(const struct pcmig_policy *policy);

@@ -7,10 +7,21 @@ static bool holds(const struct pcmig_policy *policy)
     return policy->turn.now >= PCMIG_TURN_HELD;
 }
 
+/* An operator's word or deadline does not wait for the whole of another guest's post-copy: it drains, and a drain waits
+ * only for a guest that is being switched. Not so before the migrate call: there is nothing to switch. */
+static bool asked_for(const struct pcmig_policy *policy)
+{
+    return policy->requested ||
+           (policy->kind == PCMIG_POLICY_DEADLINE &&
+            pcmig_policy_running_us(policy) >= pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS));
+}
+
 bool pcmig_policy_turn_holds(struct pcmig_policy *policy, enum pcmig_reason reason, int64_t a, int64_t b, int64_t c)
 {
-    if (!holds(policy))
+    if (!holds(policy) || (policy->turn.now != PCMIG_TURN_WAITING && asked_for(policy))) {
+        policy->turn.held = false;
         return false;
+    }
     policy->turn.held = true;
     policy->turn.reason = reason;
     policy->turn.a = a;

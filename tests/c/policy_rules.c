@@ -109,8 +109,10 @@ static const char *check_drain(struct policy_rules *rules, const struct pcmig_de
         return "one drain";
     if (rules->gated && !rules->gate_open)
         return "no drain before the gate is open";
-    if (rules->turn >= PCMIG_TURN_HELD)
-        return "no drain while another guest is switched";
+    if (rules->turn == PCMIG_TURN_WAITING ||
+        (rules->turn >= PCMIG_TURN_HELD && d->reason != PCMIG_REASON_REQUESTED && d->reason != PCMIG_REASON_DEADLINE &&
+         d->reason != PCMIG_REASON_GATE_OPEN))
+        return "no drain while another guest is switched, unless somebody asked for it";
     rules->drains++;
     rules->ask_said = false;
     if (rules->kind == PCMIG_POLICY_NEVER)

@@ -310,6 +310,38 @@ static void held_until_another_is_switched(void **state)
     assert_true(ever(PCMIG_ACTION_SWITCH));
 }
 
+/* Whoever asks for a switch, or has set a deadline, does not wait for the whole of another guest's post-copy, which may
+ * be hours: only for one that is being switched, and in the drain, so that it is next. */
+static void asked_for_while_another_has_the_link(void **state)
+{
+    (void)state;
+    for (int deadline = 0; deadline < 2; deadline++) {
+        params.value[PCMIG_PARAM_DEADLINE_MS] = 10000;
+        begin(deadline ? PCMIG_POLICY_DEADLINE : PCMIG_POLICY_MANUAL, false);
+        m.writes_ps = 100000;
+        run(SECOND);
+        guest_model_turn(&m, PCMIG_TURN_BOUNDED);
+        if (!deadline)
+            guest_model_request(&m, PCMIG_REQUEST_SWITCH);
+        run(12 * SECOND);
+        assert_non_null(said(PCMIG_ACTION_DRAIN, deadline ? PCMIG_REASON_DEADLINE : PCMIG_REASON_REQUESTED));
+        guest_model_turn(&m, PCMIG_TURN_HELD); /* it is asked for its drain, and another is just switched */
+        run(2 * SECOND);
+        assert_false(ever(PCMIG_ACTION_SWITCH));
+        guest_model_turn(&m, PCMIG_TURN_FREE);
+        run(SECOND);
+        assert_true(ever(PCMIG_ACTION_SWITCH));
+    }
+    /* Before the migrate call there is nothing to switch. */
+    begin(PCMIG_POLICY_MANUAL, false);
+    guest_model_turn(&m, PCMIG_TURN_WAITING);
+    guest_model_request(&m, PCMIG_REQUEST_SWITCH);
+    m.now_us += 100 * SECOND;
+    assert_false(ever(PCMIG_ACTION_DRAIN));
+    guest_model_turn(&m, PCMIG_TURN_FREE);
+    assert_int_equal(said(PCMIG_ACTION_DRAIN, PCMIG_REASON_REQUESTED)->t_us, m.now_us);
+}
+
 /* The drain begins, and the switch comes once the others have made room. */
 static void switched_once_there_is_room(void **state)
 {
@@ -811,6 +843,7 @@ int main(void)
         TEST(refused_until_abort_after),
         TEST(switched_by_another),
         TEST(held_until_another_is_switched),
+        TEST(asked_for_while_another_has_the_link),
         TEST(switched_once_there_is_room),
         TEST(bounded_is_no_evidence),
         TEST(waiting_is_not_counted),
