@@ -27,7 +27,7 @@ struct pcmig_policy_turn {
     enum pcmig_turn now;
     int64_t since_us;
     int64_t waited_us;     /* until the migrate call was made */
-    unsigned bounded_pass; /* ran under a bound, at least in part: no evidence */
+    unsigned bounded_pass; /* ran under a bound, at least in part: its ratio is no evidence */
     bool held;             /* a switch was decided, and waits: */
     enum pcmig_reason reason;
     int64_t a, b, c;
