@@ -11,7 +11,7 @@ import pytest
 
 from tests.functional.scene import BUSY, Scene
 from tests.functional.test_lost import end_qemu, status
-from tests.functional.test_turn_back import WITHIN_S, expect_alone_and_whole, turn_back
+from tests.turn_back.test_asking import WITHIN_S, expect_alone_and_whole, turn_back
 
 # At 40 Mb/s post-copy of the busy guest takes more than 20 s.
 SLOW_MBIT = 40
