@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The destination dies in post-copy: the guest goes on at the source when somebody asks for it. More, with two
-versions of QEMU and with disks: tests/turn_back."""
+"""The destination dies in post-copy: the guest goes on at the source when somebody asks for it. More of it:
+tests/turn_back."""
 
 from __future__ import annotations
 
