@@ -56,3 +56,17 @@ def come_back(adopted: Any, manager: Any) -> None:
     remove_inactive(context, instance, but=source)
     network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
     network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)
+
+
+def tell_agents(context: Any, instance: Any) -> None:
+    """Has Neutron's agents hear the whole of each port, of a guest that runs: they do not hear of a binding
+    that goes, and one that was plugged all the time they do not look at again. Any change does; this one is
+    taken back."""
+    try:
+        client = neutron.get_client(context, admin=True)
+        for vif in instance.get_network_info():
+            text = client.show_port(vif["id"])["port"].get("description") or ""
+            for said in (f"{text} (bound again)".strip()[:255], text):
+                client.update_port(vif["id"], {"port": {"description": said}})
+    except Exception as err:  # the guest runs, and a hard reboot plugs its ports anew
+        LOG.warning("Neutron's agents may not hear that the ports are here again: %s", err, instance=instance)

@@ -134,7 +134,7 @@ class Turner:
             record,
             adopted.source_bdms,
             migrate_data=adopted.migrate_data,
-            ports_come_back=lambda: bindings.come_back(adopted, manager),
+            ports_come_back=lambda: _ports_come_back(adopted, manager),
             dest_answers=lambda: peers.answers(adopted.context, adopted.dest, uuid),
             text=text or str(words.SENTENCE),
         )
@@ -184,3 +184,8 @@ class Turner:
             return False
         self._turn_back(record, turning.BY_ITSELF, manager)
         return True
+
+
+def _ports_come_back(adopted: Any, manager: Any) -> None:
+    bindings.come_back(adopted, manager)
+    bindings.tell_agents(adopted.context, adopted.instance)

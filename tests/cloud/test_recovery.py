@@ -4,16 +4,14 @@ nova-compute that is gone for a while."""
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from pcmig.nova import words
-from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec
-from tests.cloud.api import ApiError, wait_until
+from tests.cloud.api import wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.config import Sections
 from tests.cloud.conftest import RATE_MBIT, configured
@@ -145,46 +143,3 @@ def test_the_guest_arrived_while_nova_compute_was_away(cloud: Cloud, move: Move)
     move.end()
     move.check_moved(target)
     assert not (source.instances / move.server.id).exists()
-
-
-@pytest.mark.parametrize("move", [SLOW_MBIT], indirect=True)
-def test_the_destination_dies_and_an_administrator_has_the_server_turn_back(cloud: Cloud, move: Move) -> None:
-    """Its QEMU is gone, in post-copy: the server goes on at the source, by memory and by Nova's books."""
-    server, target = move.server, cloud.computes[other(move.source)]
-    action = f"/servers/{server.id}/action"
-    [qemu] = target.host.qemu_pids()
-    target.host.signal_process(qemu, signal.SIGKILL)
-    try:
-        wait_until(lambda: server.status == "ERROR", 60, "it has run there, so nobody turns it back unasked")
-    except BedError:
-        print(move.found())
-        raise
-    assert str(states(move)[move.source]) == "paused (post-copy failed)", states(move)
-    cloud.network.limit(RATE_MBIT)
-    asked_s = time.monotonic()
-    cloud.api.post("compute", action, {"os-pcmigTurnBack": {}})
-    try:
-        wait_until(lambda: move.look() == "failed", 60, "the migration has failed")
-        server.wait_heartbeats(5, since_s=asked_s, patience_s=60)
-    except BedError:
-        print(move.found())
-        raise
-    print(f"heartbeats {time.monotonic() - asked_s:.1f} s after the request")
-    server.wait_status("ACTIVE")
-    move.end_s = time.monotonic()
-    move.check_at(move.source)
-    assert list(cloud.placement_allocations(server)) == [move.source]
-    assert cloud.placement_allocations(cloud.migrations(server)[0]["uuid"]) == {}
-    assert cloud.port_bindings(server) == {move.source: "ACTIVE"}
-    assert any(name.startswith("turned back") for name in events(move)), events(move)
-    copy = target.instances / server.id
-    wait_until(lambda: not copy.exists(), 30, "the destination's copy of the disk is gone")
-    with pytest.raises(ApiError) as refused:
-        cloud.api.post("compute", action, {"suspend": None})
-    assert refused.value.status == 409 and "reboot it hard" in str(refused.value)
-    cloud.api.post("compute", action, {"reboot": {"type": "HARD"}})
-    since_s = time.monotonic()
-    server.wait_status("ACTIVE")
-    server.wait_heartbeats(20, since_s=since_s, patience_s=90)
-    shown = cloud.api.get("compute", f"/servers/{server.id}/os-pcmig")["pcmig"]
-    assert shown["way_back"] == {"may_ask": True, "turned_back": None}
