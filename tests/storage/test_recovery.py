@@ -174,6 +174,10 @@ def test_a_failure_in_the_post_step_touches_no_neighbour(cloud: Cloud, ceph: Cep
     shared.delete()
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="before a reboot is refused, Nova's manager has removed the source's attachments from Cinder",
+)
 def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
     """The guest is lost with the memory that only the source had. Nothing is ended or booted by itself; once
     somebody has ended the half that is left, a hard reboot brings it back from volumes that miss nothing."""
