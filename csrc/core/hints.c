@@ -38,7 +38,8 @@ static const struct {
     {"End of file while reading data: Input/output error", CLOSED},
     {"client socket is closed", CLOSED},
     {"QEMU reports migration is still running",
-     "the destination's QEMU does not wait to be resumed: it has not noticed yet that the stream is dead ('pcmig wake' on "
+     "the destination's QEMU does not wait to be resumed: it has not noticed yet that the stream is dead ('pcmig wake' "
+     "on "
      "the destination host has it notice), or a connection that brought nothing, a port scan's for instance, has ended "
      "its wait for good"},
     {"already exists with uuid", "another guest has this name there: rename or undefine that one, or give --dname"},

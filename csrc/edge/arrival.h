@@ -17,8 +17,8 @@ struct pcmig_arrival {
 int pcmig_arrival_look(const char *uuid, struct pcmig_arrival *out);
 
 /* Has the kernel reset them: QEMU notices at once, keeps what it has and waits to be resumed. Where they carried a
- * post-copy nothing is lost; a migration in pre-copy ends, and its guest runs on at the source. The other end is told, if
- * it can be reached. Returns how many were reset, or -1 as above; EPERM: no CAP_NET_ADMIN, or a kernel without
+ * post-copy nothing is lost; a migration in pre-copy ends, and its guest runs on at the source. The other end is told,
+ * if it can be reached. Returns how many were reset, or -1 as above; EPERM: no CAP_NET_ADMIN, or a kernel without
  * CONFIG_INET_DIAG_DESTROY. */
 int pcmig_arrival_reset(const char *uuid);
 
