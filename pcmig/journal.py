@@ -106,6 +106,9 @@ class Entry:
     started: str
     owner: Owner | None = None  # None: left to itself
     owned: str | None = None  # since when
+    # The destination's own UUID, as its libvirt had it when the migration began (turn_back.host_of()): an
+    # address may be mistyped, or change hands. Of another host "absent" says nothing.
+    dest_host: str | None = None
     crossed: bool = False  # the switch to post-copy was issued: the source's memory may be the older
     # It is certain that no instruction of the guest ran at the destination (Migration's status).
     unrun: bool = False
@@ -329,6 +332,7 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "source_uri": (str, False),
     "dest_uri": (str, False),
     "engine": (dict, False),
+    "dest_host": (str, True),
     "started": (str, False),
     "owner": (dict, True),
     "owned": (str, True),

@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import pathlib
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ class Facts:
     destination: str
     destination_is_dead: bool  # on somebody's word
     accept_newer_disks: bool
+    nowhere_else: bool  # likewise: it was not whole at the destination and moved on from there
     unrun: bool  # it is certain that no instruction ran at the destination
     ran_at_most_s: float | None  # since the switch; None = not known
     disks: Disks
@@ -74,17 +76,51 @@ def boot_id() -> str:
     return ""
 
 
+def host_of(uri: str) -> str | None:
+    """The UUID by which the host at URI is known again, whatever its address; None = it does not say."""
+    with contextlib.suppress(_core.LibvirtError, ET.ParseError):
+        return ET.fromstring(_core.host_facts(uri).get("capabilities") or "<none/>").findtext("./host/uuid")
+    return None
+
+
+def refuse_other_host(entry: Entry) -> None:
+    """Raises RefusedError unless it is the very host to which the guest of ENTRY went that says "absent".
+
+    The journal has its UUID since the migration began. Where it has none, somebody's word is needed, but of
+    nova-compute, which asks the destination's nova-compute for the process, by the name of its host."""
+    if entry.dest_host is None and "nova" in entry.caller:
+        return
+    if entry.dest_host is None or host_of(entry.dest_uri) != entry.dest_host:
+        raise RefusedError(
+            f"the host at {entry.dest_uri} has nothing of the guest, but it is not known to be the one to "
+            "which the guest went",
+            word="--destination-is-dead",
+        )
+
+
+def goes_out(entry: Entry) -> bool:
+    """Whether QEMU itself says that it is a source that turned back: what comes in has no figures."""
+    try:
+        look = _core.turn_back_look(entry.source_uri, entry.uuid)
+    except _core.LibvirtError:
+        return False
+    return look["half"] == "runs" and look["remaining_bytes"] is not None
+
+
 def has_turned_back(entry: Entry | None, source: _core.Half) -> bool:
     """Whether the guest at the SOURCE of ENTRY turned back and has not been powered off since."""
-    if source["runs"]:
-        return True
     noted = entry.turned_back if entry is not None else None
-    return (
+    its_own = (
         noted is not None
-        and noted.get("done") is True
         and source["id"] is not None
         and (noted.get("id"), noted.get("boot")) == (source["id"], boot_id())
     )
+    if its_own and noted is not None and noted.get("done") is True:
+        return True
+    if not source["runs"] or its_own or entry is None:
+        return source["runs"]
+    # An interrupted destination looks just like it, and the record may be of an older migration.
+    return goes_out(entry)
 
 
 def kind_of_disks(xml: str, flags: int, copied: list[str] | None) -> tuple[Disks, str]:
@@ -114,6 +150,7 @@ def turn_back(
     now: Callable[[], str],
     destination_is_dead: bool = False,
     accept_newer_disks: bool = False,
+    nowhere_else: bool = False,
     unrun: bool = False,
     mode: Mode | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -122,20 +159,24 @@ def turn_back(
     """Has the guest of ENTRY (of BOOK) go on at its source.
 
     ASK asks both hosts, the source first; NOW is the time for the journal; TELL hears of each step, in words.
-    `destination_is_dead`, `accept_newer_disks`: somebody's word. UNRUN: it is certain that no instruction ran
+    `destination_is_dead`, `accept_newer_disks`, `nowhere_else`: somebody's word.
+    UNRUN: it is certain that no instruction ran
     at the destination (status of the Migration, or the entry). MODE: nobody asks, it is to happen by itself.
     DO: in the place of _core.turn_back, for whom the guest's own folder of libvirt is closed. Raises
     RefusedError, LibvirtError, JournalError.
     """
     guess = entry.turned_back or {}
     ask_guard(entry, ask(), destination_is_dead)
-    facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now())
+    facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else)
     if rule["answer"] == "done":
         return _close(book, entry, facts, rule, ask, now, [str(step) for step in guess.get("steps", [])])
     tell("asking both hosts once more")
     time.sleep(AGAIN_S)
     source, destination = ask()
     ask_guard(entry, (source, destination), destination_is_dead)
+    before = facts.look
+    facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else)
+    refuse_living(before, facts.look)
     facts = dataclasses.replace(facts, source=source["half"], destination=destination["half"])
     # Whoever comes after a process that dies in the next moment knows what was begun, and why.
     begun = mark(source, now()) | {"done": False, "facts": dataclasses.asdict(facts)}
@@ -145,9 +186,23 @@ def turn_back(
     return _close(book, entry, facts, rule, ask, now, steps)
 
 
+def refuse_living(before: _core.TurnBackLook, after: _core.TurnBackLook) -> None:
+    """Raises RefusedError where memory flowed between two looks, whoever gave his word."""
+    if before["half"] == "sends" and before["remaining_bytes"] != after["remaining_bytes"]:
+        raise RefusedError(
+            "memory flows to the destination, so its QEMU lives, whatever its libvirt says "
+            f"({before['remaining_bytes']}, then {after['remaining_bytes']} bytes left); of a host that "
+            "has just been switched off, type it again in a moment"
+        )
+
+
 def ask_guard(entry: Entry, halves: tuple[_core.Half, _core.Half], destination_is_dead: bool) -> None:
     """Raises RefusedError unless the guard lets it turn back."""
     source, destination = halves
+    if destination["half"] == "absent" and not destination_is_dead and not has_turned_back(entry, source):
+        lost = source["half"] in ("postcopy", "postcopy-failed", "paused", "migrating")
+        if lost:
+            refuse_other_host(entry)
     answer = _core.guard(
         side="source",
         act="turn-back",
@@ -174,6 +229,7 @@ def decide(
     unrun: bool,
     mode: Mode | None,
     now: str,
+    nowhere_else: bool = False,
 ) -> tuple[Facts, _core.TurnBackRule]:
     """The facts, and what follows from them. Raises RefusedError, LibvirtError."""
     look = _core.turn_back_look(entry.source_uri, entry.uuid)
@@ -190,7 +246,7 @@ def decide(
         everything_sent=look["remaining_bytes"] == 0,
         sets_active=look["sets_active"],
         discards_memory=look["discards_memory"],
-        destination_is_dead=destination_is_dead,
+        destination_is_dead=nowhere_else,  # it may have been whole
         accept_newer_disks=accept_newer_disks,
         mode=mode or "never",
     )
@@ -199,6 +255,7 @@ def decide(
         destination="",
         destination_is_dead=destination_is_dead,
         accept_newer_disks=accept_newer_disks,
+        nowhere_else=nowhere_else,
         unrun=unrun,
         ran_at_most_s=0.0 if unrun else seconds_between(entry.crossed_at, now),
         disks=disks,
@@ -208,7 +265,8 @@ def decide(
         text=rule["text"],
     )
     if rule["answer"] not in ("go", "done"):
-        raise RefusedError(refusal(rule, facts), word=rule["word"])
+        word = "--guest-is-nowhere-else" if rule["answer"] == "maybe-whole" else rule["word"]
+        raise RefusedError(refusal(rule, facts), word=word)
     if mode is not None and rule["answer"] == "go" and not rule["by_itself"]:
         raise RefusedError(f"it does not turn back by itself (turn_back = {mode}): {rule['text']}")
     return facts, rule

@@ -8,7 +8,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from pcmig import _core, guest
+from pcmig import _core, guest, turn_back
 from pcmig.cli import options, status
 from pcmig.cli.base import CommandError, ExitCode, UsageError, default_connect, say
 from pcmig.cli.job import HALVES
@@ -52,6 +52,11 @@ class Resume(Run):
         if entry.keeper is not None:
             raise told(book, entry)
         entry = dataclasses.replace(entry, held=False, recovery=None, **typed_ends(args))
+        if args.desturi and entry.dest_host not in (None, found := turn_back.host_of(args.desturi)) and found:
+            raise UsageError(
+                f"{args.desturi} is another host ({found}) than the one to which {entry.name} went "
+                f"({entry.dest_host}): leave it out, or name that one"
+            )
         refuse_bound(entry.source_uri, entry.uuid, entry.name, entry)
         names = self._tunnel(args, plan, entry)
         self._merge(args, plan, entry)

@@ -61,6 +61,11 @@ class TurnBack(Command):
             action="store_true",
             help="go on although its disks may have been written to since: file systems may break",
         )
+        parser.add_argument(
+            "--guest-is-nowhere-else",
+            action="store_true",
+            help="my word that it was not whole at the destination and moved on from there",
+        )
         parser.add_argument("--json", action="store_true", help="print the facts and the decision as JSON")
         parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name or UUID")
         return parser
@@ -78,6 +83,7 @@ class TurnBack(Command):
             for word, given in (
                 ("--destination-is-dead", args.destination_is_dead),
                 ("--accept-newer-disks", args.accept_newer_disks),
+                ("--guest-is-nowhere-else", args.guest_is_nowhere_else),
             )
             if given
         ]
@@ -91,6 +97,7 @@ class TurnBack(Command):
                 now=utc_now,
                 destination_is_dead=args.destination_is_dead,
                 accept_newer_disks=args.accept_newer_disks,
+                nowhere_else=args.guest_is_nowhere_else,
                 tell=lambda text: say(text, out),
             )
         except turn_back.RefusedError as err:

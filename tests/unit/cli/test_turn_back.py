@@ -24,7 +24,8 @@ from tests.unit.cli.test_status import DOWN, OFF
 
 __all__ = ["stranger"]  # a fixture
 
-CROSSED = dataclasses.replace(ENTRY, crossed=True, crossed_at="2026-11-29T10:00:00.000Z")
+HOST = "6f8d1f5e-0000-4000-8000-00000000000b"
+CROSSED = dataclasses.replace(ENTRY, dest_host=HOST, crossed=True, crossed_at="2026-11-29T10:00:00.000Z")
 TURNED = {**BROKEN, "runs": True}
 LOOK = {
     "run_state": "finish-migrate",
@@ -44,6 +45,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (evidence, forget, turn_back, command):
         monkeypatch.setattr(module, "_core", fake)
     monkeypatch.setattr(turn_back, "AGAIN_S", 0.0)
+    monkeypatch.setattr(turn_back, "host_of", lambda uri: HOST)
     monkeypatch.setattr(fake, "flags_from_bits", _core.flags_from_bits)
     monkeypatch.setattr(fake, "look", dict(LOOK))
     monkeypatch.setattr(fake, "turned", [])
@@ -190,7 +192,8 @@ def test_the_command_that_takes_the_risk_works(
     code, text = pcmig(capsys, "turn-back", "g1")
     assert code == 3
     [typed] = [line.split() for line in text.splitlines() if line.startswith("  pcmig turn-back --")]
-    assert pcmig(capsys, *typed[1:])[0] == 0 and fake.turned
+    code, text = pcmig(capsys, *typed[1:])
+    assert code == 0 and fake.turned, text
 
 
 def test_who_looks_after_it_is_not_passed_over(
@@ -208,6 +211,9 @@ def test_the_mark_stays_with_that_very_qemu(book: Journal) -> None:
     marked = dataclasses.replace(CROSSED, turned_back={"id": 1, "boot": turn_back.boot_id(), "done": True})
     assert turn_back.has_turned_back(marked, half(BROKEN))
     assert turn_back.has_turned_back(None, half(TURNED)), "libvirt's own word is enough"
+    assert not turn_back.has_turned_back(CROSSED, half(TURNED)), "it may be a destination: QEMU says no"
+    fake.look.update({"half": "runs", "run_state": "running"})
+    assert turn_back.has_turned_back(CROSSED, half(TURNED)), "a migration that went out"
     assert not turn_back.has_turned_back(marked, half({**BROKEN, "id": 2})), "another QEMU"
     assert not turn_back.has_turned_back(marked, half(GONE))
     before = dataclasses.replace(marked, turned_back={"id": 1, "boot": "another", "done": True})
@@ -241,3 +247,40 @@ def test_nobody_gets_ahead_of_a_word(capsys: pytest.CaptureFixture[str], book: J
     assert not by_itself("never", True) and not by_itself("ask", True) and not by_itself("unrun", False)
     assert fake.turned == []
     assert by_itself("unrun", True) and len(fake.turned) == 1
+
+
+@pytest.mark.parametrize(("noted", "found"), [(HOST, "another"), (HOST, None), (None, HOST)])
+def test_absent_counts_only_from_the_host_to_which_it_went(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    noted: str | None,
+    found: str | None,
+) -> None:
+    """A mistyped address, or one that changed hands, truthfully has nothing of the guest."""
+    monkeypatch.setattr(turn_back, "host_of", lambda uri: found)
+    book.write(dataclasses.replace(CROSSED, dest_host=noted))
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 3 and "not known to be the one" in text and fake.turned == []
+
+
+def test_a_stream_that_flows_is_stronger_than_a_word(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([{**LOOK, "half": "sends", "remaining_bytes": left} for left in (8192, 4096)])
+    monkeypatch.setattr(fake, "turn_back_look", lambda uri, uuid: next(looks))
+    fake.dest_jobs[:] = [DOWN]
+    book.write(CROSSED)
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
+    assert code == 3 and "its QEMU lives" in text and fake.turned == []
+
+
+def test_a_dead_destination_does_not_say_that_the_guest_did_not_move_on(
+    capsys: pytest.CaptureFixture[str], book: Journal
+) -> None:
+    fake.look["remaining_bytes"] = 0
+    fake.dest_jobs[:] = [DOWN]
+    book.write(CROSSED)
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
+    assert code == 3 and "--guest-is-nowhere-else" in text and fake.turned == []
+    assert pcmig(capsys, "turn-back", "--destination-is-dead", "--guest-is-nowhere-else", "g1")[0] == 0
