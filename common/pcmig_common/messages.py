@@ -29,6 +29,9 @@ SILENCE_S = 15
 # Before a guest may turn back both hosts are asked about it, and one of them may be dead.
 TURN_BACK_TIMEOUT_S = 30
 
+# Of libvirt, which start QEMUs.
+_DAEMONS = (b"libvirtd", b"virtqemud")
+
 # (progress as pcmig.nova.progress has it, or why there is none) of the instance with this UUID
 Answer = tuple[dict[str, Any] | None, str | None]
 
@@ -78,9 +81,12 @@ class Endpoint:
 
 
 def qemu_runs(uuid: str, proc: str = "/proc") -> bool | None:
-    """Whether a QEMU of the guest with UUID runs on this host; None where processes of others are hidden."""
-    if not os.path.exists(f"{proc}/1/cmdline"):  # hidepid
-        return None
+    """Whether a QEMU of the guest with UUID runs on this host; None where it could not be seen.
+
+    Processes of others may be hidden (hidepid), or be in another container's namespace. That libvirt's daemon
+    is seen shows that QEMUs, which it starts, are too.
+    """
+    sees_daemon = False
     for pid in filter(str.isdigit, os.listdir(proc)):
         try:
             with open(f"{proc}/{pid}/cmdline", "rb") as file:
@@ -89,7 +95,8 @@ def qemu_runs(uuid: str, proc: str = "/proc") -> bool | None:
             continue
         if b"-uuid" in words and uuid.encode() in words:
             return True
-    return False
+        sees_daemon |= os.path.basename(words[0]) in _DAEMONS
+    return False if sees_daemon else None
 
 
 def serve(

@@ -172,8 +172,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         steered = self._steered_by(uuid)
         if steered is not None:
             return None if steered.give_way(said) else "the migration moves: look again in a while"
-        self._keeper.turner.begin(record, said, None)
-        return None
+        return self._keeper.turner.begin(record, said, None)
 
     # The checks before a migration
 

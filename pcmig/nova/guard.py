@@ -80,7 +80,8 @@ class Guard:
             return
         record = self._records.get(instance.uuid)
         if record is not None and record.turned and self.cycled(record):
-            self._records.remove(str(instance.uuid), record.side)  # it has served
+            if record.books_written:  # it has served; otherwise Nova's books are written first (turner.py)
+                self._records.remove(str(instance.uuid), record.side)
             record = None
         if record is None:
             yield

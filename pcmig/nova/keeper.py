@@ -29,6 +29,7 @@ from pcmig.nova import (
     turner,
     turning,
 )
+from pcmig_common import turned_back as words
 
 LOG = logging.getLogger(__name__)
 
@@ -136,7 +137,10 @@ class Keeper:
         before = self._seen.get(uuid)
         situation, again = self._note(record)
         if situation in _STAYED and again and self._is_left(record):
-            self._clear_what_is_left(record, manager)
+            if situation == turner.TURNED_BACK:
+                self._clear_what_is_left(record, manager)
+            else:
+                self._tell_what_is_left(record, manager)
         elif (situation in guard.SETTLED and situation == before) or (
             situation in _OFF and again and not record.disks_copied
         ):
@@ -170,6 +174,8 @@ class Keeper:
         if manager is None or instance is None or instance.host == self._guard.host:
             self._records.remove(uuid, "destination")
             return
+        if words.since(instance.system_metadata) is None:
+            return  # the source has not said so in Nova's books (yet)
         data = objects_base.NovaObject.obj_from_primitive(record.nova["migrate_data"], context)
         _, destroy_disks = manager._live_migration_cleanup_flags(data)
         LOG.warning(
@@ -183,9 +189,31 @@ class Keeper:
         self._records.remove(uuid, "destination")
         self._seen.pop(uuid, None)
 
-    def _forget(self, words: str) -> str:
-        """The command with WORDS, as it finds this journal."""
-        return self._records.naming(f"pcmig forget {words}")
+    def _tell_what_is_left(self, record: records.Record, manager: Any) -> None:
+        """The guest is at its source by what its libvirt says now, which may be a guest that was started
+        again from older disks: that the switch was never made is not known here, so the disks here may be
+        the newest that there are. Nothing is removed."""
+        uuid = record.entry.uuid
+        LOG.warning(
+            "Kept: what is left here of guest %(name)s (%(uuid)s), which was to come here and is at its "
+            "source; whether it ever ran here is not known, so its disks here may be the newer "
+            "ones%(folder)s",
+            {
+                "name": record.entry.name,
+                "uuid": uuid,
+                "folder": f": {record.nova[records.FOLDER]}" if record.nova.get(records.FOLDER) else "",
+            },
+        )
+        self._records.remove(uuid, "destination")
+        self._seen.pop(uuid, None)
+
+    def is_busy(self, uuid: str) -> bool:
+        """Whether a thread looks after the guest's migration at this moment."""
+        return self._busy[uuid] > 0
+
+    def _forget(self, arguments: str) -> str:
+        """The command with ARGUMENTS, as it finds this journal."""
+        return self._records.naming(f"pcmig forget {arguments}")
 
     def _note(self, record: records.Record) -> tuple[str, bool]:
         """The situation, and whether it has been the same since a look a while ago."""

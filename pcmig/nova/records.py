@@ -31,6 +31,8 @@ FOLDER = "folder"  # the part of a destination's record with where the server's 
 LEFT = "left"  # the mark that Nova has, or had, the server at the destination
 BOOKS = "turned back, in Nova's books"  # the mark that Nova's records of a guest that turned back are right
 
+DONE = "done"  # a mark of an act that is done
+
 
 @dataclasses.dataclass
 class Record:
@@ -66,6 +68,11 @@ class Record:
     def turned(self) -> bool:
         """Whether it turned back: it goes on at the source from the moment of the switch."""
         return (self.entry.turned_back or {}).get("done") is True
+
+    @property
+    def books_written(self) -> bool:
+        """Whether Nova's records of a guest that turned back are right."""
+        return self.marks.get(BOOKS) == DONE
 
     @property
     def about_to_turn(self) -> bool:

@@ -8,6 +8,8 @@ that QEMU runs they are kept on record, with Nova's books to be written and a ma
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nova import context as nova_context
@@ -15,7 +17,7 @@ from nova import exception, objects
 from oslo_log import log as logging
 
 from pcmig import journal
-from pcmig.nova import bindings, guard, once, records, turned_back, turning
+from pcmig.nova import bindings, guard, records, turned_back, turning
 from pcmig_common import turned_back as words
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ LOG = logging.getLogger(__name__)
 TURNED_BACK = "turned-back"
 # In which a half at the source may yet turn back.
 _LOST = ("half-lost", "cut-off")
+UNDER_WAY = (
+    "its migration is looked after at this moment, perhaps it turns back already: ask again in a while"
+)
 
 
 class Turner:
@@ -44,6 +49,22 @@ class Turner:
         self._records = known
         self._guard = guard_
         self._turning = turning_
+        self._acting: set[str] = set()  # guests that a thread of this process has turn back
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def _alone(self, uuid: str) -> Iterator[None]:
+        """One thread at a time: QEMU has one stub, and whoever connects to it stops the guest. Raises
+        NotNow."""
+        with self._lock:
+            if uuid in self._acting:
+                raise turning.NotNow(UNDER_WAY)
+            self._acting.add(uuid)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._acting.discard(uuid)
 
     def takes(self, record: records.Record, situation: str, manager: Any) -> bool:
         """Whether a guest of which nobody knew what to do has turned back, or does so now."""
@@ -80,7 +101,8 @@ class Turner:
             if not self._turning.by_itself(record):
                 return False
             try:
-                text = self._turning.turn(nova_context.get_admin_context(), record, turning.BY_ITSELF)
+                with self._alone(record.entry.uuid):
+                    text = self._turning.turn(nova_context.get_admin_context(), record, turning.BY_ITSELF)
             except turning.NotNow as err:
                 LOG.warning(
                     "Guest %(name)s does not turn back: %(why)s", {"name": record.entry.name, "why": err}
@@ -91,35 +113,51 @@ class Turner:
 
     def begin(
         self, record: records.Record | None, said: turning.Words, status: dict[str, Any] | None
-    ) -> None:
-        """Begins to: somebody asked for it, or the engine with STATUS has given way."""
+    ) -> str | None:
+        """Begins to: somebody asked for it, or the engine with STATUS has given way (and the thread that
+        followed it is about to end). Why not, if it does not."""
         if record is None:  # somebody removed it meanwhile
-            return
+            return "its record was removed"
+        uuid = record.entry.uuid
+        if uuid in self._acting or (status is None and self._keeper.is_busy(uuid)):
+            return UNDER_WAY
         if status is not None and status.get("unrun"):
             self._records.never_ran(record)
         manager = self._driver.virtapi._compute
-        self._keeper.on_thread(record.entry.uuid, self._turn_back, record, said, manager)
+        self._keeper.on_thread(uuid, self._turn_back, record, said, manager)
+        return None
 
     def _turn_back(self, record: records.Record, said: turning.Words, manager: Any) -> None:
+        try:
+            with self._alone(record.entry.uuid):
+                text = self._act(record, said)
+        except turning.NotNow as err:  # the other thread goes on, and the record stays its own
+            LOG.info("Guest %(name)s: %(why)s", {"name": record.entry.name, "why": err})
+            return
+        if text is not None:
+            self._write_down(record, manager, text)
+
+    def _act(self, record: records.Record, said: turning.Words) -> str | None:
+        """What it undid; None: it did not turn back."""
         uuid = record.entry.uuid
         while self._driver._follows(uuid):  # Nova's thread is about to leave it
             if self._keeper.wait(0.1):
-                return
+                return None
         try:
             self._records.claim(record)
-            text = self._turning.turn(nova_context.get_admin_context(), record, said)
+            return self._turning.turn(nova_context.get_admin_context(), record, said)
         except (turning.NotNow, journal.HeldError) as err:
             LOG.error("Guest %(name)s did not turn back: %(why)s", {"name": record.entry.name, "why": err})
             self._guard.told.note(uuid, str(err))
             self._keeper.looks_anew(uuid)  # looked after as before
             self._records.release(uuid)
-            return
-        self._write_down(record, manager, text)
+            return None
 
     def _write_down(self, record: records.Record, manager: Any, text: str) -> None:
         """Nova's books of a guest that turned back."""
         if not record.turned:  # `pcmig turn-back` ended in it, or a nova-compute that is gone
-            text = self._turning.turn(nova_context.get_admin_context(), record, turning.Words())
+            with self._alone(record.entry.uuid):
+                text = self._turning.note_turned(record)
         adopted = self._keeper.recalled(record, manager)
         if adopted is None:
             return
@@ -142,10 +180,9 @@ class Turner:
 
     def after(self, record: records.Record, manager: Any) -> None:
         """Until that QEMU has ended: whatever was not written down, and whether it has."""
-        if record.turned and self._guard.cycled(record):
-            self._drop_mark(record)
-        elif record.marks.get(records.BOOKS) == once.DONE:
-            return
+        if record.books_written:
+            if record.turned and self._guard.cycled(record):
+                self._drop_mark(record)
         elif record.turned or self._guard.situation(record) == TURNED_BACK:
             self._write_down(record, manager, "")
         else:  # it did not come to it
@@ -164,8 +201,8 @@ class Turner:
         uuid = str(instance.uuid)
         record = self._records.get(uuid) if self._records else None
         if record is not None and record.side == "source":
-            if not record.turned or not self._guard.cycled(record):
-                return
+            if not record.turned or not record.books_written or not self._guard.cycled(record):
+                return  # the books come first, then the mark goes: after()
             self._records.remove(uuid, "source")
             self._keeper.looks_anew(uuid)
         try:

@@ -9,6 +9,7 @@ turned_back.py.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -69,7 +70,7 @@ class Turning:
             facts, rule = releases.off_hub(
                 turn_back.decide,
                 record.entry,
-                dead is not None,
+                False,  # nobody's word: that a host is dead does not tell where the guest has gone before
                 said.accept_newer_disks,
                 False,
                 None if said.asked else cast(turn_back.Mode, self.mode),
@@ -93,6 +94,8 @@ class Turning:
     def turn(self, context: Any, record: records.Record, said: Words) -> str:
         """Does it; what it undid. Raises NotNow, and then nothing was done, or nobody knows whether it
         was."""
+        self.may(context, record, said)
+        time.sleep(turn_back.AGAIN_S)  # a QEMU whose libvirtd starts is seen at the second look
         dead = self.may(context, record, said)
 
         def turn(book: journal.Journal) -> turn_back.TurnedBack:
@@ -122,6 +125,23 @@ class Turning:
         )
         return str(done.facts.text)
 
+    def note_turned(self, record: records.Record) -> str:
+        """Of a guest that runs here again by libvirt's word: nothing is decided and nothing is done, whatever
+        is configured and whoever answers; the journal hears of it. What was undone. Raises NotNow."""
+
+        def turn(book: journal.Journal) -> turn_back.TurnedBack:
+            return turn_back.turn_back(
+                book,
+                record.entry,
+                ask=lambda: self._guard.halves(record),
+                now=records.now,
+                mode="never",
+                do=_never,
+            )
+
+        with self._explained():
+            return str(self._records.turns_back(record, turn).facts.text)
+
     def _ask_destination(self, context: Any, record: records.Record, half: str, dead: bool) -> None:
         """libvirt there may have lost a QEMU that lives. Raises RefusedError."""
         if dead and half == "unknown":
@@ -150,11 +170,20 @@ class _Explained:
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: Any, err: BaseException | None, _trace: Any) -> None:
+        if isinstance(err, turn_back.RefusedError) and err.word not in (None, "--accept-newer-disks"):
+            raise NotNow(
+                f"{err}; that the host is dead or fenced does not tell where the guest is: make sure that no "
+                "other host has it, then, as root on this host: pcmig turn-back"
+            ) from err
         if isinstance(err, turn_back.RefusedError):
             why = f"{err}; whoever takes that risk says {err.word}" if err.word else str(err)
             raise NotNow(self._records.naming(words.for_operators(why, err.advice))) from err
         if isinstance(err, _core.Error | guest.GuestXmlError | journal.JournalError):
             raise NotNow(f"{err}") from err
+
+
+def _never(_uri: str, _uuid: str) -> list[str]:
+    raise turn_back.RefusedError("it does not run at the source any more")
 
 
 def _do(uri: str, uuid: str) -> list[str]:
@@ -163,6 +192,13 @@ def _do(uri: str, uuid: str) -> list[str]:
     try:
         return _core.turn_back(uri, uuid)
     except _core.Error as err:
+        # What was asked of QEMU may have taken effect all the same: another connection to its stub would stop
+        # a guest that runs.
+        half = _core.turn_back_look(uri, uuid)["half"]
+        if half == "runs":
+            return [f"it runs, though libvirt said: {err}"]
+        if half not in ("waits", "sends"):
+            raise
         LOG.info(
             "Nova's privileged daemon is to let guest %(uuid)s go on: %(err)s", {"uuid": uuid, "err": err}
         )

@@ -16,7 +16,7 @@ from nova import exception, objects
 from nova.network import neutron
 
 from pcmig import _core
-from pcmig.nova import guard
+from pcmig.nova import guard, turning
 from pcmig_common import messages, turned_back
 from tests.nova_own import functional_lost as lost
 from tests.nova_own.functional_adoption import RECOVERY
@@ -35,6 +35,7 @@ class TurningTest(lost.LostTest):
     def setUp(self) -> None:
         super().setUp()
         self.useFixture(fixtures.MonkeyPatch("pcmig.turn_back.AGAIN_S", 0.0))
+        self.look_words: dict[str, Any] = {}
         self.done: list[str] = []  # what QEMU was asked
         look = {
             "run_state": "finish-migrate",
@@ -46,7 +47,10 @@ class TurningTest(lost.LostTest):
             "discards_memory": False,
         }
         for name, value in (
-            ("pcmig._core.turn_back_look", lambda *_: look | ({"half": "runs"} if self.runs else {})),
+            (
+                "pcmig._core.turn_back_look",
+                lambda *_: look | self.look_words | ({"half": "runs"} if self.runs else {}),
+            ),
             ("pcmig._core.domain_xml", lambda *_: self.xml),
             ("pcmig.nova.turning._do", lambda uri, uuid: self._turn(uuid)),
             ("pcmig_common.messages.Client.process", lambda *_: self.processes),
@@ -206,6 +210,7 @@ class TurningTest(lost.LostTest):
         with fixtures.MonkeyPatch("pcmig.nova.turning._do", fails):
             assert self._ask() is None
             self._wait(lambda: "stub" in (self.src.driver._guard.told.of(self.server["id"]) or ""), "told")
+        self._wait(lambda: not self.src.driver._keeper.is_busy(self.server["id"]), "its thread has ended")
         assert self._entries("src")[0].owner is None
         assert self._ask() is None
         self._back_at_source()
@@ -273,6 +278,110 @@ class TurningTest(lost.LostTest):
         self._wait(lambda: not self._entries("dest"), "the destination's record is gone")
         assert rolled_back == [self.server["id"]]
         assert len(self._entries("src")) == 1
+
+    def test_disks_that_may_be_newer_are_kept(self) -> None:
+        """A source that runs says nothing of whether the guest was switched: it may have been booted anew."""
+        self.dest_answers = False
+        self._destination_is_gone(unrun=True)
+        self._back_at_source()
+        removed: list[str] = []
+        self.useFixture(
+            fixtures.MonkeyPatch(
+                "nova.virt.libvirt.driver.LibvirtDriver.rollback_live_migration_at_destination",
+                lambda _, context, instance, *__, **___: removed.append(instance.uuid),
+            )
+        )
+        half = self._half
+        self.useFixture(
+            fixtures.MonkeyPatch(
+                "pcmig._core.half",
+                lambda uri, uuid, timeout_ms=0: half(uri, uuid, timeout_ms) | {"defined": "dest" in uri},
+            )
+        )
+        self.domain_id, self.runs = 8, False
+        self.halves = {"source": "running", "destination": "absent"}
+        self._journal("dest")
+        self.restart_compute_service("dest")
+        for _ in range(3):
+            self._run_periodics()
+        self._wait(lambda: not self._entries("dest"), "the destination's record is gone")
+        assert not removed
+
+    def test_one_at_a_time(self) -> None:
+        self._destination_is_gone(unrun=False)
+        self._wait_for_state_change(self.server, "ERROR")
+        turner = self.src.driver._keeper.turner
+        with turner._alone(self.server["id"]):
+            assert "at this moment" in str(self._ask())
+            turner._turn_back(self.src.driver._records.get(self.server["id"]), turning.Words(), None)
+            assert not self.done
+        self._wait(lambda: self._ask() is None, "nobody is at it")
+        self._back_at_source()
+
+    def test_a_fence_does_not_say_that_it_is_nowhere_else(self) -> None:
+        self.look_words = {"remaining_bytes": 0}
+        self._destination_is_gone(unrun=False)
+        self._wait_for_state_change(self.server, "ERROR")
+        assert "no other host has it" in str(self._ask(destination_is_dead=True))
+        [service] = self.api.get_services(host="dest", binary="nova-compute")
+        self.computes["dest"].stop()
+        self.api.put_service(service["id"], {"forced_down": True})
+        assert "no other host has it" in str(self._ask())
+        assert not self.done
+
+    def test_the_destination_is_asked_for_the_process_twice(self) -> None:
+        self._destination_is_gone(unrun=False)
+        self._wait_for_state_change(self.server, "ERROR")
+        said = iter([False, True])
+        with fixtures.MonkeyPatch("pcmig_common.messages.Client.process", lambda *_: next(said)):
+            record = self.src.driver._records.get(self.server["id"])
+            try:
+                self.src.driver._turning.turn(nova_context.get_admin_context(), record, turning.Words())
+            except turning.NotNow as err:
+                assert "its QEMU runs" in str(err)
+            else:
+                self.fail("it was not asked again")
+        assert not self.done
+
+    def test_books_of_a_qemu_that_ended_before_they_were_written(self) -> None:
+        away = [True]
+        revert = type(self.src.manager)._revert_allocation
+
+        def allocations(*arguments: Any, **named: Any) -> Any:
+            if away[0]:
+                raise exception.ServiceUnavailable("placement is away")
+            return revert(*arguments, **named)
+
+        self.useFixture(
+            fixtures.MonkeyPatch("nova.compute.manager.ComputeManager._revert_allocation", allocations)
+        )
+        self._destination_is_gone(unrun=True)
+        self._wait(lambda: self.src.driver._keeper.waits(self.server["id"]), "its books wait")
+        self._restart()
+        self.domain_id, self.runs = None, False
+        self.halves = {"source": "absent", "destination": "absent"}
+        for _ in range(2):
+            self._run_periodics()
+        assert len(self._entries("src")) == 1, "it stays on record until its books are right"
+        away[0] = False
+        self._run_periodics()
+        self._wait(lambda: self._record()["status"] == "failed", "its books are written")
+        for _ in range(2):
+            self._run_periodics()
+        self._wait(lambda: not self._entries("src"), "then its record has served")
+        assert self._allocations(self.server["id"]) == ["src"]
+
+    def test_what_was_done_is_written_down_whatever_is_configured(self) -> None:
+        """nova-compute ended between the act and its note; nobody answers for the destination."""
+        self._destination_is_gone(unrun=False)
+        self._wait_for_state_change(self.server, "ERROR")
+        self._wait(lambda: not self.src.driver._keeper.is_busy(self.server["id"]), "its thread has ended")
+        self.runs, self.processes = True, None
+        self.src.driver._turning.mode = "never"
+        self.done.append(self.server["id"])  # before
+        for _ in range(2):
+            self._run_periodics()
+        self._back_at_source()
 
     def test_the_bus_carries_it(self) -> None:
         """Both questions reach the driver that is asked."""

@@ -7,6 +7,7 @@ Run by tools/test nova-own. The message bus is oslo.messaging's own for tests, i
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -351,3 +352,22 @@ def test_without_a_bus_the_service_starts_all_the_same(monkeypatch: pytest.Monke
     assert server is None and warned.called
     messages.stop(server)
     messages.stop(mock.Mock(stop=mock.Mock(side_effect=OSError)))
+
+
+@pytest.mark.parametrize(
+    ("commands", "runs"),
+    [
+        ([b"/usr/sbin/libvirtd\0--listen"], False),
+        ([b"/usr/sbin/virtqemud\0"], False),
+        ([b"nova-compute\0", b"dumb-init\0"], None),  # a container's own processes
+        ([b""], None),
+        ([b"qemu\0-uuid\0" + UUID.encode() + b"\0"], True),
+    ],
+)
+def test_a_qemu_that_could_not_be_seen_is_not_told_to_be_none(
+    tmp_path: pathlib.Path, commands: list[bytes], runs: bool | None
+) -> None:
+    for pid, command in enumerate(commands, 1):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes(command)
+    assert messages.qemu_runs(UUID, str(tmp_path)) is runs
