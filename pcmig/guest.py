@@ -106,6 +106,11 @@ def written_disks(xml: str) -> list[WrittenDisk]:
         and disk.find("readonly") is None
         and disk.get("device", "disk") != "cdrom"
     ]
+    found += [
+        WrittenDisk("a SCSI device of the host", True)
+        for device in root.iterfind("./devices/hostdev")
+        if device.get("type") in ("scsi", "scsi_host") and device.find("readonly") is None
+    ]
     if root.find("./os/nvram") is not None:
         found.append(WrittenDisk(NVRAM, False))
     return found

@@ -199,9 +199,12 @@ def bound(uri: str, uuid: str, name: str, entry: Entry | None = None) -> str | N
     try:
         half = _core.half(uri, uuid)
     except _core.LibvirtError:
-        return None
-    if not turn_back.has_turned_back(entry, half):
-        return None
+        # Silent: then the record counts, whose mark stays until the guest was seen to be powered off.
+        if entry is None or not (entry.turned_back or {}).get("done"):
+            return None
+    else:
+        if not turn_back.has_turned_back(entry, half):
+            return None
     return f"{name}: {BOUND}; to power it off:\n  {power_off(uri, _core.guest_word(name, uuid))}"
 
 

@@ -155,6 +155,7 @@ def test_a_word_on_a_silent_host_is_taken(capsys: pytest.CaptureFixture[str], bo
         (0, DISK.replace("<source", "<readonly/><source"), {"sets_active": False}, False, None),
         (0, "<os><nvram>/v</nvram></os>", {}, False, None),
         (0, "<os><nvram>/v</nvram></os>", {"sets_active": False}, False, "that takes 10.0"),
+        (COPIED, "<devices><hostdev mode='subsystem' type='scsi'/></devices>", {}, False, "a SCSI device"),
         (0, "", {"remaining_bytes": 0}, False, "has sent everything"),
         (0, "", {"remaining_bytes": 0}, True, None),
         (0, "", {"discards_memory": True}, True, "release-ram"),
@@ -284,3 +285,11 @@ def test_a_dead_destination_does_not_say_that_the_guest_did_not_move_on(
     code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
     assert code == 3 and "--guest-is-nowhere-else" in text and fake.turned == []
     assert pcmig(capsys, "turn-back", "--destination-is-dead", "--guest-is-nowhere-else", "g1")[0] == 0
+
+
+def test_a_silent_source_does_not_hide_that_it_turned_back() -> None:
+    """Its record has the mark: resuming the migration would mix two pasts of the guest."""
+    fake.jobs[:] = [DOWN]
+    marked = dataclasses.replace(CROSSED, turned_back={"id": 1, "boot": "b", "done": True})
+    assert command.bound(URI, fake.UUID, "g1", marked) is not None
+    assert command.bound(URI, fake.UUID, "g1", CROSSED) is None
