@@ -173,7 +173,7 @@ class _Explained:
         if isinstance(err, turn_back.RefusedError) and err.word not in (None, "--accept-newer-disks"):
             raise NotNow(
                 f"{err}; that the host is dead or fenced does not tell where the guest is: make sure that no "
-                "other host has it, then, as root on this host: pcmig turn-back"
+                "other host has it, then, as root on this host: pcmig turn-back --guest-is-nowhere-else"
             ) from err
         if isinstance(err, turn_back.RefusedError):
             why = f"{err}; whoever takes that risk says {err.word}" if err.word else str(err)
