@@ -139,6 +139,8 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
     bool reachable = view->destination != PCMIG_HALF_UNKNOWN;
     struct pcmig_recovery_order resume;
 
+    if (view->source_runs)
+        return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* it turned back: its memory is not the stream's any more */
     if (view->source == PCMIG_HALF_POSTCOPY)
         return while_serving(recovery, view);
     recovery->silent_us = -1;

@@ -164,6 +164,9 @@ void pcmig_recover(struct control *c)
         .source = c->end[PCMIG_SIDE_SOURCE].half,
         .destination = c->end[PCMIG_SIDE_DESTINATION].half,
         .destination_asked = !c->m->args.destination_optional || c->m->conn[PCMIG_SIDE_DESTINATION] != NULL,
+        .source_runs = c->end[PCMIG_SIDE_SOURCE].half == PCMIG_HALF_POSTCOPY_FAILED &&
+                       c->m->conn[PCMIG_SIDE_SOURCE] != NULL &&
+                       pcmig_virt_runs_on(c->m->conn[PCMIG_SIDE_SOURCE], c->m->uuid),
         .call_running = c->call == CALL_RUNS,
         .silence_ms = -1,
         .still_ms = -1,

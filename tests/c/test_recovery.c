@@ -346,9 +346,26 @@ static void hurry(void **state)
                      PCMIG_RECOVERY_RESUME);
 }
 
+static void nothing_is_ordered_for_a_guest_that_turned_back(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view view = {.source = PCMIG_HALF_POSTCOPY_FAILED,
+                                       .destination = PCMIG_HALF_POSTCOPY_FAILED,
+                                       .destination_asked = true,
+                                       .silence_ms = -1,
+                                       .still_ms = -1};
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 0, 1);
+    assert_int_not_equal(pcmig_recovery_next(&recovery, &view).step, PCMIG_RECOVERY_NONE);
+    view.source_runs = true;
+    assert_int_equal(pcmig_recovery_next(&recovery, &view).step, PCMIG_RECOVERY_NONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_is_ordered_for_a_guest_that_turned_back),
         cmocka_unit_test(both_say_so),
         cmocka_unit_test(nothing_moves),
         cmocka_unit_test(no_two_calls_at_once),
