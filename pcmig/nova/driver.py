@@ -21,7 +21,19 @@ from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
 from pcmig import _core, way_back
-from pcmig.nova import adoption, conf, ending, flags, planning, releases, steer, turning, unread, words
+from pcmig.nova import (
+    adoption,
+    attachments,
+    conf,
+    ending,
+    flags,
+    planning,
+    releases,
+    steer,
+    turning,
+    unread,
+    words,
+)
 from pcmig_common import choice, messages
 from pcmig_common.i18n import _
 
@@ -126,6 +138,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         if (merged.live.post_copy or merged.block.post_copy) and adoption.lacks_cinder(CONF):
             LOG.warning("%s", adoption.NO_CINDER)
         if hasattr(self.virtapi, "_compute"):  # a nova-compute, whom others find on the bus
+            attachments.keep(self.virtapi._compute, self._records, self._keeper.put_right)
             self._messages = messages.serve(
                 host,
                 self._progress,

@@ -95,6 +95,13 @@ class Guard:
         if settles:
             self._records.remove(str(instance.uuid), record.side)
 
+    def ask_ahead(self, instance: Any, act: str) -> None:
+        """Raises Refused where ACT on this host's half would be, for when Nova is about to throw away
+        something for its sake."""
+        record = self._records.get(str(instance.uuid)) if self._records else None
+        if record is not None and not record.turned:
+            self.check(record, instance, act)
+
     def _allowed(self) -> set[str]:
         """Guests that this thread may work on: it has asked for what it is doing."""
         allowed: set[str] | None = getattr(self._this_thread, "allowed", None)

@@ -64,6 +64,7 @@ class Keeper:
         self._guard = guard_
         self.starting = True
         self.stopping = threading.Event()
+        self._putting_right = threading.Lock()
         self._busy: collections.Counter[str] = collections.Counter()
         self._seen: dict[str, str] = {}  # situation at the last look
         self._ends: dict[str, ending.Ending] = {}  # those that are not carried out yet
@@ -91,10 +92,9 @@ class Keeper:
         manager = getattr(self._driver.virtapi, "_compute", None)
         if not self._records and not self._records.forgotten:
             return
-        while self._records.forgotten and manager is not None:
-            record = self._records.forgotten.pop()
-            if record.side == "source":
-                self.on_thread(record.entry.uuid, self._put_right, record, manager)
+        for uuid in {record.entry.uuid for record in self._records.forgotten}:
+            if manager is not None and self._busy[uuid] == 0:
+                self.on_thread(uuid, self.put_right, uuid)
         for record in self._records.all():
             uuid = record.entry.uuid
             if self._busy[uuid] > 0:
@@ -299,9 +299,21 @@ class Keeper:
         except Exception as err:  # a hard reboot waits for its ports, and says which it misses
             LOG.warning("Cannot bind the ports here again: %s", err, instance=adopted.instance)
 
+    def put_right(self, uuid: str) -> None:
+        """Puts Nova's records right where an operator had one of the guest's forgotten. Raises what keeps it
+        from that, and is to be called again then."""
+        if not any(record.entry.uuid == uuid for record in self._records.forgotten):
+            return  # without waiting for what is done for another guest
+        with self._putting_right:
+            for record in [each for each in self._records.forgotten if each.entry.uuid == uuid]:
+                # One on record again is a younger migration's, and Nova's records are about that.
+                if record.side == "source" and self._records.get(uuid) is None:
+                    self._put_right(record, self._driver.virtapi._compute)
+                self._records.forgotten.remove(record)
+
     def _put_right(self, record: records.Record, manager: Any) -> None:
-        """An operator had the record forgotten: Nova's own are put right, as far as they are about this
-        migration alone. Nothing of the guest or its disks is touched, on either host."""
+        """As far as they are about this migration alone. Nothing of the guest or its disks is touched, on
+        either host."""
         adopted = adoption.recall(record)
         if (
             adopted is None

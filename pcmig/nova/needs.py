@@ -154,6 +154,11 @@ TABLE: tuple[Need, ...] = (
     called(f"{_MANAGER}._rollback_volume_bdms", "self context bdms original_bdms instance"),
     called(f"{_MANAGER}._set_migration_status", "migration status"),
     called(f"{_MANAGER}._set_instance_obj_error_state", "self instance clean_task_state="),
+    # What a reboot removes before it asks the driver (attachments.py), and where an evacuation asks before it
+    # does.
+    overridden(f"{_MANAGER}._delete_dangling_bdms", "context instance bdms"),
+    mentions(f"{_MANAGER}._reboot_instance", "_delete_dangling_bdms"),
+    mentions(f"{_MANAGER}._do_rebuild_instance", "instance_on_disk"),
     # A server that turned back.
     called(f"{_MANAGER}._live_migration_cleanup_flags", "self migrate_data migr_ctxt="),
     called(

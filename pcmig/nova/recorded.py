@@ -227,7 +227,9 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def instance_on_disk(self, instance: Any) -> Any:
         """Nova asks here, and nowhere else, for a server whose evacuation to this host it has accepted, and
-        which libvirt does not know."""
+        which libvirt does not know. Next it gives up the ports and volumes that the server has: what would
+        not be started then is refused now."""
+        self._guard.ask_ahead(instance, guard.ACTS["spawn"])
         if bindings.remove_inactive(nova_context.get_admin_context(), instance):
             # A port that was plugged for the live migration is none that Neutron tells of when it is there.
             try:

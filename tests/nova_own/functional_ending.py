@@ -19,14 +19,13 @@ from nova import context as nova_context
 from nova import exception, objects
 
 from tests.nova_own import two_hosts
-from tests.nova_own.two_hosts import Engine
+from tests.nova_own.two_hosts import VOLUME, Engine
 
 DISCONNECT = "nova.virt.libvirt.volume.volume.LibvirtBaseVolumeDriver.disconnect_volume"
 UNPLUG = "nova.virt.libvirt.driver.LibvirtDriver.unplug_vifs"
 POWER_DOWN = "nova.virt.libvirt.cpu.api.API.power_down_for_instance"
 CLEANUP = "nova.virt.libvirt.driver.LibvirtDriver._cleanup"
 CLEANUP_FLAGS = "nova.compute.manager.ComputeManager._live_migration_cleanup_flags"
-VOLUME = "11111111-aaaa-4bbb-8ccc-222222222222"
 
 
 class Killed(BaseException):
@@ -52,13 +51,6 @@ class Ending(two_hosts.TwoHosts):
         self.attachments = set(self.cinder.attachment_ids_for_instance(self.server["id"]))
         self.done: collections.Counter[str] = collections.Counter()
         self._watch()
-
-    def _attach(self, server: Any, volume: str) -> None:
-        self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": volume}})
-        self._wait(
-            lambda: any(a["volumeId"] == volume for a in self.api.get_server_volumes(server["id"])),
-            "the volume is attached",
-        )
 
     def _watch(self) -> None:
         """Counts what is done at the source."""

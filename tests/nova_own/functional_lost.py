@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from typing import Any
 
 import fixtures
 
 from pcmig import _core, journal
 from pcmig.cli import main
-from pcmig.nova import guard
+from pcmig.nova import guard, words
 from tests.nova_own import functional_adoption as adoption
-from tests.nova_own.two_hosts import Engine
+from tests.nova_own.two_hosts import VOLUME, Engine
 
 ANSWERS = [202, 409, 500]  # 500: what is a cast elsewhere is a call in these tests
 
@@ -159,6 +160,54 @@ class LostTest(adoption.AdoptionTest):
         code, said = self._forget("dest", "--accept-loss")
         assert code == 0, said
         assert self._hard_reboot() == "ACTIVE", self.fault
+
+    def _attachments(self) -> set[str]:
+        """The identifiers of the server's in Cinder."""
+        return set(self.cinder.attachment_ids_for_instance(self.server["id"]))
+
+    def _migrating_with_a_volume(self, begin: Callable[[], None]) -> tuple[set[str], set[str]]:
+        """The source's attachments, and those of both hosts after BEGIN."""
+        self._attach(self.server, VOLUME)
+        source = self._attachments()
+        begin()
+        both = self._attachments()
+        assert len(source) == 1 and len(both) == 2 and source < both
+        return source, both
+
+    def _starts_with_its_volume(self, attachments: set[str]) -> None:
+        """As often as it is asked to: with what Nova's record names, and Cinder has."""
+        for _ in range(2):
+            assert self._hard_reboot() == "ACTIVE", self.fault
+            assert self._attachments() == attachments
+            [volume] = self.api.get_server_volumes(self.server["id"])
+            assert (volume["volumeId"], {volume["attachment_id"]}) == (VOLUME, attachments)
+            assert VOLUME in self._guest("src").XMLDesc(0)
+
+    def test_a_reboot_that_is_refused_leaves_the_volumes_of_both_hosts_attached(self) -> None:
+        source, both = self._migrating_with_a_volume(lambda: self._lost(destination=None))
+        assert self._hard_reboot() == "ERROR"
+        assert self.fault == words.refusal("half-lost")
+        assert self._attachments() == both
+        self._guest("dest").destroy()
+        self.halves["destination"] = "absent"
+        for _ in range(3):
+            self._run_periodics()
+        self._wait(lambda: not self._entries("src") and not self._entries("dest"), "the journals are empty")
+        self._starts_with_its_volume(source)
+
+    def test_a_reboot_just_after_it_was_forgotten_starts_it_with_the_sources_volumes(self) -> None:
+        source, _ = self._migrating_with_a_volume(lambda: self._lost(destination=None))
+        self._run_periodics()
+        for host in ("src", "dest"):
+            code, said = self._forget(host, "--accept-loss")
+            assert code == 0, said
+        self._starts_with_its_volume(source)
+
+    def test_an_evacuation_that_is_refused_leaves_the_volumes_of_both_hosts_attached(self) -> None:
+        _, both = self._migrating_with_a_volume(self._in_pre_copy)
+        self.halves = {"source": "running", "destination": "absent"}
+        assert self._evacuated("dest").startswith("ERROR"), "its guest runs there"
+        assert self._attachments() == both
 
     def test_what_runs_is_not_forgotten(self) -> None:
         engine = self._in_post_copy()

@@ -15,6 +15,8 @@ from pcmig import journal
 from pcmig.nova import steer
 from tests.nova_own.engine_status import PRECOPY
 
+VOLUME = "11111111-aaaa-4bbb-8ccc-222222222222"
+
 
 class Engine:
     """Plays _core.Migration: its status is what the test says."""
@@ -81,6 +83,13 @@ class TwoHosts(base.LibvirtMigrationMixin, base.ServersTestBase):  # type: ignor
 
     def new_server(self, host: str = "src") -> Any:
         return self._create_server(host=host, networks="none")
+
+    def _attach(self, server: Any, volume: str) -> None:
+        self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": volume}})
+        self._wait(
+            lambda: any(a["volumeId"] == volume for a in self.api.get_server_volumes(server["id"])),
+            "the volume is attached",
+        )
 
     @property
     def src(self) -> Any:

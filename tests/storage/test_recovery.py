@@ -174,10 +174,6 @@ def test_a_failure_in_the_post_step_touches_no_neighbour(cloud: Cloud, ceph: Cep
     shared.delete()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="before a reboot is refused, Nova's manager has removed the source's attachments from Cinder",
-)
 def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) -> None:
     """The guest is lost with the memory that only the source had. Nothing is ended or booted by itself; once
     somebody has ended the half that is left, a hard reboot brings it back from volumes that miss nothing."""
@@ -194,6 +190,8 @@ def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) ->
     lost = words.refusal("half-lost")
     wait_until(lambda: server.show()["fault"]["message"] == lost, 60, "the reboot is refused")
     server.wait_status("ERROR")
+    for volume in backed.volumes.values():
+        assert volume.attached() == {server.id: sorted([move.source, other(move.source)])}
     assert qemus(cloud, server) == [other(move.source)]
 
     type_(target, f"virsh destroy {server.domain}")
