@@ -98,17 +98,17 @@ def refuse_other_host(entry: Entry) -> None:
         )
 
 
-def goes_out(entry: Entry) -> bool:
+def goes_out(uri: str, uuid: str) -> bool:
     """Whether QEMU itself says that it is a source that turned back: what comes in has no figures."""
     try:
-        look = _core.turn_back_look(entry.source_uri, entry.uuid)
+        look = _core.turn_back_look(uri, uuid)
     except _core.LibvirtError:
         return False
     return look["half"] == "runs" and look["remaining_bytes"] is not None
 
 
-def has_turned_back(entry: Entry | None, source: _core.Half) -> bool:
-    """Whether the guest at the SOURCE of ENTRY turned back and has not been powered off since."""
+def has_turned_back(entry: Entry | None, source: _core.Half, uri: str, uuid: str) -> bool:
+    """Whether the guest UUID at the SOURCE of ENTRY, at URI, turned back and has not been powered off since."""
     noted = entry.turned_back if entry is not None else None
     its_own = (
         noted is not None
@@ -117,10 +117,10 @@ def has_turned_back(entry: Entry | None, source: _core.Half) -> bool:
     )
     if its_own and noted is not None and noted.get("done") is True:
         return True
-    if not source["runs"] or its_own or entry is None:
+    if not source["runs"] or its_own:
         return source["runs"]
-    # An interrupted destination looks just like it, and the record may be of an older migration.
-    return goes_out(entry)
+    # An interrupted destination looks just like it; there may be no record, or one of an older migration.
+    return goes_out(uri, uuid)
 
 
 def kind_of_disks(xml: str, flags: int, copied: list[str] | None) -> tuple[Disks, str]:
@@ -199,7 +199,11 @@ def refuse_living(before: _core.TurnBackLook, after: _core.TurnBackLook) -> None
 def ask_guard(entry: Entry, halves: tuple[_core.Half, _core.Half], destination_is_dead: bool) -> None:
     """Raises RefusedError unless the guard lets it turn back."""
     source, destination = halves
-    if destination["half"] == "absent" and not destination_is_dead and not has_turned_back(entry, source):
+    if (
+        destination["half"] == "absent"
+        and not destination_is_dead
+        and not has_turned_back(entry, source, entry.source_uri, entry.uuid)
+    ):
         lost = source["half"] in ("postcopy", "postcopy-failed", "paused", "migrating")
         if lost:
             refuse_other_host(entry)
@@ -213,7 +217,7 @@ def ask_guard(entry: Entry, halves: tuple[_core.Half, _core.Half], destination_i
         insist=destination_is_dead,
         destination_shut_down=destination["shut_down"],
         crossed=entry.crossed,
-        turned_back=has_turned_back(entry, source),
+        turned_back=has_turned_back(entry, source, entry.source_uri, entry.uuid),
         guest=_core.guest_word(entry.name, entry.uuid),
         source_uri=entry.source_uri,
         dest_uri=entry.dest_uri,

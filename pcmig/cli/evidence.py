@@ -57,7 +57,7 @@ def of_entry(entry: Entry, ask: Callable[[str, str], _core.Half] = ask) -> Evide
         ask(entry.dest_uri, entry.uuid),
         disks_copied(entry),
         entry.crossed,
-        turn_back.has_turned_back(entry, source),
+        turn_back.has_turned_back(entry, source, entry.source_uri, entry.uuid),
     )
 
 

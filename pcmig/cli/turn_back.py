@@ -203,7 +203,7 @@ def bound(uri: str, uuid: str, name: str, entry: Entry | None = None) -> str | N
         if entry is None or not (entry.turned_back or {}).get("done"):
             return None
     else:
-        if not turn_back.has_turned_back(entry, half):
+        if not turn_back.has_turned_back(entry, half, uri, uuid):
             return None
     return f"{name}: {BOUND}; to power it off:\n  {power_off(uri, _core.guest_word(name, uuid))}"
 
@@ -224,7 +224,7 @@ def cycled(book: Journal, entry: Entry, source: _core.Half, destination: _core.H
         or entry.caller.get("program") != PROGRAM
         or source["half"] == "unknown"
         or destination["half"] != "absent"
-        or turn_back.has_turned_back(entry, source)
+        or turn_back.has_turned_back(entry, source, entry.source_uri, entry.uuid)
     ):
         return False
     book.remove_if(entry)

@@ -182,15 +182,19 @@ class Guard:
             "destination_shut_down": destination.get("shut_down", False),
             "disks_copied": record.disks_copied,
             "crossed": record.entry.crossed,
-            "turned_back": turn_back.has_turned_back(
-                record.entry if record.side == "source" else None, source
-            ),
+            "turned_back": self._turned_back(record, source),
         }
 
     def cycled(self, record: records.Record) -> bool:
         """Whether the QEMU in which the guest turned back has ended: another one runs it, or none."""
         half = self._half(record.source_uris, record.entry.uuid)
-        return half["half"] != "unknown" and not turn_back.has_turned_back(record.entry, half)
+        return half["half"] != "unknown" and not self._turned_back(record, half)
+
+    def _turned_back(self, record: records.Record, source: Any) -> bool:
+        entry = record.entry if record.side == "source" else None
+        return any(
+            turn_back.has_turned_back(entry, source, uri, record.entry.uuid) for uri in record.source_uris
+        )
 
     def halves(self, record: records.Record) -> tuple[Any, Any]:
         """What both hosts say, the source first."""

@@ -169,16 +169,16 @@ def test_what_the_journal_does_not_know(scene: Scene) -> None:
     scene.expect_at(destination, run)
 
 
-def test_what_cannot_be_saved_is_said_and_left_alone(scene: Scene) -> None:
+def test_a_lost_half_is_said_and_the_other_left_alone(scene: Scene) -> None:
     source = scene.source
     destination = scene.bed.other(source)
     scene.in_postcopy(destination).kill()
     for pid in destination.qemu_pids():
         os.kill(pid, signal.SIGKILL)
     scene.wait_for(lambda: "post-copy" in (source.domain_state(scene.name) or ""), "the source says so")
-    scene.wait_for(lambda: "cannot be saved" in status(scene, source).out, "its end is known")
+    scene.wait_for(lambda: "can turn back" in status(scene, source).out, "its end is known")
     status(scene, source).expect(
-        3, "the guest cannot be saved", f"the half at {re.escape(source.uri)} is left"
+        3, f"the half at {re.escape(source.uri)} is whole as it was then", "pcmig turn-back"
     )
     assert source.qemu_pids(), "the surviving half is kept"
 

@@ -15,7 +15,7 @@ import pytest
 from pcmig import _core, turn_back
 from pcmig.cli import evidence, forget
 from pcmig.cli import turn_back as command
-from pcmig.journal import Journal, Owner
+from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import pcmig
 from tests.unit.cli.fake_core import job as answer
@@ -86,7 +86,7 @@ def test_the_journal_hears_of_it_before(
     assert code == 1 and "no gdb stub" in text
     assert seen[0]["done"] is False and seen[0]["facts"]["answer"] == "go"
     entry = book.read(fake.UUID)
-    assert entry is not None and entry.owner is None and not turn_back.has_turned_back(entry, half(BROKEN))
+    assert entry is not None and entry.owner is None and not has_turned_back(entry, half(BROKEN))
 
 
 def half(seen: Any) -> Any:
@@ -208,19 +208,23 @@ def test_who_looks_after_it_is_not_passed_over(
     assert code == 1 and f"openstack pcmig turn-back {fake.UUID}" in text and fake.turned == []
 
 
+def has_turned_back(entry: Entry | None, source: Any) -> bool:
+    return turn_back.has_turned_back(entry, source, CROSSED.source_uri, CROSSED.uuid)
+
+
 def test_the_mark_stays_with_that_very_qemu(book: Journal) -> None:
     marked = dataclasses.replace(CROSSED, turned_back={"id": 1, "boot": turn_back.boot_id(), "done": True})
-    assert turn_back.has_turned_back(marked, half(BROKEN))
-    assert turn_back.has_turned_back(None, half(TURNED)), "libvirt's own word is enough"
-    assert not turn_back.has_turned_back(CROSSED, half(TURNED)), "it may be a destination: QEMU says no"
+    assert has_turned_back(marked, half(BROKEN))
+    for entry in (None, CROSSED):
+        assert not has_turned_back(entry, half(TURNED)), "it may be a destination: QEMU says no"
     fake.look.update({"half": "runs", "run_state": "running"})
-    assert turn_back.has_turned_back(CROSSED, half(TURNED)), "a migration that went out"
-    assert not turn_back.has_turned_back(marked, half({**BROKEN, "id": 2})), "another QEMU"
-    assert not turn_back.has_turned_back(marked, half(GONE))
+    assert has_turned_back(CROSSED, half(TURNED)), "a migration that went out"
+    assert not has_turned_back(marked, half({**BROKEN, "id": 2})), "another QEMU"
+    assert not has_turned_back(marked, half(GONE))
     before = dataclasses.replace(marked, turned_back={"id": 1, "boot": "another", "done": True})
-    assert not turn_back.has_turned_back(before, half(BROKEN)), "another boot"
+    assert not has_turned_back(before, half(BROKEN)), "another boot"
     begun = dataclasses.replace(marked, turned_back={"id": 1, "boot": turn_back.boot_id(), "done": False})
-    assert not turn_back.has_turned_back(begun, half(BROKEN)), "begun, and not done"
+    assert not has_turned_back(begun, half(BROKEN)), "begun, and not done"
 
 
 def test_nobody_gets_ahead_of_a_word(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
