@@ -108,7 +108,7 @@ def goes_out(uri: str, uuid: str) -> bool:
 
 
 def has_turned_back(entry: Entry | None, source: _core.Half, uri: str, uuid: str) -> bool:
-    """Whether the guest UUID at the SOURCE of ENTRY, at URI, turned back and has not been powered off since."""
+    """Whether the guest UUID at the SOURCE of ENTRY (at URI) turned back and was not powered off since."""
     noted = entry.turned_back if entry is not None else None
     its_own = (
         noted is not None
@@ -199,14 +199,10 @@ def refuse_living(before: _core.TurnBackLook, after: _core.TurnBackLook) -> None
 def ask_guard(entry: Entry, halves: tuple[_core.Half, _core.Half], destination_is_dead: bool) -> None:
     """Raises RefusedError unless the guard lets it turn back."""
     source, destination = halves
-    if (
-        destination["half"] == "absent"
-        and not destination_is_dead
-        and not has_turned_back(entry, source, entry.source_uri, entry.uuid)
-    ):
-        lost = source["half"] in ("postcopy", "postcopy-failed", "paused", "migrating")
-        if lost:
-            refuse_other_host(entry)
+    turned_back = has_turned_back(entry, source, entry.source_uri, entry.uuid)
+    lost = source["half"] in ("postcopy", "postcopy-failed", "paused", "migrating")
+    if destination["half"] == "absent" and lost and not destination_is_dead and not turned_back:
+        refuse_other_host(entry)
     answer = _core.guard(
         side="source",
         act="turn-back",
@@ -217,7 +213,7 @@ def ask_guard(entry: Entry, halves: tuple[_core.Half, _core.Half], destination_i
         insist=destination_is_dead,
         destination_shut_down=destination["shut_down"],
         crossed=entry.crossed,
-        turned_back=has_turned_back(entry, source, entry.source_uri, entry.uuid),
+        turned_back=turned_back,
         guest=_core.guest_word(entry.name, entry.uuid),
         source_uri=entry.source_uri,
         dest_uri=entry.dest_uri,
