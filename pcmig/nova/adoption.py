@@ -123,17 +123,30 @@ class Adopted:
         )
 
 
-def recall(record: records.Record) -> Adopted | None:
-    """RECORD with Nova's objects; None when the guest or its migration is no more."""
-    nova = record.nova
-    # Without a token: Nova's clients then use the service's own account.
-    context = nova_context.RequestContext(
-        user_id=nova["context"]["user_id"],
-        project_id=nova["context"]["project_id"],
-        request_id=nova["context"]["request_id"],
+def context_of(record: records.Record) -> Any:
+    """Without a token: Nova's clients then use the service's own account."""
+    noted = record.nova["context"]
+    return nova_context.RequestContext(
+        user_id=noted["user_id"],
+        project_id=noted["project_id"],
+        request_id=noted["request_id"],
         is_admin=True,
         overwrite=False,
     )
+
+
+def source_bdms(record: records.Record, context: Any) -> Any:
+    """The server's block devices as they were at the source."""
+    noted = record.nova["source_bdms"]
+    if noted is None:
+        return objects.BlockDeviceMappingList(objects=[])
+    return objects_base.NovaObject.obj_from_primitive(noted, context)
+
+
+def recall(record: records.Record) -> Adopted | None:
+    """RECORD with Nova's objects; None when the guest or its migration is no more."""
+    nova = record.nova
+    context = context_of(record)
     try:
         instance = objects.Instance.get_by_uuid(context, record.entry.uuid, expected_attrs=list(WITH))
         migration = objects.Migration.get_by_uuid(context, nova["migration"])
@@ -141,17 +154,7 @@ def recall(record: records.Record) -> Adopted | None:
         return None
     migrate_data = objects_base.NovaObject.obj_from_primitive(nova["migrate_data"], context)
     migrate_data.migration = migration
-    bdms = nova["source_bdms"]
-    return Adopted(
-        record,
-        context,
-        instance,
-        migration,
-        migrate_data,
-        objects.BlockDeviceMappingList(objects=[])
-        if bdms is None
-        else objects_base.NovaObject.obj_from_primitive(bdms, context),
-    )
+    return Adopted(record, context, instance, migration, migrate_data, source_bdms(record, context))
 
 
 def comes_here(uuid: str) -> bool:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps a reboot from removing attachments of volumes that are needed, before the driver is asked for it.
+"""Attachments of volumes that Nova's record of a server does not name while its live migration is on record.
 
 In a live migration each volume has two attachments in Cinder, one for each host. Nova's record of the server
-names the destination's alone, from before the migration begins until a rollback puts the source's back. Nova
-begins every reboot by removing from Cinder what its record does not name: the source's. After the rollback
-the record names what Cinder does not have; the next reboot takes that out of the record, and the server
-starts without its volumes.
+names the destination's alone, from before the migration begins until a rollback puts the source's back.
+
+Nova begins every reboot, before the driver is asked for it, by removing from Cinder what its record does not
+name: the source's. After the rollback the record names what Cinder does not have; the next reboot takes that
+out of the record, and the server starts without its volumes.
+
+Nova deletes with a server those that its record names. The source's would keep the volumes in use for ever.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from nova import objects
+from nova import exception, objects
 from oslo_log import log as logging
 
-from pcmig.nova import records
+from pcmig.nova import adoption, records
 
 LOG = logging.getLogger(__name__)
 
@@ -40,3 +43,24 @@ def keep(manager: Any, known: records.Records, put_right: Callable[[str], None])
         tidy_up(context, instance, bdms)
 
     manager._delete_dangling_bdms = unless_it_migrates
+
+
+def give_up(manager: Any, record: records.Record, source: str) -> None:
+    """Deletes the source's of a server that is deleted, whose half at the source is SOURCE. What cannot be
+    deleted is told."""
+    context = adoption.context_of(record)
+    for bdm in adoption.source_bdms(record, context):
+        if not bdm.is_volume or bdm.attachment_id is None:
+            continue
+        try:
+            if source != "absent":
+                raise exception.MigrationError(reason=f"its half at the source is {source}")
+            manager.volume_api.attachment_delete(context, bdm.attachment_id)
+        except exception.VolumeAttachmentNotFound:
+            continue
+        except Exception as err:  # Cinder's, too
+            LOG.error(
+                "openstack volume attachment delete %(id)s: volume %(volume)s stays in use by a server that "
+                "was deleted in its live migration: %(err)s",
+                {"id": bdm.attachment_id, "volume": bdm.volume_id, "err": err},
+            )

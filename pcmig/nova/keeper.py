@@ -19,6 +19,7 @@ from oslo_log import log as logging
 from pcmig import _core, journal
 from pcmig.nova import (
     adoption,
+    attachments,
     bindings,
     ending,
     evacuation,
@@ -315,6 +316,8 @@ class Keeper:
         """As far as they are about this migration alone. Nothing of the guest or its disks is touched, on
         either host."""
         adopted = adoption.recall(record)
+        if adopted is None:
+            self._give_up_volumes(record, manager)
         if (
             adopted is None
             or adoption.is_over(adopted)
@@ -348,6 +351,8 @@ class Keeper:
             if adopted is not None and adopted.migration.status == "completed":
                 # Nova does this last; it is no harm where it is done.
                 manager._delete_allocation_after_move(adopted.context, adopted.instance, adopted.migration)
+            if adopted is None:
+                self._give_up_volumes(record, manager)
             if adopted is None or adoption.is_over(adopted):
                 LOG.info("The migration of guest %s is over", uuid)
                 self._records.remove(uuid, "source")
@@ -388,6 +393,13 @@ class Keeper:
         )
         return adopted
 
+    def _give_up_volumes(self, record: records.Record, manager: Any) -> None:
+        """If the server is deleted, and not its migration's record alone."""
+        try:
+            objects.Instance.get_by_uuid(adoption.context_of(record), record.entry.uuid)
+        except exception.InstanceNotFound:
+            attachments.give_up(manager, record, self._guard.evidence(record)["source"])
+
     def _evacuated(self, adopted: adoption.Adopted, manager: Any) -> None:
         """The server runs elsewhere, and what is left of it here never may again. Nova has its rest destroyed
         when it starts, and leaves the live migration under way, with resources of this host."""
@@ -424,6 +436,9 @@ class Keeper:
                 return
         except exception.InstanceNotFound:
             LOG.info("The server of a live migration is deleted: nothing is to be written down any more")
+            record = self._records.get(uuid)
+            if record is not None:
+                self._give_up_volumes(record, manager)
         except Exception:
             LOG.exception("Live migration failed.", instance=instance)
             self._failed(end.migration, instance, manager)

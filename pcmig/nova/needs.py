@@ -159,13 +159,14 @@ TABLE: tuple[Need, ...] = (
     overridden(f"{_MANAGER}._delete_dangling_bdms", "context instance bdms"),
     mentions(f"{_MANAGER}._reboot_instance", "_delete_dangling_bdms"),
     mentions(f"{_MANAGER}._do_rebuild_instance", "instance_on_disk"),
+    called("nova.volume.cinder:API.attachment_delete", "self context attachment_id"),
     # A server that turned back.
     called(f"{_MANAGER}._live_migration_cleanup_flags", "self migrate_data migr_ctxt="),
     called(
         f"{_MANAGER}.rollback_live_migration_at_destination",
         "self context instance= destroy_disks= migrate_data=",
     ),
-    mentions(f"{_MANAGER}.__init__", "compute_rpcapi network_api"),
+    mentions(f"{_MANAGER}.__init__", "compute_rpcapi network_api volume_api"),
     called(
         "nova.compute.rpcapi:ComputeAPI.rollback_live_migration_at_destination",
         "self context instance host destroy_disks= migrate_data=",
@@ -217,6 +218,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.exception:PortBindingDeletionFailed"),
     there("nova.exception:ServiceUnavailable"),
     there("nova.exception:UnexpectedTaskStateError"),
+    there("nova.exception:VolumeAttachmentNotFound"),
     there("nova.objects.base:NovaObject.obj_from_primitive"),
     there("nova.objects.fields:MigrationType.EVACUATION"),
     there("nova.objects.fields:MigrationType.LIVE_MIGRATION"),

@@ -203,6 +203,17 @@ class LostTest(adoption.AdoptionTest):
             assert code == 0, said
         self._starts_with_its_volume(source)
 
+    def test_a_server_that_is_deleted_keeps_no_volume_in_use(self) -> None:
+        _, both = self._migrating_with_a_volume(lambda: self._lost(destination=None))
+        self._delete_server(self.server)
+        assert len(self._attachments() & both) == 1, "half of it is left"
+        self._guest("dest").destroy()
+        self.halves["destination"] = "absent"
+        for _ in range(3):
+            self._run_periodics()
+        self._wait(lambda: not self._entries("src"), "the source's journal is empty")
+        assert not self._attachments()
+
     def test_an_evacuation_that_is_refused_leaves_the_volumes_of_both_hosts_attached(self) -> None:
         _, both = self._migrating_with_a_volume(self._in_pre_copy)
         self.halves = {"source": "running", "destination": "absent"}

@@ -10,14 +10,15 @@ from __future__ import annotations
 import pathlib
 import types
 from typing import Any
+from unittest import mock
 
 import pytest
 from nova import exception, objects
 from nova.compute import manager as compute_manager
 from nova.virt.libvirt import driver as libvirt_driver
 
-from pcmig.nova import attachments, bindings, guard, keeper, recorded, records
-from tests.nova_own.test_records import UUID, Hosts, entry, hosts, instance
+from pcmig.nova import adoption, attachments, bindings, guard, keeper, recorded, records
+from tests.nova_own.test_records import SOURCE, UUID, Hosts, entry, hosts, instance
 
 __all__ = ["hosts"]  # a fixture
 
@@ -50,6 +51,7 @@ class Cinder:
             raise exception.VolumeAttachmentNotFound(attachment_id=attachment)
 
     def attachment_delete(self, _context: Any, attachment: str) -> None:
+        self.attachment_get(None, attachment)
         self.has.remove(attachment)
 
 
@@ -171,6 +173,55 @@ def test_a_younger_migration_is_not_put_right_for_the_one_before(
     known.add(entry(name="second"), "source")
     made.put_right(UUID)
     assert not done and not known.forgotten and known.get(UUID) is not None
+
+
+BDMS: list[dict[str, Any]] = [
+    {"volume_id": "v", "attachment_id": "at-source", "is_volume": True},
+    {"volume_id": "w", "attachment_id": "gone", "is_volume": True},
+    {"volume_id": None, "attachment_id": None, "is_volume": False},
+]
+
+
+@pytest.mark.parametrize(
+    ("deleted", "source", "left"),
+    [
+        (True, "absent", {"at-destination"}),
+        (True, "postcopy-failed", BOTH),
+        (False, "absent", BOTH),  # the migration's record alone is gone
+    ],
+)
+def test_of_a_server_that_is_deleted_the_sources_go(
+    known: records.Records,
+    hosts: Hosts,
+    monkeypatch: pytest.MonkeyPatch,
+    deleted: bool,
+    source: str,
+    left: set[str],
+) -> None:
+    compute = Compute(monkeypatch, "at-destination")
+    driver = types.SimpleNamespace(virtapi=types.SimpleNamespace(_compute=compute))
+    made = keeper.Keeper(driver, known, guard.Guard(known, 1000), None)  # type: ignore[arg-type]
+    noted = {"user_id": "u", "project_id": "p", "request_id": "req-1"}
+    record = known.add(entry(caller={"nova": {"context": noted}}), "source")
+    hosts.halves[SOURCE] = source
+    bdms = [types.SimpleNamespace(**bdm) for bdm in BDMS]
+    monkeypatch.setattr(adoption, "source_bdms", lambda *_: bdms)
+    monkeypatch.setattr(adoption, "recall", lambda _record: None)
+
+    def get(_context: Any, uuid: str, **_: Any) -> Any:
+        if deleted:
+            raise exception.InstanceNotFound(instance_id=uuid)
+        return SERVER
+
+    monkeypatch.setattr(objects.Instance, "get_by_uuid", get)
+    with mock.patch.object(attachments.LOG, "error") as told:
+        assert made.recalled(record, compute) is None
+    assert compute.volume_api.has == left
+    if deleted and source != "absent":
+        assert told.call_args_list[0][0][0].startswith("openstack volume attachment delete %(id)s: ")
+    else:
+        assert not told.called
+    assert not known
 
 
 def test_an_evacuation_that_would_be_refused_is_before_anything_is_given_up(
