@@ -152,6 +152,7 @@ def turn_back(
     accept_newer_disks: bool = False,
     nowhere_else: bool = False,
     unrun: bool = False,
+    no_process: bool = False,
     mode: Mode | None = None,
     tell: Callable[[str], None] = lambda text: None,
     do: Callable[[str, str], list[str]] | None = None,
@@ -161,19 +162,21 @@ def turn_back(
     ASK asks both hosts, the source first; NOW is the time for the journal; TELL hears of each step, in words.
     `destination_is_dead`, `accept_newer_disks`, `nowhere_else`: somebody's word.
     UNRUN: it is certain that no instruction ran
-    at the destination (status of the Migration, or the entry). MODE: nobody asks, it is to happen by itself.
+    at the destination (status of the Migration, or the entry). NO_PROCESS: see ask_guard().
+    MODE: nobody asks, it is to happen by itself.
     DO: in the place of _core.turn_back, for whom the guest's own folder of libvirt is closed. Raises
     RefusedError, LibvirtError, JournalError.
     """
     guess = entry.turned_back or {}
-    ask_guard(entry, ask(), destination_is_dead)
+    saw_end = no_process or unrun
+    ask_guard(entry, ask(), destination_is_dead, saw_end)
     facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else)
     if rule["answer"] == "done":
         return _close(book, entry, facts, rule, ask, now, [str(step) for step in guess.get("steps", [])])
     tell("asking both hosts once more")
     time.sleep(AGAIN_S)
     source, destination = ask()
-    ask_guard(entry, (source, destination), destination_is_dead)
+    ask_guard(entry, (source, destination), destination_is_dead, saw_end)
     before = facts.look
     facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else)
     refuse_living(before, facts.look)
@@ -196,13 +199,28 @@ def refuse_living(before: _core.TurnBackLook, after: _core.TurnBackLook) -> None
         )
 
 
-def ask_guard(entry: Entry, halves: tuple[_core.Half, _core.Half], destination_is_dead: bool) -> None:
-    """Raises RefusedError unless the guard lets it turn back."""
+def ask_guard(
+    entry: Entry,
+    halves: tuple[_core.Half, _core.Half],
+    destination_is_dead: bool,
+    no_process: bool = False,
+) -> None:
+    """Raises RefusedError unless the guard lets it turn back.
+
+    A libvirtd that lost its books says "absent" of a QEMU that lives. So that counts only where somebody saw
+    the half's process end: NO_PROCESS (the destination's nova-compute looked), or Entry.unrun, which takes an
+    event of the destination's libvirt that its half ended. Otherwise it takes somebody's word."""
     source, destination = halves
     turned_back = has_turned_back(entry, source, entry.source_uri, entry.uuid)
     lost = source["half"] in ("postcopy", "postcopy-failed", "paused", "migrating")
     if destination["half"] == "absent" and lost and not destination_is_dead and not turned_back:
         refuse_other_host(entry)
+        if not no_process and not entry.unrun:
+            raise RefusedError(
+                f"libvirt at {entry.dest_uri} has nothing of the guest, but nobody saw its QEMU end there, "
+                f"and one that lost its books says so of a QEMU that lives (there: pgrep -fa {entry.uuid})",
+                word="--destination-is-dead",
+            )
     answer = _core.guard(
         side="source",
         act="turn-back",

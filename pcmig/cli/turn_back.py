@@ -30,9 +30,10 @@ class TurnBack(Command):
 
     The source still has the guest as it was when it switched. What it did since, at the destination, is
     undone, and what it told others meanwhile stays told. Two copies must never run: the destination's host
-    has to answer, and to have nothing of the guest any more. Of a host that does not answer somebody has to
-    know: with --destination-is-dead you give your word that it is off, or fenced, and stays so until it is
-    started anew; if it only cannot be reached, the guest then runs twice.
+    has to answer, and to have nothing of the guest any more. Of a host that does not answer, or where nobody
+    saw the guest's QEMU end, somebody has to know: with --destination-is-dead you give your word that it is
+    off, or fenced, and stays so until it is started anew, or that no QEMU of the guest runs there; if one
+    does, the guest then runs twice.
     """
 
     epilog = (
@@ -54,7 +55,7 @@ class TurnBack(Command):
         parser.add_argument(
             "--destination-is-dead",
             action="store_true",
-            help="my word that the destination is off or fenced, where its host does not answer",
+            help="my word that the destination is off or fenced, or that no QEMU of the guest runs there",
         )
         parser.add_argument(
             "--accept-newer-disks",

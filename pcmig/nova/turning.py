@@ -65,7 +65,7 @@ class Turning:
         dead = "it is said so" if said.destination_is_dead else fence.word(record)
         with self._explained():
             source, destination = self._guard.halves(record)
-            turn_back.ask_guard(record.entry, (source, destination), dead is not None)
+            turn_back.ask_guard(record.entry, (source, destination), dead is not None, no_process=True)
             self._ask_destination(context, record, destination["half"], dead is not None)
             facts, rule = releases.off_hub(
                 turn_back.decide,
@@ -105,6 +105,7 @@ class Turning:
                 ask=lambda: self._guard.halves(record),
                 now=records.now,
                 destination_is_dead=dead,
+                no_process=True,  # may() asked, each time
                 accept_newer_disks=said.accept_newer_disks,
                 mode=None if said.asked else cast(turn_back.Mode, self.mode),
                 tell=lambda text: LOG.info("Guest %s: %s", record.entry.name, text),

@@ -302,7 +302,10 @@ class HostsStage(Stage):
         found = re.search(r"^\s*(pcmig turn-back [^#;\n]*)", self._all_said(), re.MULTILINE)
         if self.driver != PCMIG or found is None:
             return False
-        self._turn_back(*shlex.split(found[1])[2:])
+        words = shlex.split(found[1])[2:]
+        if "--destination-is-dead" not in words:  # asked for: the process that steered did not see the end
+            words.insert(0, "--destination-is-dead")
+        self._turn_back(*words)
         return True
 
     def _turn_back(self, *words: str) -> None:

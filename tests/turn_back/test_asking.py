@@ -40,7 +40,10 @@ def test_what_it_is_afterwards(scene: Scene) -> None:
         assert any(line.startswith("pcmig turn-back") for line in commands(run))
         status(scene, source).expect(3, "can turn back", "pcmig turn-back -c")
         assert "paused" in (scene._state(source) or ""), "nothing happens without a request"
-        done = turn_back(scene, source, "--json").expect(0, "done: ", "system_powerdown")
+        turn_back(scene, source).expect(3, "nobody saw its QEMU end")
+        done = turn_back(scene, source, "--destination-is-dead", "--json").expect(
+            0, "done: ", "system_powerdown"
+        )
         assert done.elapsed_s < WITHIN_S
         report = json.loads(done.out)
         assert report["nothing_lost"] is False and report["facts"]["disks"] == "none"

@@ -31,7 +31,9 @@ def test_it_goes_on(scene: Scene, after_s: float) -> None:
     command.kill()
     scene.wait_for(lambda: "can turn back" in status(scene, source).out, "its end is known")
     assert "paused" in (scene._state(source) or ""), "nothing happens without a request"
-    run = turn_back(scene, source).expect(0, "done: ", "what it did since the switch is undone")
+    run = turn_back(scene, source, "--destination-is-dead").expect(
+        0, "done: ", "what it did since the switch is undone"
+    )
     assert run.elapsed_s < WITHIN_S
     assert scene.guest is not None and scene.guest.wait_verified(time.monotonic()), "every page"
     expect_alone_and_whole(scene, source)

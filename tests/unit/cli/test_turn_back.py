@@ -59,7 +59,7 @@ def with_disk(monkeypatch: pytest.MonkeyPatch, xml: str = DISK) -> None:
 
 def test_it_goes_on_and_is_marked(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
     book.write(CROSSED)
-    code, text = pcmig(capsys, "turn-back", "g1")
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
     assert code == 0, text
     assert f"done: g1 goes on at {URI} from the moment of the switch; what it did since" in text
     assert f"virsh -c {URI} qemu-monitor-command g1 --hmp system_powerdown" in text
@@ -82,7 +82,7 @@ def test_the_journal_hears_of_it_before(
 
     book.write(CROSSED)
     monkeypatch.setattr(fake, "turn_back", fails)
-    code, text = pcmig(capsys, "turn-back", "g1")
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
     assert code == 1 and "no gdb stub" in text
     assert seen[0]["done"] is False and seen[0]["facts"]["answer"] == "go"
     entry = book.read(fake.UUID)
@@ -131,7 +131,7 @@ def test_a_half_that_comes_back_between_the_two_looks(
 ) -> None:
     book.write(CROSSED)
     fake.dest_jobs[:] = [GONE, GONE, BROKEN]  # what is shown, the first look, the second
-    code, text = pcmig(capsys, "turn-back", "g1")
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
     assert code == 3 and "pcmig resume" in text and fake.turned == []
 
 
@@ -175,7 +175,7 @@ def test_disks_and_memory(
     with_disk(monkeypatch, xml)
     fake.look.update(look)
     book.write(dataclasses.replace(CROSSED, engine={**CROSSED.engine, "flags": flags}, unrun=unrun))
-    code, text = pcmig(capsys, "turn-back", "g1")
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
     assert (code, says is None) in ((0, True), (3, False)), text
     assert says is None or says in text, text
     assert bool(fake.turned) is (says is None)
@@ -191,9 +191,10 @@ def test_the_command_that_takes_the_risk_works(
     fake.look.update(look)
     book.write(CROSSED)
     code, text = pcmig(capsys, "turn-back", "g1")
-    assert code == 3
-    [typed] = [line.split() for line in text.splitlines() if line.startswith("  pcmig turn-back --")]
-    code, text = pcmig(capsys, *typed[1:])
+    for _ in range(2):  # a word on the destination's death first
+        assert code == 3 and fake.turned == []
+        [typed] = [line.split() for line in text.splitlines() if line.startswith("  pcmig turn-back --")]
+        code, text = pcmig(capsys, *typed[1:])
     assert code == 0 and fake.turned, text
 
 
@@ -242,6 +243,7 @@ def test_nobody_gets_ahead_of_a_word(capsys: pytest.CaptureFixture[str], book: J
                 ask=ask,
                 now=lambda: "2026-11-29T10:00:05.000Z",
                 unrun=unrun,
+                no_process=True,
                 mode=mode,
             )
         except turn_back.RefusedError as err:
@@ -267,6 +269,20 @@ def test_absent_counts_only_from_the_host_to_which_it_went(
     book.write(dataclasses.replace(CROSSED, dest_host=noted))
     code, text = pcmig(capsys, "turn-back", "g1")
     assert code == 3 and "not known to be the one" in text and fake.turned == []
+
+
+@pytest.mark.parametrize("unrun", [False, True])
+def test_absent_is_no_proof_where_nobody_saw_the_process_end(
+    capsys: pytest.CaptureFixture[str], book: Journal, unrun: bool
+) -> None:
+    """A libvirtd that lost its books says so of a QEMU that lives. That the guest never ran there takes the
+    event of its end."""
+    book.write(dataclasses.replace(CROSSED, unrun=unrun))
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert (code, bool(fake.turned)) == ((0, True) if unrun else (3, False)), text
+    if not unrun:
+        assert "nobody saw its QEMU end" in text and fake.UUID in text
+        assert "pcmig turn-back --destination-is-dead" in text
 
 
 def test_a_stream_that_flows_is_stronger_than_a_word(
