@@ -23,15 +23,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SETS_ACTIVE   10000000UL /* blockdev-set-active */
-#define PAUSE_MS      10000
-#define STUB_MS       3000
-#define RUNS_MS       3000
-#define LOOK_AGAIN_MS 20
-#define STUB_ID       "pcmig-gdb"
-#define SOCKET_NAME   "pcmig-gdb.sock"
-#define FOLDER_BYTES  200
-#define ANSWER_BYTES  512
+#define SETS_ACTIVE     10000000UL /* blockdev-set-active */
+#define PAUSE_MS        10000
+#define STUB_MS         3000
+#define RUNS_MS         3000
+#define LOOK_AGAIN_MS   20
+#define ANSWERS_LATE_MS 200
+#define STUB_ID         "pcmig-gdb"
+#define SOCKET_NAME     "pcmig-gdb.sock"
+#define FOLDER_BYTES    200
+#define ANSWER_BYTES    512
 
 /* --- the monitor -------------------------------------------------------------------------------------------------- */
 
@@ -194,6 +195,19 @@ static int take_disks(struct pcmig_virt_domain *domain, struct steps *steps, str
     return 0;
 }
 
+/* A half that waits, and whose migration may yet be resumed: two QEMUs would write to the disks. Only of one that
+ * certainly waits: a guest that runs ends with its disks taken away. */
+static void give_disks_back(struct pcmig_virt_domain *domain)
+{
+    struct pcmig_virt_error unsaid = {0};
+    struct pcmig_virt_turn_back seen;
+
+    if (look_states(domain, &seen, &unsaid) < 0 ||
+        pcmig_turn_back_half(seen.run_state, seen.migration) != PCMIG_TURN_BACK_WAITS)
+        return;
+    free(ask(domain, "{\"execute\":\"blockdev-set-active\",\"arguments\":{\"active\":false}}", &unsaid));
+}
+
 static int find_folder(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error)
 {
     char *answer = ask(domain, "{\"execute\":\"query-chardev\"}", error);
@@ -316,10 +330,18 @@ static int by_descriptor(struct pcmig_virt_domain *domain, struct steps *steps, 
 static int go_on(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
 {
     struct pcmig_virt_error first = {0};
+    struct pcmig_virt_turn_back seen;
 
     if (by_descriptor(domain, steps, &first) == 0)
         return 0;
     tell(steps, "not by a descriptor (%.100s)\n", first.message);
+    /* What was asked may have taken effect, and only its answer be late: whoever connects to the stub stops the guest.
+     */
+    (void)poll(NULL, 0, ANSWERS_LATE_MS);
+    if (look_states(domain, &seen, error) < 0)
+        return -1;
+    if (pcmig_turn_back_half(seen.run_state, seen.migration) == PCMIG_TURN_BACK_RUNS)
+        return 0;
     return by_path(domain, steps, error);
 }
 
@@ -373,6 +395,8 @@ int pcmig_virt_turn_back(struct pcmig_virt_domain *domain, char *out, size_t siz
     if (wait_until(domain, PCMIG_TURN_BACK_RUNS, went == 0 ? RUNS_MS : 0, error) < 0) {
         if (went < 0)
             *error = stub;
+        if (seen.qemu >= SETS_ACTIVE)
+            give_disks_back(domain);
         return -1;
     }
     tell(&steps, "it runs\n");

@@ -34,6 +34,7 @@ static struct {
     bool no_stub;
     const char *disks_refused;
     const char *stub_says; /* NULL = as QEMU does */
+    bool stub_obeys;       /* whatever it says */
     char folder[64];
     /* What became of it. */
     atomic_bool runs;
@@ -74,7 +75,7 @@ static void *stub_main(void *arg)
     const ssize_t count = fd >= 0 ? recv(fd, bytes, sizeof(bytes) - 1, 0) : 0;
 
     bytes[count > 0 ? count : 0] = '\0';
-    if (strstr(bytes, "$D#44") != NULL && qemu.stub_says == NULL)
+    if (strstr(bytes, "$D#44") != NULL && (qemu.stub_says == NULL || qemu.stub_obeys))
         atomic_store(&qemu.runs, true);
     if (count > 0) {
         const char *says = qemu.stub_says != NULL ? qemu.stub_says : "+$OK#9a";
@@ -172,7 +173,7 @@ static char *qmp(const char *command)
         return say("{\"return\":[{\"label\":\"charmonitor\",\"filename\":\"unix:%s/monitor.sock,server=on\"}]}",
                    qemu.folder);
     if (asks(command, "blockdev-set-active")) {
-        note("disks");
+        note(strstr(command, "\"active\":false") != NULL ? "disks-back" : "disks");
         return qemu.disks_refused != NULL ? say(REFUSED, qemu.disks_refused) : say("{\"return\":{}}");
     }
     if (asks(command, "chardev-add")) {
@@ -335,7 +336,23 @@ static void what_does_not_work_is_said(void **state)
     qemu.stub_says = "+$E01#a6";
     assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
     assert_non_null(strstr(error.message, "it refuses: \"E01\""));
+    assert_string_equal(qemu.asked, "disks " WAY_FD " " WAY_PATH " disks-back");
     assert_false(atomic_load(&qemu.runs));
+    end();
+}
+
+/* Another connection to the stub would stop the guest that goes on. */
+static void what_took_effect_unsaid_is_not_tried_again(void **state)
+{
+    struct pcmig_virt_error error = {0};
+    char steps[1024];
+
+    (void)state;
+    begin("finish-migrate", "postcopy-paused");
+    qemu.stub_says = "+$E01#a6";
+    qemu.stub_obeys = true;
+    assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
+    assert_string_equal(qemu.asked, "disks " WAY_FD " announce");
     end();
 }
 
@@ -364,6 +381,7 @@ int main(void)
         cmocka_unit_test(an_old_qemu_has_no_disks_to_take_back),
         cmocka_unit_test(the_other_way),
         cmocka_unit_test(what_does_not_work_is_said),
+        cmocka_unit_test(what_took_effect_unsaid_is_not_tried_again),
         cmocka_unit_test(no_half_no_act),
     };
 
