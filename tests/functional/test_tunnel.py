@@ -19,7 +19,7 @@ from tests.functional.tunnel_scene import MARKERS, TunnelScene, seen, size_mib, 
 pytestmark = pytest.mark.timeout(300)
 
 DISK_MIB = 48
-MANY = 10
+MANY = 6
 
 
 @pytest.fixture(scope="module")
