@@ -163,7 +163,10 @@ static const struct {
     const char *advice;
 } of_halves[] = {
     {PCMIG_SITUATION_HALF_LOST, PCMIG_HALF_ABSENT, TURN_BACK OR_BOOT},
-    {PCMIG_SITUATION_HALF_LOST, PCMIG_HALF_DEAD, END_AT_DESTINATION "; " TURN_BACK OR_BOOT},
+    /* One that shuts down has its owner's word, which is to be read when it is off: "destroyed" would be in its place.
+     */
+    {PCMIG_SITUATION_HALF_LOST, PCMIG_HALF_DEAD,
+     LOOK_DESTINATION "  # or, if it says crashed: " END_AT_DESTINATION "; " TURN_BACK},
     {PCMIG_SITUATION_CUT_OFF, PCMIG_HALF_UNKNOWN, RESUME "  # or, if the silent host is dead: " TURN_BACK_BY_WORD},
 };
 

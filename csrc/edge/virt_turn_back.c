@@ -168,9 +168,12 @@ static void __attribute__((format(printf, 2, 3))) tell(struct steps *steps, cons
 }
 
 /* A stream that QEMU takes for whole would go on with pages of a guest that runs. */
-static int pause_stream(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+/* BEFORE: what QEMU said before; memory that has flowed since says that the other half lives. */
+static int pause_stream(struct pcmig_virt_domain *domain, const struct pcmig_virt_turn_back *before,
+                        struct steps *steps, struct pcmig_virt_error *error)
 {
     struct pcmig_virt_error unsaid = {0};
+    struct pcmig_virt_turn_back after;
 
     /* Refused when it breaks in this very moment: what counts is what QEMU says afterwards. */
     const int paused = pcmig_virt_pause_postcopy(domain, &unsaid);
@@ -181,7 +184,15 @@ static int pause_stream(struct pcmig_virt_domain *domain, struct steps *steps, s
         return -1;
     }
     tell(steps, "stream paused\n");
-    return 0;
+    if (pcmig_virt_turn_back_look(domain, &after, error) < 0)
+        return -1;
+    if (before->remaining_bytes >= 0 && after.remaining_bytes == before->remaining_bytes)
+        return 0;
+    pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
+                         "memory flowed to the destination until the stream was paused (%lld, then %lld bytes left), "
+                         "so its QEMU lives: resume the migration",
+                         (long long)before->remaining_bytes, (long long)after.remaining_bytes);
+    return -1;
 }
 
 static int take_disks(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
@@ -375,7 +386,7 @@ int pcmig_virt_turn_back(struct pcmig_virt_domain *domain, char *out, size_t siz
         tell(&steps, "it runs already\n");
         return 0;
     case PCMIG_TURN_BACK_SENDS:
-        if (pause_stream(domain, &steps, error) < 0)
+        if (pause_stream(domain, &seen, &steps, error) < 0)
             return -1;
         break;
     case PCMIG_TURN_BACK_WAITS:

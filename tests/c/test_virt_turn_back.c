@@ -39,6 +39,7 @@ static struct {
     /* What became of it. */
     atomic_bool runs;
     bool paused; /* by us */
+    bool flows;  /* memory goes out until then */
     bool stub_open;
     int fd; /* of the stub */
     pthread_t stub;
@@ -163,8 +164,8 @@ static char *qmp(const char *command)
     if (asks(command, "query-status"))
         return say("{\"return\":{\"status\":\"%s\"}}", atomic_load(&qemu.runs) ? "running" : qemu.run_state);
     if (asks(command, "query-migrate"))
-        return say("{\"return\":{\"status\":\"%s\",\"ram\":{\"remaining\":4096}}}",
-                   qemu.paused ? "postcopy-paused" : qemu.migration);
+        return say("{\"return\":{\"status\":\"%s\",\"ram\":{\"remaining\":%d}}}",
+                   qemu.paused ? "postcopy-paused" : qemu.migration, qemu.paused && qemu.flows ? 0 : 4096);
     if (asks(command, "query-version"))
         return say("{\"return\":{\"qemu\":{\"major\":%d,\"minor\":0,\"micro\":2}}}", qemu.major);
     if (asks(command, "query-migrate-capabilities"))
@@ -279,6 +280,22 @@ static void a_stream_that_is_not_known_to_be_broken_is_paused_first(void **state
     end();
 }
 
+/* The word that the destination is dead was wrong: its QEMU fetched memory until a moment ago. */
+static void memory_that_flows_outweighs_a_word(void **state)
+{
+    struct pcmig_virt_error error = {0};
+    char steps[1024];
+
+    (void)state;
+    begin("finish-migrate", "postcopy-active");
+    qemu.flows = true;
+    assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
+    assert_non_null(strstr(error.message, "4096, then 0 bytes left"));
+    assert_string_equal(qemu.asked, "pause");
+    assert_false(atomic_load(&qemu.runs));
+    end();
+}
+
 static void an_old_qemu_has_no_disks_to_take_back(void **state)
 {
     struct pcmig_virt_error error = {0};
@@ -378,6 +395,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_goes_on),
         cmocka_unit_test(a_stream_that_is_not_known_to_be_broken_is_paused_first),
+        cmocka_unit_test(memory_that_flows_outweighs_a_word),
         cmocka_unit_test(an_old_qemu_has_no_disks_to_take_back),
         cmocka_unit_test(the_other_way),
         cmocka_unit_test(what_does_not_work_is_said),
