@@ -508,7 +508,7 @@ def turn_back_rule(
     everything_sent: bool = False,
     sets_active: bool = False,
     discards_memory: bool = False,
-    destination_is_dead: bool = False,
+    nowhere_else: bool = False,
     accept_newer_disks: bool = False,
     mode: Literal["never", "unrun", "ask"] = "never",
 ) -> TurnBackRule:
@@ -519,9 +519,10 @@ def turn_back_rule(
 def turn_back(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> list[str]:
     """Lets the guest go on at the source, from the moment of the switch; returns what was done, in words.
     Nobody may call it who has not asked guard() and turn_back_rule(): pcmig/turn_back.py does. Does nothing
-    for a guest that runs already. Needs to reach the guest's own folder of libvirt (root, or the user that
-    QEMU runs as). Blocks without the GIL, 20 s at the most beside what libvirt takes; raises LibvirtError,
-    with which nobody knows whether it runs: look again."""
+    for a guest that runs already. Over a descriptor that libvirt hands to QEMU (>= 8.2, a local connection);
+    else it needs to reach the guest's own folder of libvirt (root, or the user that QEMU runs as). Blocks
+    without the GIL, 20 s at the most beside what libvirt takes; raises LibvirtError, with which nobody knows
+    whether it runs: look again."""
 
 def memory_where(
     *,

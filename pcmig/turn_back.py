@@ -160,19 +160,18 @@ def turn_back(
     """Has the guest of ENTRY (of BOOK) go on at its source.
 
     ASK asks both hosts, the source first; NOW is the time for the journal; TELL hears of each step, in words.
-    `destination_is_dead`, `accept_newer_disks`, `nowhere_else`: somebody's word.
-    UNRUN: it is certain that no instruction ran
-    at the destination (status of the Migration, or the entry). NO_PROCESS: see ask_guard().
-    MODE: nobody asks, it is to happen by itself.
-    DO: in the place of _core.turn_back, for whom the guest's own folder of libvirt is closed. Raises
-    RefusedError, LibvirtError, JournalError.
+    `destination_is_dead`, `accept_newer_disks`, `nowhere_else`: somebody's word. UNRUN: it is certain that no
+    instruction ran at the destination (status of the Migration, or the entry). NO_PROCESS: see ask_guard().
+    MODE: nobody asks, it is to happen by itself. DO: in the place of _core.turn_back, for whom the guest's
+    own folder of libvirt is closed. Raises RefusedError, LibvirtError, JournalError.
     """
     guess = entry.turned_back or {}
     saw_end = no_process or unrun
-    ask_guard(entry, ask(), destination_is_dead, saw_end)
+    source, destination = ask()
+    ask_guard(entry, (source, destination), destination_is_dead, saw_end)
     facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else)
     if rule["answer"] == "done":
-        return _close(book, entry, facts, rule, ask, now, [str(step) for step in guess.get("steps", [])])
+        return _close(book, entry, facts, rule, source, now, [str(step) for step in guess.get("steps", [])])
     tell("asking both hosts once more")
     time.sleep(AGAIN_S)
     source, destination = ask()
@@ -186,7 +185,7 @@ def turn_back(
     book.update(entry.uuid, turned_back=begun)
     tell(f"letting it go on at {entry.source_uri}: {rule['text']}")
     steps = (do or _core.turn_back)(entry.source_uri, entry.uuid)
-    return _close(book, entry, facts, rule, ask, now, steps)
+    return _close(book, entry, facts, rule, source, now, steps)
 
 
 def refuse_living(before: _core.TurnBackLook, after: _core.TurnBackLook) -> None:
@@ -264,7 +263,7 @@ def decide(
         everything_sent=look["remaining_bytes"] == 0,
         sets_active=look["sets_active"],
         discards_memory=look["discards_memory"],
-        destination_is_dead=nowhere_else,  # it may have been whole
+        nowhere_else=nowhere_else,
         accept_newer_disks=accept_newer_disks,
         mode=mode or "never",
     )
@@ -283,8 +282,7 @@ def decide(
         text=rule["text"],
     )
     if rule["answer"] not in ("go", "done"):
-        word = "--guest-is-nowhere-else" if rule["answer"] == "maybe-whole" else rule["word"]
-        raise RefusedError(refusal(rule, facts), word=word)
+        raise RefusedError(refusal(rule, facts), word=rule["word"])
     if mode is not None and rule["answer"] == "go" and not rule["by_itself"]:
         raise RefusedError(f"it does not turn back by itself (turn_back = {mode}): {rule['text']}")
     return facts, rule
@@ -305,12 +303,11 @@ def _close(
     entry: Entry,
     facts: Facts,
     rule: _core.TurnBackRule,
-    ask: Callable[[], tuple[_core.Half, _core.Half]],
+    source: _core.Half,
     now: Callable[[], str],
     steps: list[str],
 ) -> TurnedBack:
     """It runs: the journal says so, for as long as that QEMU does."""
-    source, _ = ask()
     done = mark(source, now()) | {"done": True, "steps": steps, "facts": dataclasses.asdict(facts)}
     book.update(entry.uuid, turned_back=done, held=False, recovery=None)
     return TurnedBack(

@@ -2,6 +2,8 @@
 /* See guard.h. */
 #include "core/guard.h"
 
+#include "core/names.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -398,11 +400,7 @@ const char *pcmig_act_name(enum pcmig_act act)
 
 int pcmig_side_find(const char *name, size_t len)
 {
-    for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
-        if (strlen(sides[side]) == len && memcmp(sides[side], name, len) == 0)
-            return side;
-    }
-    return -1;
+    return pcmig_names_find(sides, PCMIG_SIDE_COUNT, name, len);
 }
 
 int pcmig_act_find(const char *name, size_t len)

@@ -2,7 +2,7 @@
 /* See halves.h. */
 #include "core/halves.h"
 
-#include <string.h>
+#include "core/names.h"
 
 static const char *const names[] = {
     [PCMIG_HALF_UNKNOWN] = "unknown",
@@ -23,9 +23,5 @@ const char *pcmig_half_name(enum pcmig_half half)
 
 int pcmig_half_find(const char *name, size_t len)
 {
-    for (int half = 0; half < PCMIG_HALF_COUNT; half++) {
-        if (strlen(names[half]) == len && memcmp(names[half], name, len) == 0)
-            return half;
-    }
-    return -1;
+    return pcmig_names_find(names, PCMIG_HALF_COUNT, name, len);
 }

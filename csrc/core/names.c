@@ -92,7 +92,7 @@ static const char *name_of(const char *const *table, size_t count, int64_t value
     return value >= 0 && (uint64_t)value < count ? table[value] : "unknown";
 }
 
-static int value_of(const char *const *table, size_t count, const char *name, size_t len)
+int pcmig_names_find(const char *const *table, size_t count, const char *name, size_t len)
 {
     for (size_t i = 0; i < count; i++) {
         if (strlen(table[i]) == len && memcmp(table[i], name, len) == 0)
@@ -123,22 +123,22 @@ const char *pcmig_names_turn(int64_t turn)
 
 int pcmig_names_find_input_kind(const char *name, size_t len)
 {
-    return value_of(input_kinds, COUNT(input_kinds), name, len);
+    return pcmig_names_find(input_kinds, COUNT(input_kinds), name, len);
 }
 
 int pcmig_names_find_event(const char *name, size_t len)
 {
-    return value_of(events, COUNT(events), name, len);
+    return pcmig_names_find(events, COUNT(events), name, len);
 }
 
 int pcmig_names_find_request(const char *name, size_t len)
 {
-    return value_of(requests, COUNT(requests), name, len);
+    return pcmig_names_find(requests, COUNT(requests), name, len);
 }
 
 int pcmig_names_find_turn(const char *name, size_t len)
 {
-    return value_of(turns, COUNT(turns), name, len);
+    return pcmig_names_find(turns, COUNT(turns), name, len);
 }
 
 const struct pcmig_names_field *pcmig_names_field(size_t index)

@@ -22,6 +22,9 @@ int pcmig_names_find_event(const char *name, size_t len);
 int pcmig_names_find_request(const char *name, size_t len);
 int pcmig_names_find_turn(const char *name, size_t len);
 
+/* The same for any TABLE of COUNT names that stand at their values. */
+int pcmig_names_find(const char *const *table, size_t count, const char *name, size_t len);
+
 /* One unsigned figure of struct pcmig_sample, i.e. all but queue_bytes. */
 struct pcmig_names_field {
     const char *name; /* the member's */

@@ -3,6 +3,8 @@
  */
 #include "core/turn_back.h"
 
+#include "core/names.h"
+
 #include <string.h>
 
 #define LENGTH(table) (sizeof(table) / sizeof((table)[0]))
@@ -49,7 +51,7 @@ static bool no_memory(const struct pcmig_turn_back_facts *f)
 /* A destination that had everything may have been whole, and have been moved on, or ended, as a whole guest. */
 static bool maybe_whole(const struct pcmig_turn_back_facts *f)
 {
-    return f->everything_sent && !f->unrun && !f->destination_is_dead;
+    return f->everything_sent && !f->unrun && !f->nowhere_else;
 }
 
 static bool old_qemu(const struct pcmig_turn_back_facts *f)
@@ -77,7 +79,7 @@ static const struct {
     {maybe_whole, PCMIG_TURN_BACK_MAYBE_WHOLE,
      "the source has sent everything, so the guest may have been whole at the destination, and have been moved on from "
      "there",
-     "--destination-is-dead"},
+     "--guest-is-nowhere-else"},
     {old_qemu, PCMIG_TURN_BACK_OLD_QEMU,
      "QEMU at the source cannot take back the disks that it has handed over (that takes 10.0)", NULL},
     {newer_disks, PCMIG_TURN_BACK_NEWER_DISKS,
@@ -108,7 +110,7 @@ bool pcmig_turn_back_by_itself(enum pcmig_turn_back_mode mode, const struct pcmi
     struct pcmig_turn_back_facts f = *facts;
     struct pcmig_turn_back_verdict verdict;
 
-    f.destination_is_dead = false;
+    f.nowhere_else = false;
     f.accept_newer_disks = false;
     verdict = pcmig_turn_back_judge(&f);
     return mode == PCMIG_TURN_BACK_UNRUN && verdict.answer == PCMIG_TURN_BACK_GO && verdict.nothing_lost;
@@ -167,26 +169,17 @@ const char *pcmig_turn_back_mode_name(enum pcmig_turn_back_mode mode)
     return (unsigned)mode < LENGTH(modes) ? modes[mode] : "unknown";
 }
 
-static int find(const char *const *names, size_t count, const char *name, size_t len)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strlen(names[i]) == len && memcmp(names[i], name, len) == 0)
-            return (int)i;
-    }
-    return -1;
-}
-
 int pcmig_turn_back_half_find(const char *name, size_t len)
 {
-    return find(halves, LENGTH(halves), name, len);
+    return pcmig_names_find(halves, LENGTH(halves), name, len);
 }
 
 int pcmig_turn_back_disks_find(const char *name, size_t len)
 {
-    return find(disks, LENGTH(disks), name, len);
+    return pcmig_names_find(disks, LENGTH(disks), name, len);
 }
 
 int pcmig_turn_back_mode_find(const char *name, size_t len)
 {
-    return find(modes, LENGTH(modes), name, len);
+    return pcmig_names_find(modes, LENGTH(modes), name, len);
 }

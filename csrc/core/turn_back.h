@@ -32,12 +32,12 @@ enum pcmig_turn_back_disks {
 struct pcmig_turn_back_facts {
     enum pcmig_turn_back_half half;
     enum pcmig_turn_back_disks disks;
-    bool unrun;               /* it is certain that no instruction ran at the destination (unrun.h) */
-    bool everything_sent;     /* the source has nothing left to send: the guest may have been whole there */
-    bool sets_active;         /* QEMU can take its disks back (blockdev-set-active, QEMU >= 10.0) */
-    bool discards_memory;     /* QEMU gave back what it sent (capability release-ram) */
-    bool destination_is_dead; /* on somebody's word, the same that the guard was given */
-    bool accept_newer_disks;  /* likewise: disks may have been written to after the switch */
+    bool unrun;              /* it is certain that no instruction ran at the destination (unrun.h) */
+    bool everything_sent;    /* the source has nothing left to send: the guest may have been whole there */
+    bool sets_active;        /* QEMU can take its disks back (blockdev-set-active, QEMU >= 10.0) */
+    bool discards_memory;    /* QEMU gave back what it sent (capability release-ram) */
+    bool nowhere_else;       /* on somebody's word: it was not whole at the destination, and moved on from there */
+    bool accept_newer_disks; /* likewise: disks may have been written to after the switch */
 };
 
 enum pcmig_turn_back_answer {

@@ -167,8 +167,8 @@ static void __attribute__((format(printf, 2, 3))) tell(struct steps *steps, cons
     va_end(args);
 }
 
-/* A stream that QEMU takes for whole would go on with pages of a guest that runs. */
-/* BEFORE: what QEMU said before; memory that has flowed since says that the other half lives. */
+/* A stream that QEMU takes for whole would go on with pages of a guest that runs. BEFORE: what QEMU said before; memory
+ * that has flowed since says that the other half lives. */
 static int pause_stream(struct pcmig_virt_domain *domain, const struct pcmig_virt_turn_back *before,
                         struct steps *steps, struct pcmig_virt_error *error)
 {
@@ -184,7 +184,7 @@ static int pause_stream(struct pcmig_virt_domain *domain, const struct pcmig_vir
         return -1;
     }
     tell(steps, "stream paused\n");
-    if (pcmig_virt_turn_back_look(domain, &after, error) < 0)
+    if (look_states(domain, &after, error) < 0)
         return -1;
     if (before->remaining_bytes >= 0 && after.remaining_bytes == before->remaining_bytes)
         return 0;

@@ -133,24 +133,19 @@ static int value_of(const char *argument, const char *name, int (*find)(const ch
 
 static PyObject *py_turn_back_rule(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"half",
-                               "disks",
-                               "unrun",
-                               "everything_sent",
-                               "sets_active",
-                               "discards_memory",
-                               "destination_is_dead",
-                               "accept_newer_disks",
-                               "mode",
-                               NULL};
+    static char *keywords[] = {"half",         "disks",
+                               "unrun",        "everything_sent",
+                               "sets_active",  "discards_memory",
+                               "nowhere_else", "accept_newer_disks",
+                               "mode",         NULL};
     const char *half_text = NULL, *disks_text = NULL, *mode_text = "never";
-    int unrun = 0, sent = 0, sets = 0, discards = 0, dead = 0, accept = 0, half, disks, mode;
+    int unrun = 0, sent = 0, sets = 0, discards = 0, nowhere = 0, accept = 0, half, disks, mode;
     struct pcmig_turn_back_facts facts;
     struct pcmig_turn_back_verdict verdict;
 
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sspppppps:turn_back_rule", keywords, &half_text, &disks_text,
-                                     &unrun, &sent, &sets, &discards, &dead, &accept, &mode_text))
+                                     &unrun, &sent, &sets, &discards, &nowhere, &accept, &mode_text))
         return NULL;
     if (half_text == NULL || disks_text == NULL) {
         PyErr_Format(PyExc_TypeError, "turn_back_rule() missing the keyword argument '%s'",
@@ -169,7 +164,7 @@ static PyObject *py_turn_back_rule(PyObject *module, PyObject *args, PyObject *k
         .everything_sent = sent != 0,
         .sets_active = sets != 0,
         .discards_memory = discards != 0,
-        .destination_is_dead = dead != 0,
+        .nowhere_else = nowhere != 0,
         .accept_newer_disks = accept != 0,
     };
     verdict = pcmig_turn_back_judge(&facts);
@@ -186,7 +181,7 @@ static PyMethodDef methods[] = {
      "What QEMU at the source says of the half there. Changes nothing. Raises LibvirtError."},
     {"turn_back_rule", CALL(py_turn_back_rule), METH_VARARGS | METH_KEYWORDS,
      "turn_back_rule(*, half, disks, unrun=False, everything_sent=False, sets_active=False, discards_memory=False, "
-     "destination_is_dead=False, accept_newer_disks=False, mode='never')\n--\n\n"
+     "nowhere_else=False, accept_newer_disks=False, mode='never')\n--\n\n"
      "Whether that half can go on, and what it undoes: answer, nothing_lost, text, word, by_itself. Raises "
      "ValueError for an unknown name."},
     {"turn_back", CALL(py_turn_back), METH_VARARGS | METH_KEYWORDS,

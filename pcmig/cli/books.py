@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from pcmig.cli.base import CommandError, given_path
+from pcmig.cli.base import CommandError, given, given_path
 from pcmig.cli.record import find
 from pcmig.journal import Entry, Journal, default_folders
 
@@ -19,6 +19,19 @@ def add_journal(parser: argparse.ArgumentParser) -> None:
         help="the journal to look into (default: $PCMIG_JOURNAL_DIR, or the command's own, and as root "
         "nova-compute's in /var/lib/nova)",
     )
+
+
+def add_entry(parser: argparse.ArgumentParser) -> None:
+    """A migration on record: `--connect`, `--journal`, DOMAIN; see find_entry()."""
+    parser.add_argument(
+        "-c",
+        "--connect",
+        metavar="URI",
+        type=given,
+        help="libvirt of the source host, as the record has it, where several guests have this name",
+    )
+    add_journal(parser)
+    parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name or UUID")
 
 
 def books(folder: str | None) -> list[Journal]:

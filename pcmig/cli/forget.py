@@ -11,8 +11,8 @@ from typing import Any
 
 from pcmig import _core, journal
 from pcmig.cli import evidence
-from pcmig.cli.base import Command, CommandError, ExitCode, given
-from pcmig.cli.books import add_journal, find_entry
+from pcmig.cli.base import Command, CommandError, ExitCode
+from pcmig.cli.books import add_entry, find_entry
 from pcmig.cli.evidence import Evidence
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import choices, forget_in, watch_command
@@ -38,18 +38,10 @@ class Forget(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "-c",
-            "--connect",
-            metavar="URI",
-            type=given,
-            help="libvirt of the source host, as the record has it, where several guests have this name",
-        )
-        add_journal(parser)
+        add_entry(parser)
         parser.add_argument(
             "--accept-loss", action="store_true", help="forget it even where something could be lost"
         )
-        parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name or UUID")
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pcmig import _core, guest, journal, turn_back
 from pcmig.cli import evidence
-from pcmig.cli.base import Command, CommandError, ExitCode, given, say
-from pcmig.cli.books import add_journal, find_entry
+from pcmig.cli.base import Command, CommandError, ExitCode, say
+from pcmig.cli.books import add_entry, find_entry
 from pcmig.cli.forget import command_line, guest_word, told
 from pcmig.cli.record import PROGRAM, choices, forget_in, utc_now
 from pcmig.journal import Entry, Journal, Owner
@@ -44,14 +44,7 @@ class TurnBack(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "-c",
-            "--connect",
-            metavar="URI",
-            type=given,
-            help="libvirt of the source host, as the record has it, where several guests have this name",
-        )
-        add_journal(parser)
+        add_entry(parser)
         parser.add_argument(
             "--destination-is-dead",
             action="store_true",
@@ -68,7 +61,6 @@ class TurnBack(Command):
             help="my word that it was not whole at the destination and moved on from there",
         )
         parser.add_argument("--json", action="store_true", help="print the facts and the decision as JSON")
-        parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest: name or UUID")
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:

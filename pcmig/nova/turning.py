@@ -70,7 +70,7 @@ class Turning:
             facts, rule = releases.off_hub(
                 turn_back.decide,
                 record.entry,
-                False,  # nobody's word: that a host is dead does not tell where the guest has gone before
+                dead is not None,
                 said.accept_newer_disks,
                 False,
                 None if said.asked else cast(turn_back.Mode, self.mode),

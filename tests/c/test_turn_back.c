@@ -21,7 +21,7 @@ static struct pcmig_turn_back_facts facts_of(unsigned n)
         .everything_sent = (n & 2) != 0,
         .sets_active = (n & 4) != 0,
         .discards_memory = (n & 8) != 0,
-        .destination_is_dead = (n & 16) != 0,
+        .nowhere_else = (n & 16) != 0,
         .accept_newer_disks = (n & 32) != 0,
         .half = (enum pcmig_turn_back_half)(n / 64 % PCMIG_TURN_BACK_HALF_COUNT),
         .disks = (enum pcmig_turn_back_disks)(n / 64 / PCMIG_TURN_BACK_HALF_COUNT),
@@ -44,7 +44,7 @@ static void every_combination(void **state)
         assert_int_equal(v.answer == PCMIG_TURN_BACK_DONE, f.half == PCMIG_TURN_BACK_RUNS);
         if (v.answer == PCMIG_TURN_BACK_GO) {
             assert_true(has_half && !f.discards_memory);
-            assert_true(!f.everything_sent || f.unrun || f.destination_is_dead);
+            assert_true(!f.everything_sent || f.unrun || f.nowhere_else);
             assert_true(!has_disks || f.sets_active);
             assert_true(f.disks != PCMIG_TURN_BACK_SHARED_DISKS || f.unrun || f.accept_newer_disks);
             assert_int_equal(v.nothing_lost, f.unrun);
@@ -56,7 +56,7 @@ static void every_combination(void **state)
         if (v.word != NULL) {
             struct pcmig_turn_back_verdict after;
 
-            f.destination_is_dead = f.destination_is_dead || strcmp(v.word, "--destination-is-dead") == 0;
+            f.nowhere_else = f.nowhere_else || strcmp(v.word, "--guest-is-nowhere-else") == 0;
             f.accept_newer_disks = f.accept_newer_disks || strcmp(v.word, "--accept-newer-disks") == 0;
             after = pcmig_turn_back_judge(&f);
             assert_int_not_equal(after.answer, v.answer);
