@@ -139,6 +139,7 @@ class Status(TypedDict):
     recovery: Recovery | None  # None: post-copy is not interrupted
     unrun: bool  # it is certain that no instruction of the guest ran at the destination, nor will one
     crossed: bool  # the switch was issued, or the guest seen beyond it: the source's memory may be the older
+    dest_host: str | None  # UUID of the destination's host; None: not reached before the call, or adopted
     turn: str  # what the host's other migrations leave to it: "free", "crowded", "held", "bounded", "waiting"
     waits_for: str | None  # and for which of them it waits: "g2 (draining)"
     note: str | None  # what people should hear of while it runs, the latest; a command stands on its own line
@@ -236,6 +237,7 @@ class HostFacts(TypedDict):
     hostname: str | None
     uri: str | None
     capabilities: str | None  # XML
+    host_uuid: str | None
     encrypted: bool | None
     secure: bool | None  # encrypted, or local
     guest: GuestFacts | None

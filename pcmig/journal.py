@@ -106,7 +106,7 @@ class Entry:
     started: str
     owner: Owner | None = None  # None: left to itself
     owned: str | None = None  # since when
-    # The destination's own UUID, as its libvirt had it when the migration began (turn_back.host_of()): an
+    # The destination's own UUID, as its libvirt had it when the migration began (Migration's status): an
     # address may be mistyped, or change hands. Of another host "absent" says nothing.
     dest_host: str | None = None
     crossed: bool = False  # the switch to post-copy was issued: the source's memory may be the older

@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 import pathlib
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -78,8 +77,8 @@ def boot_id() -> str:
 
 def host_of(uri: str) -> str | None:
     """The UUID by which the host at URI is known again, whatever its address; None = it does not say."""
-    with contextlib.suppress(_core.LibvirtError, ET.ParseError):
-        return ET.fromstring(_core.host_facts(uri).get("capabilities") or "<none/>").findtext("./host/uuid")
+    with contextlib.suppress(_core.LibvirtError):
+        return _core.host_facts(uri)["host_uuid"]
     return None
 
 

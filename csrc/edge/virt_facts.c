@@ -28,9 +28,18 @@ int pcmig_virt_facts_read(struct pcmig_virt_conn *conn, struct pcmig_virt_facts 
     out->hostname = virConnectGetHostname(conn->ptr);
     out->uri = virConnectGetURI(conn->ptr);
     out->capabilities = virConnectGetCapabilities(conn->ptr);
+    (void)pcmig_host_uuid(out->capabilities, out->uuid);
     out->encrypted = virConnectIsEncrypted(conn->ptr);
     out->secure = virConnectIsSecure(conn->ptr);
     return 0;
+}
+
+void pcmig_virt_host_uuid(struct pcmig_virt_conn *conn, char out[PCMIG_HOST_UUID_SIZE])
+{
+    char *capabilities = virConnectGetCapabilities(conn->ptr);
+
+    (void)pcmig_host_uuid(capabilities, out);
+    free(capabilities);
 }
 
 void pcmig_virt_facts_clear(struct pcmig_virt_facts *facts)

@@ -8,6 +8,7 @@
 #define PCMIG_ENGINE_MIGRATION_H
 
 #include "core/engine_state.h"
+#include "core/host_uuid.h"
 #include "core/ledger.h"
 #include "core/policy.h"
 #include "edge/route.h"
@@ -93,10 +94,12 @@ struct pcmig_migration_status {
     enum pcmig_gate_state gate;
     int64_t cpu_us; /* CPU time of the control thread */
     enum pcmig_route_result quickack;
-    struct sockaddr_storage stream_peer; /* where the stream goes, seen as post-copy began; AF_UNSPEC = not seen */
-    unsigned stats_failed;               /* statistics calls that failed: no verdict, only a figure */
-    unsigned inputs_lost;                /* events and requests that memory was too short for */
-    size_t decisions;                    /* that were not "keep" */
+    char dest_host[PCMIG_HOST_UUID_SIZE]; /* UUID of the destination's host, asked before the migrate call; "" = it was
+                                           * not reached, does not say, or the migration was adopted */
+    struct sockaddr_storage stream_peer;  /* where the stream goes, seen as post-copy began; AF_UNSPEC = not seen */
+    unsigned stats_failed;                /* statistics calls that failed: no verdict, only a figure */
+    unsigned inputs_lost;                 /* events and requests that memory was too short for */
+    size_t decisions;                     /* that were not "keep" */
     struct pcmig_recovery_status recovery;
     enum pcmig_turn turn; /* what the other migrations of the host leave to this one, */
     char waits_for[128];  /* and for which of them it waits: "g2 (draining)"; "" = none */

@@ -4,6 +4,7 @@
 #include "core/guard.h"
 #include "core/shell.h"
 #include "edge/this_host.h"
+#include "edge/virt_facts.h"
 #include "engine/internal.h"
 
 #include <stdio.h>
@@ -256,6 +257,20 @@ void pcmig_preflight_queue(struct pcmig_migration *migration)
         });
 }
 
+/* Asked here, on the connection that the migration has: whoever asks on one of his own waits for a silent host once
+ * more, and may get another one. */
+static void note_destination(struct pcmig_migration *migration)
+{
+    char uuid[PCMIG_HOST_UUID_SIZE];
+
+    if (migration->conn[PCMIG_SIDE_DESTINATION] == NULL)
+        return;
+    pcmig_virt_host_uuid(migration->conn[PCMIG_SIDE_DESTINATION], uuid);
+    pthread_mutex_lock(&migration->lock);
+    memcpy(migration->status.dest_host, uuid, sizeof(uuid));
+    pthread_mutex_unlock(&migration->lock);
+}
+
 int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
     const struct pcmig_migration_args *args = &migration->args;
@@ -282,6 +297,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     if (check_halves(migration, error) < 0 || check_saved(migration, error) < 0 || check_job(migration, error) < 0 ||
         check_emulation(migration, error) < 0 || plan_paused(migration, error) < 0)
         return -1;
+    note_destination(migration);
     migration->call_conn = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
     if (migration->call_conn == NULL) {
         explain(error, "cannot connect to the source", args->source_uri);

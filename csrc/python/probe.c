@@ -236,10 +236,11 @@ static PyObject *guest_to_dict(const struct guest *guest)
 static PyObject *facts_to_dict(const struct pcmig_virt_facts *f, const struct guest *guest)
 {
     return Py_BuildValue(
-        "{s:k,s:k,s:k,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "client_version", f->client_version, "libvirt_version",
+        "{s:k,s:k,s:k,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "client_version", f->client_version, "libvirt_version",
         f->libvirt_version, "qemu_version", f->qemu_version, "driver", text_or_none(f->driver), "hostname",
         text_or_none(f->hostname), "uri", text_or_none(f->uri), "capabilities", text_or_none(f->capabilities),
-        "encrypted", f->encrypted < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(f->encrypted), "secure",
+        "host_uuid", text_or_none(f->uuid[0] != '\0' ? f->uuid : NULL), "encrypted",
+        f->encrypted < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(f->encrypted), "secure",
         f->secure < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(f->secure), "guest", guest_to_dict(guest));
 }
 

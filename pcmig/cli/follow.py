@@ -54,6 +54,7 @@ class Follower:
         self.detaching = False
         self._decisions_shown = 0
         self._unrun = False  # no instruction ran at the destination, and that is on record
+        self._dest_host = False  # which host the destination is, and that is on record
         self._crossed = False  # the switch was issued, and is on record
         self._recovery: str | None = None  # as it was told last
         self._note: str | None = None  # likewise
@@ -74,6 +75,9 @@ class Follower:
         """Takes what is new, and reacts to it."""
         self.migration.clear()  # before status(): news that come in between make it readable again
         status = self.migration.status()
+        if status["dest_host"] and not self._dest_host:
+            self._dest_host = True
+            self.record.dest_host(status["dest_host"])
         if status["crossed"] and not self._crossed:
             self._crossed = True
             self.record.crossed()

@@ -173,6 +173,7 @@ class Job:
             "recovery": None,
             "crossed": self.state in phases.POSTCOPY,
             "unrun": False,
+            "dest_host": None,
             "note": None,
             "turn": "free",
             "waits_for": None,

@@ -8,7 +8,7 @@ import contextlib
 import shlex
 import sys
 
-from pcmig import _core, guest, turn_back, way_back
+from pcmig import _core, guest, way_back
 from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now, word
@@ -74,7 +74,6 @@ class Migrate(Run):
             name=name,
             source_uri=plan.source_uri,
             dest_uri=plan.dest_uri,
-            dest_host=turn_back.host_of(plan.dest_uri),
             engine=engine_arguments(engine),
             started=utc_now(),
             caller={"program": PROGRAM},

@@ -71,6 +71,10 @@ class Record:
             with contextlib.suppress(journal.JournalError):
                 self.book.update(self.entry.uuid, recovery=recovery)
 
+    def dest_host(self, uuid: str) -> None:
+        """By what the destination's host is known again."""
+        self._note(dest_host=uuid)
+
     def crossed(self) -> None:
         """The switch to post-copy was issued: noted for whoever comes after this process."""
         self._note(crossed=True, crossed_at=utc_now())

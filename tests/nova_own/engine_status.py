@@ -37,4 +37,5 @@ PRECOPY: dict[str, Any] = {
     "turn": "free",
     "waits_for": None,
     "unrun": False,
+    "dest_host": None,
 }

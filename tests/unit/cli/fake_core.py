@@ -105,6 +105,7 @@ STATUS: dict[str, Any] = {
     "waits_for": None,
     "crossed": False,
     "unrun": False,
+    "dest_host": None,
 }
 
 PRECOPY = {
@@ -372,7 +373,7 @@ def turn_back(uri: str, uuid: str) -> list[str]:
 
 
 def host_facts(uri: str) -> dict[str, Any]:
-    return {"libvirt_version": versions.get(uri, 12_008_000), "qemu_version": 11_001_000}
+    return {"libvirt_version": versions.get(uri, 12_008_000), "qemu_version": 11_001_000, "host_uuid": None}
 
 
 def job_pause(uri: str, domain: str) -> None:

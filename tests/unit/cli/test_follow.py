@@ -45,6 +45,9 @@ class Record:
     def crossed(self) -> None:
         self.told.append("crossed")
 
+    def dest_host(self, uuid: str) -> None:
+        self.told.append(uuid)
+
     def recovering(self, recovery: Any) -> None:
         self.told.append(recovery and recovery["state"])
 
@@ -61,6 +64,17 @@ def test_a_note_is_told_once() -> None:
         "nothing was sent for 60 s",
         "not set at the destination:\n  virsh autostart g1",
     ]
+
+
+def test_which_host_the_destination_is_goes_on_record_once() -> None:
+    migration, display, record = fake.Migration("g1", "d"), Recorder(), Record()
+    follower = Follower(migration, display, Signals(), record)  # type: ignore[arg-type]
+    follower._look()
+    assert record.told == []
+    migration._news({"dest_host": "4c4c4544-0051-3510-8058-b4c04f564433"})
+    follower._look()
+    follower._look()
+    assert record.told == ["4c4c4544-0051-3510-8058-b4c04f564433"]
 
 
 def test_changes_of_the_pace_get_a_line_every_five_seconds() -> None:
