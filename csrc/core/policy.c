@@ -18,6 +18,9 @@
 /* Shorter passes say too little beside a sample of a second. */
 #define EXPOSED_MIN_MS          2000
 #define PASSES_FORESEEN         100
+/* Pages that a small guest needs before it gives the first sign of life, its kernel's for the most part: what a first
+ * pass has not brought it asks for one by one, and is silent meanwhile. */
+#define FIRST_RUSH_BYTES        (320 * 4096)
 /* A guest is switched for what is foreseen only if that is longer than going on may cost by a half. */
 #define FORESEEN_FACTOR         5
 #define FORESEEN_DIVISOR        2
@@ -207,6 +210,14 @@ static bool will_write_too_much(const struct pcmig_policy *policy)
                               allowance / FORESEEN_DIVISOR * FORESEEN_FACTOR);
 }
 
+/* Whether the guest would notice that a first pass did not come to its end: where the link takes longer for what it
+ * asks for first than a request may have to wait. */
+static bool misses_the_first_pass(const struct pcmig_policy *policy)
+{
+    return pcmig_rate_time_us(FIRST_RUSH_BYTES, policy->rate.link_bps) >
+           pcmig_policy_param_us(policy, PCMIG_PARAM_REQUEST_WAIT_MS);
+}
+
 /* Within the first pass, where QEMU synchronises during it: what was sent so far and has been written to since would be
  * sent once more. As soon as that takes half of what going on may cost - the other half is left to the pace - a guest
  * that does not converge is better switched than sent to the end. */
@@ -220,7 +231,7 @@ static bool sends_in_vain(struct pcmig_policy *policy)
     int64_t allowance, next_us, limit_us, exposed_ms = (policy->now_us - policy->memory_us) / 2000;
 
     if (policy->passes.done > 0 || written == 0 || sent == 0 || !pcmig_rate_known(&policy->rate) ||
-        left_us >= TIME_MAX_US || policy->kind != PCMIG_POLICY_AUTO)
+        left_us >= TIME_MAX_US || policy->kind != PCMIG_POLICY_AUTO || misses_the_first_pass(policy))
         return false;
     allowance = allowance_us(policy, policy->now_us + left_us);
     again_us = pcmig_rate_time_us(again * page, policy->rate.link_bps);

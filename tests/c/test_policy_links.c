@@ -322,6 +322,23 @@ static void known_within_the_first_pass(void **state)
     assert_true(run(1000) > 19.0);
 }
 
+/* On a slow link the same guest would be silent for 0.1 s longer, while it asks for the pages of its kernel that the
+ * pass did not bring: there the pass goes on to its end. */
+static void a_slow_link_has_its_first_pass(void **state)
+{
+    (void)state;
+    for (uint64_t mbps = 100; mbps <= 1000; mbps += 900) {
+        uint64_t bps = mbps * 117000;
+
+        begin(PCMIG_POLICY_AUTO, 20 * bps, 0, bps);
+        w.written_bps = bps / 2;
+        (void)run(1);
+        tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(3 * bps));
+        assert_in_range(run(1000) * 1000, mbps == 100 ? 19500 : 1300, mbps == 100 ? 20600 : 2000);
+        assert_string_equal(decided(), "dirty-rate");
+    }
+}
+
 /* A pass that began under a bound for the sake of others: what was sampled and what is left say as much as in any
  * other. Such a guest paid a whole pass more before it was switched, and all that waited for it as well. */
 static void known_although_it_was_bounded(void **state)
@@ -456,6 +473,7 @@ int main(void)
         TEST(the_next_pass_is_the_last),
         TEST(known_after_the_first_pass),
         TEST(known_within_the_first_pass),
+        TEST(a_slow_link_has_its_first_pass),
         TEST(known_although_it_was_bounded),
         TEST(a_dear_second_pass_is_foreseen),
         TEST(sampled_long_ago),

@@ -4,6 +4,8 @@ to be tightened: `python -m tests.sim` has more scenarios, and commands to try e
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +52,17 @@ def test_the_bed_s_guest_hardly_notices_post_copy(qemu: int) -> None:
     found = program.run([{**told, "seed": seed} for seed in range(1, 4)])
     assert all(float(result["later_ms"]) < 70 for result in found)
     assert all(float(result["link_mbs"]) < 1.5 * 11.77 for result in found)
+
+
+@pytest.mark.parametrize("qemu", [10, 11])
+def test_the_bed_s_guest_hardly_notices_the_switch(qemu: int) -> None:
+    """0.08 of virsh's silence is what is asked for on the bed. With QEMU 11 it was 0.09 when the first pass
+    was not sent to its end on such a link."""
+    told: Scenario = {**bed.GUEST, **bed.STACKS[qemu]}
+    ways: list[Scenario] = [{"way": "virsh"}, {"way": "pcmig", "policy": "auto"}]
+    found = [program.run([{**told, **way, "seed": seed} for seed in range(1, 8)]) for way in ways]
+    virsh, ours = (statistics.median(float(result["silence_ms"]) for result in of) for of in found)
+    assert ours <= 0.08 * virsh
 
 
 @pytest.fixture(scope="module")
