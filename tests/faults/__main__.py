@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import pathlib
 import random
@@ -24,45 +23,11 @@ from tests.bench.switchover import machine
 from tests.faults import table
 from tests.faults.faults import FAULTS, faults_of
 from tests.faults.moments import MOMENTS, SWITCH, cell_name, choose_cells
-from tests.faults.runner import Runner, code_of
+from tests.faults.record import Record
+from tests.faults.runner import Runner
 from tests.faults.stage import DRIVERS, PCMIG, STAGES
 
-SCHEMA = 1
 NEAR_MS = 1000
-
-
-class Record:
-    """The file of all cells played so far, by whatever bed and driver; complete after each cell."""
-
-    def __init__(self, path: pathlib.Path | None) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"schema": SCHEMA, "stacks": {}, "cells": []}
-        if path is not None and path.exists():
-            try:
-                self.content = json.loads(path.read_text())
-            except (OSError, ValueError) as error:
-                raise BedError(f"--json {path}: {error}") from error
-            if not isinstance(self.content, dict) or self.content.get("schema") != SCHEMA:
-                raise BedError(f"--json {path}: not of this program, or of another version of it")
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.content["cells"]
-        return rows
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        self.save()
-
-    def save(self) -> None:
-        if self.path is None:
-            return
-        temporary = self.path.with_name(f".{self.path.name}.new")
-        try:
-            temporary.write_text(json.dumps(self.content, indent=1) + "\n")
-            temporary.replace(self.path)
-        except OSError as error:
-            raise BedError(f"--json {self.path}: {error.strerror}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +47,6 @@ def plan(
         (row["cell"], row["seed"])
         for row in rows
         if (row["bed"], row["driver"], row["stack"]) == (args.bed, args.driver, args.stack)
-        and row["commit"] == code_of(args.driver)
         and row["good"] is not None
     }
     turns = [
@@ -98,7 +62,7 @@ def plan(
 
 def play(args: argparse.Namespace, turns: list[Turn], record: Record, console: Console) -> bool:
     """Whether every cell was good."""
-    record.content["stacks"] |= machine.facts([args.stack])["stacks"]
+    record.stacks |= machine.facts([args.stack])["stacks"]
 
     def say(text: str) -> None:
         console.print(f"   {text}", soft_wrap=True)
@@ -158,11 +122,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, metavar="N", help="play the first N of them only")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no cell after M minutes")
     parser.add_argument(
-        "--missing", action="store_true", help="leave out what --json has of this code, stack and seed"
+        "--missing", action="store_true", help="leave out what --json has of this stack and seed"
     )
     parser.add_argument("--driver", choices=DRIVERS, default=PCMIG, help="stock: virsh, or Nova's own driver")
     parser.add_argument("--stack", choices=STACKS, default="forky", help="QEMU and libvirt (default: forky)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="add every cell to this file")
+    parser.add_argument(
+        "--merge",
+        type=pathlib.Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="add its rounds to --json",
+    )
     parser.add_argument(
         "--rst", type=pathlib.Path, metavar="FILE", help="write the tables of all cells in it"
     )
@@ -183,6 +155,11 @@ def check(args: argparse.Namespace, cells: list[tuple[str, str]]) -> None:
     for option, path in (("--json", args.json), ("--rst", args.rst)):
         if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
             raise BedError(f"{option} {path}: cannot be written")
+    if args.merge and not (args.show and args.json):
+        raise BedError("--merge: give it with --show and --json")
+    for path in args.merge:
+        if not path.exists():
+            raise BedError(f"--merge {path}: there is no such file")
     Bed(args.stack)
 
 
@@ -193,6 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check(args, cells)
         record = Record(args.json)
+        others = [Record(path) for path in args.merge]
     except BedError as error:
         print(f"faults: {error}", file=sys.stderr)
         return 2
@@ -201,7 +179,10 @@ def main(argv: list[str] | None = None) -> int:
             console.print(f"{fault + '/' + moment:36} {FAULTS[fault].title}, {MOMENTS[moment].title}")
         return 0
     code = 0
-    turns = [] if args.show else plan(args, cells, record.rows)
+    for path, other in zip(args.merge, others, strict=True):
+        console.print(f"{path}: {record.merge(other)} rounds added")
+        record.save()
+    turns = [] if args.show else plan(args, cells, record.counted())
     try:
         if turns and not play(args, turns, record, console):
             code = 1
@@ -211,12 +192,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("faults: interrupted, everything is taken down", file=sys.stderr)
         code = 130
-    if record.rows:  # after an interruption too
-        table.show(console, record.rows)
-        for driver in sorted({row["driver"] for row in record.rows}):
-            console.print(table.summary(record.rows, driver))
+    if rows := record.counted():  # after an interruption too
+        table.show(console, rows)
+        for driver in sorted({row["driver"] for row in rows}):
+            console.print(table.summary(rows, driver))
         if args.rst:
-            args.rst.write_text(table.rst(record.rows, record.content["stacks"]))
+            args.rst.write_text(table.rst(rows, record.stacks))
     return code
 
 

@@ -43,6 +43,7 @@ class Fault:
     tunnel: the migration goes through pcmig's tunnel, which nothing else has
     disk: the guest has one, and each host its own file of it
     boots: the guest starts anew by it, and counts its heartbeats from the beginning
+    ours: it needs a command that the control does not have
     """
 
     name: str
@@ -55,6 +56,7 @@ class Fault:
     tunnel: bool = False
     disk: bool = False
     boots: bool = False
+    ours: bool = False
 
     def allowed_at(self, moment: str, offset_s: float | None) -> frozenset[End]:
         """OFFSET_S: from the switch to the fault, if it is known.
@@ -204,6 +206,17 @@ def power_lost(then: str | None = None) -> Arm:
         return Act(strike, mends[then])
 
     return arm
+
+
+def power_lost_after_a_cut(stage: Stage) -> Act:
+    """The destination dies while its post-copy is interrupted, or just being resumed."""
+    lost = power_lost()(stage)
+
+    def mend() -> None:
+        stage.wire.mend()
+        lost.strike()
+
+    return Act(stage.wire.breaker(wire.STREAM), mend)
 
 
 def write_fails(stage: Stage) -> Act:
@@ -390,6 +403,16 @@ FAULTS: dict[str, Fault] = {
             allowed=DESTINATION_DIES,
             sysctls=SHORT,
             beds=HOSTS,
+            ours=True,
+        ),
+        Fault(
+            "host-destination-later",
+            "stream cut for 12 s (TCP gives up in 3 s), then the destination loses power",
+            power_lost_after_a_cut,
+            12,
+            allowed=DESTINATION_DIES,
+            sysctls=SHORT,
+            beds=HOSTS,
         ),
         *(
             Fault(
@@ -432,5 +455,7 @@ FAULTS: dict[str, Fault] = {
 
 def faults_of(bed: str, driver: str = PCMIG) -> list[str]:
     return [
-        fault.name for fault in FAULTS.values() if bed in fault.beds and (driver == PCMIG or not fault.tunnel)
+        fault.name
+        for fault in FAULTS.values()
+        if bed in fault.beds and (driver == PCMIG or not (fault.tunnel or fault.ours))
     ]

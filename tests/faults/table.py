@@ -14,7 +14,7 @@ from rich.table import Table
 from tests.faults.faults import FAULTS
 from tests.faults.judge import Kind
 from tests.faults.moments import MOMENTS, cell_name
-from tests.faults.stage import STOCK
+from tests.faults.stage import PCMIG
 
 Row = Mapping[str, Any]
 
@@ -62,22 +62,10 @@ class Tally:
         return "green" if self.good == self.rounds else "red"
 
 
-def latest(rows: Iterable[Row]) -> list[Row]:
-    """Rounds of a cell that were played with the code of its last round: every one of them counts, whatever
-    came of it; those with older code tell nothing of this one. The control has no code of ours in it."""
-    kept: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        cell = kept.setdefault((row["bed"], row["driver"], row["cell"]), [])
-        if cell and row["driver"] != STOCK and cell[-1]["commit"] != row["commit"]:
-            cell.clear()
-        cell.append(row)
-    return [row for cell in kept.values() for row in cell]
-
-
 def tallies(rows: Iterable[Row], bed: str) -> dict[tuple[str, str], Tally]:
     """By cell and driver."""
     found: dict[tuple[str, str], list[Row]] = {}
-    for row in latest(rows):
+    for row in rows:
         if row["bed"] == bed:
             found.setdefault((row["cell"], row["driver"]), []).append(row)
     return {key: Tally.of(each) for key, each in found.items()}
@@ -124,13 +112,22 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 
 def summary(rows: Sequence[Row], driver: str) -> str:
     """How many rounds were as good as can be, and how many had each kind of problem."""
-    judged = [row for row in latest(rows) if row["driver"] == driver and row["good"] is not None]
+    judged = [row for row in rows if row["driver"] == driver and row["good"] is not None]
     counts = [
         f"{sum(any(kind == each.value for kind, _ in row['problems']) for row in judged)} {each.value}"
         for each in Kind
     ]
     good = sum(bool(row["good"]) for row in judged)
     return f"{driver}: {good} of {len(judged)} as good as can be; {', '.join(counts)}"
+
+
+def codes(rows: Sequence[Row]) -> str:
+    """With which code the rounds were played, the newest last."""
+    counts: dict[str, int] = {}
+    for row in sorted(rows, key=lambda row: row["when"]):
+        if row["good"] is not None:
+            counts[row["commit"]] = counts.get(row["commit"], 0) + 1
+    return ", ".join(f"{commit} ({count})" for commit, count in counts.items())
 
 
 def rst(rows: Sequence[Row], stacks: Mapping[str, Mapping[str, Any]]) -> str:
@@ -153,7 +150,10 @@ def rst(rows: Sequence[Row], stacks: Mapping[str, Mapping[str, Any]]) -> str:
         for title, cells in _lines(found):
             lines += _list_row([title, *("" if tally is None else tally.text() for tally in cells)])
         blocks.append("\n".join(lines))
-        notes = [summary([row for row in rows if row["bed"] == bed], driver) for driver in drivers]
+        here = [row for row in rows if row["bed"] == bed]
+        notes = [summary(here, driver) for driver in drivers]
+        ours = codes([row for row in here if row["driver"] == PCMIG])
+        notes += [f"rounds of pcmig by the commit that was played: {ours}"] if ours else []
         notes += [
             f"{driver}, ``{cell}``: {problem}"
             for (cell, driver), tally in found.items()

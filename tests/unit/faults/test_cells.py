@@ -15,12 +15,13 @@ from tests.faults.moments import MOMENTS, POSTCOPY, PRECOPY, SWITCH, cell_name, 
 from tests.faults.stage import PCMIG, STOCK, command_claim, record_claim
 
 
-def test_the_control_has_no_tunnel() -> None:
+def test_the_control_has_no_tunnel_and_no_commands_of_ours() -> None:
     assert "tunnel-both" in faults_of("hosts")
     assert set(faults_of("hosts")) - set(faults_of("hosts", STOCK)) == {
         "tunnel-source",
         "tunnel-destination",
         "tunnel-both",
+        "host-destination-dead",
     }
     assert not any(name.startswith("tunnel") for name in faults_of("cloud"))
 

@@ -11,14 +11,15 @@ from rich.console import Console
 
 from tests.bed import BedError
 from tests.faults import table
-from tests.faults.__main__ import Record, line, main, make_parser, plan
+from tests.faults.__main__ import line, main, make_parser, plan
 from tests.faults.faults import faults_of
 from tests.faults.moments import choose_cells
-from tests.faults.runner import code_of
+from tests.faults.record import Record, counted
 
 
 def row(**changes: Any) -> dict[str, Any]:
     return {
+        "when": "2026-11-29T05:00:00+00:00",
         "commit": "1",
         "bed": "hosts",
         "driver": "pcmig",
@@ -67,18 +68,24 @@ def test_a_cell_without_a_verdict() -> None:
     assert table.Tally.of([row(good=None, error="no migration")]).text() == "?"
 
 
-def test_every_round_of_the_newest_code_counts() -> None:
-    rows = [row(good=False), row(commit="2", seed=1), row(commit="2", good=False, seed=1), row(bed="cloud")]
-    assert [(each["bed"], each["good"]) for each in table.latest(rows)] == [
-        ("hosts", True),
-        ("hosts", False),
-        ("cloud", True),
+def test_a_round_counts_until_what_it_found_is_mended() -> None:
+    cell = "stream-5s/post-copy"
+    rows = [
+        row(good=False),
+        row(good=False, bed="cloud"),
+        row(good=False, driver="stock"),
+        row(good=False, cell="stream-5s/switch"),
+        row(commit="2", when="2026-11-29T06:00:00+00:00", good=False),
     ]
+    assert counted(rows, {}) == rows
+    mended = {f"hosts {cell}": {"since": "2026-11-29T05:30", "why": "it was not resumed"}}
+    assert counted(rows, mended) == rows[1:]
 
 
-def test_the_control_does_not_grow_old() -> None:
-    rows = [row(driver="stock", commit=commit) for commit in ("0deae5c", "stock")]
-    assert len(list(table.latest(rows))) == 2
+def test_the_codes_that_were_played_are_told_the_newest_last() -> None:
+    rows = [row(commit="b", when="2"), row(commit="b", when="3"), row(commit="a", when="1")]
+    assert table.codes([*rows, row(commit="c", when="4", good=None)]) == "a (1), b (2)"
+    assert "by the commit that was played: 1 (1)" in table.rst([row(), BAD], {})
 
 
 def planned(rows: list[dict[str, Any]], *words: str) -> list[tuple[str, str, int]]:
@@ -104,15 +111,13 @@ def test_a_shuffled_plan_has_the_same_turns_in_an_order_of_its_own() -> None:
 
 
 def test_a_batch_goes_on_where_the_one_before_ended() -> None:
-    code = code_of("pcmig")
     turns = planned([], "--rounds", "2")
-    rows = [row(commit=code), row(commit=code, seed=2, good=None, error="too late"), row(seed=3, commit=code)]
+    rows = [row(), row(seed=2, good=None, error="too late"), row(seed=3)]
     assert planned(rows, "--rounds", "2", "--missing") == [t for t in turns if t[1:] != ("post-copy", 1)]
     assert planned(rows, "--rounds", "2") == turns
-    # Another code, stack, driver or bed is another round.
+    # Another stack, driver or bed is another round.
     assert planned(rows, "--rounds", "2", "--missing", "--stack", "backports") == turns
     assert planned(rows, "--rounds", "2", "--missing", "--driver", "stock") == turns
-    assert planned([row(commit="older")], "--rounds", "2", "--missing") == turns
 
 
 def test_the_summary_counts_kinds_of_problems() -> None:
@@ -161,6 +166,21 @@ def test_the_record_is_added_to(tmp_path: pathlib.Path) -> None:
         Record(path)
 
 
+def test_two_records_are_merged(tmp_path: pathlib.Path) -> None:
+    here, there = Record(tmp_path / "here.json"), Record(tmp_path / "there.json")
+    here.add(row(said="done: g1"))
+    there.add(row(said="done: g1"))
+    there.add(row(seed=2, said="done: g1"))
+    there.add(row(seed=3, said="g1 is lost", good=False))
+    assert here.merge(there) == 2 and here.merge(there) == 0
+    here.save()
+    again = Record(here.path)
+    assert [each["seed"] for each in again.rows] == [1, 2, 3]
+    assert "said" not in again.rows[1] and again.rows[2]["said"] == "g1 is lost"
+    assert here.path is not None
+    assert len([each for each in here.path.read_text().splitlines() if '"cell":' in each]) == 3
+
+
 def test_the_command(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list", "--cells", "loss"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
@@ -174,3 +194,11 @@ def test_the_command(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str])
     assert main(["--show", "--json", str(path), "--rst", str(rst)]) == 0
     assert "1 of 1 as good as can be" in capsys.readouterr().out
     assert "moved, 3 s" in rst.read_text()
+    assert main(["--show", "--json", str(path), "--merge", str(tmp_path / "none.json")]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    assert main(["--json", str(path), "--merge", str(path)]) == 2
+    assert "give it with --show and --json" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    Record(other).add(row(seed=7))
+    assert main(["--show", "--json", str(path), "--merge", str(other)]) == 0
+    assert [each["seed"] for each in Record(path).rows] == [1, 7]
