@@ -40,7 +40,8 @@ enum pcmig_ending_step pcmig_ending_next(unsigned facts)
 /* What both hosts say when they know nothing of the guest does not change by itself. */
 #define GONE_US     5000000
 /* Post-copy that the source takes for interrupted, or that seems to have lost a half; a guest that is paused where it
- * arrived; a source that cannot tell of its job: so long for a libvirtd that may be restarting, and for its events. */
+ * arrived, or has crashed or shuts down there; a source that cannot tell of its job: so long for a libvirtd that may be
+ * restarting, and for its events. */
 #define DAEMON_US   15000000
 /* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
 #define POSTCOPY_US 180000000
@@ -64,7 +65,7 @@ static const struct {
     {H(POSTCOPY), ANY, false, POSTCOPY_US},
     {H(POSTCOPY_FAILED), H(POSTCOPY), false, POSTCOPY_US},
     {H(POSTCOPY_FAILED), H(UNKNOWN), false, DAEMON_US},
-    {H(ABSENT), H(PAUSED), false, DAEMON_US},
+    {H(ABSENT), H(PAUSED) | H(DEAD), false, DAEMON_US},
     {H(ABSENT), H(ABSENT), false, GONE_US},
 };
 

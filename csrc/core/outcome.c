@@ -7,8 +7,10 @@
 /* Sets of halves, one bit each. */
 #define A   (1u << PCMIG_HALF_ABSENT)
 #define U   (1u << PCMIG_HALF_UNKNOWN)
+#define C   (1u << PCMIG_HALF_POSTCOPY)
 #define F   (1u << PCMIG_HALF_POSTCOPY_FAILED)
 #define P   (1u << PCMIG_HALF_PAUSED)
+#define D   (1u << PCMIG_HALF_DEAD)
 #define ANY ((1u << PCMIG_HALF_COUNT) - 1)
 
 /* What else has to be so. */
@@ -95,6 +97,9 @@ static const struct {
      COMPLETED("the source handed the guest over; the destination could not be asked")},
     {PCMIG_SITUATION_HANDED_OVER, ANY, ANY, OFF_AT_DESTINATION, LATER,
      COMPLETED("the guest has moved, and was shut down at the destination; it is off there, and nothing is lost")},
+    /* Its own doing, and no fault of the move. */
+    {PCMIG_SITUATION_HANDED_OVER, ANY, D, ALWAYS, LATER,
+     COMPLETED("the guest has moved, and has crashed at the destination, or is shutting down there")},
     {PCMIG_SITUATION_HANDED_OVER, ANY, ANY, ALWAYS, LATER,
      OPERATOR(FORGET, "the guest is on neither host: it ended, or was ended, during the migration")},
     {PCMIG_SITUATION_UNCONFIRMED, ANY, ANY, ALWAYS, LATER,
@@ -102,11 +107,14 @@ static const struct {
                          "come: see there why it is paused")},
 
     /* Nothing can be resumed, and nothing may be thrown away either. */
-    {PCMIG_SITUATION_HALF_LOST, 1u << PCMIG_HALF_POSTCOPY | F | P | 1u << PCMIG_HALF_MIGRATING, A, ALWAYS, LATER,
+    {PCMIG_SITUATION_HALF_LOST, C | F | P | 1u << PCMIG_HALF_MIGRATING, A, ALWAYS, LATER,
      OPERATOR(
          TURN_BACK,
          "post-copy was interrupted and one half of the guest is gone, with what it did at the destination; the source "
          "still has the guest as it was at the switch")},
+    {PCMIG_SITUATION_HALF_LOST, C, D, ALWAYS, LATER,
+     OPERATOR(LOOK_AFTER, "the guest has crashed at the destination, or is shutting down there, and not all of its "
+                          "memory has come: what is left of it is kept")},
     {PCMIG_SITUATION_HALF_LOST, ANY, ANY, ALWAYS, LATER,
      OPERATOR(FORGET, "post-copy was interrupted and one half of the guest is gone: the pages that only it had are "
                       "lost")},
@@ -120,6 +128,12 @@ static const struct {
      COMPLETED("the guest has moved, and was shut down at the destination; it is off there, and nothing is lost")},
     {PCMIG_SITUATION_ENDED, ANY, ANY, OFF_AT_SOURCE, LATER,
      FAILED("the guest was shut down at the source before it could move; it is off there, and nothing is lost")},
+    /* Its process is there yet, for a dump of it, say. */
+    {PCMIG_SITUATION_GONE, ANY, D, ALWAYS, LATER,
+     OPERATOR(FORGET,
+              "the guest has crashed at the destination, or is shutting down there; what is left of it is kept")},
+    {PCMIG_SITUATION_GONE, D, ANY, ALWAYS, LATER,
+     OPERATOR(FORGET, "the guest has crashed at the source, or is shutting down there; what is left of it is kept")},
     {PCMIG_SITUATION_GONE, ANY, ANY, ALWAYS, LATER,
      OPERATOR(FORGET, "the guest is on neither host: it ended, or was ended, during the migration")},
 
@@ -166,6 +180,9 @@ bool pcmig_outcome_half_lost(const struct pcmig_evidence *evidence)
 {
     enum pcmig_situation situation = situation_of(evidence);
 
+    /* A guest that crashed at the destination has its process there yet, and the rest of its memory arrives. */
+    if (evidence->source == PCMIG_HALF_POSTCOPY && evidence->destination == PCMIG_HALF_DEAD)
+        return false;
     return situation == PCMIG_SITUATION_HALF_LOST ||
            (situation == PCMIG_SITUATION_ENDED && evidence->source != PCMIG_HALF_ABSENT);
 }

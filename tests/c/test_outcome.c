@@ -61,8 +61,11 @@ static void completed_only_there(const struct pcmig_evidence *e, bool patience_o
         assert_true(e->destination_shut_down && patience_over);
         return;
     }
-    /* Nobody to ask there: then the source must have said so, and be gone. */
-    assert_int_equal(e->destination, PCMIG_HALF_UNKNOWN);
+    /* Nobody to ask there, or it crashed there: then the source must have said so, and be gone. */
+    if (e->destination == PCMIG_HALF_DEAD)
+        assert_true(patience_over);
+    else
+        assert_int_equal(e->destination, PCMIG_HALF_UNKNOWN);
     assert_int_equal(e->source, PCMIG_HALF_ABSENT);
     assert_true(e->call_succeeded || e->source_handed_off);
 }
@@ -176,7 +179,8 @@ static void lost_halves(void **state)
         {PCMIG_HALF_ABSENT, PCMIG_HALF_POSTCOPY, false, true},
         {PCMIG_HALF_DEAD, PCMIG_HALF_POSTCOPY_FAILED, false, true},
         {PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_ABSENT, false, true},
-        {PCMIG_HALF_POSTCOPY, PCMIG_HALF_DEAD, false, true},
+        {PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_DEAD, false, true},
+        {PCMIG_HALF_POSTCOPY, PCMIG_HALF_DEAD, false, false},
         {PCMIG_HALF_ABSENT, PCMIG_HALF_POSTCOPY, true, false},
         {PCMIG_HALF_UNKNOWN, PCMIG_HALF_POSTCOPY_FAILED, false, false},
         {PCMIG_HALF_RUNNING, PCMIG_HALF_ABSENT, false, false},
@@ -250,6 +254,46 @@ static void shut_down(void **state)
     }
 }
 
+/* A crash keeps the guest's process, where its definition asks for that: it is told where, and is not said to be gone.
+ * While its memory is on the way nothing is lost. */
+static void crashed(void **state)
+{
+    static const struct {
+        struct pcmig_evidence e;
+        enum pcmig_outcome outcome;
+        const char *text;
+    } rows[] = {
+        {{PCMIG_HALF_ABSENT, PCMIG_HALF_DEAD, .source_handed_off = true},
+         PCMIG_OUTCOME_COMPLETED,
+         "has crashed at the destination"},
+        {{PCMIG_HALF_ABSENT, PCMIG_HALF_DEAD, .call_succeeded = true},
+         PCMIG_OUTCOME_COMPLETED,
+         "has crashed at the destination"},
+        {{PCMIG_HALF_ABSENT, PCMIG_HALF_DEAD, .in_flight = true},
+         PCMIG_OUTCOME_NEEDS_OPERATOR,
+         "has crashed at the destination"},
+        {{PCMIG_HALF_DEAD, PCMIG_HALF_ABSENT, .in_flight = true},
+         PCMIG_OUTCOME_NEEDS_OPERATOR,
+         "has crashed at the source"},
+    };
+    struct pcmig_evidence half = {.source = PCMIG_HALF_POSTCOPY, .destination = PCMIG_HALF_DEAD, .crossed = true};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_verdict v = pcmig_outcome_judge(&rows[i].e, true);
+
+        assert_int_equal(v.outcome, rows[i].outcome);
+        assert_non_null(strstr(v.text, rows[i].text));
+        assert_int_equal(pcmig_outcome_judge(&rows[i].e, false).outcome, PCMIG_OUTCOME_RUNNING);
+    }
+    assert_false(pcmig_outcome_half_lost(&half));
+    half.source = PCMIG_HALF_POSTCOPY_FAILED;
+    assert_true(pcmig_outcome_half_lost(&half));
+    half.destination = PCMIG_HALF_ABSENT;
+    half.source = PCMIG_HALF_POSTCOPY;
+    assert_true(pcmig_outcome_half_lost(&half));
+}
+
 static void names(void **state)
 {
     (void)state;
@@ -266,7 +310,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_combinations), cmocka_unit_test(usual_ends), cmocka_unit_test(lost_halves),
-        cmocka_unit_test(shut_down),        cmocka_unit_test(names),
+        cmocka_unit_test(shut_down),        cmocka_unit_test(crashed),    cmocka_unit_test(names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import os
 import pathlib
@@ -42,13 +43,14 @@ class Turn:
 def plan(
     args: argparse.Namespace, cells: list[tuple[str, str]], rows: Iterable[Mapping[str, Any]]
 ) -> list[Turn]:
-    """What to play, in order: round after round, or as --shuffle has it. ROWS have been played before."""
-    played = {
+    """What to play, in order: round after round, or as --shuffle has it; with --missing the cells that were
+    played least come first. ROWS have been played before."""
+    played = [
         (row["cell"], row["seed"])
         for row in rows
         if (row["bed"], row["driver"], row["stack"]) == (args.bed, args.driver, args.stack)
         and row["good"] is not None
-    }
+    ]
     turns = [
         Turn(fault, moment, seed)
         for seed in range(args.seed, args.seed + args.rounds)
@@ -57,6 +59,14 @@ def plan(
     ]
     if args.shuffle is not None:
         random.Random(args.shuffle).shuffle(turns)
+    if args.missing:
+        rounds = collections.Counter(cell for cell, _ in played)
+        ranks = []
+        for turn in turns:
+            cell = cell_name(turn.fault, turn.moment)
+            ranks.append(rounds[cell])
+            rounds[cell] += 1
+        turns = [turns[index] for index in sorted(range(len(turns)), key=ranks.__getitem__)]
     return turns[: args.limit]
 
 

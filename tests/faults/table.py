@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.faults import FAULTS
+from tests.faults.faults import FAULTS, faults_of
 from tests.faults.judge import Kind
 from tests.faults.moments import MOMENTS, cell_name
 from tests.faults.stage import PCMIG
@@ -130,6 +131,30 @@ def codes(rows: Sequence[Row]) -> str:
     return ", ".join(f"{commit} ({count})" for commit, count in counts.items())
 
 
+def not_played(found: Mapping[tuple[str, str], Tally], bed: str, driver: str) -> str:
+    """The cells without a verdict, by fault: e.g. "``loss`` (in pre-copy, in post-copy)"."""
+    texts = []
+    for fault in faults_of(bed, driver):
+        cells = {moment: found.get((cell_name(fault, moment), driver)) for moment in MOMENTS}
+        missing = [
+            MOMENTS[moment].title for moment, tally in cells.items() if tally is None or not tally.rounds
+        ]
+        if missing:
+            where = "" if len(missing) == len(MOMENTS) else f" ({', '.join(missing)})"
+            texts.append(f"{FAULTS[fault].title}{where}")
+    return "; ".join(texts)
+
+
+def rounds_of(found: Mapping[tuple[str, str], Tally], driver: str) -> str:
+    """How often the cells were played: e.g. "3 cells once, 2 cells 5 times"."""
+    counts = collections.Counter(tally.rounds for (_, each), tally in found.items() if each == driver)
+    return ", ".join(f"{counts[rounds]} cells {times(rounds)}" for rounds in sorted(counts) if rounds)
+
+
+def times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
 def rst(rows: Sequence[Row], stacks: Mapping[str, Mapping[str, Any]]) -> str:
     """Tables to be included by a page; a heading is the page's business. STACKS: versions by stack."""
     blocks = []
@@ -153,6 +178,10 @@ def rst(rows: Sequence[Row], stacks: Mapping[str, Mapping[str, Any]]) -> str:
         here = [row for row in rows if row["bed"] == bed]
         notes = [summary(here, driver) for driver in drivers]
         ours = codes([row for row in here if row["driver"] == PCMIG])
+        notes += [f"{driver}: {rounds_of(found, driver)}" for driver in drivers]
+        for driver in drivers:
+            if missing := not_played(found, bed, driver):
+                notes.append(f"{driver}, not played: {missing}")
         notes += [f"rounds of pcmig by the commit that was played: {ours}"] if ours else []
         notes += [
             f"{driver}, ``{cell}``: {problem}"

@@ -120,6 +120,19 @@ def test_a_batch_goes_on_where_the_one_before_ended() -> None:
     assert planned(rows, "--rounds", "2", "--missing", "--driver", "stock") == turns
 
 
+def test_what_was_played_least_comes_first() -> None:
+    rows = [row(seed=1), row(seed=2), row(seed=1, moment="switch", cell="stream-5s/switch")]
+    turns = planned(rows, "--rounds", "3", "--missing")
+    assert [(moment, seed) for _, moment, seed in turns] == [
+        ("pre-copy", 1),
+        ("pre-copy", 2),
+        ("switch", 2),
+        ("pre-copy", 3),
+        ("switch", 3),
+        ("post-copy", 3),
+    ]
+
+
 def test_the_summary_counts_kinds_of_problems() -> None:
     text = table.summary([row(), BAD], "stock")
     assert text.startswith("stock: 0 of 1 as good as can be; 0 guests lost, 0 double runs")
@@ -138,6 +151,14 @@ def test_restructured_text() -> None:
     head = lines.index("   * - fault")
     assert all(text.startswith("     - ") for text in lines[head + 1 : head + 7])
     assert any(text.startswith(".. list-table:: cloud bed") for text in lines)
+
+
+def test_what_was_not_played_is_said() -> None:
+    found = table.tallies([row(), row(seed=2), row(moment="switch", cell="stream-5s/switch")], "hosts")
+    text = table.not_played(found, "hosts", "pcmig")
+    assert text.startswith("stream cut for 5 s (in pre-copy); stream cut for 60 s")
+    assert "tunnel of both" in text and "tunnel" not in table.not_played(found, "hosts", "stock")
+    assert table.rounds_of(found, "pcmig") == "1 cells once, 1 cells twice"
 
 
 def test_the_terminal() -> None:
