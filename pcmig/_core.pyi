@@ -249,7 +249,7 @@ def probe_host(
     "+number", as in qemu.conf), userfaultfd is also tried as that user, in a child process. Raises Error for
     an unknown user."""
 
-def host_facts(uri: str, *, domain: str | None = None, timeout_ms: int = 10_000) -> HostFacts:
+def host_facts(uri: str, *, domain: str | None = None, timeout_ms: int = ...) -> HostFacts:
     """What the libvirt at URI says of its host, and of DOMAIN (name, UUID or id) there. TIMEOUT_MS bounds the
     connecting. Raises ConnectError, NoDomainError or another LibvirtError."""
 
@@ -431,7 +431,7 @@ class Half(TypedDict):
     runs: bool  # "postcopy-failed", and its processors run: at a source, a guest that turned back
     id: int | None  # that libvirt gave it when it was started; None = it is off, or not known there
 
-def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> Half:
+def half(uri: str, uuid: str, connect_timeout_ms: int = ...) -> Half:
     """The half of the guest with this UUID at URI.
 
     Blocks without the GIL: CONNECT_TIMEOUT_MS to connect, then as long as libvirt takes (about 30 s when the
@@ -490,7 +490,7 @@ class TurnBackLook(TypedDict):
     sets_active: bool  # it can take disks back (QEMU >= 10.0)
     discards_memory: bool  # it gave back what it sent
 
-def turn_back_look(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> TurnBackLook:
+def turn_back_look(uri: str, uuid: str, connect_timeout_ms: int = ...) -> TurnBackLook:
     """What QEMU at the source says of the half there. Changes nothing, but libvirt marks a guest whose
     monitor was used. Blocks without the GIL; raises LibvirtError."""
 
@@ -518,7 +518,7 @@ def turn_back_rule(
     has to allow it, asked twice. `disks`: of those that the guest may write to, "own" when the migration
     copied all of them. `everything_sent`: `remaining_bytes` is 0. Raises ValueError for an unknown name."""
 
-def turn_back(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> list[str]:
+def turn_back(uri: str, uuid: str, connect_timeout_ms: int = ...) -> list[str]:
     """Lets the guest go on at the source, from the moment of the switch; returns what was done, in words.
     Nobody may call it who has not asked guard() and turn_back_rule(): pcmig/turn_back.py does. Does nothing
     for a guest that runs already. Over a descriptor that libvirt hands to QEMU (>= 8.2, a local connection);
@@ -607,6 +607,10 @@ def share_event_loop() -> None:
     """This process runs libvirt's default event loop by itself: no thread is started for it. To be called
     before anything that connects; raises Error when pcmig's own thread was started before."""
 
+def set_connect_timeout(timeout_ms: int, /) -> None:
+    """So long a host has from now on to take a connection, wherever a call does not say otherwise: 10 s until
+    this is called. Raises ValueError for 0 and less."""
+
 def job_abort(uri: str, domain: str, /) -> None:
     """Cancels the guest's migration in pre-copy; libvirt refuses in post-copy, and a job that is no migration
     is left alone. Raises LibvirtError."""
@@ -677,7 +681,7 @@ class Migration:
         disks: list[str] | None = None,  # with NON_SHARED_DISK or NON_SHARED_INC: targets to copy, None = all
         listen_address: str | None = None,
         disks_uri: str | None = None,
-        connect_timeout_ms: int = 10_000,
+        connect_timeout_ms: int = ...,  # as set_connect_timeout() says
         trace_path: str | None = None,
         gate: bool = False,  # no switch before open_gate()
         dest_xml: str | None = None,  # the guest's live XML at the destination

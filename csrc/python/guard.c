@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONNECT_TIMEOUT_MS 10000
-
 /* A name of one of the core's tables. Returns the value, or -1 with an exception set that lists the names there are. */
 static int value_of(const char *argument, const char *name, int (*find)(const char *, size_t),
                     const char *(*name_of)(int), int count)
@@ -325,7 +323,7 @@ static int ask_host(const char *uri, const char *uuid, int64_t timeout_ms, struc
 static PyObject *py_half(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"uri", "uuid", "connect_timeout_ms", NULL};
-    long long timeout_ms = CONNECT_TIMEOUT_MS;
+    long long timeout_ms = pcmig_get_state(module)->connect_timeout_ms;
     struct pcmig_virt_error error = {0};
     struct answer answer = {.half = PCMIG_HALF_UNKNOWN, .job = -1, .id = -1};
     const char *uri, *uuid;
@@ -382,7 +380,7 @@ static PyMethodDef methods[] = {
      "an "
      "option or nothing."},
     {"half", CALL(py_half), METH_VARARGS | METH_KEYWORDS,
-     "half(uri, uuid, connect_timeout_ms=10000)\n--\n\n"
+     "half(uri, uuid, connect_timeout_ms=...)\n--\n\n"
      "The half of the guest with this UUID at URI: half, job_active, shut_down, defined, runs, id. Raises LibvirtError "
      "when the "
      "host does not "

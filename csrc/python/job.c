@@ -11,13 +11,13 @@
 #include <string.h>
 #include <time.h>
 
-#define CONNECT_TIMEOUT_MS 10000
-#define ABORT_HOLD_MS      2000
-#define ABORT_LOOK_MS      20
+#define ABORT_HOLD_MS 2000
+#define ABORT_LOOK_MS 20
 
 struct job {
     const char *uri;
     const char *name;
+    long long timeout_ms; /* of the connection */
     struct pcmig_virt_conn *conn;
     struct pcmig_virt_domain *domain;
     struct pcmig_virt_error error;
@@ -26,7 +26,7 @@ struct job {
 /* Returns 0 with connection and guest, or -1. Without the GIL. */
 static int job_open(struct job *job)
 {
-    job->conn = pcmig_virt_open(job->uri, CONNECT_TIMEOUT_MS, &job->error);
+    job->conn = pcmig_virt_open(job->uri, job->timeout_ms, &job->error);
     if (job->conn == NULL) {
         char reason[sizeof(job->error.message)];
 
@@ -47,7 +47,7 @@ static void job_close(struct job *job)
 
 static PyObject *py_job_status(PyObject *module, PyObject *args)
 {
-    struct job job = {0};
+    struct job job = {.timeout_ms = pcmig_get_state(module)->connect_timeout_ms};
     struct pcmig_virt_job found = {.kind = PCMIG_VIRT_JOB_NONE};
     struct pcmig_virt_error unsaid = {0};
     enum pcmig_half half = PCMIG_HALF_UNKNOWN;
@@ -97,7 +97,7 @@ static PyObject *py_job_status(PyObject *module, PyObject *args)
 static PyObject *one_shot(PyObject *module, PyObject *args,
                           int (*call)(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error))
 {
-    struct job job = {0};
+    struct job job = {.timeout_ms = pcmig_get_state(module)->connect_timeout_ms};
     int result;
 
     if (!PyArg_ParseTuple(args, "ss", &job.uri, &job.name))
@@ -126,6 +126,20 @@ static PyObject *py_share_event_loop(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *py_set_connect_timeout(PyObject *module, PyObject *args)
+{
+    long long timeout_ms;
+
+    if (!PyArg_ParseTuple(args, "L:set_connect_timeout", &timeout_ms))
+        return NULL;
+    if (timeout_ms <= 0) {
+        PyErr_Format(PyExc_ValueError, "timeout_ms: %lld, expected more than 0", timeout_ms);
+        return NULL;
+    }
+    pcmig_get_state(module)->connect_timeout_ms = timeout_ms;
+    Py_RETURN_NONE;
+}
+
 /* At the moment at which QEMU begins it waits, as the engine does. */
 static int abort_begun(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
@@ -147,10 +161,11 @@ static PyObject *py_job_abort(PyObject *module, PyObject *args)
 }
 
 /* Without the GIL. Returns whether it was removed. */
-static bool remove_half(const char *source_uri, const char *dest_uri, const char *uuid, struct pcmig_virt_error *error)
+static bool remove_half(const char *source_uri, const char *dest_uri, const char *uuid, long long timeout_ms,
+                        struct pcmig_virt_error *error)
 {
-    struct pcmig_virt_conn *source = pcmig_virt_open(source_uri, CONNECT_TIMEOUT_MS, error);
-    struct pcmig_virt_conn *destination = source != NULL ? pcmig_virt_open(dest_uri, CONNECT_TIMEOUT_MS, error) : NULL;
+    struct pcmig_virt_conn *source = pcmig_virt_open(source_uri, timeout_ms, error);
+    struct pcmig_virt_conn *destination = source != NULL ? pcmig_virt_open(dest_uri, timeout_ms, error) : NULL;
     bool removed = destination != NULL && pcmig_empty_half_remove(source, destination, uuid, error);
 
     pcmig_virt_close(destination);
@@ -160,6 +175,7 @@ static bool remove_half(const char *source_uri, const char *dest_uri, const char
 
 static PyObject *py_remove_empty_half(PyObject *module, PyObject *args)
 {
+    const long long timeout_ms = pcmig_get_state(module)->connect_timeout_ms;
     const char *source_uri, *dest_uri, *uuid;
     struct pcmig_virt_error error = {0};
     bool removed;
@@ -167,7 +183,7 @@ static PyObject *py_remove_empty_half(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "sss:remove_empty_half", &source_uri, &dest_uri, &uuid))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    removed = remove_half(source_uri, dest_uri, uuid, &error);
+    removed = remove_half(source_uri, dest_uri, uuid, timeout_ms, &error);
     Py_END_ALLOW_THREADS
     if (!removed) {
         pcmig_errors_raise(module, &error);
@@ -222,10 +238,11 @@ static bool migrates(struct pcmig_virt_conn *conn, const char *uuid, struct foun
 }
 
 /* Without the GIL. Returns 0 with COUNT guests in FOUND, or -1. */
-static int find_all(const char *uri, struct found **found, size_t *count, struct pcmig_virt_error *error)
+static int find_all(const char *uri, long long timeout_ms, struct found **found, size_t *count,
+                    struct pcmig_virt_error *error)
 {
     char(*uuids)[PCMIG_VIRT_UUID_SIZE] = NULL;
-    struct pcmig_virt_conn *conn = pcmig_virt_open(uri, CONNECT_TIMEOUT_MS, error);
+    struct pcmig_virt_conn *conn = pcmig_virt_open(uri, timeout_ms, error);
     size_t active = 0;
     int result = conn != NULL ? pcmig_virt_active(conn, &uuids, &active, error) : -1;
 
@@ -241,6 +258,7 @@ static int find_all(const char *uri, struct found **found, size_t *count, struct
 static PyObject *py_migrations(PyObject *module, PyObject *args)
 {
     struct pcmig_virt_error error = {0};
+    const long long timeout_ms = pcmig_get_state(module)->connect_timeout_ms;
     struct found *found = NULL;
     PyObject *list = NULL;
     size_t count = 0;
@@ -250,7 +268,7 @@ static PyObject *py_migrations(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "s:migrations", &uri))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    result = find_all(uri, &found, &count, &error);
+    result = find_all(uri, timeout_ms, &found, &count, &error);
     Py_END_ALLOW_THREADS
     if (result < 0)
         pcmig_errors_raise(module, &error);
@@ -293,7 +311,7 @@ static PyObject *py_resume_hold(PyObject *module, PyObject *args)
 
 static PyObject *py_domain_xml(PyObject *module, PyObject *args)
 {
-    struct job job = {0};
+    struct job job = {.timeout_ms = pcmig_get_state(module)->connect_timeout_ms};
     PyObject *result = NULL;
     char *xml = NULL;
 
@@ -329,7 +347,7 @@ static int starts_with_host(struct job *job)
 /* FORMAT is PyArg_ParseTuple's of a URI and a guest. */
 static PyObject *yes_or_no(PyObject *module, PyObject *args, const char *format, question ask)
 {
-    struct job job = {0};
+    struct job job = {.timeout_ms = pcmig_get_state(module)->connect_timeout_ms};
     int result = -1;
 
     if (!PyArg_ParseTuple(args, format, &job.uri, &job.name))
@@ -366,6 +384,9 @@ static PyMethodDef methods[] = {
     {"share_event_loop", py_share_event_loop, METH_NOARGS,
      "share_event_loop()\n\nThis process runs libvirt's default event loop by itself: no thread is started for it. "
      "Raises Error when one was."},
+    {"set_connect_timeout", py_set_connect_timeout, METH_VARARGS,
+     "set_connect_timeout(timeout_ms)\n\nSo long a host has from now on to take a connection, wherever a call does not "
+     "say otherwise: 10 s until this is called."},
     {"job_abort", py_job_abort, METH_VARARGS,
      "job_abort(uri, domain)\n\nCancels the guest's migration in pre-copy; libvirt refuses in post-copy, and a job "
      "that is no migration is left alone. Raises LibvirtError."},

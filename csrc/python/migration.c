@@ -126,12 +126,12 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "autostart",
                             "crossed",
                             NULL};
-    struct pcmig_migration_args a = {.source_uri = "qemu:///system", .connect_timeout_ms = 10000};
+    struct pcmig_migration_args a = {.source_uri = "qemu:///system"};
     PyObject *module = PyType_GetModule(type);
     PyObject *params = Py_None, *disks = Py_None, *uris = Py_None, *hold_disks = NULL, *hold_uris = NULL;
     const char *policy = "auto";
     const char **disk_names = NULL, **resume_uris = NULL;
-    long long timeout = 10000, flags = 0;
+    long long timeout = module != NULL ? pcmig_get_state(module)->connect_timeout_ms : 0, flags = 0;
     int gated = 0, destination_optional = 0, recover = 0, adopt = 0, autostart = 0, crossed = 0;
     struct migration_object *self = NULL;
 

@@ -34,6 +34,7 @@ static int module_exec(PyObject *module)
                                            "loop is one per process");
         return -1;
     }
+    pcmig_get_state(module)->connect_timeout_ms = PCMIG_CONNECT_TIMEOUT_MS;
     for (size_t i = 0; i < sizeof(setups) / sizeof(setups[0]); i++) {
         if (setups[i](module) < 0)
             return -1;

@@ -244,14 +244,14 @@ static PyObject *facts_to_dict(const struct pcmig_virt_facts *f, const struct gu
         f->secure < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(f->secure), "guest", guest_to_dict(guest));
 }
 
-PyDoc_STRVAR(host_facts_doc, "host_facts(uri, *, domain=None, timeout_ms=10000)\n--\n\n"
+PyDoc_STRVAR(host_facts_doc, "host_facts(uri, *, domain=None, timeout_ms=...)\n--\n\n"
                              "What the libvirt at URI says of its host, and of DOMAIN there. Raises a LibvirtError.");
 
 static PyObject *host_facts(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uri", "domain", "timeout_ms", NULL};
     const char *uri, *domain = NULL;
-    long long timeout_ms = 10000;
+    long long timeout_ms = pcmig_get_state(module)->connect_timeout_ms;
     struct pcmig_virt_error error = {.code = 0};
     struct pcmig_virt_facts facts = {.driver = NULL};
     struct guest guest = {.xml = NULL};

@@ -14,6 +14,9 @@
 /* Who asks a host how a migration is waits no longer for a guest whose QEMU does not answer. */
 #define PCMIG_JOB_PATIENCE_MS 3000
 
+/* So long a host has to take a connection, until set_connect_timeout() says otherwise. */
+#define PCMIG_CONNECT_TIMEOUT_MS 10000
+
 struct pcmig_state {
     /* Exceptions, see errors.c. */
     PyObject *error;
@@ -29,6 +32,8 @@ struct pcmig_state {
     /* Heap types, one binding file each. */
     PyTypeObject *flags_type;
     PyTypeObject *migration_type;
+    /* Of every connection that a call of this module opens, unless the call has a time of its own. */
+    long long connect_timeout_ms;
 };
 
 extern struct PyModuleDef pcmig_core_module;

@@ -9,9 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONNECT_TIMEOUT_MS 10000
-#define STEPS_BYTES        1024
-#define SETS_ACTIVE        10000000UL /* blockdev-set-active */
+#define STEPS_BYTES 1024
+#define SETS_ACTIVE 10000000UL /* blockdev-set-active */
 
 /* The guest at the source, connected. */
 struct source {
@@ -23,11 +22,11 @@ struct source {
     struct pcmig_virt_error error;
 };
 
-static int parse(PyObject *args, PyObject *kwargs, const char *format, struct source *source)
+static int parse(PyObject *module, PyObject *args, PyObject *kwargs, const char *format, struct source *source)
 {
     static char *keywords[] = {"uri", "uuid", "connect_timeout_ms", NULL};
 
-    source->timeout_ms = CONNECT_TIMEOUT_MS;
+    source->timeout_ms = pcmig_get_state(module)->connect_timeout_ms;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, keywords, &source->uri, &source->uuid, &source->timeout_ms))
         return -1;
     if (source->timeout_ms <= 0) {
@@ -68,7 +67,7 @@ static PyObject *py_turn_back_look(PyObject *module, PyObject *args, PyObject *k
     struct pcmig_virt_turn_back seen = {.remaining_bytes = -1};
     int rc;
 
-    if (parse(args, kwargs, "ss|L:turn_back_look", &source) < 0)
+    if (parse(module, args, kwargs, "ss|L:turn_back_look", &source) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     rc = open_source(&source);
@@ -96,7 +95,7 @@ static PyObject *py_turn_back(PyObject *module, PyObject *args, PyObject *kwargs
     char *rest = NULL;
     int rc;
 
-    if (parse(args, kwargs, "ss|L:turn_back", &source) < 0)
+    if (parse(module, args, kwargs, "ss|L:turn_back", &source) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     rc = open_source(&source);
@@ -177,7 +176,7 @@ static PyObject *py_turn_back_rule(PyObject *module, PyObject *args, PyObject *k
 
 static PyMethodDef methods[] = {
     {"turn_back_look", CALL(py_turn_back_look), METH_VARARGS | METH_KEYWORDS,
-     "turn_back_look(uri, uuid, connect_timeout_ms=10000)\n--\n\n"
+     "turn_back_look(uri, uuid, connect_timeout_ms=...)\n--\n\n"
      "What QEMU at the source says of the half there. Changes nothing. Raises LibvirtError."},
     {"turn_back_rule", CALL(py_turn_back_rule), METH_VARARGS | METH_KEYWORDS,
      "turn_back_rule(*, half, disks, unrun=False, everything_sent=False, sets_active=False, discards_memory=False, "
@@ -185,7 +184,7 @@ static PyMethodDef methods[] = {
      "Whether that half can go on, and what it undoes: answer, nothing_lost, text, word, by_itself. Raises "
      "ValueError for an unknown name."},
     {"turn_back", CALL(py_turn_back), METH_VARARGS | METH_KEYWORDS,
-     "turn_back(uri, uuid, connect_timeout_ms=10000)\n--\n\n"
+     "turn_back(uri, uuid, connect_timeout_ms=...)\n--\n\n"
      "Lets the guest go on at the source, from the moment of the switch: the steps that were done. Nobody may call it "
      "who has not asked guard() and turn_back_rule(). Raises LibvirtError."},
     {NULL, NULL, 0, NULL},

@@ -13,7 +13,7 @@ from pcmig.cli import options, status
 from pcmig.cli.base import CommandError, ExitCode, UsageError, default_connect, say
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import PROGRAM, Record, find, held_by, tell, utc_now, watch_command, word
-from pcmig.cli.run import Run
+from pcmig.cli.run import Run, wait_for_hosts
 from pcmig.cli.turn_back import refuse_bound
 from pcmig.journal import Entry, Journal, engine_arguments
 from pcmig.tunnel.client import TunnelError
@@ -52,6 +52,7 @@ class Resume(Run):
         if entry.keeper is not None:
             raise told(book, entry)
         entry = dataclasses.replace(entry, held=False, recovery=None, **typed_ends(args))
+        wait_for_hosts({**entry.engine, **plan.engine})
         if args.desturi and entry.dest_host not in (None, found := turn_back.host_of(args.desturi)) and found:
             raise UsageError(
                 f"{args.desturi} is another host ({found}) than the one to which {entry.name} went "

@@ -76,6 +76,7 @@ class Run(Command):
         plan = options.make_plan(args, _core.params())
         options.check_policy("--policy" if args.deadline is None else "--deadline", plan.policy, plan.params)
         options.take_flags(plan)
+        wait_for_hosts(plan.engine)
         return plan
 
     def named(self, plan: options.Plan, name: str, uuid: str) -> None:
@@ -257,6 +258,12 @@ class Run(Command):
         except OSError as err:
             # The guest's fate is what the exit code tells; a lost report does not change it.
             say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
+
+
+def wait_for_hosts(engine: dict[str, Any]) -> None:
+    """No connection of this process, the engine's or another one, is waited for longer than ENGINE says."""
+    if (timeout_ms := engine.get("connect_timeout_ms")) is not None:
+        _core.set_connect_timeout(timeout_ms)
 
 
 def new_result(word: str, plan: options.Plan) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         # whatever libvirt and QEMU are.
         try:
             self._options = conf.load(CONF)
+            _core.set_connect_timeout(self._options.connect_timeout_ms)
             super().__init__(virtapi, read_only)
             self._check_flags()
         except conf.ConfigError as err:

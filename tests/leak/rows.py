@@ -273,6 +273,15 @@ ROWS["engine_states"] = Row((_core.engine_states,), repeat=50)
 
 ROWS["share_event_loop"] = Row((fails(_core.share_event_loop),), repeat=50)  # pcmig's own runs by now
 
+ROWS["set_connect_timeout"] = Row(
+    (
+        lambda: _core.set_connect_timeout(10_000),
+        fails(lambda: _core.set_connect_timeout(0)),
+        fails(lambda: _core.set_connect_timeout("10")),  # type: ignore[arg-type]
+    ),
+    repeat=50,
+)
+
 ROWS["params"] = Row((_core.params,), repeat=50)
 ROWS["gone_param"] = Row(
     (

@@ -325,6 +325,13 @@ def job(state: str, half: str = "running", **sample: Any) -> dict[str, Any]:
     }
 
 
+connect_timeout_ms: list[int] = []  # as set_connect_timeout() was told
+
+
+def set_connect_timeout(timeout_ms: int) -> None:
+    connect_timeout_ms.append(timeout_ms)
+
+
 def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> dict[str, Any]:
     try:
         answer = job_status(uri, uuid)

@@ -7,7 +7,9 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -230,3 +232,19 @@ def test_waiting_costs_no_cpu(start: Start) -> None:
     before = ticks()
     time.sleep(2.0)
     assert ticks() - before <= 3  # of 200
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_no_connection_is_waited_for_longer_than_asked(end: str) -> None:
+    """A port that accepts and never speaks: whichever connection of the command meets it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = f"qemu+tcp://127.0.0.1:{server.getsockname()[1]}/system"
+        ends = (silent, silent) if end == "source" else ("test:///default", silent)
+        words = ["-c", ends[0], "test", ends[1], "--policy", "never", "--connect-timeout", "0.3"]
+        begun_s = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "pcmig.cli", "migrate", *words], capture_output=True, text=True, timeout=30
+        )
+        took_s = time.monotonic() - begun_s
+    assert done.returncode == 1 and f"no answer from {silent} within 0.3 s" in done.stderr
+    assert took_s < 8, f"it took {took_s:.1f} s: a connection has waited for 10 s"

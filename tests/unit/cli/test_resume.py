@@ -481,3 +481,15 @@ def test_a_half_that_is_lost_is_not_asked_to_go_on(
     assert code == 3 and "can turn back" in text and "pcmig turn-back -c" in text and "was asked" not in text
     entry = book.read(fake.UUID)
     assert entry is not None and entry.held
+
+
+@pytest.mark.parametrize(("typed", "waits_ms"), [((), 3000), (("--connect-timeout", "0.5"), 500)])
+def test_the_time_for_a_connection_is_that_of_the_record(
+    capsys: pytest.CaptureFixture[str], book: Journal, typed: tuple[str, ...], waits_ms: int
+) -> None:
+    """For all that is asked besides the engine, too; what is typed counts more."""
+    book.claim(dataclasses.replace(ENTRY, engine={**ENTRY.engine, "connect_timeout_ms": 3000}), "now")
+    book.update(fake.UUID, owner=None)
+    fake.Migration.script = [(0.0, fake.COMPLETED)]
+    pcmig(capsys, "resume", *typed, "g1")
+    assert fake.connect_timeout_ms[-1] == waits_ms
