@@ -119,6 +119,21 @@ def written_disks(xml: str) -> list[WrittenDisk]:
 NVRAM = "nvram"
 
 
+def own_and_shared(xml: str, copied: bool | Collection[str]) -> tuple[list[str], list[str]]:
+    """The names of what the guest may write to, by whose it is while it migrates: each host's own, or both
+    hosts'. COPIED: whether the migration copies disks, or the names of those that it copies.
+
+    What is marked as shareable is nobody's own, copied or not: another guest may write to it. The firmware's
+    variables are in a file of each host's own, and go with the guest's memory. Raises GuestXmlError."""
+    own: list[str] = []
+    shared: list[str] = []
+    for disk in written_disks(xml):
+        listed = copied if isinstance(copied, bool) else disk.target in copied
+        mine = disk.target == NVRAM or (listed and not disk.shareable)
+        (own if mine else shared).append(disk.target)
+    return own, shared
+
+
 def _transient(device: ET.Element) -> bool:
     """Whether the device is unplugged for a migration."""
     teaming = device.find("teaming")

@@ -125,20 +125,13 @@ def has_turned_back(entry: Entry | None, source: _core.Half, uri: str, uuid: str
 def kind_of_disks(xml: str, flags: int, copied: list[str] | None) -> tuple[Disks, str]:
     """Whose the disks are that the guest of XML writes to, and why. FLAGS and COPIED (--migrate-disks) are
     the migration's."""
-    written = guest.written_disks(xml)
-    if not written:
-        return "none", "no disk that it writes to"
     copies = any(name in COPIES_DISKS for name in _core.flags_from_bits(flags).names)
-    # The firmware's variables are in a file of each host's own, and go with the guest's memory.
-    kept = [
-        disk.target
-        for disk in written
-        if disk.target != guest.NVRAM
-        and (not copies or disk.shareable or (copied and disk.target not in copied))
-    ]
-    if kept:
-        return "shared", f"{', '.join(kept)}: not copied by the migration"
-    return "own", f"{', '.join(disk.target for disk in written)}: each host has its own"
+    own, shared = guest.own_and_shared(xml, copied if copies and copied else copies)
+    if shared:
+        return "shared", f"{', '.join(shared)}: not copied by the migration"
+    if own:
+        return "own", f"{', '.join(own)}: each host has its own"
+    return "none", "no disk that it writes to"
 
 
 def turn_back(

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pcmig import way_back
+from pcmig import turn_back_cost
 from pcmig.check.capabilities import capabilities, domain_type
 from pcmig.check.model import Facts, Row
 from pcmig.check.versions import (
@@ -284,7 +284,7 @@ def guest_way_back(f: Facts) -> Row | None:
     name, version = "way back", f.here.facts["qemu_version"]
     try:
         shared, copied = (
-            way_back.cost(f.here.facts["guest"]["xml"], copied=copied, qemu_version=version)
+            turn_back_cost.cost(f.here.facts["guest"]["xml"], copied=copied, qemu_version=version)
             for copied in (False, True)
         )
     except GuestXmlError as err:

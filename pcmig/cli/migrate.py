@@ -8,7 +8,7 @@ import contextlib
 import shlex
 import sys
 
-from pcmig import _core, guest, way_back
+from pcmig import _core, guest, turn_back_cost
 from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now, word
@@ -103,7 +103,7 @@ class Migrate(Run):
         copies = {"VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC"} & set(
             _core.parse_flags(plan.flags_line()).names
         )
-        found = way_back.cost(
+        found = turn_back_cost.cost(
             xml,
             copied=plan.engine.get("disks") or bool(copies),
             qemu_version=_core.host_facts(plan.source_uri)["qemu_version"],

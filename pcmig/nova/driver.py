@@ -20,7 +20,7 @@ from nova.conf import CONF
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
-from pcmig import _core, way_back
+from pcmig import _core, turn_back_cost
 from pcmig.nova import (
     adoption,
     attachments,
@@ -356,7 +356,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         try:
             version = self._host.get_connection().getVersion()
             xml = guest.get_xml_desc()
-            return way_back.cost(xml, copied=list(copied or ()), qemu_version=version).as_dict()
+            return turn_back_cost.cost(xml, copied=list(copied or ()), qemu_version=version).as_dict()
         except Exception as err:  # nothing depends on it
             LOG.info("What a way back would cost the guest is not known: %s", err)
             return None

@@ -264,7 +264,7 @@ class Plan:
         self.flags = bits
         self.steered = steered
         self.reason = reason  # as pcmig_common.choice gives it
-        self.way_back: dict[str, str] | None = None  # what it would cost (pcmig.way_back)
+        self.way_back: dict[str, str] | None = None  # what it would cost (pcmig.turn_back_cost)
 
 
 class StandIn:

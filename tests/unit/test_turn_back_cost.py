@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from pcmig import way_back
+from pcmig import turn_back_cost
 from pcmig.guest import GuestXmlError
 
 QEMU_10, QEMU_9 = 10_000_002, 9_002_000
@@ -14,6 +14,8 @@ VDB = "<disk type='network' device='disk'><source protocol='rbd' name='b'/><targ
 SHARED = "<disk device='disk'><source dev='/dev/c'/><target dev='vdc'/><shareable/></disk>"
 READ_ONLY = "<disk device='disk'><source file='/d'/><target dev='vdd'/><readonly/></disk>"
 CD = "<disk type='file' device='cdrom'><source file='/e'/><target dev='sda'/></disk>"
+FLOPPY = "<disk type='file' device='floppy'><source file='/f'/><target dev='fda'/></disk>"
+SCSI = "<hostdev type='scsi' mode='subsystem'><source/></hostdev>"
 EMPTY = "<disk type='file' device='disk'><target dev='vde'/></disk>"
 
 
@@ -34,23 +36,31 @@ def guest(*disks: str) -> str:
         ((VDA, VDB), ["vda"], QEMU_10, "shared-disks", ("vdb",)),
         ((VDA, VDB), ["vda", "vdb"], QEMU_10, "seconds", ()),
         ((VDA, SHARED), True, QEMU_10, "shared-disks", ("vdc",)),
-        ((VDA, SHARED), ["vda", "vdc"], QEMU_10, "seconds", ()),
+        ((VDA, SHARED), ["vda", "vdc"], QEMU_10, "shared-disks", ("vdc",)),  # another guest may write to it
+        ((VDA, SCSI), True, QEMU_10, "shared-disks", ("a SCSI device of the host",)),
+        ((VDA, FLOPPY), ["vda"], QEMU_10, "shared-disks", ("fda",)),
         ((VDA, VDB), [], QEMU_10, "shared-disks", ("vda", "vdb")),
     ],
 )
 def test_cost(
     disks: tuple[str, ...], copied: bool | list[str], qemu: int, kind: str, named: tuple[str, ...]
 ) -> None:
-    found = way_back.cost(guest(*disks), copied=copied, qemu_version=qemu)
+    found = turn_back_cost.cost(guest(*disks), copied=copied, qemu_version=qemu)
     assert (found.kind, found.disks) == (kind, named)
     assert all(name in found.text for name in named)
 
 
+def test_the_firmware_s_variables_are_a_disk_of_each_host() -> None:
+    xml = guest().replace("<devices>", "<os><nvram>/n</nvram></os><devices>")
+    assert turn_back_cost.cost(xml, copied=False, qemu_version=QEMU_10).kind == "seconds"
+    assert turn_back_cost.cost(xml, copied=False, qemu_version=QEMU_9).disks == ("nvram",)
+
+
 def test_without_post_copy_there_is_nothing_to_lose() -> None:
-    found = way_back.cost(guest(VDA), copied=False, qemu_version=QEMU_9, post_copy=False)
+    found = turn_back_cost.cost(guest(VDA), copied=False, qemu_version=QEMU_9, post_copy=False)
     assert found.as_dict()["cost"] == "nothing"
 
 
 def test_what_is_no_guest() -> None:
     with pytest.raises(GuestXmlError):
-        way_back.cost("<network/>", copied=False, qemu_version=QEMU_10)
+        turn_back_cost.cost("<network/>", copied=False, qemu_version=QEMU_10)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it would cost a guest to turn back to its source after the destination was lost in post-copy: pure,
-the guest's XML in, a kind and a sentence out.
+"""What it would cost a guest to turn back to its source after the destination was lost in post-copy, told
+before it migrates (as its "way back"): pure, the guest's XML in, a kind and a sentence out.
 
 The source's half has memory and devices as they were at the switch. Its disks are as old as that only where
 the destination had copies of its own; a disk that both hosts write to may be newer.
@@ -9,11 +9,10 @@ the destination had copies of its own; a disk that both hosts write to may be ne
 from __future__ import annotations
 
 import dataclasses
-import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from typing import Literal
 
-from pcmig.guest import parse
+from pcmig.guest import own_and_shared
 
 # QEMU gives a disk back to the half at the source with blockdev-set-active, which is of 10.0.
 QEMU_TAKES_DISKS_BACK = 10_000_000
@@ -53,9 +52,9 @@ def cost(xml: str, *, copied: bool | Collection[str], qemu_version: int, post_co
     disks, or the names of those that it copies. Raises guest.GuestXmlError."""
     if not post_copy:
         return NOTHING
-    writable = [disk for disk in parse(xml).iterfind("./devices/disk") if _is_written(disk)]
-    names = tuple(_name(disk) for disk in writable)
-    if writable and 0 < qemu_version < QEMU_TAKES_DISKS_BACK:
+    own, shared = own_and_shared(xml, copied)
+    names = (*own, *shared)
+    if names and 0 < qemu_version < QEMU_TAKES_DISKS_BACK:
         return Cost(
             "not-possible",
             "none with this QEMU",
@@ -63,7 +62,6 @@ def cost(xml: str, *, copied: bool | Collection[str], qemu_version: int, post_co
             f"{_listed(names)} back (10.0 can)",
             names,
         )
-    shared = tuple(_name(disk) for disk in writable if not _is_copied(disk, copied))
     if not shared:
         return SECONDS
     return Cost(
@@ -72,28 +70,8 @@ def cost(xml: str, *, copied: bool | Collection[str], qemu_version: int, post_co
         "should the destination be lost in post-copy, the guest can go on at the source only if it has not "
         f"written to {_listed(shared)} at the destination, which both hosts share; otherwise a hard reboot "
         "saves what is on disk",
-        shared,
+        tuple(shared),
     )
-
-
-def _is_written(disk: ET.Element) -> bool:
-    return (
-        disk.get("device", "disk") in ("disk", "lun")
-        and disk.find("source") is not None
-        and disk.find("readonly") is None
-    )
-
-
-def _is_copied(disk: ET.Element, copied: bool | Collection[str]) -> bool:
-    """Without a list libvirt leaves out what is marked as shared (qemuMigrationAnyCopyDisk)."""
-    if isinstance(copied, bool):
-        return copied and disk.find("shareable") is None
-    return _name(disk) in copied
-
-
-def _name(disk: ET.Element) -> str:
-    target = disk.find("target")
-    return "?" if target is None else target.get("dev") or "?"
 
 
 def _listed(names: Collection[str]) -> str:
