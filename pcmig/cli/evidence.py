@@ -39,14 +39,19 @@ def ask(uri: str, uuid: str) -> _core.Half:
     try:
         return _core.half(uri, uuid)
     except _core.LibvirtError:
-        return {
-            "half": "unknown",
-            "job_active": None,
-            "shut_down": False,
-            "defined": False,
-            "runs": False,
-            "id": None,
-        }
+        return untold(uri, uuid)
+
+
+def untold(uri: str, uuid: str) -> _core.Half:
+    """The half of a host that nobody asks."""
+    return {
+        "half": "unknown",
+        "job_active": None,
+        "shut_down": False,
+        "defined": False,
+        "runs": False,
+        "id": None,
+    }
 
 
 def of_entry(entry: Entry, ask: Callable[[str, str], _core.Half] = ask) -> Evidence:

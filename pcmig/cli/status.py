@@ -8,9 +8,10 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pcmig import _core
+from pcmig.cli import evidence
 from pcmig.cli.base import (
     Command,
     CommandError,
@@ -22,7 +23,6 @@ from pcmig.cli.base import (
     make_console,
 )
 from pcmig.cli.books import add_journal, books
-from pcmig.cli.evidence import of_entry as evidence_of_entry
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import choices, forget_in, resume_command, resume_in, watch_command
 from pcmig.cli.turn_back import BOUND, cycled
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-# So long the hosts have to answer, all together; who does not is "unknown".
+# So long the hosts have to answer, all together; who does not is "unknown". A host that does not take a
+# connection leaves time to ask the other one.
 PATIENCE_S = 15.0
+CONNECT_S = 5.0
 
 # Situations of the core (core/situation.h) in words for a column.
 PHASES = {
@@ -126,6 +128,7 @@ def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[
         entries += [(book, entry) for entry in there]
         errors += broken
     problems = [str(error) for error in errors]
+    _core.set_connect_timeout(round(CONNECT_S * 1000))
     try:
         local: list[_core.Migrating] = _core.migrations(uri)
     except _core.LibvirtError as err:
@@ -139,27 +142,35 @@ def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[
         for found in untold
         if found["uuid"] not in known and domain in (None, found["uuid"], found["name"])
     ]
-    todo: list[Callable[[], Row]] = [
-        lambda entry=entry, book=book: of_entry(book, entry)  # type: ignore[misc]
+    todo = [
+        Todo(
+            lambda entry=entry, book=book: of_entry(book, entry),  # type: ignore[misc]
+            lambda entry=entry, book=book: of_entry(book, entry, evidence.of_entry(entry, evidence.untold)),  # type: ignore[misc]
+        )
         for book, entry in entries
         if domain in (None, entry.uuid, entry.name)
     ]
     todo += [
-        lambda found=found: of_host(uri, found)  # type: ignore[misc]
+        Todo(lambda found=found: of_host(uri, found))  # type: ignore[misc]
         for found in local
         if found["uuid"] not in known and domain in (None, found["uuid"], found["name"])
     ]
     return at_once(todo, problems), problems
 
 
-def at_once(todo: list[Callable[[], Row]], problems: list[str]) -> list[Row]:
-    """What the calls return. Each has a thread of its own: one host that hangs delays no other, and all of
+class Todo(NamedTuple):
+    ask: Callable[[], Row]
+    instead: Callable[[], Row] | None = None  # of hosts that do not answer in time; None = there is no row
+
+
+def at_once(todo: list[Todo], problems: list[str]) -> list[Row]:
+    """What there is to do. Each has a thread of its own: one host that hangs delays no other, and all of
     them together no longer than PATIENCE_S."""
     rows: list[Row | None] = [None] * len(todo)
 
     def call(number: int) -> None:
         try:
-            rows[number] = todo[number]()
+            rows[number] = todo[number].ask()
         except Exception as err:  # a thread of its own would only print it
             problems.append(f"{type(err).__name__}: {err}")
 
@@ -169,10 +180,13 @@ def at_once(todo: list[Callable[[], Row]], problems: list[str]) -> list[Row]:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, end_s - time.monotonic()))
-    late = sum(thread.is_alive() for thread in threads)
-    if late:
-        problems.append(f"{late} of {len(todo)} migrations are left out: libvirt does not answer")
-    return [row for row in rows if row is not None]
+    late = [each for each, thread in zip(todo, threads, strict=True) if thread.is_alive()]
+    done = [row for row in rows if row is not None]
+    done += [each.instead() for each in late if each.instead is not None]
+    left_out = sum(each.instead is None for each in late)
+    if left_out:
+        problems.append(f"{left_out} of {len(todo)} migrations are left out: libvirt does not answer")
+    return done
 
 
 def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int | None:
@@ -194,9 +208,9 @@ def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int
     return phases.arrived_permille(total, left) // 10
 
 
-def of_entry(book: Journal, entry: Entry) -> Row:
-    """A migration of BOOK."""
-    seen = evidence_of_entry(entry)
+def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None) -> Row:
+    """A migration of BOOK, of which the hosts say what was SEEN; None: they are asked."""
+    seen = seen or evidence.of_entry(entry)
     source, destination = seen.source, seen.destination
     gone = cycled(book, entry, source, destination)
     there = entry.engine.get("dest_name")

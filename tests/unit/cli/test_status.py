@@ -294,15 +294,28 @@ def test_a_guest_whose_qemu_does_not_answer_is_named(capsys: pytest.CaptureFixtu
     assert code == 1 and "whether g1 migrates is not known: QEMU does not answer" in text
 
 
-def test_a_host_that_hangs_is_left_out(
+def test_hosts_that_hang_hide_no_guest(
     capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Both hosts hang: what is on record is shown nevertheless, with what to type."""
     book.write(ENTRY)
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)
     monkeypatch.setattr(fake, "half", lambda uri, uuid: time.sleep(1))
     begun_s = time.monotonic()
-    code, text = run(capsys)
+    code, [row] = rows(capsys)
     assert time.monotonic() - begun_s < 1
+    assert (code, row["name"], row["source"], row["destination"]) == (3, "g1", "unknown", "unknown")
+    assert row["type"] == RESUME
+    assert fake.connect_timeout_ms[-1] * 2 < 15_000, "two that do not answer leave no time to say so"
+
+
+def test_somebody_elses_guest_at_a_host_that_hangs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.migrating[:] = [MIGRATING]
+    monkeypatch.setattr(status, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(fake, "job_status", lambda uri, uuid: time.sleep(1))
+    code, text = run(capsys)
     assert code == 1 and "1 of 1 migrations are left out: libvirt does not answer" in text
 
 
