@@ -138,6 +138,7 @@ class Status(TypedDict):
     gate: str  # "none", "closed", "wanted" (answer it), "open", "refused"
     recovery: Recovery | None  # None: post-copy is not interrupted
     unrun: bool  # it is certain that no instruction of the guest ran at the destination, nor will one
+    dest_ended: bool  # after the switch the destination's libvirt saw the process with the half end
     crossed: bool  # the switch was issued, or the guest seen beyond it: the source's memory may be the older
     dest_host: str | None  # UUID of the destination's host; None: not reached before the call, or adopted
     turn: str  # what the host's other migrations leave to it: "free", "crowded", "held", "bounded", "waiting"
@@ -484,8 +485,10 @@ def guard(
 class TurnBackLook(TypedDict):
     run_state: str  # of the guest, in QEMU's words: "finish-migrate"
     migration: str  # of its migration: "postcopy-paused"
-    half: Literal["other", "waits", "sends", "runs"]  # both in one: see core/turn_back.h
+    half: Literal["other", "waits", "sends", "runs", "stopped"]  # both in one: see core/turn_back.h
     remaining_bytes: int | None  # of its memory, still to be sent; 0: the guest may have been whole there
+    sent_bytes: int | None
+    requests: int | None  # of pages, by the destination
     qemu: int  # version, major * 1000000 + minor * 1000 + micro
     sets_active: bool  # it can take disks back (QEMU >= 10.0)
     discards_memory: bool  # it gave back what it sent
@@ -504,8 +507,9 @@ class TurnBackRule(TypedDict):
 
 def turn_back_rule(
     *,
-    half: Literal["other", "waits", "sends", "runs"],
+    half: Literal["other", "waits", "sends", "runs", "stopped"],
     disks: Literal["none", "own", "shared"],
+    begun: bool = False,
     unrun: bool = False,
     everything_sent: bool = False,
     sets_active: bool = False,
@@ -516,15 +520,16 @@ def turn_back_rule(
 ) -> TurnBackRule:
     """Whether that half can go on, and what it undoes; pure. Besides, guard(side="source", act="turn-back")
     has to allow it, asked twice. `disks`: of those that the guest may write to, "own" when the migration
-    copied all of them. `everything_sent`: `remaining_bytes` is 0. Raises ValueError for an unknown name."""
+    copied all of them. `begun`: the journal's mark is of this very QEMU. `everything_sent`: `remaining_bytes`
+    is 0. Raises ValueError for an unknown name."""
 
 def turn_back(uri: str, uuid: str, connect_timeout_ms: int = ...) -> list[str]:
     """Lets the guest go on at the source, from the moment of the switch; returns what was done, in words.
-    Nobody may call it who has not asked guard() and turn_back_rule(): pcmig/turn_back.py does. Does nothing
-    for a guest that runs already. Over a descriptor that libvirt hands to QEMU (>= 8.2, a local connection);
-    else it needs to reach the guest's own folder of libvirt (root, or the user that QEMU runs as). Blocks
-    without the GIL, 20 s at the most beside what libvirt takes; raises LibvirtError, with which nobody knows
-    whether it runs: look again."""
+    Nobody may call it who has not asked guard() and turn_back_rule(): pcmig/turn_back.py does. Of a guest
+    that runs already it closes what a call that was killed left open. Over a descriptor that libvirt hands to
+    QEMU (>= 8.2, a local connection); else it needs to reach the guest's own folder of libvirt (root, or the
+    user that QEMU runs as). Blocks without the GIL, 20 s at the most beside what libvirt takes; raises
+    LibvirtError, with which nobody knows whether it runs: look again."""
 
 def memory_where(
     *,

@@ -112,6 +112,8 @@ class Entry:
     crossed: bool = False  # the switch to post-copy was issued: the source's memory may be the older
     # It is certain that no instruction of the guest ran at the destination (Migration's status).
     unrun: bool = False
+    # After the switch the destination's libvirt saw the process with the half end (Migration's status).
+    dest_ended: bool = False
     crossed_at: str | None = None  # when the switch was seen to be issued
     turned_back: dict[str, Any] | None = None  # it goes on at the source after the switch: pcmig/turn_back.py
     held: bool = False  # paused on request: not to be resumed until somebody asks for it
@@ -338,6 +340,7 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "owned": (str, True),
     "crossed": (bool, False),
     "unrun": (bool, False),
+    "dest_ended": (bool, False),
     "crossed_at": (str, True),
     "turned_back": (dict, True),
     "held": (bool, False),
@@ -345,6 +348,7 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "tunnel": (dict, True),
     "caller": (dict, False),
 }
+_SAID_LATER = ("crossed", "unrun", "dest_ended")
 
 
 def _parse(path: pathlib.Path, data: Any) -> Entry:
@@ -356,8 +360,8 @@ def _parse(path: pathlib.Path, data: Any) -> Entry:
             f"{path} was written by a newer pcmig (schema {schema}, this one knows {SCHEMA}): use that one"
         )
     for name, (kind, optional) in _FIELDS.items():
-        # Entries of older releases have no word on the switch.
-        value = data.setdefault(name, False) if name in ("crossed", "unrun") else data.get(name)
+        # Entries of older releases have no word on the switch, nor on what followed it.
+        value = data.setdefault(name, False) if name in _SAID_LATER else data.get(name)
         if not (optional and value is None) and type(value) is not kind:
             raise _unusable(path, f"has no valid {name!r}")
     if data["uuid"] + SUFFIX != path.name:

@@ -26,6 +26,13 @@ MODES: tuple[Mode, ...] = ("never", "unrun", "ask")
 # Between the two times that the hosts are asked.
 AGAIN_S = 1.0
 
+# Figures of a stream that stand still when nobody is at its other end (TurnBackLook).
+STREAM: dict[Literal["remaining_bytes", "sent_bytes", "requests"], str] = {
+    "remaining_bytes": "bytes left",
+    "sent_bytes": "bytes sent",
+    "requests": "pages asked for",
+}
+
 COPIES_DISKS = ("VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC")
 
 
@@ -97,29 +104,28 @@ def refuse_other_host(entry: Entry) -> None:
         )
 
 
-def goes_out(uri: str, uuid: str) -> bool:
-    """Whether QEMU itself says that it is a source that turned back: what comes in has no figures."""
-    try:
-        look = _core.turn_back_look(uri, uuid)
-    except _core.LibvirtError:
-        return False
-    return look["half"] == "runs" and look["remaining_bytes"] is not None
+def marked(entry: Entry | None, source: _core.Half) -> dict[str, Any] | None:
+    """The mark of ENTRY, begun or done, if it is of the very QEMU that SOURCE is of."""
+    noted = entry.turned_back if entry is not None else None
+    if noted is None or source["id"] is None:
+        return None
+    return noted if (noted.get("id"), noted.get("boot")) == (source["id"], boot_id()) else None
 
 
 def has_turned_back(entry: Entry | None, source: _core.Half, uri: str, uuid: str) -> bool:
     """Whether the guest UUID at the SOURCE of ENTRY (at URI) turned back and was not powered off since."""
-    noted = entry.turned_back if entry is not None else None
-    its_own = (
-        noted is not None
-        and source["id"] is not None
-        and (noted.get("id"), noted.get("boot")) == (source["id"], boot_id())
-    )
-    if its_own and noted is not None and noted.get("done") is True:
+    noted = marked(entry, source)
+    if noted is not None and noted.get("done") is True:
         return True
-    if not source["runs"] or its_own:
-        return source["runs"]
+    if noted is None and not source["runs"]:
+        return False
     # An interrupted destination looks just like it; there may be no record, or one of an older migration.
-    return goes_out(uri, uuid)
+    # And where it was let go on by a process that died over it, libvirt may say that it waits.
+    try:
+        half = _core.turn_back_look(uri, uuid)["half"]
+    except _core.LibvirtError:
+        return noted is not None and source["runs"]
+    return half == "runs" or (half == "stopped" and noted is not None)
 
 
 def kind_of_disks(xml: str, flags: int, copied: list[str] | None) -> tuple[Disks, str]:
@@ -157,36 +163,67 @@ def turn_back(
     MODE: nobody asks, it is to happen by itself. DO: in the place of _core.turn_back, for whom the guest's
     own folder of libvirt is closed. Raises RefusedError, LibvirtError, JournalError.
     """
-    guess = entry.turned_back or {}
     saw_end = no_process or unrun
     source, destination = ask()
     ask_guard(entry, (source, destination), destination_is_dead, saw_end)
-    facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else)
+    begun = marked(entry, source) is not None
+    facts, rule = decide(
+        entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else, begun
+    )
     if rule["answer"] == "done":
-        return _close(book, entry, facts, rule, source, now, [str(step) for step in guess.get("steps", [])])
+        return _done_before(book, entry, facts, rule, source, now())
     tell("asking both hosts once more")
     time.sleep(AGAIN_S)
     source, destination = ask()
     ask_guard(entry, (source, destination), destination_is_dead, saw_end)
     before = facts.look
-    facts, rule = decide(entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else)
+    begun = marked(entry, source) is not None
+    facts, rule = decide(
+        entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else, begun
+    )
     refuse_living(before, facts.look)
+    if rule["answer"] == "done":
+        return _done_before(book, entry, facts, rule, source, now())
     facts = dataclasses.replace(facts, source=source["half"], destination=destination["half"])
-    # Whoever comes after a process that dies in the next moment knows what was begun, and why.
-    begun = mark(source, now()) | {"done": False, "facts": dataclasses.asdict(facts)}
-    book.update(entry.uuid, turned_back=begun)
+    # Whoever comes after a process that dies in the next moment knows what was begun, and why. What is known
+    # of a guest that went on once, and was stopped, is known of the first time.
+    if begun and facts.look["half"] == "stopped":
+        noted = entry.turned_back or {}
+    else:
+        noted = mark(source, now()) | {"done": False, "facts": dataclasses.asdict(facts)}
+        book.update(entry.uuid, turned_back=noted)
     tell(f"letting it go on at {entry.source_uri}: {rule['text']}")
     steps = (do or _core.turn_back)(entry.source_uri, entry.uuid)
-    return _close(book, entry, facts, rule, source, now, steps)
+    return _close(book, entry, facts, rule, noted, steps)
+
+
+def _done_before(
+    book: Journal,
+    entry: Entry,
+    facts: Facts,
+    rule: _core.TurnBackRule,
+    source: _core.Half,
+    now: str,
+) -> TurnedBack:
+    """It runs already. Whoever let it go on may have died over it: what he left open is closed."""
+    noted = marked(entry, source) or mark(source, now)
+    again = _core.turn_back(entry.source_uri, entry.uuid)
+    return _close(book, entry, facts, rule, noted, [str(step) for step in noted.get("steps", again)])
 
 
 def refuse_living(before: _core.TurnBackLook, after: _core.TurnBackLook) -> None:
     """Raises RefusedError where memory flowed between two looks, whoever gave his word."""
-    if before["half"] == "sends" and before["remaining_bytes"] != after["remaining_bytes"]:
+    if before["half"] != "sends":
+        return
+    moved = [
+        f"{before[figure]}, then {after[figure]} {what}"
+        for figure, what in STREAM.items()
+        if before[figure] is None or before[figure] != after[figure]
+    ]
+    if moved:
         raise RefusedError(
             "memory flows to the destination, so its QEMU lives, whatever its libvirt says "
-            f"({before['remaining_bytes']}, then {after['remaining_bytes']} bytes left); of a host that "
-            "has just been switched off, type it again in a moment"
+            f"({'; '.join(moved)}); of a host that has just been switched off, type it again in a moment"
         )
 
 
@@ -199,14 +236,14 @@ def ask_guard(
     """Raises RefusedError unless the guard lets it turn back.
 
     A libvirtd that lost its books says "absent" of a QEMU that lives. So that counts only where somebody saw
-    the half's process end: NO_PROCESS (the destination's nova-compute looked), or Entry.unrun, which takes an
-    event of the destination's libvirt that its half ended. Otherwise it takes somebody's word."""
+    the half's process end: NO_PROCESS (the destination's nova-compute looked), or the libvirt that looked
+    after it (Entry.unrun, Entry.dest_ended). Otherwise it takes somebody's word."""
     source, destination = halves
     turned_back = has_turned_back(entry, source, entry.source_uri, entry.uuid)
     lost = source["half"] in ("postcopy", "postcopy-failed", "paused", "migrating")
     if destination["half"] == "absent" and lost and not destination_is_dead and not turned_back:
         refuse_other_host(entry)
-        if not no_process and not entry.unrun:
+        if not (no_process or entry.unrun or entry.dest_ended):
             raise RefusedError(
                 f"libvirt at {entry.dest_uri} has nothing of the guest, but nobody saw its QEMU end there, "
                 f"and one that lost its books says so of a QEMU that lives (there: pgrep -fa {entry.uuid})",
@@ -239,6 +276,7 @@ def decide(
     mode: Mode | None,
     now: str,
     nowhere_else: bool = False,
+    begun: bool = False,
 ) -> tuple[Facts, _core.TurnBackRule]:
     """The facts, and what follows from them. Raises RefusedError, LibvirtError."""
     look = _core.turn_back_look(entry.source_uri, entry.uuid)
@@ -251,6 +289,7 @@ def decide(
     rule = _core.turn_back_rule(
         half=look["half"],
         disks=disks,
+        begun=begun,
         unrun=unrun,
         everything_sent=look["remaining_bytes"] == 0,
         sets_active=look["sets_active"],
@@ -295,12 +334,11 @@ def _close(
     entry: Entry,
     facts: Facts,
     rule: _core.TurnBackRule,
-    source: _core.Half,
-    now: Callable[[], str],
+    noted: dict[str, Any],
     steps: list[str],
 ) -> TurnedBack:
-    """It runs: the journal says so, for as long as that QEMU does."""
-    done = mark(source, now()) | {"done": True, "steps": steps, "facts": dataclasses.asdict(facts)}
+    """It runs: the journal says so, for as long as that QEMU does. NOTED: its mark so far."""
+    done = {"facts": dataclasses.asdict(facts)} | noted | {"done": True, "steps": steps}
     book.update(entry.uuid, turned_back=done, held=False, recovery=None)
     return TurnedBack(
         facts,

@@ -101,3 +101,10 @@ bool pcmig_gdb_listens(const char *text)
 
     return strncmp(text, good, strlen(good)) == 0;
 }
+
+bool pcmig_gdb_closed(const char *text)
+{
+    static const char good[] = "Disabled gdbserver";
+
+    return strncmp(text, good, strlen(good)) == 0;
+}

@@ -41,4 +41,7 @@ bool pcmig_gdb_listen_command(const char *path, char *out, size_t size);
 /* Whether TEXT, which QEMU printed for that command, says that it listens. */
 bool pcmig_gdb_listens(const char *text);
 
+/* Whether TEXT, what QEMU says to "gdbserver none", means that no stub listens any more. */
+bool pcmig_gdb_closed(const char *text);
+
 #endif

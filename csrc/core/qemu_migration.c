@@ -53,15 +53,15 @@ bool pcmig_qemu_migration_kept(const char *status)
     return false;
 }
 
-int64_t pcmig_qemu_migration_remaining(const char *answer, size_t len)
+int64_t pcmig_qemu_migration_ram(const char *answer, size_t len, const char *name)
 {
     struct pcmig_json j = {answer, answer + len};
-    int64_t bytes;
+    int64_t number;
 
-    if (pcmig_json_enter(&j, "return") != 1 || pcmig_json_enter(&j, "ram") != 1 ||
-        pcmig_json_enter(&j, "remaining") != 1 || !pcmig_json_natural(&j, &bytes))
+    if (pcmig_json_enter(&j, "return") != 1 || pcmig_json_enter(&j, "ram") != 1 || pcmig_json_enter(&j, name) != 1 ||
+        !pcmig_json_natural(&j, &number))
         return -1;
-    return bytes;
+    return number;
 }
 
 int pcmig_qemu_run_state(const char *answer, size_t len, char *out, size_t size)

@@ -17,8 +17,9 @@ int pcmig_qemu_migration_status(const char *answer, size_t len, char *out, size_
  * pre-copy nor to the start of post-copy, before which libvirt lets no processor run at the destination. */
 bool pcmig_qemu_migration_kept(const char *status);
 
-/* Of the same answer: how much memory is still to be sent, in bytes; -1 = it does not say. */
-int64_t pcmig_qemu_migration_remaining(const char *answer, size_t len);
+/* Of the same answer, a number of its "ram", as "remaining" (memory still to be sent, in bytes), "transferred" or
+ * "postcopy-requests". -1 = it does not say, as of a migration that comes in. */
+int64_t pcmig_qemu_migration_ram(const char *answer, size_t len, const char *name);
 
 /* query-status: "running", "finish-migrate", ... Returns 0 or -1. */
 int pcmig_qemu_run_state(const char *answer, size_t len, char *out, size_t size);

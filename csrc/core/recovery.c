@@ -141,6 +141,8 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
 
     if (view->source_runs)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* it turned back: its memory is not the stream's any more */
+    if (view->source_unclear)
+        return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
     if (view->source == PCMIG_HALF_POSTCOPY)
         return while_serving(recovery, view);
     recovery->silent_us = -1;

@@ -32,6 +32,7 @@ struct pcmig_recovery_view {
     enum pcmig_half destination;
     bool destination_asked; /* we have a connection there, or try to; otherwise only the source's host reaches it */
     bool source_runs;       /* it was interrupted, and its processors run: the guest turned back */
+    bool source_unclear;    /* its processors run, and whether it is a source, or a destination, is not known */
     bool call_running;      /* the migrate call, or a resume, has not returned */
     int64_t silence_ms;     /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
     int64_t still_ms; /* nothing was sent for so long although pages are left; -1 = not known, or nothing is left */

@@ -22,15 +22,24 @@ static const struct {
     {"finish-migrate", "postcopy-recover", PCMIG_TURN_BACK_SENDS},
     {"finish-migrate", "postcopy-recover-setup", PCMIG_TURN_BACK_SENDS},
     {"running", "postcopy-paused", PCMIG_TURN_BACK_RUNS},
+    /* From "finish-migrate" nothing leads here but running: whoever stops a half that waits does not change its state.
+     */
+    {"paused", "postcopy-paused", PCMIG_TURN_BACK_STOPPED},
 };
 
-enum pcmig_turn_back_half pcmig_turn_back_half(const char *run_state, const char *migration)
+enum pcmig_turn_back_half pcmig_turn_back_half(const char *run_state, const char *migration, bool goes_out)
 {
-    for (size_t i = 0; i < LENGTH(states); i++) {
+    for (size_t i = 0; i < LENGTH(states) && goes_out; i++) {
         if (strcmp(states[i].run_state, run_state) == 0 && strcmp(states[i].migration, migration) == 0)
             return states[i].half;
     }
     return PCMIG_TURN_BACK_OTHER;
+}
+
+bool pcmig_turn_back_moved(const struct pcmig_turn_back_stream *before, const struct pcmig_turn_back_stream *after)
+{
+    return before->remaining_bytes < 0 || before->remaining_bytes != after->remaining_bytes || before->sent_bytes < 0 ||
+           before->sent_bytes != after->sent_bytes || before->requests < 0 || before->requests != after->requests;
 }
 
 static bool no_half(const struct pcmig_turn_back_facts *f)
@@ -41,6 +50,12 @@ static bool no_half(const struct pcmig_turn_back_facts *f)
 static bool done(const struct pcmig_turn_back_facts *f)
 {
     return f->half == PCMIG_TURN_BACK_RUNS;
+}
+
+/* All was decided when it was let go on the first time. What nobody of ours let go on is none of ours. */
+static bool stopped(const struct pcmig_turn_back_facts *f)
+{
+    return f->half == PCMIG_TURN_BACK_STOPPED && f->begun;
 }
 
 static bool no_memory(const struct pcmig_turn_back_facts *f)
@@ -73,6 +88,8 @@ static const struct {
     const char *word;
 } rows[] = {
     {done, PCMIG_TURN_BACK_DONE, "it has turned back, and runs at the source", NULL},
+    {stopped, PCMIG_TURN_BACK_GO, "it had turned back, and something stopped it there: it goes on from where it stands",
+     NULL},
     {no_half, PCMIG_TURN_BACK_NO_HALF, "QEMU at the source has no half of a post-copy that could go on", NULL},
     {no_memory, PCMIG_TURN_BACK_NO_MEMORY,
      "QEMU at the source gave the memory back that it had sent (capability release-ram)", NULL},
@@ -100,7 +117,8 @@ struct pcmig_turn_back_verdict pcmig_turn_back_judge(const struct pcmig_turn_bac
 
     for (size_t i = 0; i < LENGTH(rows); i++) {
         if (rows[i].holds(facts))
-            return (struct pcmig_turn_back_verdict){rows[i].answer, false, rows[i].text, rows[i].word};
+            return (struct pcmig_turn_back_verdict){
+                rows[i].answer, rows[i].answer == PCMIG_TURN_BACK_GO && facts->unrun, rows[i].text, rows[i].word};
     }
     return verdict;
 }
@@ -128,10 +146,8 @@ static const char *const answers[] = {
 _Static_assert(LENGTH(answers) == PCMIG_TURN_BACK_ANSWER_COUNT, "every answer has a name");
 
 static const char *const halves[] = {
-    [PCMIG_TURN_BACK_OTHER] = "other",
-    [PCMIG_TURN_BACK_WAITS] = "waits",
-    [PCMIG_TURN_BACK_SENDS] = "sends",
-    [PCMIG_TURN_BACK_RUNS] = "runs",
+    [PCMIG_TURN_BACK_OTHER] = "other", [PCMIG_TURN_BACK_WAITS] = "waits",     [PCMIG_TURN_BACK_SENDS] = "sends",
+    [PCMIG_TURN_BACK_RUNS] = "runs",   [PCMIG_TURN_BACK_STOPPED] = "stopped",
 };
 _Static_assert(LENGTH(halves) == PCMIG_TURN_BACK_HALF_COUNT, "every half has a name");
 

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* What the source's QEMU says of the guest and of its migration, in one. */
 enum pcmig_turn_back_half {
@@ -16,11 +17,25 @@ enum pcmig_turn_back_half {
     PCMIG_TURN_BACK_WAITS,     /* post-copy, and the stream has broken */
     PCMIG_TURN_BACK_SENDS,     /* post-copy, and it does not know of a break: it is paused first */
     PCMIG_TURN_BACK_RUNS,      /* it turned back already */
+    PCMIG_TURN_BACK_STOPPED,   /* it had turned back, and something stopped its processors since */
     PCMIG_TURN_BACK_HALF_COUNT
 };
 
-/* Of a guest with this run state (query-status) and this status of its migration (query-migrate). */
-enum pcmig_turn_back_half pcmig_turn_back_half(const char *run_state, const char *migration);
+/* Of a guest with this run state (query-status) and this status of its migration (query-migrate). GOES_OUT: QEMU has
+ * figures of a migration that goes out. Without them it is a destination, which looks just like it when its post-copy
+ * is interrupted, and has nothing to turn back to. */
+enum pcmig_turn_back_half pcmig_turn_back_half(const char *run_state, const char *migration, bool goes_out);
+
+/* How far a stream has come; -1 = QEMU does not say. */
+struct pcmig_turn_back_stream {
+    int64_t remaining_bytes; /* memory still to be sent */
+    int64_t sent_bytes;
+    int64_t requests; /* pages that the destination has asked for */
+};
+
+/* Whether something moved between two looks, so that the destination's QEMU lives. What QEMU did not say at either of
+ * them counts as moved: nothing shows that it stood still. */
+bool pcmig_turn_back_moved(const struct pcmig_turn_back_stream *before, const struct pcmig_turn_back_stream *after);
 
 enum pcmig_turn_back_disks {
     PCMIG_TURN_BACK_NO_DISKS = 0, /* none that the guest may write to */
@@ -32,6 +47,7 @@ enum pcmig_turn_back_disks {
 struct pcmig_turn_back_facts {
     enum pcmig_turn_back_half half;
     enum pcmig_turn_back_disks disks;
+    bool begun;              /* the journal has it that this very QEMU was let go on, or was about to be */
     bool unrun;              /* it is certain that no instruction ran at the destination (unrun.h) */
     bool everything_sent;    /* the source has nothing left to send: the guest may have been whole there */
     bool sets_active;        /* QEMU can take its disks back (blockdev-set-active, QEMU >= 10.0) */

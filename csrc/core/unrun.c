@@ -11,6 +11,7 @@ void pcmig_unrun_gap(struct pcmig_unrun *unrun)
 {
     unrun->listening = false;
     unrun->ended = false;
+    unrun->known = false;
 }
 
 void pcmig_unrun_event(struct pcmig_unrun *unrun, enum pcmig_event event)
@@ -24,9 +25,13 @@ void pcmig_unrun_event(struct pcmig_unrun *unrun, enum pcmig_event event)
         break;
     case PCMIG_EVENT_DST_STARTED: /* another one, of which nothing was heard yet */
         unrun->ended = false;
+        unrun->seen_end = false;
+        unrun->known = true;
         break;
-    case PCMIG_EVENT_DST_STOPPED:
+    case PCMIG_EVENT_DST_STOPPED: /* libvirt says so of a process that it looks after, and of no other */
         unrun->ended = unrun->listening;
+        unrun->seen_end = true;
+        unrun->known = false;
         break;
     default: /* says nothing about it */
         break;
@@ -38,8 +43,19 @@ void pcmig_unrun_half(struct pcmig_unrun *unrun, enum pcmig_half half)
     if (half == PCMIG_HALF_RUNNING || half == PCMIG_HALF_PAUSED || half == PCMIG_HALF_POSTCOPY ||
         half == PCMIG_HALF_POSTCOPY_FAILED)
         unrun->ran = true;
-    if (half != PCMIG_HALF_ABSENT && half != PCMIG_HALF_UNKNOWN)
+    if (half == PCMIG_HALF_ABSENT) {
+        unrun->seen_end = unrun->seen_end || unrun->known;
+        unrun->known = false;
+    } else if (half != PCMIG_HALF_UNKNOWN) {
         unrun->ended = false;
+        unrun->seen_end = false;
+        unrun->known = true;
+    }
+}
+
+bool pcmig_unrun_seen_end(const struct pcmig_unrun *unrun)
+{
+    return unrun->seen_end;
 }
 
 bool pcmig_unrun_certain(const struct pcmig_unrun *unrun)

@@ -19,6 +19,8 @@ struct pcmig_unrun {
     bool listening; /* every event since before the migrate call was heard */
     bool ran;       /* the guest was seen to run there, or may have */
     bool ended;     /* an event said that the half there ended, while everything was heard */
+    bool known;     /* on this connection the destination's libvirt has had a half */
+    bool seen_end;  /* and has had none since: it saw the half's process end */
 };
 
 /* The destination's events are heard from now on, and the migrate call was not made yet. Whoever begins later has
@@ -32,5 +34,11 @@ void pcmig_unrun_half(struct pcmig_unrun *unrun, enum pcmig_half half);
 
 /* Whether it is certain that no instruction of the guest ran there, and that none will. */
 bool pcmig_unrun_certain(const struct pcmig_unrun *unrun);
+
+/* Whether the libvirt that looked after the half said later that it has ended: an event, or no half any more on the
+ * very connection on which it had one. A libvirt that was started meanwhile may have lost the books of a process that
+ * lives, and says the same of it. A gap afterwards takes nothing away: what ended does not come back, but as another
+ * half. */
+bool pcmig_unrun_seen_end(const struct pcmig_unrun *unrun);
 
 #endif

@@ -15,25 +15,29 @@ int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_
 
 /* What turning back (core/turn_back.h) needs to know of the source's QEMU. */
 struct pcmig_virt_turn_back {
-    char run_state[32];      /* "finish-migrate" */
-    char migration[32];      /* "postcopy-paused" */
-    int64_t remaining_bytes; /* memory still to be sent; -1 = QEMU does not say */
-    unsigned long qemu;      /* version, major * 1000000 + minor * 1000 + micro */
-    bool discards_memory;    /* capability release-ram */
+    char run_state[32]; /* "finish-migrate" */
+    char migration[32]; /* "postcopy-paused" */
+    struct pcmig_turn_back_stream stream;
+    unsigned long qemu;   /* version, major * 1000000 + minor * 1000 + micro */
+    bool discards_memory; /* capability release-ram */
 };
+
+enum pcmig_turn_back_half pcmig_virt_turn_back_half(const struct pcmig_virt_turn_back *seen);
 
 /* Reads only. Returns 0, or -1 with ERROR. */
 int pcmig_virt_turn_back_look(struct pcmig_virt_domain *domain, struct pcmig_virt_turn_back *out,
                               struct pcmig_virt_error *error);
 
 /* Lets the guest go on at the source, from the moment of the switch: pauses the stream where QEMU does not know yet
- * that it is broken, takes the disks back (QEMU >= 10.0), and has the processors run through QEMU's gdb stub, on a
- * socket in the guest's own folder, which is there for that moment only. Every step is looked at before the next; what
- * was done already is not done again, so whoever was killed in the middle calls it again.
+ * that it is broken, takes the disks back (QEMU >= 10.0), and has the processors run through QEMU's gdb stub, which is
+ * there for that moment only. Every step is looked at before the next; what was done already is not done again, so
+ * whoever was killed in the middle calls it again: a stub that he left open is closed, and a guest that had gone on and
+ * was stopped goes on.
  *
  * Nobody may call this who has not asked core/guard.h and core/turn_back.h.
  *
- * Returns 0 when the guest runs, or -1 with ERROR. STEPS, SIZE bytes, is what was done, in words, a line each. */
+ * Returns 0 when the guest runs and no stub of it is open, or -1 with ERROR. STEPS, SIZE bytes, is what was done, in
+ * words, a line each. */
 int pcmig_virt_turn_back(struct pcmig_virt_domain *domain, char *steps, size_t size, struct pcmig_virt_error *error);
 
 #endif

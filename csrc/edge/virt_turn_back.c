@@ -29,6 +29,7 @@
 #define RUNS_MS         3000
 #define LOOK_AGAIN_MS   20
 #define ANSWERS_LATE_MS 200
+#define CLOSE_ATTEMPTS  2
 #define STUB_ID         "pcmig-gdb"
 #define SOCKET_NAME     "pcmig-gdb.sock"
 #define FOLDER_BYTES    200
@@ -96,9 +97,18 @@ static int look_states(struct pcmig_virt_domain *domain, struct pcmig_virt_turn_
     if (answer == NULL)
         return -1;
     result = pcmig_qemu_migration_status(answer, strlen(answer), out->migration, sizeof(out->migration));
-    out->remaining_bytes = pcmig_qemu_migration_remaining(answer, strlen(answer));
+    out->stream = (struct pcmig_turn_back_stream){
+        .remaining_bytes = pcmig_qemu_migration_ram(answer, strlen(answer), "remaining"),
+        .sent_bytes = pcmig_qemu_migration_ram(answer, strlen(answer), "transferred"),
+        .requests = pcmig_qemu_migration_ram(answer, strlen(answer), "postcopy-requests"),
+    };
     free(answer);
     return result < 0 ? unreadable("query-migrate", error) : 0;
+}
+
+enum pcmig_turn_back_half pcmig_virt_turn_back_half(const struct pcmig_virt_turn_back *seen)
+{
+    return pcmig_turn_back_half(seen->run_state, seen->migration, seen->stream.remaining_bytes >= 0);
 }
 
 int pcmig_virt_turn_back_look(struct pcmig_virt_domain *domain, struct pcmig_virt_turn_back *out,
@@ -107,7 +117,7 @@ int pcmig_virt_turn_back_look(struct pcmig_virt_domain *domain, struct pcmig_vir
     char *answer;
     int on;
 
-    *out = (struct pcmig_virt_turn_back){.remaining_bytes = -1};
+    *out = (struct pcmig_virt_turn_back){.stream = {-1, -1, -1}};
     if (look_states(domain, out, error) < 0)
         return -1;
     answer = ask(domain, "{\"execute\":\"query-version\"}", error);
@@ -138,7 +148,7 @@ static int wait_until(struct pcmig_virt_domain *domain, enum pcmig_turn_back_hal
     for (;;) {
         if (look_states(domain, &seen, error) < 0)
             return -1;
-        if (pcmig_turn_back_half(seen.run_state, seen.migration) == wanted)
+        if (pcmig_virt_turn_back_half(&seen) == wanted)
             return 0;
         if (pcmig_clock_us() >= end_us)
             break;
@@ -155,6 +165,7 @@ static int wait_until(struct pcmig_virt_domain *domain, enum pcmig_turn_back_hal
 struct steps {
     char *text;
     size_t size;
+    bool opened; /* QEMU had a stub to open */
 };
 
 static void __attribute__((format(printf, 2, 3))) tell(struct steps *steps, const char *format, ...)
@@ -186,12 +197,15 @@ static int pause_stream(struct pcmig_virt_domain *domain, const struct pcmig_vir
     tell(steps, "stream paused\n");
     if (look_states(domain, &after, error) < 0)
         return -1;
-    if (before->remaining_bytes >= 0 && after.remaining_bytes == before->remaining_bytes)
+    if (!pcmig_turn_back_moved(&before->stream, &after.stream))
         return 0;
     pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
-                         "memory flowed to the destination until the stream was paused (%lld, then %lld bytes left), "
-                         "so its QEMU lives: resume the migration",
-                         (long long)before->remaining_bytes, (long long)after.remaining_bytes);
+                         "memory flowed to the destination until the stream was paused (%lld, then %lld bytes left; "
+                         "%lld, then %lld sent; %lld, then %lld pages asked for), so its QEMU lives: resume the "
+                         "migration",
+                         (long long)before->stream.remaining_bytes, (long long)after.stream.remaining_bytes,
+                         (long long)before->stream.sent_bytes, (long long)after.stream.sent_bytes,
+                         (long long)before->stream.requests, (long long)after.stream.requests);
     return -1;
 }
 
@@ -207,16 +221,48 @@ static int take_disks(struct pcmig_virt_domain *domain, struct steps *steps, str
 }
 
 /* A half that waits, and whose migration may yet be resumed: two QEMUs would write to the disks. Only of one that
- * certainly waits: a guest that runs ends with its disks taken away. */
-static void give_disks_back(struct pcmig_virt_domain *domain)
+ * certainly waits, and goes on by nobody's word any more: a guest that runs ends with its disks taken away. ERROR, why
+ * it does not go on, says so too where they are not given back. */
+static void give_disks_back(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    struct pcmig_virt_error why = {0};
+    struct pcmig_virt_turn_back seen;
+    char reason[sizeof(error->message)];
+    char *answer = NULL;
+
+    if (look_states(domain, &seen, &why) == 0) {
+        if (pcmig_virt_turn_back_half(&seen) != PCMIG_TURN_BACK_WAITS)
+            return;
+        answer = ask(domain, "{\"execute\":\"blockdev-set-active\",\"arguments\":{\"active\":false}}", &why);
+    }
+    if (answer == NULL) {
+        snprintf(reason, sizeof(reason),
+                 "%.220s; and its disks were not given back, so do not resume the migration: %.180s", error->message,
+                 why.message);
+        memcpy(error->message, reason, sizeof(reason));
+    }
+    free(answer);
+}
+
+/* Whoever connects to a stub stops the guest, so none stays open, be it of a process that was killed. Returns 0, or -1
+ * with ERROR: it may be open. */
+static int close_stub(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
     struct pcmig_virt_error unsaid = {0};
-    struct pcmig_virt_turn_back seen;
+    bool closed = false;
 
-    if (look_states(domain, &seen, &unsaid) < 0 ||
-        pcmig_turn_back_half(seen.run_state, seen.migration) != PCMIG_TURN_BACK_WAITS)
-        return;
-    free(ask(domain, "{\"execute\":\"blockdev-set-active\",\"arguments\":{\"active\":false}}", &unsaid));
+    for (int attempt = 0; !closed && attempt < CLOSE_ATTEMPTS; attempt++) {
+        char *text = type(domain, "gdbserver none", error);
+
+        closed = text != NULL && pcmig_gdb_closed(text);
+        if (text != NULL && !closed)
+            pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "QEMU does not close its gdb stub: %.200s", text);
+        free(text);
+    }
+    /* Gone with the stub, as a rule. */
+    if (closed)
+        free(ask(domain, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"" STUB_ID "\"}}", &unsaid));
+    return closed ? 0 : -1;
 }
 
 static int find_folder(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error)
@@ -236,7 +282,7 @@ static int find_folder(struct pcmig_virt_domain *domain, char *out, size_t size,
 }
 
 /* Opens the stub with COMMAND, has it let the guest go on over FD, or over what listens at PATH (NULL = FD), and closes
- * it whatever came of it. */
+ * it whatever came of it; whether it is closed is looked at in the end. */
 static int through_stub(struct pcmig_virt_domain *domain, const char *command, int fd, const char *path,
                         struct steps *steps, struct pcmig_virt_error *error)
 {
@@ -253,6 +299,7 @@ static int through_stub(struct pcmig_virt_domain *domain, const char *command, i
         return -1;
     }
     free(text);
+    steps->opened = true;
     tell(steps, "gdb stub opened%s%s\n", path != NULL ? " at " : "", path != NULL ? path : "");
     if (path != NULL)
         fd = dialled = pcmig_gdb_stub_dial(path, STUB_MS, error);
@@ -262,12 +309,8 @@ static int through_stub(struct pcmig_virt_domain *domain, const char *command, i
         tell(steps, "processors let go on\n");
     if (dialled >= 0)
         (void)close(dialled);
-    text = type(domain, "gdbserver none", &unsaid);
-    if (text == NULL)
-        text = type(domain, "gdbserver none", &unsaid);
-    if (text != NULL)
+    if (close_stub(domain, &unsaid) == 0)
         tell(steps, "gdb stub closed\n");
-    free(text);
     return result;
 }
 
@@ -324,8 +367,6 @@ static int by_descriptor(struct pcmig_virt_domain *domain, struct steps *steps, 
     }
     if (result == 0) {
         result = through_stub(domain, "gdbserver chardev:" STUB_ID, pair[0], NULL, steps, error);
-        /* Gone with the stub, as a rule. */
-        free(ask(domain, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"" STUB_ID "\"}}", &unsaid));
     }
     (void)close(pair[0]);
     return result;
@@ -351,7 +392,7 @@ static int go_on(struct pcmig_virt_domain *domain, struct steps *steps, struct p
     (void)poll(NULL, 0, ANSWERS_LATE_MS);
     if (look_states(domain, &seen, error) < 0)
         return -1;
-    if (pcmig_turn_back_half(seen.run_state, seen.migration) == PCMIG_TURN_BACK_RUNS)
+    if (pcmig_virt_turn_back_half(&seen) == PCMIG_TURN_BACK_RUNS)
         return 0;
     return by_path(domain, steps, error);
 }
@@ -371,25 +412,72 @@ static void announce(struct pcmig_virt_domain *domain, struct steps *steps)
     free(answer);
 }
 
+/* It had gone on, and stands since: a stub that somebody was killed over, or a "stop" of somebody. Here QEMU's own
+ * `cont` does. */
+static int go_on_again(struct pcmig_virt_domain *domain, struct steps *steps, struct pcmig_virt_error *error)
+{
+    char *answer;
+
+    if (close_stub(domain, error) < 0)
+        return -1;
+    tell(steps, "no gdb stub is open\n");
+    answer = ask(domain, "{\"execute\":\"cont\"}", error);
+    if (answer == NULL)
+        return -1;
+    free(answer);
+    tell(steps, "processors let go on\n");
+    return 0;
+}
+
+/* The half of SEEN, which waits, goes on for the first time. */
+static int turn(struct pcmig_virt_domain *domain, const struct pcmig_virt_turn_back *seen, struct steps *steps,
+                struct pcmig_virt_error *error)
+{
+    const bool sets_active = seen->qemu >= SETS_ACTIVE;
+    struct pcmig_virt_error stub = {0}, unsaid = {0};
+    int went;
+
+    if (sets_active && take_disks(domain, steps, error) < 0) {
+        give_disks_back(domain, error); /* of several, some may have been taken */
+        return -1;
+    }
+    went = go_on(domain, steps, &stub);
+    /* Whatever the stub said: what counts is what the guest does. */
+    if (wait_until(domain, PCMIG_TURN_BACK_RUNS, went == 0 ? RUNS_MS : 0, error) == 0)
+        return 0;
+    if (went < 0)
+        *error = stub;
+    /* With a stub that is open it may yet go on, or be let go on by somebody. */
+    if ((!steps->opened || close_stub(domain, &unsaid) == 0) && sets_active)
+        give_disks_back(domain, error);
+    return -1;
+}
+
 int pcmig_virt_turn_back(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error)
 {
-    struct steps steps = {out, size};
+    struct steps steps = {.text = out, .size = size};
     struct pcmig_virt_turn_back seen;
     struct pcmig_virt_error stub = {0};
-    int went;
+    enum pcmig_turn_back_half half;
 
     out[0] = '\0';
     if (pcmig_virt_turn_back_look(domain, &seen, error) < 0)
         return -1;
-    switch (pcmig_turn_back_half(seen.run_state, seen.migration)) {
+    half = pcmig_virt_turn_back_half(&seen);
+    switch (half) {
     case PCMIG_TURN_BACK_RUNS:
         tell(&steps, "it runs already\n");
-        return 0;
-    case PCMIG_TURN_BACK_SENDS:
-        if (pause_stream(domain, &seen, &steps, error) < 0)
+        break;
+    case PCMIG_TURN_BACK_STOPPED:
+        if (go_on_again(domain, &steps, error) < 0 || wait_until(domain, PCMIG_TURN_BACK_RUNS, RUNS_MS, error) < 0)
             return -1;
         break;
+    case PCMIG_TURN_BACK_SENDS:
     case PCMIG_TURN_BACK_WAITS:
+        if (half == PCMIG_TURN_BACK_SENDS && pause_stream(domain, &seen, &steps, error) < 0)
+            return -1;
+        if (turn(domain, &seen, &steps, error) < 0)
+            return -1;
         break;
     case PCMIG_TURN_BACK_OTHER:
     case PCMIG_TURN_BACK_HALF_COUNT:
@@ -399,18 +487,17 @@ int pcmig_virt_turn_back(struct pcmig_virt_domain *domain, char *out, size_t siz
                              seen.run_state, seen.migration);
         return -1;
     }
-    if (seen.qemu >= SETS_ACTIVE && take_disks(domain, &steps, error) < 0)
-        return -1;
-    went = go_on(domain, &steps, &stub);
-    /* Whatever the stub said: what counts is what the guest does. */
-    if (wait_until(domain, PCMIG_TURN_BACK_RUNS, went == 0 ? RUNS_MS : 0, error) < 0) {
-        if (went < 0)
-            *error = stub;
-        if (seen.qemu >= SETS_ACTIVE)
-            give_disks_back(domain);
+    if (close_stub(domain, &stub) < 0) {
+        pcmig_virt_error_set(
+            error, PCMIG_VIRT_FAILURE_OTHER,
+            "it runs, but its gdb stub may be open, and stops it when somebody connects to it: %.200s; "
+            "type the same again",
+            stub.message);
         return -1;
     }
-    tell(&steps, "it runs\n");
-    announce(domain, &steps);
+    if (half != PCMIG_TURN_BACK_RUNS) {
+        tell(&steps, "it runs\n");
+        announce(domain, &steps);
+    }
     return 0;
 }

@@ -43,6 +43,13 @@ enum call_state {
 enum bandwidth { OF_PRECOPY = 0, OF_POSTCOPY, BANDWIDTHS };
 
 /* One of the two hosts. */
+/* Of QEMU's migration. */
+enum direction {
+    DIRECTION_UNKNOWN = 0,
+    DIRECTION_OUT,
+    DIRECTION_IN,
+};
+
 struct end {
     enum pcmig_half half;               /* as it said last */
     bool shut_down;                     /* an event said that the guest was shut down there */
@@ -52,6 +59,7 @@ struct end {
     int64_t opening_us;                 /* since when */
     int64_t asked_us;                   /* since when it has not answered */
     unsigned long libvirt;              /* version, of the connection as it is; 0 = not known */
+    enum direction direction;           /* of an interrupted half, whose QEMU was asked; it does not change */
 };
 
 enum abort_state {
@@ -179,6 +187,9 @@ int64_t pcmig_ends_due_us(const struct control *c);
 void pcmig_end_ask(struct control *c, enum pcmig_side side);
 /* Whether a connection is on its way that has not been waited for yet: "unknown" is not the host's last word. */
 bool pcmig_end_being_asked(const struct control *c, enum pcmig_side side);
+/* Whether the guest runs at the source beyond the switch, as one that turned back does: 1, 0, or -1 when libvirt says
+ * that it runs, as it does of an interrupted destination too, and QEMU does not say which of them it is. */
+int pcmig_end_turned_back(struct control *c);
 /* Posts what the half that was seen last tells of events that nobody heard. */
 void pcmig_end_catch_up(struct control *c, enum pcmig_side side);
 /* Ends the connection; a new one is opened when somebody wants it. */

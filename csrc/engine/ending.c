@@ -127,8 +127,7 @@ static void gather(struct control *c, struct seen *seen)
         .crossed = c->crossed || c->issued,
         .source_shut_down = was_shut_down(c, PCMIG_SIDE_SOURCE),
         .destination_shut_down = was_shut_down(c, PCMIG_SIDE_DESTINATION),
-        .turned_back = source == PCMIG_HALF_POSTCOPY_FAILED && c->m->conn[PCMIG_SIDE_SOURCE] != NULL &&
-                       pcmig_virt_runs_on(c->m->conn[PCMIG_SIDE_SOURCE], c->m->uuid),
+        .turned_back = pcmig_end_turned_back(c) > 0,
     };
     waiting = seen->evidence;
     waiting.job_active = seen->job > 0; /* libvirt is at work, whatever the half */

@@ -2,6 +2,7 @@
 /* The connections to both hosts, and what each says of its half. The migrate call has a connection of its own, and goes
  * on when one of these breaks; a new one is opened in the background, so that a host which does not answer keeps nobody
  * from steering. Questions to a host whose connection stands are asked and waited for. */
+#include "edge/virt_qemu.h"
 #include "engine/control.h"
 
 #include <stdlib.h>
@@ -51,6 +52,7 @@ void pcmig_end_close(struct control *c, enum pcmig_side side)
     if (side == PCMIG_SIDE_SOURCE)
         m->domain = NULL;
     c->end[side].libvirt = 0;
+    c->end[side].direction = DIRECTION_UNKNOWN;
     if (closing != NULL && here.conn != NULL) {
         *closing = here;
         pthread_attr_init(&attr);
@@ -164,6 +166,8 @@ void pcmig_end_ask(struct control *c, enum pcmig_side side)
 
     if (m->conn[side] != NULL && pcmig_virt_half(m->conn[side], m->uuid, &half, &error) == 0) {
         end->half = half;
+        if (half != PCMIG_HALF_POSTCOPY_FAILED)
+            end->direction = DIRECTION_UNKNOWN;
         if (side == PCMIG_SIDE_DESTINATION)
             pcmig_unrun_half(&c->unrun, half);
         /* A daemon that had just been started may not have known the guest when the connection was opened. */
@@ -176,6 +180,25 @@ void pcmig_end_ask(struct control *c, enum pcmig_side side)
         end->asked_us = pcmig_migration_now_us(m);
     end->half = PCMIG_HALF_UNKNOWN;
     end->reconnect = true;
+}
+
+int pcmig_end_turned_back(struct control *c)
+{
+    struct pcmig_migration *m = c->m;
+    struct end *end = &c->end[PCMIG_SIDE_SOURCE];
+    struct pcmig_virt_conn *conn = m->conn[PCMIG_SIDE_SOURCE];
+    struct pcmig_virt_error error = {0};
+    struct pcmig_virt_turn_back seen;
+
+    if (end->half != PCMIG_HALF_POSTCOPY_FAILED || conn == NULL || !pcmig_virt_runs_on(conn, m->uuid))
+        return 0;
+    if (!m->args.adopt) /* it began from there */
+        return 1;
+    /* What is adopted may be of a record of an older migration, which went the other way. */
+    if (end->direction == DIRECTION_UNKNOWN && m->domain != NULL &&
+        pcmig_virt_turn_back_look(m->domain, &seen, &error) == 0)
+        end->direction = pcmig_virt_turn_back_half(&seen) == PCMIG_TURN_BACK_OTHER ? DIRECTION_IN : DIRECTION_OUT;
+    return end->direction == DIRECTION_OUT ? 1 : end->direction == DIRECTION_IN ? 0 : -1;
 }
 
 /* What was missed goes through the mailbox like an event. It is news only where the core has not been told of as much.

@@ -78,7 +78,11 @@ static void advise(struct pcmig_migration *m, enum pcmig_advice advice)
     const char *there = m->args.dest_name != NULL ? pcmig_shell_guest(m->args.dest_name, m->uuid) : guest;
     const struct words look_after = {{"pcmig", "resume", "-c", m->args.source_uri, guest, m->args.dest_uri}, 6};
     const struct words forget = {{"pcmig", "forget", "-c", m->args.source_uri, guest}, 5};
-    const struct words turn_back = {{"pcmig", "turn-back", "-c", m->args.source_uri, guest}, 5};
+    /* Where nobody saw the half's process end, it takes somebody's word, and would be refused without. */
+    const bool ended = m->status.unrun || m->status.dest_ended;
+    const struct words turn_back =
+        ended ? (struct words){{"pcmig", "turn-back", "-c", m->args.source_uri, guest}, 5}
+              : (struct words){{"pcmig", "turn-back", "--destination-is-dead", "-c", m->args.source_uri, guest}, 6};
     const struct words end_source = {{"virsh", "-c", m->args.source_uri, "destroy", guest}, 5};
     const struct words end_destination = {{"virsh", "-c", m->args.dest_uri, "destroy", there}, 5};
     const struct words undefine = {{"virsh", "-c", m->args.source_uri, "undefine", "--keep-nvram", "--keep-tpm", guest},

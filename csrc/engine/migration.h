@@ -88,6 +88,7 @@ struct pcmig_migration_status {
     uint64_t requests_ps;
     int64_t pace_mib;       /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
     bool crossed;           /* the switch was issued, or the guest was seen beyond it */
+    bool dest_ended;        /* after the switch the destination's libvirt saw the process with the half end */
     bool unrun;             /* it is certain that no instruction of the guest ran at the destination, nor will */
     int64_t switch_late_us; /* from the decision to switch (of drained and gate open, the later) to the start-postcopy
                              * call that was accepted; -1 = none */

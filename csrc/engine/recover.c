@@ -109,7 +109,9 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
         tell_resuming(c);
         return;
     }
-    if (view->destination == PCMIG_HALF_UNKNOWN && view->destination_asked)
+    if (view->source_unclear)
+        snprintf(text, sizeof(text), "waiting until QEMU at the source says whether the guest turned back");
+    else if (view->destination == PCMIG_HALF_UNKNOWN && view->destination_asked)
         snprintf(text, sizeof(text), "waiting until the destination answers");
     else if (c->call == CALL_RUNS)
         snprintf(text, sizeof(text), "waiting for libvirt to end the broken migration");
@@ -159,14 +161,14 @@ static bool may_be_held(const struct pcmig_recovery_view *view)
 
 void pcmig_recover(struct control *c)
 {
+    const int turned_back = pcmig_end_turned_back(c);
     struct pcmig_recovery_view view = {
         .t_us = pcmig_migration_now_us(c->m),
         .source = c->end[PCMIG_SIDE_SOURCE].half,
         .destination = c->end[PCMIG_SIDE_DESTINATION].half,
         .destination_asked = !c->m->args.destination_optional || c->m->conn[PCMIG_SIDE_DESTINATION] != NULL,
-        .source_runs = c->end[PCMIG_SIDE_SOURCE].half == PCMIG_HALF_POSTCOPY_FAILED &&
-                       c->m->conn[PCMIG_SIDE_SOURCE] != NULL &&
-                       pcmig_virt_runs_on(c->m->conn[PCMIG_SIDE_SOURCE], c->m->uuid),
+        .source_runs = turned_back > 0,
+        .source_unclear = turned_back < 0,
         .call_running = c->call == CALL_RUNS,
         .silence_ms = -1,
         .still_ms = -1,

@@ -424,7 +424,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N}",
+        "s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -446,8 +446,9 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
         pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery), "stream_peer",
         numeric_address(&s.stream_peer), "note", none_or_text(s.note), "crossed", PyBool_FromLong(s.crossed), "unrun",
-        PyBool_FromLong(s.unrun), "state", pcmig_engine_state_name(s.state), "turn", pcmig_names_turn(s.turn),
-        "waits_for", none_or_text(s.waits_for), "dest_host", none_or_text(s.dest_host));
+        PyBool_FromLong(s.unrun), "dest_ended", PyBool_FromLong(s.dest_ended), "state",
+        pcmig_engine_state_name(s.state), "turn", pcmig_names_turn(s.turn), "waits_for", none_or_text(s.waits_for),
+        "dest_host", none_or_text(s.dest_host));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *args, PyObject *kwargs)

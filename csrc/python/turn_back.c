@@ -61,10 +61,16 @@ static void raise_error(PyObject *module, struct source *source, const char *ste
     pcmig_errors_raise(module, &source->error);
 }
 
+/* None = QEMU does not say. */
+static PyObject *figure(int64_t number)
+{
+    return number < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong((long long)number);
+}
+
 static PyObject *py_turn_back_look(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     struct source source = {0};
-    struct pcmig_virt_turn_back seen = {.remaining_bytes = -1};
+    struct pcmig_virt_turn_back seen;
     int rc;
 
     if (parse(module, args, kwargs, "ss|L:turn_back_look", &source) < 0)
@@ -79,12 +85,12 @@ static PyObject *py_turn_back_look(PyObject *module, PyObject *args, PyObject *k
         raise_error(module, &source, "");
         return NULL;
     }
-    return Py_BuildValue(
-        "{s:s,s:s,s:s,s:N,s:k,s:N,s:N}", "run_state", seen.run_state, "migration", seen.migration, "half",
-        pcmig_turn_back_half_name(pcmig_turn_back_half(seen.run_state, seen.migration)), "remaining_bytes",
-        seen.remaining_bytes < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong((long long)seen.remaining_bytes), "qemu",
-        seen.qemu, "sets_active", PyBool_FromLong(seen.qemu >= SETS_ACTIVE), "discards_memory",
-        PyBool_FromLong(seen.discards_memory));
+    return Py_BuildValue("{s:s,s:s,s:s,s:N,s:N,s:N,s:k,s:N,s:N}", "run_state", seen.run_state, "migration",
+                         seen.migration, "half", pcmig_turn_back_half_name(pcmig_virt_turn_back_half(&seen)),
+                         "remaining_bytes", figure(seen.stream.remaining_bytes), "sent_bytes",
+                         figure(seen.stream.sent_bytes), "requests", figure(seen.stream.requests), "qemu", seen.qemu,
+                         "sets_active", PyBool_FromLong(seen.qemu >= SETS_ACTIVE), "discards_memory",
+                         PyBool_FromLong(seen.discards_memory));
 }
 
 static PyObject *py_turn_back(PyObject *module, PyObject *args, PyObject *kwargs)
@@ -132,26 +138,32 @@ static int value_of(const char *argument, const char *name, int (*find)(const ch
 
 static PyObject *py_turn_back_rule(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"half",         "disks",
-                               "unrun",        "everything_sent",
-                               "sets_active",  "discards_memory",
-                               "nowhere_else", "accept_newer_disks",
-                               "mode",         NULL};
+    static char *keywords[] = {"half",
+                               "disks",
+                               "begun",
+                               "unrun",
+                               "everything_sent",
+                               "sets_active",
+                               "discards_memory",
+                               "nowhere_else",
+                               "accept_newer_disks",
+                               "mode",
+                               NULL};
     const char *half_text = NULL, *disks_text = NULL, *mode_text = "never";
-    int unrun = 0, sent = 0, sets = 0, discards = 0, nowhere = 0, accept = 0, half, disks, mode;
+    int begun = 0, unrun = 0, sent = 0, sets = 0, discards = 0, nowhere = 0, accept = 0, half, disks, mode;
     struct pcmig_turn_back_facts facts;
     struct pcmig_turn_back_verdict verdict;
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sspppppps:turn_back_rule", keywords, &half_text, &disks_text,
-                                     &unrun, &sent, &sets, &discards, &nowhere, &accept, &mode_text))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$ssppppppps:turn_back_rule", keywords, &half_text, &disks_text,
+                                     &begun, &unrun, &sent, &sets, &discards, &nowhere, &accept, &mode_text))
         return NULL;
     if (half_text == NULL || disks_text == NULL) {
         PyErr_Format(PyExc_TypeError, "turn_back_rule() missing the keyword argument '%s'",
                      half_text == NULL ? "half" : "disks");
         return NULL;
     }
-    half = value_of("half", half_text, pcmig_turn_back_half_find, "other, waits, sends, runs");
+    half = value_of("half", half_text, pcmig_turn_back_half_find, "other, waits, sends, runs, stopped");
     disks = half < 0 ? -1 : value_of("disks", disks_text, pcmig_turn_back_disks_find, "none, own, shared");
     mode = disks < 0 ? -1 : value_of("mode", mode_text, pcmig_turn_back_mode_find, "never, unrun, ask");
     if (mode < 0)
@@ -159,6 +171,7 @@ static PyObject *py_turn_back_rule(PyObject *module, PyObject *args, PyObject *k
     facts = (struct pcmig_turn_back_facts){
         .half = (enum pcmig_turn_back_half)half,
         .disks = (enum pcmig_turn_back_disks)disks,
+        .begun = begun != 0,
         .unrun = unrun != 0,
         .everything_sent = sent != 0,
         .sets_active = sets != 0,
@@ -179,7 +192,8 @@ static PyMethodDef methods[] = {
      "turn_back_look(uri, uuid, connect_timeout_ms=...)\n--\n\n"
      "What QEMU at the source says of the half there. Changes nothing. Raises LibvirtError."},
     {"turn_back_rule", CALL(py_turn_back_rule), METH_VARARGS | METH_KEYWORDS,
-     "turn_back_rule(*, half, disks, unrun=False, everything_sent=False, sets_active=False, discards_memory=False, "
+     "turn_back_rule(*, half, disks, begun=False, unrun=False, everything_sent=False, sets_active=False, "
+     "discards_memory=False, "
      "nowhere_else=False, accept_newer_disks=False, mode='never')\n--\n\n"
      "Whether that half can go on, and what it undoes: answer, nothing_lost, text, word, by_itself. Raises "
      "ValueError for an unknown name."},

@@ -55,6 +55,7 @@ class Follower:
         self._decisions_shown = 0
         self._unrun = False  # no instruction ran at the destination, and that is on record
         self._dest_host = False  # which host the destination is, and that is on record
+        self._dest_ended = False  # likewise: the half's process was seen to end there
         self._crossed = False  # the switch was issued, and is on record
         self._recovery: str | None = None  # as it was told last
         self._note: str | None = None  # likewise
@@ -84,6 +85,9 @@ class Follower:
         if status["unrun"] and not self._unrun:
             self._unrun = True
             self.record.unrun()
+        if status["dest_ended"] and not self._dest_ended:
+            self._dest_ended = True
+            self.record.dest_ended()
         decisions = self.migration.decisions(first=self._decisions_shown)
         for decision in decisions:
             if self._is_news(decision):

@@ -174,6 +174,7 @@ class Job:
             "crossed": self.state in phases.POSTCOPY,
             "unrun": False,
             "dest_host": None,
+            "dest_ended": False,
             "note": None,
             "turn": "free",
             "waits_for": None,

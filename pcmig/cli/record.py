@@ -83,6 +83,10 @@ class Record:
         """It is certain that the guest never ran at the destination, which is dead: likewise."""
         self._note(unrun=True)
 
+    def dest_ended(self) -> None:
+        """The destination's libvirt saw the half's process end: likewise."""
+        self._note(dest_ended=True)
+
     def _note(self, **changes: Any) -> None:
         if self.entry is not None:
             with contextlib.suppress(journal.JournalError):

@@ -75,6 +75,8 @@ class Turning:
                 False,
                 None if said.asked else cast(turn_back.Mode, self.mode),
                 records.now(),
+                False,
+                turn_back.marked(record.entry, source) is not None,
             )
         LOG.info(
             "Guest %(name)s may turn back: %(text)s (source %(source)s, destination %(destination)s, dead: "
@@ -197,7 +199,10 @@ def _do(uri: str, uuid: str) -> list[str]:
         # a guest that runs.
         half = _core.turn_back_look(uri, uuid)["half"]
         if half == "runs":
-            return [f"it runs, though libvirt said: {err}"]
+            return [
+                f"it runs, though libvirt said: {err}",
+                *_core.turn_back(uri, uuid),
+            ]  # which closes the stub
         if half not in ("waits", "sends"):
             raise
         LOG.info(

@@ -91,6 +91,9 @@ static void commands(void **state)
     assert_false(pcmig_gdb_listens("gdbstub: current accelerator doesn't support guest debugging\r\n"));
     assert_false(pcmig_gdb_listens("Could not open gdbserver on device 'x'\r\n"));
     assert_false(pcmig_gdb_listens(""));
+    assert_true(pcmig_gdb_closed("Disabled gdbserver\r\n"));
+    assert_false(pcmig_gdb_closed("Could not open gdbserver on device 'none'\r\n"));
+    assert_false(pcmig_gdb_closed(""));
 }
 
 struct stub {

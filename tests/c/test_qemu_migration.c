@@ -99,10 +99,13 @@ static void what_else_is_read(void **state)
 
     (void)state;
 #define SAY(json) json, strlen(json)
-    assert_int_equal(pcmig_qemu_migration_remaining(SAY(migrate)), 95420416);
-    assert_int_equal(pcmig_qemu_migration_remaining(SAY(run)), -1);
-    assert_int_equal(pcmig_qemu_migration_remaining(SAY("{\"return\":{\"ram\":{\"remaining\":-5}}}")), -1);
-    assert_int_equal(pcmig_qemu_migration_remaining(SAY("{\"return\":{\"ram\":{\"remaining\":1.5}}}")), -1);
+    assert_int_equal(pcmig_qemu_migration_ram(SAY(migrate), "remaining"), 95420416);
+    assert_int_equal(pcmig_qemu_migration_ram(SAY(migrate), "postcopy-requests"), 2094);
+    assert_int_equal(pcmig_qemu_migration_ram(SAY(migrate), "transferred"), -1);
+    assert_int_equal(pcmig_qemu_migration_ram(SAY("{\"return\":{\"status\":\"postcopy-paused\"}}"), "remaining"), -1);
+    assert_int_equal(pcmig_qemu_migration_ram(SAY(run), "remaining"), -1);
+    assert_int_equal(pcmig_qemu_migration_ram(SAY("{\"return\":{\"ram\":{\"remaining\":-5}}}"), "remaining"), -1);
+    assert_int_equal(pcmig_qemu_migration_ram(SAY("{\"return\":{\"ram\":{\"remaining\":1.5}}}"), "remaining"), -1);
     assert_int_equal(pcmig_qemu_run_state(SAY(run), text, sizeof(text)), 0);
     assert_string_equal(text, "finish-migrate");
     assert_int_equal(pcmig_qemu_run_state(SAY("{\"return\":{}}"), text, sizeof(text)), -1);

@@ -358,6 +358,9 @@ static void nothing_is_ordered_for_a_guest_that_turned_back(void **state)
     (void)state;
     pcmig_recovery_init(&recovery, 0, 1);
     assert_int_not_equal(pcmig_recovery_next(&recovery, &view).step, PCMIG_RECOVERY_NONE);
+    view.source_unclear = true; /* or an interrupted destination, of a record that went the other way */
+    assert_int_equal(pcmig_recovery_next(&recovery, &view).step, PCMIG_RECOVERY_WAIT);
+    view.source_unclear = false;
     view.source_runs = true;
     assert_int_equal(pcmig_recovery_next(&recovery, &view).step, PCMIG_RECOVERY_NONE);
 }

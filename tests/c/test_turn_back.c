@@ -23,8 +23,9 @@ static struct pcmig_turn_back_facts facts_of(unsigned n)
         .discards_memory = (n & 8) != 0,
         .nowhere_else = (n & 16) != 0,
         .accept_newer_disks = (n & 32) != 0,
-        .half = (enum pcmig_turn_back_half)(n / 64 % PCMIG_TURN_BACK_HALF_COUNT),
-        .disks = (enum pcmig_turn_back_disks)(n / 64 / PCMIG_TURN_BACK_HALF_COUNT),
+        .begun = (n & 64) != 0,
+        .half = (enum pcmig_turn_back_half)(n / 128 % PCMIG_TURN_BACK_HALF_COUNT),
+        .disks = (enum pcmig_turn_back_disks)(n / 128 / PCMIG_TURN_BACK_HALF_COUNT),
     };
 }
 
@@ -33,7 +34,7 @@ static void every_combination(void **state)
     unsigned seen = 0;
 
     (void)state;
-    for (unsigned n = 0; n < 64 * PCMIG_TURN_BACK_HALF_COUNT * PCMIG_TURN_BACK_DISKS_COUNT; n++) {
+    for (unsigned n = 0; n < 128 * PCMIG_TURN_BACK_HALF_COUNT * PCMIG_TURN_BACK_DISKS_COUNT; n++) {
         struct pcmig_turn_back_facts f = facts_of(n);
         struct pcmig_turn_back_verdict v = pcmig_turn_back_judge(&f);
         const bool has_half = f.half == PCMIG_TURN_BACK_WAITS || f.half == PCMIG_TURN_BACK_SENDS;
@@ -42,7 +43,11 @@ static void every_combination(void **state)
         seen |= 1u << v.answer;
         assert_true(strlen(v.text) > 10);
         assert_int_equal(v.answer == PCMIG_TURN_BACK_DONE, f.half == PCMIG_TURN_BACK_RUNS);
-        if (v.answer == PCMIG_TURN_BACK_GO) {
+        if (f.half == PCMIG_TURN_BACK_STOPPED) { /* all was decided the first time; of others nothing is known */
+            assert_int_equal(v.answer, f.begun ? PCMIG_TURN_BACK_GO : PCMIG_TURN_BACK_NO_HALF);
+            assert_int_equal(v.nothing_lost, f.begun && f.unrun);
+            assert_null(v.word);
+        } else if (v.answer == PCMIG_TURN_BACK_GO) {
             assert_true(has_half && !f.discards_memory);
             assert_true(!f.everything_sent || f.unrun || f.nowhere_else);
             assert_true(!has_disks || f.sets_active);
@@ -67,7 +72,9 @@ static void every_combination(void **state)
 
             if (pcmig_turn_back_by_itself((enum pcmig_turn_back_mode)mode, &again)) {
                 assert_int_equal(mode, PCMIG_TURN_BACK_UNRUN);
-                assert_true(again.unrun && has_half && !again.discards_memory);
+                assert_true(again.unrun);
+                assert_true((has_half && !again.discards_memory) ||
+                            (again.half == PCMIG_TURN_BACK_STOPPED && again.begun));
             }
         }
     }
@@ -106,14 +113,38 @@ static void halves(void **state)
         {"finish-migrate", "postcopy-device", PCMIG_TURN_BACK_OTHER},
         {"finish-migrate", "completed", PCMIG_TURN_BACK_OTHER},
         {"postmigrate", "completed", PCMIG_TURN_BACK_OTHER},
-        {"paused", "postcopy-paused", PCMIG_TURN_BACK_OTHER},
+        {"paused", "postcopy-paused", PCMIG_TURN_BACK_STOPPED},
+        {"paused", "postcopy-active", PCMIG_TURN_BACK_OTHER},
+        {"paused", "none", PCMIG_TURN_BACK_OTHER},
+        {"io-error", "postcopy-paused", PCMIG_TURN_BACK_OTHER},
         {"shutdown", "postcopy-paused", PCMIG_TURN_BACK_OTHER},
         {"", "", PCMIG_TURN_BACK_OTHER},
     };
 
     (void)state;
-    for (size_t i = 0; i < LENGTH(rows); i++)
-        assert_int_equal(pcmig_turn_back_half(rows[i].run_state, rows[i].migration), rows[i].half);
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        assert_int_equal(pcmig_turn_back_half(rows[i].run_state, rows[i].migration, true), rows[i].half);
+        /* An interrupted destination runs beside "postcopy-paused", too. */
+        assert_int_equal(pcmig_turn_back_half(rows[i].run_state, rows[i].migration, false), PCMIG_TURN_BACK_OTHER);
+    }
+}
+
+static void what_moved(void **state)
+{
+    static const int64_t figures[] = {-1, 0, 4096, 8192};
+    const size_t count = LENGTH(figures), all = count * count * count;
+
+    (void)state;
+    for (size_t n = 0; n < all * all; n++) {
+        const size_t b = n % all, a = n / all;
+        const struct pcmig_turn_back_stream before = {figures[b % count], figures[b / count % count],
+                                                      figures[b / count / count]};
+        const struct pcmig_turn_back_stream after = {figures[a % count], figures[a / count % count],
+                                                     figures[a / count / count]};
+        const bool stood = a == b && before.remaining_bytes >= 0 && before.sent_bytes >= 0 && before.requests >= 0;
+
+        assert_int_equal(pcmig_turn_back_moved(&before, &after), !stood);
+    }
 }
 
 static void names(void **state)
@@ -147,7 +178,7 @@ static void names(void **state)
 /* 'L' listens, 'G' a gap; 'S' the destination's half starts, 'E' ends; 'r' 'm' 'o' 'f' it runs, whole, for another
  * reason, or its post-copy breaks; 'i' the switch is issued; the half is asked: 'M' migrating, 'A' absent, 'U' silent,
  * 'C' in post-copy, 'P' paused, 'R' running. */
-static bool proved(const char *story)
+static struct pcmig_unrun told(const char *story)
 {
     static const struct {
         char letter;
@@ -181,7 +212,7 @@ static bool proved(const char *story)
                 pcmig_unrun_half(&unrun, halves_seen[i].half);
         }
     }
-    return pcmig_unrun_certain(&unrun);
+    return unrun;
 }
 
 static void what_proves_it(void **state)
@@ -201,7 +232,34 @@ static void what_proves_it(void **state)
 
     (void)state;
     for (size_t i = 0; i < LENGTH(rows); i++) {
-        if (proved(rows[i].story) != rows[i].certain)
+        const struct pcmig_unrun unrun = told(rows[i].story);
+
+        if (pcmig_unrun_certain(&unrun) != rows[i].certain)
+            fail_msg("%s", rows[i].story);
+    }
+}
+
+static void who_saw_the_end(void **state)
+{
+    static const struct {
+        const char *story;
+        bool seen;
+    } rows[] = {
+        {"LSirE", true},   {"CE", true},      {"GCE", true},                      /* an event, whoever listens */
+        {"LSirCA", true},  {"CA", true},      {"CUA", true},     {"GCA", true},   /* on one connection */
+        {"LSirEG", true},  {"CAG", true},     {"CEGA", true},    {"CAGU", true},  /* it stays so */
+        {"A", false},      {"LA", false},     {"GA", false},     {"U", false},    /* never seen there */
+        {"CGA", false},    {"LSirGA", false}, {"CGUA", false},   {"CUGA", false}, /* a daemon that began anew */
+        {"LSirES", false}, {"CAC", false},    {"CEC", false},    {"CAM", false},  /* there is another half */
+        {"CACA", true},    {"CACGA", false},  {"CEGCGA", false}, {"", false},
+        {"LSir", false},   {"C", false},      {"CG", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        const struct pcmig_unrun unrun = told(rows[i].story);
+
+        if (pcmig_unrun_seen_end(&unrun) != rows[i].seen)
             fail_msg("%s", rows[i].story);
     }
 }
@@ -213,7 +271,9 @@ int main(void)
         cmocka_unit_test(by_itself),
         cmocka_unit_test(halves),
         cmocka_unit_test(names),
+        cmocka_unit_test(what_moved),
         cmocka_unit_test(what_proves_it),
+        cmocka_unit_test(who_saw_the_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,6 +33,10 @@ static struct {
     bool no_chardev;     /* chardev-add is refused, a confined QEMU say */
     bool no_stub;
     const char *disks_refused;
+    bool no_figures;       /* its migration comes in */
+    bool stays_open;       /* the stub: a monitor that does not answer, say */
+    bool sends;            /* bytes go out until it is paused, */
+    bool asks_for;         /* and pages are asked for */
     const char *stub_says; /* NULL = as QEMU does */
     bool stub_obeys;       /* whatever it says */
     char folder[64];
@@ -124,7 +128,9 @@ static char *hmp(const char *command)
             qemu.fd = -1;
         }
         qemu.stub_open = false;
-        return strdup("Disabled gdbserver\r\n");
+        return strdup(qemu.no_stub      ? "gdbstub: current accelerator doesn't support guest debugging\r\n"
+                      : qemu.stays_open ? "Could not open gdbserver on device 'none'\r\n"
+                                        : "Disabled gdbserver\r\n");
     }
     note(strstr(command, "chardev:") != NULL ? "stub-fd" : "stub-path");
     if (qemu.no_stub)
@@ -164,8 +170,12 @@ static char *qmp(const char *command)
     if (asks(command, "query-status"))
         return say("{\"return\":{\"status\":\"%s\"}}", atomic_load(&qemu.runs) ? "running" : qemu.run_state);
     if (asks(command, "query-migrate"))
-        return say("{\"return\":{\"status\":\"%s\",\"ram\":{\"remaining\":%d}}}",
-                   qemu.paused ? "postcopy-paused" : qemu.migration, qemu.paused && qemu.flows ? 0 : 4096);
+        return qemu.no_figures
+                   ? say("{\"return\":{\"status\":\"%s\"}}", qemu.migration)
+                   : say("{\"return\":{\"status\":\"%s\",\"ram\":{\"remaining\":%d,\"transferred\":%d,"
+                         "\"postcopy-requests\":%d}}}",
+                         qemu.paused ? "postcopy-paused" : qemu.migration, qemu.paused && qemu.flows ? 0 : 4096,
+                         qemu.paused && qemu.sends ? 9 : 8, qemu.paused && qemu.asks_for ? 3 : 2);
     if (asks(command, "query-version"))
         return say("{\"return\":{\"qemu\":{\"major\":%d,\"minor\":0,\"micro\":2}}}", qemu.major);
     if (asks(command, "query-migrate-capabilities"))
@@ -189,6 +199,11 @@ static char *qmp(const char *command)
     }
     if (asks(command, "chardev-remove"))
         return say(REFUSED, "Chardev 'pcmig-gdb' not found");
+    if (asks(command, "cont")) {
+        note("cont");
+        atomic_store(&qemu.runs, true);
+        return say("{\"return\":{}}");
+    }
     if (asks(command, "announce-self")) {
         note("announce");
         return say("{\"return\":{}}");
@@ -256,15 +271,56 @@ static void it_goes_on(void **state)
     (void)state;
     begin("finish-migrate", "postcopy-paused");
     assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
-    assert_string_equal(qemu.asked, "disks " WAY_FD " announce");
+    assert_string_equal(qemu.asked, "disks " WAY_FD " none announce");
     assert_true(atomic_load(&qemu.runs));
     assert_non_null(
         strstr(steps, "disks taken back\ngdb stub opened\nprocessors let go on\ngdb stub closed\nit runs\n"));
-    /* Once more: nothing is done that was done. */
+    /* Once more: nothing is done that was done, but what may have been left open is closed. */
     qemu.asked[0] = '\0';
     assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
-    assert_string_equal(qemu.asked, "");
+    assert_string_equal(qemu.asked, "none");
     assert_string_equal(steps, "it runs already\n");
+    end();
+}
+
+/* A stub that stays open stops the guest when somebody connects to it. */
+static void a_stub_that_stays_open_is_told(void **state)
+{
+    struct pcmig_virt_error error = {0};
+    char steps[1024];
+
+    (void)state;
+    begin("finish-migrate", "postcopy-paused");
+    qemu.stays_open = true;
+    assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
+    assert_non_null(strstr(error.message, "it runs, but its gdb stub may be open"));
+    assert_non_null(strstr(error.message, "Could not open gdbserver"));
+    assert_true(atomic_load(&qemu.runs));
+    assert_null(strstr(qemu.asked, "disks-back")); /* it needs them */
+    qemu.stays_open = false;
+    assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
+    end();
+
+    /* It does not run, and may yet: then its disks stay. */
+    begin("finish-migrate", "postcopy-paused");
+    qemu.stays_open = true;
+    qemu.stub_says = "+$E01#a6";
+    assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
+    assert_null(strstr(qemu.asked, "disks-back"));
+    end();
+}
+
+/* Whoever was killed over an open stub may have stopped the guest that he had let go on. */
+static void one_that_was_stopped_goes_on(void **state)
+{
+    struct pcmig_virt_error error = {0};
+    char steps[1024];
+
+    (void)state;
+    begin("paused", "postcopy-paused");
+    assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
+    assert_string_equal(qemu.asked, "none cont none announce");
+    assert_true(atomic_load(&qemu.runs));
     end();
 }
 
@@ -276,7 +332,7 @@ static void a_stream_that_is_not_known_to_be_broken_is_paused_first(void **state
     (void)state;
     begin("finish-migrate", "postcopy-active");
     assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
-    assert_string_equal(qemu.asked, "pause disks " WAY_FD " announce");
+    assert_string_equal(qemu.asked, "pause disks " WAY_FD " none announce");
     end();
 }
 
@@ -287,13 +343,19 @@ static void memory_that_flows_outweighs_a_word(void **state)
     char steps[1024];
 
     (void)state;
-    begin("finish-migrate", "postcopy-active");
-    qemu.flows = true;
-    assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
-    assert_non_null(strstr(error.message, "4096, then 0 bytes left"));
-    assert_string_equal(qemu.asked, "pause");
-    assert_false(atomic_load(&qemu.runs));
-    end();
+    for (int i = 0; i < 3; i++) {
+        static const char *const says[] = {"4096, then 0 bytes left", "8, then 9 sent", "2, then 3 pages asked for"};
+
+        begin("finish-migrate", "postcopy-active");
+        qemu.flows = i == 0;
+        qemu.sends = i == 1;
+        qemu.asks_for = i == 2;
+        assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
+        assert_non_null(strstr(error.message, says[i]));
+        assert_string_equal(qemu.asked, "pause");
+        assert_false(atomic_load(&qemu.runs));
+        end();
+    }
 }
 
 static void an_old_qemu_has_no_disks_to_take_back(void **state)
@@ -305,7 +367,7 @@ static void an_old_qemu_has_no_disks_to_take_back(void **state)
     begin("finish-migrate", "postcopy-paused");
     qemu.major = 9;
     assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
-    assert_string_equal(qemu.asked, WAY_FD " announce");
+    assert_string_equal(qemu.asked, WAY_FD " none announce");
     end();
 }
 
@@ -318,13 +380,13 @@ static void the_other_way(void **state)
     begin("finish-migrate", "postcopy-paused");
     qemu.no_descriptors = true;
     assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
-    assert_string_equal(qemu.asked, "disks getfd " WAY_PATH " announce");
+    assert_string_equal(qemu.asked, "disks getfd " WAY_PATH " none announce");
     assert_non_null(strstr(steps, "/pcmig-gdb.sock"));
     end();
     begin("finish-migrate", "postcopy-paused");
     qemu.no_chardev = true;
     assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
-    assert_string_equal(qemu.asked, "disks getfd chardev-add closefd " WAY_PATH " announce");
+    assert_string_equal(qemu.asked, "disks getfd chardev-add closefd " WAY_PATH " none announce");
     end();
 }
 
@@ -338,6 +400,7 @@ static void what_does_not_work_is_said(void **state)
     qemu.no_stub = true;
     assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
     assert_non_null(strstr(error.message, "current accelerator doesn't support guest debugging"));
+    assert_non_null(strstr(qemu.asked, " disks-back"));
     (void)close(qemu.fd);
     end();
 
@@ -346,14 +409,15 @@ static void what_does_not_work_is_said(void **state)
     qemu.disks_refused = "Failed to get \\\"write\\\" lock";
     assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
     assert_non_null(strstr(error.message, "Failed to get \"write\" lock"));
-    assert_string_equal(qemu.asked, "disks");
+    assert_non_null(strstr(error.message, "its disks were not given back, so do not resume"));
+    assert_string_equal(qemu.asked, "disks disks-back"); /* of several some may have been taken */
     end();
 
     begin("finish-migrate", "postcopy-paused");
     qemu.stub_says = "+$E01#a6";
     assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
     assert_non_null(strstr(error.message, "it refuses: \"E01\""));
-    assert_string_equal(qemu.asked, "disks " WAY_FD " " WAY_PATH " disks-back");
+    assert_string_equal(qemu.asked, "disks " WAY_FD " " WAY_PATH " none disks-back");
     assert_false(atomic_load(&qemu.runs));
     end();
 }
@@ -369,7 +433,7 @@ static void what_took_effect_unsaid_is_not_tried_again(void **state)
     qemu.stub_says = "+$E01#a6";
     qemu.stub_obeys = true;
     assert_int_equal(turn_back(steps, sizeof(steps), &error), 0);
-    assert_string_equal(qemu.asked, "disks " WAY_FD " announce");
+    assert_string_equal(qemu.asked, "disks " WAY_FD " none announce");
     end();
 }
 
@@ -388,12 +452,20 @@ static void no_half_no_act(void **state)
         assert_string_equal(qemu.asked, "");
         end();
     }
+    /* A destination whose post-copy was interrupted. */
+    begin("running", "postcopy-paused");
+    qemu.no_figures = true;
+    assert_int_equal(turn_back(steps, sizeof(steps), &error), -1);
+    assert_string_equal(qemu.asked, "");
+    end();
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_goes_on),
+        cmocka_unit_test(a_stub_that_stays_open_is_told),
+        cmocka_unit_test(one_that_was_stopped_goes_on),
         cmocka_unit_test(a_stream_that_is_not_known_to_be_broken_is_paused_first),
         cmocka_unit_test(memory_that_flows_outweighs_a_word),
         cmocka_unit_test(an_old_qemu_has_no_disks_to_take_back),

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (pcmig_qemu_run_state((const char *)data, size, status, sizeof(status)) == 0 && strlen(status) == 0)
         abort();
-    if (pcmig_qemu_migration_remaining((const char *)data, size) < -1)
+    if (pcmig_qemu_migration_ram((const char *)data, size, "remaining") < -1)
         abort();
     if (pcmig_qemu_version((const char *)data, size) > 999999999)
         abort();

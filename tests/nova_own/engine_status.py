@@ -38,4 +38,5 @@ PRECOPY: dict[str, Any] = {
     "waits_for": None,
     "unrun": False,
     "dest_host": None,
+    "dest_ended": False,
 }

@@ -42,6 +42,8 @@ class TurningTest(lost.LostTest):
             "migration": "postcopy-paused",
             "half": "waits",
             "remaining_bytes": 4096,
+            "sent_bytes": 8192,
+            "requests": 2,
             "qemu": 10_000_002,
             "sets_active": True,
             "discards_memory": False,
@@ -53,6 +55,7 @@ class TurningTest(lost.LostTest):
             ),
             ("pcmig._core.domain_xml", lambda *_: self.xml),
             ("pcmig.nova.turning._do", lambda uri, uuid: self._turn(uuid)),
+            ("pcmig._core.turn_back", lambda *_: ["it runs already"]),
             ("pcmig_common.messages.Client.process", lambda *_: self.processes),
             ("pcmig_common.messages.Client.answers", lambda *_: self.dest_answers),
         ):

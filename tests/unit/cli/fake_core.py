@@ -106,6 +106,7 @@ STATUS: dict[str, Any] = {
     "crossed": False,
     "unrun": False,
     "dest_host": None,
+    "dest_ended": False,
 }
 
 PRECOPY = {

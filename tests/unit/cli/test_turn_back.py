@@ -32,6 +32,8 @@ LOOK = {
     "migration": "postcopy-paused",
     "half": "waits",
     "remaining_bytes": 4096,
+    "sent_bytes": 8192,
+    "requests": 2,
     "qemu": 11_001_000,
     "sets_active": True,
     "discards_memory": False,
@@ -225,6 +227,11 @@ def test_the_mark_stays_with_that_very_qemu(book: Journal) -> None:
     before = dataclasses.replace(marked, turned_back={"id": 1, "boot": "another", "done": True})
     assert not has_turned_back(before, half(BROKEN)), "another boot"
     begun = dataclasses.replace(marked, turned_back={"id": 1, "boot": turn_back.boot_id(), "done": False})
+    assert has_turned_back(begun, half(BROKEN)), "whoever let it go on died over it, unnoticed"
+    fake.look.update({"half": "stopped", "run_state": "paused"})
+    assert has_turned_back(begun, half(BROKEN)), "and somebody stopped it"
+    assert not has_turned_back(CROSSED, half(BROKEN)), "of that nobody of ours knows"
+    fake.look.update({"half": "waits", "run_state": "finish-migrate"})
     assert not has_turned_back(begun, half(BROKEN)), "begun, and not done"
 
 
@@ -271,29 +278,60 @@ def test_absent_counts_only_from_the_host_to_which_it_went(
     assert code == 3 and "not known to be the one" in text and fake.turned == []
 
 
-@pytest.mark.parametrize("unrun", [False, True])
+@pytest.mark.parametrize("seen", [{}, {"unrun": True}, {"dest_ended": True}])
 def test_absent_is_no_proof_where_nobody_saw_the_process_end(
-    capsys: pytest.CaptureFixture[str], book: Journal, unrun: bool
+    capsys: pytest.CaptureFixture[str], book: Journal, seen: dict[str, Any]
 ) -> None:
-    """A libvirtd that lost its books says so of a QEMU that lives. That the guest never ran there takes the
-    event of its end."""
-    book.write(dataclasses.replace(CROSSED, unrun=unrun))
+    """A libvirtd that lost its books says so of a QEMU that lives. The one that had the half says it of its
+    end, and that the guest never ran there takes the event of that."""
+    book.write(dataclasses.replace(CROSSED, **seen))
     code, text = pcmig(capsys, "turn-back", "g1")
-    assert (code, bool(fake.turned)) == ((0, True) if unrun else (3, False)), text
-    if not unrun:
+    assert (code, bool(fake.turned)) == ((0, True) if seen else (3, False)), text
+    if not seen:
         assert "nobody saw its QEMU end" in text and fake.UUID in text
         assert "pcmig turn-back --destination-is-dead" in text
 
 
+@pytest.mark.parametrize("moved", [{"remaining_bytes": 0}, {"sent_bytes": 8193}, {"requests": 3}])
 def test_a_stream_that_flows_is_stronger_than_a_word(
-    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch, moved: dict[str, int]
 ) -> None:
-    looks = iter([{**LOOK, "half": "sends", "remaining_bytes": left} for left in (8192, 4096)])
+    sends = {**LOOK, "half": "sends"}
+    looks = iter([sends, {**sends, **moved}])
     monkeypatch.setattr(fake, "turn_back_look", lambda uri, uuid: next(looks))
     fake.dest_jobs[:] = [DOWN]
     book.write(CROSSED)
-    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
+    words = ("--destination-is-dead", "--guest-is-nowhere-else")
+    code, text = pcmig(capsys, "turn-back", *words, "g1")
     assert code == 3 and "its QEMU lives" in text and fake.turned == []
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_one_that_was_stopped_goes_on(capsys: pytest.CaptureFixture[str], book: Journal, done: bool) -> None:
+    """Whoever let it go on died over its gdb stub, say. All was decided then, of its disks too."""
+    facts = {"answer": "go", "disks": "shared"}
+    mark = {"id": 1, "boot": turn_back.boot_id(), "at": "then", "done": done, "facts": facts}
+    fake.look.update({"half": "stopped", "run_state": "paused", "remaining_bytes": 0})
+    fake.jobs[:] = [{**BROKEN, "id": 2}]
+    book.write(dataclasses.replace(CROSSED, dest_ended=True, turned_back=mark))
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 3 and "no half" in text and fake.turned == [], "another QEMU"
+    fake.jobs[:] = [BROKEN]
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 0 and "something stopped it" in text and fake.turned == [(URI, fake.UUID)], text
+    entry = book.read(fake.UUID)
+    assert entry is not None and entry.turned_back == {**mark, "done": True, "steps": ["it runs"]}
+
+
+def test_what_a_dead_process_left_open_is_closed(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    mark = {"id": 1, "boot": turn_back.boot_id(), "at": "then", "done": True, "steps": ["it ran"]}
+    fake.look.update({"half": "runs", "run_state": "running"})
+    fake.jobs[:] = [TURNED]
+    book.write(dataclasses.replace(CROSSED, turned_back=mark))
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 0 and fake.turned == [(URI, fake.UUID)], text
+    entry = book.read(fake.UUID)
+    assert entry is not None and entry.turned_back and entry.turned_back["steps"] == ["it ran"]
 
 
 def test_a_dead_destination_does_not_say_that_the_guest_did_not_move_on(
