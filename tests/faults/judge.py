@@ -22,6 +22,9 @@ class End(enum.Enum):
     MOVED = "moved"  # it runs at the destination, whole, and nowhere else
     STAYED = "stayed"  # the same at the source
     TURNED_BACK = "turned back"  # it had left, and goes on at the source from the moment of the switch
+    UNRUN = (
+        "turned back, nothing lost"  # so it did, by itself, as no instruction of it ran where it was to go
+    )
     SPLIT = "kept in halves"  # post-copy is broken or hangs, and both halves are there
     SOURCE_HALF = "source half kept"  # the destination's QEMU is gone, the source's waits
     DESTINATION_HALF = "destination half kept"
@@ -32,7 +35,8 @@ class End(enum.Enum):
 
 
 WHOLE = frozenset({End.MOVED, End.STAYED})
-RUNS = WHOLE | {End.TURNED_BACK}
+RUNS = WHOLE | {End.TURNED_BACK, End.UNRUN}
+NOTHING_RAN = "no instruction of it ran at the destination"
 HALVES = frozenset({End.SPLIT, End.SOURCE_HALF, End.DESTINATION_HALF})
 
 
@@ -56,6 +60,7 @@ TRUE_CLAIMS: Mapping[End, frozenset[Claim]] = {
     End.MOVED: frozenset({Claim.MOVED}),
     End.STAYED: frozenset({Claim.STAYED, Claim.FAILED}),
     End.TURNED_BACK: frozenset({Claim.TURNED_BACK, Claim.OPERATOR}),
+    End.UNRUN: frozenset({Claim.STAYED, Claim.TURNED_BACK}),
     End.CRASHED: frozenset({Claim.MOVED, Claim.OPERATOR, Claim.FAILED}),
     End.SPLIT: frozenset({Claim.OPERATOR, Claim.RECOVERING, Claim.FAILED}),
     End.SOURCE_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
@@ -172,6 +177,9 @@ def settled(source: Half, destination: Half) -> bool:
 def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
     """ALLOWED: the ends that are as good as can be after this fault."""
     end = find_end(evidence.halves[evidence.source], evidence.halves[evidence.destination])
+    if end is End.TURNED_BACK and _nothing_ran(evidence):
+        end = End.UNRUN
+        allowed = {*allowed, *({End.UNRUN} if {End.STAYED, End.TURNED_BACK} & set(allowed) else ())}
     problems: list[Problem] = []
     if end not in allowed:
         kind = {End.DOUBLE: Kind.DOUBLE, End.SPLIT: Kind.STUCK, End.PAUSED: Kind.STUCK}.get(end, Kind.LOST)
@@ -248,9 +256,14 @@ def longest_silence_s(beats: Sequence[Heartbeat], start_s: float, end_s: float) 
     return max(b - a for a, b in itertools.pairwise(times))
 
 
+def _nothing_ran(evidence: Evidence) -> bool:
+    """By its own word and that of whoever steered: then a guest that turned back is as good as one that stayed."""
+    return NOTHING_RAN in evidence.said and all(beat.host != evidence.destination for beat in evidence.beats)
+
+
 def _not_quite_whole(evidence: Evidence, end: End) -> list[Problem]:
     here, there = evidence.destination, evidence.source
-    if end in (End.STAYED, End.TURNED_BACK):
+    if end in (End.STAYED, End.TURNED_BACK, End.UNRUN):
         here, there = there, here
     problems = []
     left = evidence.halves[there]

@@ -106,6 +106,23 @@ def test_what_is_wrong_with_turning_back(changes: dict[str, object], kind: Kind,
     assert any(problem.kind is kind and text in problem.text for problem in problems), problems
 
 
+def test_turning_back_is_as_good_as_staying_where_nothing_ran() -> None:
+    unrun = dataclasses.replace(
+        BACK,
+        beats=beats(("a", 1), ("a", 2), ("a", 3)),
+        claim=Claim.STAYED,
+        said="nothing is lost: no instruction of it ran at the destination",
+    )
+    verdict = judge(unrun, WHOLE)
+    assert (verdict.end, verdict.problems) == (End.UNRUN, ())
+    assert judge(unrun, {End.MOVED}).problems  # not for a guest that had left
+    assert judge(dataclasses.replace(unrun, said=""), WHOLE).end is End.TURNED_BACK
+    heard = dataclasses.replace(unrun, beats=beats(("a", 1), ("b", 2), ("a", 3)))
+    assert judge(heard, WHOLE).end is End.TURNED_BACK
+    twice = dataclasses.replace(unrun, beats=beats(("a", 1), ("a", 1)))
+    assert [problem.kind for problem in judge(twice, WHOLE).problems] == [Kind.DOUBLE]
+
+
 def test_a_host_that_does_not_answer_may_yet_have_its_half() -> None:
     lost = dataclasses.replace(
         MOVED,
