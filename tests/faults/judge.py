@@ -257,7 +257,8 @@ def longest_silence_s(beats: Sequence[Heartbeat], start_s: float, end_s: float) 
 
 
 def _nothing_ran(evidence: Evidence) -> bool:
-    """By its own word and that of whoever steered: then a guest that turned back is as good as one that stayed."""
+    """By the guest's word and that of whoever steered: one that turned back is then as good as one that
+    stayed."""
     return NOTHING_RAN in evidence.said and all(beat.host != evidence.destination for beat in evidence.beats)
 
 
