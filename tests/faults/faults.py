@@ -19,6 +19,7 @@ from tests.faults.stage import PCMIG, CloudStage, HostsStage, Stage
 STOP_PATIENCE_S = 15.0
 HANDSHAKE_BYTES = 700  # a few packets: the connection stands, and the two QEMUs are talking
 SECOND_CUT_S = 15.0
+FIRST_CUT_S = 12.0
 # A fault this much after the switch cannot have come before it.
 SURE_S = 0.005
 
@@ -210,13 +211,16 @@ def power_lost(then: str | None = None) -> Arm:
 
 def power_lost_after_a_cut(stage: Stage) -> Act:
     """The destination dies while its post-copy is interrupted, or just being resumed."""
-    lost = power_lost()(stage)
+    cut_off = stage.wire.breaker(wire.STREAM)
 
-    def mend() -> None:
+    def strike() -> None:
+        cut_off()
+        time.sleep(FIRST_CUT_S)
+        lost = power_lost()(stage)  # whoever lives by then
         stage.wire.mend()
         lost.strike()
 
-    return Act(stage.wire.breaker(wire.STREAM), mend)
+    return Act(strike)
 
 
 def write_fails(stage: Stage) -> Act:
@@ -409,7 +413,7 @@ FAULTS: dict[str, Fault] = {
             "host-destination-later",
             "stream cut for 12 s (TCP gives up in 3 s), then the destination loses power",
             power_lost_after_a_cut,
-            12,
+            None,
             allowed=DESTINATION_DIES,
             sysctls=SHORT,
             beds=HOSTS,
