@@ -50,6 +50,7 @@ NOT_RUNNING = (
 )
 # ... and on one that does not run at the destination any more.
 OFF_THERE = "was shut down at the destination"
+CRASHED_THERE = "has crashed at the destination, or is shutting down there"
 
 
 # Why page requests could not be acknowledged at once (doc/refer/switchover.rst), and what to do about it.
@@ -315,6 +316,8 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
             done = f"done: {plan.domain} {does} at {plan.dest_uri}{renamed} after {elapsed}"
             if OFF_THERE in (status["error"] or ""):
                 done = f"done: {plan.domain} moved to {plan.dest_uri}, and was shut down there: it is off"
+            if CRASHED_THERE in (status["error"] or ""):
+                done = f"done: {plan.domain} moved to {plan.dest_uri}, and has crashed, or is shutting down"
             if status["operator_command"]:
                 done += (
                     "\nthe source still knows it, shut off: do not start it there; type:\n"

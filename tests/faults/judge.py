@@ -201,6 +201,8 @@ def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
     if evidence.claim not in true:
         problems.append(Problem(Kind.TOLD, f"{end.value}, and the operator is told: {evidence.claim.value}"))
     problems += [Problem(Kind.TOLD, text) for text in evidence.contradictions]
+    if end not in RUNS and re.search(r"^done: .* runs at ", evidence.said, re.MULTILINE):
+        problems.append(Problem(Kind.TOLD, f"{end.value}, and the operator is told that it runs"))
     if "Traceback" in evidence.said:
         problems.append(Problem(Kind.TOLD, "a traceback was printed"))
     return Judgment(end, tuple(problems))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pathlib
 import re
 import subprocess
 from collections.abc import Callable
@@ -137,6 +138,16 @@ def test_of_a_verdict(name: str) -> None:
         assert shell(told)[0] == first
     done: Any = {**fake.STATUS, "outcome": "completed"}
     assert name in run.verdict(plan, done, False)
+    for text in (run.OFF_THERE, run.CRASHED_THERE):  # a guest that does not run is not said to run
+        off: Any = {**done, "error": f"the guest has moved, and {text}"}
+        told = run.verdict(plan, off, False)
+        assert name in told and " runs at " not in told
+
+
+def test_words_of_the_core_that_are_looked_for() -> None:
+    told = (pathlib.Path(__file__).parents[3] / "csrc/core/outcome.c").read_text()
+    for text in (run.OFF_THERE, run.CRASHED_THERE):
+        assert text in told
 
 
 @pytest.mark.parametrize("name", WEIRD)

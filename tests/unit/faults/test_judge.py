@@ -123,6 +123,14 @@ def test_turning_back_is_as_good_as_staying_where_nothing_ran() -> None:
     assert [problem.kind for problem in judge(twice, WHOLE).problems] == [Kind.DOUBLE]
 
 
+def test_a_guest_that_crashed_is_not_said_to_run() -> None:
+    crashed = dataclasses.replace(MOVED, halves={"a": NONE, "b": Half("crashed (panicked)", 1)})
+    told = dataclasses.replace(crashed, said="done: g1 moved to there, and has crashed there")
+    assert judge(told, {End.CRASHED}).problems == ()
+    wrong = judge(dataclasses.replace(crashed, said="done: g1 runs at there after 3 s"), {End.CRASHED})
+    assert [problem.kind for problem in wrong.problems] == [Kind.TOLD]
+
+
 def test_a_host_that_does_not_answer_may_yet_have_its_half() -> None:
     lost = dataclasses.replace(
         MOVED,
