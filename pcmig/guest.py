@@ -12,6 +12,8 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from pcmig import mounts
+
 MAX_XML_CHARS = 4 * 1024 * 1024  # libvirt's own limit of a string over RPC
 
 # Backings of /dev/pts and the like are not our business; a DOCTYPE is what entity expansion needs, and
@@ -111,9 +113,20 @@ def written_disks(xml: str) -> list[WrittenDisk]:
         for device in root.iterfind("./devices/hostdev")
         if device.get("type") in ("scsi", "scsi_host") and device.find("readonly") is None
     ]
-    if root.find("./os/nvram") is not None:
-        found.append(WrittenDisk(NVRAM, False))
+    variables = root.find("./os/nvram")
+    if variables is not None:
+        found.append(WrittenDisk(NVRAM, _both_have(variables)))
     return found
+
+
+def _both_have(variables: ET.Element) -> bool:
+    """Whether the firmware's VARIABLES are the same for both hosts: on the network, a device, or in a file on
+    storage that hosts share, as far as this host has it."""
+    if variables.get("type", "file") != "file":
+        return True
+    source = variables.find("source")
+    path = (variables.text or "").strip() or (source.get("file", "") if source is not None else "")
+    return bool(path) and mounts.shared(path)
 
 
 NVRAM = "nvram"
@@ -124,12 +137,13 @@ def own_and_shared(xml: str, copied: bool | Collection[str]) -> tuple[list[str],
     hosts'. COPIED: whether the migration copies disks, or the names of those that it copies.
 
     What is marked as shareable is nobody's own, copied or not: another guest may write to it. The firmware's
-    variables are in a file of each host's own, and go with the guest's memory. Raises GuestXmlError."""
+    variables are in a file of each host's own, as a rule, and go with the guest's memory. Raises
+    GuestXmlError."""
     own: list[str] = []
     shared: list[str] = []
     for disk in written_disks(xml):
         listed = copied if isinstance(copied, bool) else disk.target in copied
-        mine = disk.target == NVRAM or (listed and not disk.shareable)
+        mine = (listed or disk.target == NVRAM) and not disk.shareable
         (own if mine else shared).append(disk.target)
     return own, shared
 

@@ -23,6 +23,13 @@ Disks = Literal["none", "own", "shared"]
 Mode = Literal["never", "unrun", "ask"]
 MODES: tuple[Mode, ...] = ("never", "unrun", "ask")
 
+COMMAND = "pcmig turn-back"
+# Words of somebody's, as the command takes them.
+DEAD = "--destination-is-dead"
+NEWER_DISKS = "--accept-newer-disks"
+NOWHERE_ELSE = "--guest-is-nowhere-else"
+WORDS = (DEAD, NEWER_DISKS, NOWHERE_ELSE)
+
 # Between the two times that the hosts are asked.
 AGAIN_S = 1.0
 
@@ -100,7 +107,7 @@ def refuse_other_host(entry: Entry) -> None:
         raise RefusedError(
             f"the host at {entry.dest_uri} has nothing of the guest, but it is not known to be the one to "
             "which the guest went",
-            word="--destination-is-dead",
+            word=DEAD,
         )
 
 
@@ -247,7 +254,7 @@ def ask_guard(
             raise RefusedError(
                 f"libvirt at {entry.dest_uri} has nothing of the guest, but nobody saw its QEMU end there, "
                 f"and one that lost its books says so of a QEMU that lives (there: pgrep -fa {entry.uuid})",
-                word="--destination-is-dead",
+                word=DEAD,
             )
     answer = _core.guard(
         side="source",
@@ -317,6 +324,45 @@ def decide(
     if mode is not None and rule["answer"] == "go" and not rule["by_itself"]:
         raise RefusedError(f"it does not turn back by itself (turn_back = {mode}): {rule['text']}")
     return facts, rule
+
+
+def words_needed(
+    entry: Entry, halves: tuple[_core.Half, _core.Half], given: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """The words without which the guest of ENTRY would be refused now, beside those that are GIVEN, and what
+    asks for each."""
+    needed: dict[str, str] = {}
+    while True:
+        said = {*given, *needed}
+        try:
+            ask_guard(entry, halves, DEAD in said)
+            decide(
+                entry,
+                DEAD in said,
+                NEWER_DISKS in said,
+                False,
+                None,
+                "",
+                NOWHERE_ELSE in said,
+                marked(entry, halves[0]) is not None,
+            )
+        except RefusedError as err:
+            if err.word is None or err.word in said:
+                return needed
+            needed[err.word] = str(err)
+        except (_core.Error, guest.GuestXmlError):
+            return needed
+        else:
+            return needed
+
+
+def with_words(text: str, entry: Entry, halves: tuple[_core.Half, _core.Half]) -> tuple[str, dict[str, str]]:
+    """TEXT, whose `pcmig turn-back` of ENTRY has the words that it takes now; those that it lacked, and what
+    asks for each."""
+    if f"{COMMAND} " not in text:
+        return text, {}
+    needed = words_needed(entry, halves, tuple(word for word in WORDS if word in text))
+    return text.replace(f"{COMMAND} ", " ".join([COMMAND, *needed, ""])), needed
 
 
 def refusal(rule: _core.TurnBackRule, facts: Facts) -> str:

@@ -9,7 +9,7 @@ import shlex
 import time
 from typing import Any
 
-from pcmig import _core, journal
+from pcmig import _core, journal, turn_back
 from pcmig.cli import evidence
 from pcmig.cli.base import Command, CommandError, ExitCode
 from pcmig.cli.books import add_entry, find_entry
@@ -132,7 +132,7 @@ def refusal(book: Journal, entry: Entry, seen: Evidence, answer: _core.Permissio
         return CommandError(f"{reason}; type:\n  {forget_in(book, answer['advice'] or '')}")
     folder = [] if book.folder == journal.default_folder() else ["--journal", str(book.folder)]
     word = shlex.join(["pcmig", "forget", *folder, "--accept-loss", entry.uuid])
-    advice = answer["advice"] or ""
+    advice, _ = turn_back.with_words(answer["advice"] or "", entry, (seen.source, seen.destination))
     helps = choices(advice)[0]
     if helps.startswith("pcmig resume ") and "nova" in entry.caller:
         reason += "; nova-compute at its source goes on by itself when it runs and both hosts answer;"

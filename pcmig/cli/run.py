@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import shlex
 import sys
 import time
 from typing import Any, TextIO
@@ -38,7 +39,6 @@ SETTLED = ("completed", "failed")
 DETACH_MS = 10_000
 
 # How the engine's command begins where only the source's half is left (engine/finish.c).
-TURN_BACK = "pcmig turn-back"
 
 # How the engine begins its text when the guest never left (core/outcome.c); the verdict names the host too.
 SAFE_AT_SOURCE = "the guest runs on at the source: "
@@ -174,13 +174,17 @@ class Run(Command):
         """A guest whose destination died before it ran there goes on at the source, by itself: nothing is
         lost. What stands in the way is told, and the status stays as it is."""
         command = status["operator_command"] or ""
-        if status["outcome"] != "needs-operator" or not command.startswith(f"{TURN_BACK} "):
+        if status["outcome"] != "needs-operator" or not command.startswith(f"{turn_back.COMMAND} "):
             return status
         if args.turn_back == "never":
-            return {**status, "operator_command": command.replace(TURN_BACK, "pcmig forget", 1)}
+            forget = shlex.join(["pcmig", "forget", "-c", plan.source_uri])
+            return {**status, "operator_command": f"{forget} {plan.word}"}
         entry = record.entry
-        if entry is None or not (status["unrun"] or entry.unrun):
+        if entry is None:
             return status
+        if not (status["unrun"] or entry.unrun):
+            # What would be asked for anyway is in the command that is printed.
+            return {**status, "operator_command": turn_back.with_words(command, entry, ask_both(entry))[0]}
         try:
             done = turn_back.turn_back(
                 record.book,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pcmig import _core
+from pcmig import _core, turn_back
 from pcmig.cli import evidence
 from pcmig.cli.base import (
     Command,
@@ -25,7 +25,7 @@ from pcmig.cli.base import (
 from pcmig.cli.books import add_journal, books
 from pcmig.cli.job import HALVES
 from pcmig.cli.record import choices, forget_in, resume_command, resume_in, watch_command
-from pcmig.cli.turn_back import BOUND, cycled
+from pcmig.cli.turn_back import BOUND, LEFT_DEFINED, cycled, undefine
 from pcmig.journal import Entry, Journal, JournalError
 from pcmig_common import phases
 
@@ -222,6 +222,7 @@ def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None)
         source_uri=entry.source_uri,
         dest_uri=entry.dest_uri,
     )
+    view["advice"], needed = turn_back.with_words(view["advice"] or "", entry, (source, destination))
     keeper = entry.keeper
     row: Row = {
         "uuid": entry.uuid,
@@ -247,6 +248,9 @@ def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None)
         "needs_operator": False,
     }
     advise(row, view, resume_in(book, row["source_uri"], word(row), row["dest_uri"]))
+    for said, why in needed.items():
+        row["text"] += f"; {said} is your word: {why}"
+    left_defined(row, entry, seen)
     if isinstance(entry.caller.get("nova"), dict) and not row["pid"]:
         advise_novas(row, entry.caller["nova"].get("side"))
     if gone:
@@ -258,6 +262,20 @@ def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None)
         row["otherwise"][key] = forget_in(book, text)
     row["type"] = forget_in(book, row["type"]) if row["type"] else None
     return row
+
+
+def left_defined(row: Row, entry: Entry, seen: evidence.Evidence) -> None:
+    """What to do with a definition at the destination of a guest that turned back."""
+    if entry.turned_back is None or entry.turned_back.get("done") is not True:
+        return
+    if not seen.destination["defined"] or seen.destination["half"] != "absent":
+        return
+    if not seen.turned_back:
+        if seen.source["half"] == "unknown":
+            return
+        row["text"] = "the guest turned back, and was powered off since"
+    row["text"] += f"; {LEFT_DEFINED}"
+    row["type"], row["otherwise"], row["needs_operator"] = undefine(entry), {}, True
 
 
 def advise(row: Row, view: _core.Permission, resume: str) -> None:

@@ -46,17 +46,17 @@ class TurnBack(Command):
         parser = super().get_parser(prog_name)
         add_entry(parser)
         parser.add_argument(
-            "--destination-is-dead",
+            turn_back.DEAD,
             action="store_true",
             help="my word that the destination is off or fenced, or that no QEMU of the guest runs there",
         )
         parser.add_argument(
-            "--accept-newer-disks",
+            turn_back.NEWER_DISKS,
             action="store_true",
             help="go on although its disks may have been written to since: file systems may break",
         )
         parser.add_argument(
-            "--guest-is-nowhere-else",
+            turn_back.NOWHERE_ELSE,
             action="store_true",
             help="my word that it was not whole at the destination and moved on from there",
         )
@@ -71,15 +71,7 @@ class TurnBack(Command):
         except journal.HeldError as err:
             refuse_kept(err.owner, err.entry)
         out = sys.stderr if args.json else sys.stdout
-        words = [
-            word
-            for word, given in (
-                ("--destination-is-dead", args.destination_is_dead),
-                ("--accept-newer-disks", args.accept_newer_disks),
-                ("--guest-is-nowhere-else", args.guest_is_nowhere_else),
-            )
-            if given
-        ]
+        words = [word for word in turn_back.WORDS if getattr(args, word.strip("-").replace("-", "_"))]
         try:
             for line in told(book, entry, evidence.of_entry(entry)):
                 say(line, out)
@@ -99,7 +91,7 @@ class TurnBack(Command):
             raise CommandError(f"{entry.name}: {err}") from err
         finally:
             book.update(entry.uuid, owner=None, owned=None)
-        for line in last_words(entry, done):
+        for line in last_words(entry, done, evidence.ask(entry.dest_uri, entry.uuid)):
             say(line, out)
         if args.json:
             print(json.dumps(report(entry, done), indent=2))
@@ -159,13 +151,30 @@ def lost(done: turn_back.TurnedBack) -> str:
     return f"what it did since the switch is undone ({time}), and what it told others meanwhile stays told"
 
 
-def last_words(entry: Entry, done: turn_back.TurnedBack) -> list[str]:
+def last_words(entry: Entry, done: turn_back.TurnedBack, destination: _core.Half) -> list[str]:
     off = power_off(entry.source_uri, guest_word(entry))
-    return [
+    lines = [
         f"done: {entry.name} goes on at {entry.source_uri} from the moment of the switch; {lost(done)}",
         f"note: {BOUND}; to power it off:",
         f"  {off}",
     ]
+    if destination["defined"]:
+        lines += [f"note: {LEFT_DEFINED}:", f"  {undefine(entry)}"]
+    return lines
+
+
+# What a migration that persists at the destination leaves there.
+LEFT_DEFINED = (
+    "the destination still has a definition of it, from which a second copy can be started, and with "
+    "autostart is started when that host comes up; to remove it"
+)
+
+
+def undefine(entry: Entry) -> str:
+    """Its definition at the destination."""
+    there = entry.engine.get("dest_name") or entry.name
+    word = _core.guest_word(there, entry.uuid)
+    return shlex.join(["virsh", "-c", entry.dest_uri, "undefine", "--keep-nvram", "--keep-tpm", word])
 
 
 def power_off(uri: str, word: str) -> str:
@@ -209,7 +218,8 @@ def refuse_bound(uri: str, uuid: str, name: str, entry: Entry | None = None) -> 
 
 def cycled(book: Journal, entry: Entry, source: _core.Half, destination: _core.Half) -> bool:
     """Whether ENTRY is of a guest that turned back and was powered off since, with nothing left of it at the
-    destination: then its mark goes, which is the command's own to take away."""
+    destination: then its mark goes, which is the command's own to take away. As long as the destination has a
+    definition of it, it is kept, which says so."""
     if (
         entry.turned_back is None
         or entry.turned_back.get("done") is not True
@@ -217,6 +227,7 @@ def cycled(book: Journal, entry: Entry, source: _core.Half, destination: _core.H
         or entry.caller.get("program") != PROGRAM
         or source["half"] == "unknown"
         or destination["half"] != "absent"
+        or destination["defined"]
         or turn_back.has_turned_back(entry, source, entry.source_uri, entry.uuid)
     ):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from pcmig import turn_back_cost
+from pcmig import mounts, turn_back_cost
 from pcmig.guest import GuestXmlError
 
 QEMU_10, QEMU_9 = 10_000_002, 9_002_000
@@ -54,6 +54,49 @@ def test_the_firmware_s_variables_are_a_disk_of_each_host() -> None:
     xml = guest().replace("<devices>", "<os><nvram>/n</nvram></os><devices>")
     assert turn_back_cost.cost(xml, copied=False, qemu_version=QEMU_10).kind == "seconds"
     assert turn_back_cost.cost(xml, copied=False, qemu_version=QEMU_9).disks == ("nvram",)
+
+
+@pytest.mark.parametrize(
+    "nvram",
+    [
+        "<nvram>/on/nfs/n</nvram>",
+        "<nvram type='file'><source file='/on/nfs/n'/></nvram>",
+        "<nvram type='network'><source protocol='iscsi' name='n'/></nvram>",
+        "<nvram type='block'><source dev='/dev/n'/></nvram>",
+    ],
+)
+def test_the_firmware_s_variables_on_shared_storage_are_both_hosts(
+    monkeypatch: pytest.MonkeyPatch, nvram: str
+) -> None:
+    monkeypatch.setattr(mounts, "shared", lambda path: path.startswith("/on/nfs/"))
+    xml = guest().replace("<devices>", f"<os>{nvram}</os><devices>")
+    assert turn_back_cost.cost(xml, copied=True, qemu_version=QEMU_10).disks == ("nvram",)
+
+
+MOUNTS = r"""
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+23 22 0:40 / /mnt/with\040space rw shared:7 - nfs4 server:/x rw
+24 22 0:41 / /mnt/f rw - fuse.glusterfs server:/x rw
+25 24 8:2 / /mnt/f/local rw - xfs /dev/sdb1 rw
+26 22 0:42 / /mnt/over rw - nfs server:/y rw
+27 22 8:3 / /mnt/over rw - ext4 /dev/sdc1 rw
+nonsense
+""".replace(r"\\", "\\")
+
+
+@pytest.mark.parametrize(
+    ("path", "shared"),
+    [
+        ("/var/n", False),
+        ("/mnt/with space/a/n", True),
+        ("/mnt/with space2/n", False),
+        ("/mnt/f/n", True),
+        ("/mnt/f/local/n", False),
+        ("/mnt/over/n", False),
+    ],
+)
+def test_storage_that_hosts_share(path: str, shared: bool) -> None:
+    assert mounts.shared(path, MOUNTS) is shared
 
 
 def test_without_post_copy_there_is_nothing_to_lose() -> None:

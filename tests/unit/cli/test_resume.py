@@ -478,7 +478,12 @@ def test_a_half_that_is_lost_is_not_asked_to_go_on(
     book.write(dataclasses.replace(owned(stranger.pid), held=True))
     fake.jobs[:], fake.dest_jobs[:] = [BROKEN], [GONE]
     code, text = pcmig(capsys, "resume", "g1")
-    assert code == 3 and "can turn back" in text and "pcmig turn-back -c" in text and "was asked" not in text
+    assert (
+        code == 3
+        and "can turn back" in text
+        and "pcmig turn-back --destination-is-dead -c" in text
+        and "was asked" not in text
+    )
     entry = book.read(fake.UUID)
     assert entry is not None and entry.held
 

@@ -28,7 +28,6 @@ RESUME = f"pcmig resume -c {URI} g1 {fake.DEST}"
 WATCH = f"pcmig watch -c {URI} g1"
 IN_NOVAS = "PCMIG_JOURNAL_DIR=FOLDER "
 FORGET = f"pcmig forget -c '{URI}' 'g1'"
-TURN_BACK = f"pcmig turn-back -c '{URI}' 'g1'"
 BY_WORD = f"pcmig turn-back --destination-is-dead -c '{URI}' 'g1'"
 OFF = {**answer("none", "absent"), "shut_down": True, "defined": True}
 DOWN = fake.ConnectError("cannot connect")
@@ -81,7 +80,7 @@ def test_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (DOWN, BROKEN, "cut-off", "both", None, RESUME, 3),
         (RUNS, GONE, "at-source", "source", None, RESUME, 0),
         (GONE, RUNS, "at-destination", "destination", None, RESUME, 0),
-        (BROKEN, GONE, "half-lost", "nowhere", 43, TURN_BACK, 3),
+        (BROKEN, GONE, "half-lost", "nowhere", 43, BY_WORD, 3),
         (GONE, BROKEN, "half-lost", "nowhere", None, FORGET, 3),
         (GONE, GONE, "gone", "nowhere", None, FORGET, 3),
         (BROKEN, OFF, "ended", "nowhere", 43, f"virsh -c '{URI}' destroy 'g1' && {FORGET}", 0),
@@ -109,7 +108,7 @@ def test_what_nobody_looks_after(
     assert found == (phase, memory, percent, code, code == 3)
     assert command in row["type"], row
     lost = {"the silent host is lost": FORGET} if source == DOWN else {}
-    alone = {"it is to boot from its disks instead": FORGET} if command == TURN_BACK else {}
+    alone = {"it is to boot from its disks instead": FORGET} if source is BROKEN and dest is GONE else {}
     dead = {"the silent host is dead": BY_WORD} if (source, dest) == (BROKEN, DOWN) else {}
     assert row["otherwise"] == lost | alone | dead
     assert (row["pid"], row["recovery"], row["journal"]) == (None, None, True)

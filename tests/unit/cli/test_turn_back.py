@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from pcmig import _core, turn_back
-from pcmig.cli import evidence, forget
+from pcmig.cli import evidence, forget, status
 from pcmig.cli import turn_back as command
 from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
@@ -44,7 +45,7 @@ COPIED = _core.parse_flags("VIR_MIGRATE_NON_SHARED_DISK").bits
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (evidence, forget, turn_back, command):
+    for module in (evidence, forget, status, turn_back, command):
         monkeypatch.setattr(module, "_core", fake)
     monkeypatch.setattr(turn_back, "AGAIN_S", 0.0)
     monkeypatch.setattr(turn_back, "host_of", lambda uri: HOST)
@@ -351,3 +352,73 @@ def test_a_silent_source_does_not_hide_that_it_turned_back() -> None:
     marked = dataclasses.replace(CROSSED, turned_back={"id": 1, "boot": "b", "done": True})
     assert command.bound(URI, fake.UUID, "g1", marked) is not None
     assert command.bound(URI, fake.UUID, "g1", CROSSED) is None
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> tuple[int, str, list[str]]:
+    """`pcmig status`: what it says, and what it has typed."""
+    code, text = pcmig(capsys, "status", "-c", URI, "g1")
+    return code, text, [line.strip() for line in text.splitlines() if line.startswith("  pcmig turn-back")]
+
+
+@pytest.mark.parametrize(
+    ("destination", "entry", "xml", "look", "words"),
+    [
+        (GONE, {}, "", {}, [turn_back.DEAD]),
+        (GONE, {"dest_ended": True}, "", {}, []),
+        (GONE, {"dest_ended": True, "dest_host": None}, "", {}, [turn_back.DEAD]),
+        (GONE, {"unrun": True}, DISK, {"remaining_bytes": 0}, []),
+        (GONE, {"dest_ended": True}, DISK, {}, [turn_back.NEWER_DISKS]),
+        (GONE, {}, DISK, {"remaining_bytes": 0}, list(turn_back.WORDS)),
+        (DOWN, {}, "", {}, [turn_back.DEAD]),
+        (DOWN, {}, DISK, {}, [turn_back.DEAD, turn_back.NEWER_DISKS]),
+        # Where it cannot turn back at all no word is named.
+        (GONE, {"dest_ended": True}, DISK, {"sets_active": False}, []),
+    ],
+)
+def test_what_is_printed_has_the_words_that_it_takes(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    destination: Any,
+    entry: dict[str, Any],
+    xml: str,
+    look: Any,
+    words: list[str],
+) -> None:
+    with_disk(monkeypatch, xml)
+    fake.look.update(look)
+    fake.dest_jobs[:] = [destination]
+    book.write(dataclasses.replace(CROSSED, **entry))
+    code, text, [line] = shown(capsys)
+    typed = shlex.split(line)
+    assert code == 3 and {word for word in typed if word in turn_back.WORDS} == set(words), text
+    assert all(f"{word} is your word: " in text for word in words if destination is GONE), text
+    code, text = pcmig(capsys, *typed[1:])
+    assert (code, bool(fake.turned)) == ((3, False) if look.get("sets_active") is False else (0, True)), text
+
+
+def test_a_definition_that_is_left_at_the_destination(
+    capsys: pytest.CaptureFixture[str], book: Journal
+) -> None:
+    """From it a second copy could be started, by that host itself where it has autostart."""
+    there = {**answer("none", "absent"), "defined": True}
+    fake.dest_jobs[:] = [there]
+    book.write(CROSSED)
+    undefine = f"virsh -c {fake.DEST} undefine --keep-nvram --keep-tpm g1"
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
+    assert (
+        code == 0 and "with autostart is started when that host comes up" in text and f"  {undefine}" in text
+    )
+    fake.look.update({"half": "runs", "run_state": "running"})
+    fake.jobs[:] = [TURNED]
+    code, text = pcmig(capsys, "status", "-c", URI, "g1")
+    assert code == 3 and "cannot be migrated" in text and f"  {undefine}" in text
+    # Powered off: the record stays for as long as that definition does.
+    fake.jobs[:] = [{**answer("none", "absent"), "defined": True, "id": None}]
+    code, text = pcmig(capsys, "status", "-c", URI, "g1")
+    assert (
+        code == 3 and "was powered off since; the destination still has" in text and f"  {undefine}" in text
+    )
+    fake.dest_jobs[:] = [GONE]
+    code, text = pcmig(capsys, "status", "-c", URI, "g1")
+    assert code == 0 and "its record is gone" in text and book.read(fake.UUID) is None
