@@ -19,6 +19,8 @@ from tests.faults.stage import PCMIG, CloudStage, HostsStage, Stage
 STOP_PATIENCE_S = 15.0
 HANDSHAKE_BYTES = 700  # a few packets: the connection stands, and the two QEMUs are talking
 SECOND_CUT_S = 15.0
+OBEYS_S = 1.0
+TELLINGS = 5
 FIRST_CUT_S = 12.0
 # A fault this much after the switch cannot have come before it.
 SURE_S = 0.005
@@ -179,8 +181,23 @@ def migrated_again(stage: Stage) -> Act:
 
 
 def guest_does(word: str) -> Arm:
+    """The guest is told on its console. Both QEMUs listen there, so that the half that stands may swallow the
+    word: it is said again to a guest that goes on as if it had heard nothing."""
+
     def arm(stage: Stage) -> Act:
-        return Act(lambda: stage.guest.tell(word))
+        def strike() -> None:
+            stage.guest.tell(word)
+
+        def mend() -> None:
+            for _ in range(TELLINGS):
+                before = next((beat.sequence for beat in reversed(stage.guest.heartbeats())), 0)
+                told_s = time.monotonic()
+                time.sleep(OBEYS_S)
+                if not any(beat.sequence > before for beat in stage.guest.heartbeats(told_s + OBEYS_S / 2)):
+                    return
+                stage.guest.tell(word)
+
+        return Act(strike, mend)
 
     return arm
 

@@ -46,6 +46,7 @@ class Claim(enum.Enum):
     MOVED = "moved"
     STAYED = "stayed"
     PAUSED = "paused, but whole"
+    OFF = "off, by its own will"
     FAILED = "failed"  # and not a word about where the guest is
     OPERATOR = "needs an operator"
     RECOVERING = "recovering"  # it says that post-copy is interrupted, and goes on
@@ -67,7 +68,7 @@ TRUE_CLAIMS: Mapping[End, frozenset[Claim]] = {
     End.DESTINATION_HALF: frozenset({Claim.OPERATOR, Claim.FAILED}),
     End.PAUSED: frozenset({Claim.PAUSED, Claim.OPERATOR, Claim.FAILED}),
     End.DOUBLE: frozenset(),
-    End.GONE: frozenset({Claim.OPERATOR, Claim.FAILED}),
+    End.GONE: frozenset({Claim.OPERATOR, Claim.FAILED, Claim.OFF}),
 }
 
 

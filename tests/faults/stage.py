@@ -562,6 +562,8 @@ def command_claim(driver: str, code: int | None, said: str) -> Claim:
         return Claim.RECOVERING if re.search("interrupted|resum", said) else Claim.SILENT
     if driver == STOCK:
         return Claim.FAILED if code else Claim.MOVED
+    if code in (0, 1) and re.search(r"it is off\b", said):
+        return Claim.OFF
     if code == 1:
         for words, claim in (("at the source, paused", Claim.PAUSED), ("at the source", Claim.STAYED)):
             if words in said:

@@ -84,6 +84,8 @@ def test_rules_for_nft() -> None:
         (PCMIG, 0, "done: ", Claim.MOVED),
         (PCMIG, 1, "g1 did not move: the guest runs on at the source", Claim.STAYED),
         (PCMIG, 1, "the guest is at the source, paused: an error", Claim.PAUSED),
+        (PCMIG, 1, "failed: shut down at the source; it is off there\ng1 stays at the source", Claim.OFF),
+        (PCMIG, 0, "done: g1 moved to b, and was shut down there: it is off", Claim.OFF),
         (PCMIG, 1, "cannot connect", Claim.FAILED),
         (PCMIG, 3, "needs an operator", Claim.OPERATOR),
         (PCMIG, 70, "internal error", Claim.WRONG),
