@@ -52,12 +52,17 @@ void pcmig_convergence_feed(struct pcmig_convergence *c, int64_t t_us, const str
      * and by nothing else. */
     uint64_t dirtied = sent + pcmig_passes_pages(sample, sample->memory_remaining_bytes);
     int64_t long_enough_us = lasts_us(t_us);
+    /* Between two synchronisations less and less is left, and nothing is found: a window that ended or began there
+     * would hold what was found without all that was sent for it. */
+    bool between = sample->iteration != 0 && sample->iteration == c->last_iteration;
 
-    if (passes->done == 0)
+    c->last_iteration = sample->iteration;
+    if (passes->done == 0 || between)
         return;
     if (!c->started || t_us < c->window_us || sent < c->window_sent || dirtied < c->window_dirtied) {
         pcmig_convergence_init(c);
         c->started = true;
+        c->last_iteration = sample->iteration;
     } else {
         if (t_us - c->window_us < long_enough_us / PCMIG_CONVERGENCE_WINDOWS ||
             (sample->iteration != 0 && sample->iteration <= c->window_iteration))

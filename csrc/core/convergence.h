@@ -34,7 +34,7 @@ struct pcmig_convergence {
     /* Private. */
     bool started;
     int64_t window_us;
-    uint64_t window_sent, window_dirtied, window_iteration;
+    uint64_t window_sent, window_dirtied, window_iteration, last_iteration;
     struct pcmig_convergence_window windows[PCMIG_CONVERGENCE_WINDOWS]; /* the latest first */
 };
 

@@ -4,35 +4,39 @@
 
 #include <string.h>
 
-#define MIB                (1024 * 1024)
-#define DEFAULT_PAGE_BYTES 4096
+#define MIB                 (1024 * 1024)
+#define DEFAULT_PAGE_BYTES  4096
 /* The largest page that a host has. */
-#define PAGE_MAX_BYTES     (UINT64_C(1) << 30)
+#define PAGE_MAX_BYTES      (UINT64_C(1) << 30)
 /* libvirt counts in whole MiB/s, and 0 is unlimited. */
-#define PACE_MIN_MIB       1
+#define PACE_MIN_MIB        1
 /* More than any link of today carries. */
-#define UNMEASURED_MAX_MIB 65536
+#define UNMEASURED_MAX_MIB  65536
 /* QEMU's slice: a pace is used up in a burst at its start. */
-#define SLICE_MS           100
+#define SLICE_MS            100
 /* Requests per second at which each slice has some, and so some that wait. */
-#define FREQUENT_PS        100
+#define FREQUENT_PS         100
 /* Or fewer, where the host's pages are huge: what they bring takes so much of the link, in permille. */
-#define FREQUENT_PERMILLE  100
+#define FREQUENT_PERMILLE   100
 /* Of the link, in permille: what requests and background pages may fill together, */
-#define FILL_PERMILLE      920
+#define FILL_PERMILLE       920
 /* and background pages alone, once requests have faded. */
-#define OPEN_PERMILLE      900
+#define OPEN_PERMILLE       900
 /* or as much as this, where it would not end in time otherwise. */
-#define LATE_PERMILLE      960
+#define LATE_PERMILLE       960
 /* Opening covers a third of the way per sample: about a second from frequent to faded. */
-#define OPENING_DIVISOR    3
+#define OPENING_DIVISOR     3
 /* The fall of the remainder is measured over this long: requests come in bursts. Less towards the end. */
-#define WINDOW_US          1000000
-#define WINDOW_DIVISOR     4
+#define WINDOW_US           1000000
+#define WINDOW_DIVISOR      4
 /* What is to end so soon is no more held back. */
-#define LAST_US            300000
-/* A floor that is no longer needed goes down by a quarter per window. */
-#define FLOOR_DIVISOR      4
+#define LAST_US             300000
+/* A floor that is higher than needed goes down by what is to spare, a quarter per window at the most. */
+#define FLOOR_DIVISOR       4
+/* Of what the bound on total time allows, in any case. */
+#define LEAST_SLACK_DIVISOR 8
+/* What ends so soon is over before a window or two have told how fast it goes. */
+#define SHORT_US            2000000
 
 static int64_t share_mib(const struct pcmig_rate *rate, uint64_t permille)
 {
@@ -65,12 +69,13 @@ static bool gains_nothing(const struct pcmig_pacing *pacing, const struct pcmig_
 }
 
 void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
-                        int64_t baseline_us, int64_t waited_us)
+                        int64_t baseline_us, int64_t waited_us, unsigned wire_permille)
 {
     memset(pacing, 0, sizeof(*pacing));
     pacing->params = *params;
     pacing->baseline_us = baseline_us;
     pacing->waited_us = waited_us;
+    pacing->wire_permille = wire_permille;
     pacing->busy_permille = 1000;
     pacing->page_bytes = DEFAULT_PAGE_BYTES;
     pacing->pace_mib = gains_nothing(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
@@ -135,7 +140,7 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
 }
 
 /* What the bound allows beyond the end of an unpaced migration, less what pre-copy has taken of it already, and a
- * quarter at the least. When the link turns out to be another than thought, so does that end, but nobody has more
+ * eighth at the least. When the link turns out to be another than thought, so does that end, but nobody has more
  * time to spare. */
 static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t remaining, uint64_t link_bps)
 {
@@ -147,8 +152,8 @@ static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t re
 
     if (pacing->finish_by_us == 0 && pacing->baseline_us > 0) {
         slack_us -= unpaced_end_us - pacing->baseline_us;
-        if (slack_us < all_us / 4)
-            slack_us = all_us / 4;
+        if (slack_us < all_us / LEAST_SLACK_DIVISOR)
+            slack_us = all_us / LEAST_SLACK_DIVISOR;
     } else if (pacing->finish_by_us != 0) {
         slack_us = pacing->finish_by_us - t_us - pcmig_rate_time_us(remaining, pacing->finish_link_bps);
     }
@@ -160,11 +165,26 @@ static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t re
     pacing->finish_link_bps = link_bps;
 }
 
+/* How far a floor of FLOOR_MIB goes down in a window in which SPARE_BPS more than needed went through. Where the queue
+ * cannot be seen, a link that is faster than thought shows by the ups and downs only. */
+static int64_t lower_by(int64_t floor_mib, uint64_t spare_bps, bool seen)
+{
+    int64_t most_mib = (floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
+
+    return seen && spare_bps / MIB < (uint64_t)most_mib ? (int64_t)(spare_bps / MIB) : most_mib;
+}
+
+static uint64_t needed(uint64_t remaining, int64_t left_us)
+{
+    return remaining < UINT64_MAX / 1000000 ? remaining * 1000000 / (uint64_t)left_us
+                                            : remaining / (((uint64_t)left_us + 999999) / 1000000);
+}
+
 /* Keeps the floor of the pace at what the bound on total time asks for. */
 static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,
                          const struct pcmig_rate *rate)
 {
-    uint64_t remaining = sample->memory_remaining_bytes, link_bps = rate->link_bps;
+    uint64_t remaining = sample->memory_remaining_bytes / 1000 * pacing->wire_permille, link_bps = rate->link_bps;
     int64_t late_mib = share_mib(rate, LATE_PERMILLE);
     int64_t left_us, window_us, missing_mib;
     uint64_t needed_bps, seen_bps, fallen;
@@ -173,12 +193,20 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
         return;
     if (pacing->finish_by_us == 0 || link_bps / 8 > pacing->finish_link_bps / 7 ||
         link_bps / 7 < pacing->finish_link_bps / 8) {
-        if (pacing->finish_by_us == 0) {
+        bool first = pacing->finish_by_us == 0;
+
+        if (first) {
             pacing->window_us = t_us;
             pacing->window_remaining_bytes = remaining;
         }
         /* The link is another than thought: so is the time that it takes. */
         bound_the_end(pacing, t_us, remaining, link_bps);
+        left_us = pacing->finish_by_us - t_us;
+        if (first && left_us > 0 && left_us < SHORT_US) {
+            pacing->floor_mib = (int64_t)(needed(remaining, left_us) / MIB);
+            if (pacing->floor_mib > late_mib)
+                pacing->floor_mib = late_mib;
+        }
     }
     left_us = pacing->finish_by_us - t_us;
     window_us = left_us / WINDOW_DIVISOR < WINDOW_US ? left_us / WINDOW_DIVISOR : WINDOW_US;
@@ -192,13 +220,12 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
         pacing->floor_mib = late_mib;
         return;
     }
-    needed_bps = remaining < UINT64_MAX / 1000000 ? remaining * 1000000 / (uint64_t)left_us
-                                                  : remaining / (((uint64_t)left_us + 999999) / 1000000);
+    needed_bps = needed(remaining, left_us);
     missing_mib = needed_bps > seen_bps ? (int64_t)((needed_bps - seen_bps) / MIB) + 1 : 0;
     if (missing_mib > 0)
         pacing->floor_mib = missing_mib < late_mib ? pacing->pace_mib + missing_mib : late_mib;
     else if (pacing->floor_mib > 0)
-        pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
+        pacing->floor_mib -= lower_by(pacing->floor_mib, seen_bps - needed_bps, sample->queue_bytes >= 0);
     if (pacing->floor_mib > late_mib)
         pacing->floor_mib = late_mib;
 }

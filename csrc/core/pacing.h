@@ -47,9 +47,10 @@ struct pcmig_pacing {
     /* Private. */
     struct pcmig_params params;
     int64_t last_us;
-    int64_t baseline_us;  /* when it would have ended, switched as early as pre-copy could be judged; 0 = not known */
-    int64_t waited_us;    /* before the migrate call, which is none of its time */
-    int64_t finish_by_us; /* the bound on total time; 0 until what remains is known */
+    int64_t baseline_us;    /* when it would have ended, switched as early as pre-copy could be judged; 0 = not known */
+    int64_t waited_us;      /* before the migrate call, which is none of its time */
+    unsigned wire_permille; /* of what is missing: no zero pages */
+    int64_t finish_by_us;   /* the bound on total time; 0 until what remains is known */
     uint64_t finish_link_bps; /* as it was reckoned with */
     int64_t window_us;        /* start of the window in which the fall of the remainder is measured */
     uint64_t window_remaining_bytes;
@@ -64,9 +65,9 @@ struct pcmig_pacing {
 };
 
 /* Begins at the switch. Sets the first pace. BASELINE_US: see above. WAITED_US of the time before the switch do not
- * count as the migration's. */
+ * count as the migration's. Of what is missing WIRE_PERMILLE have to be sent; the rest are zero pages. */
 void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
-                        int64_t baseline_us, int64_t waited_us);
+                        int64_t baseline_us, int64_t waited_us, unsigned wire_permille);
 
 /* Takes a sample of post-copy, which RATE learns from as well. Updates `pace_mib` and says why it changed. */
 enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,

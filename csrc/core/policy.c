@@ -7,7 +7,9 @@
 /* Immediate waits that long at the most, from the first memory sent on, for a measurement of the link. */
 #define IMMEDIATE_WAIT_US       1000000
 /* QEMU has seen after that, and so many times the downtime limit, whether what is left fits in it. */
-#define FINISH_WAIT_US          2000000
+#define FINISH_WAIT_MIN_US      300000
+#define FINISH_WAIT_MAX_US      2000000
+#define FINISH_WAIT_DIVISOR     20
 #define FINISH_PASSES           3
 /* What counts as not converging, rather than as too slow. */
 #define NOT_CONVERGING_PERMILLE 667
@@ -73,7 +75,10 @@ static uint64_t final_bytes(const struct pcmig_policy *policy)
  * figures. */
 static int64_t finish_wait_us(const struct pcmig_policy *policy)
 {
-    return FINISH_WAIT_US + FINISH_PASSES * policy->downtime_ms * 1000;
+    int64_t us = pcmig_policy_running_us(policy) / FINISH_WAIT_DIVISOR;
+
+    us = us < FINISH_WAIT_MIN_US ? FINISH_WAIT_MIN_US : us > FINISH_WAIT_MAX_US ? FINISH_WAIT_MAX_US : us;
+    return us + FINISH_PASSES * policy->downtime_ms * 1000;
 }
 
 /* QEMU looks whether it can finish when it has synchronised. Where it does so all the time, what is left falls between
@@ -111,8 +116,20 @@ static int64_t allowance_us(const struct pcmig_policy *policy, int64_t switched_
     return policy->kind == PCMIG_POLICY_DEADLINE && until_us > us ? until_us : us;
 }
 
+/* What a synchronisation finds, in bytes: where there is one at the end of a pass, what the next pass begins with. */
+static uint64_t found_bytes(const struct pcmig_policy *policy)
+{
+    const struct pcmig_convergence_window *window = &policy->convergence.lowest;
+    uint64_t page = policy->sample.page_size_bytes != 0 ? policy->sample.page_size_bytes : 4096;
+
+    if (!policy->convergence.known || window->synchronisations == 0 || window->dirtied_pages > UINT64_MAX / page)
+        return 0;
+    return window->dirtied_pages / window->synchronisations * page;
+}
+
 /* Time that the passes after the next one take until what is left fits in the downtime limit, when each pass leaves
- * PERMILLE of the one before; no more than LIMIT_US is reckoned. */
+ * PERMILLE of the one before; no more than LIMIT_US is reckoned. Within a pass less is left than it began with, which
+ * says nothing about the next. */
 static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, int64_t limit_us)
 {
     uint64_t left = policy->sample.memory_remaining_bytes, final = final_bytes(policy);
@@ -120,22 +137,63 @@ static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, 
 
     if (permille >= 1000 || final == 0 || (left <= final && finds_too_much(policy)))
         return limit_us;
+    if (found_bytes(policy) > 0 && left < found_bytes(policy) + final)
+        left = found_bytes(policy) + final;
     for (left = left / 1000 * permille; left > final && us < limit_us; left = left / 1000 * permille)
         us += pcmig_rate_time_us(left, policy->rate.link_bps);
     return us < limit_us ? us : limit_us;
+}
+
+/* Zero pages are among those that no pass has come to yet, as they were among those that were sent. Reckoned with only
+ * where the first pass was cut short to save time: a switch that was asked for at once leaves what they save to the
+ * guest. */
+unsigned pcmig_policy_wire_permille(const struct pcmig_policy *policy)
+{
+    const struct pcmig_sample *sample = &policy->sample;
+    const struct pcmig_pass *pass = &policy->passes.running;
+    uint64_t left = pcmig_passes_pages(sample, sample->memory_remaining_bytes), unsent, looked_at, zero;
+
+    if (policy->baseline_us == 0 || policy->passes.done > 0 || pass->start_remaining_pages <= pass->sent_pages ||
+        left == 0 || sample->zero_pages > UINT32_MAX * UINT64_C(1000) ||
+        sample->normal_pages > UINT32_MAX * UINT64_C(1000))
+        return 1000;
+    unsent = pass->start_remaining_pages - pass->sent_pages;
+    if (unsent > left)
+        unsent = left;
+    looked_at = sample->zero_pages + sample->normal_pages;
+    zero = looked_at > 0 ? sample->zero_pages * 1000 / looked_at : 0;
+    return (unsigned)(1000 - zero * (unsent * 1000 / left) / 1000);
+}
+
+/* When it would end, switched now. */
+static int64_t switched_us(const struct pcmig_policy *policy)
+{
+    int64_t next_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps);
+
+    return policy->now_us + (next_us < TIME_MAX_US ? next_us : TIME_MAX_US);
+}
+
+/* With a deadline, and a limit that somebody else raises step by step: whether what is left all the time fits in the
+ * last step, which may come before the deadline does. */
+static bool fits_in_the_last_step(const struct pcmig_policy *policy)
+{
+    uint64_t last = policy->rate.link_bps / 1000 * (uint64_t)policy->params.value[PCMIG_PARAM_DOWNTIME_LIMIT_MS];
+
+    return policy->kind == PCMIG_POLICY_DEADLINE && policy->params.value[PCMIG_PARAM_DOWNTIME_CONTROL] == 0 &&
+           policy->sample.memory_remaining_bytes <= last && found_bytes(policy) <= last;
 }
 
 /* Whether pre-copy is to end by itself: when it hardly takes longer than post-copy, from what can be foreseen and
  * from what it has taken. */
 static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
 {
-    int64_t next_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps);
-    int64_t switched_us = policy->now_us + (next_us < TIME_MAX_US ? next_us : TIME_MAX_US);
-    int64_t allowance = allowance_us(policy, switched_us);
+    int64_t end_us = switched_us(policy), allowance = allowance_us(policy, end_us);
 
     if (policy->baseline_us == 0)
-        policy->baseline_us = switched_us;
-    return policy->now_us - allowance_us(policy, policy->baseline_us) - finish_wait_us(policy) < policy->baseline_us &&
+        policy->baseline_us = end_us;
+    if (fits_in_the_last_step(policy))
+        return true;
+    return end_us - allowance_us(policy, policy->baseline_us) - FINISH_WAIT_MIN_US < policy->baseline_us &&
            further_us(policy, permille, allowance + 1) <= allowance;
 }
 
@@ -262,6 +320,8 @@ static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision
     const struct pcmig_convergence *seen = &policy->convergence;
     uint64_t permille = pcmig_convergence_permille(&seen->lowest);
 
+    if (policy->passes.done > 0 && policy->baseline_us == 0 && pcmig_rate_known(&policy->rate))
+        policy->baseline_us = switched_us(policy);
     if (sends_in_vain(policy))
         pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
                                   (int64_t)policy->rate.link_bps, 0);
@@ -347,7 +407,7 @@ static void enter_postcopy(struct pcmig_policy *policy, struct pcmig_decision *o
     }
     /* Switched by somebody else (virsh migrate-postcopy, for instance): no pace was set yet. */
     pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us,
-                       policy->now_us - pcmig_policy_running_us(policy));
+                       policy->now_us - pcmig_policy_running_us(policy), pcmig_policy_wire_permille(policy));
     pcmig_policy_first_pace(policy, out);
 }
 

@@ -71,6 +71,9 @@ struct pcmig_policy {
 /* ... and of the time so far. */
 #define SAMPLE_DIVISOR 20
 
+/* policy.c: of what is left, how much has to be sent; the rest will turn out to be zero pages. */
+unsigned pcmig_policy_wire_permille(const struct pcmig_policy *policy);
+
 /* policy_due.c: a parameter in ms, in us. */
 int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_param param);
 /* The decision to go on as it is, with the time at which the stage wants to hear next. */

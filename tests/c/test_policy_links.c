@@ -265,6 +265,23 @@ static void what_lasts_is_one(void **state)
     }
 }
 
+/* Bursts without end: after each the rest looks like little, and what it all has cost counts as well. It went on
+ * until so much time had passed, and then what was left came on top. */
+static void bursts_without_end(void **state)
+{
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, 20 * GB, GB * 14 / 10, GB);
+    while (w.sent < w.total)
+        (void)run((double)(w.t_us + STEP_US) / 1e6);
+    w.hot = 0;
+    for (int i = 0; i < 100 && w.decision.action != PCMIG_ACTION_DRAIN; i++) {
+        (void)run((double)w.t_us / 1e6 + 0.8);
+        w.dirty += w.decision.action != PCMIG_ACTION_DRAIN ? GB * 8 / 10 : 0;
+    }
+    assert_int_equal(w.decision.action, PCMIG_ACTION_DRAIN);
+    assert_true((double)w.t_us / 1e6 + (double)w.remaining / GB < 21.4 * 1.075 + 0.6);
+}
+
 /* Nearly all is written again, and yet the next pass is short enough. */
 static void the_next_pass_is_the_last(void **state)
 {
@@ -470,6 +487,7 @@ int main(void)
         TEST(the_queue_is_part_of_the_pause),
         TEST(a_burst_is_no_verdict),
         TEST(what_lasts_is_one),
+        TEST(bursts_without_end),
         TEST(the_next_pass_is_the_last),
         TEST(known_after_the_first_pass),
         TEST(known_within_the_first_pass),

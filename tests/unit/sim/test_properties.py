@@ -34,14 +34,14 @@ def test_none_is_left_in_pre_copy_for_ever_under_novas_defaults() -> None:
 def test_a_guest_that_pre_copy_moves_by_the_deadline_is_not_switched() -> None:
     switched, of = compare.switched_before_the_deadline(DRAWN)
     assert of > 10
-    assert len(switched) <= 1, "\n".join(map(program.line, switched))  # to be 0
+    assert not switched, "\n".join(map(program.line, switched))
 
 
 def test_decisions_do_not_depend_on_the_unit() -> None:
     """Link, guest and writes sixteen times as much: the same decisions at the same times."""
     drawn = [scenarios.draw(seed, link_mbps=300 + 10 * seed) for seed in range(1, 31)]
     found = compare.depends_on_the_unit(drawn, 16)
-    assert len(found) <= 4, "\n".join(map(program.line, found))  # to be 0
+    assert len(found) <= 2, "\n".join(map(program.line, found))  # to be 0
 
 
 @pytest.mark.parametrize("qemu", [10, 11])
@@ -72,9 +72,7 @@ def cases() -> list[compare.Case]:
 
 def test_is_seldom_worse_than_the_best_rival(cases: list[compare.Case]) -> None:
     worse = [case for case in cases if case.worse]
-    # To be 2 % of the cases. One of them pays a second of fifty more than the factor for half the silence, as
-    # its downtime limit leaves room for the link's queue.
-    assert len(worse) <= 3, "\n".join(program.line(case.scenario) for case in worse)
+    assert len(worse) <= 2, "\n".join(program.line(case.scenario) for case in worse)  # to be 2 %
 
 
 def test_is_seldom_more_silent_than_the_best_rival(cases: list[compare.Case]) -> None:
