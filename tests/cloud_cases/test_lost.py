@@ -6,7 +6,6 @@ The disks are files that Nova copies, so where a guest is lost the operator's wo
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 import shlex
@@ -14,112 +13,38 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from pcmig.nova import words
-from tests.bed.guest import GuestSpec
 from tests.cloud.api import ApiError, wait_until
-from tests.cloud.cloud import PCMIG_DRIVER, Cloud
+from tests.cloud.cloud import Cloud
 from tests.cloud.compute import Compute
-from tests.cloud.config import Sections
 from tests.cloud.outage import commands, power_off, power_on, type_, waits
 from tests.cloud.server import Server
 from tests.cloud.service import RUN
-from tests.cloud.test_driver import POST_COPY, Move, other
+from tests.cloud.test_driver import Move
+from tests.cloud_cases.scene import (
+    BUSY,
+    JOURNAL,
+    RATE_MBIT,
+    STATUS,
+    ask,
+    ends,
+    idle,
+    slow_move,
+    sound,
+    switch,
+)
 
 # Without the time in which the cloud comes up.
 pytestmark = pytest.mark.timeout(420, func_only=True)
 
-RATE_MBIT = 200
-SLOW_MBIT = 20  # neither pre-copy nor post-copy ends before the test is done with it
-BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
-CONF: Sections = {
-    "DEFAULT": {"update_resources_interval": 10},  # how often nova-compute looks after what is on record
-    "libvirt": {"live_migration_permit_post_copy": True},
-    "pcmig": {"policy": "manual"},
-}
-# The journal is below Nova's state_path, which is not /var/lib/nova here: what is printed names it, too.
 # libvirt does not take a folder of one machine for one that two hosts share.
 SHARED = (
     "VIR_MIGRATE_UNDEFINE_SOURCE, VIR_MIGRATE_PERSIST_DEST, VIR_MIGRATE_PEER2PEER, VIR_MIGRATE_LIVE, "
     "VIR_MIGRATE_POSTCOPY, VIR_MIGRATE_UNSAFE"
 )
-JOURNAL = f"--journal {RUN}/nova/pcmig/migrations"
-STATUS = f"pcmig status {JOURNAL}"
-
-
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
-    with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=CONF, reporter=print) as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def busy(cloud: Cloud) -> Server:
-    """As the test before left it. After one that failed, hosts that are there, and a new one."""
-    for compute in cloud.computes.values():
-        if compute.host.libvirtd() is None or not compute.nova.running():
-            power_on(cloud, compute)
-    if not cloud.computes_up():
-        for compute in cloud.computes.values():
-            cloud.cli("openstack", "compute", "service", "set", "--up", compute.name, "nova-compute")
-    for server in list(cloud.servers):
-        if server.status == "ACTIVE":
-            return server
-        cloud.delete(server)
-    return cloud.boot(BUSY)
-
-
-@contextlib.contextmanager
-def slow_move(cloud: Cloud, server: Server) -> Iterator[Move]:
-    """In pre-copy, which does not end."""
-    move = Move(cloud, server)
-    cloud.network.limit(SLOW_MBIT)
-    try:
-        cloud.live_migrate(server, other(move.source))
-        move.wait_for("running")
-        yield move
-    finally:
-        cloud.network.limit(RATE_MBIT)
-
-
-@pytest.fixture
-def move(cloud: Cloud, busy: Server) -> Iterator[Move]:
-    with slow_move(cloud, busy) as move:
-        yield move
-
-
-def ends(cloud: Cloud, move: Move) -> tuple[Compute, Compute]:
-    return cloud.computes[move.source], cloud.computes[other(move.source)]
-
-
-def switch(cloud: Cloud, move: Move) -> None:
-    """Into post-copy, which does not end either."""
-    server = move.server
-    path = f"/servers/{server.id}/migrations/{cloud.migrations(server)[0]['id']}/action"
-    cloud.api.post("compute", path, {"force_complete": None})
-    move.wait_for(POST_COPY)
-    there = cloud.computes[other(move.source)].host
-    wait_until(lambda: "post-copy" in str(there.domain_state(server.domain)), 30, "it runs there")
-    time.sleep(2.5)
-    assert move.look() == POST_COPY
-
-
-def ask(cloud: Cloud, server: Server, action: dict[str, Any]) -> None:
-    cloud.api.post("compute", f"/servers/{server.id}/action", action)
-
-
-def idle(server: Server, status: str, patience_s: float = 120) -> dict[str, Any]:
-    """The server once it is STATUS without a task; it may have been in ERROR before."""
-
-    def found() -> bool:
-        shown = server.show()
-        return (shown["status"], shown["OS-EXT-STS:task_state"]) == (status, None)
-
-    wait_until(found, patience_s, f"{server.name} is {status}")
-    return server.show()
 
 
 def helps(server: Server) -> str:
@@ -162,27 +87,6 @@ def forget(host: Compute, command: str) -> str:
     said = type_(host, word)
     assert "forgotten: " in said
     return said
-
-
-def sound(cloud: Cloud, server: Server, host: str, since_s: float) -> None:
-    """It runs on HOST, once, and nobody has anything else of it."""
-    assert server.nova_host == host
-    server.wait_heartbeats(20, since_s=since_s, patience_s=90)
-    assert server.host() == host
-    left = other(host)
-    states = {name: compute.host.domain_state(server.domain) for name, compute in cloud.computes.items()}
-    assert str(states[host]).startswith("running") and states[left] is None, states
-    qemus = {name: len(compute.host.qemu_pids()) for name, compute in cloud.computes.items()}
-    assert qemus == {host: 1, left: 0}
-    assert cloud.port_bindings(server)[host] == "ACTIVE"
-    allocations = cloud.placement_allocations(server)
-    assert list(allocations) == [host] and allocations[host]["MEMORY_MB"] == BUSY.memory_mib, allocations
-    for record in cloud.migrations(server):
-        assert record["status"] in ("completed", "error", "failed", "done"), record
-        assert cloud.placement_allocations(record["uuid"]) == {}, record
-    for compute in cloud.computes.values():
-        assert "no migrations" in type_(compute, STATUS)
-    print(f"sound at {host}")
 
 
 def test_the_source_loses_power_in_post_copy(cloud: Cloud, busy: Server, move: Move) -> None:

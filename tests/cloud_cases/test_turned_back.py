@@ -1,51 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers whose destination loses power in post-copy go on at their source, on somebody's word; the
-destination comes back and has lost (doc/operate/lost.rst)."""
+"""Servers whose destination dies in post-copy go on at their source: by themselves where they never ran
+there, on request, on somebody's word; a destination that comes back has lost (doc/operate/lost.rst)."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
+from pcmig_common.turned_back import WORDS
 from tests.bed.errors import BedError
 from tests.cloud.api import ApiError, wait_until
-from tests.cloud.cloud import PCMIG_DRIVER, Cloud
+from tests.cloud.cloud import Cloud
 from tests.cloud.outage import power_off, power_on, waits
 from tests.cloud.server import Server
-from tests.cloud.test_driver import Move, other
-from tests.cloud_cases.test_lost import (
-    BUSY,
-    CONF,
-    RATE_MBIT,
-    ask,
-    ends,
-    idle,
-    slow_move,
-    sound,
-    switch,
-)
+from tests.cloud.test_driver import Move
+from tests.cloud_cases.scene import RATE_MBIT, ask, ends, idle, sound, switch
 
-pytestmark = pytest.mark.timeout(420)
+# Of the server, in the action of its live migration (pcmig/nova/turned_back.py).
+EVENT = "turned back: goes on at its host from before the live migration, whose destination was lost"
+
+pytestmark = pytest.mark.timeout(420, func_only=True)
 
 
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
-    with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=CONF, reporter=print) as cloud:
-        yield cloud
+def back_at_source(cloud: Cloud, move: Move, since_s: float) -> None:
+    """The server goes on and is heard, and Nova says what became of its migration."""
+    server = move.server
+    try:
+        server.wait_heartbeats(5, since_s=since_s, patience_s=60)
+    except BedError:
+        print(move.found(), cloud.computes[move.source].switch_report(), sep="\n")
+        raise
+    print(f"heartbeats {server.heartbeats(since_s)[0].time_s - since_s:.1f} s after it could turn back")
+    wait_until(lambda: move.look() == "failed", 60, "the migration has failed")
+    print(f"written down {time.monotonic() - since_s:.1f} s after")
+    idle(server, "ACTIVE")
+    move.end_s = time.monotonic()
+    move.check_at(move.source)
+    actions = cloud.api.get("compute", f"/servers/{server.id}/os-instance-actions")["instanceActions"]
+    request = next(each["request_id"] for each in actions if each["action"] == "live-migration")
+    found = cloud.api.get("compute", f"/servers/{server.id}/os-instance-actions/{request}")["instanceAction"]
+    assert EVENT in [event["event"] for event in found["events"]]
+    shown = cloud.api.get("compute", f"/servers/{server.id}/os-pcmig")["pcmig"]
+    assert shown["way_back"]["turned_back"]
 
 
-@pytest.fixture(scope="module")
-def busy(cloud: Cloud) -> Server:
-    return cloud.boot(BUSY)
-
-
-@pytest.fixture
-def move(cloud: Cloud, busy: Server) -> Iterator[Move]:
-    with slow_move(cloud, busy) as move:
-        yield move
+def rebooted_is_like_any_other(cloud: Cloud, move: Move) -> None:
+    server, since_s = move.server, time.monotonic()
+    cloud.network.limit(RATE_MBIT)
+    ask(cloud, server, {"reboot": {"type": "HARD"}})
+    idle(server, "ACTIVE")
+    sound(cloud, server, move.source, since_s)
+    shown = cloud.api.get("compute", f"/servers/{server.id}/os-pcmig")["pcmig"]
+    assert shown["way_back"] == {"may_ask": True, "turned_back": None}
 
 
 def test_a_destination_that_lost_power_is_fenced_and_comes_back(
@@ -63,10 +71,7 @@ def test_a_destination_that_lost_power_is_fenced_and_comes_back(
     cloud.cli("openstack", "compute", "service", "set", "--down", target.name, "nova-compute")
     asked_s = time.monotonic()
     cloud.cli("openstack", "pcmig", "turn-back", busy.id)
-    busy.wait_heartbeats(5, since_s=asked_s, patience_s=60)
-    print(f"heartbeats {time.monotonic() - asked_s:.1f} s after the request")
-    idle(busy, "ACTIVE")
-    assert move.look() == "failed" and busy.nova_host == move.source
+    back_at_source(cloud, move, asked_s)
 
     # It comes back, with a definition and a copy of the disk.
     cloud.network.limit(RATE_MBIT)
@@ -79,49 +84,54 @@ def test_a_destination_that_lost_power_is_fenced_and_comes_back(
     )
     cloud.cli("openstack", "compute", "service", "set", "--up", target.name, "nova-compute")
     cloud._wait_compute(target)
-    since_s = time.monotonic()
-    ask(cloud, busy, {"reboot": {"type": "HARD"}})
-    idle(busy, "ACTIVE")
-    sound(cloud, busy, move.source, since_s)
+    rebooted_is_like_any_other(cloud, move)
 
 
-def test_the_destination_dies_and_an_administrator_has_the_server_turn_back(cloud: Cloud, move: Move) -> None:
-    """Its QEMU is gone, in post-copy: the server goes on at the source, by memory and by Nova's books."""
-    server, target = move.server, cloud.computes[other(move.source)]
+def test_the_destination_dies_and_an_administrator_has_the_server_turn_back(
+    cloud: Cloud, busy: Server, move: Move
+) -> None:
+    """Its QEMU is gone, in post-copy, and its host says so: nobody has to vouch for anything."""
+    source, target = ends(cloud, move)
     switch(cloud, move)
-    action = f"/servers/{server.id}/action"
+    with pytest.raises(ApiError) as refused:
+        ask(cloud, busy, {"os-pcmigTurnBack": dict.fromkeys(WORDS, True)})
+    assert refused.value.status == 409 and "in post-copy" in str(refused.value), (
+        "it lives, whatever anybody says"
+    )
     [qemu] = target.host.qemu_pids()
     target.host.signal_process(qemu, signal.SIGKILL)
-    try:
-        wait_until(lambda: server.status == "ERROR", 60, "it has run there, so nobody turns it back unasked")
-    except BedError:
-        print(move.found())
-        raise
-    assert str(cloud.computes[move.source].host.domain_state(server.domain)) == "paused (post-copy failed)"
+    idle(busy, "ERROR", 60)  # it has run there, so nobody turns it back unasked
+    assert waits(source, busy)
     cloud.network.limit(RATE_MBIT)
     asked_s = time.monotonic()
-    cloud.api.post("compute", action, {"os-pcmigTurnBack": {}})
-    try:
-        wait_until(lambda: move.look() == "failed", 60, "the migration has failed")
-        server.wait_heartbeats(5, since_s=asked_s, patience_s=60)
-    except BedError:
-        print(move.found())
-        raise
-    print(f"heartbeats {time.monotonic() - asked_s:.1f} s after the request")
-    server.wait_status("ACTIVE")
-    move.end_s = time.monotonic()
-    move.check_at(move.source)
-    assert list(cloud.placement_allocations(server)) == [move.source]
-    assert cloud.placement_allocations(cloud.migrations(server)[0]["uuid"]) == {}
-    assert cloud.port_bindings(server) == {move.source: "ACTIVE"}
-    copy = target.instances / server.id
+    ask(cloud, busy, {"os-pcmigTurnBack": {}})
+    back_at_source(cloud, move, asked_s)
+    assert list(cloud.placement_allocations(busy)) == [move.source]
+    assert cloud.placement_allocations(cloud.migrations(busy)[0]["uuid"]) == {}
+    assert cloud.port_bindings(busy) == {move.source: "ACTIVE"}
+    copy = target.instances / busy.id
     wait_until(lambda: not copy.exists(), 30, "the destination's copy of the disk is gone")
     with pytest.raises(ApiError) as refused:
-        cloud.api.post("compute", action, {"suspend": None})
+        ask(cloud, busy, {"suspend": None})
     assert refused.value.status == 409 and "reboot it hard" in str(refused.value)
-    cloud.api.post("compute", action, {"reboot": {"type": "HARD"}})
-    since_s = time.monotonic()
-    server.wait_status("ACTIVE")
-    server.wait_heartbeats(20, since_s=since_s, patience_s=90)
-    shown = cloud.api.get("compute", f"/servers/{server.id}/os-pcmig")["pcmig"]
-    assert shown["way_back"] == {"may_ask": True, "turned_back": None}
+    rebooted_is_like_any_other(cloud, move)
+
+
+def test_by_itself_where_it_never_ran(cloud: Cloud, busy: Server, move: Move) -> None:
+    """The destination's libvirt, stopped, never lets its QEMU run: it says so when it goes on."""
+    source, target = ends(cloud, move)
+    libvirtd = target.host.libvirtd()
+    assert libvirtd is not None
+    libvirtd.signal(signal.SIGSTOP)
+    try:
+        path = f"/servers/{busy.id}/migrations/{cloud.migrations(busy)[0]['id']}/action"
+        cloud.api.post("compute", path, {"force_complete": None})
+        wait_until(lambda: "post-copy" in str(source.host.domain_state(busy.domain)), 60, "it has switched")
+        time.sleep(0.5)
+        [qemu] = target.host.qemu_pids()
+        target.host.signal_process(qemu, signal.SIGKILL)
+        wait_until(lambda: not target.host.qemu_pids(), 15, "its QEMU is gone")
+    finally:
+        libvirtd.signal(signal.SIGCONT)
+    back_at_source(cloud, move, time.monotonic())
+    rebooted_is_like_any_other(cloud, move)
