@@ -18,17 +18,15 @@ from typing import Any, Literal
 
 from pcmig import _core, guest
 from pcmig.journal import Entry, Journal
+from pcmig_common.turned_back import OPTIONS, Words
 
 Disks = Literal["none", "own", "shared"]
 Mode = Literal["never", "unrun", "ask"]
 MODES: tuple[Mode, ...] = ("never", "unrun", "ask")
+NO_WORDS = Words()  # nobody vouches for anything
 
 COMMAND = "pcmig turn-back"
-# Words of somebody's, as the command takes them.
-DEAD = "--destination-is-dead"
-NEWER_DISKS = "--accept-newer-disks"
-NOWHERE_ELSE = "--guest-is-nowhere-else"
-WORDS = (DEAD, NEWER_DISKS, NOWHERE_ELSE)
+DEAD, NEWER_DISKS, NOWHERE_ELSE = OPTIONS  # words of somebody's, as they are typed
 
 # Between the two times that the hosts are asked.
 AGAIN_S = 1.0
@@ -99,10 +97,7 @@ def host_of(uri: str) -> str | None:
 def refuse_other_host(entry: Entry) -> None:
     """Raises RefusedError unless it is the very host to which the guest of ENTRY went that says "absent".
 
-    The journal has its UUID since the migration began. Where it has none, somebody's word is needed, but of
-    nova-compute, which asks the destination's nova-compute for the process, by the name of its host."""
-    if entry.dest_host is None and "nova" in entry.caller:
-        return
+    The journal has its UUID since the migration began. Where it has none, somebody's word is needed."""
     if entry.dest_host is None or host_of(entry.dest_uri) != entry.dest_host:
         raise RefusedError(
             f"the host at {entry.dest_uri} has nothing of the guest, but it is not known to be the one to "
@@ -153,9 +148,7 @@ def turn_back(
     *,
     ask: Callable[[], tuple[_core.Half, _core.Half]],
     now: Callable[[], str],
-    destination_is_dead: bool = False,
-    accept_newer_disks: bool = False,
-    nowhere_else: bool = False,
+    words: Words = NO_WORDS,
     unrun: bool = False,
     no_process: bool = False,
     mode: Mode | None = None,
@@ -165,29 +158,25 @@ def turn_back(
     """Has the guest of ENTRY (of BOOK) go on at its source.
 
     ASK asks both hosts, the source first; NOW is the time for the journal; TELL hears of each step, in words.
-    `destination_is_dead`, `accept_newer_disks`, `nowhere_else`: somebody's word. UNRUN: it is certain that no
-    instruction ran at the destination (status of the Migration, or the entry). NO_PROCESS: see ask_guard().
-    MODE: nobody asks, it is to happen by itself. DO: in the place of _core.turn_back, for whom the guest's
-    own folder of libvirt is closed. Raises RefusedError, LibvirtError, JournalError.
+    WORDS: what somebody vouches for. UNRUN: it is certain that no instruction ran at the destination (status
+    of the Migration, or the entry). NO_PROCESS: see ask_guard(). MODE: nobody asks, it is to happen by
+    itself. DO: in the place of _core.turn_back, for whom the guest's own folder of libvirt is closed. Raises
+    RefusedError, LibvirtError, JournalError.
     """
     saw_end = no_process or unrun
     source, destination = ask()
-    ask_guard(entry, (source, destination), destination_is_dead, saw_end)
+    ask_guard(entry, (source, destination), words.destination_is_dead, saw_end)
     begun = marked(entry, source) is not None
-    facts, rule = decide(
-        entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else, begun
-    )
+    facts, rule = decide(entry, words, unrun, mode, now(), begun)
     if rule["answer"] == "done":
         return _done_before(book, entry, facts, rule, source, now())
     tell("asking both hosts once more")
     time.sleep(AGAIN_S)
     source, destination = ask()
-    ask_guard(entry, (source, destination), destination_is_dead, saw_end)
+    ask_guard(entry, (source, destination), words.destination_is_dead, saw_end)
     before = facts.look
     begun = marked(entry, source) is not None
-    facts, rule = decide(
-        entry, destination_is_dead, accept_newer_disks, unrun, mode, now(), nowhere_else, begun
-    )
+    facts, rule = decide(entry, words, unrun, mode, now(), begun)
     refuse_living(before, facts.look)
     if rule["answer"] == "done":
         return _done_before(book, entry, facts, rule, source, now())
@@ -277,12 +266,10 @@ def ask_guard(
 
 def decide(
     entry: Entry,
-    destination_is_dead: bool,
-    accept_newer_disks: bool,
+    words: Words,
     unrun: bool,
     mode: Mode | None,
     now: str,
-    nowhere_else: bool = False,
     begun: bool = False,
 ) -> tuple[Facts, _core.TurnBackRule]:
     """The facts, and what follows from them. Raises RefusedError, LibvirtError."""
@@ -301,16 +288,16 @@ def decide(
         everything_sent=look["remaining_bytes"] == 0,
         sets_active=look["sets_active"],
         discards_memory=look["discards_memory"],
-        nowhere_else=nowhere_else,
-        accept_newer_disks=accept_newer_disks,
+        nowhere_else=words.guest_is_nowhere_else,
+        accept_newer_disks=words.accept_newer_disks,
         mode=mode or "never",
     )
     facts = Facts(
         source="",
         destination="",
-        destination_is_dead=destination_is_dead,
-        accept_newer_disks=accept_newer_disks,
-        nowhere_else=nowhere_else,
+        destination_is_dead=words.destination_is_dead,
+        accept_newer_disks=words.accept_newer_disks,
+        nowhere_else=words.guest_is_nowhere_else,
         unrun=unrun,
         ran_at_most_s=0.0 if unrun else seconds_between(entry.crossed_at, now),
         disks=disks,
@@ -336,16 +323,7 @@ def words_needed(
         said = {*given, *needed}
         try:
             ask_guard(entry, halves, DEAD in said)
-            decide(
-                entry,
-                DEAD in said,
-                NEWER_DISKS in said,
-                False,
-                None,
-                "",
-                NOWHERE_ELSE in said,
-                marked(entry, halves[0]) is not None,
-            )
+            decide(entry, Words.of(said), False, None, "", marked(entry, halves[0]) is not None)
         except RefusedError as err:
             if err.word is None or err.word in said:
                 return needed
@@ -361,7 +339,7 @@ def with_words(text: str, entry: Entry, halves: tuple[_core.Half, _core.Half]) -
     asks for each."""
     if f"{COMMAND} " not in text:
         return text, {}
-    needed = words_needed(entry, halves, tuple(word for word in WORDS if word in text))
+    needed = words_needed(entry, halves, tuple(word for word in OPTIONS if word in text))
     return text.replace(f"{COMMAND} ", " ".join([COMMAND, *needed, ""])), needed
 
 

@@ -14,9 +14,7 @@ from typing import Any
 
 ACTION = "os-migrateLive"
 KEY = "post_copy"
-# An action of pcmig's own, and the words that may come with it.
-TURN_BACK = "os-pcmigTurnBack"
-WORDS = ("destination_is_dead", "accept_newer_disks")
+TURN_BACK = "os-pcmigTurnBack"  # an action of pcmig's own
 
 # Nova's schema lets no live migration be deeper than two. Python's JSON reader gives up, not with ValueError,
 # at a depth that differs between its releases and with what has called it, so nothing near it goes on.

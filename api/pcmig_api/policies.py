@@ -39,7 +39,7 @@ RULES = [
         name=TURN_BACK,
         check_str=ADMIN,
         description="Have a server go on at its source that was in post-copy when the destination was lost, "
-        "and say that the destination is dead, or that its disks may be newer",
+        "and say that the destination is dead, that its disks may be newer, or that no other host has it",
         operations=[{"method": "POST", "path": "/servers/{server_id}/action (os-pcmigTurnBack)"}],
         scope_types=["project"],
     ),

@@ -138,12 +138,12 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
         """Has the server's host let it go on there, whose destination was lost in post-copy."""
         with wsgi.ResourceExceptionHandler():
             said = {} if said is None else said
-            if not isinstance(said, dict) or not set(said) <= set(body.WORDS):
+            if not isinstance(said, dict) or not set(said) <= set(turned_back.WORDS):
                 raise exception.ValidationError(
-                    detail=f"{body.TURN_BACK} takes {' and '.join(body.WORDS)}, true or false"
+                    detail=f"{body.TURN_BACK} takes {', '.join(turned_back.WORDS)}, each true or false"
                 )
             words: dict[str, bool] = {}
-            for name in body.WORDS:
+            for name in turned_back.WORDS:
                 value = body.truth(said.get(name, False))
                 if value is not None:
                     words[name] = value
@@ -155,7 +155,7 @@ class Filter(base_wsgi.Middleware):  # type: ignore[misc]  # Nova has no types
             host = instance.host if instance.obj_attr_is_set("host") else None
             if not host:
                 raise webob.exc.HTTPConflict(explanation=_("The server is on no host."))
-            why = self.computes.turn_back(context, host, str(instance.uuid), **words)
+            why = self.computes.turn_back(context, host, str(instance.uuid), turned_back.Words(**words))
             if why is not None:
                 raise webob.exc.HTTPConflict(explanation=why)
         return _answer(req, None, status=202)

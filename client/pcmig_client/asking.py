@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from pcmig_common.turned_back import Words
+
 ACTION = "os-migrateLive"
 BODY_KEY = "post_copy"
 # As pcmig_common.choice has it; that module is not for workstations.
@@ -58,6 +60,11 @@ TURN_BACK_OPTIONS = (
         "--accept-newer-disks",
         "Let it go on with disks that may have been written to since the switch: file systems that are in "
         "use may break. A hard reboot instead keeps what is on the disks.",
+    ),
+    (
+        "--guest-is-nowhere-else",
+        "Say that no other host has it. It may have been whole at the destination, and have been moved on "
+        "from there before that died: look at the other hosts first. Should it run there, it runs twice.",
     ),
 )
 
@@ -142,10 +149,9 @@ def message_in(content: Any) -> str | None:
     return None
 
 
-def turn_back(api: Api, server_id: str, *, destination_is_dead: bool, accept_newer_disks: bool) -> None:
+def turn_back(api: Api, server_id: str, words: Words) -> None:
     """Asks for it. Raises NotAnswered."""
-    words = {"destination_is_dead": destination_is_dead, "accept_newer_disks": accept_newer_disks}
-    said = {name: True for name, value in words.items() if value}
+    said = {name: True for name, given in dataclasses.asdict(words).items() if given}
     try:
         api.ask("POST", f"/servers/{server_id}/action", {TURN_BACK: said})
     except NotAnswered as err:

@@ -12,6 +12,7 @@ from osc_lib.command import command
 
 from pcmig_client import asking, state
 from pcmig_client.openstack_migrate import compute_adapter, compute_client, server_id
+from pcmig_common.turned_back import WORDS, Words
 
 if TYPE_CHECKING:
     Column = columns.FormattableColumn[Any]
@@ -48,8 +49,7 @@ class TurnBack(command.Command):
             asking.turn_back(
                 asking.Api(compute_adapter(compute)),
                 id_,
-                destination_is_dead=parsed_args.destination_is_dead,
-                accept_newer_disks=parsed_args.accept_newer_disks,
+                Words(**{name: getattr(parsed_args, name) for name in WORDS}),
             )
         except asking.NotAnswered as err:
             raise exceptions.CommandError(str(err)) from err

@@ -8,6 +8,7 @@ Nova's own topic has its own versions and endpoints, to which a driver can add n
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 import oslo_messaging
 from nova import rpc
 from oslo_log import log as logging
+
+from pcmig_common.turned_back import Words
 
 LOG = logging.getLogger(__name__)
 
@@ -35,9 +38,9 @@ _DAEMONS = (b"libvirtd", b"virtqemud")
 # (progress as pcmig.nova.progress has it, or why there is none) of the instance with this UUID
 Answer = tuple[dict[str, Any] | None, str | None]
 
-# Called with context, UUID of the instance, and the words of who asks: the destination is dead, disks may be
-# newer. Begins to turn it back and returns None, or returns why not.
-TurnBack = Callable[[Any, str, bool, bool], str | None]
+# Called with context, UUID of the instance, and the words of who asks. Begins to turn it back and returns
+# None, or returns why not.
+TurnBack = Callable[[Any, str, Words], str | None]
 
 
 class Endpoint:
@@ -73,11 +76,9 @@ class Endpoint:
         """Whether a QEMU of the guest runs on this host, whatever libvirt knows; None: it cannot be seen."""
         return qemu_runs(instance)
 
-    def turn_back(
-        self, context: Any, instance: str, destination_is_dead: bool, accept_newer_disks: bool
-    ) -> str | None:
+    def turn_back(self, context: Any, instance: str, **words: bool) -> str | None:
         """Has a guest go on here whose destination was lost; why not, if that cannot be."""
-        return self._turn_back(context, instance, destination_is_dead, accept_newer_disks)
+        return self._turn_back(context, instance, Words(**words))
 
 
 def qemu_runs(uuid: str, proc: str = "/proc") -> bool | None:
@@ -226,9 +227,7 @@ class Client:
             return None
         return found if isinstance(found, bool) else None
 
-    def turn_back(
-        self, context: Any, host: str, instance: str, *, destination_is_dead: bool, accept_newer_disks: bool
-    ) -> str | None:
+    def turn_back(self, context: Any, host: str, instance: str, words: Words) -> str | None:
         """Has HOST turn the instance with this UUID back; why it does not, or None: it has begun to."""
         try:
             found: str | None = self._call(
@@ -238,8 +237,7 @@ class Client:
                 version="1.3",
                 timeout_s=TURN_BACK_TIMEOUT_S,
                 instance=instance,
-                destination_is_dead=destination_is_dead,
-                accept_newer_disks=accept_newer_disks,
+                **dataclasses.asdict(words),
             )
         except _SilentError:
             return _nobody(host, TURN_BACK_TIMEOUT_S)

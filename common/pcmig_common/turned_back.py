@@ -9,7 +9,8 @@ which users do not see, so that nova-api can refuse what cannot work without ask
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 
 from pcmig_common.i18n import _
 
@@ -25,6 +26,29 @@ SENTENCE = _(
 # by itself works: reboot, stop, resize, migrate, shelve, rescue.
 SNAPSHOTS = ("createImage", "createBackup")  # of a volume they are Cinder's
 ACTIONS = ("os-migrateLive", "suspend", "pause", "rebuild", "swapVolume", *SNAPSHOTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """What somebody vouches for who has a guest turn back. The API and the bus have them by these names, the
+    commands as options."""
+
+    destination_is_dead: bool = False  # its host is off or fenced, or no QEMU of the guest runs there
+    accept_newer_disks: bool = False  # its disks may have been written to since the switch
+    guest_is_nowhere_else: bool = False  # it was not whole at the destination and moved on from there
+
+    def options(self) -> list[str]:
+        """Those that were given, as they are typed."""
+        return [option for option, name in zip(OPTIONS, WORDS, strict=True) if getattr(self, name)]
+
+    @classmethod
+    def of(cls, options: Collection[str]) -> Words:
+        """Those that are typed so."""
+        return cls(**{name: option in options for option, name in zip(OPTIONS, WORDS, strict=True)})
+
+
+WORDS = tuple(field.name for field in dataclasses.fields(Words))
+OPTIONS = tuple(f"--{name.replace('_', '-')}" for name in WORDS)
 
 
 def since(system_metadata: Mapping[str, object] | None) -> str | None:

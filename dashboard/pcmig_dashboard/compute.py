@@ -42,9 +42,10 @@ def live_migrate(
     _client(request).post(f"/servers/{server_id}/action", body={"os-migrateLive": action})
 
 
-def turn_back(request: Any, server_id: str, *, destination_is_dead: bool) -> None:
-    """Have a server go on at its source whose destination was lost in post-copy."""
-    action = {"os-pcmigTurnBack": {"destination_is_dead": destination_is_dead}}
+def turn_back(request: Any, server_id: str, words: Mapping[str, bool]) -> None:
+    """Have a server go on at its source whose destination was lost in post-copy. WORDS: what the user vouches
+    for."""
+    action = {"os-pcmigTurnBack": dict(words)}
     _client(request).post(f"/servers/{server_id}/action", body=action)
 
 

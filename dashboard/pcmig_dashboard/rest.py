@@ -24,6 +24,5 @@ class Migration(generic.View):  # type: ignore[misc]  # Django has no types
     @rest_utils.ajax(data_required=True)  # type: ignore[untyped-decorator]
     def post(self, request: Any, server_id: str) -> None:
         """Has the instance turn back; the API's reason where it may not."""
-        compute.turn_back(
-            request, server_id, destination_is_dead=bool(request.DATA.get("destination_is_dead"))
-        )
+        words = {name: bool(request.DATA.get(name)) for name, _ in tabs.turn_back_words()}
+        compute.turn_back(request, server_id, words)

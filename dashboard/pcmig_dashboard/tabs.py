@@ -31,6 +31,14 @@ def look(request: Any, server_id: str) -> dict[str, Any]:
         return figures.unknown(compute.reason(error))
 
 
+def turn_back_words() -> list[tuple[str, Any]]:
+    """What the user can vouch for, by the Compute API's names, and the boxes' labels."""
+    return [
+        ("destination_is_dead", _("The destination's host is off")),
+        ("guest_is_nowhere_else", _("No other host has the instance: I have looked")),
+    ]
+
+
 class MigrationTab(tabs.Tab):  # type: ignore[misc]  # Horizon has no types
     name = _("Live Migration")
     slug = "pcmig"
@@ -49,7 +57,7 @@ class MigrationTab(tabs.Tab):  # type: ignore[misc]  # Horizon has no types
             "interval_ms": int(getattr(settings, "PCMIG_REFRESH_S", REFRESH_S) * 1000),
             "title": self.name,
             "turn_back": _("Turn Back"),
-            "turn_back_dead": _("The destination's host is off"),
+            "turn_back_words": turn_back_words(),
             "turn_back_confirm": _(
                 "The instance goes on at its source host from the moment of the switch. What it did at the "
                 "destination since then is undone. If that host still runs it, the instance runs twice and "

@@ -17,6 +17,7 @@ from pcmig.cli.books import add_entry, find_entry
 from pcmig.cli.forget import command_line, guest_word, told
 from pcmig.cli.record import PROGRAM, choices, forget_in, utc_now
 from pcmig.journal import Entry, Journal, Owner
+from pcmig_common.turned_back import WORDS, Words
 
 # What libvirt refuses such a guest: it keeps the migration's job for as long as that QEMU runs.
 BOUND = (
@@ -71,7 +72,7 @@ class TurnBack(Command):
         except journal.HeldError as err:
             refuse_kept(err.owner, err.entry)
         out = sys.stderr if args.json else sys.stdout
-        words = [word for word in turn_back.WORDS if getattr(args, word.strip("-").replace("-", "_"))]
+        words = Words(**{name: getattr(args, name) for name in WORDS})
         try:
             for line in told(book, entry, evidence.of_entry(entry)):
                 say(line, out)
@@ -80,13 +81,11 @@ class TurnBack(Command):
                 entry,
                 ask=lambda: ask_both(entry),
                 now=utc_now,
-                destination_is_dead=args.destination_is_dead,
-                accept_newer_disks=args.accept_newer_disks,
-                nowhere_else=args.guest_is_nowhere_else,
+                words=words,
                 tell=lambda text: say(text, out),
             )
         except turn_back.RefusedError as err:
-            raise refusal(book, entry, err, words) from err
+            raise refusal(book, entry, err, words.options()) from err
         except guest.GuestXmlError as err:
             raise CommandError(f"{entry.name}: {err}") from err
         finally:

@@ -8,15 +8,18 @@ refuses to bind the port to that host (409): for an evacuation as for any later 
 
 from __future__ import annotations
 
+import copy
 import types
 from typing import Any
 
+from nova.network import model as network_model
 from nova.network import neutron
 from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
 
 INACTIVE = "INACTIVE"
+HYBRID_PORT = "qvo"  # with which the name of an Open vSwitch port begins that has a bridge before it
 
 
 def remove_inactive(context: Any, instance: Any, *, but: str | None = None) -> bool:
@@ -58,10 +61,33 @@ def come_back(adopted: Any, manager: Any) -> None:
     network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)
 
 
+def vifs_at_source(instance: Any, migrate_data: Any) -> Any:
+    """The guest's interfaces as Nova knows them at the source: ports that have changed their kind at the
+    destination were other ones here."""
+    if migrate_data is not None and "vifs" in migrate_data:
+        return network_model.NetworkInfo([vif.source_vif for vif in migrate_data.vifs])
+    return instance.get_network_info()
+
+
+def plug_again(driver: Any, instance: Any, vifs: Any) -> None:
+    """Gives the interfaces VIFS of a guest that runs their ports of Open vSwitch back, which Neutron's agent
+    takes out of the bridge at the switch (process_deactivated_bindings) and nobody puts back. What is there
+    already stays as it is."""
+    for vif in vifs:
+        if vif["type"] != network_model.VIF_TYPE_OVS or vif["vnic_type"] != network_model.VNIC_TYPE_NORMAL:
+            continue
+        port = copy.deepcopy(vif)
+        port["delegate_create"] = True  # by Nova, as libvirt makes it with the guest's device only
+        if vif.is_hybrid_plug_enabled():
+            port["details"][network_model.VIF_DETAILS_OVS_HYBRID_PLUG] = False
+            port["devname"] = f"{HYBRID_PORT}{vif['id']}"[: network_model.NIC_NAME_LEN]
+        driver.plug_vifs(instance, network_model.NetworkInfo([port]))
+
+
 def tell_agents(context: Any, instance: Any) -> None:
     """Has Neutron's agents hear the whole of each port, of a guest that runs: they do not hear of a binding
-    that goes, and one that was plugged all the time they do not look at again. Any change does; this one is
-    taken back."""
+    that goes, and wire no port that may be on its way to another host. Any change does; this one is taken
+    back."""
     try:
         client = neutron.get_client(context, admin=True)
         for vif in instance.get_network_info():

@@ -34,7 +34,7 @@ from pcmig.nova import (
     unread,
     words,
 )
-from pcmig_common import choice, messages
+from pcmig_common import choice, messages, turned_back
 from pcmig_common.i18n import _
 
 LOG = logging.getLogger(__name__)
@@ -171,22 +171,22 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             found["way_back"] = plan.way_back
         return found, None if found is not None else "the migration is being prepared"
 
-    def _turn_back(self, context: Any, uuid: str, dead: bool, newer_disks: bool) -> str | None:
+    def _turn_back(self, context: Any, uuid: str, said: turned_back.Words) -> str | None:
         """For an administrator, on a thread of the message server; why not, or None: it has begun."""
         record = self._records.get(uuid) if self._records else None
         if record is None or record.side != "source":
             return "no live migration of this server from here is on record: there is nothing to turn back"
         if record.turned:
             return "the server turned back already"
-        said = turning.Words(destination_is_dead=dead, accept_newer_disks=newer_disks)
+        request = turning.Request(said)
         try:
-            self._turning.may(context, record, said)
+            self._turning.may(context, record, request)
         except turning.NotNow as err:
             return str(err)
         steered = self._steered_by(uuid)
         if steered is not None:
-            return None if steered.give_way(said) else "the migration moves: look again in a while"
-        return self._keeper.turner.begin(record, said, None)
+            return None if steered.give_way(request) else "the migration moves: look again in a while"
+        return self._keeper.turner.begin(record, request, None)
 
     # The checks before a migration
 

@@ -148,6 +148,7 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             resume_uris=self._options.resume_uris(dest),
             way=self._options.tunnel if kind.tunnel else None,
             note=functools.partial(self._note, instance, noted),
+            dest_host=functools.partial(self._note_dest_host, str(instance.uuid)),
             crossed=functools.partial(self._note_crossed, str(instance.uuid)),
         )
         return steer.Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)

@@ -16,7 +16,6 @@ from typing import Any
 from nova import context as nova_context
 from nova import exception, objects
 from nova.conf import CONF
-from nova.network import model as network_model
 from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import utils as libvirt_utils
@@ -100,6 +99,10 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             self._records.add(entry, "source")
         except journal.JournalError as err:
             raise exception.MigrationError(reason=f"it cannot be put on record: {err}") from err
+
+    def _note_dest_host(self, uuid: str, host: str) -> None:
+        """By what the destination's host is known again, whatever answers at its address."""
+        self._records.goes_to(uuid, host)
 
     def _note_crossed(self, uuid: str) -> None:
         """The switch to post-copy was issued."""
@@ -291,7 +294,8 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 )
             # Nova does this later, and not at all when a service that it asks before does not answer: its
             # record has the cores of the destination then.
-            self._unplug_and_power_down(context, instance, _vifs_at_source(instance, migrate_data), acts)
+            vifs = bindings.vifs_at_source(instance, migrate_data)
+            self._unplug_and_power_down(context, instance, vifs, acts)
             if acts.state(once.ATTACHMENTS) is None:
                 acts.mark(once.ATTACHMENTS, once.BEGUN)  # Nova's next step
 
@@ -400,11 +404,3 @@ def _system_metadata(instance: Any) -> dict[str, str]:
     if isinstance(instance, objects.Instance) and not instance.obj_attr_is_set("system_metadata"):
         return {}
     return getattr(instance, "system_metadata", None) or {}
-
-
-def _vifs_at_source(instance: Any, migrate_data: Any) -> Any:
-    """As Nova's post step finds them: ports that have changed their kind at the destination were other ones
-    here."""
-    if migrate_data is not None and "vifs" in migrate_data:
-        return network_model.NetworkInfo([vif.source_vif for vif in migrate_data.vifs])
-    return instance.get_network_info()

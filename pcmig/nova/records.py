@@ -234,30 +234,30 @@ class Records:
             releases.off_hub(update)
             self._seen = self._state()
 
+    def goes_to(self, uuid: str, host: str) -> None:
+        """Notes the UUID of the host to which the guest goes. What cannot be written is told."""
+        record = self._known.get(uuid)
+        if record is not None:
+            self._note(record, "To which host the guest goes", dest_host=host)
+
     def cross(self, uuid: str) -> None:
         """Notes that the switch to post-copy was issued. What cannot be written is told."""
-        with self._lock:
-            record = self._known.get(uuid)
-            if record is None or record.entry.crossed:
-                return
-            changes: dict[str, Any] = {"crossed": True, "crossed_at": now()}
-            record.entry = dataclasses.replace(record.entry, **changes)
-            try:
-                releases.off_hub(functools.partial(self._journal.update, uuid, **changes))
-            except journal.JournalError as err:
-                LOG.error("That the guest changes hosts cannot be put on record: %s", err)
-            self._seen = self._state()
+        record = self._known.get(uuid)
+        if record is not None and not record.entry.crossed:
+            self._note(record, "That the guest changes hosts", crossed=True, crossed_at=now())
 
     def never_ran(self, record: Record) -> None:
         """Notes that no instruction of the guest ran at the destination. What cannot be written is told."""
+        if not record.entry.unrun:
+            self._note(record, "That the guest never ran at the destination", unrun=True)
+
+    def _note(self, record: Record, what: str, **changes: Any) -> None:
         with self._lock:
-            if record.entry.unrun:
-                return
-            record.entry = dataclasses.replace(record.entry, unrun=True)
+            record.entry = dataclasses.replace(record.entry, **changes)
             try:
-                releases.off_hub(functools.partial(self._journal.update, record.entry.uuid, unrun=True))
+                releases.off_hub(functools.partial(self._journal.update, record.entry.uuid, **changes))
             except journal.JournalError as err:
-                LOG.error("That the guest never ran at the destination cannot be put on record: %s", err)
+                LOG.error("%(what)s cannot be put on record: %(err)s", {"what": what, "err": err})
             self._seen = self._state()
 
     def turns_back(self, record: Record, turn: Callable[[journal.Journal], turn_back.TurnedBack]) -> Any:

@@ -69,6 +69,8 @@ class Orders:
     # tunnel before anything begins.
     note: Callable[[str, str, dict[str, Any], Passage | None], None] = lambda *_: None
     way: Way | None = None  # through the tunnel
+    # Called with the UUID of the destination's host, which the engine asks for before it begins.
+    dest_host: Callable[[str], None] = lambda _: None
     # Called once the switch to post-copy was issued: from then on the source's memory may be the older.
     crossed: Callable[[], None] = lambda: None
 
@@ -86,7 +88,7 @@ class Steered:
         self.abort_asked = False
         self.detached = False
         self.passage: Passage | None = None  # through the tunnel
-        self.gives_way: Any = None  # turning.Words: the guest is to turn back, and the engine to let it be
+        self.gives_way: Any = None  # turning.Request: the guest is to turn back, and the engine to let it be
 
     def stand_in(self, guest: Any) -> StandIn:
         """GUEST, but for migrate()."""
@@ -201,6 +203,10 @@ class Steered:
         self._start(engine)
         return engine
 
+    def note_dest_host(self, uuid: str) -> None:
+        """The destination's host has this UUID."""
+        self._orders.dest_host(uuid)
+
     def note_crossed(self) -> None:
         """The switch was issued."""
         self._orders.crossed()
@@ -298,6 +304,7 @@ class Monitor:
         self._looked_s = self._saved_s = float("-inf")
         self._told_s = 0.0
         self._decisions = 0
+        self._dest_host = False  # is noted
         self._crossed = False
         self._switch_told = False
         self._waits_for: str | None = None
@@ -329,6 +336,9 @@ class Monitor:
         while True:
             engine.clear()
             status = engine.status()
+            if status["dest_host"] and not self._dest_host:
+                self._dest_host = True
+                self._steered.note_dest_host(status["dest_host"])
             if status["crossed"] and not self._crossed:
                 self._crossed = True
                 self._steered.note_crossed()

@@ -17,7 +17,7 @@ from nova import exception, objects
 from oslo_log import log as logging
 
 from pcmig import journal
-from pcmig.nova import bindings, guard, records, turned_back, turning
+from pcmig.nova import adoption, bindings, guard, records, turned_back, turning
 from pcmig_common import turned_back as words
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Turner:
         self._guard = guard_
         self._turning = turning_
         self._acting: set[str] = set()  # guests that a thread of this process has turn back
+        self._looked_late: set[str] = set()  # at whose ports this process has looked once more
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -112,7 +113,7 @@ class Turner:
         return True
 
     def begin(
-        self, record: records.Record | None, said: turning.Words, status: dict[str, Any] | None
+        self, record: records.Record | None, request: turning.Request, status: dict[str, Any] | None
     ) -> str | None:
         """Begins to: somebody asked for it, or the engine with STATUS has given way (and the thread that
         followed it is about to end). Why not, if it does not."""
@@ -124,20 +125,20 @@ class Turner:
         if status is not None and status.get("unrun"):
             self._records.never_ran(record)
         manager = self._driver.virtapi._compute
-        self._keeper.on_thread(uuid, self._turn_back, record, said, manager)
+        self._keeper.on_thread(uuid, self._turn_back, record, request, manager)
         return None
 
-    def _turn_back(self, record: records.Record, said: turning.Words, manager: Any) -> None:
+    def _turn_back(self, record: records.Record, request: turning.Request, manager: Any) -> None:
         try:
             with self._alone(record.entry.uuid):
-                text = self._act(record, said)
+                text = self._act(record, request)
         except turning.NotNow as err:  # the other thread goes on, and the record stays its own
             LOG.info("Guest %(name)s: %(why)s", {"name": record.entry.name, "why": err})
             return
         if text is not None:
             self._write_down(record, manager, text)
 
-    def _act(self, record: records.Record, said: turning.Words) -> str | None:
+    def _act(self, record: records.Record, request: turning.Request) -> str | None:
         """What it undid; None: it did not turn back."""
         uuid = record.entry.uuid
         while self._driver._follows(uuid):  # Nova's thread is about to leave it
@@ -145,7 +146,7 @@ class Turner:
                 return None
         try:
             self._records.claim(record)
-            return self._turning.turn(nova_context.get_admin_context(), record, said)
+            return self._turning.turn(nova_context.get_admin_context(), record, request)
         except (turning.NotNow, journal.HeldError) as err:
             LOG.error("Guest %(name)s did not turn back: %(why)s", {"name": record.entry.name, "why": err})
             self._guard.told.note(uuid, str(err))
@@ -172,24 +173,42 @@ class Turner:
             record,
             adopted.source_bdms,
             migrate_data=adopted.migrate_data,
-            ports_come_back=lambda: _ports_come_back(adopted, manager),
+            ports_come_back=lambda: self._ports_come_back(adopted, manager),
             dest_answers=lambda: peers.answers(adopted.context, adopted.dest, uuid),
             text=text or str(words.SENTENCE),
         )
         self._keeper.carry_out_here(end)
+
+    def _ports_come_back(self, adopted: Any, manager: Any) -> None:
+        bindings.come_back(adopted, manager)
+        vifs = bindings.vifs_at_source(adopted.instance, adopted.migrate_data)
+        bindings.plug_again(self._driver, adopted.instance, vifs)
+        bindings.tell_agents(adopted.context, adopted.instance)
 
     def after(self, record: records.Record, manager: Any) -> None:
         """Until that QEMU has ended: whatever was not written down, and whether it has."""
         if record.books_written:
             if record.turned and self._guard.cycled(record):
                 self._drop_mark(record)
+            elif record.entry.uuid not in self._looked_late:
+                self._looked_late.add(record.entry.uuid)
+                self._look_late(record)
         elif record.turned or self._guard.situation(record) == TURNED_BACK:
             self._write_down(record, manager, "")
         else:  # it did not come to it
             self._keeper.again(record, manager)
 
+    def _look_late(self, record: records.Record) -> None:
+        """A guest that turned back at once may have been quicker than Neutron's agent, which takes its ports
+        out of the bridge for the switch."""
+        adopted = adoption.recall(record)
+        if adopted is not None:
+            vifs = bindings.vifs_at_source(adopted.instance, adopted.migrate_data)
+            bindings.plug_again(self._driver, adopted.instance, vifs)
+
     def _drop_mark(self, record: records.Record) -> None:
         uuid = record.entry.uuid
+        self._looked_late.discard(uuid)
         context = nova_context.get_admin_context()
         with contextlib.suppress(exception.InstanceNotFound):
             turned_back.clear(objects.Instance.get_by_uuid(context, uuid, expected_attrs=["system_metadata"]))
@@ -221,8 +240,3 @@ class Turner:
             return False
         self._turn_back(record, turning.BY_ITSELF, manager)
         return True
-
-
-def _ports_come_back(adopted: Any, manager: Any) -> None:
-    bindings.come_back(adopted, manager)
-    bindings.tell_agents(adopted.context, adopted.instance)

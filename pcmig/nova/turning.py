@@ -9,6 +9,7 @@ turned_back.py.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -16,8 +17,10 @@ from typing import Any, cast
 from oslo_log import log as logging
 
 from pcmig import _core, guest, journal, turn_back
-from pcmig.nova import fence, guard, records, releases, words
+from pcmig.nova import fence, guard, records, releases
+from pcmig.nova import words as sentences
 from pcmig_common import messages
+from pcmig_common.turned_back import Words
 
 LOG = logging.getLogger(__name__)
 
@@ -27,15 +30,14 @@ class NotNow(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Words:
-    """What somebody says who asks for it."""
+class Request:
+    """Somebody's, with what he vouches for; or nobody's, and then it happens only where nothing is lost."""
 
-    destination_is_dead: bool = False
-    accept_newer_disks: bool = False
-    asked: bool = True  # by somebody; otherwise only where nothing is lost
+    words: Words = turn_back.NO_WORDS
+    by_somebody: bool = True
 
 
-BY_ITSELF = Words(asked=False)
+BY_ITSELF = Request(by_somebody=False)
 
 
 class Turning:
@@ -57,25 +59,24 @@ class Turning:
         """Whether it could happen without anybody's asking, as far as that is known here."""
         return self.mode == "unrun" and record.entry.unrun and not record.turned
 
-    def may(self, context: Any, record: records.Record, said: Words) -> bool:
-        """One look, which changes nothing: whether somebody vouches for the destination's death. Raises
-        NotNow."""
+    def may(self, context: Any, record: records.Record, request: Request) -> Words:
+        """One look, which changes nothing: the words that count, of whoever asks and of whoever fenced the
+        destination. Raises NotNow."""
         if self.mode == "never" and not record.turned:
             raise NotNow("[pcmig] turn_back = never on this host; as root there: pcmig turn-back")
-        dead = "it is said so" if said.destination_is_dead else fence.word(record)
-        with self._explained():
+        dead = "it is said so" if request.words.destination_is_dead else fence.word(record)
+        words = dataclasses.replace(request.words, destination_is_dead=dead is not None)
+        with _Explained(self._records, record.entry.uuid, request.words):
             source, destination = self._guard.halves(record)
-            turn_back.ask_guard(record.entry, (source, destination), dead is not None, no_process=True)
+            releases.off_hub(turn_back.ask_guard, record.entry, (source, destination), dead is not None, True)
             self._ask_destination(context, record, destination["half"], dead is not None)
             facts, rule = releases.off_hub(
                 turn_back.decide,
                 record.entry,
-                dead is not None,
-                said.accept_newer_disks,
+                words,
                 False,
-                None if said.asked else cast(turn_back.Mode, self.mode),
+                self._mode(request),
                 records.now(),
-                False,
                 turn_back.marked(record.entry, source) is not None,
             )
         LOG.info(
@@ -91,14 +92,17 @@ class Turning:
                 "disks": facts.disks_why,
             },
         )
-        return dead is not None
+        return words
 
-    def turn(self, context: Any, record: records.Record, said: Words) -> str:
+    def _mode(self, request: Request) -> turn_back.Mode | None:
+        return None if request.by_somebody else cast(turn_back.Mode, self.mode)
+
+    def turn(self, context: Any, record: records.Record, request: Request) -> str:
         """Does it; what it undid. Raises NotNow, and then nothing was done, or nobody knows whether it
         was."""
-        self.may(context, record, said)
+        self.may(context, record, request)
         time.sleep(turn_back.AGAIN_S)  # a QEMU whose libvirtd starts is seen at the second look
-        dead = self.may(context, record, said)
+        words = self.may(context, record, request)
 
         def turn(book: journal.Journal) -> turn_back.TurnedBack:
             return turn_back.turn_back(
@@ -106,15 +110,14 @@ class Turning:
                 record.entry,
                 ask=lambda: self._guard.halves(record),
                 now=records.now,
-                destination_is_dead=dead,
+                words=words,
                 no_process=True,  # may() asked, each time
-                accept_newer_disks=said.accept_newer_disks,
-                mode=None if said.asked else cast(turn_back.Mode, self.mode),
+                mode=self._mode(request),
                 tell=lambda text: LOG.info("Guest %s: %s", record.entry.name, text),
                 do=_do,
             )
 
-        with self._explained():
+        with _Explained(self._records, record.entry.uuid, request.words):
             done = self._records.turns_back(record, turn)
         LOG.warning(
             "Guest %(name)s (%(uuid)s) turned back: it goes on here from the moment of the switch; %(text)s "
@@ -142,7 +145,7 @@ class Turning:
                 do=_never,
             )
 
-        with self._explained():
+        with _Explained(self._records, record.entry.uuid):
             return str(self._records.turns_back(record, turn).facts.text)
 
     def _ask_destination(self, context: Any, record: records.Record, half: str, dead: bool) -> None:
@@ -160,27 +163,35 @@ class Turning:
                 "host is dead: openstack compute service set --down, or --destination-is-dead"
             )
 
-    def _explained(self) -> Any:
-        return _Explained(self._records)
+
+# What somebody has to see to first, who gives a word that no fence stands for.
+_NEEDS = {
+    "--guest-is-nowhere-else": ", and that the host is dead or fenced does not tell where the guest is: see "
+    "first that no other host has it"
+}
 
 
 class _Explained:
-    """Makes NotNow of what pcmig.turn_back raises, with the command that helps first."""
+    """Makes NotNow of what pcmig.turn_back raises of the guest with this UUID, with the command that helps,
+    which has the WORDS that were given."""
 
-    def __init__(self, known: records.Records) -> None:
+    def __init__(self, known: records.Records, uuid: str, words: Words = turn_back.NO_WORDS) -> None:
         self._records = known
+        self._uuid = uuid
+        self._words = words
 
     def __enter__(self) -> None: ...
 
+    def _with(self, word: str) -> str:
+        return shlex.join(["openstack", "pcmig", "turn-back", *self._words.options(), word, self._uuid])
+
     def __exit__(self, _kind: Any, err: BaseException | None, _trace: Any) -> None:
-        if isinstance(err, turn_back.RefusedError) and err.word not in (None, "--accept-newer-disks"):
+        if isinstance(err, turn_back.RefusedError) and err.word:
             raise NotNow(
-                f"{err}; that the host is dead or fenced does not tell where the guest is: make sure that no "
-                "other host has it, then, as root on this host: pcmig turn-back --guest-is-nowhere-else"
+                f"{err}{_NEEDS.get(err.word, '')}; to take that risk: {self._with(err.word)}"
             ) from err
         if isinstance(err, turn_back.RefusedError):
-            why = f"{err}; whoever takes that risk says {err.word}" if err.word else str(err)
-            raise NotNow(self._records.naming(words.for_operators(why, err.advice))) from err
+            raise NotNow(self._records.naming(sentences.for_operators(str(err), err.advice))) from err
         if isinstance(err, _core.Error | guest.GuestXmlError | journal.JournalError):
             raise NotNow(f"{err}") from err
 

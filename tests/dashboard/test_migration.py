@@ -217,7 +217,8 @@ def test_turning_back_from_the_tab(compute: Compute, request_of: Any) -> None:
         return ask(request)
 
     assert post(destination_is_dead=True).status_code == 204
-    assert compute.asked[-1][:3] == ("POST", action, {"os-pcmigTurnBack": {"destination_is_dead": True}})
+    said = {"destination_is_dead": True, "guest_is_nowhere_else": False}
+    assert compute.asked[-1][:3] == ("POST", action, {"os-pcmigTurnBack": said})
     compute.fault(action, 409, "conflictingRequest", "the destination lives")
     refused = post(destination_is_dead=False)
     assert refused.status_code == 409 and b"the destination lives" in refused.content

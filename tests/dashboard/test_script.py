@@ -18,7 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from pcmig_dashboard import figures
+from pcmig_dashboard import figures, tabs
 from tests.dashboard.test_migration import RUNNING
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
@@ -112,7 +112,7 @@ def tab(panel: dict[str, Any]) -> str:
                 "interval_ms": INTERVAL_MS,
                 "title": "Live Migration",
                 "turn_back": "Turn Back",
-                "turn_back_dead": "It is off",
+                "turn_back_words": tabs.turn_back_words(),
                 "turn_back_confirm": "Sure?",
                 "lost": "no answer",
                 "expired": "log in",
@@ -227,11 +227,11 @@ def test_the_button_asks_and_the_api_judges(browser: webdriver.Chrome, site: Sit
     part.find_element(By.TAG_NAME, "button").click()
     browser.switch_to.alert.dismiss()
     assert site.posted == []
-    part.find_element(By.TAG_NAME, "input").click()
+    part.find_element(By.NAME, "destination_is_dead").click()
     part.find_element(By.TAG_NAME, "button").click()
     browser.switch_to.alert.accept()
     wait(browser, "note", "the destination does not answer")
-    assert site.posted == [{"destination_is_dead": True}]
+    assert site.posted == [{"destination_is_dead": True, "guest_is_nowhere_else": False}]
     site.answer = (200, figures.panel(broken, {"may_ask": True, "turned_back": "2026-11-29"}))
     wait(browser, "note", "goes on from before")
     assert not part.is_displayed()

@@ -11,16 +11,20 @@ from __future__ import annotations
 from typing import Any
 
 import fixtures
+from cinderclient import exceptions as cinder_exceptions
 from nova import context as nova_context
 from nova import exception, objects
 from nova.network import neutron
+from nova.volume import cinder
 
 from pcmig import _core
 from pcmig.nova import guard, turning
 from pcmig_common import messages, turned_back
 from tests.nova_own import functional_lost as lost
 from tests.nova_own.functional_adoption import RECOVERY
+from tests.nova_own.two_hosts import VOLUME
 
+HOST = "7a0d3c52-6f0e-4f6f-9b5c-3f9f3f1d2b10"
 XML = "<domain type='kvm'><name>g</name><devices/></domain>"
 
 
@@ -48,13 +52,16 @@ class TurningTest(lost.LostTest):
             "sets_active": True,
             "discards_memory": False,
         }
+        self.host_there: str | None = HOST  # that answers at the destination's address
         for name, value in (
+            ("pcmig.turn_back.host_of", lambda _: self.host_there),
             (
                 "pcmig._core.turn_back_look",
                 lambda *_: look | self.look_words | ({"half": "runs"} if self.runs else {}),
             ),
             ("pcmig._core.domain_xml", lambda *_: self.xml),
             ("pcmig.nova.turning._do", lambda uri, uuid: self._turn(uuid)),
+            ("pcmig._core.turn_back", lambda *_: ["it runs already"]),  # of one that does
             ("pcmig._core.turn_back", lambda *_: ["it runs already"]),
             ("pcmig_common.messages.Client.process", lambda *_: self.processes),
             ("pcmig_common.messages.Client.answers", lambda *_: self.dest_answers),
@@ -80,8 +87,9 @@ class TurningTest(lost.LostTest):
     def _destination_is_gone(self, **status: Any) -> Any:
         """In post-copy, and then its host says that it has nothing of the guest."""
         engine = self._in_post_copy()
-        engine.play(crossed=True)
+        engine.play(crossed=True, dest_host=HOST)
         self._wait(lambda: self._entries("src")[0].crossed, "it is noted")
+        assert self._entries("src")[0].dest_host == HOST
         self.halves = {"source": "postcopy-failed", "destination": "absent"}
         self._guest("dest").destroy()
         engine.play(
@@ -115,9 +123,8 @@ class TurningTest(lost.LostTest):
         assert any(event.startswith("turned back") for event in events), events
 
     def _ask(self, **words: bool) -> str | None:
-        said = {"destination_is_dead": False, "accept_newer_disks": False} | words
         refused: str | None = self.src.driver._turn_back(
-            nova_context.get_admin_context(), self.server["id"], *said.values()
+            nova_context.get_admin_context(), self.server["id"], turned_back.Words(**words)
         )
         return refused
 
@@ -177,6 +184,18 @@ class TurningTest(lost.LostTest):
         self._back_at_source()
         assert "already" in str(self._ask())
 
+    def test_absent_counts_only_from_the_host_to_which_it_went(self) -> None:
+        """An address may change hands, whatever the destination's nova-compute says of its processes."""
+        self._destination_is_gone(unrun=False)
+        self._wait_for_state_change(self.server, "ERROR")
+        for self.host_there in (None, "00000000-0000-0000-0000-000000000001"):
+            refused = str(self._ask())
+            assert "not known to be the one to which the guest went" in refused
+            assert f"openstack pcmig turn-back --destination-is-dead {self.server['id']}" in refused
+        assert not self.done
+        assert self._ask(destination_is_dead=True) is None
+        self._back_at_source()
+
     def test_silence_alone_never(self) -> None:
         engine = self._in_post_copy()
         engine.play(crossed=True, phase="paused", recovery=RECOVERY, unrun=True)
@@ -233,6 +252,56 @@ class TurningTest(lost.LostTest):
         self._destination_is_gone(unrun=True)
         self._back_at_source()
         assert fails == [0]
+
+    def _cinder_is_away(self, calls: int) -> list[int]:
+        """For so many attempts to delete an attachment; how many of them are left."""
+        self.useFixture(fixtures.MonkeyPatch("pcmig.nova.ending.RETRY_S", (0.1,)))
+        left = [calls]
+        delete = cinder.API.attachment_delete  # of Nova's fixture, which knows no self
+
+        def flaky(_: Any, *arguments: Any) -> Any:
+            if left[0] > 0:
+                left[0] -= 1
+                raise cinder_exceptions.ClientException(503, "Service Unavailable")
+            return delete(*arguments)
+
+        self.useFixture(fixtures.MonkeyPatch("nova.volume.cinder.API.attachment_delete", flaky))
+        return left
+
+    def test_cinder_does_not_answer(self) -> None:
+        """The volume is the source's again, in Nova's books and Cinder; at the destination it is disconnected
+        once."""
+        disconnected: list[str] = []
+        name = "nova.compute.manager.ComputeManager.remove_volume_connection"
+        remove = type(self.dest.manager).remove_volume_connection
+
+        def noting(manager: Any, context: Any, **named: Any) -> Any:
+            disconnected.append(named["volume_id"])
+            return remove(manager, context, **named)
+
+        self.useFixture(fixtures.MonkeyPatch(name, noting))
+        left = self._cinder_is_away(3)
+        source, _ = self._migrating_with_a_volume(lambda: self._destination_is_gone(unrun=True))
+        self._back_at_source()
+        assert left == [0] and disconnected == [VOLUME]
+        self.domain_id, self.runs = 8, False
+        self.halves = {"source": "running", "destination": "absent"}
+        self._starts_with_its_volume(source)
+
+    def test_cinder_does_not_answer_and_nova_compute_is_restarted(self) -> None:
+        """Nobody answers for the destination, either: what is left there it clears away itself."""
+        self.dest_answers = False
+        left = self._cinder_is_away(10_000)
+        source, both = self._migrating_with_a_volume(lambda: self._destination_is_gone(unrun=True))
+        self._wait(lambda: left[0] < 9_990, "it was asked often")
+        assert "still attached" in str(self.src.driver._keeper.waits(self.server["id"]))
+        assert self._record()["status"] != "failed" and self._attachments() == both
+        self._restart()
+        left[0] = 0
+        for _ in range(2):
+            self._run_periodics()
+        self._back_at_source()
+        assert self._attachments() == source
 
     def test_nova_compute_is_restarted_before_the_books_are_written(self) -> None:
         away = [True]
@@ -316,7 +385,7 @@ class TurningTest(lost.LostTest):
         turner = self.src.driver._keeper.turner
         with turner._alone(self.server["id"]):
             assert "at this moment" in str(self._ask())
-            turner._turn_back(self.src.driver._records.get(self.server["id"]), turning.Words(), None)
+            turner._turn_back(self.src.driver._records.get(self.server["id"]), turning.Request(), None)
             assert not self.done
         self._wait(lambda: self._ask() is None, "nobody is at it")
         self._back_at_source()
@@ -329,8 +398,13 @@ class TurningTest(lost.LostTest):
         [service] = self.api.get_services(host="dest", binary="nova-compute")
         self.computes["dest"].stop()
         self.api.put_service(service["id"], {"forced_down": True})
-        assert "no other host has it" in str(self._ask())
+        refused = str(self._ask())
+        assert "no other host has it" in refused
+        assert f"openstack pcmig turn-back --guest-is-nowhere-else {self.server['id']}" in refused
         assert not self.done
+        # Whoever has looked says so, and then it is he who vouches for it.
+        assert self._ask(guest_is_nowhere_else=True) is None
+        self._back_at_source()
 
     def test_the_destination_is_asked_for_the_process_twice(self) -> None:
         self._destination_is_gone(unrun=False)
@@ -339,7 +413,7 @@ class TurningTest(lost.LostTest):
         with fixtures.MonkeyPatch("pcmig_common.messages.Client.process", lambda *_: next(said)):
             record = self.src.driver._records.get(self.server["id"])
             try:
-                self.src.driver._turning.turn(nova_context.get_admin_context(), record, turning.Words())
+                self.src.driver._turning.turn(nova_context.get_admin_context(), record, turning.Request())
             except turning.NotNow as err:
                 assert "its QEMU runs" in str(err)
             else:
@@ -392,8 +466,7 @@ class TurningTest(lost.LostTest):
         self._wait_for_state_change(self.server, "ERROR")
         client = messages.Client()
         context = nova_context.get_admin_context()
-        words = {"destination_is_dead": False, "accept_newer_disks": False}
-        assert client.turn_back(context, "src", self.server["id"], **words) is None
+        assert client.turn_back(context, "src", self.server["id"], turned_back.Words()) is None
         self._back_at_source()
 
 

@@ -36,6 +36,7 @@ from paste.deploy import loadwsgi
 import pcmig_api
 from pcmig_api import body, policies, views
 from pcmig_common import choice, messages, turned_back
+from pcmig_common.turned_back import Words
 from tests.unit.api.test_body import BODIES
 
 SERVER = "9a9e4a4e-2c1a-4b6c-9a3e-000000000001"
@@ -714,17 +715,21 @@ def turns(world: World) -> Iterator[tuple[World, list[Any], list[str]]]:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (None, (False, False)),
-        ({}, (False, False)),
-        ({"destination_is_dead": True}, (True, False)),
-        ({"destination_is_dead": "yes", "accept_newer_disks": True}, (True, True)),
+        (None, Words()),
+        ({}, Words()),
+        ({"destination_is_dead": True}, Words(destination_is_dead=True)),
+        (
+            {"destination_is_dead": "yes", "accept_newer_disks": True},
+            Words(destination_is_dead=True, accept_newer_disks=True),
+        ),
+        ({"guest_is_nowhere_else": True}, Words(guest_is_nowhere_else=True)),
     ],
 )
-def test_turning_back(turns: tuple[World, list[Any], list[str]], said: Any, words: tuple[bool, bool]) -> None:
+def test_turning_back(turns: tuple[World, list[Any], list[str]], said: Any, words: Words) -> None:
     world, asked, refusals = turns
     answer = ask(api(world, ["admin"]), {body.TURN_BACK: said})
     assert (answer.status, answer.content) == (202, "")
-    assert asked == [(SERVER, *words)]
+    assert asked == [(SERVER, words)]
     refusals.append("the destination's half lives: pcmig resume")
     answer = ask(api(world, ["admin"]), {body.TURN_BACK: said})
     assert (answer.status, answer.message) == (409, refusals[0])

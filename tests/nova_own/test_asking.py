@@ -22,7 +22,7 @@ from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig.nova import driver, flags, guard, records, steer
 from pcmig.nova.conf import Options
-from pcmig_common import messages
+from pcmig_common import messages, turned_back
 
 objects.register_all()
 
@@ -314,9 +314,9 @@ def test_asked_over_the_bus(bus: Any) -> None:
         assert missing.startswith(f"nova-compute on {HOST} cannot be asked: ")
         assert client.arrivals(bus, HOST) == "no userfaultfd"
         assert client.answers(bus, HOST, "one") and client.answers(bus, HOST, "three")
-        words = {"destination_is_dead": True, "accept_newer_disks": False}
-        assert [client.turn_back(bus, HOST, "one", **words) for _ in range(2)] == [None, "not again"]
-        assert turned == [("one", True, False)] * 2
+        words = turned_back.Words(destination_is_dead=True, guest_is_nowhere_else=True)
+        assert [client.turn_back(bus, HOST, "one", words) for _ in range(2)] == [None, "not again"]
+        assert turned == [("one", words)] * 2
     finally:
         messages.stop(server)
         server.wait()

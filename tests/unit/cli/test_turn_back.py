@@ -17,6 +17,7 @@ from pcmig import _core, turn_back
 from pcmig.cli import evidence, forget, status
 from pcmig.cli import turn_back as command
 from pcmig.journal import Entry, Journal, Owner
+from pcmig_common.turned_back import OPTIONS
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import pcmig
 from tests.unit.cli.fake_core import job as answer
@@ -368,7 +369,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> tuple[int, str, list[str]]:
         (GONE, {"dest_ended": True, "dest_host": None}, "", {}, [turn_back.DEAD]),
         (GONE, {"unrun": True}, DISK, {"remaining_bytes": 0}, []),
         (GONE, {"dest_ended": True}, DISK, {}, [turn_back.NEWER_DISKS]),
-        (GONE, {}, DISK, {"remaining_bytes": 0}, list(turn_back.WORDS)),
+        (GONE, {}, DISK, {"remaining_bytes": 0}, list(OPTIONS)),
         (DOWN, {}, "", {}, [turn_back.DEAD]),
         (DOWN, {}, DISK, {}, [turn_back.DEAD, turn_back.NEWER_DISKS]),
         # Where it cannot turn back at all no word is named.
@@ -391,7 +392,7 @@ def test_what_is_printed_has_the_words_that_it_takes(
     book.write(dataclasses.replace(CROSSED, **entry))
     code, text, [line] = shown(capsys)
     typed = shlex.split(line)
-    assert code == 3 and {word for word in typed if word in turn_back.WORDS} == set(words), text
+    assert code == 3 and {word for word in typed if word in OPTIONS} == set(words), text
     assert all(f"{word} is your word: " in text for word in words if destination is GONE), text
     code, text = pcmig(capsys, *typed[1:])
     assert (code, bool(fake.turned)) == ((3, False) if look.get("sets_active") is False else (0, True)), text

@@ -209,6 +209,7 @@ def test_show_where_it_cannot(cloud: FakeCloud, client: Client) -> None:
             ("--accept-newer-disks", "--destination-is-dead"),
             {"destination_is_dead": True, "accept_newer_disks": True},
         ),
+        (("--guest-is-nowhere-else",), {"guest_is_nowhere_else": True}),
     ],
 )
 def test_turn_back(cloud: FakeCloud, client: Client, options: tuple[str, ...], said: dict[str, bool]) -> None:

@@ -45,6 +45,10 @@
       if (!window.confirm(button.getAttribute('data-confirm'))) {
         return;
       }
+      var words = {};
+      part.querySelectorAll('input').forEach(function (box) {
+        words[box.name] = box.checked;
+      });
       button.disabled = true;
       window.fetch(panel.getAttribute('data-url'), {
         method: 'POST',
@@ -54,7 +58,7 @@
           'X-CSRFToken': cookie('csrftoken'),
           'X-Requested-With': 'XMLHttpRequest'
         },
-        body: JSON.stringify({destination_is_dead: part.querySelector('input').checked})
+        body: JSON.stringify(words)
       }).then(function (response) {
         return response.ok ? '' : response.text();
       }).catch(function () {
