@@ -651,6 +651,13 @@ static unsigned networks(const struct pcmig_migration_args *args)
 /* A migration that somebody else started, or we in another life: what it is by now, the halves tell. */
 static void adopt(struct control *c)
 {
+    char text[300];
+
+    if (c->m->conn[PCMIG_SIDE_SOURCE] == NULL) {
+        snprintf(text, sizeof(text), "%.200s does not answer; it is asked until it does, and nothing is done meanwhile",
+                 c->m->args.source_uri);
+        pcmig_control_note(c, text, "");
+    }
     c->issued = c->m->args.crossed;
     /* Who steered it may have been killed in a drain: pre-copy gets the bandwidth that it is to have. */
     c->bandwidth.wanted_mib[OF_PRECOPY] = c->bandwidth.precopy_mib;

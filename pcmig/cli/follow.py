@@ -43,13 +43,17 @@ class Follower:
         signals: SignalPipe,
         record: Record,
         passage: Passage | None = None,
+        *,
+        adopts: bool = False,
     ) -> None:
         self.migration = migration
         self.display = display
         self.signals = signals
         self.record = record
         self.passage = passage  # through the tunnel; opened again should its daemon be restarted
+        self.adopts = adopts  # somebody else began it
         self.interrupts = 0
+        self.left_unseen = False  # nobody could say how the migration stands
         self.cancelling = False
         self.detaching = False
         self._decisions_shown = 0
@@ -162,6 +166,10 @@ class Follower:
             self._detach("leaving the guest as it is: both halves are kept")
         elif status["phase"] in phases.POSTCOPY:
             self._detach("the guest runs at the destination already: leaving the migration to itself")
+        elif self.adopts and status["phase"] == "setup":
+            # What is not seen is not cancelled: the guest may have moved long ago.
+            self.left_unseen = True
+            self._detach("no host has said how the migration stands: leaving it as it is")
         elif not self.cancelling:
             self.cancelling = True
             self.display.note("cancelling: waiting for libvirt to confirm that the guest stays at the source")

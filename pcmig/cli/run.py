@@ -128,7 +128,7 @@ class Run(Command):
             try:
                 title = f"{plan.domain} to {plan.dest_uri}"
                 display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
-                follower = Follower(migration, display, signals, record, self.passage)
+                follower = Follower(migration, display, signals, record, self.passage, adopts=self.adopts)
                 if set(signals.take()) & INTERRUPTS:
                     raise CommandError(f"interrupted before anything was started; {plan.domain} is as it was")
                 try:
@@ -163,9 +163,9 @@ class Run(Command):
                 "ledger": migration.ledger(),
             }
         code = EXIT_CODES[status["outcome"] or "failed"]
-        if status["outcome"] == "detached" and status["recovery"]:
+        if status["outcome"] == "detached" and (status["recovery"] or follower.left_unseen):
             code = ExitCode.NEEDS_OPERATOR
-        self._conclude(args, plan, status)
+        self._conclude(args, plan, status, unseen=follower.left_unseen)
         return code
 
     def _turn_back(
@@ -231,7 +231,9 @@ class Run(Command):
                 text = f"the migration of {plan.domain} goes on without pcmig; to see the rest of it:"
                 say(f"pcmig: {text}\n  {watch_command(plan.source_uri, plan.word)}", sys.stderr)
 
-    def _conclude(self, args: argparse.Namespace, plan: options.Plan, status: _core.Status) -> None:
+    def _conclude(
+        self, args: argparse.Namespace, plan: options.Plan, status: _core.Status, *, unseen: bool
+    ) -> None:
         """Accounting and verdict. Nothing that goes wrong here may change the exit code: it tells where the
         guest is."""
         good = status["outcome"] in ("completed", "detached") and not status["recovery"]
@@ -248,7 +250,13 @@ class Run(Command):
                 say(f"pcmig: the accounting cannot be shown: {type(err).__name__}: {err}", sys.stderr)
         if not args.quiet and status["quickack"] in SLOW_ACKS:
             say(f"pcmig: note: {SLOW_ACKS[status['quickack']]}", sys.stderr)
-        if not (args.quiet and good):
+        if unseen and good:
+            say(
+                f"pcmig: how the migration of {plan.domain} stands is not known, and nothing was done to it\n"
+                f"type:\n  pcmig status {plan.word}",
+                sys.stderr,
+            )
+        elif not (args.quiet and good):
             say(verdict(plan, status, self.result["interrupted"]), self.out if good else sys.stderr)
 
     def _write(self, args: argparse.Namespace, code: ExitCode, started_s: float) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from pcmig.cli import __main__ as entry
 from pcmig.cli.base import ExitCode
+from pcmig.journal import Entry, Journal
 from tests.unit.cli.conftest import ROOT
 
 # Sends SIGINT to itself at the import number N after the entry's first line, wherever that is; 'end': when
@@ -90,3 +92,32 @@ def test_the_entry_imports_nothing_before_it_is_quiet() -> None:
 
 def test_the_code_is_that_of_the_table() -> None:
     assert entry.INTERRUPTED == ExitCode.INTERRUPTED
+
+
+def test_resume_of_hosts_that_do_not_answer_is_left_at_the_first_ctrl_c(tmp_path: pathlib.Path) -> None:
+    """Nobody knows what there is to cancel, and nobody would ever confirm it."""
+    uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = f"qemu+tcp://127.0.0.1:{server.getsockname()[1]}/system"
+        engine = {"flags": 3, "policy": "auto", "params": {}, "connect_timeout_ms": 300}
+        entry = Entry(uuid, "g1", silent, silent, engine, "2026-11-21T10:00:00Z", caller={"program": "pcmig"})
+        Journal(tmp_path).write(entry)
+        command = [sys.executable, "-u", "-c", WAITS, "resume", "g1"]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PCMIG_JOURNAL_DIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if f"{silent} does not answer; it is asked until it does" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        text = process.communicate(timeout=30)[0]
+    assert process.returncode == ExitCode.NEEDS_OPERATOR
+    assert "no host has said how the migration stands: leaving it as it is" in text
+    assert "type:\n  pcmig status g1\n" in text
+    assert Journal(tmp_path).read(uuid) is not None
