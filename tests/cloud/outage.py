@@ -28,6 +28,29 @@ def power_on(cloud: Cloud, compute: Compute, wait: bool = True) -> None:
     cloud.restart_compute(compute.host.name, wait=wait)
 
 
+def force_down(cloud: Cloud, compute: Compute, down: bool) -> None:
+    """Nova's word for a host that is known to be off, and its end."""
+    services = cloud.api.get("compute", f"/os-services?host={compute.name}")["services"]
+    [service] = [each for each in services if each["binary"] == "nova-compute"]
+    cloud.api.request("PUT", "compute", f"/os-services/{service['id']}", {"forced_down": down})
+
+
+def force_up_after_evacuation(cloud: Cloud, compute: Compute, server: Server) -> None:
+    """Nova refuses it until COMPUTE has cleared away what it had of SERVER and has written that down."""
+
+    def over() -> bool:
+        evacuations = [
+            record["status"]
+            for record in cloud.migrations(server)
+            if record["migration_type"] == "evacuation"
+        ]
+        return bool(evacuations) and set(evacuations) == {"completed"}
+
+    wait_until(over, 90, f"{compute.name} has written down that {server.name} is cleared away")
+    force_down(cloud, compute, False)
+    wait_until(cloud.computes_up, 60, "both computes are up")
+
+
 def waits(compute: Compute, server: Server) -> bool:
     """Whether it has half a guest whose other half is missing."""
     return str(compute.host.domain_state(server.domain)).endswith("(post-copy failed)")

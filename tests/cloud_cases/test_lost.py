@@ -20,7 +20,7 @@ from pcmig.nova import words
 from tests.cloud.api import ApiError, wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.compute import Compute
-from tests.cloud.outage import commands, power_off, power_on, type_, waits
+from tests.cloud.outage import commands, force_up_after_evacuation, power_off, power_on, type_, waits
 from tests.cloud.server import Server
 from tests.cloud.service import RUN
 from tests.cloud.test_driver import Move
@@ -75,7 +75,7 @@ def power_on_after_evacuation(cloud: Cloud, source: Compute) -> None:
     cloud.restart_compute(source.host.name, wait=False)
     gone = "The guest was evacuated, its migration is over"
     wait_until(lambda: gone in source.nova.said(), 90, "the rest of the guest is gone")
-    cloud.cli("openstack", "compute", "service", "set", "--up", source.name, "nova-compute")
+    force_up_after_evacuation(cloud, source, server)
     cloud._wait_compute(source)
     assert not (source.instances / server.id).exists()
 

@@ -15,7 +15,14 @@ from pcmig.nova import words
 from tests.cloud.api import wait_until
 from tests.cloud.cloud import Cloud
 from tests.cloud.conftest import configured
-from tests.cloud.outage import power_off, power_on, type_, waits
+from tests.cloud.outage import (
+    force_down,
+    force_up_after_evacuation,
+    power_off,
+    power_on,
+    type_,
+    waits,
+)
 from tests.cloud.server import Server
 from tests.cloud.storage import volumes
 from tests.cloud.storage.ceph import Ceph
@@ -204,11 +211,6 @@ def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) ->
     assert list(cloud.placement_allocations(server)) == [move.source]
 
 
-def force_down(cloud: Cloud, host: str, down: bool) -> None:
-    services = cloud.api.get("compute", f"/os-services?host={cloud.computes[host].name}")["services"]
-    cloud.api.request("PUT", "compute", f"/os-services/{services[0]['id']}", {"forced_down": down})
-
-
 def test_evacuated_with_its_disks(cloud: Cloud, ceph: Ceph) -> None:
     """The host comes back later, clears away what it had of the server, and no disk is part of that."""
     second = volumes.create(cloud.api)
@@ -219,7 +221,7 @@ def test_evacuated_with_its_disks(cloud: Cloud, ceph: Ceph) -> None:
     power_off(cloud.computes["a"])
     told = acknowledged(server, disks)
     try:
-        force_down(cloud, "a", True)
+        force_down(cloud, cloud.computes["a"], True)
         cloud.api.post("compute", f"/servers/{server.id}/action", {"evacuate": {"host": "pcmig-b"}})
         server.wait_status("SHUTOFF")
         assert server.nova_host == "b"
@@ -230,8 +232,7 @@ def test_evacuated_with_its_disks(cloud: Cloud, ceph: Ceph) -> None:
     finally:
         power_on(cloud, cloud.computes["a"], wait=False)
         wait_until(lambda: domains(cloud, server) == ["b"], 90, "its first host has cleared away")
-        force_down(cloud, "a", False)
-    wait_until(cloud.computes_up, 60, "both computes are up")
+        force_up_after_evacuation(cloud, cloud.computes["a"], server)
     reboot_hard(cloud, server, disks)
     check_alone(cloud, ceph, server, [second], "b")
     check_held(ceph, disks["vda"], "b")
