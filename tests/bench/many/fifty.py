@@ -24,8 +24,9 @@ from tests.bed import Bed, BedError
 from tests.bed.guest import MACHINE
 from tests.bed.host import Host
 from tests.bed.procs import run
-from tests.bench.program import make_console
+from tests.bench.program import complain, make_console
 
+GUESTS_MAX = 50  # for which the figures are asked, and 13 GiB
 CONTENT_MIB = 48
 FOLDER = "/run/pcmig"
 PATIENCE_S = 120
@@ -136,10 +137,17 @@ def prepare(host: Host, guests: int, workers: int) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.many.fifty", description=__doc__)
-    parser.add_argument("--guests", type=int, default=50)
-    parser.add_argument("--stack", default="forky")
+    parser.add_argument(
+        "--guests", type=int, default=GUESTS_MAX, metavar="N", help=f"1 to {GUESTS_MAX} (default)"
+    )
+    parser.add_argument(
+        "--stack", choices=("forky", "backports"), default="forky", help="QEMU and libvirt (default: forky)"
+    )
     parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    if not 1 <= options.guests <= GUESTS_MAX:
+        complain(BedError(f"--guests {options.guests}: use 1 to {GUESTS_MAX}"))
+        return 2
     if options.inside:
         source_uri, dest_uri, migrate_uri = options.inside
         print(json.dumps(steer(source_uri, dest_uri, migrate_uri, options.guests)))
