@@ -85,6 +85,35 @@ static void what_stands_still_after_the_switch_is_old(void **state)
     assert_int_equal(atomic_load(&hosts.runs), 0);
 }
 
+/* libvirt says "running (post-copy failed)" of a guest that turned back, and of an interrupted destination, for which a
+ * record of an older migration takes this host for its source. QEMU tells them apart; as long as it says nothing,
+ * nothing is ordered. */
+static void one_that_runs_is_asked_whether_it_turned_back(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, HALF(VIR_DOMAIN_RUNNING, 11));
+    atomic_store(&hosts.destination, ABSENT);
+    atomic_store(&hosts.qemu, "postcopy-paused");
+    atomic_store(&hosts.goes_out, true);
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_FAILED); /* it is at the source */
+    atomic_store(&hosts.goes_out, false);
+    expect_end(adopt(PCMIG_POLICY_AUTO), PCMIG_OUTCOME_NEEDS_OPERATOR);
+
+    atomic_store(&hosts.qemu, NULL);
+    atomic_store(&hosts.destination, BROKEN);
+    migration = adopt(PCMIG_POLICY_AUTO);
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "QEMU at the source") != NULL);
+    (void)usleep(1200000);
+    assert_int_equal(atomic_load(&hosts.resumes), 0);
+    atomic_store(&hosts.qemu, "postcopy-paused");
+    atomic_store(&hosts.goes_out, true);
+    expect_end(migration, PCMIG_OUTCOME_FAILED);
+    assert_int_equal(atomic_load(&hosts.resumes), 0);
+}
+
 /* A pause at the destination is a success only where the source, or libvirt's call, says that all of the memory was
  * sent. */
 static void pause_at_the_destination_needs_proof(void **state)
@@ -326,6 +355,7 @@ int main(void)
         TEST(precopy_gets_its_bandwidth_back),
         TEST(what_stands_still_after_the_switch_is_old),
         TEST(pause_at_the_destination_needs_proof),
+        TEST(one_that_runs_is_asked_whether_it_turned_back),
         TEST(call_that_is_lost),
         TEST(call_that_fails),
         TEST(rest_at_the_source),

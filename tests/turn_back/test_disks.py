@@ -17,14 +17,15 @@ import pytest
 
 from tests.bed import BedError, Host
 from tests.cases.scene import firmware_guest
-from tests.functional.scene import Command, Run, Scene
+from tests.functional.scene import RATE_MBIT, Command, Run, Scene
 from tests.functional.test_lost import end_qemu, status
 from tests.turn_back.test_asking import WITHIN_S
 
 NAME = "counter"
 SECTORS = 1024
-# Of pages that are all zero post-copy sends 9 bytes each: so many last for some seconds.
+# Of pages that are all zero post-copy sends 9 bytes each: so many last for a quarter of a minute.
 MEMORY_MIB = 3072
+SLOW_MBIT = 4
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +91,12 @@ def guest(scene: Scene, path: str) -> Iterator[tuple[Host, Host]]:
         firmware_guest(NAME, devices=disk, memory_mib=MEMORY_MIB)
     )
     source.virsh("create", "/run/pcmig/counter.xml")
+    scene.bed.network.limit(SLOW_MBIT)
     try:
         scene.wait_for(lambda: count(source) > 20, "it counts")
         yield source, destination
     finally:
+        scene.bed.network.limit(RATE_MBIT)
         for host in scene.bed.hosts:
             with contextlib.suppress(BedError):
                 host.virsh("destroy", NAME)
