@@ -30,7 +30,7 @@ void pcmig_control_publish(struct control *c)
     status->state = c->state;
     status->crossed = c->crossed || c->issued;
     status->unrun = pcmig_unrun_certain(&c->unrun) && m->mailbox.lost == 0;
-    status->dest_ended = status->crossed && pcmig_unrun_seen_end(&c->unrun);
+    status->dest_ended = status->crossed && pcmig_unrun_seen_end(&c->unrun) && m->mailbox.lost == 0;
     pcmig_policy_progress(m->policy, &status->passes, &status->pass_permille);
     status->sample = c->sample;
     status->link_bps = pcmig_policy_link_bps(m->policy);

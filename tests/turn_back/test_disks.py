@@ -171,5 +171,5 @@ def test_a_disk_that_both_share_takes_a_word(
         turn_back(scene, source).expect(3, "vda: not copied by the migration", "--accept-newer-disks")
         assert "paused" in (source.domain_state(NAME) or "") and disk.newest() == newest
         turn_back(scene, source, "--accept-newer-disks").expect(0, "done: ")
-        scene.wait_for(lambda: count(source) > newest + SECTORS, "it has written every sector anew", 60)
+        scene.wait_for(lambda: count(source) > newest + SECTORS, "it has written every sector anew", 120)
         disk.check(stopped(scene, source))
