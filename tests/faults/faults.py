@@ -41,7 +41,8 @@ Allowed = Mapping[str, frozenset[End]]
 @dataclasses.dataclass(frozen=True)
 class Fault:
     """lasts_s: how long until it is mended; None: never, before the verdict
-    allowed: by moment, the ends that physics permits and that nobody would complain about
+    allowed: by moment, the ends that physics permits and that nobody would complain about; at the switch also
+        those of before and after it
     sysctls: of both hosts' networks, to have in seconds what takes minutes
     tunnel: the migration goes through pcmig's tunnel, which nothing else has
     disk: the guest has one, and each host its own file of it
@@ -69,11 +70,14 @@ class Fault:
         """
         if moment != SWITCH:
             return self.allowed[moment]
-        both = self.allowed[PRECOPY] | self.allowed[POSTCOPY]
+        both = self.allowed[PRECOPY] | self.allowed[POSTCOPY] | self.allowed.get(SWITCH, frozenset())
         return both - {End.GONE} if offset_s is not None and offset_s > SURE_S else both
 
 
 HEALS: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED})}
+# A daemon that is missed at the switch may destroy the destination's copy before it has run, when the source's
+# QEMU is in post-copy already and refuses to run again in any other way.
+HEALS_OR_TURNS_BACK: Allowed = {**HEALS, SWITCH: frozenset({End.TURNED_BACK})}
 FOR_EVER: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED, End.SPLIT})}
 SOURCE_DIES: Allowed = {
     PRECOPY: frozenset({End.GONE}),
@@ -366,7 +370,13 @@ FAULTS: dict[str, Fault] = {
         ),
         Fault("loss", "2 % of packets lost for 20 s", cut(*wire.loss(20)), 20),
         *(
-            Fault(f"libvirtd-{who}-{what}", f"libvirtd of {who}: {title}", libvirtd(ends, number), lasts_s)
+            Fault(
+                f"libvirtd-{who}-{what}",
+                f"libvirtd of {who}: {title}",
+                libvirtd(ends, number),
+                lasts_s,
+                allowed=HEALS_OR_TURNS_BACK,
+            )
             for who, ends in ENDS
             for what, title, number, lasts_s in (
                 ("kill", "SIGKILL, back after 3 s", signal.SIGKILL, 3.0),

@@ -68,6 +68,13 @@ def test_a_guest_that_had_left_cannot_be_gone_with_its_source() -> None:
     assert End.GONE not in fault.allowed_at(SWITCH, 0.02)
 
 
+def test_only_at_the_switch_a_missing_daemon_may_cost_the_way_back() -> None:
+    fault = FAULTS["libvirtd-source-kill"]
+    assert End.TURNED_BACK in fault.allowed_at(SWITCH, 0.01)
+    assert not any(End.TURNED_BACK in fault.allowed_at(moment, None) for moment in (PRECOPY, POSTCOPY))
+    assert End.TURNED_BACK not in FAULTS["control"].allowed_at(SWITCH, 0.01)
+
+
 def test_rules_for_nft() -> None:
     text = wire.ruleset(wire.STREAM)
     assert text.startswith(f"table inet {wire.TABLE} {{")
