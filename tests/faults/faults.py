@@ -75,8 +75,8 @@ class Fault:
 
 
 HEALS: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED})}
-# A daemon that is missed at the switch may destroy the destination's copy before it has run, when the source's
-# QEMU is in post-copy already and refuses to run again in any other way.
+# A daemon that is missed at the switch may destroy the destination's copy before it has run, when the QEMU of
+# the source is in post-copy already and refuses to run again in any other way.
 HEALS_OR_TURNS_BACK: Allowed = {**HEALS, SWITCH: frozenset({End.TURNED_BACK})}
 FOR_EVER: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED, End.SPLIT})}
 SOURCE_DIES: Allowed = {
