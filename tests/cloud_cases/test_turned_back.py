@@ -47,11 +47,11 @@ def back_at_source(cloud: Cloud, move: Move, since_s: float) -> None:
 
 
 def rebooted_is_like_any_other(cloud: Cloud, move: Move) -> None:
-    server, since_s = move.server, time.monotonic()
+    server = move.server
     cloud.network.limit(RATE_MBIT)
     ask(cloud, server, {"reboot": {"type": "HARD"}})
     idle(server, "ACTIVE")
-    sound(cloud, server, move.source, since_s)
+    sound(cloud, server, move.source, time.monotonic())  # the one before is heard no more
     shown = cloud.api.get("compute", f"/servers/{server.id}/os-pcmig")["pcmig"]
     assert shown["way_back"] == {"may_ask": True, "turned_back": None}
 
