@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 
-from pcmig.cli.base import CommandError, given, given_path
-from pcmig.cli.record import find
+from pcmig.cli.base import CommandError, UsageError, given, given_path
+from pcmig.cli.record import find, is_called
 from pcmig.journal import Entry, Journal, default_folders
 
 
@@ -35,7 +36,14 @@ def add_entry(parser: argparse.ArgumentParser) -> None:
 
 
 def books(folder: str | None) -> list[Journal]:
-    """The journal in FOLDER, or those there are."""
+    """The journal in FOLDER, or those there are. Raises UsageError for a FOLDER that cannot be read."""
+    if folder:
+        try:
+            os.listdir(folder)
+        except OSError as err:
+            raise UsageError(
+                f"--journal {folder!r}: {err.strerror}; give the folder that has the records"
+            ) from err
     return [Journal(folder)] if folder else [Journal(each) for each in default_folders()]
 
 
@@ -45,7 +53,15 @@ def find_entry(folder: str | None, domain: str, source_uri: str | None) -> tuple
     found = [(book, entry) for book in places if (entry := find(book, domain, source_uri)) is not None]
     if not found:
         where = " and ".join(str(book.folder) for book in places)
-        raise CommandError(f"no migration of {domain} is on record in {where}")
+        others = {entry.source_uri for book in places for entry in book.all()[0] if is_called(entry, domain)}
+        if source_uri and others:
+            raise CommandError(
+                f"no migration of {domain} from {source_uri} is on record in {where}: there is one from "
+                f"{' and one from '.join(sorted(others))}"
+            )
+        raise CommandError(
+            f"no migration of {domain} is on record in {where}; 'pcmig status' shows those there are"
+        )
     if len(found) > 1:
         where = ", ".join(str(book.folder) for book, _ in found)
         raise CommandError(

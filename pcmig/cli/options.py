@@ -301,8 +301,8 @@ def positive_seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1
-    if not 0.001 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0.001 or more")
+    if not 0.001 <= value <= 999_999_999:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.001 to 999999999")
     return value
 
 

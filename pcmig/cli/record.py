@@ -150,6 +150,15 @@ def choices(advice: str) -> tuple[str, dict[str, str]]:
     return command, {when: instead} if instead else {}
 
 
+def is_called(entry: Entry, domain: str) -> bool:
+    """Whether DOMAIN, a name or a UUID as libvirt takes one, is the guest of ENTRY."""
+    return domain == entry.name or is_uuid(domain, entry.uuid)
+
+
+def is_uuid(domain: str, uuid: str) -> bool:
+    return domain.lower().replace("-", "") == uuid.replace("-", "")
+
+
 def find(book: Journal, domain: str, source_uri: str | None) -> Entry | None:
     """The entry of the guest with this UUID, or with this name (and migrating from SOURCE_URI, if given), or
     None. Raises CommandError when there are several, or when the one that is meant cannot be used."""
@@ -157,7 +166,7 @@ def find(book: Journal, domain: str, source_uri: str | None) -> Entry | None:
     found = [
         entry
         for entry in entries
-        if domain == entry.uuid or (domain == entry.name and source_uri in (None, entry.source_uri))
+        if is_uuid(domain, entry.uuid) or (domain == entry.name and source_uri in (None, entry.source_uri))
     ]
     if len(found) > 1:
         names = ", ".join(f"{entry.uuid} from {entry.source_uri}" for entry in found)

@@ -24,7 +24,7 @@ from pcmig.cli.base import (
 )
 from pcmig.cli.books import add_journal, books
 from pcmig.cli.job import HALVES
-from pcmig.cli.record import choices, forget_in, resume_command, resume_in, watch_command
+from pcmig.cli.record import choices, forget_in, is_called, is_uuid, resume_command, resume_in, watch_command
 from pcmig.cli.turn_back import BOUND, LEFT_DEFINED, cycled, undefine
 from pcmig.journal import Entry, Journal, JournalError
 from pcmig_common import phases
@@ -140,7 +140,7 @@ def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[
     problems += [
         f"whether {found['name']} migrates is not known: QEMU does not answer libvirt at {uri}"
         for found in untold
-        if found["uuid"] not in known and domain in (None, found["uuid"], found["name"])
+        if found["uuid"] not in known and is_asked_for(found, domain)
     ]
     todo = [
         Todo(
@@ -148,14 +148,18 @@ def gather(journals: list[Journal], uri: str, domain: str | None) -> tuple[list[
             lambda entry=entry, book=book: of_entry(book, entry, evidence.of_entry(entry, evidence.untold)),  # type: ignore[misc]
         )
         for book, entry in entries
-        if domain in (None, entry.uuid, entry.name)
+        if domain is None or is_called(entry, domain)
     ]
     todo += [
         Todo(lambda found=found: of_host(uri, found))  # type: ignore[misc]
         for found in local
-        if found["uuid"] not in known and domain in (None, found["uuid"], found["name"])
+        if found["uuid"] not in known and is_asked_for(found, domain)
     ]
     return at_once(todo, problems), problems
+
+
+def is_asked_for(found: _core.Migrating, domain: str | None) -> bool:
+    return domain in (None, found["name"]) or is_uuid(str(domain), found["uuid"])
 
 
 class Todo(NamedTuple):
@@ -214,11 +218,16 @@ def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None)
     source, destination = seen.source, seen.destination
     gone = cycled(book, entry, source, destination)
     there = entry.engine.get("dest_name")
+    # Of two on record with this name, one is of a guest that was there before: a name would say neither.
+    namesakes = [
+        other for other in book.all()[0] if (other.name, other.source_uri) == (entry.name, entry.source_uri)
+    ]
+    called = entry.uuid if len(namesakes) > 1 else _core.guest_word(entry.name, entry.uuid)
     view = _core.guard(
         side="source",
         act="migrate-resume",
         **seen.arguments(),
-        guest=entry.uuid if there not in (None, entry.name) else _core.guest_word(entry.name, entry.uuid),
+        guest=entry.uuid if there not in (None, entry.name) else called,
         source_uri=entry.source_uri,
         dest_uri=entry.dest_uri,
     )
@@ -247,7 +256,7 @@ def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None)
         "otherwise": {},
         "needs_operator": False,
     }
-    advise(row, view, resume_in(book, row["source_uri"], word(row), row["dest_uri"]))
+    advise(row, view, resume_in(book, row["source_uri"], called, row["dest_uri"]))
     for said, why in needed.items():
         row["text"] += f"; {said} is your word: {why}"
     left_defined(row, entry, seen)

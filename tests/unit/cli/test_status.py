@@ -345,3 +345,31 @@ def test_a_name_is_no_markup(monkeypatch: pytest.MonkeyPatch, book: Journal) -> 
     main.main(["status"])
     shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert shown.splitlines()[1].startswith(name) and f"\n{name}: " in shown
+
+
+def test_two_on_record_with_one_name_are_told_apart(
+    capsys: pytest.CaptureFixture[str], book: Journal
+) -> None:
+    """What is printed has to be taken by the command that is to be typed."""
+    other = ENTRY.uuid.replace("-", "")[::-1]
+    other = f"{other[:8]}-{other[8:12]}-{other[12:16]}-{other[16:20]}-{other[20:]}"
+    fake.jobs[:] = [BROKEN]
+    book.write(ENTRY)
+    book.write(dataclasses.replace(ENTRY, uuid=other))
+    commands = {row["uuid"]: row["type"] for row in rows(capsys)[1]}
+    assert all(uuid in command.split()[-1] for uuid, command in commands.items()) and len(commands) == 2
+
+
+@pytest.mark.parametrize("word", [fake.UUID.upper(), fake.UUID.replace("-", "")])
+def test_a_uuid_as_libvirt_takes_it(capsys: pytest.CaptureFixture[str], book: Journal, word: str) -> None:
+    book.write(ENTRY)
+    assert len(rows(capsys, word)[1]) == 1
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "file"])
+def test_a_journal_that_is_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, folder: str
+) -> None:
+    (tmp_path / "file").touch()
+    code, text = run(capsys, "--journal", str(tmp_path / folder))
+    assert code == 2 and f"--journal '{tmp_path / folder}': " in text and "give the folder" in text
