@@ -130,10 +130,15 @@ def has_turned_back(entry: Entry | None, source: _core.Half, uri: str, uuid: str
     return half == "runs" or (half == "stopped" and noted is not None)
 
 
+def copies_disks(flags: int) -> bool:
+    """Whether a migration with FLAGS copies disks."""
+    return any(name in COPIES_DISKS for name in _core.flags_from_bits(flags).names)
+
+
 def kind_of_disks(xml: str, flags: int, copied: list[str] | None) -> tuple[Disks, str]:
     """Whose the disks are that the guest of XML writes to, and why. FLAGS and COPIED (--migrate-disks) are
     the migration's."""
-    copies = any(name in COPIES_DISKS for name in _core.flags_from_bits(flags).names)
+    copies = copies_disks(flags)
     own, shared = guest.own_and_shared(xml, copied if copies and copied else copies)
     if shared:
         return "shared", f"{', '.join(shared)}: not copied by the migration"

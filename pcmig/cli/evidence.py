@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from pcmig import _core, turn_back
 from pcmig.journal import Entry
 
-COPIES_DISKS = ("VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC")
-
 
 class Evidence(NamedTuple):
     source: _core.Half
@@ -72,5 +70,4 @@ def disks_copied(entry: Entry) -> bool:
     noted = entry.caller.get("nova")
     if isinstance(noted, dict) and noted.get("block_migration"):
         return True
-    names = _core.flags_from_bits(entry.engine.get("flags", 0)).names
-    return any(name in COPIES_DISKS for name in names)
+    return turn_back.copies_disks(entry.engine.get("flags", 0))

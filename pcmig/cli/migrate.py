@@ -8,7 +8,7 @@ import contextlib
 import shlex
 import sys
 
-from pcmig import _core, guest, turn_back_cost
+from pcmig import _core, guest, turn_back, turn_back_cost
 from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now, word
@@ -60,7 +60,7 @@ class Migrate(Run):
         refuse_bound(plan.source_uri, uuid, name, book.read(uuid))
         refuse_what_is_under_way(book, uuid, plan)
         if plan.tunnel is not None:
-            copies = bool({"VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC"} & set(flags.names))
+            copies = turn_back.copies_disks(flags.bits)
             names = Names.new(options.tunnel_peer(plan), disks=copies, streams=plan.tunnel_streams or 1)
             self.open_tunnel(plan, names)
         engine = {"flags": flags.bits, "policy": plan.policy, "params": plan.params, **plan.engine}
@@ -100,12 +100,10 @@ class Migrate(Run):
 
     def _tell_way_back(self, args: argparse.Namespace, plan: options.Plan, xml: str) -> None:
         """What it would cost the guest if the destination were lost in post-copy."""
-        copies = {"VIR_MIGRATE_NON_SHARED_DISK", "VIR_MIGRATE_NON_SHARED_INC"} & set(
-            _core.parse_flags(plan.flags_line()).names
-        )
+        copies = turn_back.copies_disks(_core.parse_flags(plan.flags_line()).bits)
         found = turn_back_cost.cost(
             xml,
-            copied=plan.engine.get("disks") or bool(copies),
+            copied=plan.engine.get("disks") or copies,
             qemu_version=_core.host_facts(plan.source_uri)["qemu_version"],
             post_copy=plan.postcopy,
         )
