@@ -31,7 +31,7 @@
 #define WINDOW_DIVISOR      4
 /* What is to end so soon is no more held back. */
 #define LAST_US             300000
-/* A floor that is higher than needed goes down by what is to spare, a quarter per window at the most. */
+/* A floor that is no longer needed goes down by a quarter per window. */
 #define FLOOR_DIVISOR       4
 /* Of what the bound on total time allows, in any case. */
 #define LEAST_SLACK_DIVISOR 8
@@ -165,15 +165,6 @@ static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t re
     pacing->finish_link_bps = link_bps;
 }
 
-/* How far a floor of FLOOR_MIB goes down in a window in which SPARE_BPS more than needed went through. Where the queue
- * cannot be seen, a link that is faster than thought shows by the ups and downs only. */
-static int64_t lower_by(int64_t floor_mib, uint64_t spare_bps, bool seen)
-{
-    int64_t most_mib = (floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
-
-    return seen && spare_bps / MIB < (uint64_t)most_mib ? (int64_t)(spare_bps / MIB) : most_mib;
-}
-
 static uint64_t needed(uint64_t remaining, int64_t left_us)
 {
     return remaining < UINT64_MAX / 1000000 ? remaining * 1000000 / (uint64_t)left_us
@@ -225,7 +216,7 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
     if (missing_mib > 0)
         pacing->floor_mib = missing_mib < late_mib ? pacing->pace_mib + missing_mib : late_mib;
     else if (pacing->floor_mib > 0)
-        pacing->floor_mib -= lower_by(pacing->floor_mib, seen_bps - needed_bps, sample->queue_bytes >= 0);
+        pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
     if (pacing->floor_mib > late_mib)
         pacing->floor_mib = late_mib;
 }
