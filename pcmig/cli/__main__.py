@@ -35,7 +35,8 @@ def main() -> int:
     try:
         _swap(_end, signal.default_int_handler)
         return run()
-    except KeyboardInterrupt:  # in the few lines outside of run()'s own try
+    except KeyboardInterrupt:  # outside of run()'s own try: as a rule while it tells what libvirt said last
+        os.write(2, b"pcmig: interrupted\n")
         return INTERRUPTED
     finally:  # the command has ended: its exit code stands, however Python's own end is disturbed
         _swap(signal.default_int_handler, signal.SIG_IGN)

@@ -94,6 +94,24 @@ def test_the_code_is_that_of_the_table() -> None:
     assert entry.INTERRUPTED == ExitCode.INTERRUPTED
 
 
+def test_while_an_error_is_told(tmp_path: pathlib.Path) -> None:
+    """Ctrl-C while libvirt is waited for shows when that is over: often in the handler of its error."""
+    code = (
+        "import sys; from pcmig.cli import __main__ as entry, main\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "main.complain = interrupted\n"
+        "sys.exit(entry.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "replay", str(tmp_path / "none")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "pcmig: interrupted\n")
+
+
 def test_resume_of_hosts_that_do_not_answer_is_left_at_the_first_ctrl_c(tmp_path: pathlib.Path) -> None:
     """Nobody knows what there is to cancel, and nobody would ever confirm it."""
     uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f"
