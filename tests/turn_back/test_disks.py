@@ -48,7 +48,7 @@ class Disk:
         self.path = path
 
     def make(self, code: bytes) -> None:
-        self.path.write_bytes(code + bytes(512 * SECTORS * 2 - 512))
+        self.path.write_bytes(code + bytes((1 << 20) - len(code)))
 
     def numbers(self) -> list[int]:
         """Of each sector; one that is torn fails."""
