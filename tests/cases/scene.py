@@ -168,13 +168,17 @@ class CaseScene(Scene):
         return answer
 
 
+def configure_swtpm(host: Host) -> None:
+    for name, lines in SWTPM_FILES.items():
+        words = " ".join(f"'{line}'" for line in lines)
+        inside(host, "sh", "-c", f"printf '%s\\n' {words} > /etc/{name}")
+    inside(host, "mkdir", "-p", "/var/lib/swtpm-localca")
+
+
 def prepare_hosts(scene: CaseScene) -> None:
     """What these guests need of a host beyond libvirt."""
     for host in scene.bed.hosts:
-        for name, lines in SWTPM_FILES.items():
-            words = " ".join(f"'{line}'" for line in lines)
-            inside(host, "sh", "-c", f"printf '%s\\n' {words} > /etc/{name}")
-        inside(host, "mkdir", "-p", "/var/lib/swtpm-localca")
+        configure_swtpm(host)
         inside(host, "sh", "-c", "mkdir -p /run/pcmig/huge && mount -t hugetlbfs none /run/pcmig/huge")
         host.restart_libvirtd()  # it looks for such mounts at its start
 

@@ -47,7 +47,7 @@ QEMU_USER = "libvirt-qemu"  # as in Debian's packages; nova-compute runs as "nov
 class Cloud(Bed):
     """`with Cloud() as cloud:` has OpenStack up, and takes everything down at its end.
 
-    stack, rate_mbit, keep, reporter: as for Bed; the limit is that of the migration link alone
+    stack, rate_mbit, qemu_conf, keep, reporter: as for Bed; the limit is that of the migration link alone
     driver:    compute_driver of both hosts; for one of pcmig's, this checkout's wheel is installed there
     nova_conf: more of both hosts' nova.conf, which wins: {"libvirt": {"option": value}}, or lines as they are
     eventlet:  Nova's services run with eventlet instead of native threads
@@ -66,10 +66,13 @@ class Cloud(Bed):
         eventlet: bool = False,
         api_filter: bool | None = None,
         storage: str = "",
+        qemu_conf: str = "",
         keep: bool = False,
         reporter: Reporter = lambda _: None,
     ) -> None:
-        super().__init__(stack, rate_mbit, qemu_user=QEMU_USER, keep=keep, reporter=reporter)
+        super().__init__(
+            stack, rate_mbit, qemu_user=QEMU_USER, qemu_conf=qemu_conf, keep=keep, reporter=reporter
+        )
         self.driver = driver
         self.nova_conf = nova_conf
         self.eventlet = eventlet

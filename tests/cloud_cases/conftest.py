@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cloud whose migrations wait for the test, and a busy server on it: a module's own."""
+"""A cloud whose migrations wait for the test, and a busy server on it. Bringing it up takes as long as many a
+test: all that can have this one do."""
 
 from __future__ import annotations
 
@@ -14,10 +15,21 @@ from tests.cloud.test_driver import Move
 from tests.cloud_cases.scene import BUSY, CONF, RATE_MBIT, slow_move
 
 
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
+@pytest.fixture(scope="session")
+def waiting_cloud() -> Iterator[Cloud]:
     with Cloud(rate_mbit=RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=CONF, reporter=print) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="module")
+def cloud(waiting_cloud: Cloud) -> Cloud:
+    """Modules that need another one have a fixture of this name."""
+    return waiting_cloud
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """It stays until the end, so those that share it come last: two clouds at once are too much."""
+    items.sort(key=lambda item: "waiting_cloud" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture

@@ -277,3 +277,28 @@ def test_half_a_guest_with_shared_disks(cloud: Cloud, shared: Server) -> None:
         cloud.cli(*shlex.split(advised))
         idle(shared, "ACTIVE")
         sound(cloud, shared, move.source, since_s)
+
+
+def test_a_guest_that_powers_itself_off_in_post_copy(cloud: Cloud, shared: Server) -> None:
+    """Nothing is lost, and nobody has to clear anything away."""
+    with slow_move(cloud, shared) as move:
+        source, target = ends(cloud, move)
+        switch(cloud, move)
+        log_start = len(cloud.compute_log(move.source))
+        type_(target, f"echo poweroff > $(virsh ttyconsole {shared.domain})")
+        wait_until(lambda: not target.host.qemu_pids(), 60, "the guest is off")
+        off_s = time.monotonic()
+        cloud.network.limit(RATE_MBIT)
+        idle(shared, "ERROR")
+        advised = f"openstack server reboot --hard {shared.id}"
+        wait_until(lambda: advised in cloud.compute_log(move.source)[log_start:], 150, "it is said")
+        # In no moment it ran again by itself, and what Nova's books say is what is there.
+        assert (
+            not shared.heartbeats(off_s + 1) and not source.host.qemu_pids() and not target.host.qemu_pids()
+        )
+        assert shared.nova_host == move.source and cloud.port_bindings(shared) == {move.source: "ACTIVE"}
+        assert list(cloud.placement_allocations(shared)) == [move.source]
+        since_s = time.monotonic()
+        cloud.cli(*shlex.split(advised))
+        idle(shared, "ACTIVE")
+        sound(cloud, shared, move.source, since_s)
