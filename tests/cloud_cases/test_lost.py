@@ -285,7 +285,8 @@ def test_a_guest_that_powers_itself_off_in_post_copy(cloud: Cloud, shared: Serve
         source, target = ends(cloud, move)
         switch(cloud, move)
         log_start = len(cloud.compute_log(move.source))
-        type_(target, f"echo poweroff > $(virsh ttyconsole {shared.domain})")
+        # QEMU looks once a second whether somebody has the terminal open, and reads nothing before.
+        type_(target, f"{{ sleep 2; echo poweroff; sleep 2; }} > $(virsh ttyconsole {shared.domain})")
         wait_until(lambda: not target.host.qemu_pids(), 60, "the guest is off")
         off_s = time.monotonic()
         cloud.network.limit(RATE_MBIT)

@@ -63,7 +63,7 @@ class Disk:
     def newest(self) -> int:
         """While somebody writes to it."""
         data = self.path.read_bytes()
-        return max(struct.unpack_from("<I", data, sector * 512)[0] for sector in range(1, SECTORS + 1))
+        return max(int(struct.unpack_from("<I", data, sector * 512)[0]) for sector in range(1, SECTORS + 1))
 
     def check(self, count: int) -> None:
         """It has all that was written up to COUNT, where it belongs, and nothing after it but what is under
