@@ -66,8 +66,8 @@ def files_with(folder: pathlib.Path, *words: bytes) -> list[str]:
 
 
 def loggers_of(log: pathlib.Path, *words: bytes) -> set[str]:
-    """Who wrote one of WORDS into nova-compute's log: "2026-11-29 06:33:02.045 242 DEBUG NAME [...] ...". Nova's
-    own lines of DEBUG are Nova's to mend."""
+    """Who wrote one of WORDS into nova-compute's LOG: "2026-11-29 06:33:02.045 242 DEBUG NAME [...] ...".
+    Nova's own lines of DEBUG are Nova's to mend."""
     return {
         (line.split() + [b""] * 5)[4].decode(errors="replace")
         for line in log.read_bytes().splitlines()
