@@ -42,6 +42,18 @@ struct pair {
     int destination; /* ... this one */
 };
 
+static void close_pair(const struct pair *pair)
+{
+    close(pair->source);
+    close(pair->destination);
+}
+
+/* Those of its migrations are among the ports that the kernel takes by itself. */
+static bool is_libvirts(uint16_t port)
+{
+    return port >= FIRST_PORT && port <= LAST_PORT;
+}
+
 /* At 127.0.0.HOST. */
 static int listen_at(uint8_t host, uint16_t *port)
 {
@@ -50,11 +62,11 @@ static int listen_at(uint8_t host, uint16_t *port)
     socklen_t size = sizeof(address);
 
     assert_true(fd >= 0);
-    if (*port == ANY_PORT) { /* none of libvirt's, which are among those that the kernel takes by itself */
+    if (*port == ANY_PORT) { /* none of libvirt's */
         assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
         assert_int_equal(listen(fd, 1), 0);
         assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-        if (ntohs(address.sin_port) >= FIRST_PORT && ntohs(address.sin_port) <= LAST_PORT) {
+        if (is_libvirts(ntohs(address.sin_port))) {
             int another = listen_at(host, port);
 
             close(fd);
@@ -93,6 +105,14 @@ static struct pair connect_pair_to(int listener, uint16_t port)
     assert_int_equal(connect(pair.source, (struct sockaddr *)&address, sizeof(address)), 0);
     pair.destination = accept(listener, NULL, NULL);
     assert_true(pair.destination >= 0);
+    size = sizeof(address);
+    assert_int_equal(getsockname(pair.source, (struct sockaddr *)&address, &size), 0);
+    if (is_libvirts(ntohs(address.sin_port))) { /* the destination's end would look like a source's */
+        struct pair another = connect_pair_to(listener, port);
+
+        close_pair(&pair);
+        return another;
+    }
     return pair;
 }
 
@@ -108,12 +128,6 @@ static struct pair connect_to(uint8_t host, uint16_t port)
 static struct pair connect_pair(void)
 {
     return connect_to(1, 0);
-}
-
-static void close_pair(const struct pair *pair)
-{
-    close(pair->source);
-    close(pair->destination);
 }
 
 static void sleep_ms(int ms)
