@@ -289,14 +289,22 @@ class Scene:
     def wait_precopy(self, source: Host, mib: int = 4) -> None:
         """Until pre-copy has put so much on the wire."""
 
-        def sent() -> bool:
-            with contextlib.suppress(BedError):
-                info = source.virsh("domjobinfo", self.name, "--rawstats", timeout_s=10)
-                match = re.search(r"memory_processed:\s*(\d+)", info)
-                return match is not None and int(match[1]) >= mib * 1024 * 1024
-            return False
+        said = "nothing"
 
-        self.wait_for(sent, f"{mib} MiB are sent")
+        def sent() -> bool:
+            nonlocal said
+            try:
+                said = source.virsh("domjobinfo", self.name, "--rawstats", timeout_s=10)
+            except BedError as err:
+                said = str(err)
+                return False
+            match = re.search(r"memory_processed:\s*(\d+)", said)
+            return match is not None and int(match[1]) >= mib * 1024 * 1024
+
+        try:
+            self.wait_for(sent, f"{mib} MiB are sent")
+        except SceneError as err:
+            raise SceneError(f"{err}; domjobinfo said last:\n{said}") from None
 
     def wait_postcopy(self, destination: Host) -> None:
         """Until the guest runs at the destination with pages missing."""
