@@ -147,7 +147,7 @@ static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, 
 /* Zero pages are among those that no pass has come to yet, as they were among those that were sent. Reckoned with only
  * where the first pass was cut short to save time: a switch that was asked for at once leaves what they save to the
  * guest. */
-unsigned pcmig_policy_wire_permille(const struct pcmig_policy *policy)
+static unsigned wire_permille(const struct pcmig_policy *policy)
 {
     const struct pcmig_sample *sample = &policy->sample;
     const struct pcmig_pass *pass = &policy->passes.running;
@@ -163,6 +163,12 @@ unsigned pcmig_policy_wire_permille(const struct pcmig_policy *policy)
     looked_at = sample->zero_pages + sample->normal_pages;
     zero = looked_at > 0 ? sample->zero_pages * 1000 / looked_at : 0;
     return (unsigned)(1000 - zero * (unsent * 1000 / left) / 1000);
+}
+
+void pcmig_policy_begin_pacing(struct pcmig_policy *policy)
+{
+    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us,
+                       policy->now_us - pcmig_policy_running_us(policy), wire_permille(policy));
 }
 
 /* When it would end, switched now. */
@@ -406,8 +412,7 @@ static void enter_postcopy(struct pcmig_policy *policy, struct pcmig_decision *o
         return;
     }
     /* Switched by somebody else (virsh migrate-postcopy, for instance): no pace was set yet. */
-    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us,
-                       policy->now_us - pcmig_policy_running_us(policy), pcmig_policy_wire_permille(policy));
+    pcmig_policy_begin_pacing(policy);
     pcmig_policy_first_pace(policy, out);
 }
 

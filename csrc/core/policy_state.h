@@ -71,8 +71,8 @@ struct pcmig_policy {
 /* ... and of the time so far. */
 #define SAMPLE_DIVISOR 20
 
-/* policy.c: of what is left, how much has to be sent; the rest will turn out to be zero pages. */
-unsigned pcmig_policy_wire_permille(const struct pcmig_policy *policy);
+/* policy.c: begins to pace, at the switch. */
+void pcmig_policy_begin_pacing(struct pcmig_policy *policy);
 
 /* policy_due.c: a parameter in ms, in us. */
 int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_param param);

@@ -32,8 +32,7 @@ static void begin_drain(struct pcmig_policy *policy, struct pcmig_decision *out,
     policy->undrained = false;
     policy->attempts = 0;
     policy->drained_pace_set = false;
-    pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us,
-                       policy->now_us - pcmig_policy_running_us(policy), pcmig_policy_wire_permille(policy));
+    pcmig_policy_begin_pacing(policy);
     pcmig_policy_decide(policy, out, PCMIG_ACTION_DRAIN, reason, a, b, c);
     out->pace_mib = DRAIN_MIB;
 }

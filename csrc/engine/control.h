@@ -42,7 +42,6 @@ enum call_state {
 /* The two bandwidths of libvirt. */
 enum bandwidth { OF_PRECOPY = 0, OF_POSTCOPY, BANDWIDTHS };
 
-/* One of the two hosts. */
 /* Of QEMU's migration. */
 enum direction {
     DIRECTION_UNKNOWN = 0,
@@ -50,6 +49,7 @@ enum direction {
     DIRECTION_IN,
 };
 
+/* One of the two hosts. */
 struct end {
     enum pcmig_half half;               /* as it said last */
     bool shut_down;                     /* an event said that the guest was shut down there */
