@@ -25,7 +25,7 @@ Mode = Literal["never", "unrun", "ask"]
 MODES: tuple[Mode, ...] = ("never", "unrun", "ask")
 NO_WORDS = Words()  # nobody vouches for anything
 
-COMMAND = "pcmig turn-back"
+COMMAND = "pcmig turn-back"  # how the engine's command begins where only the source's half is left, too
 DEAD, NEWER_DISKS, NOWHERE_ELSE = OPTIONS  # words of somebody's, as they are typed
 
 # Between the two times that the hosts are asked.

@@ -12,7 +12,7 @@ from osc_lib.command import command
 
 from pcmig_client import asking, state
 from pcmig_client.openstack_migrate import compute_adapter, compute_client, server_id
-from pcmig_common.turned_back import WORDS, Words
+from pcmig_common.turned_back import Words
 
 if TYPE_CHECKING:
     Column = columns.FormattableColumn[Any]
@@ -49,7 +49,7 @@ class TurnBack(command.Command):
             asking.turn_back(
                 asking.Api(compute_adapter(compute)),
                 id_,
-                Words(**{name: getattr(parsed_args, name) for name in WORDS}),
+                Words.parsed(parsed_args),
             )
         except asking.NotAnswered as err:
             raise exceptions.CommandError(str(err)) from err

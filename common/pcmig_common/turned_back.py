@@ -42,6 +42,11 @@ class Words:
         return [option for option, name in zip(OPTIONS, WORDS, strict=True) if getattr(self, name)]
 
     @classmethod
+    def parsed(cls, args: object) -> Words:
+        """Those of a parser that has OPTIONS."""
+        return cls(**{name: getattr(args, name) for name in WORDS})
+
+    @classmethod
     def of(cls, options: Collection[str]) -> Words:
         """Those that are typed so."""
         return cls(**{name: option in options for option, name in zip(OPTIONS, WORDS, strict=True)})

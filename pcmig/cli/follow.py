@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 import select
 import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
-from pcmig.cli.record import LOOK
+from pcmig.cli.record import KEPT, LOOK
 from pcmig.cli.signals import SignalPipe
 from pcmig_common import phases
 
@@ -57,10 +57,7 @@ class Follower:
         self.cancelling = False
         self.detaching = False
         self._decisions_shown = 0
-        self._unrun = False  # no instruction ran at the destination, and that is on record
-        self._dest_host = False  # which host the destination is, and that is on record
-        self._dest_ended = False  # likewise: the half's process was seen to end there
-        self._crossed = False  # the switch was issued, and is on record
+        self._kept: set[str] = set()  # of KEPT, what is on record
         self._recovery: str | None = None  # as it was told last
         self._note: str | None = None  # likewise
         self._pace_shown_us: int | None = None
@@ -80,18 +77,11 @@ class Follower:
         """Takes what is new, and reacts to it."""
         self.migration.clear()  # before status(): news that come in between make it readable again
         status = self.migration.status()
-        if status["dest_host"] and not self._dest_host:
-            self._dest_host = True
-            self.record.dest_host(status["dest_host"])
-        if status["crossed"] and not self._crossed:
-            self._crossed = True
-            self.record.crossed()
-        if status["unrun"] and not self._unrun:
-            self._unrun = True
-            self.record.unrun()
-        if status["dest_ended"] and not self._dest_ended:
-            self._dest_ended = True
-            self.record.dest_ended()
+        said: Mapping[str, Any] = status
+        for name in KEPT:
+            if said[name] and name not in self._kept:
+                self._kept.add(name)
+                self.record.note(name, said[name])
         decisions = self.migration.decisions(first=self._decisions_shown)
         for decision in decisions:
             if self._is_news(decision):

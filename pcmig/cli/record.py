@@ -30,6 +30,11 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+# What the entry keeps of the status, by the same names, as soon as it is so: which host the destination is;
+# that the switch was issued; that no instruction ran there; that the half's process was seen to end there.
+KEPT = ("dest_host", "crossed", "unrun", "dest_ended")
+
+
 class Record:
     """This process is the owner. Without an entry (the journal could not be written) nothing is kept."""
 
@@ -71,23 +76,9 @@ class Record:
             with contextlib.suppress(journal.JournalError):
                 self.book.update(self.entry.uuid, recovery=recovery)
 
-    def dest_host(self, uuid: str) -> None:
-        """By what the destination's host is known again."""
-        self._note(dest_host=uuid)
-
-    def crossed(self) -> None:
-        """The switch to post-copy was issued: noted for whoever comes after this process."""
-        self._note(crossed=True, crossed_at=utc_now())
-
-    def unrun(self) -> None:
-        """It is certain that the guest never ran at the destination, which is dead: likewise."""
-        self._note(unrun=True)
-
-    def dest_ended(self) -> None:
-        """The destination's libvirt saw the half's process end: likewise."""
-        self._note(dest_ended=True)
-
-    def _note(self, **changes: Any) -> None:
+    def note(self, name: str, value: Any) -> None:
+        """One of KEPT, for whoever comes after this process."""
+        changes = {name: value} | ({"crossed_at": utc_now()} if name == "crossed" else {})
         if self.entry is not None:
             with contextlib.suppress(journal.JournalError):
                 self.entry = self.book.update(self.entry.uuid, **changes) or self.entry

@@ -38,8 +38,6 @@ SETTLED = ("completed", "failed")
 # So long the engine may take to put the pace in force that it leaves behind.
 DETACH_MS = 10_000
 
-# How the engine's command begins where only the source's half is left (engine/finish.c).
-
 # How the engine begins its text when the guest never left (core/outcome.c); the verdict names the host too.
 SAFE_AT_SOURCE = "the guest runs on at the source: "
 # Parts of its texts on a guest that runs neither before nor after (engine/preflight.c, core/outcome.c).

@@ -17,7 +17,7 @@ from pcmig.cli.books import add_entry, find_entry
 from pcmig.cli.forget import command_line, guest_word, told
 from pcmig.cli.record import PROGRAM, choices, forget_in, utc_now
 from pcmig.journal import Entry, Journal, Owner
-from pcmig_common.turned_back import WORDS, Words
+from pcmig_common.turned_back import Words
 
 # What libvirt refuses such a guest: it keeps the migration's job for as long as that QEMU runs.
 BOUND = (
@@ -72,7 +72,7 @@ class TurnBack(Command):
         except journal.HeldError as err:
             refuse_kept(err.owner, err.entry)
         out = sys.stderr if args.json else sys.stdout
-        words = Words(**{name: getattr(args, name) for name in WORDS})
+        words = Words.parsed(args)
         try:
             for line in told(book, entry, evidence.of_entry(entry)):
                 say(line, out)

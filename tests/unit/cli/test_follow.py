@@ -42,11 +42,8 @@ class Record:
     def held(self) -> bool:
         return self.is_held
 
-    def crossed(self) -> None:
-        self.told.append("crossed")
-
-    def dest_host(self, uuid: str) -> None:
-        self.told.append(uuid)
+    def note(self, name: str, value: Any) -> None:
+        self.told.append(name if value is True else value)
 
     def recovering(self, recovery: Any) -> None:
         self.told.append(recovery and recovery["state"])
