@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 class Capabilities:
     """What matters of a libvirt host's capabilities XML."""
 
-    uuid: str | None = None
     arch: str | None = None
     live: bool = False
     transports: tuple[str, ...] = ()
@@ -38,7 +37,6 @@ def parse_capabilities(xml: str) -> Capabilities:
         return Capabilities()
     arch = text_of(root, "host/cpu/arch")
     return Capabilities(
-        uuid=text_of(root, "host/uuid"),
         arch=arch,
         live=root.find("host/migration_features/live") is not None,
         transports=tuple(

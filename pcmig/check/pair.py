@@ -66,7 +66,7 @@ def both(f: Facts) -> tuple[HostFacts, HostFacts] | None:
 def different_hosts(f: Facts) -> Row | None:
     if (pair := both(f)) is None:
         return None
-    here, peer = (capabilities(facts).uuid for facts in pair)
+    here, peer = (facts["host_uuid"] for facts in pair)
     names = [facts["hostname"] for facts in pair]
     if here is not None and here == peer:
         return Row(

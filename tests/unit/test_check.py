@@ -130,7 +130,9 @@ def a_host(name: str = "a", libvirt: int = 12_009_000, qemu: int = 10_000_002, *
         "secure": True,
         "guest": None,
     }
-    return cast("HostFacts", {**facts, **changes})
+    facts |= changes
+    uuid = re.search("<uuid>(.*?)</uuid>", str(facts["capabilities"]))
+    return cast("HostFacts", {"host_uuid": uuid and uuid[1], **facts})
 
 
 def a_guest(kind: str = "kvm", state: str = "running", devices: str = "") -> dict[str, str]:
