@@ -181,8 +181,7 @@ class Turner:
 
     def _ports_come_back(self, adopted: Any, manager: Any) -> None:
         bindings.come_back(adopted, manager)
-        vifs = bindings.vifs_at_source(adopted.instance, adopted.migrate_data)
-        bindings.plug_again(self._driver, adopted.instance, vifs)
+        self._plug_again(adopted)
         bindings.tell_agents(adopted.context, adopted.instance)
 
     def after(self, record: records.Record, manager: Any) -> None:
@@ -203,15 +202,21 @@ class Turner:
         out of the bridge for the switch."""
         adopted = adoption.recall(record)
         if adopted is not None:
-            vifs = bindings.vifs_at_source(adopted.instance, adopted.migrate_data)
-            bindings.plug_again(self._driver, adopted.instance, vifs)
+            self._plug_again(adopted)
+
+    def _plug_again(self, adopted: Any) -> None:
+        vifs = bindings.vifs_at_source(adopted.instance, adopted.migrate_data)
+        bindings.plug_again(self._driver, adopted.instance, vifs)
 
     def _drop_mark(self, record: records.Record) -> None:
         uuid = record.entry.uuid
-        self._looked_late.discard(uuid)
         context = nova_context.get_admin_context()
         with contextlib.suppress(exception.InstanceNotFound):
             turned_back.clear(objects.Instance.get_by_uuid(context, uuid, expected_attrs=["system_metadata"]))
+        self._forget(uuid)
+
+    def _forget(self, uuid: str) -> None:
+        self._looked_late.discard(uuid)
         self._records.remove(uuid, "source")
         self._keeper.looks_anew(uuid)
 
@@ -222,8 +227,7 @@ class Turner:
         if record is not None and record.side == "source":
             if not record.turned or not record.books_written or not self._guard.cycled(record):
                 return  # the books come first, then the mark goes: after()
-            self._records.remove(uuid, "source")
-            self._keeper.looks_anew(uuid)
+            self._forget(uuid)
         try:
             turned_back.clear(instance)
         except Exception as err:  # the next time
