@@ -7,18 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bed.guest import GuestSpec
 from tests.cloud.api import wait_until
 from tests.cloud.cloud import PCMIG_DRIVER, Cloud
 from tests.cloud.config import Sections
 from tests.cloud.server import Server
 from tests.cloud.test_driver import POST_COPY, Move, moved, other
+from tests.cloud_cases.scene import BUSY, RATE_MBIT
 
 # Without the time in which the cloud comes up.
 pytestmark = pytest.mark.timeout(420, func_only=True)
 
-RATE_MBIT = 200
-BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
 PERMITTED: Sections = {"libvirt": {"live_migration_permit_post_copy": True}}
 
 
