@@ -28,7 +28,7 @@ static const char *const verdicts[] = {
     [PCMIG_TUNNEL_REFUSED_HELLO] = "what was said after the handshake is not the tunnel's protocol",
     [PCMIG_TUNNEL_REFUSED_PEER] = "this host's certificate is not on the peer's list of allowed hosts",
     [PCMIG_TUNNEL_REFUSED_NAME] = "no QEMU at the peer listens under this name",
-    [PCMIG_TUNNEL_REFUSED_SOCKET] = "what the peer has under this name is not a socket of QEMU's user",
+    [PCMIG_TUNNEL_REFUSED_SOCKET] = "what the peer has under this name is not the socket of the guest's QEMU",
     [PCMIG_TUNNEL_REFUSED_LIMIT] = "the peer has as many streams as it takes",
     [PCMIG_TUNNEL_REFUSED_STOPPING] = "the peer's daemon is about to end",
 };

@@ -84,7 +84,7 @@ enum pcmig_tunnel_verdict {
     PCMIG_TUNNEL_REFUSED_HELLO,    /* malformed */
     PCMIG_TUNNEL_REFUSED_PEER,     /* not on the allow list */
     PCMIG_TUNNEL_REFUSED_NAME,     /* no QEMU listens there */
-    PCMIG_TUNNEL_REFUSED_SOCKET,   /* what is there is not a socket of QEMU's user */
+    PCMIG_TUNNEL_REFUSED_SOCKET,   /* what is there is not the guest's QEMU's */
     PCMIG_TUNNEL_REFUSED_LIMIT,    /* too many connections or streams */
     PCMIG_TUNNEL_REFUSED_STOPPING, /* the daemon is about to end */
     PCMIG_TUNNEL_VERDICT_COUNT

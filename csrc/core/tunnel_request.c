@@ -18,6 +18,8 @@ static const struct {
     [PCMIG_TUNNEL_VERB_LIST] = {"list", 0, "list"},
     [PCMIG_TUNNEL_VERB_PROBE] = {"probe", NEEDS_PEER, "probe PEER [PORT]"},
     [PCMIG_TUNNEL_VERB_RELOAD] = {"reload", 0, "reload"},
+    [PCMIG_TUNNEL_VERB_PEERS] = {"peers", 0, "peers"},
+    [PCMIG_TUNNEL_VERB_METRICS] = {"metrics", 0, "metrics"},
 };
 _Static_assert(sizeof(verbs) / sizeof(verbs[0]) == PCMIG_TUNNEL_VERB_COUNT, "every verb has a row");
 
@@ -165,7 +167,7 @@ bool pcmig_tunnel_request_parse(const char *line, size_t len, struct pcmig_tunne
         out->verb = (enum pcmig_tunnel_verb)i;
         return parse_rest(words, n, verbs[i].takes, out, to, verbs[i].usage);
     }
-    return fail(to, "there are open, close, show, list, probe and reload, but not", words[0]);
+    return fail(to, "there are open, close, show, list, probe, reload, peers and metrics, but not", words[0]);
 }
 
 void pcmig_tunnel_request_escape(const char *value, char *out, size_t size)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One line of the tunnel daemon's control socket, and how values stand in its answers.
  *
- *   open NAME PEER [PORT] [streams=K]    close NAME    show NAME    list    probe PEER [PORT]    reload
+ *   open NAME PEER [PORT] [streams=K]    close NAME    show NAME    list    probe PEER [PORT]    reload    peers
+ * metrics
  *
  * Words are separated by single spaces. Values in, values out; no allocation. */
 #ifndef PCMIG_CORE_TUNNEL_REQUEST_H
@@ -22,6 +23,8 @@ enum pcmig_tunnel_verb {
     PCMIG_TUNNEL_VERB_LIST,
     PCMIG_TUNNEL_VERB_PROBE,
     PCMIG_TUNNEL_VERB_RELOAD,
+    PCMIG_TUNNEL_VERB_PEERS,
+    PCMIG_TUNNEL_VERB_METRICS,
     PCMIG_TUNNEL_VERB_COUNT
 };
 

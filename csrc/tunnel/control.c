@@ -4,10 +4,10 @@
 
 #include "core/tunnel_request.h"
 #include "edge/clock.h"
-#include "tunnel/carrier.h"
-#include "tunnel/door.h"
+#include "tunnel/stream/carrier.h"
+#include "tunnel/local/door.h"
 #include "tunnel/internal.h"
-#include "tunnel/place.h"
+#include "tunnel/local/place.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -25,8 +25,9 @@ struct client {
     struct pcmig_control *control;
     struct pcmig_source source;
     struct pcmig_task grave;
-    bool busy;   /* a job answers later; until then no further request is read */
-    bool closed; /* goes when the job is done */
+    bool busy;       /* a job answers later; until then no further request is read */
+    bool closed;     /* goes when the job is done */
+    unsigned reload; /* the number of the reload that it waits for, or 0 */
     size_t len;
     char line[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
     struct client *next;
@@ -146,7 +147,7 @@ static void do_show(struct client *client, const struct pcmig_tunnel_request *re
     struct pcmig_control *control = client->control;
     struct pcmig_account *account = pcmig_registry_account(control->tunnel->registry, request->name, false);
     const struct pcmig_door *door = *find_door(control, request->name);
-    char figures[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
+    char figures[2 * PCMIG_TUNNEL_REQUEST_LINE_BYTES];
     size_t queue_bytes;
 
     if (account == NULL) {
@@ -175,15 +176,36 @@ static void do_list(struct client *client, const struct pcmig_tunnel_request *re
     free(names);
 }
 
-static void do_reload(struct client *client, const struct pcmig_tunnel_request *request)
+static void do_peers(struct client *client, const struct pcmig_tunnel_request *request)
 {
-    char error[PCMIG_TUNNEL_ERROR_BYTES];
+    char *peers = pcmig_roster_list(client->control->tunnel->roster);
 
     (void)request;
-    if (pcmig_tunnel_reload(client->control->tunnel, error))
-        answer(client, "ok");
+    if (peers != NULL)
+        answer(client, "ok%s", peers);
     else
-        answer(client, "error %s", error);
+        answer(client, "error memory is short");
+    free(peers);
+}
+
+/* Of all names together, and what is counted of connections. The figure of one round trip means nothing here. */
+static void do_metrics(struct client *client, const struct pcmig_tunnel_request *request)
+{
+    struct pcmig_tunnel *tunnel = client->control->tunnel;
+    const struct pcmig_tls_ends ends = pcmig_tunnel_ends(tunnel);
+    char counts[PCMIG_TUNNEL_REQUEST_LINE_BYTES], account[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
+    const unsigned all = atomic_load(&tunnel->carrier_count), accepted = atomic_load(&tunnel->accepted_count);
+    const size_t queue_bytes = pcmig_registry_queue(tunnel->registry, NULL);
+
+    (void)request;
+    pcmig_figures_print(&tunnel->figures, counts, sizeof(counts));
+    pcmig_account_print_figures(pcmig_registry_all(tunnel->registry), account, sizeof(account));
+    answer(client,
+           "ok %s %snames=%zu connections_accepted=%u connections_dialled=%u queue_bytes=%zu ends_certificate=%lld "
+           "ends_client_certificate=%lld ends_ca=%lld ends_crl=%lld",
+           counts, account, pcmig_registry_names(tunnel->registry), accepted, all > accepted ? all - accepted : 0,
+           queue_bytes, (long long)ends.certificate_s, (long long)ends.dialler_certificate_s, (long long)ends.ca_s,
+           (long long)ends.crl_s);
 }
 
 /* --- requests that take longer: resolver thread, control thread, worker, control thread --------------------------- */
@@ -210,14 +232,14 @@ static void on_probed(struct pcmig_task *task)
     const struct pcmig_probe_result *result = &job->result;
     char subject[PCMIG_TLS_SUBJECT_BYTES], own[PCMIG_TLS_SUBJECT_BYTES] = "";
     long long own_not_after_s = 0;
-    struct pcmig_tls *tls = pcmig_tunnel_tls(job->control->tunnel);
+    struct pcmig_rules *rules = pcmig_tunnel_rules(job->control->tunnel);
 
     pcmig_tunnel_request_escape(result->subject, subject, sizeof(subject));
-    if (tls != NULL) {
-        pcmig_tunnel_request_escape(pcmig_tls_subject(tls), own, sizeof(own));
-        own_not_after_s = pcmig_tls_not_after_s(tls);
+    if (rules->tls != NULL) {
+        pcmig_tunnel_request_escape(pcmig_tls_subject(rules->tls), own, sizeof(own));
+        own_not_after_s = pcmig_tls_not_after_s(rules->tls);
     }
-    pcmig_tls_unref(tls);
+    pcmig_rules_unref(rules);
     if (!result->ok) {
         if (job->made != NULL)
             (void)close_name(job->control, job->request.name, "the peer did not answer");
@@ -231,7 +253,7 @@ static void on_probed(struct pcmig_task *task)
     } else {
         char path[PCMIG_PLACE_PATH_BYTES];
 
-        pcmig_place_path(job->control->tunnel->config.run_dir, job->request.name, path);
+        pcmig_place_path(job->control->tunnel->config->run_dir, job->request.name, path);
         pcmig_messages_add(job->control->tunnel->messages, PCMIG_MESSAGES_NAME, PCMIG_MESSAGES_INFO,
                            "%s leads to %s:%u (%s)", job->request.name, job->request.peer, job->request.port,
                            result->subject);
@@ -271,6 +293,7 @@ static const char *open_door(struct job *job, char error[PCMIG_PLACE_ERROR_BYTES
         pcmig_registry_forget(control->tunnel->registry, job->request.name);
         return error;
     }
+    pcmig_registry_keep(control->tunnel->registry, job->request.name);
     door->next = control->doors;
     control->doors = door;
     job->made = door;
@@ -337,11 +360,78 @@ static void do_later(struct client *client, const struct pcmig_tunnel_request *r
     pcmig_loop_post(client->control->tunnel->resolver, &job->task);
 }
 
+/* --- reload: whoever made the daemon reads the settings, and answers ---------------------------------------------- */
+
+static void do_reload(struct client *client, const struct pcmig_tunnel_request *request)
+{
+    struct pcmig_tunnel *tunnel = client->control->tunnel;
+
+    (void)request;
+    client->busy = true;
+    client->reload = atomic_fetch_add(&tunnel->reloads_asked, 1) + 1;
+    pcmig_messages_add(tunnel->messages, PCMIG_MESSAGES_LIFE, PCMIG_MESSAGES_INFO, "a reload was asked for");
+}
+
+static void answer_reloads(struct pcmig_control *control, unsigned upto, const char *text)
+{
+    for (struct client *client = control->clients, *next; client != NULL; client = next) {
+        next = client->next;
+        if (client->reload == 0 || (int)(upto - client->reload) < 0)
+            continue;
+        answer(client, "%s", text);
+        client->reload = 0;
+        client->busy = false;
+        if (client->closed)
+            drop(client);
+        else
+            serve(client);
+    }
+}
+
+struct reply {
+    struct pcmig_task task;
+    struct pcmig_tunnel *tunnel;
+    unsigned upto;
+    char text[];
+};
+
+static void on_reply(struct pcmig_task *task)
+{
+    struct reply *reply = OWNER(task, struct reply, task);
+
+    answer_reloads(reply->tunnel->control, reply->upto, reply->text);
+    free(reply);
+}
+
+unsigned pcmig_control_reload_asked(struct pcmig_tunnel *tunnel)
+{
+    const unsigned asked = atomic_load(&tunnel->reloads_asked);
+
+    return asked != atomic_load(&tunnel->reloads_answered) ? asked : 0;
+}
+
+bool pcmig_control_answer_reload(struct pcmig_tunnel *tunnel, unsigned upto, const char *text)
+{
+    struct reply *reply = calloc(1, sizeof(*reply) + strlen(text) + 1);
+
+    if (reply == NULL)
+        return false;
+    reply->task.run = on_reply;
+    reply->tunnel = tunnel;
+    reply->upto = upto;
+    memcpy(reply->text, text, strlen(text) + 1);
+    atomic_store(&tunnel->reloads_answered, upto);
+    pcmig_loop_post(tunnel->loop, &reply->task);
+    return true;
+}
+
 /* --- reading ------------------------------------------------------------------------------------------------------ */
 
 static void (*const verbs[])(struct client *client, const struct pcmig_tunnel_request *request) = {
-    [PCMIG_TUNNEL_VERB_OPEN] = do_later, [PCMIG_TUNNEL_VERB_CLOSE] = do_close, [PCMIG_TUNNEL_VERB_SHOW] = do_show,
-    [PCMIG_TUNNEL_VERB_LIST] = do_list,  [PCMIG_TUNNEL_VERB_PROBE] = do_later, [PCMIG_TUNNEL_VERB_RELOAD] = do_reload,
+    [PCMIG_TUNNEL_VERB_OPEN] = do_later,  [PCMIG_TUNNEL_VERB_CLOSE] = do_close,
+    [PCMIG_TUNNEL_VERB_SHOW] = do_show,   [PCMIG_TUNNEL_VERB_LIST] = do_list,
+    [PCMIG_TUNNEL_VERB_PROBE] = do_later, [PCMIG_TUNNEL_VERB_RELOAD] = do_reload,
+    [PCMIG_TUNNEL_VERB_PEERS] = do_peers, [PCMIG_TUNNEL_VERB_METRICS] = do_metrics,
 };
 _Static_assert(sizeof(verbs) / sizeof(verbs[0]) == PCMIG_TUNNEL_VERB_COUNT, "every verb is done");
 
@@ -405,7 +495,7 @@ static bool may_ask(const struct pcmig_control *control, int fd)
     struct ucred who;
     socklen_t len = sizeof(who);
 
-    if (control->tunnel->config.control_gid != (gid_t)-1)
+    if (control->tunnel->config->control_gid != (gid_t)-1)
         return true;
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (who.uid == 0 || who.uid == geteuid());
 }
@@ -447,17 +537,17 @@ static void on_connection(struct pcmig_source *source, uint32_t events)
 
 struct pcmig_control *pcmig_control_new(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES])
 {
-    const bool grouped = tunnel->config.control_gid != (gid_t)-1;
+    const bool grouped = tunnel->config->control_gid != (gid_t)-1;
     struct pcmig_control *control = calloc(1, sizeof(*control));
     char problem[PCMIG_PLACE_ERROR_BYTES] = "memory is short";
 
     if (control == NULL)
         goto err0;
     control->tunnel = tunnel;
-    snprintf(control->path, sizeof(control->path), "%s", tunnel->config.control);
+    snprintf(control->path, sizeof(control->path), "%s", tunnel->config->control);
     control->source.ready = on_connection;
     control->source.fd =
-        pcmig_place_listen(tunnel->config.control, tunnel->config.control_gid, grouped ? 0660 : 0600, problem);
+        pcmig_place_listen(tunnel->config->control, tunnel->config->control_gid, grouped ? 0660 : 0600, problem);
     if (control->source.fd < 0)
         goto err1;
     errno = pcmig_loop_watch(tunnel->loop, &control->source, EPOLLIN);
@@ -499,9 +589,11 @@ void pcmig_control_free(struct pcmig_control *control)
 
 void pcmig_control_tidy(struct pcmig_control *control)
 {
-    const int64_t idle_us = (int64_t)control->tunnel->config.idle_name_ms * 1000;
+    struct pcmig_rules *rules = pcmig_tunnel_rules(control->tunnel);
+    const int64_t idle_us = (int64_t)rules->config.idle_name_ms * 1000;
     char name[PCMIG_TUNNEL_NAME_LEN + 1];
 
+    pcmig_rules_unref(rules);
     while (pcmig_registry_idle(control->tunnel->registry, pcmig_clock_us() - idle_us, name)) {
         if (!close_name(control, name, "the name was not used"))
             return;

@@ -3,11 +3,14 @@
 #ifndef PCMIG_TUNNEL_INTERNAL_H
 #define PCMIG_TUNNEL_INTERNAL_H
 
-#include "tunnel/admission.h"
+#include "tunnel/admission/admission.h"
+#include "tunnel/local/arrivals.h"
+#include "tunnel/figures.h"
 #include "tunnel/loop.h"
 #include "tunnel/messages.h"
-#include "tunnel/registry.h"
-#include "tunnel/tls.h"
+#include "tunnel/stream/registry.h"
+#include "tunnel/admission/roster.h"
+#include "tunnel/rules.h"
 #include "tunnel/tunnel.h"
 
 #include <pthread.h>
@@ -16,6 +19,7 @@
 #include <stdint.h>
 
 struct pcmig_control;
+struct pcmig_listener;
 struct pcmig_carrier;
 
 enum {
@@ -31,38 +35,50 @@ struct pcmig_worker {
     atomic_uint carrier_count;
     struct pcmig_carrier *carriers; /* its thread's */
     struct pcmig_task end;          /* ends all carriers */
-};
-
-struct pcmig_listener {
-    struct pcmig_source source;
-    struct pcmig_tunnel *tunnel;
-    uint16_t port;
+    struct pcmig_task beat;
+    atomic_llong beat_us;     /* when it was seen to run, CLOCK_MONOTONIC */
+    struct pcmig_task review; /* ends those whose peers are no longer welcome */
 };
 
 struct pcmig_tunnel {
-    struct pcmig_tunnel_config config; /* strings are copies */
+    /* As it was started: run_dir, control, plaintext, owner_gid, socket_uid, control_gid, workers and limits are from
+     * here; all else is of the rules in force. */
+    const struct pcmig_tunnel_config *config;
+    struct pcmig_rules *started_with;
     struct pcmig_messages *messages;
+    struct pcmig_figures figures;
     struct pcmig_admission *admission;
     struct pcmig_registry *registry;
+    struct pcmig_roster *roster;
+    struct pcmig_arrivals *arrivals;
     struct pcmig_control *control;
 
-    pthread_mutex_t tls_lock; /* of `tls`, which reload replaces */
-    struct pcmig_tls *tls;    /* NULL in plaintext */
+    pthread_mutex_t reload_lock; /* one at a time */
+    pthread_mutex_t rules_lock;
+    struct pcmig_rules *rules; /* in force */
+    atomic_uint reloads_asked; /* over the control socket */
+    atomic_uint reloads_answered;
 
     struct pcmig_loop *loop;     /* accepts, control socket, timers */
     struct pcmig_loop *resolver; /* waits for name servers */
     unsigned worker_count;
     struct pcmig_worker workers[PCMIG_WORKERS_MAX];
     unsigned listener_count;
-    struct pcmig_listener listeners[PCMIG_LISTENERS_MAX];
+    struct pcmig_listener *listeners[PCMIG_LISTENERS_MAX];
     struct pcmig_timer tick;
+    atomic_llong beat_us; /* of the control thread */
     bool started;
     atomic_bool stopping;
     atomic_uint carrier_count;
+    atomic_uint accepted_count; /* of these */
 };
 
-/* The present certificates, one reference; NULL in plaintext. From any thread. */
-struct pcmig_tls *pcmig_tunnel_tls(struct pcmig_tunnel *tunnel);
+/* Whether so many connections MORE of that direction may be. Each leaves a quarter of all to the other: a host that is
+ * dialled much can dial, for a resume above all, and the other way round. From any thread. */
+bool pcmig_tunnel_has_room(const struct pcmig_tunnel *tunnel, bool accepted, unsigned more);
+
+/* What is in force now, one reference. From any thread. */
+struct pcmig_rules *pcmig_tunnel_rules(struct pcmig_tunnel *tunnel);
 
 /* The worker with the fewest carriers. From any thread. */
 struct pcmig_worker *pcmig_tunnel_worker(struct pcmig_tunnel *tunnel);

@@ -200,6 +200,7 @@ static void *loop_main(void *arg)
     pthread_setname_np(pthread_self(), loop->name);
     while (!stop) {
         const int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_ROUND, wait_ms(loop));
+        bool woken = false;
 
         loop->now_us = pcmig_clock_us();
         for (int i = 0; i < n; i++) {
@@ -207,9 +208,11 @@ static void *loop_main(void *arg)
 
             if (source->fd >= 0) /* else it was closed in this round */
                 source->ready(source, events[i].events);
-            if (source == &loop->wake)
-                stop = run_posted(loop);
+            woken = woken || source == &loop->wake;
         }
+        /* Not before: a task may free what later events of the round point to. */
+        if (woken)
+            stop = run_posted(loop);
         run_timers(loop);
         queue_run(&loop->again);
         queue_run(&loop->dead);

@@ -60,8 +60,9 @@ void pcmig_loop_again(struct pcmig_loop *loop, struct pcmig_task *task);
 /* As again, at the end of the round: for what frees memory. */
 void pcmig_loop_bury(struct pcmig_loop *loop, struct pcmig_task *task);
 
-/* From any thread: TASK runs in the loop's thread. `waits` of a task is set by this loop's lock alone, so one task
- * belongs to one loop and is used with post only. Returns whether it was added; if not, it waits already. */
+/* From any thread: TASK runs in the loop's thread, after all events of a round were told. `waits` of a task is set by
+ * this loop's lock alone, so one task belongs to one loop and is used with post only. Returns whether it was added; if
+ * not, it waits already. */
 bool pcmig_loop_post(struct pcmig_loop *loop, struct pcmig_task *task);
 
 /* When this round began, CLOCK_MONOTONIC in microseconds. */

@@ -23,6 +23,7 @@ static const struct {
     [PCMIG_MESSAGES_LIFE] = {"about the daemon itself", 50},
     [PCMIG_MESSAGES_NAME] = {"about names", 100},
     [PCMIG_MESSAGES_STREAM] = {"about streams", 100},
+    [PCMIG_MESSAGES_PEER] = {"about whose streams there are", 200},
     [PCMIG_MESSAGES_HANDSHAKE] = {"about refused handshakes", 10},
     [PCMIG_MESSAGES_REFUSED] = {"about refused streams", 10},
     [PCMIG_MESSAGES_LIMIT] = {"about too many connections", 5},

@@ -16,6 +16,7 @@ enum pcmig_messages_kind {
     PCMIG_MESSAGES_LIFE = 0,  /* start, stop, reload */
     PCMIG_MESSAGES_NAME,      /* a name was opened, closed, dropped */
     PCMIG_MESSAGES_STREAM,    /* a stream began or ended */
+    PCMIG_MESSAGES_PEER,      /* whose stream it is */
     PCMIG_MESSAGES_HANDSHAKE, /* refused before or in the handshake */
     PCMIG_MESSAGES_REFUSED,   /* refused after it: name, socket, allow list */
     PCMIG_MESSAGES_LIMIT,     /* too many connections */

@@ -90,6 +90,15 @@ bool pcmig_peer_set_congestion(int fd, const char *name)
     return true;
 }
 
+void pcmig_peer_explain_congestion(const char *name, char *error, size_t error_size)
+{
+    snprintf(
+        error, error_size,
+        "the congestion control '%s' cannot be used: %s; net.ipv4.tcp_available_congestion_control says what there "
+        "is, and 'host' means what the host has",
+        name, strerror(errno));
+}
+
 void pcmig_peer_congestion(int fd, char name[PCMIG_PEER_CONGESTION_BYTES])
 {
     socklen_t len = PCMIG_PEER_CONGESTION_BYTES;
@@ -106,9 +115,10 @@ void pcmig_peer_bound_unread(int fd, int bytes)
 
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) == 0)
         return;
-    /* The kernel doubles the value for its own bookkeeping, and cuts it silently (socket(7)). */
+    /* The kernel doubles the value for its own bookkeeping, and cuts it silently to net.core.rmem_max (socket(7)). Down
+     * to half of what was asked for it is no less a bound, and leaves what is under way room to grow. */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) == 0 &&
-        getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &got, &len) == 0 && got >= 2 * bytes)
+        getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &got, &len) == 0 && got >= bytes)
         return;
 #ifdef SO_BUF_LOCK
     got = 0; /* back to the kernel's own choice (Linux >= 5.15) */
@@ -148,7 +158,30 @@ void pcmig_peer_print(const struct sockaddr *address, socklen_t len, char text[P
     snprintf(text, PCMIG_PEER_TEXT_BYTES, strchr(host, ':') != NULL ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-int pcmig_peer_listen(const char *where, const char *congestion, char *error, size_t error_size)
+void pcmig_peer_share_port(int fd, bool may)
+{
+    const int value = may;
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof(value)); /* if not, bind says so */
+}
+
+/* At boot the daemon may be there before its address is. */
+static bool bind_even_early(int fd, const struct addrinfo *where, bool *early)
+{
+    const bool six = where->ai_family == AF_INET6;
+    const int yes = 1;
+
+    *early = false;
+    if (bind(fd, where->ai_addr, where->ai_addrlen) == 0)
+        return true;
+    if (errno != EADDRNOTAVAIL ||
+        setsockopt(fd, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_FREEBIND : IP_FREEBIND, &yes, sizeof(yes)) < 0)
+        return false;
+    *early = true;
+    return bind(fd, where->ai_addr, where->ai_addrlen) == 0;
+}
+
+int pcmig_peer_listen(const char *where, const char *congestion, bool beside, char *error, size_t error_size)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
@@ -157,6 +190,7 @@ int pcmig_peer_listen(const char *where, const char *congestion, char *error, si
     struct addrinfo *found = NULL;
     char host[64];
     int fd = -1, status, yes = 1, no = 0;
+    bool early = false;
 
     if (colon == NULL || len == 0 || len >= sizeof(host)) {
         snprintf(error, error_size, "'%s' is no address to listen on: ADDRESS:PORT, [ADDRESS]:PORT or *:PORT", where);
@@ -176,24 +210,25 @@ int pcmig_peer_listen(const char *where, const char *congestion, char *error, si
     fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    if (fd >= 0)
+        pcmig_peer_share_port(fd, beside);
     if (fd >= 0 && found->ai_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
     /* Who is accepted has it from here. */
     if (fd >= 0 && !pcmig_peer_set_congestion(fd, congestion)) {
-        snprintf(
-            error, error_size,
-            "the congestion control '%s' cannot be used: %s; net.ipv4.tcp_available_congestion_control says what there "
-            "is, and 'host' means what the host has",
-            congestion, strerror(errno));
+        pcmig_peer_explain_congestion(congestion, error, error_size);
         close(fd);
         fd = -1;
-    } else if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+    } else if (fd < 0 || !bind_even_early(fd, found, &early) || listen(fd, BACKLOG) < 0) {
         snprintf(error, error_size, "cannot listen on %s: %s", where, strerror(errno));
         if (fd >= 0)
             close(fd);
         fd = -1;
     }
     freeaddrinfo(found);
+    if (fd >= 0)
+        snprintf(error, error_size, "%s%s", early ? where : "",
+                 early ? " is no address of this host yet: nobody gets through there until it is" : "");
     return fd;
 }
 

@@ -43,21 +43,29 @@ void pcmig_peer_tune(int fd);
  * does not take NAME. */
 bool pcmig_peer_set_congestion(int fd, const char *name);
 
+/* After that: a sentence in ERROR. */
+void pcmig_peer_explain_congestion(const char *name, char *error, size_t error_size);
+
 #define PCMIG_PEER_CONGESTION_BYTES 16 /* TCP_CA_NAME_MAX of Linux */
 
 /* Its name; "" when it cannot be told. */
 void pcmig_peer_congestion(int fd, char name[PCMIG_PEER_CONGESTION_BYTES]);
 
 /* Bounds what the kernel may hold of what the peer has sent and nobody has read: about BYTES. Where this process may
- * not say so (net.core.rmem_max and no CAP_NET_ADMIN), the kernel decides by itself as before. */
+ * not say so (net.core.rmem_max is less than half of it, and no CAP_NET_ADMIN), the kernel decides by itself as before.
+ */
 void pcmig_peer_bound_unread(int fd, int bytes);
 
 /* ADDRESS as text. */
 void pcmig_peer_print(const struct sockaddr *address, socklen_t len, char text[PCMIG_PEER_TEXT_BYTES]);
 
 /* A listening TCP socket at "HOST:PORT", "[ADDRESS]:PORT" or "*:PORT" (both versions of IP); numbers only. PORT 0: any,
- * see pcmig_peer_local_port. -1 with a sentence in ERROR. */
-int pcmig_peer_listen(const char *where, const char *congestion, char *error, size_t error_size);
+ * see pcmig_peer_local_port. BESIDE: pcmig_peer_share_port holds for it from the start. An address that the host
+ * does not have yet will do. -1 with a sentence in ERROR; otherwise ERROR is "", or what to warn of. */
+int pcmig_peer_listen(const char *where, const char *congestion, bool beside, char *error, size_t error_size);
+
+/* Whether other sockets of this user may listen on FD's port as well, if theirs say so too. */
+void pcmig_peer_share_port(int fd, bool may);
 uint16_t pcmig_peer_local_port(int fd); /* 0 when it cannot be told */
 
 #endif

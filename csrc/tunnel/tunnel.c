@@ -3,12 +3,13 @@
 #include "tunnel/tunnel.h"
 
 #include "edge/clock.h"
-#include "tunnel/carrier.h"
-#include "tunnel/channel.h"
+#include "tunnel/stream/carrier.h"
+#include "tunnel/tls/channel.h"
 #include "tunnel/control.h"
 #include "tunnel/internal.h"
+#include "tunnel/admission/listeners.h"
 #include "tunnel/peer.h"
-#include "tunnel/place.h"
+#include "tunnel/local/place.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -35,104 +36,30 @@ void pcmig_tunnel_defaults(struct pcmig_tunnel_config *config)
         .idle_name_ms = 24 * 3600 * 1000,
         .max_half_open = 256,
         .max_half_open_of_one = 32,
-        .max_carriers = 1024,
+        .max_handshakes_per_s = 50,
+        .max_carriers = 4096,
+        .max_of_one_peer = 256,
     };
-}
-
-/* --- configuration ------------------------------------------------------------------------------------------------ */
-
-/* Where the strings of a configuration hang, so that copying and freeing name each once. */
-static const size_t strings[] = {
-#define STRING(member) offsetof(struct pcmig_tunnel_config, member)
-    STRING(run_dir),           STRING(control),   STRING(files.ca),
-    STRING(files.certificate), STRING(files.key), STRING(files.dialler_certificate),
-    STRING(files.dialler_key), STRING(files.crl), STRING(congestion),
-#undef STRING
-};
-
-static char **string_at(struct pcmig_tunnel_config *config, size_t offset)
-{
-    return (char **)(void *)((char *)config + offset);
-}
-
-static void free_list(const char *const *list, size_t count)
-{
-    for (size_t i = 0; list != NULL && i < count; i++)
-        free((char *)(uintptr_t)list[i]);
-    free((void *)(uintptr_t)list);
-}
-
-static bool copy_list(const char *const **list, size_t count)
-{
-    const char *const *from = *list;
-    const char **to = calloc(count + 1, sizeof(*to));
-    bool complete = to != NULL;
-
-    for (size_t i = 0; complete && i < count; i++)
-        complete = (to[i] = strdup(from[i])) != NULL;
-    *list = to;
-    return complete;
-}
-
-static void config_free(struct pcmig_tunnel_config *config)
-{
-    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
-        free(*string_at(config, strings[i]));
-    free_list(config->listen, config->listen_count);
-    free_list(config->allow, config->allow_count);
-}
-
-static bool config_copy(struct pcmig_tunnel_config *to, const struct pcmig_tunnel_config *from)
-{
-    bool complete;
-
-    *to = *from;
-    complete = copy_list(&to->listen, to->listen_count);
-    complete = copy_list(&to->allow, to->allow_count) && complete;
-    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++) {
-        char **text = string_at(to, strings[i]);
-
-        if (*text != NULL)
-            complete = (*text = strdup(*text)) != NULL && complete;
-    }
-    return complete;
-}
-
-static bool config_check(const struct pcmig_tunnel_config *config, char error[PCMIG_TUNNEL_ERROR_BYTES])
-{
-    const char *problem = NULL;
-
-    if (config->run_dir == NULL || config->control == NULL)
-        problem = "run_dir and control have to be given";
-    else if (!config->plaintext &&
-             (config->files.ca == NULL || config->files.certificate == NULL || config->files.key == NULL))
-        problem = "ca, certificate and key have to be given";
-    else if ((config->files.dialler_certificate == NULL) != (config->files.dialler_key == NULL))
-        problem = "a certificate for dialling needs its key, and the other way round";
-    else if (config->listen_count > PCMIG_LISTENERS_MAX)
-        problem = "there are at most 8 addresses to listen on";
-    else if (config->workers > PCMIG_WORKERS_MAX)
-        problem = "there are at most 8 workers";
-    else if (config->dead_after_ms < 500)
-        problem = "dead_after_ms has to be at least 500";
-    else if (config->plaintext && config->allow_count > 0)
-        problem = "without TLS nobody can be told from another: an allow list would mean nothing";
-    if (problem != NULL)
-        snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "%s", problem);
-    return problem == NULL;
 }
 
 /* --- what the other files ask for --------------------------------------------------------------------------------- */
 
-struct pcmig_tls *pcmig_tunnel_tls(struct pcmig_tunnel *tunnel)
+struct pcmig_rules *pcmig_tunnel_rules(struct pcmig_tunnel *tunnel)
 {
-    struct pcmig_tls *tls = NULL;
+    struct pcmig_rules *rules;
 
-    pthread_mutex_lock(&tunnel->tls_lock);
-    if (tunnel->tls != NULL)
-        tls = pcmig_tls_ref(tunnel->tls);
-    pthread_mutex_unlock(&tunnel->tls_lock);
-    return tls;
+    pthread_mutex_lock(&tunnel->rules_lock);
+    rules = pcmig_rules_ref(tunnel->rules);
+    pthread_mutex_unlock(&tunnel->rules_lock);
+    return rules;
+}
+
+bool pcmig_tunnel_has_room(const struct pcmig_tunnel *tunnel, bool accepted, unsigned more)
+{
+    const unsigned max = tunnel->config->max_carriers, all = atomic_load(&tunnel->carrier_count);
+    const unsigned there = atomic_load(&tunnel->accepted_count);
+
+    return all + more <= max && (accepted ? there : all - there) + more <= max - max / 4;
 }
 
 struct pcmig_worker *pcmig_tunnel_worker(struct pcmig_tunnel *tunnel)
@@ -146,66 +73,21 @@ struct pcmig_worker *pcmig_tunnel_worker(struct pcmig_tunnel *tunnel)
     return best;
 }
 
-/* --- accepting ---------------------------------------------------------------------------------------------------- */
-
-static void accept_one(struct pcmig_tunnel *tunnel, int fd, const struct sockaddr *address, socklen_t len)
-{
-    char text[PCMIG_PEER_TEXT_BYTES];
-    int slot = -1;
-
-    if (atomic_load(&tunnel->carrier_count) < tunnel->config.max_carriers)
-        slot = pcmig_admission_enter(tunnel->admission, address);
-    pcmig_peer_print(address, len, text);
-    if (slot < 0) {
-        close(fd);
-        pcmig_messages_add(tunnel->messages, PCMIG_MESSAGES_LIMIT, PCMIG_MESSAGES_WARNING,
-                           "refused a connection from %s: %s", text,
-                           slot == -2 ? "too many from there have not shown who they are" : "there are too many");
-        return;
-    }
-    if (!pcmig_carrier_accept(pcmig_tunnel_worker(tunnel), fd, text, slot))
-        pcmig_admission_leave(tunnel->admission, slot);
-}
-
-static void on_connection(struct pcmig_source *source, uint32_t events)
-{
-    struct pcmig_listener *listener =
-        (struct pcmig_listener *)(void *)((char *)source - offsetof(struct pcmig_listener, source));
-
-    (void)events;
-    for (;;) {
-        struct sockaddr_storage address = {0};
-        socklen_t len = sizeof(address);
-        const int fd = accept4(source->fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-        if (fd >= 0) {
-            accept_one(listener->tunnel, fd, (struct sockaddr *)&address, len);
-            continue;
-        }
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return;
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-            /* Looked at again with the next tick. */
-            pcmig_messages_add(listener->tunnel->messages, PCMIG_MESSAGES_LIMIT, PCMIG_MESSAGES_ERROR,
-                               "no connection can be accepted: %s", strerror(errno));
-            return;
-        }
-        /* Anything else is about the one connection that failed (accept(2)). */
-    }
-}
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void on_tick(struct pcmig_timer *timer)
 {
     struct pcmig_tunnel *tunnel = (struct pcmig_tunnel *)(void *)((char *)timer - offsetof(struct pcmig_tunnel, tick));
 
+    atomic_store(&tunnel->beat_us, pcmig_clock_us());
+    for (unsigned i = 0; i < tunnel->worker_count; i++)
+        pcmig_loop_post(tunnel->workers[i].loop, &tunnel->workers[i].beat);
     pcmig_messages_tick(tunnel->messages);
     pcmig_control_tidy(tunnel->control);
-    for (unsigned i = 0; i < tunnel->listener_count; i++)
-        on_connection(&tunnel->listeners[i].source, 0);
+    pcmig_listeners_look(tunnel);
+    pcmig_arrivals_tidy(tunnel->arrivals);
     pcmig_loop_set(tunnel->loop, timer, pcmig_loop_now_us(tunnel->loop) + TICK_US);
 }
-
-/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void on_end_worker(struct pcmig_task *task)
 {
@@ -213,10 +95,22 @@ static void on_end_worker(struct pcmig_task *task)
                           "the daemon ends");
 }
 
+static void on_beat(struct pcmig_task *task)
+{
+    struct pcmig_worker *worker = (struct pcmig_worker *)(void *)((char *)task - offsetof(struct pcmig_worker, beat));
+
+    atomic_store(&worker->beat_us, pcmig_clock_us());
+}
+
+static void on_review_worker(struct pcmig_task *task)
+{
+    pcmig_carrier_review_all((struct pcmig_worker *)(void *)((char *)task - offsetof(struct pcmig_worker, review)));
+}
+
 static bool make_workers(struct pcmig_tunnel *tunnel)
 {
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned count = tunnel->config.workers;
+    unsigned count = tunnel->config->workers;
 
     if (count == 0)
         count = cpus < 1 ? 1 : cpus > PCMIG_WORKERS_MAX ? PCMIG_WORKERS_MAX : (unsigned)cpus;
@@ -227,6 +121,8 @@ static bool make_workers(struct pcmig_tunnel *tunnel)
         snprintf(name, sizeof(name), "pcmig-tunnel-%u", i);
         worker->tunnel = tunnel;
         worker->end.run = on_end_worker;
+        worker->review.run = on_review_worker;
+        worker->beat.run = on_beat;
         worker->loop = pcmig_loop_new(name);
         worker->scratch = malloc(PCMIG_CHANNEL_BATCH_BYTES);
         tunnel->worker_count = i + 1;
@@ -236,65 +132,156 @@ static bool make_workers(struct pcmig_tunnel *tunnel)
     return true;
 }
 
-static bool make_listeners(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES])
-{
-    for (size_t i = 0; i < tunnel->config.listen_count; i++) {
-        struct pcmig_listener *listener = &tunnel->listeners[i];
+/* --- changing what is in force ------------------------------------------------------------------------------------ */
 
-        listener->tunnel = tunnel;
-        listener->source.ready = on_connection;
-        listener->source.fd =
-            pcmig_peer_listen(tunnel->config.listen[i], tunnel->config.congestion, error, PCMIG_TUNNEL_ERROR_BYTES);
-        if (listener->source.fd < 0)
-            return false;
-        listener->port = pcmig_peer_local_port(listener->source.fd);
-        tunnel->listener_count++;
-        errno = pcmig_loop_watch(tunnel->loop, &listener->source, EPOLLIN);
-        if (errno != 0) {
-            snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "%s: %s", tunnel->config.listen[i], strerror(errno));
-            return false;
-        }
+/* Rules that the control thread puts in force, for a caller who waits. */
+struct change {
+    struct pcmig_task task;
+    struct pcmig_tunnel *tunnel;
+    struct pcmig_rules *rules;
+    pthread_mutex_t lock;
+    pthread_cond_t decided;
+    bool is_decided, worked;
+    char error[PCMIG_TUNNEL_ERROR_BYTES];
+};
+
+/* In the control thread, or without threads. The tunnel takes the reference of RULES when that worked. */
+static bool put_in_force(struct pcmig_tunnel *tunnel, struct pcmig_rules *rules, char error[PCMIG_TUNNEL_ERROR_BYTES])
+{
+    struct pcmig_rules *before;
+
+    if (!pcmig_listeners_change(tunnel, rules, error))
+        return false;
+    pthread_mutex_lock(&tunnel->rules_lock);
+    before = tunnel->rules;
+    tunnel->rules = rules;
+    pthread_mutex_unlock(&tunnel->rules_lock);
+    pcmig_rules_unref(before);
+    return true;
+}
+
+static void on_change(struct pcmig_task *task)
+{
+    struct change *change = (struct change *)(void *)((char *)task - offsetof(struct change, task));
+    const bool worked = put_in_force(change->tunnel, change->rules, change->error);
+
+    pthread_mutex_lock(&change->lock);
+    change->worked = worked;
+    change->is_decided = true;
+    pthread_cond_signal(&change->decided);
+    pthread_mutex_unlock(&change->lock);
+}
+
+static bool ask_control_thread(struct pcmig_tunnel *tunnel, struct pcmig_rules *rules,
+                               char error[PCMIG_TUNNEL_ERROR_BYTES])
+{
+    struct change change = {.task = {.run = on_change}, .tunnel = tunnel, .rules = rules};
+
+    if (pthread_mutex_init(&change.lock, NULL) != 0 || pthread_cond_init(&change.decided, NULL) != 0) {
+        snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "memory is short");
+        return false;
+    }
+    pcmig_loop_post(tunnel->loop, &change.task);
+    pthread_mutex_lock(&change.lock);
+    while (!change.is_decided)
+        pthread_cond_wait(&change.decided, &change.lock);
+    pthread_mutex_unlock(&change.lock);
+    pthread_cond_destroy(&change.decided);
+    pthread_mutex_destroy(&change.lock);
+    if (!change.worked)
+        memcpy(error, change.error, sizeof(change.error));
+    return change.worked;
+}
+
+static bool reload(struct pcmig_tunnel *tunnel, const struct pcmig_tunnel_config *config,
+                   char error[PCMIG_TUNNEL_ERROR_BYTES])
+{
+    struct pcmig_rules *rules;
+
+    if (config->plaintext != tunnel->config->plaintext) {
+        snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "whether anything is encrypted is decided at the start");
+        return false;
+    }
+    rules = pcmig_rules_new(config, error);
+    if (rules == NULL)
+        return false;
+    if (!(tunnel->started ? ask_control_thread(tunnel, rules, error) : put_in_force(tunnel, rules, error))) {
+        pcmig_rules_unref(rules);
+        return false;
     }
     return true;
 }
 
+bool pcmig_tunnel_reload(struct pcmig_tunnel *tunnel, const struct pcmig_tunnel_config *config,
+                         char error[PCMIG_TUNNEL_ERROR_BYTES])
+{
+    bool done;
+
+    pthread_mutex_lock(&tunnel->reload_lock);
+    done = reload(tunnel, config, error);
+    if (done) {
+        for (unsigned i = 0; i < tunnel->worker_count; i++)
+            pcmig_loop_post(tunnel->workers[i].loop, &tunnel->workers[i].review);
+    }
+    pthread_mutex_unlock(&tunnel->reload_lock);
+    return done;
+}
+
+unsigned pcmig_tunnel_reload_asked(struct pcmig_tunnel *tunnel)
+{
+    return pcmig_control_reload_asked(tunnel);
+}
+
+bool pcmig_tunnel_answer_reload(struct pcmig_tunnel *tunnel, unsigned number, const char *answer)
+{
+    return pcmig_control_answer_reload(tunnel, number, answer);
+}
+
+/* --- start and end ------------------------------------------------------------------------------------------------ */
+
 struct pcmig_tunnel *pcmig_tunnel_new(const struct pcmig_tunnel_config *config, char error[PCMIG_TUNNEL_ERROR_BYTES])
 {
     struct pcmig_tunnel *tunnel;
-    char problem[PCMIG_TLS_ERROR_BYTES];
+    char problem[PCMIG_PLACE_ERROR_BYTES];
 
-    if (!config_check(config, error))
-        return NULL;
     tunnel = calloc(1, sizeof(*tunnel));
-    if (tunnel == NULL || pthread_mutex_init(&tunnel->tls_lock, NULL) != 0) {
+    if (tunnel == NULL || pthread_mutex_init(&tunnel->rules_lock, NULL) != 0 ||
+        pthread_mutex_init(&tunnel->reload_lock, NULL) != 0) {
         free(tunnel);
         snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "memory is short");
         return NULL;
     }
-    snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "memory or descriptors are short");
-    if (!config_copy(&tunnel->config, config))
+    tunnel->started_with = pcmig_rules_new(config, error);
+    if (tunnel->started_with == NULL)
         goto err;
+    tunnel->config = &tunnel->started_with->config;
+    tunnel->rules = pcmig_rules_ref(tunnel->started_with);
+    snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "memory or descriptors are short");
     tunnel->tick.fire = on_tick;
     tunnel->messages = pcmig_messages_new();
-    tunnel->admission = pcmig_admission_new(config->max_half_open, config->max_half_open_of_one);
+    tunnel->admission = pcmig_admission_new(config->max_half_open, config->max_half_open_of_one,
+                                            config->max_handshakes_per_s, pcmig_carrier_evict);
+    tunnel->roster =
+        pcmig_roster_new(config->max_of_one_peer, pcmig_admission_pace_of_one(config->max_handshakes_per_s));
     tunnel->registry = pcmig_registry_new();
     tunnel->loop = pcmig_loop_new("pcmig-tunnel");
     tunnel->resolver = pcmig_loop_new("pcmig-resolver");
-    if (tunnel->messages == NULL || tunnel->admission == NULL || tunnel->registry == NULL || tunnel->loop == NULL ||
-        tunnel->resolver == NULL || !make_workers(tunnel))
+    if (tunnel->messages == NULL || tunnel->admission == NULL || tunnel->roster == NULL || tunnel->registry == NULL ||
+        tunnel->loop == NULL || tunnel->resolver == NULL || !make_workers(tunnel))
         goto err;
-    if (!config->plaintext) {
-        tunnel->tls = pcmig_tls_new(&tunnel->config.files, problem);
-        if (tunnel->tls == NULL) {
-            snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "%s", problem);
-            goto err;
-        }
-    }
-    if (!pcmig_place_prepare(config->run_dir, config->owner_gid, problem)) {
+    if (!pcmig_place_prepare(config->run_dir, problem)) {
         snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "%s", problem);
         goto err;
     }
-    if (!make_listeners(tunnel, error))
+    tunnel->arrivals = pcmig_arrivals_new(config->run_dir, config->idle_name_ms, error, PCMIG_TUNNEL_ERROR_BYTES);
+    if (tunnel->arrivals == NULL)
+        goto err;
+    errno = pcmig_arrivals_watch(tunnel->arrivals, tunnel->loop);
+    if (errno != 0) {
+        snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "%s: %s", config->run_dir, strerror(errno));
+        goto err;
+    }
+    if (!pcmig_listeners_change(tunnel, tunnel->rules, error))
         goto err;
     tunnel->control = pcmig_control_new(tunnel, error);
     if (tunnel->control == NULL)
@@ -305,10 +292,10 @@ err:
     pcmig_tunnel_free(tunnel);
     return NULL;
 }
-_Static_assert(PCMIG_TLS_ERROR_BYTES >= PCMIG_PLACE_ERROR_BYTES, "one buffer for both");
 
 bool pcmig_tunnel_start(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES])
 {
+    const struct pcmig_tls *tls = tunnel->rules->tls;
     int failed;
 
     if (tunnel->started || atomic_load(&tunnel->stopping)) {
@@ -317,6 +304,9 @@ bool pcmig_tunnel_start(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERR
     }
     tunnel->started = true;
     pcmig_loop_set(tunnel->loop, &tunnel->tick, pcmig_clock_us() + TICK_US);
+    atomic_store(&tunnel->beat_us, pcmig_clock_us());
+    for (unsigned i = 0; i < tunnel->worker_count; i++)
+        atomic_store(&tunnel->workers[i].beat_us, pcmig_clock_us());
     failed = pcmig_loop_start(tunnel->resolver);
     for (unsigned i = 0; i < tunnel->worker_count && failed == 0; i++)
         failed = pcmig_loop_start(tunnel->workers[i].loop);
@@ -328,8 +318,8 @@ bool pcmig_tunnel_start(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERR
         return false;
     }
     pcmig_messages_add(tunnel->messages, PCMIG_MESSAGES_LIFE, PCMIG_MESSAGES_INFO, "the tunnel runs%s%s%s",
-                       tunnel->tls != NULL ? " as " : "", tunnel->tls != NULL ? pcmig_tls_subject(tunnel->tls) : "",
-                       tunnel->tls != NULL ? "" : " WITHOUT encryption: guests' memory is sent in clear");
+                       tls != NULL ? " as " : "", tls != NULL ? pcmig_tls_subject(tls) : "",
+                       tls != NULL ? "" : " WITHOUT encryption: guests' memory is sent in clear");
     return true;
 }
 
@@ -338,8 +328,7 @@ static void close_sockets(struct pcmig_tunnel *tunnel)
 {
     pcmig_control_free(tunnel->control);
     tunnel->control = NULL;
-    for (unsigned i = 0; i < tunnel->listener_count; i++)
-        pcmig_loop_close(tunnel->loop, &tunnel->listeners[i].source);
+    pcmig_listeners_close(tunnel);
 }
 
 void pcmig_tunnel_stop(struct pcmig_tunnel *tunnel, unsigned grace_ms)
@@ -380,36 +369,42 @@ void pcmig_tunnel_free(struct pcmig_tunnel *tunnel)
     }
     pcmig_loop_free(tunnel->resolver);
     pcmig_loop_free(tunnel->loop);
-    pcmig_tls_unref(tunnel->tls);
+    pcmig_rules_unref(tunnel->rules);
+    pcmig_rules_unref(tunnel->started_with);
+    pcmig_arrivals_free(tunnel->arrivals);
     pcmig_registry_free(tunnel->registry);
     pcmig_admission_free(tunnel->admission);
+    pcmig_roster_free(tunnel->roster);
     pcmig_messages_free(tunnel->messages);
-    pthread_mutex_destroy(&tunnel->tls_lock);
-    config_free(&tunnel->config);
+    pthread_mutex_destroy(&tunnel->rules_lock);
+    pthread_mutex_destroy(&tunnel->reload_lock);
     free(tunnel);
 }
 
-bool pcmig_tunnel_reload(struct pcmig_tunnel *tunnel, char error[PCMIG_TUNNEL_ERROR_BYTES])
+unsigned pcmig_tunnel_silent_ms(const struct pcmig_tunnel *tunnel)
 {
-    char problem[PCMIG_TLS_ERROR_BYTES];
-    struct pcmig_tls *tls, *before;
+    long long oldest_us = atomic_load(&tunnel->beat_us);
 
-    if (tunnel->config.plaintext)
-        return true;
-    tls = pcmig_tls_new(&tunnel->config.files, problem);
-    if (tls == NULL) {
-        snprintf(error, PCMIG_TUNNEL_ERROR_BYTES, "the certificates stay as they were: %s", problem);
-        pcmig_messages_add(tunnel->messages, PCMIG_MESSAGES_LIFE, PCMIG_MESSAGES_ERROR, "%s", error);
-        return false;
+    if (!tunnel->started)
+        return 0;
+    for (unsigned i = 0; i < tunnel->worker_count; i++) {
+        const long long beat_us = atomic_load(&tunnel->workers[i].beat_us);
+
+        if (beat_us < oldest_us)
+            oldest_us = beat_us;
     }
-    pthread_mutex_lock(&tunnel->tls_lock);
-    before = tunnel->tls;
-    tunnel->tls = tls;
-    pcmig_messages_add(tunnel->messages, PCMIG_MESSAGES_LIFE, PCMIG_MESSAGES_INFO, "certificates were read again: %s",
-                       pcmig_tls_subject(tls));
-    pthread_mutex_unlock(&tunnel->tls_lock);
-    pcmig_tls_unref(before);
-    return true;
+    return (unsigned)((pcmig_clock_us() - oldest_us) / 1000);
+}
+
+struct pcmig_tls_ends pcmig_tunnel_ends(struct pcmig_tunnel *tunnel)
+{
+    struct pcmig_rules *rules = pcmig_tunnel_rules(tunnel);
+    struct pcmig_tls_ends ends = {0};
+
+    if (rules->tls != NULL)
+        ends = pcmig_tls_ends(rules->tls);
+    pcmig_rules_unref(rules);
+    return ends;
 }
 
 struct pcmig_messages *pcmig_tunnel_messages(struct pcmig_tunnel *tunnel)
@@ -419,7 +414,5 @@ struct pcmig_messages *pcmig_tunnel_messages(struct pcmig_tunnel *tunnel)
 
 size_t pcmig_tunnel_ports(const struct pcmig_tunnel *tunnel, uint16_t *ports, size_t size)
 {
-    for (size_t i = 0; i < tunnel->listener_count && i < size; i++)
-        ports[i] = tunnel->listeners[i].port;
-    return tunnel->listener_count < size ? tunnel->listener_count : size;
+    return pcmig_listeners_ports(tunnel, ports, size);
 }

@@ -107,7 +107,14 @@ static struct pcmig_tunnel *tunnel_of(PyObject *op)
     return NULL;
 }
 
-static PyObject *tunnel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+static void free_lists(struct pcmig_tunnel_config *config)
+{
+    PyMem_Free((void *)(uintptr_t)config->listen);
+    PyMem_Free((void *)(uintptr_t)config->allow);
+}
+
+/* The arguments as CONFIG; its strings are those of ARGS and KWARGS, its lists are freed with free_lists. */
+static bool parse_config(PyObject *args, PyObject *kwargs, struct pcmig_tunnel_config *config)
 {
     static char *names[] = {"run_dir",
                             "control",
@@ -132,37 +139,48 @@ static PyObject *tunnel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
                             "max_half_open",
                             "max_half_open_of_one",
                             "max_connections",
+                            "max_of_one_peer",
+                            "max_handshakes_per_s",
                             "congestion",
                             NULL};
     PyObject *listen = NULL, *allow = NULL;
+    int plaintext = 0;
+
+    pcmig_tunnel_defaults(config);
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "|$ssOzzzzOzzO&O&O&O&pO&O&O&O&O&O&O&O&O&O&z:Tunnel", names, &config->run_dir,
+            &config->control, &listen, &config->files.ca, &config->files.certificate, &config->files.key,
+            &config->files.crl, &allow, &config->files.dialler_certificate, &config->files.dialler_key, id_or_none,
+            &config->owner_gid, id_or_none, &config->socket_uid, id_or_none, &config->control_gid, to_unsigned,
+            &config->workers, &plaintext, to_unsigned, &config->dead_after_ms, to_unsigned, &config->handshake_ms,
+            to_unsigned, &config->socket_wait_ms, to_unsigned, &config->dial_ms, to_unsigned, &config->idle_name_ms,
+            to_unsigned, &config->max_half_open, to_unsigned, &config->max_half_open_of_one, to_unsigned,
+            &config->max_carriers, to_unsigned, &config->max_of_one_peer, to_unsigned, &config->max_handshakes_per_s,
+            &config->congestion))
+        return false;
+    config->plaintext = plaintext != 0;
+    if (listen != NULL && (config->listen = strings_of(listen, "listen", &config->listen_count)) == NULL)
+        return false;
+    if (allow != NULL && (config->allow = strings_of(allow, "allow", &config->allow_count)) == NULL) {
+        free_lists(config);
+        return false;
+    }
+    return true;
+}
+
+static PyObject *tunnel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
     struct tunnel_object *self;
     struct pcmig_tunnel_config config;
     struct pcmig_tunnel *made;
     char error[PCMIG_TUNNEL_ERROR_BYTES];
-    int plaintext = 0;
 
-    pcmig_tunnel_defaults(&config);
-    if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "|$ssOzzzzOzzO&O&O&O&pO&O&O&O&O&O&O&O&z:Tunnel", names, &config.run_dir, &config.control,
-            &listen, &config.files.ca, &config.files.certificate, &config.files.key, &config.files.crl, &allow,
-            &config.files.dialler_certificate, &config.files.dialler_key, id_or_none, &config.owner_gid, id_or_none,
-            &config.socket_uid, id_or_none, &config.control_gid, to_unsigned, &config.workers, &plaintext, to_unsigned,
-            &config.dead_after_ms, to_unsigned, &config.handshake_ms, to_unsigned, &config.socket_wait_ms, to_unsigned,
-            &config.dial_ms, to_unsigned, &config.idle_name_ms, to_unsigned, &config.max_half_open, to_unsigned,
-            &config.max_half_open_of_one, to_unsigned, &config.max_carriers, &config.congestion))
+    if (!parse_config(args, kwargs, &config))
         return NULL;
-    config.plaintext = plaintext != 0;
-    if (listen != NULL && (config.listen = strings_of(listen, "listen", &config.listen_count)) == NULL)
-        return NULL;
-    if (allow != NULL && (config.allow = strings_of(allow, "allow", &config.allow_count)) == NULL) {
-        PyMem_Free((void *)(uintptr_t)config.listen);
-        return NULL;
-    }
     Py_BEGIN_ALLOW_THREADS
     made = pcmig_tunnel_new(&config, error);
     Py_END_ALLOW_THREADS
-    PyMem_Free((void *)(uintptr_t)config.listen);
-    PyMem_Free((void *)(uintptr_t)config.allow);
+    free_lists(&config);
     if (made == NULL) {
         PyErr_SetString(state_of(type)->error, error);
         return NULL;
@@ -228,26 +246,66 @@ static PyObject *tunnel_stop(PyObject *op, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
-static PyObject *tunnel_reload(PyObject *op, PyObject *ignored)
+static PyObject *tunnel_reload(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     struct tunnel_object *self = (struct tunnel_object *)op;
     struct pcmig_tunnel *tunnel = tunnel_of(op);
+    struct pcmig_tunnel_config config;
     char error[PCMIG_TUNNEL_ERROR_BYTES];
     bool done;
 
-    (void)ignored;
-    if (tunnel == NULL)
+    if (tunnel == NULL || !parse_config(args, kwargs, &config))
         return NULL;
     self->busy = true;
     Py_BEGIN_ALLOW_THREADS
-    done = pcmig_tunnel_reload(tunnel, error);
+    done = pcmig_tunnel_reload(tunnel, &config, error);
     Py_END_ALLOW_THREADS
     self->busy = false;
+    free_lists(&config);
     if (!done) {
         PyErr_SetString(state_of(Py_TYPE(op))->error, error);
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+static PyObject *tunnel_reload_asked(PyObject *op, PyObject *ignored)
+{
+    struct tunnel_object *self = (struct tunnel_object *)op;
+
+    (void)ignored;
+    return PyLong_FromUnsignedLong(pcmig_tunnel_reload_asked(self->tunnel));
+}
+
+static PyObject *tunnel_answer_reload(PyObject *op, PyObject *args)
+{
+    struct tunnel_object *self = (struct tunnel_object *)op;
+    const char *answer;
+    unsigned number;
+
+    if (!PyArg_ParseTuple(args, "O&s:answer_reload", to_unsigned, &number, &answer))
+        return NULL;
+    if (!pcmig_tunnel_answer_reload(self->tunnel, number, answer))
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyObject *tunnel_silent_ms(PyObject *op, PyObject *ignored)
+{
+    struct tunnel_object *self = (struct tunnel_object *)op;
+
+    (void)ignored;
+    return PyLong_FromUnsignedLong(pcmig_tunnel_silent_ms(self->tunnel));
+}
+
+static PyObject *tunnel_ends(PyObject *op, PyObject *ignored)
+{
+    const struct pcmig_tls_ends ends = pcmig_tunnel_ends(((struct tunnel_object *)op)->tunnel);
+
+    (void)ignored;
+    return Py_BuildValue("{sL,sL,sL,sL}", "certificate", (long long)ends.certificate_s, "client_certificate",
+                         (long long)ends.dialler_certificate_s, "ca", (long long)ends.ca_s, "crl",
+                         (long long)ends.crl_s);
 }
 
 static PyObject *tunnel_fileno(PyObject *op, PyObject *ignored)
@@ -306,8 +364,17 @@ static PyMethodDef methods[] = {
     {"stop", (PyCFunction)(void (*)(void))tunnel_stop, METH_VARARGS | METH_KEYWORDS,
      "stop(grace_ms=0)\n\nTakes nothing new, waits up to grace_ms for streams to end, then ends them. Without the "
      "GIL."},
-    {"reload", tunnel_reload, METH_NOARGS,
-     "reload()\n\nReads the certificates again, for new connections. Raises TunnelError: the old ones stay."},
+    {"reload", (PyCFunction)(void (*)(void))tunnel_reload, METH_VARARGS | METH_KEYWORDS,
+     "reload(**settings)\n\nPuts settings in force, all that the constructor takes, and reads the certificates. Raises "
+     "TunnelError: nothing has changed."},
+    {"reload_asked", tunnel_reload_asked, METH_NOARGS,
+     "reload_asked() -> int\n\nThe number of the latest request over the control socket that waits, or 0."},
+    {"answer_reload", tunnel_answer_reload, METH_VARARGS,
+     "answer_reload(number, answer)\n\nAnswers all up to that number: 'ok ...' or 'error ...'."},
+    {"silent_ms", tunnel_silent_ms, METH_NOARGS,
+     "silent_ms() -> int\n\nHow long one of the threads has not been seen to run, at the most."},
+    {"ends", tunnel_ends, METH_NOARGS,
+     "ends() -> dict[str, int]\n\nWhen certificates, CA and CRL expire, seconds since 1970; 0: there is none."},
     {"fileno", tunnel_fileno, METH_NOARGS, "fileno() -> int\n\nReadable while there are messages."},
     {"messages", tunnel_messages, METH_NOARGS,
      "messages() -> list[tuple[int, str]]\n\nWhat is to be logged: levels of the module logging, and texts."},

@@ -1,34 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pcmig tunnel`, the daemon, and the commands beside it: keygen, show, probe."""
+"""`pcmig tunnel`, the daemon, and the commands beside it."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import json
-import pathlib
 import sys
 from typing import Any
 
+from pcmig.cli import report
 from pcmig.cli.base import (
     Command,
     CommandError,
     ExitCode,
     UsageError,
+    day,
     given,
     given_path,
     is_terminal,
     make_console,
-    natural,
     say,
 )
-from pcmig.tunnel import peer, settings
+from pcmig.tunnel import metrics, peer, settings
 from pcmig.tunnel.client import Client, Figures, TunnelError, UnknownNameError
 from pcmig.tunnel.peer import Peer
 
 MIB = 1024 * 1024
-DAYS, CA_DAYS = 730, 3650
-DEFAULT_OUT = "pcmig-pki"
 # A peer whose clock is so far off may soon refuse a fresh certificate.
 SKEW_MS = 60_000
 
@@ -37,8 +35,9 @@ class Tunnel(Command):
     """run the daemon that carries migrations between hosts, encrypted
 
     Runs in the foreground, as systemd likes it, and logs to standard error. Settings come from the file and
-    from the options here, which count more. SIGHUP reads the certificates again, without disturbing what
-    runs; SIGTERM ends. Sub-commands: 'pcmig tunnel keygen', 'pcmig tunnel show', 'pcmig tunnel probe'.
+    from the options here, which count more. SIGHUP reads file and certificates again, as 'pcmig tunnel
+    reload' does; SIGTERM ends. Sub-commands: 'pcmig tunnel close', 'keygen', 'metrics', 'peers', 'probe',
+    'reload', 'show'.
     """
 
     epilog = "exit codes: 0 ended by a signal; 1 it could not start; 2 usage, or a setting that is not valid"
@@ -63,13 +62,15 @@ class Tunnel(Command):
         from pcmig.tunnel import daemon
 
         typed = {row.name: value for row in settings.ROWS if (value := getattr(args, row.name)) is not None}
-        try:
+
+        def read() -> settings.Settings:
             found = settings.read_file(args.config or settings.FILE, required=args.config is not None)
-            settled = settings.settle(found | typed)
+            return settings.settle(found | typed)
+
+        try:
+            daemon.run(read, debug=args.debug or self.app.options.debug)
         except settings.SettingsError as err:
             raise UsageError(str(err)) from err
-        try:
-            daemon.run(settled, debug=args.debug or self.app.options.debug)
         except daemon.StartError as err:
             raise CommandError(f"the tunnel cannot be started: {err}") from err
         return ExitCode.DONE
@@ -108,97 +109,6 @@ def add_control(parser: argparse.ArgumentParser) -> None:
         metavar="SOCKET",
         help="the daemon's control socket (default: $PCMIG_TUNNEL_CONTROL, or /run/pcmig/tunnel.control)",
     )
-
-
-class Keygen(Command):
-    """make a CA and certificates for hosts, for the tunnel
-
-    Each HOST gets a folder FOLDER/HOST with ca.pem, host.pem and host-key.pem, to be put into /etc/pki/pcmig
-    of that host. HOST is a list of names and addresses between commas, under which other hosts know it; the
-    first one names the folder. The CA is made with the first certificate, in FOLDER itself; its key,
-    FOLDER/ca-key.pem, belongs to no host.
-    """
-
-    epilog = "exit codes: 0 made; 1 a file is in the way or cannot be written; 2 usage"
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        parser.add_argument("hosts", metavar="HOST", nargs="+", type=_names, help="NAME[,NAME|ADDRESS]...")
-        parser.add_argument(
-            "--out", metavar="FOLDER", type=given_path, default=DEFAULT_OUT, help=f"default: {DEFAULT_OUT}"
-        )
-        parser.add_argument(
-            "--days",
-            metavar="N",
-            type=natural,
-            default=DAYS,
-            help=f"days that a host's certificate is good for (default: {DAYS})",
-        )
-        parser.add_argument(
-            "--ca-days",
-            metavar="N",
-            type=natural,
-            default=CA_DAYS,
-            help=f"days that the CA is good for (default: {CA_DAYS})",
-        )
-        parser.add_argument(
-            "--force", action="store_true", help="replace certificates of hosts (never the CA)"
-        )
-        return parser
-
-    def take_action(self, args: argparse.Namespace) -> ExitCode:
-        for option, days in (("--days", args.days), ("--ca-days", args.ca_days)):
-            if not 1 <= days <= 36500:
-                raise UsageError(f"{option}: {days} is not from 1 to 36500")
-        firsts = [names[0] for names in args.hosts]
-        if len(set(firsts)) < len(firsts):
-            raise UsageError("two HOSTs have the same first name, and would have the same folder")
-        try:
-            from pcmig.tunnel import keygen
-        except ImportError as err:
-            raise CommandError(
-                f"keygen needs the Python library cryptography ({err}): pip install cryptography, or "
-                "apt-get install python3-cryptography; certificates of another PKI do as well"
-            ) from err
-        folder = pathlib.Path(args.out)
-        try:
-            ca = keygen.make_ca(folder, args.ca_days)
-            if ca is None:
-                print(f"CA          {folder / keygen.CA} (was there)")
-            else:
-                print(f"CA          {folder / keygen.CA}, good until {_day(ca.not_after)}")
-                print(f"            keep {folder / keygen.CA_KEY} where no host has it: it makes hosts")
-            for names in args.hosts:
-                made = keygen.make_host(folder, names, args.days, force=args.force)
-                place = f"{made.files[0].parent}/, good until {_day(made.not_after)}"
-                print(f"{names[0]:<11} {place}: {', '.join(names)}")
-        except keygen.KeygenError as err:
-            raise CommandError(str(err)) from err
-        first = firsts[0]
-        print(
-            "on each host: install -d -m 700 /etc/pki/pcmig, put its files there "
-            f"(scp {folder}/{first}/*.pem root@{first}:/etc/pki/pcmig/), systemctl enable --now pcmig-tunnel"
-        )
-        return ExitCode.DONE
-
-
-def _names(text: str) -> list[str]:
-    """An argparse type: "a,a.example.org,10.0.0.1"."""
-    names = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    if not names:
-        raise argparse.ArgumentTypeError(f"{text!r} names no host")
-    for name in names:
-        try:
-            found = peer.parse(f"[{name}]" if name.count(":") > 1 else name)
-        except ValueError as err:
-            raise argparse.ArgumentTypeError(str(err)) from err
-        if ":" in name and found.host != name:
-            raise argparse.ArgumentTypeError(f"{name!r}: a certificate names hosts, not ports")
-    return names
-
-
-def _day(when: datetime.datetime) -> str:
-    return when.date().isoformat()
 
 
 class Show(Command):
@@ -300,6 +210,137 @@ def print_rows(rows: list[tuple[str, ...]]) -> None:
         say("  ".join(cells).rstrip(), sys.stdout)
 
 
+class Peers(Command):
+    """show which hosts the tunnel of this host is connected to, by certificate
+
+    Those with a connection now, and the latest of those that had one: to see who a stream is from, and whom
+    to lock out.
+    """
+
+    epilog = "exit codes: 0 shown; 1 the tunnel does not run; 2 usage"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_control(parser)
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> ExitCode:
+        try:
+            found = Client(args.control).peers()
+        except TunnelError as err:
+            raise CommandError(str(err)) from err
+        if args.json:
+            print(json.dumps({"schema": 1, "command": "tunnel peers", "peers": found}, indent=2))
+        elif found:
+            titles = ("subject", "address", "from it", "to it", "ever", "serial", "SHA-256")
+            print_rows([titles, *(tuple(str(peer.get(key, "-")) for key in PEER_COLUMNS) for peer in found)])
+        else:
+            print("no host with a certificate was connected yet")
+        return ExitCode.DONE
+
+
+class Metrics(Command):
+    """print the figures of this host's tunnel, for Prometheus
+
+    Handshakes, refusals by reason, streams, bytes, queues, and when its certificates expire.
+    """
+
+    epilog = (
+        "exit codes: 0 printed, or written; 1 the tunnel does not run, FILE cannot be written, or "
+        "prometheus-client is not installed; 2 usage"
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_control(parser)
+        parser.add_argument(
+            "--textfile",
+            metavar="FILE",
+            type=given_path,
+            help="write them there, for node_exporter's textfile collector (FILE ends in .prom)",
+        )
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> ExitCode:
+        down: TunnelError | None = None
+        figures = None
+        try:
+            figures = Client(args.control).metrics()
+        except TunnelError as err:
+            down = err
+        try:
+            content = metrics.text(figures)
+        except ImportError as err:
+            raise CommandError(
+                f"metrics needs the Python library prometheus-client ({err}): pip install prometheus-client, "
+                "or apt-get install python3-prometheus-client"
+            ) from err
+        if args.textfile is None:
+            if down is not None:
+                raise CommandError(str(down))
+            print(content, end="")
+            return ExitCode.DONE
+        try:
+            report.replace(args.textfile, content, 0o644)  # the collector has a user of its own
+        except OSError as err:
+            raise CommandError(f"{args.textfile} cannot be written: {err.strerror}") from err
+        if down is not None:
+            raise CommandError(f"{args.textfile} says that the tunnel is down: {down}")
+        return ExitCode.DONE
+
+
+PEER_COLUMNS = ("subject", "address", "accepted", "dialled", "ever", "serial", "fingerprint")
+
+
+class Reload(Command):
+    """have the tunnel of this host read its settings and certificates again
+
+    What was revoked, or is no longer allowed, is locked out at once, with the streams that it has. If the new
+    settings or certificates could not work, nothing changes.
+    """
+
+    epilog = "exit codes: 0 reloaded; 1 refused, and why: the old ones go on; 2 usage"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_control(parser)
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> ExitCode:
+        try:
+            waiting = Client(args.control).reload()
+        except TunnelError as err:
+            raise CommandError(f"not reloaded, everything stays as it was: {err}") from err
+        print("reloaded")
+        if waiting:
+            print(f"these take effect when the daemon is started again: {', '.join(waiting)}")
+        return ExitCode.DONE
+
+
+class Close(Command):
+    """close a name of the tunnel, and end the streams that go through it
+
+    A migration in post-copy pauses then until 'pcmig resume' or nova-compute opens a way for it again.
+    """
+
+    epilog = "exit codes: 0 closed; 1 the tunnel does not run, or does not know NAME; 2 usage"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_control(parser)
+        parser.add_argument("name", metavar="NAME", type=_stream_name, help="as 'pcmig tunnel show' has it")
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> ExitCode:
+        try:
+            Client(args.control).close(args.name)
+        except TunnelError as err:
+            raise CommandError(str(err)) from err
+        print(f"{args.name} closed")
+        return ExitCode.DONE
+
+
 class Probe(Command):
     """try the way to another host's tunnel
 
@@ -335,7 +376,7 @@ class Probe(Command):
         print(f"{args.peer} answers: {found.get('subject', 'no certificate')}")
         if isinstance(until := found.get("not_after"), int):
             print(
-                f"its certificate is good until {_day(datetime.datetime.fromtimestamp(until, datetime.UTC))}"
+                f"its certificate is good until {day(datetime.datetime.fromtimestamp(until, datetime.UTC))}"
             )
         if isinstance(skew_ms := found.get("clock_skew_ms"), int) and abs(skew_ms) >= SKEW_MS:
             direction = "ahead of" if skew_ms > 0 else "behind"

@@ -26,6 +26,7 @@ LINE_MAX = 64 * 1024
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
+_TEXTS = ("fingerprint", "serial", "peer_serial", "peer_fingerprint")  # though they may look like numbers
 
 Figures = dict[str, Any]  # integers, and a few texts
 
@@ -79,9 +80,20 @@ class Client:
         (its clock less ours)."""
         return _figures(self._ask(f"probe {peer.host} {peer.port}", DIAL_TIMEOUT_S))
 
-    def reload(self) -> None:
-        """Reads the certificates again. Streams that run are not touched."""
-        self._ask("reload")
+    def peers(self) -> list[Figures]:
+        """Whose certificates connections came with, or were dialled: those with one now, then the latest.
+        Times are seconds since 1970 (not_after) and milliseconds ago (seen_ms)."""
+        words = self._ask("peers").split(" fingerprint=")
+        return [_figures(f"fingerprint={part.removeprefix('fingerprint=')}") for part in words if part]
+
+    def metrics(self) -> Figures:
+        """What the daemon has counted of all its connections, and when its certificates end."""
+        return _figures(self._ask("metrics"))
+
+    def reload(self) -> list[str]:
+        """Settings and certificates are read again; streams of peers that are no longer welcome end. Returns
+        the settings that take a restart. Raises TunnelError when it is refused: all is as it was then."""
+        return [word for word in self._ask("reload", DIAL_TIMEOUT_S).split(",") if word]
 
     def _ask(self, line: str, timeout_s: float = TIMEOUT_S) -> str:
         """What follows "ok" in the answer. Raises TunnelError."""
@@ -149,5 +161,5 @@ def _figures(text: str) -> Figures:
     for word in text.split():
         key, equals, value = word.partition("=")
         if equals:
-            found[key] = int(value) if _INTEGER.fullmatch(value) else unquote(value)
+            found[key] = unquote(value) if key in _TEXTS or not _INTEGER.fullmatch(value) else int(value)
     return found

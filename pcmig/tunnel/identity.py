@@ -28,6 +28,15 @@ class Files:
     client_key: str | None = None
     crl: str | None = None
 
+    def paths(self) -> dict[str, str | None]:
+        """By what the engine calls that which ends one day."""
+        return {
+            "certificate": self.certificate,
+            "client_certificate": self.client_certificate,
+            "ca": self.ca,
+            "crl": self.crl,
+        }
+
     @property
     def client(self) -> tuple[str, str]:
         """The pair that dials."""
@@ -139,7 +148,9 @@ def _context(protocol: int, files: Files, certificate: str, key: str) -> ssl.SSL
             context.load_verify_locations(files.crl)
         except ssl.SSLError as err:
             raise IdentityError(f"{files.crl} is no revocation list in PEM ({err.reason or err})") from err
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        context.verify_flags |= (
+            ssl.VERIFY_CRL_CHECK_CHAIN
+        )  # every CA of a chain needs a list, as in the tunnel
     return context
 
 

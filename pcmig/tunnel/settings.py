@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pcmig.check import qemuconf
-from pcmig.tunnel import identity
+from pcmig.tunnel import identity, kernel_tls
 from pcmig.tunnel.client import CONTROL
 from pcmig.tunnel.peer import DEFAULT_PORT, parse
 
@@ -122,8 +122,8 @@ ROWS = (
     Row("client_key", "path", None, "FILE", "its key"),
     Row("crl", "path", None, "FILE", "revoked certificates, instead of the folder's"),
     Row("allow", "allow", [], "LIST", "peers that may dial: names of their certificates, with * and ?"),
-    Row("user", "text", None, "USER", "whom QEMU runs as"),
-    Row("group", "text", None, "GROUP", "QEMU's group, which the folder with the sockets is for"),
+    Row("user", "text", None, "USER", "whom QEMU runs as, for every guest (default: any user)"),
+    Row("group", "text", None, "GROUP", "QEMU's group, which the sockets for QEMU are given to"),
     Row("control_group", "text", None, "GROUP", "who may give orders besides root"),
     Row("run_dir", "path", RUN_DIR, "FOLDER", "the folder with the sockets"),
     Row("control", "path", CONTROL, "SOCKET", "the control socket"),
@@ -135,6 +135,7 @@ ROWS = (
         "NAME",
         "TCP congestion control; 'host': that of the host (default: cubic)",
     ),
+    Row("kernel_tls", "switch", False, "", "the kernel encrypts; refused where it cannot renew keys"),
     Row("dead_after", "seconds", 5.0, "SECONDS", "a peer that says nothing for so long is gone"),
     Row("connect_wait", "seconds", 5.0, "SECONDS", "how long a guest's socket may take to appear here"),
     Row("idle_drop", "natural", 24 * 3600, "SECONDS", "a name that nobody uses for so long is dropped"),
@@ -142,6 +143,17 @@ ROWS = (
     Row("memory_in_clear", "switch", False, "", "yes, guests' memory may be read and changed on the wire"),
 )
 _BY_NAME = {row.name: row for row in ROWS}
+# What a running daemon cannot change; all else takes effect on reload.
+FIXED = (
+    "user",
+    "group",
+    "control_group",
+    "run_dir",
+    "control",
+    "workers",
+    "plaintext",
+    "memory_in_clear",
+)
 
 
 def parse_value(row: Row, text: str) -> Any:
@@ -194,7 +206,7 @@ class Settings:
     files: identity.Files
     files_from: str  # in words
     owner_gid: int
-    socket_uid: int
+    socket_uid: int | None
     control_gid: int | None
 
     def arguments(self) -> dict[str, Any]:
@@ -222,6 +234,20 @@ class Settings:
             "plaintext": values["plaintext"],
         }
 
+    def changes_for_a_restart(self, after: Settings) -> list[str]:
+        """Names of settings that differ in AFTER, and take effect only when the daemon is started again."""
+        return [name for name in FIXED if self.values[name] != after.values[name]]
+
+    def reloaded(self, after: Settings) -> Settings:
+        """AFTER, as far as a running daemon can have it."""
+        return dataclasses.replace(
+            after,
+            values=after.values | {name: self.values[name] for name in FIXED},
+            owner_gid=self.owner_gid,
+            socket_uid=self.socket_uid,
+            control_gid=self.control_gid,
+        )
+
 
 def settle(given: dict[str, Any], qemu_conf: str = qemuconf.DEFAULT_PATH) -> Settings:
     """What was GIVEN, by file and command line, with defaults and looked up on this host. Raises
@@ -234,7 +260,12 @@ def settle(given: dict[str, Any], qemu_conf: str = qemuconf.DEFAULT_PATH) -> Set
             f"{said} without {missing}: whoever really wants guests' memory in clear on the wire says both; "
             "everybody else neither"
         )
-    user, group = qemus(values["user"], values["group"], qemu_conf)
+    if values["kernel_tls"] and (why_not := kernel_tls.here()) is not None:
+        raise SettingsError(
+            f"kernel_tls: a migration can outlast a key, and {why_not}: leave kernel_tls at no, and OpenSSL "
+            "encrypts"
+        )
+    _, group = qemus(values["user"], values["group"], qemu_conf)
     files, files_from = files_of(values)
     control = values["control_group"]
     return Settings(
@@ -242,7 +273,7 @@ def settle(given: dict[str, Any], qemu_conf: str = qemuconf.DEFAULT_PATH) -> Set
         files=files,
         files_from=files_from,
         owner_gid=_gid("group", group),
-        socket_uid=_uid(user),
+        socket_uid=_uid(values["user"]) if values["user"] is not None else None,
         control_gid=_gid("control_group", control) if control is not None else None,
     )
 

@@ -13,7 +13,7 @@
 
 #include <openssl/ssl.h>
 
-#include "tunnel/tls.h"
+#include "tunnel/tls/tls.h"
 #include "tunnel_certificates.h"
 
 static const char configuration[] = "openssl_conf = start\n"
@@ -21,8 +21,8 @@ static const char configuration[] = "openssl_conf = start\n"
                                     "[modules]\nsystem_default = defaults\n"
                                     "[defaults]\nOptions = KTLS\nMinProtocol = TLSv1.2\n";
 
-/* OpenSSL would give its keys to the kernel, and what we encrypt would be encrypted once more. */
-static void kernel_tls_is_not_openssls(void **state)
+/* OpenSSL would give its keys to the kernel, which most of its releases cannot renew. */
+static void kernel_tls_stays_off(void **state)
 {
 #ifdef SSL_OP_ENABLE_KTLS
     SSL_CTX *usual = SSL_CTX_new(TLS_client_method());
@@ -45,7 +45,7 @@ static void kernel_tls_is_not_openssls(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kernel_tls_is_not_openssls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernel_tls_stays_off)};
     char path[] = "/tmp/pcmig-XXXXXX";
     const int fd = mkstemp(path);
     int failed;

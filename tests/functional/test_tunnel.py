@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import re
 import signal
 import time
@@ -89,16 +90,20 @@ def test_accounting_and_the_end_of_a_name(scene: TunnelScene) -> None:
     assert found["bytes_in"] > 0 and found["records_out"] > 0
     show = scene.run("tunnel", "show", host=source)
     show.expect(0, "nothing goes through the tunnel")
-    assert not list((source.state / "run/pcmig/tunnel").iterdir())
+    left = {file.name for file in (source.state / "run/pcmig/tunnel").iterdir()}
+    assert left == {"source", "known"} and not list((source.state / "run/pcmig/tunnel/source").iterdir())
 
 
 @pytest.mark.parametrize("policy", ["never", "auto"])
 def test_pre_copy_goes_through_it_too(scene: TunnelScene, policy: str) -> None:
     scene.prepare(IDLE)
-    _, destination = ends(scene)
-    run = scene.migrate("--policy", policy, "--tunnel-streams", "2").expect(0, "done: ")
+    source, destination = ends(scene)
+    with wire(source, scene.folder) as path:
+        run = scene.migrate("--policy", policy, "--tunnel-streams", "2").expect(0, "done: ")
     scene.expect_at(destination, run)
     assert figures(run)["bytes_out"] > 30 << 20
+    assert size_mib(path) > 30 and seen(path, MARKERS) == 0
+    path.unlink()
 
 
 @pytest.mark.parametrize("end", ["source", "destination"])
@@ -115,6 +120,36 @@ def test_a_daemon_is_killed_in_post_copy(scene: TunnelScene, end: str) -> None:
     scene.expect_at(destination, run)
     print(f"noticed after {paused_s:.1f} s; whole after {run.end_s - began_s:.1f} s")
     assert paused_s < 10
+
+
+def test_daemons_without_rights(scene: TunnelScene) -> None:
+    """As the unit runs them: post-copy there, an interruption, and its resume."""
+    source, destination = ends(scene)
+    with scene.daemon(source).without_rights() as user, scene.daemon(destination).without_rights():
+        for daemon in scene.daemons.values():
+            assert daemon.process is not None
+            status = pathlib.Path(f"/proc/{daemon.process.pid}/status").read_text()
+            assert re.search(rf"^Uid:(\t{user}){{4}}$", status, re.MULTILINE)
+            assert len(re.findall(r"^Cap(?:Eff|Prm|Bnd|Inh|Amb):\t0{16}$", status, re.MULTILINE)) == 5
+        command = settled(scene, destination)
+        scene.daemon(destination).kill()
+        scene.wait_for(lambda: "post-copy interrupted" in command.said(), "QEMU pauses")
+        scene.daemon(destination).start()
+        run = command.wait(120).expect(0, "resuming, attempt", "post-copy goes on", "done: ")
+        scene.expect_at(destination, run)
+        assert figures(run)["streams_ever"] >= 2
+
+
+def test_several_streams_of_qemus_own(scene: TunnelScene) -> None:
+    """VIR_MIGRATE_PARALLEL: a guest's memory over them, and no page of it on the wire."""
+    scene.prepare(dataclasses.replace(IDLE, machine="pc-i440fx-8.2"))  # anew, wherever the last one was
+    source, destination = ends(scene)
+    with wire(source, scene.folder) as path:
+        run = scene.migrate("--policy", "first-pass", "--flags", "PARALLEL").expect(0, "done: ")
+    scene.expect_at(destination, run)
+    assert figures(run)["streams_ever"] >= 3, "the main one, and two of memory"
+    assert size_mib(path) > 30 and seen(path, MARKERS) == 0
+    path.unlink()
 
 
 def test_a_daemon_ends_in_pre_copy(scene: TunnelScene) -> None:

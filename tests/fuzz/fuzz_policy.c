@@ -82,6 +82,10 @@ static void next_input(struct bytes *b, struct pcmig_input *input)
         return;
     case PCMIG_INPUT_DIRTY_RATE:
     case PCMIG_INPUT_DOWNTIME_LIMIT:
+    case PCMIG_INPUT_LINK_RATE:
+    case PCMIG_INPUT_BEHIND:
+    case PCMIG_INPUT_ROUND_TRIP:
+    case PCMIG_INPUT_HOST_PAGE:
         input->code = (int64_t)number(b);
         return;
     case PCMIG_INPUT_QUEUE:

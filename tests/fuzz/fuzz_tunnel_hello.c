@@ -8,7 +8,7 @@
 
 #include <openssl/err.h>
 
-#include "tunnel/channel.h"
+#include "tunnel/tls/channel.h"
 #include "tunnel_certificates.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "tunnel/relay.h"
+#include "tunnel/stream/relay.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -48,7 +48,7 @@ static int run(struct pcmig_relay *relay, int peer, int local)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t id[PCMIG_TUNNEL_FRAME_STREAM_BYTES];
-    struct pcmig_account *account = pcmig_account_new();
+    struct pcmig_account *account = pcmig_account_new(NULL);
     struct pcmig_channel *channel;
     struct pcmig_stream *stream;
     struct pcmig_relay relay;
@@ -69,7 +69,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (at < size) {
         const size_t n = size - at < piece ? size - at : piece;
 
-        require(send(wire[1], data + at, n, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)n);
+        /* A frame whose turn never comes is not read any further, and small pieces soon fill a socket. */
+        if (send(wire[1], data + at, n, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)n)
+            break;
         at += n;
         if (!run(&relay, wire[1], local[1]))
             break;

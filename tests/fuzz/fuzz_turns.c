@@ -34,7 +34,8 @@ static void check_row(const struct pcmig_turns_row *row)
 
     require(row->phase > PCMIG_TURNS_NONE && row->phase < PCMIG_TURNS_PHASE_COUNT &&
             row->fill < PCMIG_TURNS_FILL_COUNT);
-    require(row->since_us >= 0 && row->stamp_us >= 0 && row->queue_bytes >= -1 && row->bound_mib >= 0);
+    require(row->since_us >= 0 && row->stamp_us >= 0 && row->queue_bytes >= -1 && row->bound_mib >= 0 &&
+            row->setup_us >= 0);
     require(memchr(row->name, 0, sizeof(row->name)) != NULL);
     pcmig_turns_pack(row, bytes);
     require(pcmig_turns_unpack(bytes, &again));

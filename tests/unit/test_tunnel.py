@@ -11,12 +11,13 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from pcmig import _tunnel
 from tests.unit.certificates import Authority
+from tests.unit.patience import PATIENCE_MS, PATIENCE_S, wait_for
 from tests.unit.tunnels import Cut, Daemon, authority, folder, new_name
 
 __all__ = ["authority", "folder"]  # fixtures
@@ -37,15 +38,8 @@ def stream(source: Daemon, destination: Daemon, more: str = "") -> tuple[str, so
     with destination.listen(name) as listening:
         here = source.connect(name)
         there, _ = listening.accept()
-    there.settimeout(30)
+    there.settimeout(PATIENCE_S)
     return name, here, there
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "this did not come true in time"
-        time.sleep(0.02)
 
 
 def pump(data: bytes, to: socket.socket, chunk: int = 1 << 20) -> None:
@@ -101,15 +95,16 @@ def test_both_directions_at_once(hosts: tuple[Daemon, Daemon], more: str) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert at_there == [hashlib.sha256(forth).hexdigest()]
     assert at_here == [hashlib.sha256(back).hexdigest()]
-    wait_for(lambda: source.show(name)["connections"] == "0")
+    # Bytes are counted right after they were given away.
+    wait_for(lambda: all(daemon.show(name)["connections"] == "0" for daemon in hosts))
     shown = source.show(name)
     assert shown["bytes_out"] == str(len(forth)) and shown["bytes_in"] == str(len(back))
     assert shown["role"] == "source" and shown["peer"] == "localhost" and shown["error"] == ""
     assert int(shown["records_out"]) >= len(forth) // 16384
-    assert (int(shown["crypto_out_us"]) == 0) == (shown["ktls"] == "1")  # the kernel does not tell its time
+    assert int(shown["crypto_out_us"]) > 0
     assert destination.show(name)["bytes_in"] == str(len(forth))
     assert destination.show(name)["role"] == "destination"
     here.close()
@@ -137,7 +132,7 @@ def test_what_was_sent_before_a_close_arrives(hosts: tuple[Daemon, Daemon]) -> N
     reader.start()
     here.sendall(b"y" * 3_000_000)
     here.close()
-    reader.join(30)
+    reader.join()
     assert out == [hashlib.sha256(b"y" * 3_000_000).hexdigest()]
 
 
@@ -154,6 +149,45 @@ def test_several_streams_under_one_name(hosts: tuple[Daemon, Daemon]) -> None:
             here.close()
             assert there.recv(10) == b""
             there.close()
+    assert source.show(name)["streams_ever"] == "5"
+
+
+def whole(end: socket.socket, size: int) -> bytes:
+    """So many bytes, or what there was before the end: with a timeout MSG_WAITALL waits for nothing."""
+    out = b""
+    while len(out) < size and (more := end.recv(size - len(out))):
+        out += more
+    return out
+
+
+def test_several_streams_at_once(hosts: tuple[Daemon, Daemon]) -> None:
+    """As QEMU makes them (multifd): the first one says nothing before the others are there, each of which
+    says at once which one it is; then all of them carry memory, and the first one has its turn again."""
+    source, destination = hosts
+    name, size = new_name(), 4 << 20
+    assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
+    with destination.listen(name) as listening:
+        here = [source.connect(name) for _ in range(5)]
+        for i, end in enumerate(here[1:], 1):
+            end.sendall(bytes([i]) * 64)
+        there = [listening.accept()[0] for _ in here]
+    for i, end in enumerate(there[1:], 1):
+        end.settimeout(PATIENCE_S)
+        assert whole(end, 64) == bytes([i]) * 64, "in their order"
+    digests: list[list[str]] = [[] for _ in here]
+    data = [random.Random(i).randbytes(size) for i in range(5)]
+    threads = [threading.Thread(target=drain, args=(there[i], digests[i])) for i in range(1, 5)]
+    threads += [threading.Thread(target=pump, args=(data[i], here[i])) for i in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    there[0].settimeout(PATIENCE_S)
+    here[0].sendall(data[0][:100_000])
+    assert whole(there[0], 100_000) == data[0][:100_000]
+    assert [found for (found,) in digests[1:]] == [hashlib.sha256(one).hexdigest() for one in data[1:]]
+    for end in (*here, *there):
+        end.close()
     assert source.show(name)["streams_ever"] == "5"
 
 
@@ -186,10 +220,15 @@ def test_close_ends_streams_and_forgets_the_name(hosts: tuple[Daemon, Daemon]) -
 
 
 def test_probe_tells_about_the_peer(hosts: tuple[Daemon, Daemon]) -> None:
-    answer = hosts[0].ask(f"probe 127.0.0.1 {hosts[1].port}")
-    assert answer.startswith("ok subject=CN=host-b not_after=1")
-    told = dict(word.split("=", 1) for word in answer.split()[1:])
-    assert abs(int(told["clock_skew_ms"])) < 1000 and told["own_subject"] == "CN=host-a"
+    def ask() -> dict[str, str]:
+        answer = hosts[0].ask(f"probe 127.0.0.1 {hosts[1].port}")
+        assert answer.startswith("ok subject=CN=host-b not_after=")
+        return dict(word.split("=", 1) for word in answer.split()[1:])
+
+    told = ask()
+    assert told["own_subject"] == "CN=host-a" and int(told["not_after"]) > time.time()
+    # It cannot tell a busy machine, which holds the answer up, from another clock.
+    assert any(abs(int(ask()["clock_skew_ms"])) < 1000 for _ in range(5))
 
 
 def test_opened_twice(hosts: tuple[Daemon, Daemon]) -> None:
@@ -205,8 +244,8 @@ def test_a_peer_that_falls_silent(folder: pathlib.Path, authority: Authority) ->
     """The network is cut: nobody says that the connection has ended. QEMU's sockets are closed soon."""
     pair = authority.issue("host", "localhost")
     with (
-        Daemon(folder / "a", authority, pair, dead_after_ms=700) as source,
-        Daemon(folder / "b", authority, pair, dead_after_ms=700) as destination,
+        Daemon(folder / "a", authority, pair, dead_after_ms=2500) as source,
+        Daemon(folder / "b", authority, pair, dead_after_ms=2500) as destination,
         Cut(destination.port) as between,
     ):
         name = new_name()
@@ -214,25 +253,25 @@ def test_a_peer_that_falls_silent(folder: pathlib.Path, authority: Authority) ->
         with destination.listen(name) as listening:
             here = source.connect(name)
             there, _ = listening.accept()
-            there.settimeout(30)
+            there.settimeout(PATIENCE_S)
             here.sendall(b"1")
             assert there.recv(1) == b"1"
-            time.sleep(1.5)  # silence of QEMUs is no silence of peers
+            time.sleep(4)  # silence of QEMUs is no silence of peers
             here.sendall(b"2")
             assert there.recv(1) == b"2"
             between.cut()
             begin = time.monotonic()
             assert here.recv(1) == b"" and there.recv(1) == b""
-            assert 0.4 < time.monotonic() - begin < 3
+            assert 0.4 < time.monotonic() - begin < PATIENCE_S / 2
             assert source.show(name)["lost"] == "1"
-            assert any(name in line and "nothing was heard" in line for line in source.messages())
+            wait_for(lambda: any(name in line and "nothing was heard" in line for line in source.messages()))
             # The next connection of QEMU is the resume: it goes through as soon as the network is back.
             here.close()
             here = source.connect(name)
             time.sleep(0.5)
             between.mend()
             there, _ = listening.accept()
-            there.settimeout(30)
+            there.settimeout(PATIENCE_S)
             there.sendall(b"3")
             assert here.recv(1) == b"3"
             assert source.show(name)["reconnects"] == "1"
@@ -249,16 +288,17 @@ def test_a_peer_that_cannot_be_reached(folder: pathlib.Path, authority: Authorit
         with source.connect(name) as here:
             assert here.recv(1) == b""
         assert "cannot%20be%20reached" in source.show(name)["error"]
-        assert any("cannot be reached" in line for line in source.messages())
+        wait_for(lambda: any("cannot be reached" in line for line in source.messages()))
 
 
 def test_a_name_that_is_not_used_is_dropped(folder: pathlib.Path, authority: Authority) -> None:
     pair = authority.issue("host", "localhost")
     with (
-        Daemon(folder / "a", authority, pair, idle_name_ms=500) as source,
+        Daemon(folder / "a", authority, pair) as source,
         Daemon(folder / "b", authority, pair) as destination,
     ):
         name, here, there = stream(source, destination)
+        source.reload(idle_name_ms=500)  # from here on, so that it is in use by then
         time.sleep(2)
         assert source.ask("list") == f"ok {name}", "a name with a stream is in use"
         here.close()
@@ -306,7 +346,7 @@ def test_modes_and_leftovers(folder: pathlib.Path, authority: Authority) -> None
         left.bind(str(control))
     with Daemon(folder / "a", authority, pair) as daemon:
         assert stat.S_IMODE(control.stat().st_mode) == 0o600
-        assert stat.S_IMODE((folder / "a" / "run").stat().st_mode) == 0o770
+        assert stat.S_IMODE((folder / "a" / "run").stat().st_mode) == 0o3733
         with pytest.raises(_tunnel.TunnelError, match="uses this socket already"):
             Daemon(folder / "a", authority, pair)
         assert daemon.ask("list") == "ok"
@@ -325,7 +365,7 @@ def test_modes_and_leftovers(folder: pathlib.Path, authority: Authority) -> None
 
 def test_several_requests_on_one_connection(hosts: tuple[Daemon, Daemon]) -> None:
     with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(10)
+        s.settimeout(PATIENCE_S)
         s.connect(hosts[0].control)
         s.sendall(f"list\nprobe localhost {hosts[1].port}\nnonsense\nli".encode())
         answers = s.makefile("rb")
@@ -340,15 +380,14 @@ def test_stop_waits_for_streams(hosts: tuple[Daemon, Daemon]) -> None:
     _, here, there = stream(*hosts)
     here.sendall(b"1")
     assert there.recv(1) == b"1"  # the peer counts it as a stream from here on
-    stopper = threading.Thread(target=hosts[1].tunnel.stop, kwargs={"grace_ms": 20_000})
+    stopper = threading.Thread(target=hosts[1].tunnel.stop, kwargs={"grace_ms": PATIENCE_MS})
     stopper.start()
-    time.sleep(0.3)
+    wait_for(lambda: "about to end" in hosts[0].ask(f"probe localhost {hosts[1].port}"))
     here.sendall(b"goes on")
     assert there.recv(10) == b"goes on"
-    assert "about to end" in hosts[0].ask(f"probe localhost {hosts[1].port}")
     here.close()
     there.close()
-    stopper.join(10)
+    stopper.join(PATIENCE_S)
     assert not stopper.is_alive()
 
 

@@ -6,22 +6,29 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import random
 import secrets
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pytest
 
 from pcmig import _tunnel
 from tests.unit.certificates import Authority, Pair
+from tests.unit.patience import PATIENCE_MS, PATIENCE_S
 
 
 class Daemon:
     """One daemon with its folder; stops at the end of a `with`."""
+
+    # What a test is not about takes as long as a busy machine needs.
+    TIMES: ClassVar[dict[str, int]] = dict.fromkeys(
+        ("dead_after_ms", "handshake_ms", "socket_wait_ms", "dial_ms"), PATIENCE_MS
+    )
 
     def __init__(
         self, folder: pathlib.Path, authority: Authority | None, pair: Pair | None, **more: Any
@@ -34,6 +41,7 @@ class Daemon:
             "listen": ["127.0.0.1:0"],
             "workers": 2,
             "plaintext": authority is None,
+            **self.TIMES,
         }
         if authority is not None and pair is not None:
             settings |= {
@@ -43,19 +51,29 @@ class Daemon:
             }
         folder.mkdir(exist_ok=True)
         self.log: list[tuple[int, str]] = []
-        self.tunnel = _tunnel.Tunnel(**(settings | more))
+        self._settings = settings | more
+        self.tunnel = _tunnel.Tunnel(**self._settings)
         self.tunnel.start()
         self.port = self.tunnel.ports()[0] if self.tunnel.ports() else 0
 
     def ask(self, line: str) -> str:
         """One request to the control socket; its answer without the newline."""
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(30)
+            s.settimeout(PATIENCE_S)
             s.connect(self.control)
             s.sendall(line.encode() + b"\n")
             answer = s.makefile("rb").readline()
         assert answer.endswith(b"\n"), answer
         return answer[:-1].decode()
+
+    def figures(self) -> dict[str, int]:
+        """What `metrics` answers."""
+        words = (word.split("=") for word in self.ask("metrics").split()[1:])
+        return {key: int(value) for key, value in words}
+
+    def reload(self, **more: Any) -> None:
+        """With the same settings, and MORE."""
+        self.tunnel.reload(**(self._settings | more))
 
     def show(self, name: str) -> dict[str, str]:
         answer = self.ask(f"show {name}")
@@ -73,7 +91,7 @@ class Daemon:
     def listen(self, name: str) -> socket.socket:
         """A destination's QEMU: a socket under NAME."""
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(30)
+        s.settimeout(PATIENCE_S)
         s.bind(self.path(name))
         os.chmod(self.path(name), 0o700)
         s.listen(16)
@@ -82,17 +100,23 @@ class Daemon:
     def connect(self, name: str) -> socket.socket:
         """A source's QEMU."""
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(30)
+        s.settimeout(PATIENCE_S)
         s.connect(self.path(name))
         return s
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.tunnel.stop()
+
+
+class DaemonAsInstalled(Daemon):
+    """With the times of a daemon that nobody has told any."""
+
+    TIMES: ClassVar[dict[str, int]] = {}
 
 
 class Cut:
@@ -161,3 +185,12 @@ def authority(folder: pathlib.Path) -> Authority:
 
 def new_name() -> str:
     return secrets.token_hex(16)
+
+
+def quiet_port() -> int:
+    """One that no socket of this host has, that the kernel gives to none, and no worker beside this one."""
+    first = 20000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10)
+    while True:
+        port = random.randrange(first, first + 1000)
+        with contextlib.suppress(OSError), socket.create_server(("::", port), family=socket.AF_INET6):
+            return port

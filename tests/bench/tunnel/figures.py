@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from tests.bench.figures import Figure, Row, Spread, ratio, spread
-from tests.bench.tunnel.ways import PCMIG, PLAIN, STUNNEL
+from tests.bench.tunnel.ways import ONE_CORE, PARALLEL, PCMIG, PLAIN, STUNNEL
 
 FIGURES = {
     figure.key: figure
@@ -34,17 +34,22 @@ class Goal:
     least: float | None
     most: float | None
     text: str
+    way: str = PCMIG
 
     def reached(self, value: float) -> bool:
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
 
 GOALS = (
-    Goal("bulk_mb_s", STUNNEL, 2.0, None, "times stunnel's bytes per second (goal: 2 or more)"),
-    Goal("bulk_cpu_s_gb", STUNNEL, None, 0.5, "of stunnel's CPU per GB (goal: 0.5 or less)"),
+    Goal("bulk_mb_s", STUNNEL, 1.5, None, "times stunnel's bytes per second (goal: 1.5 or more)"),
+    Goal("bulk_cpu_s_gb", STUNNEL, None, 0.65, "of stunnel's CPU per GB (goal: 0.65 or less)"),
     Goal("bulk_mb_s", PLAIN, 0.8, None, "times itself with encryption off (goal: 0.8 or more)"),
     Goal(
-        "added_rtt_us", STUNNEL, None, 0.2, "of the time that load adds to a request with stunnel (goal: 0.2)"
+        "added_rtt_us", STUNNEL, None, 0.1, "of the time that load adds to a request with stunnel (goal: 0.1)"
+    ),
+    # One stream has two cores busy, with what feeds it: so one core is what two are compared with.
+    Goal(
+        "bulk_mb_s", ONE_CORE, 1.6, None, "times as much by two streams as by one on one core (1.6)", PARALLEL
     ),
 )
 
@@ -64,6 +69,7 @@ class Results:
 
     def goals(self) -> list[tuple[Goal, float]]:
         found = (
-            (goal, ratio(self.spread(PCMIG, goal.key), self.spread(goal.other, goal.key))) for goal in GOALS
+            (goal, ratio(self.spread(goal.way, goal.key), self.spread(goal.other, goal.key)))
+            for goal in GOALS
         )
         return [(goal, value) for goal, value in found if value is not None]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -58,7 +59,9 @@ class Session:
         try:
             with running(way, place) as carrier:
                 pids = [process.pid for process in carrier.processes]
-                row |= self.stream(carrier.source, carrier.destination, pids)
+                with concurrent.futures.ThreadPoolExecutor() as pool:
+                    rows = pool.map(lambda ends: self.stream(ends[0], ends[1], pids), carrier.pairs())
+                row |= together(list(rows))
         except BedError as error:
             row["error"] = f"{error}{_last_words(place.folder)}"
         return row
@@ -107,6 +110,18 @@ class Session:
         if "idle_rtt_us" in row and "busy_rtt_us" in row:
             row["added_rtt_us"] = row["busy_rtt_us"] - row["idle_rtt_us"]
         return row
+
+
+def together(rows: list[Row]) -> Row:
+    """Of streams that ran at once: bytes of all, processor time (each has counted that of all) for all of
+    them, and the slowest of their requests."""
+    row = max(rows, key=lambda one: one.get("busy_rtt_us", 0)).copy()
+    for key in [key for key in row if key.endswith(("_bytes", "_mb_s"))]:
+        row[key] = sum(one[key] for one in rows)
+    for key in [key for key in row if key.endswith("_cpu_s_gb")]:
+        shares = [1 / one[key] for one in rows if one[key]]
+        row[key] = 1 / sum(shares) if shares else None
+    return row
 
 
 def _rates(phase: str, count: int, us: int, cpu_s: float) -> dict[str, Any]:

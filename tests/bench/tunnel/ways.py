@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import re
 import socket
@@ -25,8 +26,12 @@ SOCAT_BUFFER = 65536  # the best of 8 (its default), 16, 64 and 256 KiB
 PCMIG = "pcmig"
 PLAIN = "pcmig-plain"
 STUNNEL = "stunnel"
-DEFAULT_WAYS = f"direct,{PLAIN},{PCMIG},{STUNNEL},socat,socat-plain"
-GRAMMAR = "direct, pcmig, pcmig*STREAMS, pcmig-plain, stunnel, socat, socat-plain, between commas"
+PARALLEL, ONE_CORE = "pcmig+2", "pcmig@1"
+DEFAULT_WAYS = f"direct,{PLAIN},{PCMIG},{PARALLEL},{ONE_CORE},{STUNNEL},socat,socat-plain"
+GRAMMAR = (
+    "direct, pcmig, pcmig*CONNECTIONS, pcmig+2, pcmig@1, pcmig-plain, stunnel, socat, socat-plain, between "
+    "commas"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,12 @@ class Carrier:
     source: pathlib.Path
     destination: pathlib.Path
     processes: list[subprocess.Popen[bytes]]
+    more: list[tuple[pathlib.Path, pathlib.Path]] = dataclasses.field(
+        default_factory=list
+    )  # of other streams
+
+    def pairs(self) -> list[tuple[pathlib.Path, pathlib.Path]]:
+        return [(self.source, self.destination), *self.more]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,7 @@ class Way:
     name: str
     meaning: str
     start: Callable[[Place], Carrier]
+    cpus: frozenset[int] | None = None  # on which all of it runs, both ends of the streams too
 
 
 def _free_port() -> int:
@@ -72,6 +84,9 @@ def _wait(what: str, ready: Callable[[], bool], processes: list[subprocess.Popen
     while not ready():
         ended = [process for process in processes if process.poll() is not None]
         if ended or time.monotonic() > deadline_s:
+            for process in processes:
+                process.kill()
+                process.wait()
             raise BedError(f"{what} did not start ({'ended' if ended else 'not ready'}); see its log")
         time.sleep(0.02)
 
@@ -81,7 +96,7 @@ def _direct(place: Place) -> Carrier:
     return Carrier(path, path, [])
 
 
-def _pcmig(place: Place, streams: int, encrypted: bool) -> Carrier:
+def _pcmig(place: Place, streams: int, encrypted: bool, parallel: int = 1) -> Carrier:
     ports = {host: _free_port() for host in HOSTS}
     carrier = Carrier(place.folder / "a", place.folder / "b", [])
     for host in HOSTS:
@@ -95,11 +110,12 @@ def _pcmig(place: Place, streams: int, encrypted: bool) -> Carrier:
         carrier.processes.append(_spawn(argv, place.folder / f"{host}.log"))
     controls = [place.folder / f"{host}.control" for host in HOSTS]
     _wait("pcmig tunnel", lambda: all(path.is_socket() for path in controls), carrier.processes)
-    name = new_name()
-    carrier.source = pathlib.Path(
-        Client(str(controls[0])).open(name, Peer("127.0.0.1", ports["b"]), streams=streams)
-    )
-    carrier.destination = place.folder / "b" / name
+    ends = []
+    for _ in range(parallel):
+        name = new_name()
+        source = Client(str(controls[0])).open(name, Peer("127.0.0.1", ports["b"]), streams=streams)
+        ends.append((pathlib.Path(source), place.folder / "b" / name))
+    (carrier.source, carrier.destination), *carrier.more = ends
     return carrier
 
 
@@ -162,6 +178,17 @@ _FIXED = {
         Way("direct", "one unix socket, nothing in between", _direct),
         Way(PCMIG, "pcmig tunnel", functools.partial(_pcmig, streams=1, encrypted=True)),
         Way(PLAIN, "pcmig tunnel with encryption off", functools.partial(_pcmig, streams=1, encrypted=False)),
+        Way(
+            PARALLEL,
+            "pcmig tunnel, two streams at once",
+            functools.partial(_pcmig, streams=1, encrypted=True, parallel=2),
+        ),
+        Way(
+            ONE_CORE,
+            "pcmig tunnel, all of it on one core",
+            functools.partial(_pcmig, streams=1, encrypted=True),
+            frozenset([min(os.sched_getaffinity(0))]),
+        ),
         Way(STUNNEL, "stunnel, mutual TLS 1.3", _stunnel),
         Way("socat", "socat with OpenSSL, mutual TLS 1.3", functools.partial(_socat, encrypted=True)),
         Way("socat-plain", "socat without encryption", functools.partial(_socat, encrypted=False)),
@@ -189,13 +216,19 @@ def parse_ways(text: str) -> list[Way]:
 @contextlib.contextmanager
 def running(way: Way, place: Place) -> Iterator[Carrier]:
     """Starts what WAY needs and ends it again."""
-    carrier = way.start(place)
+    before = os.sched_getaffinity(0)
+    carrier = None
     try:
+        if way.cpus is not None:  # children have it from here
+            os.sched_setaffinity(0, way.cpus)
+        carrier = way.start(place)
         yield carrier
     finally:
-        for process in carrier.processes:
+        os.sched_setaffinity(0, before)
+        processes = carrier.processes if carrier is not None else []
+        for process in processes:
             process.terminate()
-        for process in carrier.processes:
+        for process in processes:
             try:
                 process.wait(START_PATIENCE_S)
             except subprocess.TimeoutExpired:

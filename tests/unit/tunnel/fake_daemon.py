@@ -14,7 +14,7 @@ FIGURES = (
     "role=source peer=b port=16516 per_stream=1 queue_bytes=4096 bytes_out=3145728 bytes_in=2048 "
     "records_out=192 records_in=3 crypto_out_us=250000 crypto_in_us=1000 streams=1 streams_ever=2 "
     "connections=1 connections_ever=2 lost=1 reconnects=1 queue_max_bytes=65536 rtt_us=340 since_ms=1200 "
-    "cipher=TLS_AES_128_GCM_SHA256 ktls=0 error=the%20peer%20went%20away"
+    "cipher=TLS_AES_128_GCM_SHA256 error=the%20peer%20went%20away"
 )
 
 
@@ -61,6 +61,8 @@ class FakeDaemon:
                 return f"ok {FIGURES}"
             case ["list"]:
                 return " ".join(["ok", *self.names])
+            case ["metrics"]:
+                return "ok handshakes_accepted=3 ends_ca=2000000000 ends_crl=0"
             case ["probe", *_]:
                 return "ok subject=CN=b,%20O=acme not_after=1856000000 clock_skew_ms=-90000"
         return "error unknown request"

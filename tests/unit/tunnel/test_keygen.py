@@ -73,11 +73,22 @@ def test_a_ca_in_pieces(pki: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with pytest.raises(keygen.KeygenError, match="No such file"):
         keygen.make_host(tmp_path, ["c"], 10)
     (tmp_path / "ca-key.pem").write_text("rubbish")
-    with pytest.raises(keygen.KeygenError, match="no CA of"):
+    with pytest.raises(keygen.KeygenError, match="is no key of"):
         keygen.make_host(tmp_path, ["c"], 10)
     shutil.copy(pki / "a/host-key.pem", tmp_path / "ca-key.pem")
     with pytest.raises(keygen.KeygenError, match="is not the key of"):
         keygen.make_host(tmp_path, ["c"], 10)
+
+
+def test_a_folder_of_nobody_and_one_that_cannot_be_locked(tmp_path: pathlib.Path) -> None:
+    with keygen.alone(tmp_path / "none"):
+        assert not (tmp_path / "none").exists()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(keygen.KeygenError, match=r"file/\.lock: Not a directory"),
+        keygen.alone(tmp_path / "file"),
+    ):
+        pass
 
 
 def test_no_host_outlives_its_ca(tmp_path: pathlib.Path) -> None:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Names, Passage
 from pcmig.tunnel.peer import Peer
+from tests.unit.patience import wait_for
 from tests.unit.tunnel.fake_daemon import FakeDaemon
 
 
@@ -65,8 +64,6 @@ def test_a_daemon_that_was_restarted_is_told_again(daemon: FakeDaemon) -> None:
     daemon.names.clear()
     for _ in range(3):  # often, and asked once
         passage.keep()
-    deadline_s = time.monotonic() + 10
-    while len(daemon.names) < 2 and time.monotonic() < deadline_s:
-        time.sleep(0.01)
+    wait_for(lambda: len(daemon.names) >= 2)
     assert set(daemon.names) == {given.memory, given.disks}
     assert len([line for line in daemon.asked if line.startswith("open")]) == 4
