@@ -280,6 +280,7 @@ struct answer {
     int job; /* 1, 0, -1 = it could not tell */
     bool shut_down;
     bool runs;    /* in a post-copy that was interrupted: its processors run nevertheless */
+    bool running; /* its processors run there */
     int id;       /* -1 = it is off */
     bool defined; /* has a definition there, whatever becomes of the half */
 };
@@ -291,20 +292,21 @@ static int ask_host(const char *uri, const char *uuid, int64_t timeout_ms, struc
     struct pcmig_virt_conn *conn = pcmig_virt_open(uri, timeout_ms, error);
     struct pcmig_virt_error unsaid = {0};
     struct pcmig_virt_domain *domain;
+    struct pcmig_virt_guest guest;
     struct pcmig_virt_job job;
     int rc;
 
     if (conn == NULL)
         return -1;
-    rc = pcmig_virt_half(conn, uuid, &out->half, error);
+    rc = pcmig_virt_guest(conn, uuid, &guest, error);
+    out->half = guest.half;
+    out->shut_down = guest.shut_down;
+    out->runs = guest.runs_on;
+    out->running = guest.running;
     if (rc == 0 && out->half == PCMIG_HALF_ABSENT)
         out->job = 0;
-    if (rc == 0 && out->half == PCMIG_HALF_ABSENT)
-        out->shut_down = pcmig_virt_was_shut_down(conn, uuid);
     if (rc == 0)
         out->defined = pcmig_virt_defined(conn, uuid) == 1;
-    if (rc == 0 && out->half == PCMIG_HALF_POSTCOPY_FAILED)
-        out->runs = pcmig_virt_runs_on(conn, uuid);
     if (rc == 0 && out->half != PCMIG_HALF_ABSENT)
         out->id = pcmig_virt_id(conn, uuid);
     /* Nobody needs to know of the job where the half itself speaks of a migration, and there the question may block. */
@@ -347,10 +349,10 @@ static PyObject *py_half(PyObject *module, PyObject *args, PyObject *kwargs)
         pcmig_errors_raise(module, &error);
         return NULL;
     }
-    return Py_BuildValue("{s:s,s:N,s:N,s:N,s:N,s:N}", "half", pcmig_half_name(answer.half), "job_active",
+    return Py_BuildValue("{s:s,s:N,s:N,s:N,s:N,s:N,s:N}", "half", pcmig_half_name(answer.half), "job_active",
                          answer.job < 0 ? Py_NewRef(Py_None) : PyBool_FromLong(answer.job), "shut_down",
                          PyBool_FromLong(answer.shut_down), "defined", PyBool_FromLong(answer.defined), "runs",
-                         PyBool_FromLong(answer.runs), "id",
+                         PyBool_FromLong(answer.runs), "running", PyBool_FromLong(answer.running), "id",
                          answer.id < 0 ? Py_NewRef(Py_None) : PyLong_FromLong(answer.id));
 }
 

@@ -2,6 +2,7 @@
 /* Jobs of somebody else: what `pcmig watch`, `abort`, `switch`, `pause` and `status` need. Blocking, without the GIL.
  */
 #include "core/recovery.h"
+#include "edge/clock.h"
 #include "edge/virt.h"
 #include "engine/empty_half.h"
 #include "python/state.h"
@@ -144,15 +145,16 @@ static PyObject *py_set_connect_timeout(PyObject *module, PyObject *args)
 static int abort_begun(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
     const struct timespec pause = {.tv_nsec = ABORT_LOOK_MS * 1000000};
+    const int64_t until_us = pcmig_clock_us() + ABORT_HOLD_MS * 1000;
 
-    for (int waited_ms = 0; waited_ms < ABORT_HOLD_MS; waited_ms += ABORT_LOOK_MS) {
-        if (pcmig_virt_abort(domain, false, error) == 0)
+    while (pcmig_clock_us() < until_us) {
+        if (pcmig_virt_abort(domain, false, PCMIG_JOB_PATIENCE_MS, error) == 0)
             return 0;
         if (pcmig_virt_classify(error) != PCMIG_VIRT_FAILURE_BUSY)
             return -1;
         (void)nanosleep(&pause, NULL);
     }
-    return pcmig_virt_abort(domain, true, error);
+    return pcmig_virt_abort(domain, true, PCMIG_JOB_PATIENCE_MS, error);
 }
 
 static PyObject *py_job_abort(PyObject *module, PyObject *args)

@@ -229,6 +229,12 @@ static PyObject *migration_fileno(PyObject *op, PyObject *ignored)
     return PyLong_FromLong(pcmig_migration_fd(((struct migration_object *)op)->migration));
 }
 
+static PyObject *migration_left_fileno(PyObject *op, PyObject *ignored)
+{
+    (void)ignored;
+    return PyLong_FromLong(pcmig_migration_left_fd(((struct migration_object *)op)->migration));
+}
+
 static PyObject *migration_clear(PyObject *op, PyObject *ignored)
 {
     (void)ignored;
@@ -424,7 +430,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N}",
+        "s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -445,10 +451,10 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",
         pcmig_gate_state_name(s.gate), "recovery", recovery(&s.recovery), "stream_peer",
-        numeric_address(&s.stream_peer), "note", none_or_text(s.note), "crossed", PyBool_FromLong(s.crossed), "unrun",
-        PyBool_FromLong(s.unrun), "dest_ended", PyBool_FromLong(s.dest_ended), "state",
-        pcmig_engine_state_name(s.state), "turn", pcmig_names_turn(s.turn), "waits_for", none_or_text(s.waits_for),
-        "dest_host", none_or_text(s.dest_host));
+        numeric_address(&s.stream_peer), "note", none_or_text(s.note), "crossed", PyBool_FromLong(s.crossed), "left",
+        PyBool_FromLong(s.left), "unrun", PyBool_FromLong(s.unrun), "dest_ended", PyBool_FromLong(s.dest_ended),
+        "state", pcmig_engine_state_name(s.state), "turn", pcmig_names_turn(s.turn), "waits_for",
+        none_or_text(s.waits_for), "dest_host", none_or_text(s.dest_host));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *args, PyObject *kwargs)
@@ -503,6 +509,8 @@ static PyMethodDef methods[] = {
      "OSError "
      "when the trace file or a thread cannot be made; everything else is told by status()."},
     {"fileno", migration_fileno, METH_NOARGS, "fileno() -> int\n\nReadable when there is news; clear() reads it."},
+    {"left_fileno", migration_left_fileno, METH_NOARGS,
+     "left_fileno() -> int\n\nReadable for good once the guest has left the source, or the migration is over."},
     {"clear", migration_clear, METH_NOARGS, "clear()\n\nMakes fileno() unreadable until there is news again."},
     {"status", migration_status, METH_NOARGS,
      "status() -> dict\n\nOne moment of the migration, see Status in _core.pyi."},

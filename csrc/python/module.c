@@ -18,6 +18,9 @@ static const setup_fn setups[] = {
     pcmig_turn_back_setup,
     pcmig_route_setup,
     pcmig_arrival_setup,
+    pcmig_ports_gate_setup,
+    pcmig_announce_setup,
+    pcmig_guest_events_setup,
 };
 /* clang-format on */
 

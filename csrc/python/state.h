@@ -52,6 +52,9 @@ int pcmig_guard_setup(PyObject *module);
 int pcmig_turn_back_setup(PyObject *module);
 int pcmig_route_setup(PyObject *module);
 int pcmig_arrival_setup(PyObject *module);
+int pcmig_ports_gate_setup(PyObject *module);
+int pcmig_announce_setup(PyObject *module);
+int pcmig_guest_events_setup(PyObject *module);
 
 /* errors.c: sets the exception that fits ERROR: LibvirtError or the subclass for its kind of failure. */
 void pcmig_errors_raise(PyObject *module, const struct pcmig_virt_error *error);

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pcmig.check.hosts import HOST
 from pcmig.check.local import LOCAL
 from pcmig.check.model import Facts, Row, Side, Status
+from pcmig.check.network import NETWORK
 from pcmig.check.pair import GUEST, PAIR
 from pcmig.check.tunnel import TUNNEL
 
@@ -18,7 +19,7 @@ __all__ = ["Facts", "Row", "Side", "Status", "failed", "run"]
 
 def run(facts: Facts) -> list[Row]:
     """All rows that apply to FACTS, this host's first."""
-    rows = [row for check in LOCAL if (row := check(facts))]
+    rows = [row for check in LOCAL + NETWORK if (row := check(facts))]
     for subject, side in ((facts.subject, facts.here), ("peer", facts.peer)):
         if side is not None:
             rows += [row for host_check in HOST if (row := host_check(subject, side))]

@@ -59,6 +59,12 @@ def text_of(root: ET.Element, path: str) -> str | None:
     return text.strip() or None if text else None
 
 
+def memory_blocks(xml: str) -> int:
+    """How many blocks of memory QEMU gives a guest: its NUMA cells, or one, and its memory devices."""
+    root = ET.fromstring(xml)
+    return max(1, len(root.findall("cpu/numa/cell"))) + len(root.findall("devices/memory"))
+
+
 def domain_type(xml: str | None) -> str | None:
     """The type of a guest ("kvm", "qemu", ...), or None when XML is none."""
     try:

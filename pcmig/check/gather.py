@@ -12,7 +12,7 @@ from concurrent import futures
 from urllib.parse import urlsplit
 
 from pcmig import _core
-from pcmig.check import many, model, novadriver, novarights, process, qemuconf, tunnel
+from pcmig.check import many, model, network_facts, novadriver, novarights, process, qemuconf, tunnel
 from pcmig.tunnel.peer import Peer
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -52,6 +52,7 @@ def gather(
             probe_error = str(err)
     nova = novadriver.gather() if with_nova and is_local(connect) else None
     rights = novarights.gather(root) if with_nova and is_local(connect) else None
+    has_nova = nova is not None or rights is not None
     addresses = resolve(other.facts["hostname"]) if other is not None and other.facts else None
     return model.Facts(
         here=here,
@@ -64,7 +65,8 @@ def gather(
         quickack=quickack(addresses[0]) if addresses else None,
         nova=nova,
         nova_rights=rights,
-        many=many.gather(root, rights) if nova is not None or rights is not None else None,
+        many=many.gather(root, rights) if has_nova else None,
+        network=network_facts.gather(root, with_nova=has_nova) if is_local(connect) else None,
         tunnel=tunnel.gather(tunnel_peer, qemu_conf=qemu_conf) if with_tunnel else None,
         domain=domain,
         domain_error=domain_error,

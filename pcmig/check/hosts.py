@@ -144,7 +144,7 @@ def emulation(subject: str, side: Side) -> Row | None:
             f"no KVM, QEMU {show(version)}",
             "KVM, or QEMU 10.0",
             TCG_LOSES_WITH_POSTCOPY,
-            "use emulated guests for tries only, over links of 200 Mb/s or less",
+            "use emulated guests for tries only",
         )
     if version >= QEMU_TCG_FIXED:
         return Row(
@@ -194,8 +194,9 @@ def incoming_xml(subject: str, side: Side) -> Row | None:
         f"libvirt {show(version)}",
         "a version other than 11.0 to 11.4",
         "who asks for the XML of a guest that is on its way here (virsh dumpxml, monitoring) waits, and may "
-        "get a timeout; pcmig does not ask for it",
-        "nothing for pcmig; upgrade libvirt, or have monitoring leave guests alone until they are here",
+        "get a timeout; pcmig asks for it with 'pcmig ports' and --ports alone: the switch then waits for "
+        "no port",
+        "upgrade libvirt, or have monitoring leave guests alone until they are here",
     )
 
 

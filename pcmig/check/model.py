@@ -11,6 +11,7 @@ from pcmig.check.qemuconf import QemuSettings
 if TYPE_CHECKING:
     from pcmig._core import HostFacts, HostProbe
     from pcmig.check.many import Many
+    from pcmig.check.network_facts import Network
     from pcmig.check.novadriver import NovaDriver
     from pcmig.check.novarights import NovaRights
     from pcmig.check.tunnel import TunnelFacts
@@ -57,6 +58,7 @@ class Facts:
     nova: NovaDriver | None = None  # None: there is no Nova here
     nova_rights: NovaRights | None = None  # None: no nova-compute runs here
     many: Many | None = None  # None: no Nova here
+    network: Network | None = None  # None: `here` is another machine
     tunnel: TunnelFacts | None = None  # None: not asked for
     domain: str | None = None
     domain_error: str | None = None

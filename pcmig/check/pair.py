@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pcmig import turn_back_cost
-from pcmig.check.capabilities import capabilities, domain_type
+from pcmig.check.capabilities import capabilities, domain_type, memory_blocks
 from pcmig.check.model import Facts, Row
+from pcmig.check.network import guest_interfaces
 from pcmig.check.versions import (
     QEMU_POSTCOPY,
     QEMU_POSTCOPY_EXPERIMENTAL,
     QEMU_TCG_FIXED,
     QEMU_TCG_LOSES_WITH_POSTCOPY,
+    TCG_LOSES_BEYOND_FIRST_BLOCK,
     TCG_LOSES_WITH_POSTCOPY,
     release,
     show,
@@ -228,6 +230,16 @@ def guest_emulation(f: Facts) -> Row | None:
             TCG_LOSES_WITH_POSTCOPY,
             "start it with KVM for what matters",
         )
+    if version >= QEMU_TCG_FIXED and (blocks := memory_blocks(f.here.facts["guest"]["xml"])) > 1:
+        return Row(
+            "guest",
+            "emulation",
+            "warn",
+            f"emulated (TCG) by QEMU {show(version)}, {blocks} blocks of memory",
+            "KVM, or one block: no NUMA cells but one, no memory devices",
+            TCG_LOSES_BEYOND_FIRST_BLOCK,
+            "start it with KVM for what matters",
+        )
     if version >= QEMU_TCG_FIXED:
         return Row("guest", "emulation", "ok", f"emulated (TCG) by QEMU {show(version)}")
     return Row(
@@ -314,5 +326,6 @@ GUEST: tuple[Callable[[Facts], Row | None], ...] = (
     guest_emulation,
     guest_capability,
     guest_devices,
+    guest_interfaces,
     guest_way_back,
 )

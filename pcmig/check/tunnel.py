@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows on pcmig's tunnel: its daemon, certificates and folder on this host, and the way to the peer's."""
+"""Rows on pcmig's tunnel: its daemon, certificates, lists and folder here, and the way to the peer's."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import grp
 import os
 import stat
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pcmig.check.model import HERE, Facts, Row, Status
-from pcmig.tunnel import identity, settings
+from pcmig.tunnel import expiry, identity, metrics, settings
 from pcmig.tunnel.client import Client, TunnelError
 from pcmig.tunnel.peer import Peer
 
-DAY_S = 86400
-EXPIRES_SOON_S = 30 * DAY_S
+DAY_S = expiry.DAY_S
+EXPIRES_SOON_S = expiry.WARN_DAYS[0] * DAY_S
 # A certificate is good from an hour before it was made (tunnel/keygen.py); half of that is close.
 SKEW_WARN_S, SKEW_FAIL_S = 60, 1800
+# Everybody may make a socket there (with the daemon's group), list nothing, and remove only what is theirs.
+FOLDER_MODE = 0o3733
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class TunnelFacts:
     files_from: str = ""
     identity: identity.Identity | None = None
     identity_error: str | None = None
+    ends: Mapping[str, int] = field(default_factory=dict)  # as the daemon has them in force; 0: there is none
+    paths: Mapping[str, str | None] = field(default_factory=dict)  # of the same
     folder: str = ""
     folder_mode: int | None = None  # None: there is none
     folder_uid: int = 0
-    folder_gid: int = 0
-    group: int = 0  # QEMU's
     peer: str | None = None  # None: not asked for
     probe: dict[str, Any] | None = None
     probe_error: str | None = None
@@ -58,24 +59,22 @@ def gather(peer: Peer | None, conf: str | None = None, qemu_conf: str | None = N
         "control": client.control,
         "files_from": settled.files_from,
         "folder": settled.values["run_dir"],
-        "group": settled.owner_gid,
         "peer": None if peer is None else str(peer),
     }
     try:
         client.names()
     except TunnelError as err:
         parts["control_error"] = str(err)
+    else:
+        with contextlib.suppress(TunnelError):  # one from before it could tell
+            parts |= {"ends": metrics.ends(client.metrics()), "paths": settled.files.paths()}
     try:
         parts["identity"] = identity.verify(settled.files)
     except identity.IdentityError as err:
         parts["identity_error"] = str(err)
     with contextlib.suppress(OSError):  # made by the daemon
         status = os.lstat(settled.values["run_dir"])
-        parts |= {
-            "folder_mode": status.st_mode,
-            "folder_uid": status.st_uid,
-            "folder_gid": status.st_gid,
-        }
+        parts |= {"folder_mode": status.st_mode, "folder_uid": status.st_uid}
     if peer is not None and "control_error" not in parts:
         try:
             parts["probe"] = client.probe(peer)
@@ -129,25 +128,63 @@ def certificate(f: Facts) -> Row | None:
     mine = f.tunnel.identity
     found = f"{mine.subject} ({', '.join(mine.names) or 'no further names'}), {until(mine.not_after)}"
     status, *rest = ending(mine.not_after, f.tunnel.now_s)
+    if status != "ok":
+        found += f": {left(mine.not_after, f.tunnel.now_s)}"
     return Row(HERE, name, status, found, *rest)
+
+
+def dialling_certificate(f: Facts) -> Row | None:
+    """Where there is another one for it, as libvirt has."""
+    if f.tunnel is None or f.tunnel.paths.get("client_certificate") is None:
+        return None
+    fix = "put a new one in its place, with the tools that made it, then: pcmig tunnel reload"
+    judged = in_force(f.tunnel, "client_certificate", fix)
+    return judged and Row(HERE, "tunnel certificate to dial with", *judged)
+
+
+def authority(f: Facts) -> Row | None:
+    fix = "'pcmig tunnel keygen --new-ca' where the CA is; its further steps: operate/tunnel-year"
+    judged = in_force(f.tunnel, "ca", fix)
+    return judged and Row(HERE, "tunnel CA", *judged)
+
+
+def revocations(f: Facts) -> Row | None:
+    fix = (
+        "'pcmig tunnel keygen --revoke' where the CA is makes it anew; crl.pem to each host, and there: "
+        "pcmig tunnel reload"
+    )
+    judged = in_force(f.tunnel, "crl", fix)
+    return judged and Row(HERE, "tunnel revocation list", *judged)
+
+
+def in_force(tunnel: TunnelFacts | None, what: str, fix: str) -> tuple[Status, str, str, str, str] | None:
+    """What a row says of WHAT the daemon has read and goes by, from its status on."""
+    end_s = tunnel.ends.get(what, 0) if tunnel is not None else 0
+    if tunnel is None or not end_s:
+        return None
+    found = f"{tunnel.paths.get(what) or expiry.NAMES[what]}, {until(end_s)}"
+    status, wanted, why, _ = ending(end_s, tunnel.now_s)
+    if status == "ok":
+        return status, found, "", "", ""
+    if what == "crl":
+        why = "once it has expired every host is refused"
+    return status, f"{found}: {left(end_s, tunnel.now_s)}", wanted, why, fix
 
 
 def folder(f: Facts) -> Row | None:
     if f.tunnel is None or f.tunnel.folder_mode is None:
         return None
-    mode, gid = f.tunnel.folder_mode, f.tunnel.folder_gid
-    found = f"{f.tunnel.folder}: mode {stat.S_IMODE(mode):04o}, owner {f.tunnel.folder_uid}:{gid}"
-    wanted = f"mode 0770, owner 0:{f.tunnel.group} ({group_name(f.tunnel.group)})"
-    right = stat.S_ISDIR(mode) and not mode & 0o007 and gid == f.tunnel.group and mode & 0o070 == 0o070
-    if right and f.tunnel.folder_uid == 0:
+    mode = f.tunnel.folder_mode
+    found = f"{f.tunnel.folder}: mode {stat.S_IMODE(mode):04o}, owner {f.tunnel.folder_uid}"
+    if stat.S_ISDIR(mode) and stat.S_IMODE(mode) == FOLDER_MODE:
         return Row(HERE, "tunnel folder", "ok", found)
     return Row(
         HERE,
         "tunnel folder",
         "fail",
         found,
-        wanted,
-        "QEMU has to make its sockets there, and nobody else may reach them",
+        f"a folder with mode {FOLDER_MODE:04o}",
+        "every QEMU has to make its sockets there, and none may list the folder or touch another's",
         "stop pcmig-tunnel, remove the folder, and start it: it makes the folder as it should be",
     )
 
@@ -203,7 +240,7 @@ def ending(last_s: float, now_s: float) -> tuple[Status, str, str, str]:
         "fail" if over else "warn",
         "good for a month or more",
         "no migration goes through the tunnel without" if over else "it has to be replaced before",
-        "put a new one in its place ('pcmig tunnel keygen --force'), and: systemctl reload pcmig-tunnel",
+        "put a new one in its place ('pcmig tunnel keygen --renew'), and: systemctl reload pcmig-tunnel",
     )
 
 
@@ -211,11 +248,22 @@ def until(last_s: float) -> str:
     return f"good until {datetime.datetime.fromtimestamp(last_s, datetime.UTC).date().isoformat()}"
 
 
-def group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return "no name"
+def left(last_s: float, now_s: float) -> str:
+    """How long yet, at the steps at which the daemon's log warns too."""
+    left_s = last_s - now_s
+    if left_s <= 0:
+        return "it has expired"
+    step = min(days for days in expiry.WARN_DAYS if left_s <= days * DAY_S)
+    return f"less than {step} days are left" if step > 1 else "less than a day is left"
 
 
-TUNNEL: tuple[Callable[[Facts], Row | None], ...] = (daemon, certificate, folder, peer_tunnel, clocks)
+TUNNEL: tuple[Callable[[Facts], Row | None], ...] = (
+    daemon,
+    certificate,
+    dialling_certificate,
+    authority,
+    revocations,
+    folder,
+    peer_tunnel,
+    clocks,
+)

@@ -1,64 +1,184 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bindings of a server's ports that a live migration left behind.
+"""Bindings of a server's ports: where the guest is, there they are active, and nowhere else is one left.
 
-While it is under way each port is bound twice: ACTIVE where the guest runs, INACTIVE on the other host. Nova
-removes the second one at the end of a migration. Where its source is dead nobody does, and Neutron then
-refuses to bind the port to that host (409): for an evacuation as for any later live migration.
+While a live migration is under way each port is bound twice: ACTIVE where the guest runs, INACTIVE on the
+other host. Nova removes the second one at the end of a migration. It does not where a host is dead, nor where
+the ports were activated at the destination and the guest stays at the source: it looks for ports that are
+bound to the source then, and finds none. Neutron refuses (409) to bind a port to a host that has a binding of
+it left: for an evacuation as for any later live migration.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import types
+import threading
+import time
 from typing import Any
 
+from nova import context as nova_context
+from nova import exception
 from nova.network import model as network_model
-from nova.network import neutron
 from oslo_log import log as logging
+
+from pcmig.nova import neutron_client, neutron_ports
 
 LOG = logging.getLogger(__name__)
 
-INACTIVE = "INACTIVE"
+PLUG_LATE_S = (2.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # one pause after the other
 HYBRID_PORT = "qvo"  # with which the name of an Open vSwitch port begins that has a bridge before it
+AGAIN = " (bound again)"  # at the end of a port's description for a moment
+DESCRIPTION_CHARS = 255  # Neutron takes
 
 
-def remove_inactive(context: Any, instance: Any, *, but: str | None = None) -> bool:
+def remove_inactive(context: Any, instance: Any) -> bool:
     """For when no live migration of INSTANCE can go on: whether one has left bindings on another host than
-    that where Nova has it. What cannot be removed is told. A binding at the host BUT stays: the guest is to
-    go on there."""
-    left = False
+    that where Nova has it. What cannot be removed is told."""
     try:
-        client = neutron.get_client(context, admin=True)
-        for vif in instance.get_network_info():
-            for binding in client.list_port_bindings(vif["id"])["bindings"]:
-                left = left or binding["host"] != instance.host
-                if binding["status"] != INACTIVE or binding["host"] == but:
-                    continue
-                client.delete_port_binding(vif["id"], binding["host"])
+        client = neutron_client.client(context)
+        found = neutron_ports.each(
+            neutron_ports.ids(instance), lambda port: neutron_ports.bindings(client, port)
+        )
+        failed = list(neutron_ports.errors(found).values())
+        known = {port: hosts for port, hosts in found.items() if isinstance(hosts, dict)}
+        failed += _remove(client, instance, known, None)
+    except Exception as err:  # Neutron: Nova's next call says what it misses
+        LOG.warning("Cannot look after the bindings of ports: %s", err, instance=instance)
+        return False
+    for error in failed:
+        LOG.warning("Cannot look after the bindings of ports: %s", error, instance=instance)
+    return any(host != instance.host for hosts in known.values() for host in hosts)
+
+
+def _remove(client: Any, instance: Any, known: dict[str, dict[str, str]], but: str | None) -> list[Exception]:
+    """Removes the inactive ones of KNOWN (port to host to status), but those at the host BUT; what went
+    wrong."""
+
+    def of_port(port: str) -> None:
+        for host, status in known[port].items():
+            if status != neutron_ports.INACTIVE or host == but:
+                continue
+            if neutron_ports.remove(client, port, host):
                 LOG.warning(
                     "Port %(port)s is not bound to %(host)s any more: what it was bound for, a live "
                     "migration, is over",
-                    {"port": vif["id"], "host": binding["host"]},
+                    {"port": port, "host": host},
                     instance=instance,
                 )
-    except Exception as err:  # Neutron: Nova's next call says what it misses
-        LOG.warning("Cannot look after the bindings of ports: %s", err, instance=instance)
-    return left
+
+    return list(neutron_ports.errors(neutron_ports.each(known, of_port)).values())
 
 
-def come_back(adopted: Any, manager: Any) -> None:
-    """The ports of ADOPTED (adoption.Adopted) are bound here again. At the switch they were activated at the
-    destination, for which Neutron unbinds them here: it is not enough to activate them here again. Neutron's
-    agents wire no port that has a binding on another host, and do not hear of one that goes, but of each
-    change of a port: so that goes first."""
-    context, instance, network_api = adopted.context, adopted.instance, manager.network_api
-    source = str(adopted.migration.source_compute)
-    back = types.SimpleNamespace(source_compute=adopted.dest, dest_compute=source)
-    network_api.migrate_instance_start(context, instance, back)
-    # Should the source's not have become active (Nova goes on after most errors), it is not to go.
-    remove_inactive(context, instance, but=source)
-    network_api.setup_networks_on_host(context, instance, host=adopted.dest, teardown=True)
-    network_api.setup_instance_network_on_host(context, instance, source, migration=adopted.migration)
+def stay(driver: Any, manager: Any, instance: Any, migration: Any, migrate_data: Any, *, moved: bool) -> None:
+    """The guest has stayed at the source, or runs there again: so its ports are bound there, and not to the
+    destination any more. MOVED: they may have been activated at the destination, whatever is bound now; this
+    may be called a second time, and the agent here may have taken them out of the bridge. Where nothing was
+    activated there that costs a question for each port. Raises ServiceUnavailable where Neutron does not
+    answer: to be called again."""
+    # Nova's code below would use the request's token, which may have expired during the migration.
+    context = nova_context.get_admin_context()
+    source = str(migration.source_compute)
+    if not moved:
+        client = neutron_client.client(context)
+        known = _answered(
+            neutron_ports.each(neutron_ports.ids(instance), lambda port: neutron_ports.bindings(client, port))
+        )
+        if all(not hosts or hosts.get(source) == neutron_ports.ACTIVE for hosts in known.values()):
+            failed = _remove(client, instance, known, source)
+            if failed:
+                raise _failure(failed[0])
+            return
+    LOG.warning(
+        "The ports are or were bound to %(dest)s, and the guest is here: they come back",
+        {"dest": migration.dest_compute},
+        instance=instance,
+    )
+    return_with_guest(driver, manager, context, instance, migration, migrate_data)
+
+
+def return_with_guest(
+    driver: Any, manager: Any, context: Any, instance: Any, migration: Any, migrate_data: Any
+) -> None:
+    """For a guest that runs at the source, whose ports were activated at the destination. To be called again
+    after an error, and then does all of it again."""
+    vifs = vifs_at_source(instance, migrate_data)
+    try:
+        come_back(context, instance, migration, manager)
+    finally:  # whatever Neutron has refused: who called may leave it at that, and the guest runs here
+        try:
+            plug_again(driver, instance, vifs)
+        except Exception as err:  # _plug_late() tries it again
+            LOG.warning("Cannot plug the ports here again: %s", err, instance=instance)
+        tell_agents(context, instance)
+        threading.Thread(
+            target=_plug_late, args=(driver, instance, vifs), name="pcmig-plug", daemon=True
+        ).start()
+
+
+def _plug_late(driver: Any, instance: Any, vifs: Any) -> None:
+    """Neutron's agent takes the ports out of the bridge for the switch whenever it gets to it, also when they
+    are bound here again by then. The guest may have been stopped meanwhile, or an interface been detached."""
+    uuid = str(instance.uuid)
+    plan = driver._plans.get(uuid)
+    for pause_s in PLUG_LATE_S:
+        time.sleep(pause_s)
+        if driver._plans.get(uuid) not in (None, plan):
+            return  # another migration
+        try:
+            guest = driver._host.get_guest(instance)
+            if not guest.is_active():
+                return
+            xml = str(guest.get_xml_desc()).lower()
+            plug_again(driver, instance, [vif for vif in vifs if str(vif["address"]).lower() in xml])
+        except exception.InstanceNotFound:
+            return
+        except Exception as err:  # the next time
+            LOG.warning("Cannot plug the ports here again: %s", err, instance=instance)
+
+
+def come_back(context: Any, instance: Any, migration: Any, manager: Any) -> None:
+    """The ports are bound here again. At the switch they were activated at the destination, for which Neutron
+    unbinds them here: it is not enough to activate them here again. Neutron's agents wire no port that has a
+    binding on another host, and do not hear of one that goes, but of each change of a port: so that goes
+    first. Raises ServiceUnavailable where it is to be called again, and what Neutron refuses."""
+    source, dest, network_api = (
+        str(migration.source_compute),
+        str(migration.dest_compute),
+        manager.network_api,
+    )
+    client = neutron_client.client(context)
+    ports = neutron_ports.ids(instance)
+    # What has no binding here any more gets one below.
+    _answered(neutron_ports.each(ports, lambda port: neutron_ports.activate(client, port, source)))
+    known = _answered(neutron_ports.each(ports, lambda port: neutron_ports.bindings(client, port)))
+    if any(hosts.get(source) == neutron_ports.INACTIVE for hosts in known.values()):
+        # Neutron may have carried out late what it was asked at the switch.
+        raise exception.ServiceUnavailable("a port was bound to the destination again meanwhile")
+    failed = _remove(client, instance, known, source)
+    # Nova's own removal of the same bindings, which it tells of; what is left of them is raised below.
+    with contextlib.suppress(exception.PortBindingDeletionFailed):
+        network_api.setup_networks_on_host(context, instance, host=dest, teardown=True)
+    network_api.setup_instance_network_on_host(context, instance, source, migration=migration)
+    if failed:
+        raise _failure(failed[0])
+
+
+def _answered(found: dict[str, Any]) -> dict[str, Any]:
+    """FOUND of all ports. Raises what _failure() makes of the first error among them."""
+    failed = neutron_ports.errors(found)
+    if failed:
+        raise _failure(next(iter(failed.values())))
+    return found
+
+
+def _failure(err: Exception) -> Exception:
+    """ERR where Neutron refuses, ServiceUnavailable where it may do better later."""
+    if neutron_ports.is_final(err):
+        return err
+    text = f"Neutron does not bind the ports: {type(err).__name__}: {err}"
+    failure: Exception = exception.ServiceUnavailable(text)
+    failure.__cause__ = err
+    return failure
 
 
 def vifs_at_source(instance: Any, migrate_data: Any) -> Any:
@@ -89,10 +209,11 @@ def tell_agents(context: Any, instance: Any) -> None:
     that goes, and wire no port that may be on its way to another host. Any change does; this one is taken
     back."""
     try:
-        client = neutron.get_client(context, admin=True)
-        for vif in instance.get_network_info():
-            text = client.show_port(vif["id"])["port"].get("description") or ""
-            for said in (f"{text} (bound again)".strip()[:255], text):
-                client.update_port(vif["id"], {"port": {"description": said}})
+        client = neutron_client.client(context)
+        for port in neutron_ports.ids(instance):
+            found = str(client.show_port(port)["port"].get("description") or "")
+            text = found.removesuffix(AGAIN)  # left by one that came no further
+            for said in (text[: DESCRIPTION_CHARS - len(AGAIN)] + AGAIN, text):
+                client.update_port(port, {"port": {"description": said}})
     except Exception as err:  # the guest runs, and a hard reboot plugs its ports anew
         LOG.warning("Neutron's agents may not hear that the ports are here again: %s", err, instance=instance)

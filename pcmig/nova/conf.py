@@ -234,6 +234,48 @@ nothing of the guest, or its service has to be forced down, or servers be evacua
 there.
 """,
     ),
+    cfg.IntOpt(
+        "ports_wait",
+        default=10,
+        min=0,
+        max=86400,
+        help="""
+Time (in seconds) that the switch waits for the guest's ports at the destination.
+
+The compute service at the destination is asked whether they forward: whether Open
+vSwitch has taken them and Neutron's agent or ovn-controller has wired them, or in which
+state of its spanning tree a bridge has them. Until all of them do, and for so long at
+the most from when the switch is first wanted, pre-copy goes on at full speed. Forcing a
+live migration to complete switches at once.
+
+A destination that does not say, as one without pcmig's driver, is not waited for.
+
+Possible values:
+
+* 0: nobody is asked, and the switch waits for no port.
+* A positive number of seconds. The default is 10.
+
+Related options:
+
+* ``[pcmig] ports_then``: what comes after that time.
+""",
+    ),
+    cfg.StrOpt(
+        "ports_then",
+        default="switch",
+        choices=[
+            ("switch", "The switch comes, and the guest may be unreachable for a while."),
+            ("stay", "The guest stays in pre-copy until its ports forward."),
+            ("abort", "The live migration is cancelled."),
+        ],
+        help="""
+What is done when a guest's ports at the destination do not forward in time.
+
+Related options:
+
+* ``[pcmig] ports_wait``
+""",
+    ),
     cfg.StrOpt(
         "tunnel",
         choices=[
@@ -417,6 +459,8 @@ class Options:
     resume_networks: tuple[str, ...] = ()  # URIs, with %s for the destination's host name
     journal_dir: str | None = None  # None: below Nova's state_path
     turn_back: str = "unrun"
+    ports_wait_ms: int = 10_000  # 0: nobody is asked
+    ports_then: str = "switch"
     source_uri: str | None = None  # with %s for the source's host name; None: it tells its address
     # How migrations reach the other end's tunnel; whether they take it, the flags tell (flags.Kind.tunnel).
     tunnel: Way = dataclasses.field(default_factory=Way)
@@ -449,6 +493,8 @@ def load(conf: cfg.ConfigOpts) -> Options:
         resume_networks=_networks(_read(conf, "resume_networks")),
         journal_dir=_folder(_read(conf, "journal_dir")),
         turn_back=str(_read(conf, "turn_back").value),
+        ports_wait_ms=_read(conf, "ports_wait").value * 1000,
+        ports_then=str(_read(conf, "ports_then").value),
         source_uri=_source_uri(_read(conf, "source_uri")),
         tunnel=_way(conf),
     )

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from nova import exception
 from nova.compute import utils as compute_utils
 from nova.conf import CONF
+from nova.virt import event as virtevent
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
@@ -24,10 +25,13 @@ from pcmig import _core, turn_back_cost
 from pcmig.nova import (
     adoption,
     attachments,
+    bindings,
     conf,
     ending,
     flags,
     planning,
+    port_answers,
+    ports,
     releases,
     steer,
     turning,
@@ -40,6 +44,9 @@ from pcmig_common.i18n import _
 LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
+
+# Nova's handler of the switch comes after ours, which binds all ports at once; and at the latest after:
+PORTS_FIRST_S = 10.0
 
 
 class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
@@ -146,6 +153,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 lambda: self._arrivals,
                 self._turn_back,
                 CONF.libvirt.live_migration_inbound_addr,
+                port_answers.PortAnswers(self._records.get).answer,
             )
         self._records.load()
 
@@ -430,6 +438,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             context,
             instance,
             migrate_data.migration,
+            migrate_data=migrate_data,
             dest=dest,
             source_bdms=_source_bdms(post_method),
             post=functools.partial(post_method, context, instance, dest, block_migration, migrate_data),
@@ -446,6 +455,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         instance: Any,
         migration: Any,
         *,
+        migrate_data: Any,
         dest: str,
         source_bdms: Any,
         post: Callable[..., Any],
@@ -472,7 +482,17 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             carry_out(ending.Completion(*arguments, post=post))
 
         def give_up(migration_status: str = "failed") -> None:
-            carry_out(ending.Rollback(*arguments, recover=recover, dest=dest, status=migration_status))
+            carry_out(
+                ending.Rollback(
+                    *arguments,
+                    recover=recover,
+                    dest=dest,
+                    status=migration_status,
+                    ports_stay=functools.partial(
+                        self._ports_stay, steered, instance, migration, migrate_data
+                    ),
+                )
+            )
 
         if status["outcome"] in ("needs-operator", "failed") and self._keeper.turner.at_end(
             self._records.get(uuid), status
@@ -492,6 +512,17 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             recover=give_up,
         )
 
+    def _ports_stay(self, steered: steer.Steered, instance: Any, migration: Any, migrate_data: Any) -> None:
+        """The guest has stayed, and its ports with it."""
+        activation = None if steered.ports is None else steered.ports.activation
+        if activation is not None and not activation.is_settled():
+            raise exception.ServiceUnavailable("Neutron has yet to answer what it was asked at the switch")
+        record = self._records.get(str(instance.uuid))
+        # Nova's handler may have activated them, or a process before this one.
+        crossed = record is not None and record.entry.crossed
+        moved = crossed or (activation is not None and activation.begun)
+        bindings.stay(self, self.virtapi._compute, instance, migration, migrate_data, moved=moved)
+
     def _for_operators(self, status: dict[str, Any]) -> str:
         return self._records.naming(words.for_operators(str(status["error"]), status["operator_command"]))
 
@@ -508,7 +539,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         if steered is None:
             super().live_migration_force_complete(instance)
         else:
-            steered.switch()
+            steered.force()
 
     def live_migration_abort(self, instance: Any) -> None:
         if self._keeper.keeps(instance):
@@ -526,7 +557,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 raise libvirt_driver.libvirt.libvirtError(str(err)) from err
 
     def _steered(self, instance: Any) -> steer.Steered | None:
-        return self._steered_by(instance.uuid)
+        return self._steered_by(instance.uuid) if self._plans else None
 
     # Events
 
@@ -534,6 +565,29 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         """Without eventlet Nova handles an event on the thread that runs libvirt's event loop, with calls to
         conductor and Neutron. As soon as the engine drives a migration, that thread is wanted for its events,
         and all of Nova's go to another one, so that they stay in order."""
+        found = self._ports_first(event)
+        if found is None:
+            self._emit(event)
+            return
+        thread = threading.Thread(
+            target=self._emit_after, args=(found, event), name="pcmig-event", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no thread is to be had: Nova hears of it at once
+            self._emit(event)
+
+    def _ports_first(self, event: Any) -> ports.Ports | None:
+        """The ports of a guest that has just stopped for its switch, while they are being bound."""
+        plan = self._plans.get(_uuid_of_switch(event)) if self._plans else None
+        found = None if plan is None or plan.steered is None else plan.steered.ports
+        return found if found is not None and found.activation.under_way() else None
+
+    def _emit_after(self, found: ports.Ports, event: Any) -> None:
+        found.activation.wait(PORTS_FIRST_S)
+        self._emit(event)
+
+    def _emit(self, event: Any) -> None:
         if self._events is None:
             if not self._plans or not releases.threading_mode():
                 super().emit_event(event)
@@ -546,6 +600,15 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         assert self._events is not None
         while True:
             super().emit_event(self._events.get())
+
+
+def _uuid_of_switch(event: Any) -> str:
+    """Of the guest that EVENT says has stopped for its switch to post-copy; "" for all others."""
+    if not isinstance(event, virtevent.LifecycleEvent):
+        return ""
+    if event.get_transition() != virtevent.EVENT_LIFECYCLE_POSTCOPY_STARTED:
+        return ""
+    return str(event.get_instance_uuid())
 
 
 def _vifs_of(instance: Any) -> list[Any]:

@@ -286,23 +286,46 @@ class Completion(Ending):
 
 
 class Rollback(Ending):
-    """The guest has stayed. RECOVER is Nova's _rollback_live_migration, STATUS what it is to write down."""
+    """The guest has stayed. RECOVER is Nova's _rollback_live_migration, STATUS what it is to write down.
+    PORTS_STAY binds the ports here again that were activated at the destination (bindings.py)."""
 
     WAITS = "The guest has stayed at the source, but that cannot be written down yet"
 
-    def __init__(self, *arguments: Any, recover: Callable[..., Any], dest: str, status: str) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        recover: Callable[..., Any],
+        dest: str,
+        status: str,
+        ports_stay: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(*arguments)
+        self._ports_stay = ports_stay
         self._recover = recover
         self._dest = dest
         self._status = status
 
     def _carry_out(self) -> None:
+        if self._manager is not None:
+            self._ports_first()
         if self._acts is not None and self._acts.state(ROLLBACK) is not None:
             self._write_down()
             return
         if self._acts is not None:
             self._acts.mark(ROLLBACK, once.BEGUN)
         self._recover(migration_status=self._status)
+
+    def _ports_first(self) -> None:
+        """The guest runs, and nobody reaches it where its ports are bound to the destination."""
+        try:
+            self._ports_stay()
+        except Exception as err:
+            if patient(err):
+                raise
+            LOG.exception(
+                "Cannot see to the bindings of the ports; openstack port show tells where each is bound",
+                instance=self.instance,
+            )
 
     def _write_down(self) -> None:
         """What of Nova's rollback may be repeated: by the time it failed, Nova's volumes may be the source's

@@ -37,7 +37,6 @@ _TLS = BITS["VIR_MIGRATE_TLS"]
 _NOT_TUNNEL = {
     "VIR_MIGRATE_TLS": "which encrypts by itself",
     "VIR_MIGRATE_ZEROCOPY": "which encrypts by itself",
-    "VIR_MIGRATE_PARALLEL": "which spreads QEMU's one stream by itself ([pcmig] tunnel_streams)",
 }
 _STORAGE = _DISK | _INC | _SYNC
 # What Nova 34 sets whatever its options say (virt/libvirt/driver.py, _prepare_migration_flags).

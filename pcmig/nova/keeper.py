@@ -296,7 +296,7 @@ class Keeper:
 
     def _ports_come_back(self, adopted: adoption.Adopted, manager: Any) -> None:
         try:
-            bindings.come_back(adopted, manager)
+            bindings.come_back(adopted.context, adopted.instance, adopted.migration, manager)
         except Exception as err:  # a hard reboot waits for its ports, and says which it misses
             LOG.warning("Cannot bind the ports here again: %s", err, instance=adopted.instance)
 
@@ -491,7 +491,6 @@ class Keeper:
             return
         steered = self._driver._steer_adopted(adopted)
         try:
-            self._activate_bindings(adopted, manager)
             status = self._monitor(adopted, steered)
             if steered.gives_way is not None and status["outcome"] == "detached":
                 steered.detached = True
@@ -505,6 +504,7 @@ class Keeper:
                 adopted.context,
                 adopted.instance,
                 adopted.migration,
+                migrate_data=adopted.migrate_data,
                 dest=adopted.dest,
                 source_bdms=adopted.source_bdms,
                 post=adopted.post(manager),
@@ -523,16 +523,6 @@ class Keeper:
         finally:
             self._driver._adopted_ended(uuid)
             steered.end()
-
-    def _activate_bindings(self, adopted: adoption.Adopted, manager: Any) -> None:
-        """As Nova's event handler does at the switch, which nobody may have noticed."""
-        where = self._guard.evidence(adopted.record)["destination"]
-        if where not in ("postcopy", "postcopy-failed", "running"):
-            return
-        try:
-            manager.network_api.migrate_instance_start(adopted.context, adopted.instance, adopted.migration)
-        except Exception as err:  # it is done again at the end
-            LOG.warning("Cannot activate the ports at the destination: %s", err, instance=adopted.instance)
 
     def _monitor(self, adopted: adoption.Adopted, steered: steer.Steered) -> dict[str, Any]:
         entry, instance = adopted.record.entry, adopted.instance

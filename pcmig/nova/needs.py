@@ -128,6 +128,7 @@ TABLE: tuple[Need, ...] = (
         "is done by the engine",
     ),
     called("nova.virt.libvirt.guest:Guest.get_xml_desc", "self"),
+    called("nova.virt.libvirt.guest:Guest.is_active", "self"),
     there("nova.virt.libvirt.guest:Guest.uuid"),
     called(
         "nova.virt.libvirt.guest:JobInfo",
@@ -178,7 +179,12 @@ TABLE: tuple[Need, ...] = (
     ),
     mentions("nova.virt.libvirt.guest:Guest.__init__", "_domain"),
     called("nova.network.neutron:get_client", "context admin="),
-    called("nova.network.neutron:API.migrate_instance_start", "self context instance migration"),
+    mentions("nova.network.neutron:ClientWrapper.__init__", "base_client"),
+    # Comes after ours, and finds all ports active.
+    mentions(f"{_MANAGER}.handle_lifecycle_event", "migrate_instance_start"),
+    there("nova.virt.event:EVENT_LIFECYCLE_POSTCOPY_STARTED"),
+    called("nova.virt.event:LifecycleEvent.get_instance_uuid", "self"),
+    called("nova.virt.event:LifecycleEvent.get_transition", "self"),
     called(
         "nova.network.neutron:API.setup_instance_network_on_host", "self context instance host migration="
     ),
@@ -187,6 +193,11 @@ TABLE: tuple[Need, ...] = (
     there("nova.network.model:NIC_NAME_LEN"),
     there("nova.network.model:VIF_DETAILS_OVS_HYBRID_PLUG"),
     there("nova.network.model:VIF_TYPE_OVS"),
+    there("nova.network.model:VIF_TYPE_VHOSTUSER"),
+    called("nova.network.model:VIF.is_hybrid_plug_enabled", "self"),
+    called("nova.objects.migrate_data:VIFMigrateData.get_dest_vif", "self"),
+    there("nova.network.model:VNIC_TYPE_MACVTAP"),
+    there("nova.network.model:VNIC_TYPE_VDPA"),
     there("nova.network.model:VNIC_TYPE_NORMAL"),
     there("nova.network.model:VNIC_TYPES_DIRECT_PASSTHROUGH"),
     called("nova.compute.utils:add_instance_fault_from_exc", "context instance error exc_info"),

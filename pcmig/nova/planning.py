@@ -21,6 +21,7 @@ from oslo_log import log as logging
 from pcmig import _core
 from pcmig import guest as guest_xml
 from pcmig.nova import capability, flags, recorded, releases, steer
+from pcmig.ports import waiting
 from pcmig_common import choice
 
 LOG = logging.getLogger(__name__)
@@ -136,6 +137,8 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             "downtime_limit_ms": bounded("downtime_limit_ms", CONF.libvirt.live_migration_downtime),
             "downtime_control": 0,
         }
+        if self._options.ports_wait_ms > 0:
+            params["gate_wait_ms"] = waiting.gate_wait_ms(self._options.ports_wait_ms)
         params.update(self._options.params)
         trace_dir = self._options.trace_dir
         orders = steer.Orders(
@@ -151,7 +154,24 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             dest_host=functools.partial(self._note_dest_host, str(instance.uuid)),
             crossed=functools.partial(self._note_crossed, str(instance.uuid)),
         )
-        return steer.Plan(kind.bits, steer.Steered(orders, instance), chosen.reason)
+        steered = steer.Steered(orders, instance, self._ports(context, instance, dest))
+        return steer.Plan(self._for_machine(instance, kind.bits), steered, chosen.reason)
+
+    def _for_machine(self, instance: Any, bits: int) -> int:
+        """BITS of a migration with post-copy, as the guest's machine type lets it have them."""
+        parallel = flags.BITS["VIR_MIGRATE_PARALLEL"]
+        if not bits & parallel:
+            return bits
+        machine = guest_xml.early_page_channel(self._host.get_guest(instance).get_xml_desc())
+        if machine is None:
+            return bits
+        LOG.warning(
+            "VIR_MIGRATE_PARALLEL is left out: with the machine type %(machine)s QEMU mixes up its "
+            "connections and those of post-copy, and stops",
+            {"machine": machine},
+            instance=instance,
+        )
+        return bits & ~parallel
 
 
 def bounded(name: str, value: int) -> int:

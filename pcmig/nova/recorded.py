@@ -22,7 +22,20 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from pcmig import journal
-from pcmig.nova import adoption, bindings, conf, guard, keeper, once, records, releases, steer, turning
+from pcmig.nova import (
+    adoption,
+    bindings,
+    conf,
+    guard,
+    keeper,
+    neutron_client,
+    once,
+    ports,
+    records,
+    releases,
+    steer,
+    turning,
+)
 from pcmig.tunnel.passage import Passage
 from pcmig_common import messages, turned_back
 
@@ -55,6 +68,18 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def _peers(self) -> messages.Client:
         """Other hosts' nova-computes; made when the first is asked, as the bus is there then."""
         return messages.Client()
+
+    def _ports(self, context: Any, instance: Any, dest: str) -> ports.Ports:
+        """Of a guest that goes to DEST, a host's name."""
+        return ports.made(
+            instance,
+            dest,
+            connect=functools.partial(neutron_client.client, context),
+            # The bus is looked for when somebody asks.
+            ask=lambda: self._peers.ports(context, dest, str(instance.uuid)),
+            wait_ms=self._options.ports_wait_ms,
+            then=self._options.ports_then,
+        )
 
     def _permitted(self, block_migration: bool) -> bool:
         raise NotImplementedError
@@ -390,7 +415,9 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             resume_uris=self._options.resume_uris(adopted.dest),
             crossed=functools.partial(self._note_crossed, str(adopted.instance.uuid)),
         )
-        steered = steer.Steered(orders, adopted.instance)
+        steered = steer.Steered(
+            orders, adopted.instance, self._ports(adopted.context, adopted.instance, adopted.dest)
+        )
         bits = int(adopted.record.entry.engine.get("flags", 0))
         self._plans[str(adopted.instance.uuid)] = steer.Plan(bits, steered, "adopted")
         return steered

@@ -25,6 +25,7 @@ from oslo_log import log as logging
 from pcmig import _core, accounting
 from pcmig.nova import acknowledgements, interruption, progress, releases
 from pcmig.nova.flags import BITS
+from pcmig.nova.ports import Ports
 from pcmig.nova.way import Way
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Passage
@@ -78,7 +79,8 @@ class Orders:
 class Steered:
     """The engine's side of one live migration, shared by Nova's threads."""
 
-    def __init__(self, orders: Orders, instance: Any) -> None:
+    def __init__(self, orders: Orders, instance: Any, ports: Ports | None = None) -> None:
+        self.ports = ports  # the guest's, at the destination
         self._orders = orders
         self._instance = instance
         self._lock = threading.Lock()
@@ -241,6 +243,12 @@ class Steered:
         """Post-copy now, or as soon as the engine is there."""
         self._ask(lambda engine: engine.switch())
 
+    def force(self) -> None:
+        """The same, by somebody's word: it waits for no port."""
+        if self.ports is not None:
+            self.ports.force()
+        self.switch()
+
     def abort(self) -> None:
         """Cancels as long as the guest runs at the source."""
         self.abort_asked = True
@@ -307,6 +315,7 @@ class Monitor:
         self._dest_host = False  # is noted
         self._crossed = False
         self._switch_told = False
+        self._opened = False  # the gate, as far as the engine has not said so itself
         self._waits_for: str | None = None
         self._timeout_done = False
         self._switch_again_s = float("inf")  # when one that was put off is asked for again
@@ -327,9 +336,13 @@ class Monitor:
 
     def follow(self, engine: _core.Migration) -> dict[str, Any]:
         """Looks after the migration until its outcome; the last status."""
+        if self._steered.ports is not None:
+            self._steered.ports.start(engine)
         try:
             return self._follow(engine)
         finally:
+            if self._steered.ports is not None:
+                self._steered.ports.end()
             self._acknowledgements.end()
 
     def _follow(self, engine: _core.Migration) -> dict[str, Any]:
@@ -362,7 +375,10 @@ class Monitor:
             if now_s - self._looked_s >= LOOK_S:
                 self._looked_s = now_s
                 self._look(engine, status, now_s)
-            releases.wait_readable(engine.fileno(), max(0.0, self._looked_s + LOOK_S - time.monotonic()))
+            patience_s = max(0.0, self._looked_s + LOOK_S - time.monotonic())
+            if self._steered.ports is not None:
+                patience_s = min(patience_s, self._steered.ports.patience_s(status, patience_s))
+            releases.wait_readable(engine.fileno(), patience_s)
 
     def _tell_decisions(self, engine: _core.Migration) -> None:
         decisions = engine.decisions(first=self._decisions)
@@ -399,20 +415,43 @@ class Monitor:
                 "Live migration waits for %(other)s", {"other": self._waits_for}, instance=self._instance
             )
 
+    def _answer(self, status: Any) -> str:
+        """What to answer the gate, as far as the guest's ports go (pcmig.ports.waiting)."""
+        if self._steered.ports is not None:
+            return self._steered.ports.answer(status)
+        return "open" if status["gate"] == "wanted" else "none"
+
+    def _open_gate(self, engine: _core.Migration) -> None:
+        saved = self._save_status(POST_COPY)
+        answer = engine.open_gate if saved else engine.refuse_gate
+        # The engine does not want one again by itself that was refused, whoever it was that wanted it.
+        self._switch_again_s = float("inf") if saved else time.monotonic() + SWITCH_AGAIN_S
+        self._opened = saved
+        self._interruption.switched()
+        with contextlib.suppress(_core.Error):  # it ended meanwhile
+            answer()
+
     def _keep_record(self, engine: _core.Migration, status: Any) -> None:
         """Saves the status before the switch, and puts it back when there was none."""
-        if status["gate"] == "wanted":
-            saved = self._save_status(POST_COPY)
-            answer = engine.open_gate if saved else engine.refuse_gate
-            # The engine does not want one again by itself that was refused, whoever it was that wanted it.
-            self._switch_again_s = float("inf") if saved else time.monotonic() + SWITCH_AGAIN_S
-            self._interruption.switched()
+        # The engine has closed the gate again, or left it closed, for another guest's turn. It wants it again
+        # when its own comes; until then an early answer would say for all that time that it switches.
+        put_off = status["gate"] == "closed" and status["turn"] in ("held", "bounded", "waiting")
+        if put_off or status["gate"] in ("open", "refused"):
+            self._opened = False
+        answer = self._answer(status | {"gate": "none"} if put_off else status)
+        if answer == "open":
+            self._open_gate(engine)
+        elif answer != "none":
+            self._opened = False
+            # "again": it was refused for a port that forwards by now.
+            ask = {"close": engine.refuse_gate, "again": engine.switch, "abort": self._steered.abort}
             with contextlib.suppress(_core.Error):  # it ended meanwhile
-                answer()
+                ask[answer]()
         elif (
             self._record.status == POST_COPY
             and status["phase"] == "precopy"
             and status["gate"] != "open"
+            and not self._opened
             and status["outcome"] is None
         ):
             self._save_status(RUNNING)

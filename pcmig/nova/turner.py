@@ -180,9 +180,14 @@ class Turner:
         self._keeper.carry_out_here(end)
 
     def _ports_come_back(self, adopted: Any, manager: Any) -> None:
-        bindings.come_back(adopted, manager)
-        self._plug_again(adopted)
-        bindings.tell_agents(adopted.context, adopted.instance)
+        bindings.return_with_guest(
+            self._driver,
+            manager,
+            adopted.context,
+            adopted.instance,
+            adopted.migration,
+            adopted.migrate_data,
+        )
 
     def after(self, record: records.Record, manager: Any) -> None:
         """Until that QEMU has ended: whatever was not written down, and whether it has."""

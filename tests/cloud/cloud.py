@@ -269,6 +269,7 @@ class Cloud(Bed):
         disk_gib: int = 0,
         volumes: Sequence[str] = (),
         root_volume: bool = False,
+        ports: int = 1,
         wait: bool = True,
     ) -> Server:
         """Boot a server on a host with what is to run in it, and wait for its heartbeats (10-20 s).
@@ -277,17 +278,18 @@ class Cloud(Bed):
         disk_gib: size of its first disk; 0: that of the image, 1 MiB
         volumes: Cinder's ids of its further disks
         root_volume: its first disk is a volume too, made from the image
+        ports: of neutron; the guest uses the first
         wait: false when it is only to be asked for
         """
         spec = spec or GuestSpec()
         spec.check()
-        port = self._make_port()
+        port, *more_ports = [self._make_port() for _ in range(ports)]
         image_id = self._image(spec, image_properties or {})
         body: dict[str, Any] = {
             "name": spec.name,
             "imageRef": "" if root_volume else image_id,
             "flavorRef": self._flavor(spec.memory_mib, vcpus, flavor_specs or {}, disk_gib),
-            "networks": [{"port": port.id}],
+            "networks": [{"port": each.id} for each in (port, *more_ports)],
             "host": self.computes[host].name,
             "metadata": dict(metadata or {}),
         }
@@ -296,7 +298,7 @@ class Cloud(Bed):
         started_s = time.monotonic()
         id_ = self.api.post("compute", "/servers", {"server": body})["server"]["id"]
         log = outside(self.control) / "heartbeats" / f"{port.address}.log"
-        server = Server(self.api, id_, spec, port, log)
+        server = Server(self.api, id_, spec, port, log, more_ports)
         self.servers.append(server)
         self._save()
         if wait:
@@ -319,7 +321,8 @@ class Cloud(Bed):
         wait_until(
             lambda: not self.api.get("compute", path)["servers"], patience_s, f"server {server.name} is gone"
         )
-        self.api.request("DELETE", "network", f"/v2.0/ports/{server.port.id}")
+        for port in server.ports:
+            self.api.request("DELETE", "network", f"/v2.0/ports/{port.id}")
         self.servers.remove(server)
 
     def live_migrate(
@@ -354,8 +357,15 @@ class Cloud(Bed):
 
     def port_bindings(self, server: Server) -> dict[str, str]:
         """Host ("a", "b") to the status of the port's binding there: ACTIVE, INACTIVE."""
-        bindings = self.api.get("network", f"/v2.0/ports/{server.port.id}/bindings")["bindings"]
-        return {binding["host"].removeprefix("pcmig-"): binding["status"] for binding in bindings}
+        return self.all_port_bindings(server)[0]
+
+    def all_port_bindings(self, server: Server) -> list[dict[str, str]]:
+        """The same of each of its ports."""
+        paths = [f"/v2.0/ports/{port.id}/bindings" for port in server.ports]
+        return [
+            {each["host"].removeprefix("pcmig-"): each["status"] for each in found["bindings"]}
+            for found in (self.api.get("network", path) for path in paths)
+        ]
 
     def placement_allocations(self, consumer: Server | str) -> dict[str, dict[str, int]]:
         """Host to the resources that placement holds there for a server, or a migration's UUID."""

@@ -50,7 +50,7 @@ def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
     try:
         work.chmod(0o755)
         reporter("making the guest's image (downloads a kernel, 27 MB)")
-        modules = _unpack_kernel(work)
+        modules = unpack_kernel(work)
         programs = {
             "init": _compile_init(work, modules),
             "worker": _compile(WORKER_SOURCE, work / "worker", []),
@@ -68,7 +68,7 @@ def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
     return folder
 
 
-def _unpack_kernel(work: pathlib.Path) -> dict[str, bytes]:
+def unpack_kernel(work: pathlib.Path) -> dict[str, bytes]:
     """Puts vmlinuz into the folder and returns the modules, in the order of loading."""
     package = kernel_package()
     wanted = re.compile(rf".*/({'|'.join(MODULES + DISK_MODULES)})\.ko(\.xz)?")

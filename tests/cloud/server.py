@@ -6,13 +6,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tests.bed.errors import BedError
 from tests.bed.guest import Guest, GuestSpec
 from tests.cloud.api import Api
 
-CMDLINE = "console=ttyS0 quiet mitigations=off random.trust_cpu=on"
+CMDLINE = "console=ttyS0 quiet mitigations=off random.trust_cpu=on no_timer_check"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,20 @@ def command_line(spec: GuestSpec) -> str:
 class Server(Guest):
     """Heartbeats and verdicts are those of Guest; hosts in them are the bed's, "a" and "b"."""
 
-    def __init__(self, api: Api, id_: str, spec: GuestSpec, port: Port, log: pathlib.Path) -> None:
+    def __init__(
+        self,
+        api: Api,
+        id_: str,
+        spec: GuestSpec,
+        port: Port,
+        log: pathlib.Path,
+        more_ports: Sequence[Port] = (),
+    ) -> None:
         super().__init__(spec, log)
         self.api = api
         self.id = id_
         self.port = port
+        self.ports = [port, *more_ports]
 
     def show(self) -> dict[str, Any]:
         """Nova's record, as the API gives it."""

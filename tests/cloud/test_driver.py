@@ -152,6 +152,12 @@ def test_a_guest_that_never_converges_moves(cloud: Cloud, busy: Server) -> None:
     log = move.log()
     assert re.search(r"Live migration: switch: ", log)
     assert "The route's option quickack: set" in log  # by Nova's privileged daemon: nova-compute is not root
+    # The destination was asked about its port, which was bound there before Nova's event handler came to it.
+    assert "ports at pcmig-" in log and "all ports forward; the switch may come" in log
+    bound = re.search(r"1 of 1 ports are bound to pcmig-(\w), (\d+) ms after the guest stopped", log)
+    assert bound is not None and bound[1] == target[-1]
+    assert "is already ACTIVE" in log, "Nova finds nothing to do"
+    print(f"the port was bound {bound[2]} ms after the guest stopped")
     # The record had its status in time, so that Nova's event handler moved the port, and not the clean-up.
     assert "Unable to find migration record" not in log
     assert log.index("Binding ports to destination host") < log.index("Migration operation has completed")

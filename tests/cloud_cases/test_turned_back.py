@@ -122,6 +122,8 @@ def test_by_itself_where_it_never_ran(cloud: Cloud, busy: Server, move: Move) ->
     source, target = ends(cloud, move)
     libvirtd = target.host.libvirtd()
     assert libvirtd is not None
+    # Nova says "running" before libvirt has begun, which needs the destination's for what it sets up.
+    wait_until(lambda: source.host.processed_bytes(busy.domain) > 0, 30, "memory flows")
     libvirtd.signal(signal.SIGSTOP)
     try:
         path = f"/servers/{busy.id}/migrations/{cloud.migrations(busy)[0]['id']}/action"

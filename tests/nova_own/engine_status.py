@@ -10,6 +10,7 @@ MIB = 1 << 20
 PRECOPY: dict[str, Any] = {
     "phase": "precopy",
     "crossed": False,
+    "left": False,
     "outcome": None,
     "error": None,
     "operator_command": None,

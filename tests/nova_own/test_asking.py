@@ -322,6 +322,33 @@ def test_asked_over_the_bus(bus: Any) -> None:
         server.wait()
 
 
+class Old(messages.Endpoint):
+    """As a host has it that does not know of ports()."""
+
+    target = oslo_messaging.Target(version="1.3")
+
+
+def test_an_older_host_answers_what_it_knows(bus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "Endpoint", Old)
+    server = messages.serve("old-host", lambda _: (None, "why"), lambda: None, never, "192.0.2.7")
+    now_s = [100.0]
+    client = messages.Client(lambda: now_s[0])
+    asked = mock.Mock(wraps=client._router.client)
+    monkeypatch.setattr(client._router, "client", asked)
+    try:
+        assert messages.address(bus, "old-host") == "192.0.2.7"
+        assert client.process(bus, "old-host", UUID) in (True, False, None) and asked.call_count == 1
+        for later_s, questions in ((0, 2), (messages.OLD_S - 1, 2), (messages.OLD_S, 3)):
+            now_s[0] = 100.0 + later_s
+            found = client.ports(bus, "old-host", UUID)
+            assert found["ready"] is None and "too old to tell" in str(found["error"])
+            assert asked.call_count == questions
+        assert client.progress(bus, "old-host", UUID) == (None, "why")
+    finally:
+        messages.stop(server)
+        server.wait()
+
+
 def test_a_host_that_is_silent_is_left_alone_for_a_while(bus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "TIMEOUT_S", 0.2)
     now_s = [100.0]

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Iterator
 from typing import Any
 
 import os_vif.objects
 import pytest
+from nova import exception
 from nova.network import model, os_vif_util
 
-from pcmig.nova import bindings
+from pcmig.nova import bindings, neutron_client
 
 os_vif.objects.register_all()
 
@@ -21,6 +24,8 @@ class Driver:
 
     def __init__(self) -> None:
         self.plugged: list[Any] = []
+        self._plans: dict[str, Any] = {}
+        self._host: Any = None
 
     def plug_vifs(self, instance: Any, network_info: Any) -> None:
         self.plugged += [os_vif_util.nova_to_osvif_vif(vif) for vif in network_info]
@@ -50,3 +55,201 @@ def test_other_ports_are_nobodys_to_make(kind: dict[str, str]) -> None:
     known.update(kind)
     bindings.plug_again(driver, None, [known])
     assert driver.plugged == []
+
+
+SOURCE, DEST = "compute-a", "compute-b"
+OTHER_PORT = "9a7f1c1e-52d0-4b7f-9a43-0a1f3d9b7c11"
+
+
+class NeutronError(Exception):
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"Neutron says {status_code}")
+        self.status_code = status_code
+
+
+class Neutron:
+    """Keeps the bindings of one port, and fails as it is told to."""
+
+    def __init__(self, bound: dict[str, str]) -> None:
+        self.bound = bound
+        self.description = "a port"
+        self.said: list[str] = []
+        self.fails: dict[str, Exception] = {}  # by what is asked
+        self.late = False  # what was asked at the switch is carried out after what is asked now
+
+    def _asked(self, what: str) -> None:
+        if what in self.fails:
+            raise self.fails[what]
+
+    def list_port_bindings(self, port: str) -> dict[str, Any]:
+        self._asked("list")
+        return {"bindings": [{"host": host, "status": status} for host, status in self.bound.items()]}
+
+    def activate_port_binding(self, port: str, host: str) -> None:
+        self._asked("activate")
+        if self.bound.get(host) == "ACTIVE":
+            if self.late:
+                self.bound, self.late = {SOURCE: "INACTIVE", DEST: "ACTIVE"}, False
+            raise NeutronError(409)
+        self.bound = dict.fromkeys(self.bound, "INACTIVE") | {host: "ACTIVE"}
+
+    def delete_port_binding(self, port: str, host: str) -> None:
+        self._asked("delete")
+        del self.bound[host]
+
+    def show_port(self, port: str) -> dict[str, Any]:
+        return {"port": {"description": self.description}}
+
+    def update_port(self, port: str, body: dict[str, Any]) -> None:
+        self._asked("update")
+        self.description = body["port"]["description"]
+        self.said.append(self.description)
+
+
+class Manager:
+    """Nova's: what its network API is asked for, with whose rights."""
+
+    def __init__(self) -> None:
+        self.network_api = self
+        self.calls: list[str] = []
+        self.tokens: list[Any] = []
+        self.fails: dict[str, Exception] = {}
+
+    def _called(self, name: str, context: Any) -> None:
+        self.calls.append(name)
+        self.tokens.append(context.auth_token)
+        if name in self.fails:
+            raise self.fails[name]
+
+    def setup_networks_on_host(self, context: Any, instance: Any, *, host: str, teardown: bool) -> None:
+        assert host == DEST and teardown
+        self._called("teardown", context)
+
+    def setup_instance_network_on_host(self, context: Any, *arguments: Any, migration: Any) -> None:
+        self._called("bind", context)
+
+
+class Guest:
+    """A server with one port, and its domain in libvirt."""
+
+    uuid = "a0a0a0a0-0000-4000-8000-000000000000"
+    name = "instance-00000001"
+
+    def __init__(self) -> None:
+        self.active = True
+        self.xml = "<mac address='FA:16:3e:70:00:10'/>"
+
+    def get_network_info(self) -> Any:
+        return model.NetworkInfo([vif()])
+
+    def is_active(self) -> bool:
+        return self.active
+
+    def get_xml_desc(self) -> str:
+        return self.xml
+
+
+class Scene:
+    def __init__(self, neutron: Neutron) -> None:
+        self.neutron = neutron
+        self.driver = Driver()
+        self.guest = Guest()
+        self.driver._host = types.SimpleNamespace(get_guest=lambda _: self.guest)
+        self.manager = Manager()
+        self.migration = types.SimpleNamespace(source_compute=SOURCE, dest_compute=DEST)
+
+    def stay(self, moved: bool) -> None:
+        bindings.stay(self.driver, self.manager, self.guest, self.migration, None, moved=moved)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """The ports are bound here, and a binding at the destination is left."""
+    found = Scene(Neutron({SOURCE: "ACTIVE", DEST: "INACTIVE"}))
+    monkeypatch.setattr(neutron_client, "client", lambda _: found.neutron)
+    monkeypatch.setattr(bindings, "PLUG_LATE_S", ())
+    yield found
+
+
+def test_ports_that_moved_are_plugged_whatever_is_bound_now(scene: Scene) -> None:
+    """An attempt before this one may have bound them here, and not have come to the bridge."""
+    scene.stay(moved=True)
+    assert len(scene.driver.plugged) == 1 and scene.manager.calls == ["teardown", "bind"]
+    assert scene.neutron.said == ["a port (bound again)", "a port"]
+    assert scene.neutron.bound == {SOURCE: "ACTIVE"}
+    assert scene.manager.tokens == [None, None], "the request's may have expired"
+
+
+def test_ports_that_never_moved_stay_as_they_are(scene: Scene) -> None:
+    scene.stay(moved=False)
+    assert scene.driver.plugged == [] and scene.manager.calls == [] and scene.neutron.said == []
+    assert scene.neutron.bound == {SOURCE: "ACTIVE"}
+
+
+def test_ports_that_are_bound_elsewhere_come_back(scene: Scene) -> None:
+    scene.neutron.bound = {SOURCE: "INACTIVE", DEST: "ACTIVE"}
+    scene.stay(moved=False)
+    assert len(scene.driver.plugged) == 1 and scene.neutron.bound == {SOURCE: "ACTIVE"}
+
+
+@pytest.mark.parametrize("asked", ["list", "activate", "delete"])
+def test_a_neutron_that_fails_is_asked_again_and_the_ports_are_plugged(scene: Scene, asked: str) -> None:
+    scene.neutron.fails[asked] = NeutronError(503)
+    with pytest.raises(exception.ServiceUnavailable):
+        scene.stay(moved=True)
+    assert len(scene.driver.plugged) == 1
+    del scene.neutron.fails[asked]
+    scene.stay(moved=True)
+    assert scene.neutron.bound == {SOURCE: "ACTIVE"} and scene.manager.calls[-2:] == ["teardown", "bind"]
+    assert len(scene.driver.plugged) == 2
+
+
+def test_what_novas_code_raises_comes_after_the_plugging(scene: Scene) -> None:
+    scene.manager.fails["bind"] = exception.PortUpdateFailed(port_id=PORT, reason="500")
+    with pytest.raises(exception.PortUpdateFailed):
+        scene.stay(moved=True)
+    assert len(scene.driver.plugged) == 1 and scene.neutron.said[-1:] == ["a port"]
+
+
+def test_a_removal_that_novas_code_misses_is_ours_to_repeat(scene: Scene) -> None:
+    scene.neutron.fails["delete"] = NeutronError(503)
+    scene.manager.fails["teardown"] = exception.PortBindingDeletionFailed(port_id=PORT, host=DEST)
+    with pytest.raises(exception.ServiceUnavailable):
+        scene.stay(moved=True)
+    assert scene.manager.calls == ["teardown", "bind"]
+
+
+def test_a_port_that_is_bound_away_late_is_fetched_again(scene: Scene) -> None:
+    """Neutron carries out what it was asked at the switch when it has answered what was asked after."""
+    scene.neutron.late = True
+    with pytest.raises(exception.ServiceUnavailable, match="meanwhile"):
+        scene.stay(moved=True)
+    assert scene.neutron.bound == {SOURCE: "INACTIVE", DEST: "ACTIVE"}, "nothing is removed"
+    scene.stay(moved=True)
+    assert scene.neutron.bound == {SOURCE: "ACTIVE"}
+
+
+def test_what_is_plugged_late_is_what_the_guest_has(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bindings, "PLUG_LATE_S", (0.0,))
+    here, detached = vif(), vif()
+    detached.update(id=OTHER_PORT, address="fa:16:3e:70:00:11")
+    bindings._plug_late(scene.driver, scene.guest, [here, detached])
+    assert [plugged.id for plugged in scene.driver.plugged] == [PORT]
+    scene.guest.active = False
+    bindings._plug_late(scene.driver, scene.guest, [here, detached])
+    assert len(scene.driver.plugged) == 1
+
+
+@pytest.mark.parametrize("found", ["a port (bound again)", "a port"])
+def test_the_description_is_what_it_was(scene: Scene, found: str) -> None:
+    """Also where Neutron went away between the two changes, the time before."""
+    scene.neutron.description = found
+    bindings.tell_agents(None, scene.guest)
+    assert scene.neutron.said == ["a port (bound again)", "a port"]
+
+
+def test_a_long_description_changes_as_well(scene: Scene) -> None:
+    scene.neutron.description = text = "x" * bindings.DESCRIPTION_CHARS
+    bindings.tell_agents(None, scene.guest)
+    changed, back = scene.neutron.said
+    assert changed != text and len(changed) == len(text) and back == text

@@ -24,9 +24,12 @@ from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 
 from pcmig import _core
-from pcmig.nova import driver, interruption, steer
+from pcmig.nova import driver, interruption, ports, steer
+from pcmig.nova.activation import Activation
 from pcmig.nova.flags import BITS
 from pcmig.nova.way import Way
+from pcmig.ports import waiting
+from pcmig.ports.asking import Said
 from pcmig.tunnel.passage import Names
 from pcmig.tunnel.peer import Peer
 from tests.nova_own.engine_status import MIB, PRECOPY
@@ -108,6 +111,17 @@ class Guest:
 
     def migrate_configure_max_downtime(self, ms: int) -> None:
         self.downtimes.append(ms)
+
+
+class Ready:
+    """The destination says that the ports forward."""
+
+    target = "b"
+
+    def take(self) -> Said:
+        return Said("ready", "all ports forward")
+
+    def stop(self) -> None: ...
 
 
 CONTEXT = types.SimpleNamespace(request_id="req-1")
@@ -198,6 +212,30 @@ def test_a_switch_that_comes_to_nothing_puts_the_status_back() -> None:
     follow(engine, record)
     statuses = [status for i, status in enumerate(record.saved) if i == 0 or record.saved[i - 1] != status]
     assert statuses[-2:] == ["running (post-copy)", "running"]
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_switch_put_off_for_another_guest_is_none_meanwhile(asks: bool) -> None:
+    """The engine closes the gate that was opened too late for its turn, and wants it again."""
+    record, instance = Record(), Instance()
+    held = {"gate": "closed", "turn": "held"}
+    engine = Engine(
+        {"gate": "wanted"},
+        held,
+        held,
+        {"gate": "wanted"},
+        {"gate": "open", "phase": "postcopy"},
+        {"gate": "open", "phase": "finished", "outcome": "completed"},
+    )
+    found: ports.Ports | None = None
+    if asks:
+        activation = Activation(lambda: None, instance, "b")
+        found = ports.Ports(instance, activation, None, waiting.PortsWait(Ready(), 60_000, "stay"))
+        found.start = lambda engine: None  # type: ignore[method-assign]
+    follow(engine, record, steer.Steered(ORDERS, instance, found))
+    statuses = [status for i, status in enumerate(record.saved) if i == 0 or record.saved[i - 1] != status]
+    assert statuses == ["running (post-copy)", "running", "running (post-copy)"]
+    assert engine.asked == ["open_gate", "open_gate"]
 
 
 def test_the_end_of_a_pre_copy_is_no_post_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,16 @@ class Engine:
         self.now = dict(PRECOPY)
         self.asked: list[str] = []
         self._reader, self._writer = os.pipe()
+        self._left, self._leaves = os.pipe()
         Engine.made.append(self)
 
     def play(self, **status: Any) -> None:
         self.now = self.now | status
+        if self.now["left"] or self.now["outcome"] is not None:
+            os.write(self._leaves, b"x")
+
+    def left_fileno(self) -> int:
+        return self._left
 
     def status(self) -> dict[str, Any]:
         return dict(self.now)
