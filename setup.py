@@ -97,7 +97,7 @@ setup(
             {"openssl": "3.0.0"},
             "core/tunnel_*.c",
             "edge/clock.c",
-            "tunnel/*.c",
+            "tunnel/**/*.c",
             "tunnel_python/*.c",
         ),
     ],

@@ -139,8 +139,9 @@ class Status(TypedDict):
     recovery: Recovery | None  # None: post-copy is not interrupted
     unrun: bool  # it is certain that no instruction of the guest ran at the destination, nor will one
     dest_ended: bool  # after the switch the destination's libvirt saw the process with the half end
+    left: bool  # it runs at the source no more: stopped there for the switch, or seen beyond it
     crossed: bool  # the switch was issued, or the guest seen beyond it: the source's memory may be the older
-    dest_host: str | None  # UUID of the destination's host; None: not reached before the call, or adopted
+    dest_host: str | None  # UUID of the destination's host; None: not asked yet, not reached, or adopted
     turn: str  # what the host's other migrations leave to it: "free", "crowded", "held", "bounded", "waiting"
     waits_for: str | None  # and for which of them it waits: "g2 (draining)"
     note: str | None  # what people should hear of while it runs, the latest; a command stands on its own line
@@ -430,6 +431,7 @@ class Half(TypedDict):
     shut_down: bool  # "absent", and the host says that the guest was shut down there, maybe long ago
     defined: bool  # the host has a definition of it, whatever becomes of the half
     runs: bool  # "postcopy-failed", and its processors run: at a source, a guest that turned back
+    running: bool  # its processors run there, as far as libvirt knows
     id: int | None  # that libvirt gave it when it was started; None = it is off, or not known there
 
 def half(uri: str, uuid: str, connect_timeout_ms: int = ...) -> Half:
@@ -600,6 +602,51 @@ class Arrival(TypedDict):
     connections: int
     silent_ms: int | None  # for how long none of them has brought anything; None = there are none
 
+@final
+class PortsGate:
+    """What to answer the gate before the switch as far as the guest's ports at the destination go; pure, see
+    core/ports_gate.h. THEN: when they were waited for WAIT_MS from when the switch was first wanted."""
+
+    def __init__(self, wait_ms: int, then: str) -> None:
+        """THEN: "stay", "switch", "abort". Raises ValueError."""
+    def feed(
+        self,
+        now_ms: int,
+        *,
+        ports: str,  # "untold", "unknown", "blocked", "ready"
+        gate: str,  # status()["gate"]
+        before_switch: bool,
+    ) -> Literal["none", "open", "close", "again", "abort"]: ...
+    def force(self) -> None:
+        """The operator asked for the switch: it waits for no port."""
+    def waited_ms(self, now_ms: int, /) -> int:
+        """Since the switch was first wanted; 0 when it was not."""
+
+@final
+class Announce:
+    """When a guest that has just begun to run on this host is announced at one of its ports; pure, see
+    core/announce.h. FOR_MS: no longer than that, from when the port forwards."""
+
+    def __init__(self, for_ms: int) -> None:
+        """Raises ValueError."""
+    def feed(self, now_ms: int, *, forwards: bool, heard: bool) -> bool:
+        """The guest runs here; whether to announce it at this port now. HEARD: it has sent a frame there
+        since the last call."""
+    def wait_ms(self, now_ms: int, /) -> int | None:
+        """Until the next feed() is due; None when it is over."""
+
+@final
+class GuestEvents:
+    """Follows a guest on a host that it moves to, where it need not be known yet."""
+
+    def __init__(self, uri: str, uuid: str) -> None:
+        """Raises LibvirtError."""
+    def fileno(self) -> int:
+        """Readable when there is something to take(). Raises ValueError once it was closed, as take()."""
+    def take(self) -> list[Literal["runs", "stopped", "closed"]]:
+        """What has happened since the last call, in no order; "closed": the connection broke."""
+    def close(self) -> None: ...
+
 def arrival(uuid: str, /) -> Arrival:
     """The stream that comes in for the guest with this UUID, whose QEMU runs on this host. Raises
     ProcessLookupError when none does, PermissionError when its sockets may not be seen."""
@@ -706,6 +753,8 @@ class Migration:
     def start(self) -> None:
         """Checks what can be checked, then migrates, on threads of the core. Raises Error if started."""
     def fileno(self) -> int: ...
+    def left_fileno(self) -> int:
+        """Another one, readable for good once the guest has left the source, or the migration is over."""
     def clear(self) -> None: ...
     def status(self) -> Status: ...
     def decisions(self, first: int = 0) -> list[Decision]:

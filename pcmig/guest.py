@@ -66,6 +66,21 @@ def parse(xml: str) -> ET.Element:
     return root
 
 
+# Of QEMU, of RHEL (whose 9.2.0 is QEMU's 7.2) and of Ubuntu.
+_OLD_MACHINE = re.compile(
+    r"-([1-7]\.\d+|rhel[78]\.[\d.]+|rhel9\.[0-3]\.\d+|(?:xenial|bionic|focal|jammy)(?:-.*)?)$"
+)
+
+
+def early_page_channel(xml: str) -> str | None:
+    """The guest's machine type, if QEMU makes the connection of pages that are asked for in post-copy at the
+    very beginning with it, as before 8.0: among those of VIR_MIGRATE_PARALLEL, which the destination then
+    takes for each other, and pre-copy stops for good. Raises GuestXmlError."""
+    element = parse(xml).find("./os/type")
+    machine = element.get("machine", "") if element is not None else ""
+    return machine if _OLD_MACHINE.search(machine) else None
+
+
 def identity(xml: str) -> tuple[str, str]:
     """UUID and name. Raises GuestXmlError."""
     root = parse(xml)

@@ -14,12 +14,13 @@ import datetime
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from pcmig import _core, guest
 from pcmig.journal import Entry, Journal
 from pcmig_common.turned_back import OPTIONS, Words
 
+Answer = TypeVar("Answer")
 Disks = Literal["none", "own", "shared"]
 Mode = Literal["never", "unrun", "ask"]
 MODES: tuple[Mode, ...] = ("never", "unrun", "ask")
@@ -68,6 +69,38 @@ class Facts:
     text: str
 
 
+class Asked:
+    """What the hosts of ENTRY say besides their halves, at one look: each is asked for each thing once,
+    however often that is needed. One that does not answer holds up whoever asks."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._answers: dict[str, Any] = {}
+
+    def dest_host(self) -> str | None:
+        """Of the destination, as host_of()."""
+        return self._once("dest_host", lambda: host_of(self._entry.dest_uri))
+
+    def look(self) -> _core.TurnBackLook:
+        """Of QEMU at the source. Raises LibvirtError."""
+        return self._once("look", lambda: _core.turn_back_look(self._entry.source_uri, self._entry.uuid))
+
+    def xml(self) -> str:
+        """The guest's definition there. Raises LibvirtError."""
+        return self._once("xml", lambda: _core.domain_xml(self._entry.source_uri, self._entry.uuid))
+
+    def _once(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        if what not in self._answers:
+            try:
+                self._answers[what] = ask()
+            except _core.LibvirtError as err:
+                self._answers[what] = err
+        answer = self._answers[what]
+        if isinstance(answer, _core.LibvirtError):
+            raise answer
+        return cast("Answer", answer)
+
+
 @dataclasses.dataclass(frozen=True)
 class TurnedBack:
     facts: Facts
@@ -94,11 +127,11 @@ def host_of(uri: str) -> str | None:
     return None
 
 
-def refuse_other_host(entry: Entry) -> None:
+def refuse_other_host(entry: Entry, asked: Asked) -> None:
     """Raises RefusedError unless it is the very host to which the guest of ENTRY went that says "absent".
 
     The journal has its UUID since the migration began. Where it has none, somebody's word is needed."""
-    if entry.dest_host is None or host_of(entry.dest_uri) != entry.dest_host:
+    if entry.dest_host is None or asked.dest_host() != entry.dest_host:
         raise RefusedError(
             f"the host at {entry.dest_uri} has nothing of the guest, but it is not known to be the one to "
             "which the guest went",
@@ -114,7 +147,9 @@ def marked(entry: Entry | None, source: _core.Half) -> dict[str, Any] | None:
     return noted if (noted.get("id"), noted.get("boot")) == (source["id"], boot_id()) else None
 
 
-def has_turned_back(entry: Entry | None, source: _core.Half, uri: str, uuid: str) -> bool:
+def has_turned_back(
+    entry: Entry | None, source: _core.Half, uri: str, uuid: str, asked: Asked | None = None
+) -> bool:
     """Whether the guest UUID at the SOURCE of ENTRY (at URI) turned back and was not powered off since."""
     noted = marked(entry, source)
     if noted is not None and noted.get("done") is True:
@@ -124,7 +159,7 @@ def has_turned_back(entry: Entry | None, source: _core.Half, uri: str, uuid: str
     # An interrupted destination looks just like it; there may be no record, or one of an older migration.
     # And where it was let go on by a process that died over it, libvirt may say that it waits.
     try:
-        half = _core.turn_back_look(uri, uuid)["half"]
+        half = (asked.look() if asked is not None else _core.turn_back_look(uri, uuid))["half"]
     except _core.LibvirtError:
         return noted is not None and source["runs"]
     return half == "runs" or (half == "stopped" and noted is not None)
@@ -153,6 +188,7 @@ def turn_back(
     *,
     ask: Callable[[], tuple[_core.Half, _core.Half]],
     now: Callable[[], str],
+    seen: tuple[_core.Half, _core.Half] | None = None,
     words: Words = NO_WORDS,
     unrun: bool = False,
     no_process: bool = False,
@@ -163,13 +199,14 @@ def turn_back(
     """Has the guest of ENTRY (of BOOK) go on at its source.
 
     ASK asks both hosts, the source first; NOW is the time for the journal; TELL hears of each step, in words.
+    SEEN: what they said a moment ago, if that is known, which is then the first of two looks.
     WORDS: what somebody vouches for. UNRUN: it is certain that no instruction ran at the destination (status
     of the Migration, or the entry). NO_PROCESS: see ask_guard(). MODE: nobody asks, it is to happen by
     itself. DO: in the place of _core.turn_back, for whom the guest's own folder of libvirt is closed. Raises
     RefusedError, LibvirtError, JournalError.
     """
     saw_end = no_process or unrun
-    source, destination = ask()
+    source, destination = seen or ask()
     ask_guard(entry, (source, destination), words.destination_is_dead, saw_end)
     begun = marked(entry, source) is not None
     facts, rule = decide(entry, words, unrun, mode, now(), begun)
@@ -233,17 +270,19 @@ def ask_guard(
     halves: tuple[_core.Half, _core.Half],
     destination_is_dead: bool,
     no_process: bool = False,
+    asked: Asked | None = None,
 ) -> None:
-    """Raises RefusedError unless the guard lets it turn back.
+    """Raises RefusedError unless the guard lets it turn back. ASKED: what was asked at this look already.
 
     A libvirtd that lost its books says "absent" of a QEMU that lives. So that counts only where somebody saw
     the half's process end: NO_PROCESS (the destination's nova-compute looked), or the libvirt that looked
     after it (Entry.unrun, Entry.dest_ended). Otherwise it takes somebody's word."""
     source, destination = halves
-    turned_back = has_turned_back(entry, source, entry.source_uri, entry.uuid)
+    asked = asked or Asked(entry)
+    turned_back = has_turned_back(entry, source, entry.source_uri, entry.uuid, asked)
     lost = source["half"] in ("postcopy", "postcopy-failed", "paused", "migrating")
     if destination["half"] == "absent" and lost and not destination_is_dead and not turned_back:
-        refuse_other_host(entry)
+        refuse_other_host(entry, asked)
         if not (no_process or entry.unrun or entry.dest_ended):
             raise RefusedError(
                 f"libvirt at {entry.dest_uri} has nothing of the guest, but nobody saw its QEMU end there, "
@@ -276,11 +315,13 @@ def decide(
     mode: Mode | None,
     now: str,
     begun: bool = False,
+    asked: Asked | None = None,
 ) -> tuple[Facts, _core.TurnBackRule]:
-    """The facts, and what follows from them. Raises RefusedError, LibvirtError."""
-    look = _core.turn_back_look(entry.source_uri, entry.uuid)
+    """The facts, and what follows from them. ASKED: see ask_guard(). Raises RefusedError, LibvirtError."""
+    asked = asked or Asked(entry)
+    look = asked.look()
     disks, why = kind_of_disks(
-        _core.domain_xml(entry.source_uri, entry.uuid),
+        asked.xml(),
         entry.engine.get("flags", 0),
         entry.engine.get("disks"),
     )
@@ -319,16 +360,20 @@ def decide(
 
 
 def words_needed(
-    entry: Entry, halves: tuple[_core.Half, _core.Half], given: tuple[str, ...] = ()
+    entry: Entry,
+    halves: tuple[_core.Half, _core.Half],
+    given: tuple[str, ...] = (),
+    asked: Asked | None = None,
 ) -> dict[str, str]:
     """The words without which the guest of ENTRY would be refused now, beside those that are GIVEN, and what
-    asks for each."""
+    asks for each. ASKED: see ask_guard()."""
+    asked = asked or Asked(entry)
     needed: dict[str, str] = {}
     while True:
         said = {*given, *needed}
         try:
-            ask_guard(entry, halves, DEAD in said)
-            decide(entry, Words.of(said), False, None, "", marked(entry, halves[0]) is not None)
+            ask_guard(entry, halves, DEAD in said, asked=asked)
+            decide(entry, Words.of(said), False, None, "", marked(entry, halves[0]) is not None, asked)
         except RefusedError as err:
             if err.word is None or err.word in said:
                 return needed
@@ -339,12 +384,14 @@ def words_needed(
             return needed
 
 
-def with_words(text: str, entry: Entry, halves: tuple[_core.Half, _core.Half]) -> tuple[str, dict[str, str]]:
+def with_words(
+    text: str, entry: Entry, halves: tuple[_core.Half, _core.Half], asked: Asked | None = None
+) -> tuple[str, dict[str, str]]:
     """TEXT, whose `pcmig turn-back` of ENTRY has the words that it takes now; those that it lacked, and what
-    asks for each."""
+    asks for each. ASKED: see ask_guard()."""
     if f"{COMMAND} " not in text:
         return text, {}
-    needed = words_needed(entry, halves, tuple(word for word in OPTIONS if word in text))
+    needed = words_needed(entry, halves, tuple(word for word in OPTIONS if word in text), asked)
     return text.replace(f"{COMMAND} ", " ".join([COMMAND, *needed, ""])), needed
 
 

@@ -23,12 +23,15 @@ from pcmig_common.turned_back import Words
 LOG = logging.getLogger(__name__)
 
 TOPIC = "pcmig"
-VERSION = "1.3"  # 1.1: arrivals; 1.2: address; 1.3: turn_back
+VERSION = "1.4"  # 1.1: arrivals; 1.2: address; 1.3: process, turn_back; 1.4: ports
+FIRST_VERSION = "1.0"  # a question names the version in which it came: an older host answers what it knows
 
 # A compute host answers from memory, within milliseconds. One without pcmig's driver never does, so it is not
 # asked again for a while: every question to it occupies one of nova-api's threads for so long.
 TIMEOUT_S = 3
 SILENCE_S = 15
+# One that is too old for a question writes a traceback into its log for it.
+OLD_S = 600
 # Before a guest may turn back both hosts are asked about it, and one of them may be dead.
 TURN_BACK_TIMEOUT_S = 30
 
@@ -42,6 +45,14 @@ Answer = tuple[dict[str, Any] | None, str | None]
 # None, or returns why not.
 TurnBack = Callable[[Any, str, Words], str | None]
 
+# Called with the UUID of an instance: whether its ports forward on this host, as `pcmig ports --json` says.
+Ports = Callable[[str], dict[str, Any]]
+
+
+def ports_untold(why: str) -> dict[str, Any]:
+    """Nobody can say whether ports forward: what Ports returns then."""
+    return {"ready": None, "absent": False, "error": why, "ports": []}
+
 
 class Endpoint:
     """nova-compute's end; answers at once, whatever thread asks."""
@@ -54,7 +65,9 @@ class Endpoint:
         arrivals: Callable[[], str | None],
         turn_back: TurnBack,
         address: str | None = None,
+        ports: Ports | None = None,
     ) -> None:
+        self._ports = ports
         self._look = look
         self._arrivals = arrivals
         self._turn_back = turn_back
@@ -75,6 +88,10 @@ class Endpoint:
     def process(self, context: Any, instance: str) -> bool | None:
         """Whether a QEMU of the guest runs on this host, whatever libvirt knows; None: it cannot be seen."""
         return qemu_runs(instance)
+
+    def ports(self, context: Any, instance: str) -> dict[str, Any]:
+        """Whether the ports of a guest that comes here forward."""
+        return ports_untold("its ports are not looked at") if self._ports is None else self._ports(instance)
 
     def turn_back(self, context: Any, instance: str, **words: bool) -> str | None:
         """Has a guest go on here whose destination was lost; why not, if that cannot be."""
@@ -106,6 +123,7 @@ def serve(
     arrivals: Callable[[], str | None],
     turn_back: TurnBack,
     address: str | None = None,
+    ports: Ports | None = None,
 ) -> Any:
     """Answers for HOST from now on, until stop(); returns what that wants, None if nobody can be answered.
 
@@ -113,7 +131,7 @@ def serve(
     """
     try:
         target = oslo_messaging.Target(topic=TOPIC, server=host)
-        server = rpc.get_server(target, [Endpoint(look, arrivals, turn_back, address)])
+        server = rpc.get_server(target, [Endpoint(look, arrivals, turn_back, address, ports)])
         server.start()
     except Exception as err:  # the bus in whatever form
         LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
@@ -132,8 +150,9 @@ def address(context: Any, host: str) -> str | None:
     """At which HOST is reached for migrations, as its nova-compute says; None when it has none to tell, or
     does not answer. Raises nothing."""
     try:
-        client = rpc.get_client(oslo_messaging.Target(topic=TOPIC, version=VERSION))
-        answer = client.prepare(server=host, timeout=TIMEOUT_S, retry=0).call(context, "address")
+        client = rpc.get_client(oslo_messaging.Target(topic=TOPIC, version=FIRST_VERSION))
+        asked = client.prepare(server=host, timeout=TIMEOUT_S, retry=0, version="1.2")
+        answer = asked.call(context, "address")
     except Exception as err:  # the bus in whatever form, and a driver of before
         LOG.info(
             "nova-compute on %(host)s does not say at which address its libvirt is reached: %(err)s",
@@ -151,16 +170,18 @@ class Client:
     """The other end: nova-api, and nova-compute of a host that a guest leaves."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._router = rpc.ClientRouter(rpc.get_client(oslo_messaging.Target(topic=TOPIC, version="1.0")))
+        target = oslo_messaging.Target(topic=TOPIC, version=FIRST_VERSION)
+        self._router = rpc.ClientRouter(rpc.get_client(target))
         self._clock = clock
         self._silent: dict[str, float] = {}  # host to when it was silent
+        self._old: dict[str, float] = {}  # host to when it did not know what ports() asks
 
     def _call(
         self,
         context: Any,
         host: str,
         method: str,
-        version: str = "1.0",
+        version: str = FIRST_VERSION,
         timeout_s: int = TIMEOUT_S,
         **arguments: Any,
     ) -> Any:
@@ -227,6 +248,23 @@ class Client:
             return None
         return found if isinstance(found, bool) else None
 
+    def ports(self, context: Any, host: str, instance: str) -> dict[str, Any]:
+        """Whether the ports of a guest that goes to HOST forward there. Raises nothing."""
+        too_old = f"nova-compute on {host} has a pcmig that is too old to tell"
+        old_s = self._old.get(host)
+        if old_s is not None and self._clock() - old_s < OLD_S:
+            return ports_untold(too_old)
+        try:
+            found = self._call(context, host, "ports", version="1.4", instance=instance)
+        except _SilentError:
+            return ports_untold(_nobody(host))
+        except Exception as err:  # see progress()
+            if _is_unknown(err):
+                self._old[host] = self._clock()
+                return ports_untold(too_old)
+            return ports_untold(f"nova-compute on {host} cannot be asked: {type(err).__name__}")
+        return found if isinstance(found, dict) else ports_untold(f"{host} has no answer")
+
     def turn_back(self, context: Any, host: str, instance: str, words: Words) -> str | None:
         """Has HOST turn the instance with this UUID back; why it does not, or None: it has begun to."""
         try:
@@ -249,6 +287,11 @@ class Client:
                 f"nova-compute on {host} cannot be asked: {type(err).__name__}; on that host: pcmig turn-back"
             )
         return found
+
+
+def _is_unknown(err: Exception) -> bool:
+    """Whether the other end is too old for what it was asked; the bus may have wrapped its error."""
+    return str(getattr(err, "exc_type", None) or type(err).__name__).startswith("UnsupportedVersion")
 
 
 def _nobody(host: str, timeout_s: int = TIMEOUT_S) -> str:

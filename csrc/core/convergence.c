@@ -31,6 +31,11 @@ static int64_t lasts_us(int64_t t_us)
     return us < LASTS_MIN_US ? LASTS_MIN_US : us > LASTS_MAX_US ? LASTS_MAX_US : us;
 }
 
+int64_t pcmig_convergence_window_us(int64_t t_us)
+{
+    return lasts_us(t_us) / PCMIG_CONVERGENCE_WINDOWS;
+}
+
 static void judge(struct pcmig_convergence *c, int64_t long_enough_us)
 {
     int64_t seen_us = 0;
@@ -64,7 +69,7 @@ void pcmig_convergence_feed(struct pcmig_convergence *c, int64_t t_us, const str
         c->started = true;
         c->last_iteration = sample->iteration;
     } else {
-        if (t_us - c->window_us < long_enough_us / PCMIG_CONVERGENCE_WINDOWS ||
+        if (t_us - c->window_us < pcmig_convergence_window_us(t_us) ||
             (sample->iteration != 0 && sample->iteration <= c->window_iteration))
             return;
         if (sent == c->window_sent && dirtied == c->window_dirtied)

@@ -44,6 +44,9 @@ void pcmig_convergence_init(struct pcmig_convergence *convergence);
 void pcmig_convergence_feed(struct pcmig_convergence *convergence, int64_t t_us, const struct pcmig_sample *sample,
                             const struct pcmig_passes *passes);
 
+/* How long a window lasts at the least, T_US after the start. */
+int64_t pcmig_convergence_window_us(int64_t t_us);
+
 /* Pages dirtied per 1000 sent in WINDOW. */
 uint64_t pcmig_convergence_permille(const struct pcmig_convergence_window *window);
 

@@ -40,9 +40,11 @@ enum pcmig_ending_step pcmig_ending_next(unsigned facts)
 /* What both hosts say when they know nothing of the guest does not change by itself. */
 #define GONE_US     5000000
 /* Post-copy that the source takes for interrupted, or that seems to have lost a half; a guest that is paused where it
- * arrived, or has crashed or shuts down there; a source that cannot tell of its job: so long for a libvirtd that may be
- * restarting, and for its events. */
+ * arrived, or has crashed or shuts down there; a source that cannot tell of its job, or what it has left of a guest
+ * that has arrived: so long for a libvirtd that may be restarting, and for its events. */
 #define DAEMON_US   15000000
+/* Between the question to the source and the one to the destination a guest may have moved. */
+#define BOTH_US     1000000
 /* An interrupted network may come back; QEMU notices by itself within TCP's retries. */
 #define POSTCOPY_US 180000000
 
@@ -59,7 +61,9 @@ static const struct {
     bool recover_only;
     int64_t patience_us;
 } patience[] = {
+    {H(RUNNING), H(RUNNING), false, BOTH_US},
     {H(POSTCOPY), H(POSTCOPY), false, INT64_MAX},
+    {H(UNKNOWN), H(RUNNING), false, DAEMON_US},
     {H(UNKNOWN) | H(POSTCOPY), ANY, true, INT64_MAX},
     {ANY, H(UNKNOWN), true, INT64_MAX},
     {H(POSTCOPY), ANY, false, POSTCOPY_US},

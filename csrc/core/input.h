@@ -48,6 +48,10 @@ enum pcmig_input_kind {
     PCMIG_INPUT_TURN = 7,           /* `code` is an enum pcmig_turn, in force from now on */
     PCMIG_INPUT_DIRTY_RATE = 8,     /* QEMU sampled how much memory the guest writes: `code` bytes in a second */
     PCMIG_INPUT_DOWNTIME_LIMIT = 9, /* QEMU has another downtime limit from now on: `code` ms */
+    PCMIG_INPUT_LINK_RATE = 10,     /* another migration over the same link has measured it: `code` bytes per second */
+    PCMIG_INPUT_BEHIND = 11,        /* `code` migrations wait until this one leaves them the link */
+    PCMIG_INPUT_ROUND_TRIP = 12,    /* to the destination and back, with nothing in the way: `code` us */
+    PCMIG_INPUT_HOST_PAGE = 13,     /* the guest's memory lies in pages of the host of `code` bytes: huge ones */
     PCMIG_INPUT_KIND_COUNT
 };
 
@@ -103,6 +107,7 @@ struct pcmig_input {
     int64_t code;   /* see enum pcmig_input_kind; 0 otherwise */
     bool shut_down; /* with SRC_STOPPED_OTHER, DST_STOPPED: as a guest ends that is shut down. Not in traces: no policy
                        asks. */
+    bool paused;    /* with DST_POSTCOPY_FAILED: libvirt has its processors stopped. Likewise not in traces. */
     struct pcmig_sample sample;
 };
 

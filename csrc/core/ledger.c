@@ -315,6 +315,10 @@ void pcmig_ledger_feed(struct pcmig_ledger *ledger, const struct pcmig_input *in
     case PCMIG_INPUT_TURN:
     case PCMIG_INPUT_DIRTY_RATE:
     case PCMIG_INPUT_DOWNTIME_LIMIT:
+    case PCMIG_INPUT_LINK_RATE:
+    case PCMIG_INPUT_BEHIND:
+    case PCMIG_INPUT_ROUND_TRIP:
+    case PCMIG_INPUT_HOST_PAGE:
     case PCMIG_INPUT_KIND_COUNT:
         break;
     }

@@ -18,6 +18,10 @@ static const char *const input_kinds[] = {
     [PCMIG_INPUT_TURN] = "turn",
     [PCMIG_INPUT_DIRTY_RATE] = "dirty-rate",
     [PCMIG_INPUT_DOWNTIME_LIMIT] = "downtime-limit",
+    [PCMIG_INPUT_LINK_RATE] = "link-rate",
+    [PCMIG_INPUT_BEHIND] = "behind",
+    [PCMIG_INPUT_ROUND_TRIP] = "round-trip",
+    [PCMIG_INPUT_HOST_PAGE] = "host-page",
 };
 
 static const char *const events[] = {

@@ -89,7 +89,8 @@ static const struct {
     {PCMIG_SITUATION_AT_DESTINATION, ANY, P, ALWAYS, AT_ONCE,
      COMPLETED("the guest is at the destination, paused there")},
     {PCMIG_SITUATION_AT_DESTINATION, ANY, ANY, ALWAYS, AT_ONCE, COMPLETED("the guest runs at the destination")},
-    {PCMIG_SITUATION_RUNS_AT_DESTINATION, ANY, ANY, ALWAYS, AT_ONCE,
+    /* A source that comes back soon may have kept it, shut off, and is cleared up then. */
+    {PCMIG_SITUATION_RUNS_AT_DESTINATION, ANY, ANY, ALWAYS, LATER,
      COMPLETED("the guest runs at the destination with all of its memory; the source could not be asked")},
     /* The source's word that it handed the guest over is as good as the destination's that it has it: libvirt ends the
      * source's half only after the destination confirmed. */
@@ -141,7 +142,7 @@ static const struct {
      FAILED("the guest turned back: it goes on at the source from the moment of the switch")},
 
     /* Must never be; certainly nothing to act on automatically. */
-    {PCMIG_SITUATION_DOUBLE, 1u << PCMIG_HALF_RUNNING, 1u << PCMIG_HALF_RUNNING, ALWAYS, AT_ONCE,
+    {PCMIG_SITUATION_DOUBLE, 1u << PCMIG_HALF_RUNNING, 1u << PCMIG_HALF_RUNNING, ALWAYS, LATER,
      OPERATOR(END_ONE, "both hosts say that the guest runs there: stop the copy that is not wanted before it writes to "
                        "shared disks")},
     {PCMIG_SITUATION_DOUBLE, ANY, ANY, ALWAYS, LATER,

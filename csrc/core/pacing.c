@@ -2,6 +2,8 @@
 /* See pacing.h. */
 #include "core/pacing.h"
 
+#include "core/passes.h"
+
 #include <string.h>
 
 #define MIB                 (1024 * 1024)
@@ -18,12 +20,19 @@
 #define FREQUENT_PS         100
 /* Or fewer, where the host's pages are huge: what they bring takes so much of the link, in permille. */
 #define FREQUENT_PERMILLE   100
+/* Of the link, in permille: it carries no more. */
+#define FULL_PERMILLE       960
 /* Of the link, in permille: what requests and background pages may fill together, */
 #define FILL_PERMILLE       920
 /* and background pages alone, once requests have faded. */
 #define OPEN_PERMILLE       900
 /* or as much as this, where it would not end in time otherwise. */
 #define LATE_PERMILLE       960
+/* or so much more than the link is thought to carry, when that was not in time. */
+#define OVERDUE_FACTOR      2
+/* or until the first look, however soon it is to end: requests bring the rest, one after the other, and each would wait
+ * for the end of a burst that fills its slice. */
+#define RUSH_PERMILLE       600
 /* Opening covers a third of the way per sample: about a second from frequent to faded. */
 #define OPENING_DIVISOR     3
 /* The fall of the remainder is measured over this long: requests come in bursts. Less towards the end. */
@@ -68,19 +77,6 @@ static bool gains_nothing(const struct pcmig_pacing *pacing, const struct pcmig_
     return pcmig_rate_queue_us(rate) <= wait_ms * wait_ms * 1000 / (2 * SLICE_MS);
 }
 
-void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
-                        int64_t baseline_us, int64_t waited_us, unsigned wire_permille)
-{
-    memset(pacing, 0, sizeof(*pacing));
-    pacing->params = *params;
-    pacing->baseline_us = baseline_us;
-    pacing->waited_us = waited_us;
-    pacing->wire_permille = wire_permille;
-    pacing->busy_permille = 1000;
-    pacing->page_bytes = DEFAULT_PAGE_BYTES;
-    pacing->pace_mib = gains_nothing(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
-}
-
 static uint64_t growth(uint64_t before, uint64_t now)
 {
     return now > before ? now - before : 0;
@@ -91,7 +87,7 @@ static uint64_t growth(uint64_t before, uint64_t now)
 static void measure_page(struct pcmig_pacing *pacing, const struct pcmig_sample *sample, uint64_t requests,
                          uint64_t elapsed_us)
 {
-    uint64_t page_bytes = sample->page_size_bytes != 0 ? sample->page_size_bytes : DEFAULT_PAGE_BYTES;
+    uint64_t page_bytes = pcmig_passes_page_bytes(sample);
     uint64_t slice_bytes = (uint64_t)pacing->pace_mib * MIB / 1000 * SLICE_MS;
     uint64_t beyond, bytes = growth(pacing->last_processed_bytes, sample->memory_processed_bytes);
 
@@ -148,8 +144,11 @@ static void bound_the_end(struct pcmig_pacing *pacing, int64_t t_us, uint64_t re
     int64_t factor = pacing->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000;
     int64_t took_us = unpaced_end_us - pacing->waited_us;
     int64_t all_us = took_us / 1000 < INT64_MAX / 2 / (factor + 1) ? took_us / 1000 * factor : INT64_MAX / 2;
-    int64_t slack_us = all_us;
+    int64_t shared_us = all_us - all_us / (1 + pacing->sharers), slack_us;
 
+    all_us -= shared_us;
+    slack_us = all_us;
+    pacing->shared_us = shared_us;
     if (pacing->finish_by_us == 0 && pacing->baseline_us > 0) {
         slack_us -= unpaced_end_us - pacing->baseline_us;
         if (slack_us < all_us / LEAST_SLACK_DIVISOR)
@@ -171,6 +170,77 @@ static uint64_t needed(uint64_t remaining, int64_t left_us)
                                             : remaining / (((uint64_t)left_us + 999999) / 1000000);
 }
 
+/* What is over before a look or two have told how fast it goes gets from the start the pace that ends it in time. */
+static void bound_the_first(struct pcmig_pacing *pacing, int64_t t_us, uint64_t remaining,
+                            const struct pcmig_rate *rate)
+{
+    int64_t late_mib = share_mib(rate, LATE_PERMILLE), left_us;
+
+    if (remaining == 0)
+        return;
+    bound_the_end(pacing, t_us, remaining, rate->link_bps);
+    left_us = pacing->finish_by_us - t_us;
+    if (left_us <= 0 || left_us >= SHORT_US) {
+        pacing->finish_by_us = 0; /* what remains after the switch tells */
+        return;
+    }
+    pacing->window_us = t_us;
+    pacing->window_remaining_bytes = remaining;
+    pacing->window_processed_bytes = UINT64_MAX; /* not known */
+    pacing->floor_mib = (int64_t)(needed(remaining, left_us) / MIB);
+    if (pacing->floor_mib > late_mib)
+        pacing->floor_mib = late_mib;
+    if (pacing->floor_mib > pacing->pace_mib)
+        pacing->pace_mib = pacing->floor_mib;
+    if (pacing->pace_mib > share_mib(rate, RUSH_PERMILLE))
+        pacing->pace_mib = share_mib(rate, RUSH_PERMILLE);
+}
+
+void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
+                        int64_t baseline_us, int64_t waited_us, unsigned wire_permille, int64_t t_us,
+                        uint64_t remaining_bytes)
+{
+    int64_t sharers = pacing->sharers;
+
+    memset(pacing, 0, sizeof(*pacing));
+    pacing->sharers = sharers;
+    pacing->params = *params;
+    pacing->baseline_us = baseline_us;
+    pacing->waited_us = waited_us;
+    pacing->wire_permille = wire_permille;
+    pacing->busy_permille = 1000;
+    pacing->page_bytes = DEFAULT_PAGE_BYTES;
+    pacing->pace_mib = gains_nothing(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
+    if (pacing->pace_mib > 0 && pcmig_rate_known(rate))
+        bound_the_first(pacing, t_us, remaining_bytes / 1000 * wire_permille, rate);
+}
+
+void pcmig_pacing_share(struct pcmig_pacing *pacing, int64_t sharers)
+{
+    pacing->sharers = sharers;
+}
+
+static uint64_t per_second(uint64_t bytes, int64_t us)
+{
+    return bytes < UINT64_MAX / 1000000 ? bytes * 1000000 / (uint64_t)us : UINT64_MAX;
+}
+
+/* What is asked for takes all that the pace leaves of the link, or nearly: who waits for it cannot spare the rest. A
+ * higher pace would not bring more pages, but others in their place, and have them wait for it. */
+static bool requests_fill_it(const struct pcmig_pacing *pacing, const struct pcmig_rate *rate, uint64_t sent_bps)
+{
+    uint64_t permille = rate->link_bps / 1000;
+
+    return pacing->sharers == 0 && pacing->requests_bps >= permille * FREQUENT_PERMILLE &&
+           sent_bps >= permille * FULL_PERMILLE;
+}
+
+static void lower_floor(struct pcmig_pacing *pacing)
+{
+    if (pacing->floor_mib > 0)
+        pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
+}
+
 /* Keeps the floor of the pace at what the bound on total time asks for. */
 static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,
                          const struct pcmig_rate *rate)
@@ -178,7 +248,7 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
     uint64_t remaining = sample->memory_remaining_bytes / 1000 * pacing->wire_permille, link_bps = rate->link_bps;
     int64_t late_mib = share_mib(rate, LATE_PERMILLE);
     int64_t left_us, window_us, missing_mib;
-    uint64_t needed_bps, seen_bps, fallen;
+    uint64_t needed_bps, seen_bps, sent_bps, fallen;
 
     if (remaining == 0)
         return;
@@ -189,6 +259,7 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
         if (first) {
             pacing->window_us = t_us;
             pacing->window_remaining_bytes = remaining;
+            pacing->window_processed_bytes = sample->memory_processed_bytes;
         }
         /* The link is another than thought: so is the time that it takes. */
         bound_the_end(pacing, t_us, remaining, link_bps);
@@ -200,13 +271,31 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
         }
     }
     left_us = pacing->finish_by_us - t_us;
+    if (pacing->has_last && pacing->requests_ps < FREQUENT_PS && left_us >= LAST_US) {
+        /* What requests brought is missing from now on. The window would tell a second later. */
+        int64_t alone_mib = (int64_t)(growth(pacing->requests_bps, needed(remaining, left_us)) / MIB);
+
+        alone_mib = alone_mib < late_mib ? alone_mib : late_mib;
+        pacing->floor_mib = alone_mib > pacing->floor_mib ? alone_mib : pacing->floor_mib;
+    }
     window_us = left_us / WINDOW_DIVISOR < WINDOW_US ? left_us / WINDOW_DIVISOR : WINDOW_US;
     if (t_us - pacing->window_us < window_us || t_us <= pacing->window_us)
         return;
     fallen = growth(remaining, pacing->window_remaining_bytes);
-    seen_bps = fallen < UINT64_MAX / 1000000 ? fallen * 1000000 / (uint64_t)(t_us - pacing->window_us) : UINT64_MAX;
+    seen_bps = per_second(fallen, t_us - pacing->window_us);
+    sent_bps =
+        per_second(growth(pacing->window_processed_bytes, sample->memory_processed_bytes), t_us - pacing->window_us);
     pacing->window_us = t_us;
     pacing->window_remaining_bytes = remaining;
+    pacing->window_processed_bytes = sample->memory_processed_bytes;
+    if (requests_fill_it(pacing, rate, sent_bps)) {
+        lower_floor(pacing);
+        return;
+    }
+    /* So near the link's rate, and yet too slow: it carries more than was thought, or others take what the pace leaves
+     * to them. From here on they are not given way to. */
+    if (pacing->pace_mib >= late_mib && left_us < pcmig_rate_time_us(remaining, link_bps) - pacing->shared_us)
+        late_mib *= OVERDUE_FACTOR;
     if (left_us < LAST_US) {
         pacing->floor_mib = late_mib;
         return;
@@ -215,8 +304,8 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
     missing_mib = needed_bps > seen_bps ? (int64_t)((needed_bps - seen_bps) / MIB) + 1 : 0;
     if (missing_mib > 0)
         pacing->floor_mib = missing_mib < late_mib ? pacing->pace_mib + missing_mib : late_mib;
-    else if (pacing->floor_mib > 0)
-        pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
+    else
+        lower_floor(pacing);
     if (pacing->floor_mib > late_mib)
         pacing->floor_mib = late_mib;
 }

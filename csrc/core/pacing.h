@@ -18,7 +18,8 @@
  * is a wait of the guest, on a fast link as on a slow one.
  *
  * The bound on total time: requests bring pages too, so what counts is how fast the remainder falls. When it falls
- * too slowly to end in time, the pace is raised by what is missing, and lowered again once there is time to spare.
+ * too slowly to end in time, the pace is raised by what is missing, and lowered again once there is time to spare - or
+ * where requests fill the link, and there is nothing to be had.
  *
  * Plain values, no allocation.
  */
@@ -48,12 +49,14 @@ struct pcmig_pacing {
     struct pcmig_params params;
     int64_t last_us;
     int64_t baseline_us;    /* when it would have ended, switched as early as pre-copy could be judged; 0 = not known */
+    int64_t sharers;        /* of what it may take longer */
     int64_t waited_us;      /* before the migrate call, which is none of its time */
     unsigned wire_permille; /* of what is missing: no zero pages */
     int64_t finish_by_us;   /* the bound on total time; 0 until what remains is known */
+    int64_t shared_us;      /* of what that would allow otherwise, left to the others */
     uint64_t finish_link_bps; /* as it was reckoned with */
     int64_t window_us;        /* start of the window in which the fall of the remainder is measured */
-    uint64_t window_remaining_bytes;
+    uint64_t window_remaining_bytes, window_processed_bytes;
     int64_t floor_mib; /* what the bound on total time asks for; 0 = nothing */
     uint64_t last_requests, last_processed_bytes;
     uint64_t requests, beyond_pace_bytes; /* seen under a pace: they tell what one brings */
@@ -65,9 +68,15 @@ struct pcmig_pacing {
 };
 
 /* Begins at the switch. Sets the first pace. BASELINE_US: see above. WAITED_US of the time before the switch do not
- * count as the migration's. Of what is missing WIRE_PERMILLE have to be sent; the rest are zero pages. */
+ * count as the migration's. Of what is missing WIRE_PERMILLE have to be sent; the rest are zero pages. REMAINING_BYTES
+ * at T_US: what is over soon begins with the pace that ends it in time. */
 void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
-                        int64_t baseline_us, int64_t waited_us, unsigned wire_permille);
+                        int64_t baseline_us, int64_t waited_us, unsigned wire_permille, int64_t t_us,
+                        uint64_t remaining_bytes);
+
+/* Others wait, and what the whole may take longer than an unpaced migration is shared with so many of them from now on.
+ * Begin keeps it. */
+void pcmig_pacing_share(struct pcmig_pacing *pacing, int64_t sharers);
 
 /* Takes a sample of post-copy, which RATE learns from as well. Updates `pace_mib` and says why it changed. */
 enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t_us, const struct pcmig_sample *sample,

@@ -15,9 +15,14 @@ static uint64_t bounded(uint64_t pages)
     return pages < PAGES_MAX ? pages : PAGES_MAX;
 }
 
+uint64_t pcmig_passes_page_bytes(const struct pcmig_sample *sample)
+{
+    return sample->page_size_bytes != 0 ? sample->page_size_bytes : DEFAULT_PAGE_BYTES;
+}
+
 uint64_t pcmig_passes_pages(const struct pcmig_sample *sample, uint64_t bytes)
 {
-    return bounded(bytes / (sample->page_size_bytes ? sample->page_size_bytes : DEFAULT_PAGE_BYTES));
+    return bounded(bytes / pcmig_passes_page_bytes(sample));
 }
 
 uint64_t pcmig_passes_sent_pages(const struct pcmig_sample *sample)

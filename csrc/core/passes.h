@@ -51,6 +51,9 @@ bool pcmig_passes_feed(struct pcmig_passes *passes, int64_t t_us, const struct p
 /* Share of the running pass, 0..1000. */
 unsigned pcmig_passes_permille(const struct pcmig_passes *passes);
 
+/* Of the guest's pages as QEMU counts them; before it has said, those of most machines. */
+uint64_t pcmig_passes_page_bytes(const struct pcmig_sample *sample);
+
 /* Guest pages in BYTES of guest memory, and pages sent so far, as SAMPLE tells; never above 2^52. */
 uint64_t pcmig_passes_pages(const struct pcmig_sample *sample, uint64_t bytes);
 uint64_t pcmig_passes_sent_pages(const struct pcmig_sample *sample);

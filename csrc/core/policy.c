@@ -15,14 +15,29 @@
 #define NOT_CONVERGING_PERMILLE 667
 /* What QEMU's sampling finds leaves no doubt: all that the link carries, less what the draw may add. */
 #define SAMPLED_PERMILLE        900
-/* QEMU 11 synchronises each 55 ms: what comes as often is looked at as often. */
-#define TURN_US                 110000
+/* For so long it has sampled. */
+#define SAMPLED_MS              1000
+/* QEMU 11 sends for so long between two synchronisations, */
+#define TURN_US                 55000
+/* and has had so many in its first pass, where older ones have one. */
+#define ALWAYS_SYNCHRONISATIONS 4
+/* Looks at the queue that tell how much of the time it is empty. */
+#define LOOKS_MIN               32
 /* Shorter passes say too little beside a sample of a second. */
 #define EXPOSED_MIN_MS          2000
 #define PASSES_FORESEEN         100
 /* Pages that a small guest needs before it gives the first sign of life, its kernel's for the most part: what a first
  * pass has not brought it asks for one by one, and is silent meanwhile. */
-#define FIRST_RUSH_BYTES        (320 * 4096)
+#define FIRST_RUSH_PAGES        320
+#define FIRST_RUSH_BYTES        (FIRST_RUSH_PAGES * 4096)
+/* Of a fault at the destination, beside the round trip. */
+#define FAULT_US                60
+/* So many times what a request may have to wait, the pages that it asks for first may take, before a first pass is
+ * rather sent to its end. */
+#define RUSH_WAITS              1
+/* From the guest's stop to its start, on the bed; QEMU 11 waits until the destination has loaded its devices. */
+#define SWITCH_US               25000
+#define SWITCH_LATE_US          125000
 /* A guest is switched for what is foreseen only if that is longer than going on may cost by a half. */
 #define FORESEEN_FACTOR         5
 #define FORESEEN_DIVISOR        2
@@ -34,6 +49,11 @@
 #define DOWNTIME_LEAST_DIVISOR  4
 /* A change of QEMU's downtime limit by less than a fifth is not worth a call. */
 #define DOWNTIME_STEP_DIVISOR   5
+#define HOST_PAGE_MAX_BYTES     (INT64_C(1) << 30)
+/* Longer ones come from damaged traces only. */
+#define ROUND_TRIP_MAX_US       60000000
+/* More do not fit on a host. */
+#define BEHIND_MAX              1000
 /* 285 years. Times beyond, which only a damaged trace has, count as this one, so that sums and products of times
  * fit. */
 #define TIME_MAX_US             (INT64_C(1) << 53)
@@ -87,8 +107,7 @@ static bool finds_too_much(const struct pcmig_policy *policy)
 {
     const struct pcmig_convergence_window *window = &policy->convergence.lowest;
 
-    return policy->convergence.known && window->synchronisations > 0 &&
-           window->took_us / TURN_US < (int64_t)window->synchronisations &&
+    return policy->convergence.known && window->synchronisations > 0 && policy->synchronises_always &&
            window->dirtied_pages / window->synchronisations > pcmig_passes_pages(&policy->sample, final_bytes(policy));
 }
 
@@ -106,11 +125,13 @@ static bool about_to_finish(struct pcmig_policy *policy)
 }
 
 /* What a migration may take when it goes on in pre-copy, against one that switches now: the time that is left to
- * further passes. With a deadline, all the time until then. */
+ * further passes. Those who wait for the link lose that time as well; half of it is the guest's own, however many wait.
+ * With a deadline, all the time until then. */
 static int64_t allowance_us(const struct pcmig_policy *policy, int64_t switched_us)
 {
     int64_t waited_us = policy->now_us - pcmig_policy_running_us(policy);
-    int64_t us = (switched_us - waited_us) / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000);
+    int64_t us = (switched_us - waited_us) / 1000 * (policy->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] - 1000) /
+                 (policy->behind > 0 ? 2 : 1);
     int64_t until_us = pcmig_policy_param_us(policy, PCMIG_PARAM_DEADLINE_MS) + waited_us - switched_us;
 
     return policy->kind == PCMIG_POLICY_DEADLINE && until_us > us ? until_us : us;
@@ -120,7 +141,7 @@ static int64_t allowance_us(const struct pcmig_policy *policy, int64_t switched_
 static uint64_t found_bytes(const struct pcmig_policy *policy)
 {
     const struct pcmig_convergence_window *window = &policy->convergence.lowest;
-    uint64_t page = policy->sample.page_size_bytes != 0 ? policy->sample.page_size_bytes : 4096;
+    uint64_t page = pcmig_passes_page_bytes(&policy->sample);
 
     if (!policy->convergence.known || window->synchronisations == 0 || window->dirtied_pages > UINT64_MAX / page)
         return 0;
@@ -144,18 +165,16 @@ static int64_t further_us(const struct pcmig_policy *policy, uint64_t permille, 
     return us < limit_us ? us : limit_us;
 }
 
-/* Zero pages are among those that no pass has come to yet, as they were among those that were sent. Reckoned with only
- * where the first pass was cut short to save time: a switch that was asked for at once leaves what they save to the
- * guest. */
+/* Zero pages are among those that no pass has come to yet, as they were among those that were sent. The part of what is
+ * left that has to be sent, in permille. */
 static unsigned wire_permille(const struct pcmig_policy *policy)
 {
     const struct pcmig_sample *sample = &policy->sample;
     const struct pcmig_pass *pass = &policy->passes.running;
     uint64_t left = pcmig_passes_pages(sample, sample->memory_remaining_bytes), unsent, looked_at, zero;
 
-    if (policy->baseline_us == 0 || policy->passes.done > 0 || pass->start_remaining_pages <= pass->sent_pages ||
-        left == 0 || sample->zero_pages > UINT32_MAX * UINT64_C(1000) ||
-        sample->normal_pages > UINT32_MAX * UINT64_C(1000))
+    if (policy->passes.done > 0 || pass->start_remaining_pages <= pass->sent_pages || left == 0 ||
+        sample->zero_pages > UINT32_MAX * UINT64_C(1000) || sample->normal_pages > UINT32_MAX * UINT64_C(1000))
         return 1000;
     unsent = pass->start_remaining_pages - pass->sent_pages;
     if (unsent > left)
@@ -165,18 +184,48 @@ static unsigned wire_permille(const struct pcmig_policy *policy)
     return (unsigned)(1000 - zero * (unsent * 1000 / left) / 1000);
 }
 
+/* QEMU 11 synchronises its bitmap each 55 ms while it sends, and sends nothing meanwhile; for a guest of a terabyte
+ * that may be half of the time. Post-copy does not, so it is faster. By how much the number of synchronisations tells,
+ * and how often nothing was found in the queue: what stands there goes on meanwhile. How long pre-copy takes for what
+ * post-copy would have sent, in permille. */
+static int64_t standstill_permille(const struct pcmig_policy *policy)
+{
+    int64_t turns = (int64_t)policy->sample.iteration, sent_us = policy->sample_us - policy->memory_us;
+    int64_t permille, seen_permille;
+
+    if (!policy->synchronises_always || turns <= 0 || policy->memory_us < 0 || sent_us <= 0 ||
+        policy->queue_looks < LOOKS_MIN)
+        return 1000;
+    permille = sent_us / turns * 1000 / TURN_US;
+    seen_permille = policy->queue_looks * 1000 / (policy->queue_looks - policy->empty_looks + 1);
+    if (permille > seen_permille)
+        permille = seen_permille;
+    return permille > 1000 ? permille : 1000;
+}
+
 void pcmig_policy_begin_pacing(struct pcmig_policy *policy)
 {
+    /* Zero pages count only where the first pass was cut short to save time: a switch that was asked for at once leaves
+     * what they save to the guest. */
+    pcmig_rate_faster(&policy->rate, (uint64_t)standstill_permille(policy));
     pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us,
-                       policy->now_us - pcmig_policy_running_us(policy), wire_permille(policy));
+                       policy->now_us - pcmig_policy_running_us(policy),
+                       policy->baseline_us != 0 ? wire_permille(policy) : 1000, policy->now_us,
+                       policy->sample.memory_remaining_bytes);
+}
+
+/* Time that post-copy takes for BYTES. */
+static int64_t postcopy_us(const struct pcmig_policy *policy, uint64_t bytes)
+{
+    int64_t us = pcmig_rate_time_us(bytes, policy->rate.link_bps);
+
+    return us < TIME_MAX_US ? us / standstill_permille(policy) * 1000 : TIME_MAX_US;
 }
 
 /* When it would end, switched now. */
 static int64_t switched_us(const struct pcmig_policy *policy)
 {
-    int64_t next_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps);
-
-    return policy->now_us + (next_us < TIME_MAX_US ? next_us : TIME_MAX_US);
+    return policy->now_us + postcopy_us(policy, policy->sample.memory_remaining_bytes);
 }
 
 /* With a deadline, and a limit that somebody else raises step by step: whether what is left all the time fits in the
@@ -199,8 +248,13 @@ static bool ends_soon(struct pcmig_policy *policy, uint64_t permille)
         policy->baseline_us = end_us;
     if (fits_in_the_last_step(policy))
         return true;
-    return end_us - allowance_us(policy, policy->baseline_us) - FINISH_WAIT_MIN_US < policy->baseline_us &&
-           further_us(policy, permille, allowance + 1) <= allowance;
+    if (end_us > policy->baseline_us)
+        allowance = policy->baseline_us + allowance_us(policy, policy->baseline_us) - end_us;
+    if (allowance < -FINISH_WAIT_MIN_US)
+        return false;
+    if (allowance < 0)
+        allowance = 0;
+    return further_us(policy, permille, allowance + 1) <= allowance;
 }
 
 /* QEMU sampled the guest before the migration: pages that it wrote to within a second, so no fewer than it dirties
@@ -275,43 +329,142 @@ static bool will_write_too_much(const struct pcmig_policy *policy)
 }
 
 /* Whether the guest would notice that a first pass did not come to its end: where the link takes longer for what it
- * asks for first than a request may have to wait. */
+ * asks for first than a request may have to wait. Migrations that wait lose a multiple of that each, the whole time in
+ * which pages are sent in vain. So with them the guest may notice some: what the switch takes anyway, and what it asks
+ * for first as far as that was not sent, take no longer than a request may have to wait, and as long again for each. */
 static bool misses_the_first_pass(const struct pcmig_policy *policy)
 {
-    return pcmig_rate_time_us(FIRST_RUSH_BYTES, policy->rate.link_bps) >
-           pcmig_policy_param_us(policy, PCMIG_PARAM_REQUEST_WAIT_MS);
+    const struct pcmig_pass *pass = &policy->passes.running;
+    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages < total ? pass->sent_pages : total;
+    int64_t wait_us = pcmig_policy_param_us(policy, PCMIG_PARAM_REQUEST_WAIT_MS);
+    int64_t switch_us = policy->synchronises_always ? SWITCH_LATE_US : SWITCH_US;
+    uint64_t missing;
+
+    if (pcmig_rate_time_us(FIRST_RUSH_BYTES, policy->rate.link_bps) <= wait_us)
+        return false;
+    if (policy->behind == 0 || total == 0 || total > UINT32_MAX)
+        return true;
+    missing = FIRST_RUSH_BYTES * (total - sent) / total;
+    return switch_us + pcmig_rate_time_us(missing, policy->rate.link_bps) > wait_us * (1 + policy->behind);
 }
 
-/* Within the first pass, where QEMU synchronises during it: what was sent so far and has been written to since would be
- * sent once more. As soon as that takes half of what going on may cost - the other half is left to the pace - a guest
- * that does not converge is better switched than sent to the end. */
-static bool sends_in_vain(struct pcmig_policy *policy)
+/* Guest pages in a page of the host. */
+static uint64_t pages_per_host_page(const struct pcmig_policy *policy)
+{
+    uint64_t pages = (uint64_t)policy->host_page_bytes / pcmig_passes_page_bytes(&policy->sample);
+
+    return pages > 1 ? pages : 1;
+}
+
+/* Whether what it asks for first, page after page, takes so long for the round trips alone, as far as that was not sent
+ * yet: a little later it is less. */
+static bool rushes_for_long(const struct pcmig_policy *policy)
 {
     const struct pcmig_pass *pass = &policy->passes.running;
-    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages, again = pass->dirtied_pages, permille;
-    uint64_t page = policy->sample.page_size_bytes != 0 ? policy->sample.page_size_bytes : 4096;
-    uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
-    int64_t left_us = pcmig_rate_time_us(policy->sample.memory_remaining_bytes, policy->rate.link_bps), again_us;
-    int64_t allowance, next_us, limit_us, exposed_ms = (policy->now_us - policy->memory_us) / 2000;
+    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages < total ? pass->sent_pages : total;
+    int64_t wait_us = pcmig_policy_param_us(policy, PCMIG_PARAM_REQUEST_WAIT_MS), missing;
 
-    if (policy->passes.done > 0 || written == 0 || sent == 0 || !pcmig_rate_known(&policy->rate) ||
-        left_us >= TIME_MAX_US || policy->kind != PCMIG_POLICY_AUTO || misses_the_first_pass(policy))
+    if (policy->round_trip_us == 0 || total == 0 || total > UINT32_MAX)
         return false;
-    allowance = allowance_us(policy, policy->now_us + left_us);
-    again_us = pcmig_rate_time_us(again * page, policy->rate.link_bps);
-    if (again_us <= allowance / 2 || total < sent || total / sent >= UINT32_MAX)
+    missing = (int64_t)(FIRST_RUSH_PAGES / pages_per_host_page(policy) * (total - sent) / total);
+    return missing * (policy->round_trip_us + FAULT_US) > wait_us * (RUSH_WAITS + policy->behind);
+}
+
+/* What a first pass has cost beside what it sent for good. */
+struct in_vain {
+    int64_t sent_us;   /* it lasts, */
+    int64_t still_us;  /* of that QEMU stood still, */
+    int64_t again_us;  /* and so long takes what was sent and has been written to since, */
+    int64_t spread_us; /* and that with what lies in the same huge pages, which post-copy sends as a whole */
+    int64_t end_us;    /* the migration would have ended then, had it been switched at once */
+    int64_t allowance_us;
+    uint64_t again_pages;
+    uint64_t more_permille; /* the whole pass, of what was sent so far */
+};
+
+static bool reckon_in_vain(const struct pcmig_policy *policy, struct in_vain *out)
+{
+    const struct pcmig_pass *pass = &policy->passes.running;
+    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages, again = pass->dirtied_pages;
+    uint64_t page = pcmig_passes_page_bytes(&policy->sample), spread;
+    uint64_t written = policy->dirty_bps > 0 ? pcmig_passes_pages(&policy->sample, (uint64_t)policy->dirty_bps) : 0;
+    int64_t left_us = postcopy_us(policy, policy->sample.memory_remaining_bytes / 1000 * wire_permille(policy));
+
+    if (policy->passes.done > 0 || sent == 0 || again > sent || sent > total || total / sent >= UINT32_MAX ||
+        !pcmig_rate_known(&policy->rate) || left_us >= TIME_MAX_US)
+        return false;
+    if (!policy->synchronises_always) {
+        /* What has become dirty is not known before the end of the pass. What the guest writes to within a second was
+         * sampled: of that, as much as was sent. */
+        if ((policy->behind == 0 && pages_per_host_page(policy) == 1) || written == 0 || written > total ||
+            sent > UINT64_MAX / total)
+            return false;
+        again = sent * written / total;
+    }
+    out->again_pages = again;
+    out->sent_us = policy->now_us - policy->memory_us;
+    out->still_us = out->sent_us - out->sent_us / standstill_permille(policy) * 1000;
+    out->again_us = postcopy_us(policy, again * page);
+    spread = again < sent / pages_per_host_page(policy) ? again * pages_per_host_page(policy) : sent;
+    out->spread_us = postcopy_us(policy, spread * page);
+    out->end_us = policy->now_us + left_us - out->still_us - out->again_us;
+    out->allowance_us = allowance_us(policy, out->end_us);
+    out->more_permille = total * 1000 / sent;
+    return true;
+}
+
+/* Pre-copy takes longer than it may, however soon it converges then: for what QEMU stands still in the whole pass, and
+ * what is to be sent once more already. */
+static bool costs_too_much(const struct in_vain *vain)
+{
+    int64_t more = (int64_t)vain->more_permille;
+    int64_t still_us = vain->still_us < TIME_MAX_US / more ? vain->still_us * more / 1000 : TIME_MAX_US;
+
+    return still_us + vain->again_us > vain->allowance_us / FORESEEN_DIVISOR * FORESEEN_FACTOR;
+}
+
+/* As soon as it has cost half of what going on may cost - the other half is left to the pace - a guest that does not
+ * converge is better switched than sent to the end. Sooner where others wait. */
+static bool sends_in_vain(const struct pcmig_policy *policy, const struct in_vain *vain)
+{
+    uint64_t again = vain->again_pages, more = vain->more_permille;
+    uint64_t page = pcmig_passes_page_bytes(&policy->sample);
+    uint64_t written = policy->dirty_bps > 0 ? (uint64_t)policy->dirty_bps : 0;
+    int64_t limit_us = vain->allowance_us / FORESEEN_DIVISOR * FORESEEN_FACTOR, next_us;
+
+    if (written == 0 || vain->still_us + vain->spread_us <= vain->allowance_us / (2 + policy->behind))
         return false;
     /* As it will be at the end of the pass. */
-    permille = total * 1000 / sent;
-    again = again < UINT64_MAX / permille ? again * permille / 1000 : again / 1000 * permille;
+    again = again < UINT64_MAX / more ? again * more / 1000 : again / 1000 * more;
     if (again < pcmig_passes_pages(&policy->sample, written) / 2)
         return false; /* it was sampled while it wrote more than it does */
     next_us = pcmig_rate_time_us(again * page, policy->rate.link_bps); /* the second pass */
-    limit_us = allowance / FORESEEN_DIVISOR * FORESEEN_FACTOR;
-    if (written / (policy->rate.link_bps / 1000 + 1) < SAMPLED_PERMILLE &&
-        !passes_take_longer(policy, again * page, exposed_ms, limit_us > next_us ? limit_us - next_us : 0))
+    return written / (policy->rate.link_bps / 1000 + 1) >= SAMPLED_PERMILLE ||
+           passes_take_longer(policy, again * page, policy->synchronises_always ? vain->sent_us / 2000 : SAMPLED_MS,
+                              limit_us > next_us ? limit_us - next_us : 0);
+}
+
+/* A first pass that is not worth its end. Returns whether it decided. */
+static bool cut_the_first_pass(struct pcmig_policy *policy, struct pcmig_decision *out)
+{
+    const struct pcmig_pass *pass = &policy->passes.running;
+    struct in_vain vain;
+    bool too_much;
+
+    if (policy->kind != PCMIG_POLICY_AUTO || pcmig_policy_turn_bounds(policy) || misses_the_first_pass(policy) ||
+        !reckon_in_vain(policy, &vain))
         return false;
-    policy->baseline_us = policy->now_us + left_us - again_us;
+    too_much = costs_too_much(&vain);
+    if (!too_much && ((rushes_for_long(policy) && vain.still_us + vain.again_us <= vain.allowance_us) ||
+                      !sends_in_vain(policy, &vain)))
+        return false;
+    policy->baseline_us = vain.end_us;
+    if (too_much)
+        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_TOO_SLOW, (int64_t)pass->dirtied_pages,
+                                  (int64_t)pass->sent_pages, (int64_t)(pass->dirtied_pages * 1000 / pass->sent_pages));
+    else
+        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
+                                  (int64_t)policy->rate.link_bps, 0);
     return true;
 }
 
@@ -321,24 +474,31 @@ static void converging(struct pcmig_policy *policy, struct pcmig_decision *out)
     pcmig_policy_keep(policy, out, PCMIG_REASON_CONVERGING);
 }
 
+/* What was gathered so far has used up what going on may cost, and what is left does not fit. */
+static bool too_late(const struct pcmig_policy *policy)
+{
+    return policy->baseline_us > 0 &&
+           switched_us(policy) - allowance_us(policy, policy->baseline_us) - FINISH_WAIT_MIN_US > policy->baseline_us;
+}
+
 static void judge_convergence(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     const struct pcmig_convergence *seen = &policy->convergence;
     uint64_t permille = pcmig_convergence_permille(&seen->lowest);
 
-    if (policy->passes.done > 0 && policy->baseline_us == 0 && pcmig_rate_known(&policy->rate))
+    if (policy->passes.done > 0 && policy->baseline_us == 0 && pcmig_rate_known(&policy->rate) &&
+        !pcmig_policy_turn_bounds(policy))
         policy->baseline_us = switched_us(policy);
-    if (sends_in_vain(policy))
-        pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
-                                  (int64_t)policy->rate.link_bps, 0);
-    else if (policy->passes.done < 1)
+    if (cut_the_first_pass(policy, out))
+        return;
+    if (policy->passes.done < 1)
         pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
     else if (about_to_finish(policy))
         converging(policy, out);
     else if (writes_too_much(policy) || will_write_too_much(policy))
         pcmig_policy_go_to_switch(policy, out, PCMIG_REASON_DIRTY_RATE, policy->dirty_bps,
                                   (int64_t)policy->rate.link_bps, 0);
-    else if (!seen->known || !pcmig_rate_known(&policy->rate))
+    else if (!pcmig_rate_known(&policy->rate) || (!seen->known && !too_late(policy)))
         pcmig_policy_keep(policy, out, PCMIG_REASON_GATHERING);
     else if (ends_soon(policy, permille))
         converging(policy, out);
@@ -520,6 +680,12 @@ static void on_request(struct pcmig_policy *policy, struct pcmig_decision *out, 
 static void learn_of_precopy(struct pcmig_policy *policy, const struct pcmig_sample *sample)
 {
     (void)pcmig_passes_feed(&policy->passes, policy->now_us, sample);
+    if (policy->passes.done == 0 && sample->iteration > ALWAYS_SYNCHRONISATIONS)
+        policy->synchronises_always = true;
+    if (sample->queue_bytes >= 0 && !pcmig_policy_turn_bounds(policy)) {
+        policy->queue_looks++;
+        policy->empty_looks += sample->queue_bytes == 0;
+    }
     if (pcmig_policy_turn_bounds(policy)) {
         policy->turn.bounded_pass = policy->passes.running.number;
         return;
@@ -628,6 +794,21 @@ void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *in
     case PCMIG_INPUT_DOWNTIME_LIMIT:
         if (input->code > 0)
             policy->downtime_ms = input->code < DOWNTIME_MAX_MS ? input->code : DOWNTIME_MAX_MS;
+        break;
+    case PCMIG_INPUT_BEHIND:
+        policy->behind = input->code < 0 ? 0 : input->code < BEHIND_MAX ? input->code : BEHIND_MAX;
+        pcmig_pacing_share(&policy->pacing, policy->behind);
+        break;
+    case PCMIG_INPUT_LINK_RATE:
+        pcmig_rate_told(&policy->rate, policy->now_us, input->code);
+        break;
+    case PCMIG_INPUT_HOST_PAGE:
+        policy->host_page_bytes = input->code <= 0                    ? 0
+                                  : input->code < HOST_PAGE_MAX_BYTES ? input->code
+                                                                      : HOST_PAGE_MAX_BYTES;
+        break;
+    case PCMIG_INPUT_ROUND_TRIP:
+        policy->round_trip_us = input->code < 0 ? 0 : input->code < ROUND_TRIP_MAX_US ? input->code : ROUND_TRIP_MAX_US;
         break;
     case PCMIG_INPUT_FINAL:
     case PCMIG_INPUT_KIND_COUNT:

@@ -28,6 +28,8 @@ static int64_t next_sample_us(const struct pcmig_policy *policy)
 
     if (longest > SAMPLE_MAX_US)
         longest = SAMPLE_MAX_US;
+    if (policy->passes.done > 0 && longest > pcmig_convergence_window_us(policy->now_us))
+        longest = pcmig_convergence_window_us(policy->now_us);
     if (!policy->has_sample) {
         interval = SAMPLE_MIN_US;
     } else if (pass->number > 0 && pass->sent_pages > 0 && policy->now_us > pass->start_us) {

@@ -50,8 +50,13 @@ struct pcmig_policy {
     int64_t downtime_ms; /* the limit that QEMU has */
     int64_t fits_us;     /* since when what is left fits in that limit; -1 = it does not */
     int64_t baseline_us; /* when it would have ended, switched as early as it could be judged; 0 = it was not judged */
+    int64_t behind;      /* migrations that wait for this one to leave them the link */
     int64_t dirty_bps;   /* memory that the guest writes, as QEMU sampled it; -1 = not known */
-    int64_t memory_us;   /* of the first sample with figures of memory; -1 = none yet */
+    int64_t host_page_bytes;          /* huge pages that the guest's memory lies in; 0 = none, or not known */
+    int64_t round_trip_us;            /* to the destination; 0 = not known */
+    bool synchronises_always;         /* not once per pass */
+    int64_t queue_looks, empty_looks; /* in pre-copy, at full speed */
+    int64_t memory_us;                /* of the first sample with figures of memory; -1 = none yet */
     int64_t drain_start_us;
     int64_t drain_longest_us;
     bool drained_pace_set; /* the post-copy pace was set ahead of the switch */

@@ -54,6 +54,8 @@ void pcmig_policy_turn(struct pcmig_policy *policy, struct pcmig_decision *out, 
         mine->since_us = policy->now_us;
         pcmig_rate_pause(&policy->rate);
         pcmig_convergence_pause(&policy->convergence);
+        if (policy->stage == STAGE_PRECOPY)
+            policy->baseline_us = 0; /* what the others have cost is not what pre-copy may cost */
         if (pcmig_policy_turn_bounds(policy))
             mine->bounded_pass = policy->passes.running.number;
     }

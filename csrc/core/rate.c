@@ -10,6 +10,8 @@
 #define FIRST_WINDOW_US 200000
 /* A queue that the link needs no longer for may be what is on its way, or one of QEMU's own buffers. */
 #define BACKLOG_US      5000
+/* Zero pages for each other one: with more, it is they that take the time. */
+#define ZERO_PAGES_MOST 3
 /* Looks in post-copy at which the share of a full queue is known to a tenth. */
 #define LOOKS           10
 /* A pace counts as reached from there on: a window need not hold whole slices of QEMU's. */
@@ -159,7 +161,7 @@ void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_s
     if (queue_was_full(rate, bps)) {
         follow(rate, t_us, bps, PCMIG_RATE_LINK, false);
         keep_queue(rate);
-    } else if (zero <= normal) {
+    } else if (zero <= ZERO_PAGES_MOST * normal) {
         follow(rate, t_us, bps, PCMIG_RATE_STREAM, false);
         keep_queue(rate);
     } else {
@@ -185,14 +187,16 @@ static void held_back(struct pcmig_rate *rate, int64_t t_us, uint64_t background
     uint64_t bps = background_bps + requested_bps, more = bps;
 
     if (!end && pcmig_rate_known(rate)) {
-        if (rate->window.queue_bytes >= 0)
+        bool tells = rate->window.queue_bytes >= 0 && rate->busy_looks < rate->looks;
+
+        if (tells)
             more = drain_bps(rate, background_bps);
         else if (bps >=
                  rate->link_bps / 4 * 3) /* little room is left to see by, so: more, and see whether it goes through */
             more = bps / 4 * 5;
         else
             more = rate->link_bps + rate->link_bps / 50;
-        if (rate->window.queue_bytes >= 0 && (more < rate->link_bps / 8 * 9 || more < bps))
+        if (tells && (more < rate->link_bps / 8 * 9 || more < bps))
             more = bps;
     }
     at_least(rate, t_us, more);
@@ -242,4 +246,16 @@ void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struc
 void pcmig_rate_pause(struct pcmig_rate *rate)
 {
     rate->started = false;
+}
+
+void pcmig_rate_faster(struct pcmig_rate *rate, uint64_t permille)
+{
+    if (rate->link_bps < BPS_MAX / permille)
+        rate->link_bps = rate->link_bps * permille / 1000;
+}
+
+void pcmig_rate_told(struct pcmig_rate *rate, int64_t t_us, int64_t bps)
+{
+    if (!pcmig_rate_known(rate) && bps > 0)
+        follow(rate, t_us, (uint64_t)bps < BPS_MAX ? (uint64_t)bps : BPS_MAX, PCMIG_RATE_STREAM, true);
 }

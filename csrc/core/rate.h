@@ -71,4 +71,10 @@ int64_t pcmig_rate_queue_us(const struct pcmig_rate *rate);
  * nothing. */
 int64_t pcmig_rate_time_us(uint64_t bytes, uint64_t bps);
 
+/* What held QEMU back is gone: the link carries PERMILLE of what was seen. */
+void pcmig_rate_faster(struct pcmig_rate *rate, uint64_t permille);
+
+/* Somebody else has measured it: BPS counts as long as nothing better is known. */
+void pcmig_rate_told(struct pcmig_rate *rate, int64_t t_us, int64_t bps);
+
 #endif

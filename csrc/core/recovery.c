@@ -17,6 +17,8 @@
 /* Nobody tells of looks at a healthy stream: what was seen longer ago is another silence. */
 #define SAME_SILENCE_US   3000000
 #define HELD_LOOK_US      5000000
+/* Where no silence counts as dead. */
+#define HANGS_STALL_US    10000000
 
 /* Versions that cannot resume. What nobody has tried is not held.
  *
@@ -45,13 +47,35 @@ static bool is_of(unsigned long version, size_t row)
 
 void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsigned networks)
 {
-    *recovery = (struct pcmig_recovery){
-        .stall_us = stall_ms * 1000, .networks = networks > 0 ? networks : 1, .silent_us = -1, .broken_us = -1};
+    *recovery = (struct pcmig_recovery){.stall_us = stall_ms * 1000,
+                                        .networks = networks > 0 ? networks : 1,
+                                        .silent_us = -1,
+                                        .broken_us = -1,
+                                        .stuck_us = -1};
 }
 
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery)
 {
     recovery->retry_us = 0;
+}
+
+bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    const int64_t stall_us = recovery->stall_us > 0 ? recovery->stall_us : HANGS_STALL_US;
+
+    return recovery->stuck_us >= 0 && view->t_us - recovery->stuck_us >= stall_us * PCMIG_RECOVERY_HANGS_TIMES;
+}
+
+static void note_stuck(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    const bool stuck = view->source == PCMIG_HALF_POSTCOPY_FAILED && !view->source_runs && !view->source_unclear &&
+                       (view->destination == PCMIG_HALF_POSTCOPY ||
+                        (view->destination == PCMIG_HALF_POSTCOPY_FAILED && view->call_running));
+
+    if (!stuck)
+        recovery->stuck_us = -1;
+    else if (recovery->stuck_us < 0)
+        recovery->stuck_us = view->t_us;
 }
 
 const char *pcmig_recovery_hold(const struct pcmig_recovery_view *view)
@@ -139,6 +163,7 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
     bool reachable = view->destination != PCMIG_HALF_UNKNOWN;
     struct pcmig_recovery_order resume;
 
+    note_stuck(recovery, view);
     if (view->source_runs)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* it turned back: its memory is not the stream's any more */
     if (view->source_unclear)

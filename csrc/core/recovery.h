@@ -15,6 +15,8 @@
 /* So many times the silence that counts as dead, nothing may move without any: a source that is busy with something
  * else sends nothing either. */
 #define PCMIG_RECOVERY_STILL_TIMES 2
+/* So many times, and the destination should have noticed long ago. */
+#define PCMIG_RECOVERY_HANGS_TIMES 6
 
 enum pcmig_recovery_step {
     PCMIG_RECOVERY_NONE = 0, /* nothing is broken, or nothing can be healed: the halves decide (outcome.h) */
@@ -55,6 +57,7 @@ struct pcmig_recovery {
     int64_t broken_us;      /* since when; -1 = not broken */
     int64_t retry_us;       /* no attempt before this */
     bool was_reachable;     /* the destination could be asked at the last look */
+    int64_t stuck_us;       /* since when it does not notice, or a call does not return; -1 = not so */
     int64_t wake_us;        /* not before, again */
     bool woken;             /* since the last attempt */
 };
@@ -66,6 +69,11 @@ void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsi
 /* The next step. An order of RESUME counts as an attempt. */
 struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
                                                 const struct pcmig_recovery_view *view);
+
+/* Whether the destination most likely hangs: the source has long known that the stream is gone, libvirt there answers,
+ * and has either not heard it of its QEMU yet, or does not get on with a resume. Such a QEMU waits for a page with its
+ * own lock held, and answers nobody; or the network between the two is still broken. */
+bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
 
 /* An attempt is due at once: somebody asked, or a network is known to be back. */
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery);

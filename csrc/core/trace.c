@@ -82,6 +82,10 @@ int pcmig_trace_write_input(char *buf, size_t size, const struct pcmig_input *in
     case PCMIG_INPUT_ITERATION:
     case PCMIG_INPUT_DIRTY_RATE:
     case PCMIG_INPUT_DOWNTIME_LIMIT:
+    case PCMIG_INPUT_LINK_RATE:
+    case PCMIG_INPUT_BEHIND:
+    case PCMIG_INPUT_ROUND_TRIP:
+    case PCMIG_INPUT_HOST_PAGE:
         put(&out, " %" PRId64, input->code);
         break;
     case PCMIG_INPUT_TICK:
@@ -346,7 +350,7 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
     if (found < 0)
         return fail(p, "unknown kind of line", kind,
                     "; known are sample, queue, event, iteration, tick, request, final, turn, "
-                    "dirty-rate, downtime-limit and decision");
+                    "dirty-rate, downtime-limit, link-rate, behind, round-trip, host-page and decision");
     input->kind = (enum pcmig_input_kind)found;
     if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
         return parse_sample(p, &input->sample);
@@ -359,7 +363,9 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
             return fail(p, "queue", word, " is not a number of bytes, nor -1 for not known");
         if (input->kind == PCMIG_INPUT_ITERATION && !parse_i64(word, &input->code))
             return fail(p, "iteration", word, " is not a whole number");
-        if ((input->kind == PCMIG_INPUT_DIRTY_RATE || input->kind == PCMIG_INPUT_DOWNTIME_LIMIT) &&
+        if ((input->kind == PCMIG_INPUT_DIRTY_RATE || input->kind == PCMIG_INPUT_DOWNTIME_LIMIT ||
+             input->kind == PCMIG_INPUT_LINK_RATE || input->kind == PCMIG_INPUT_BEHIND ||
+             input->kind == PCMIG_INPUT_ROUND_TRIP || input->kind == PCMIG_INPUT_HOST_PAGE) &&
             (!parse_i64(word, &input->code) || input->code < 0))
             return fail(p, pcmig_names_input_kind((int64_t)input->kind), word, " is not a whole number from 0 on");
         if (input->kind == PCMIG_INPUT_EVENT && (input->code = pcmig_names_find_event(word.text, word.len)) < 0)

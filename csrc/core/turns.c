@@ -8,8 +8,10 @@
 /* A row is written once a second; one that is older belongs to a process that is stopped, or to a copy of one that
  * died. */
 #define STALE_US       3000000
-/* What moves nothing for so long leaves the link to others: a set-up that hangs, a network that is gone. */
+/* What moves nothing for so long leaves the link to others: a network that is gone. */
 #define STILL_US       5000000
+/* A set-up moves nothing either, and takes its time on a busy host. One that hangs gives its turn to the next one. */
+#define SETUP_LONG_US  10000000
 /* A guest is not switched without its pages flowing: longer than that, something is wrong, and the others go on. */
 #define DRAIN_MAX_US   10000000
 #define RUSH_MAX_US    15000000
@@ -22,8 +24,11 @@
 #define ROOM_MAX_US    1000000
 /* What the others have queued is little when the link is through with it in so long. */
 #define ROOM_QUEUE_MS  20
-/* Set-up at both hosts takes one to three seconds; the next guest's is done while the one before it ends. */
+/* Set-up at both hosts takes one to three seconds, and longer on busy ones, as those before have seen; the next guest's
+ * is done while the one before it ends. */
 #define NEXT_US        4000000
+#define NEXT_MORE_US   1000000
+#define NEXT_MAX_US    30000000
 /* A turn lasts that many times what the guest's memory takes on the link, and at least so long: pre-copy that never
  * ends (it is not to be switched, or not yet) shares from then on. */
 #define TURN_FACTOR    4
@@ -34,11 +39,16 @@
 #define RANK_FACTOR    4
 /* ... at this rate: low, so that the order is by size rather than by arrival on any link. */
 #define RANK_BPS       (UINT64_C(64) << 20)
-/* The part of the link that is left to the others of a guest that has just been switched, and once it asks for little.
- * QEMU sends it in a burst each 100 ms, behind which a page request may wait for an eighth or a quarter of that;
- * without it the link would idle, as post-copy itself is paced. */
+/* The part of the link that is left to the others of a guest that has just been switched. QEMU sends it in a burst each
+ * 100 ms, behind which a page request may wait for an eighth of that; without it the link would idle, as post-copy
+ * itself is paced. */
 #define RUSH_SHARE     8
+/* The rush is over: they get what post-copy does not take, as it was seen, and a quarter at the most. A fixed share
+ * would stand in the queue once post-copy has opened up, and its requests behind it. Less than half of the least is
+ * not worth the rounding. */
 #define POSTCOPY_SHARE 4
+/* What is over so soon holds nobody up: the next one needs as long to begin. */
+#define LAST_MS        250
 
 struct view {
     const struct pcmig_turns_row *rows;
@@ -46,6 +56,7 @@ struct view {
     size_t me;
     int64_t now_us;
     uint64_t link_bps; /* the best that is known of the link; 0 = nothing */
+    int64_t next_us;   /* the next one begins so long before one ends */
 };
 
 static int64_t age_us(const struct view *v, int64_t since_us)
@@ -69,9 +80,15 @@ static bool counts(const struct view *v, size_t i)
            age_us(v, row->stamp_us) < STALE_US;
 }
 
+/* Its call was made, and nothing was sent yet. */
+static bool in_setup(const struct pcmig_turns_row *row)
+{
+    return row->phase == PCMIG_TURNS_PRECOPY && row->setup_us == 0;
+}
+
 static bool still(const struct view *v, const struct pcmig_turns_row *row)
 {
-    return row->phase != PCMIG_TURNS_WAITING && age_us(v, row->moved_us) >= STILL_US;
+    return row->phase != PCMIG_TURNS_WAITING && age_us(v, row->moved_us) >= (in_setup(row) ? SETUP_LONG_US : STILL_US);
 }
 
 /* The same for everybody who looks: by time, and by the rows' places where two times are the same. */
@@ -138,6 +155,16 @@ static int64_t share_mib(const struct view *v, uint64_t divisor)
     return mib > PCMIG_TURNS_TRICKLE_MIB ? mib : PCMIG_TURNS_TRICKLE_MIB;
 }
 
+/* What post-copy does not take of the link. */
+static int64_t spare_mib(const struct view *v, const struct pcmig_turns_row *postcopy)
+{
+    uint64_t most = v->link_bps / POSTCOPY_SHARE;
+    uint64_t spare = v->link_bps > postcopy->send_bps ? v->link_bps - postcopy->send_bps : 0;
+    int64_t mib = (int64_t)(((spare < most ? spare : most) + MIB / 2) / MIB);
+
+    return mib > PCMIG_TURNS_TRICKLE_MIB ? mib : PCMIG_TURNS_TRICKLE_MIB;
+}
+
 /* What the others may send while OTHER has the link. */
 static int64_t left_by_mib(const struct view *v, const struct pcmig_turns_row *other)
 {
@@ -145,7 +172,7 @@ static int64_t left_by_mib(const struct view *v, const struct pcmig_turns_row *o
     case PCMIG_TURNS_RUSH:
         return share_mib(v, RUSH_SHARE);
     case PCMIG_TURNS_POSTCOPY:
-        return share_mib(v, POSTCOPY_SHARE);
+        return spare_mib(v, other);
     default:
         return PCMIG_TURNS_TRICKLE_MIB;
     }
@@ -171,9 +198,18 @@ static int64_t rank_us(const struct pcmig_turns_row *row)
     return row->since_us + (int64_t)(row->remaining_bytes / (RANK_BPS / 1000) * 1000) * RANK_FACTOR;
 }
 
-/* Whether A goes before B: first those who have their turn, then those whose call is made, then by rank. */
+/* It has its turn, and has begun to send. */
+static bool has_begun(const struct pcmig_turns_row *row)
+{
+    return row->turn_us != 0 && row->setup_us != 0;
+}
+
+/* Whether A goes before B: first those who have their turn and send, then those who have it and are being set up, then
+ * those whose call is made, then by rank. */
 static bool before(const struct pcmig_turns_row *a, const struct pcmig_turns_row *b)
 {
+    if (has_begun(a) != has_begun(b))
+        return has_begun(a);
     if ((a->turn_us != 0) != (b->turn_us != 0))
         return a->turn_us != 0;
     if (a->turn_us != 0)
@@ -205,15 +241,26 @@ static bool leaves_room(const struct view *v, const struct pcmig_turns_row *row)
     case PCMIG_TURNS_DRAIN:
         return !is_switching(v, row);
     default:
+        /* All of it is there, or will be by the time that another one has begun. */
+        if (row->phase == PCMIG_TURNS_POSTCOPY && row->total_bytes != 0 &&
+            row->remaining_bytes <= row->send_bps / 1000 * LAST_MS)
+            return true;
         return still(v, row) || row->fill == PCMIG_TURNS_FILL_SLACK;
     }
 }
 
-static bool is_ending(const struct pcmig_turns_row *row)
+/* So slow that one that begins behind a rush sends nothing before it is over. */
+static bool slow_setups(const struct view *v)
 {
-    if (row->phase == PCMIG_TURNS_DRAIN || row->phase == PCMIG_TURNS_RUSH || row->phase == PCMIG_TURNS_WAITING)
+    return v->next_us > NEXT_US;
+}
+
+static bool is_ending(const struct view *v, const struct pcmig_turns_row *row)
+{
+    if (row->phase == PCMIG_TURNS_DRAIN || row->phase == PCMIG_TURNS_WAITING ||
+        (row->phase == PCMIG_TURNS_RUSH && !slow_setups(v)))
         return false;
-    return row->send_bps != 0 && row->remaining_bytes / (row->send_bps / 1000 + 1) < NEXT_US / 1000;
+    return row->send_bps != 0 && row->remaining_bytes / (row->send_bps / 1000 + 1) < (uint64_t)v->next_us / 1000;
 }
 
 /* What stands in the way of ME in pre-copy. */
@@ -240,7 +287,7 @@ static struct way look_ahead(const struct view *v)
             continue;
         if (contends && row->turn_us == 0)
             way.first_next = false;
-        else if (!is_ending(row))
+        else if (!is_ending(v, row))
             way.ending = false;
         ahead++;
         beside =
@@ -249,18 +296,27 @@ static struct way look_ahead(const struct view *v)
         if (*found < 0 || before(row, &v->rows[*found]))
             *found = (int)i;
     }
-    if ((ahead == 1 && beside) || (mine->turn_us != 0 && age_us(v, mine->turn_us) >= TURN_CLAIM_US))
+    if ((ahead == 1 && beside) || (has_begun(mine) && age_us(v, mine->turn_us) >= TURN_CLAIM_US))
         way.precopy = -1;
     return way;
 }
 
-/* Whether the row in post-copy has moved less than half of what the link could, for longer than a rush of requests. */
-static bool is_slow(const struct view *v, int postcopy)
+/* Whether a post-copy leaves much of the link idle, by its pace or by its destination. */
+static bool leaves_idle(const struct view *v, int postcopy)
 {
     const struct pcmig_turns_row *row = postcopy >= 0 ? &v->rows[postcopy] : NULL;
 
-    return row != NULL && row->phase == PCMIG_TURNS_POSTCOPY && v->link_bps != 0 && row->send_bps < v->link_bps / 2 &&
-           age_us(v, row->phase_us) >= RUSH_MAX_US;
+    return row != NULL && row->phase == PCMIG_TURNS_POSTCOPY && v->link_bps != 0 &&
+           row->send_bps < v->link_bps - v->link_bps / POSTCOPY_SHARE;
+}
+
+/* The set-up of the next one is done in time; anybody else's would only have its guest written to for longer. The next
+ * one begins as well behind a post-copy that leaves much of the link idle. */
+static bool set_up_now(const struct view *v, int token, const struct way *way)
+{
+    if (!way->first_next || (token >= 0 && (v->rows[token].phase != PCMIG_TURNS_RUSH || !slow_setups(v))))
+        return false;
+    return way->ending || (way->precopy < 0 && leaves_idle(v, way->postcopy));
 }
 
 static void precopy(const struct view *v, int token, struct pcmig_turns_answer *out)
@@ -270,11 +326,7 @@ static void precopy(const struct view *v, int token, struct pcmig_turns_answer *
     out->waits_for = token >= 0 ? token : way.postcopy >= 0 ? way.postcopy : way.precopy;
     if (out->waits_for < 0)
         return;
-    /* The set-up of the next one is done in time; anybody else's would only have its guest written to for longer. The
-     * next one begins as well behind a post-copy that leaves most of the link idle, by its pace or by its destination.
-     */
-    if (v->rows[v->me].phase == PCMIG_TURNS_WAITING &&
-        (token >= 0 || !way.first_next || (!way.ending && (way.precopy >= 0 || !is_slow(v, way.postcopy))))) {
+    if (v->rows[v->me].phase == PCMIG_TURNS_WAITING && !set_up_now(v, token, &way)) {
         out->turn = PCMIG_TURN_WAITING;
         return;
     }
@@ -282,19 +334,38 @@ static void precopy(const struct view *v, int token, struct pcmig_turns_answer *
     out->bound_mib = left_by_mib(v, &v->rows[out->waits_for]);
 }
 
+/* Who loses the time that ME takes: nobody while ME waits itself. */
+static unsigned behind(const struct view *v)
+{
+    const struct pcmig_turns_row *mine = &v->rows[v->me];
+    unsigned found = 0;
+
+    if (mine->turn_us == 0)
+        return 0;
+    for (size_t i = 0; i < v->count; i++)
+        found += i != v->me && counts(v, i) && is_contender(&v->rows[i]) && v->rows[i].turn_us == 0;
+    return found;
+}
+
 /* ------------------------------------------------------------------------------------------------------------------ */
 
 void pcmig_turns_decide(const struct pcmig_turns_row *rows, size_t count, size_t me, int64_t now_us,
                         struct pcmig_turns_answer *out)
 {
-    struct view v = {.rows = rows, .count = count, .me = me, .now_us = now_us};
+    struct view v = {.rows = rows, .count = count, .me = me, .now_us = now_us, .next_us = NEXT_US};
     int token;
 
     *out = (struct pcmig_turns_answer){.turn = PCMIG_TURN_FREE, .waits_for = -1};
     for (size_t i = 0; i < count; i++) {
         if (counts(&v, i) && rows[i].link_bps > v.link_bps)
             v.link_bps = rows[i].link_bps;
+        if (counts(&v, i) && rows[i].setup_us + NEXT_MORE_US > v.next_us)
+            v.next_us = rows[i].setup_us + NEXT_MORE_US;
     }
+    if (v.next_us > NEXT_MAX_US)
+        v.next_us = NEXT_MAX_US;
+    out->link_bps = v.link_bps;
+    out->behind = behind(&v);
     token = switching(&v);
     switch (rows[me].phase) {
     case PCMIG_TURNS_WAITING:

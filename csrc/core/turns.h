@@ -12,7 +12,8 @@
  *  3. Pre-copy one after the other, the shortest first, as many at a time as it takes to fill the link. What is sent
  * early only becomes dirty again while it waits for a share of the link; one after the other, each guest but the last
  * arrives sooner than side by side, and the last no later. A far smaller guest may go beside a large one.
- *  4. Whoever has begun at full speed goes on: stopping halfway is the dearest of all.
+ *  4. Whoever has begun at full speed goes on: stopping halfway is the dearest of all. Who is still being set up has
+ * not begun: when its set-up takes so long that another one gets the turn, and that one sends first, it is the next.
  *
  * Nobody waits for ever: the order among those who wait is by arrival, later by the time that a guest of its size
  * takes; a turn has an end; and what does not move, or whose process is gone, counts for nothing.
@@ -65,6 +66,7 @@ struct pcmig_turns_row {
     int64_t since_us;                 /* it came */
     int64_t phase_us;                 /* its phase began */
     int64_t turn_us;                  /* since when pre-copy has its turn */
+    int64_t setup_us;                 /* from the migrate call to the first byte; 0 = none was sent yet */
     int64_t stamp_us;                 /* the row was written */
     int64_t moved_us;                 /* the latest time that a byte more was sent, or the phase began */
     uint64_t total_bytes;             /* of guest memory and disks; 0 = not known */
@@ -80,6 +82,8 @@ struct pcmig_turns_answer {
     enum pcmig_turn turn;
     int64_t bound_mib; /* of pre-copy and post-copy, MiB/s; 0 = none */
     int waits_for;     /* index of the row; -1 = none */
+    uint64_t link_bps; /* the best that is known of its link; 0 = nothing */
+    unsigned behind;   /* migrations that wait for this one to leave them the link */
 };
 
 /* What ROWS[ME] may do. COUNT rows of migrations whose process lives; those that say nothing to it are skipped. */

@@ -108,6 +108,8 @@ void pcmig_turns_meter_sample(struct pcmig_turns_meter *meter, int64_t now_us, c
     if (sent != meter->moved_bytes) {
         meter->moved_bytes = sent;
         row->moved_us = now_us;
+        if (row->phase == PCMIG_TURNS_PRECOPY && row->setup_us == 0)
+            row->setup_us = now_us > row->phase_us ? now_us - row->phase_us : 1;
     }
     measure_rate(meter, now_us, sent);
     measure_fill(meter, now_us, sample->queue_bytes);
@@ -116,6 +118,12 @@ void pcmig_turns_meter_sample(struct pcmig_turns_meter *meter, int64_t now_us, c
     if (row->phase == PCMIG_TURNS_RUSH && now_us - row->phase_us >= RUSH_MIN_US && meter->peak_ps != 0 &&
         requests_ps <= meter->peak_ps / RUSH_DIVISOR)
         enter(meter, now_us, PCMIG_TURNS_POSTCOPY);
+}
+
+/* It has not begun at full speed: two took the turn at the same moment, or another one sends already. */
+static bool may_step_back(const struct pcmig_turns_row *row, int64_t now_us)
+{
+    return row->setup_us == 0 || now_us - row->turn_us < SLACK_PROOF_US;
 }
 
 void pcmig_turns_meter_answer(struct pcmig_turns_meter *meter, int64_t now_us, const struct pcmig_turns_answer *answer)
@@ -130,7 +138,7 @@ void pcmig_turns_meter_answer(struct pcmig_turns_meter *meter, int64_t now_us, c
         meter->unbounded_us = now_us;
     if (row->turn_us == 0 && (answer->turn == PCMIG_TURN_FREE || row->phase > PCMIG_TURNS_PRECOPY))
         row->turn_us = now_us;
-    else if (row->phase == PCMIG_TURNS_WAITING || (row->phase == PCMIG_TURNS_PRECOPY && answer->bound_mib != 0 &&
-                                                   row->turn_us != 0 && now_us - row->turn_us < SLACK_PROOF_US))
-        row->turn_us = answer->turn == PCMIG_TURN_FREE ? row->turn_us : 0; /* two took it at the same moment */
+    else if (row->phase == PCMIG_TURNS_WAITING ||
+             (row->phase == PCMIG_TURNS_PRECOPY && answer->bound_mib != 0 && may_step_back(row, now_us)))
+        row->turn_us = answer->turn == PCMIG_TURN_FREE ? row->turn_us : 0;
 }

@@ -6,7 +6,7 @@
 
 /* "PCMIGROW": an empty row is all zeros. */
 #define MAGIC      UINT64_C(0x574f5247494d4350)
-#define NAME_AT    128
+#define NAME_AT    144
 #define CHECK_AT   (PCMIG_TURNS_ROW_BYTES - 8)
 /* No figure of a real host comes near; products with 1000 stay inside 64 bits. */
 #define FIGURE_MAX (UINT64_C(1) << 50)
@@ -22,7 +22,7 @@ static uint64_t checksum(const unsigned char *bytes, size_t count)
 }
 
 /* The figures in the order in which they lie there, eight bytes each. All programs that read them run on this host. */
-#define FIGURES 16
+#define FIGURES 17
 
 void pcmig_turns_pack(const struct pcmig_turns_row *row, unsigned char bytes[PCMIG_TURNS_ROW_BYTES])
 {
@@ -43,6 +43,7 @@ void pcmig_turns_pack(const struct pcmig_turns_row *row, unsigned char bytes[PCM
         row->link_bps,
         (uint64_t)(row->queue_bytes + 1), /* -1 is not known */
         (uint64_t)row->bound_mib,
+        (uint64_t)row->setup_us,
     };
     uint64_t sum;
 
@@ -87,6 +88,7 @@ bool pcmig_turns_unpack(const unsigned char bytes[PCMIG_TURNS_ROW_BYTES], struct
         .link_bps = bounded(figures[13]),
         .queue_bytes = (int64_t)bounded(figures[14]) - 1,
         .bound_mib = (int64_t)bounded(figures[15]),
+        .setup_us = (int64_t)bounded(figures[16]),
     };
     memcpy(row->name, bytes + NAME_AT, PCMIG_TURNS_NAME_SIZE - 1);
     /* It is shown to people. Bytes above ASCII are letters of some language. */

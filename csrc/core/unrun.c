@@ -14,14 +14,16 @@ void pcmig_unrun_gap(struct pcmig_unrun *unrun)
     unrun->known = false;
 }
 
-void pcmig_unrun_event(struct pcmig_unrun *unrun, enum pcmig_event event)
+void pcmig_unrun_event(struct pcmig_unrun *unrun, const struct pcmig_input *input)
 {
-    switch (event) {
+    switch ((enum pcmig_event)input->code) {
     case PCMIG_EVENT_DST_RESUMED_POSTCOPY:
     case PCMIG_EVENT_DST_RESUMED_MIGRATED:
     case PCMIG_EVENT_DST_RESUMED_OTHER:
-    case PCMIG_EVENT_DST_POSTCOPY_FAILED:
         unrun->ran = true;
+        break;
+    case PCMIG_EVENT_DST_POSTCOPY_FAILED:
+        unrun->ran = unrun->ran || !input->paused;
         break;
     case PCMIG_EVENT_DST_STARTED: /* another one, of which nothing was heard yet */
         unrun->ended = false;
@@ -38,10 +40,10 @@ void pcmig_unrun_event(struct pcmig_unrun *unrun, enum pcmig_event event)
     }
 }
 
-void pcmig_unrun_half(struct pcmig_unrun *unrun, enum pcmig_half half)
+void pcmig_unrun_half(struct pcmig_unrun *unrun, enum pcmig_half half, bool runs)
 {
     if (half == PCMIG_HALF_RUNNING || half == PCMIG_HALF_PAUSED || half == PCMIG_HALF_POSTCOPY ||
-        half == PCMIG_HALF_POSTCOPY_FAILED)
+        (half == PCMIG_HALF_POSTCOPY_FAILED && runs))
         unrun->ran = true;
     if (half == PCMIG_HALF_ABSENT) {
         unrun->seen_end = unrun->seen_end || unrun->known;
@@ -61,4 +63,9 @@ bool pcmig_unrun_seen_end(const struct pcmig_unrun *unrun)
 bool pcmig_unrun_certain(const struct pcmig_unrun *unrun)
 {
     return unrun->listening && unrun->ended && !unrun->ran;
+}
+
+bool pcmig_unrun_untold(const struct pcmig_unrun *unrun)
+{
+    return unrun->listening && unrun->seen_end && !unrun->ended && !unrun->ran;
 }

@@ -3,17 +3,21 @@
 #include "edge/knock.h"
 
 #include "edge/clock.h"
+#include "edge/threads.h"
 
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 /* As many as are asked at once; a migration rarely has more. */
-#define AT_ONCE 64
+#define AT_ONCE     64
+#define STACK_BYTES (512 * 1024)
 
 static socklen_t address(const struct pcmig_socket *socket, bool peer, struct sockaddr_storage *out)
 {
@@ -57,19 +61,35 @@ static int refuse_to_connect(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 }
 
+/* Takes the old connection's port, which the kernel may have given to one to somewhere else meanwhile: only a socket
+ * that is under repair may share it with that one (Linux, net/ipv4/tcp.c, tcp_setsockopt: SK_FORCE_REUSE). That needs
+ * CAP_NET_ADMIN; without it a shared port cannot be had. */
+static int take_port(int fd, const struct sockaddr_storage *local, socklen_t size)
+{
+    int on = 1, off = TCP_REPAIR_OFF_NO_WP, status;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+        return -1;
+    if (bind(fd, (const struct sockaddr *)local, size) == 0)
+        return 0;
+    if (errno != EADDRINUSE || setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
+        return -1;
+    status = bind(fd, (const struct sockaddr *)local, size);
+    /* A socket under repair would be connected without a word to the other end. */
+    return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off)) < 0 ? -1 : status;
+}
+
 /* Returns a descriptor to wait for, or -1 when there is nothing to wait for. */
 static int begin(const struct pcmig_socket *old)
 {
     struct sockaddr_storage local, peer;
     socklen_t local_size = address(old, false, &local), peer_size = address(old, true, &peer);
     int fd = socket(old->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int one = 1;
 
     if (fd < 0)
         return -1;
-    if (refuse_to_connect(fd) == 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
-        bind(fd, (struct sockaddr *)&local, local_size) == 0 && connect(fd, (struct sockaddr *)&peer, peer_size) < 0 &&
-        errno == EINPROGRESS)
+    if (refuse_to_connect(fd) == 0 && take_port(fd, &local, local_size) == 0 &&
+        connect(fd, (struct sockaddr *)&peer, peer_size) < 0 && errno == EINPROGRESS)
         return fd;
     close(fd);
     return -1;
@@ -99,7 +119,7 @@ static void wait_for_all(struct pollfd *waits, size_t count, int wait_ms)
     }
 }
 
-void pcmig_knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
+static void knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
 {
     struct pollfd waits[AT_ONCE];
     size_t open = 0;
@@ -115,4 +135,37 @@ void pcmig_knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
         if (waits[i].fd >= 0)
             close(waits[i].fd);
     }
+}
+
+struct job {
+    int wait_ms;
+    size_t count;
+    struct pcmig_socket sockets[];
+};
+
+static void *job_main(void *arg)
+{
+    struct job *job = arg;
+
+    knock(job->sockets, job->count, job->wait_ms);
+    free(job);
+    return NULL;
+}
+
+void pcmig_knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
+{
+    struct job *job;
+
+    if (count == 0)
+        return;
+    job = calloc(1, sizeof(*job) + count * sizeof(*sockets));
+    if (job != NULL) {
+        job->wait_ms = wait_ms;
+        job->count = count;
+        memcpy(job->sockets, sockets, count * sizeof(*sockets));
+        if (pcmig_thread_begin(STACK_BYTES, job_main, job) == 0)
+            return;
+        free(job);
+    }
+    knock(sockets, count, wait_ms);
 }

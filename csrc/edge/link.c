@@ -492,6 +492,21 @@ int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
     return bytes;
 }
 
+int64_t pcmig_link_round_trip_us(struct pcmig_link *link)
+{
+    int64_t shortest_us = -1;
+
+    if (!look(link, true, pcmig_clock_us()))
+        return -1;
+    for (size_t i = 0; i < link->channel_count; i++) {
+        int64_t us = link->channels[i].socket.round_trip_us;
+
+        if (link->channels[i].open && us > 0 && (shortest_us < 0 || us < shortest_us))
+            shortest_us = us;
+    }
+    return shortest_us;
+}
+
 /* The kernel has sent it again, or has asked for room again, and nothing came back. Data that is merely under way is
  * no silence, however long ago the last acknowledgement was. */
 static bool is_silent(const struct pcmig_socket *socket)

@@ -33,10 +33,14 @@ struct pcmig_link_args {
 struct pcmig_link *pcmig_link_open(const struct pcmig_link_args *args);
 void pcmig_link_close(struct pcmig_link *link); /* NULL is fine */
 
-/* What follows is for the time when libvirt says that the migration moves memory. Only WAKE blocks. */
+/* What follows is for the time when libvirt says that the migration moves memory. Nothing of it blocks. */
 
 /* Bytes that QEMU has written and the destination has not acknowledged, or -1 when that is not known. Linux >= 3.3. */
 int64_t pcmig_link_queue_bytes(struct pcmig_link *link);
+
+/* The shortest round trip that the kernel has seen on any of them, in microseconds, or -1 when that is not known. The
+ * first one is measured before anything stands in a queue. Linux >= 4.6. */
+int64_t pcmig_link_round_trip_us(struct pcmig_link *link);
 
 /* The destination's address, as the latest look saw it. Returns whether there is one. */
 bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out);
@@ -49,7 +53,8 @@ int64_t pcmig_link_silence_ms(struct pcmig_link *link);
 /* For a stream that this host has closed and the destination has not (it has nothing to send, so it does not notice):
  * makes its kernel reset its end (edge/knock.h). What this kernel still tries to deliver without anybody who holds it
  * stands in the way, and its next attempt may be minutes off: it is destroyed first, where CAP_NET_ADMIN allows that.
- * Connections that QEMU still has are left alone. Blocks for up to WAIT_MS in all. Returns how many were tried. */
+ * Connections that QEMU still has are left alone. A thread of its own waits for up to WAIT_MS for an answer. Returns
+ * how many are tried. */
 unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms);
 
 #endif

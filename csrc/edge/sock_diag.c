@@ -6,8 +6,8 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -60,6 +60,8 @@ static void take_info(const void *data, size_t size, struct pcmig_socket *out)
     out->probes = info.tcpi_probes;
     out->acknowledged_ms_ago = info.tcpi_last_ack_recv;
     out->received_ms_ago = info.tcpi_last_data_recv;
+    /* ~0 = none was measured. */
+    out->round_trip_us = info.tcpi_min_rtt != UINT32_MAX ? info.tcpi_min_rtt : 0;
 }
 
 /* What a message says, if it speaks of a socket. */

@@ -23,6 +23,7 @@ struct pcmig_socket {
     uint32_t probes;              /* of a closed window, that nothing answered, in a row */
     uint32_t acknowledged_ms_ago; /* anything */
     uint32_t received_ms_ago;     /* data */
+    uint32_t round_trip_us;       /* the shortest; 0 = not told (Linux < 4.6) */
 };
 
 /* A descriptor for the questions below, to be closed by close(2), or -1 with errno. Opening one takes microseconds. */

@@ -20,7 +20,7 @@
 #define RUN_DIR   "/run/pcmig"
 #define GROUP     "libvirt"
 /* The number changes when a row does: versions that understand each other meet in one file. */
-#define FILE_NAME "turns-1"
+#define FILE_NAME "turns-2"
 #define HEADER    "pcmig turns 1\n"
 /* The header has the room of a row. */
 #define ROW_AT(i) (((off_t)(i) + 1) * PCMIG_TURNS_ROW_BYTES)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See virt.h. Facts on events and errors: libvirt 8.0 to 12.8, include/libvirt/libvirt-domain.h and virterror.h. */
+#include "edge/threads.h"
 #include "edge/virt_internal.h"
 
 #include <libvirt/libvirt.h>
@@ -239,34 +240,22 @@ struct pcmig_virt_opening *pcmig_virt_open_begin(const char *uri, void (*done)(v
                                                  struct pcmig_virt_error *error)
 {
     struct pcmig_virt_opening *opening;
-    pthread_condattr_t clock;
-    pthread_attr_t attr;
-    pthread_t thread;
-    int failure;
 
     if (pcmig_virt_init(error) < 0)
         return NULL;
     opening = calloc(1, sizeof(*opening));
     if (opening != NULL)
         opening->uri = strdup(uri);
-    if (opening == NULL || opening->uri == NULL) {
+    if (opening == NULL || opening->uri == NULL || pcmig_waiting_init(&opening->lock, &opening->over_cond) != 0) {
+        if (opening != NULL)
+            free(opening->uri);
         free(opening);
         pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
         return NULL;
     }
     opening->done = done;
     opening->opaque = opaque;
-    pthread_mutex_init(&opening->lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&opening->over_cond, &clock);
-    pthread_condattr_destroy(&clock);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, OPENING_STACK_BYTES);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    failure = pthread_create(&thread, &attr, opening_thread, opening);
-    pthread_attr_destroy(&attr);
-    if (failure != 0) {
+    if (pcmig_thread_begin(OPENING_STACK_BYTES, opening_thread, opening) != 0) {
         pcmig_virt_error_code(error, VIR_ERR_SYSTEM_ERROR, "cannot start a thread to connect with");
         opening_free(opening);
         return NULL;

@@ -3,7 +3,8 @@
  *
  * All functions that take a `struct pcmig_virt_error` return 0 (or a pointer) on success and -1 (or NULL) on failure
  * with the error filled in. They may block for as long as libvirt does (keepalive breaks a dead connection after about
- * 12 s); none may be called with the GIL held or from an event callback. API level: libvirt >= 8.0.
+ * 12 s); none may be called with the GIL held, from an event callback, or, but through engine/ask.h, by the control
+ * thread once a migration runs. API level: libvirt >= 8.0.
  */
 #ifndef PCMIG_EDGE_VIRT_H
 #define PCMIG_EDGE_VIRT_H
@@ -82,25 +83,32 @@ int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_vi
 uint64_t pcmig_virt_domain_memory_bytes(struct pcmig_virt_domain *domain);
 char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* free() it */
 
-/* State of the guest with this UUID on CONN. "no such guest" is not an error: it is PCMIG_HALF_ABSENT. */
+/* What a host says of a guest, all of it at once. */
+struct pcmig_virt_guest {
+    enum pcmig_half half;
+    bool runs_on;            /* its processors run although its post-copy was interrupted. Of the source's half that is
+                              * so of a guest that turned back, and of no other */
+    bool running;            /* its processors run here, as far as libvirt knows */
+    bool left_over;          /* the host has it shut off because it was migrated away */
+    bool shut_down;          /* the host has it shut off, and says that it was shut down, by itself or on request: no
+                              * crash, nor destroyed, nor moved. It may have been long ago */
+    bool stopped_to_migrate; /* it is stopped, and by libvirt for a migration rather than by a user or an I/O error */
+};
+
+/* Of the guest with this UUID on CONN. "no such guest" is not an error: its half is PCMIG_HALF_ABSENT. */
+int pcmig_virt_guest(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_guest *guest,
+                     struct pcmig_virt_error *error);
+/* The half alone. */
 int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
                     struct pcmig_virt_error *error);
 
-/* Whether libvirt says that its processors run although its post-copy was interrupted. Of the source's half that is so
- * of a guest that turned back, and of no other; false where the host does not answer. */
-bool pcmig_virt_runs_on(struct pcmig_virt_conn *conn, const char *uuid);
 /* The number that libvirt gave the guest when it was started; -1 = it is off, not known, or the host does not answer.
  */
 int pcmig_virt_id(struct pcmig_virt_conn *conn, const char *uuid);
 
-/* What is left of a guest (virt_definition.c). Whether the host knows it and has it shut off because it was migrated
- * away: false where the host does not answer. Whether it has a definition: 1, 0, or -1 where it does not know the guest
- * or does not answer. */
-bool pcmig_virt_left_over(struct pcmig_virt_conn *conn, const char *uuid);
+/* What is left of a guest (virt_definition.c). Whether it has a definition: 1, 0, or -1 where the host does not know
+ * the guest or does not answer. */
 int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid);
-/* Whether the host has it shut off, and says that it was shut down, by itself or on request: no crash, nor destroyed,
- * nor moved. It may have been long ago. */
-bool pcmig_virt_was_shut_down(struct pcmig_virt_conn *conn, const char *uuid);
 /* Whether the host has a saved state of the guest (managed save): false where it does not know the guest or does not
  * answer. */
 bool pcmig_virt_saved(struct pcmig_virt_conn *conn, const char *uuid);
@@ -134,10 +142,6 @@ struct pcmig_virt_job {
 /* The job that runs for the guest. Returns 0, or -1 on error (which says nothing about the migration: see
  * doc/develop/architecture.rst). */
 int pcmig_virt_job(struct pcmig_virt_domain *domain, struct pcmig_virt_job *job, struct pcmig_virt_error *error);
-
-/* The same, for whom only a migration counts: returns 1 and fills SAMPLE, 0 when no migration is active, -1 on error.
- */
-int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error);
 
 /* pcmig_virt_job() for whom cannot wait: libvirt gives QEMU 30 s to answer. After PATIENCE_MS it fails with
  * PCMIG_VIRT_FAILURE_BUSY; the question, and its connection, then stay open until libvirt has an answer. */
@@ -180,15 +184,15 @@ size_t pcmig_virt_resume_options(unsigned int flags, const char *out[PCMIG_VIRT_
 /* Cancels in pre-copy. libvirt itself refuses in post-copy, so no memory can be lost by it; a job that is no migration
  * is refused here, as libvirt would end whatever runs. SETTING_UP: also while nothing has moved yet; at the moment at
  * which QEMU begins, a cancellation can have it stand still for good (QEMU 11.1, 1 of about 10 tries within 1 ms), so a
- * caller that is not in a hurry waits for the first figures. */
-int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct pcmig_virt_error *error);
+ * caller that is not in a hurry waits for the first figures. PATIENCE_MS: as of pcmig_virt_job_within(); 0 = for as
+ * long as QEMU takes. */
+int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, int64_t patience_ms,
+                     struct pcmig_virt_error *error);
 
 /* Lets a paused guest run. Nobody may call this who has not asked core/guard.h. */
 int pcmig_virt_resume(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 /* Ends what the host has of the guest (virDomainDestroy). Nobody may call this who has not asked core/guard.h. */
 int pcmig_virt_destroy(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error);
-/* Whether the guest is stopped, and by libvirt for a migration rather than by a user or an I/O error. */
-bool pcmig_virt_stopped_to_migrate(struct pcmig_virt_domain *domain);
 
 /* Interrupts post-copy at the source: both QEMUs keep what they have, and wait to be resumed. libvirt >= 8.5. */
 int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
@@ -208,5 +212,11 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
                                           const struct pcmig_virt_callbacks *callbacks, void *opaque,
                                           struct pcmig_virt_error *error);
 void pcmig_virt_unwatch(struct pcmig_virt_watch *watch); /* NULL is fine */
+/* Its callbacks are called no more, from now on but for one that runs; asks nobody. NULL is fine. */
+void pcmig_virt_watch_mute(struct pcmig_virt_watch *watch);
+
+/* Whether the host has no guest with this UUID, and every event of one that it had before has been given to whoever
+ * watches it on CONN. */
+bool pcmig_virt_gone(struct pcmig_virt_conn *conn, const char *uuid);
 
 #endif

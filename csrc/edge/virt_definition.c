@@ -32,28 +32,6 @@ static bool is_left_over(virDomainPtr domain)
            state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
 }
 
-bool pcmig_virt_left_over(struct pcmig_virt_conn *conn, const char *uuid)
-{
-    virDomainPtr domain = find(conn, uuid);
-    bool left_over = domain != NULL && is_left_over(domain);
-
-    if (domain != NULL)
-        virDomainFree(domain);
-    return left_over;
-}
-
-bool pcmig_virt_was_shut_down(struct pcmig_virt_conn *conn, const char *uuid)
-{
-    virDomainPtr domain = find(conn, uuid);
-    int state, reason;
-    bool was = domain != NULL && virDomainGetState(domain, &state, &reason, 0) == 0 && state == VIR_DOMAIN_SHUTOFF &&
-               reason == VIR_DOMAIN_SHUTOFF_SHUTDOWN;
-
-    if (domain != NULL)
-        virDomainFree(domain);
-    return was;
-}
-
 int pcmig_virt_defined(struct pcmig_virt_conn *conn, const char *uuid)
 {
     virDomainPtr domain = find(conn, uuid);

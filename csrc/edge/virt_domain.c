@@ -158,47 +158,52 @@ static const struct {
     {VIR_DOMAIN_CRASHED, -1, PCMIG_HALF_DEAD},
 };
 
-int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
+/* State and reason of the guest: 0, 1 when there is no such guest, or -1 with ERROR. */
+static int state_of(struct pcmig_virt_conn *conn, const char *uuid, int *state, int *reason,
                     struct pcmig_virt_error *error)
 {
     virDomainPtr ptr = virDomainLookupByUUIDString(conn->ptr, uuid);
-    int state, reason;
+    int result = ptr != NULL ? virDomainGetState(ptr, state, reason, 0) : -1;
 
-    *half = PCMIG_HALF_UNKNOWN;
-    if (ptr == NULL)
+    if (result < 0)
         pcmig_virt_error_take(error);
-    if (ptr != NULL && virDomainGetState(ptr, &state, &reason, 0) < 0) {
-        pcmig_virt_error_take(error);
+    if (ptr != NULL)
         (void)virDomainFree(ptr);
-        ptr = NULL;
-    }
-    if (ptr == NULL) {
-        if (error->code != VIR_ERR_NO_DOMAIN)
-            return -1;
-        *half = PCMIG_HALF_ABSENT;
-        return 0;
-    }
-    (void)virDomainFree(ptr);
+    return result >= 0 ? 0 : error->code == VIR_ERR_NO_DOMAIN ? 1 : -1;
+}
+
+int pcmig_virt_guest(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_guest *guest,
+                     struct pcmig_virt_error *error)
+{
+    int state = VIR_DOMAIN_NOSTATE, reason = 0;
+    int result = state_of(conn, uuid, &state, &reason, error);
+
+    *guest = (struct pcmig_virt_guest){.half = result > 0 ? PCMIG_HALF_ABSENT : PCMIG_HALF_UNKNOWN};
+    if (result != 0)
+        return result < 0 ? -1 : 0;
     for (size_t i = 0; i < sizeof(halves) / sizeof(halves[0]); i++) {
         if (halves[i].state == state && (halves[i].reason == reason || halves[i].reason == -1)) {
-            *half = halves[i].half;
-            return 0;
+            guest->half = halves[i].half;
+            break;
         }
     }
+    guest->runs_on = state == VIR_DOMAIN_RUNNING && reason == 11 /* POSTCOPY_FAILED, since 8.5 */;
+    guest->running = state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED;
+    guest->left_over = state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
+    guest->shut_down = state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_SHUTDOWN;
+    guest->stopped_to_migrate = state == VIR_DOMAIN_PAUSED &&
+                                (reason == VIR_DOMAIN_PAUSED_MIGRATION || reason == 14 /* API_ERROR, since 9.2 */);
     return 0;
 }
 
-bool pcmig_virt_runs_on(struct pcmig_virt_conn *conn, const char *uuid)
+int pcmig_virt_half(struct pcmig_virt_conn *conn, const char *uuid, enum pcmig_half *half,
+                    struct pcmig_virt_error *error)
 {
-    virDomainPtr ptr = virDomainLookupByUUIDString(conn->ptr, uuid);
-    int state = VIR_DOMAIN_NOSTATE, reason = 0;
+    struct pcmig_virt_guest guest;
+    int result = pcmig_virt_guest(conn, uuid, &guest, error);
 
-    if (ptr == NULL)
-        return false;
-    if (virDomainGetState(ptr, &state, &reason, 0) < 0)
-        state = VIR_DOMAIN_NOSTATE;
-    (void)virDomainFree(ptr);
-    return state == VIR_DOMAIN_RUNNING && reason == 11 /* POSTCOPY_FAILED, since 8.5 */;
+    *half = guest.half;
+    return result;
 }
 
 int pcmig_virt_id(struct pcmig_virt_conn *conn, const char *uuid)
@@ -323,16 +328,6 @@ int pcmig_virt_job(struct pcmig_virt_domain *domain, struct pcmig_virt_job *job,
     return 0;
 }
 
-int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *sample, struct pcmig_virt_error *error)
-{
-    struct pcmig_virt_job job;
-
-    if (pcmig_virt_job(domain, &job, error) < 0)
-        return -1;
-    *sample = job.sample;
-    return job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
-}
-
 /* --- the migration itself ----------------------------------------------------------------------------------------- */
 
 /* libvirt: 0 means unlimited for post-copy, but a speed of nothing for pre-copy, where unlimited is the largest value
@@ -340,8 +335,6 @@ int pcmig_virt_job_stats(struct pcmig_virt_domain *domain, struct pcmig_sample *
 #define PRECOPY_UNLIMITED_MIB ((unsigned long)(INT64_MAX / (1024 * 1024)))
 /* No guest writes that much; it keeps bytes inside 64 bits. */
 #define SAMPLED_MAX_MIB       (INT64_C(1) << 40)
-/* Who cancels does so again and again, and is not to wait for a QEMU that stands still. */
-#define ABORT_PATIENCE_MS     3000
 
 int pcmig_virt_migrate(struct pcmig_virt_domain *domain, const struct pcmig_virt_migrate_args *args,
                        struct pcmig_virt_error *error)
@@ -450,11 +443,13 @@ int pcmig_virt_sampled_writes(struct pcmig_virt_domain *domain, int64_t *bytes_p
     return 1;
 }
 
-int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, struct pcmig_virt_error *error)
+int pcmig_virt_abort(struct pcmig_virt_domain *domain, bool setting_up, int64_t patience_ms,
+                     struct pcmig_virt_error *error)
 {
     struct pcmig_virt_job job;
 
-    if (pcmig_virt_job_within(domain, ABORT_PATIENCE_MS, &job, error) < 0)
+    if ((patience_ms > 0 ? pcmig_virt_job_within(domain, patience_ms, &job, error)
+                         : pcmig_virt_job(domain, &job, error)) < 0)
         return -1;
     if (job.kind != PCMIG_VIRT_JOB_MIGRATION) {
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "no migration of guest %.100s is under way%s%s",
@@ -487,16 +482,6 @@ int pcmig_virt_destroy(struct pcmig_virt_conn *conn, const char *uuid, struct pc
     result = checked(virDomainDestroy(ptr), error);
     (void)virDomainFree(ptr);
     return result;
-}
-
-bool pcmig_virt_stopped_to_migrate(struct pcmig_virt_domain *domain)
-{
-    int state, reason;
-
-    if (virDomainGetState(domain->ptr, &state, &reason, 0) < 0)
-        return false;
-    return state == VIR_DOMAIN_PAUSED &&
-           (reason == VIR_DOMAIN_PAUSED_MIGRATION || reason == 14 /* API_ERROR, since 9.2 */);
 }
 
 int pcmig_virt_pause_postcopy(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)

@@ -2,11 +2,14 @@
 /* Events of one guest. See virt.h. Facts on events: libvirt 8.0 to 12.8, include/libvirt/libvirt-domain.h. */
 #include "edge/virt.h"
 
+#include "edge/clock.h"
+#include "edge/threads.h"
 #include "edge/virt_internal.h"
 
 #include <ctype.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,8 @@
 /* libvirt gives callbacks back when it deregisters them, or right after the one that runs has returned. */
 #define RELEASE_LOOK_MS 1
 #define RELEASE_MS      1000
+/* An event loop that takes longer is given up. */
+#define THROUGH_US      10000000
 
 /* Referenced by its owner and by every callback registered with libvirt, which lets go of it asynchronously. */
 struct pcmig_virt_watch {
@@ -107,7 +112,8 @@ static int on_lifecycle(virConnectPtr conn, virDomainPtr domain, int event, int 
             struct pcmig_input input = {.kind = PCMIG_INPUT_EVENT,
                                         .code = lifecycle[i].meaning,
                                         .shut_down = event == VIR_DOMAIN_EVENT_STOPPED &&
-                                                     detail == VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN};
+                                                     detail == VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN,
+                                        .paused = event == VIR_DOMAIN_EVENT_SUSPENDED};
 
             watch->callbacks.input(watch->opaque, &input);
             break;
@@ -216,6 +222,12 @@ struct pcmig_virt_watch *pcmig_virt_watch(struct pcmig_virt_conn *conn, const ch
     return watch;
 }
 
+void pcmig_virt_watch_mute(struct pcmig_virt_watch *watch)
+{
+    if (watch != NULL)
+        atomic_store(&watch->stopped, true);
+}
+
 void pcmig_virt_unwatch(struct pcmig_virt_watch *watch)
 {
     if (watch == NULL)
@@ -232,4 +244,79 @@ void pcmig_virt_unwatch(struct pcmig_virt_watch *watch)
         close_unref(watch);
     }
     watch_close(watch);
+}
+
+/* --- everything was heard ----------------------------------------------------------------------------------------- */
+
+/* Shared by who waits and by the event loop, which lets go of it later. */
+struct barrier {
+    atomic_int references;
+    pthread_cond_t cond; /* CLOCK_MONOTONIC */
+    bool reached;
+};
+
+static pthread_mutex_t barrier_lock = PTHREAD_MUTEX_INITIALIZER; /* of all of them, which are rare */
+
+static void barrier_unref(void *data)
+{
+    struct barrier *barrier = data;
+
+    if (atomic_fetch_sub(&barrier->references, 1) != 1)
+        return;
+    pthread_cond_destroy(&barrier->cond);
+    free(barrier);
+}
+
+static void on_barrier(int timer, void *opaque)
+{
+    struct barrier *barrier = opaque;
+
+    (void)virEventRemoveTimeout(timer);
+    pthread_mutex_lock(&barrier_lock);
+    barrier->reached = true;
+    pthread_cond_signal(&barrier->cond);
+    pthread_mutex_unlock(&barrier_lock);
+}
+
+/* Waits until the event loop has called the callbacks of all events that have come. libvirt's client calls them from a
+ * timer of the connection's that is due at once; one that is added later is due after it. */
+static bool events_are_through(void)
+{
+    const int64_t until_us = pcmig_clock_us() + THROUGH_US;
+    const struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+    struct barrier *barrier = calloc(1, sizeof(*barrier));
+    bool reached = false, added;
+
+    if (barrier == NULL || pcmig_condition_init(&barrier->cond) != 0) {
+        free(barrier);
+        return false;
+    }
+    atomic_init(&barrier->references, 2);
+    pthread_mutex_lock(&barrier_lock);
+    added = virEventAddTimeout(0, on_barrier, barrier, barrier_unref) >= 0;
+    while (added && !barrier->reached) {
+        if (pthread_cond_timedwait(&barrier->cond, &barrier_lock, &until) != 0)
+            break;
+    }
+    reached = barrier->reached;
+    pthread_mutex_unlock(&barrier_lock);
+    if (!added)
+        barrier_unref(barrier);
+    barrier_unref(barrier);
+    return reached;
+}
+
+bool pcmig_virt_gone(struct pcmig_virt_conn *conn, const char *uuid)
+{
+    struct pcmig_virt_error ignored = {0};
+    enum pcmig_half half;
+
+    /* What the daemon had to tell of the guest when it first says that there is none, it has queued. Its loop sends
+     * that before it turns to what it reads in the turn after the next: the answer to a third question comes behind it.
+     */
+    for (int i = 0; i < 3; i++) {
+        if (pcmig_virt_half(conn, uuid, &half, &ignored) < 0 || half != PCMIG_HALF_ABSENT)
+            return false;
+    }
+    return events_are_through();
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pcmig_virt_job() with a time limit: on a thread that is left behind when libvirt does not answer in time. */
 #include "edge/clock.h"
+#include "edge/threads.h"
 #include "edge/virt_internal.h"
 
 #include <pthread.h>
@@ -48,35 +49,22 @@ static void *asking_thread(void *arg)
 static struct question *question_new(struct pcmig_virt_domain *domain)
 {
     struct question *question = calloc(1, sizeof(*question));
-    pthread_condattr_t clock;
 
     if (question == NULL)
         return NULL;
-    if (virDomainRef(domain->ptr) < 0) {
-        free(question);
-        return NULL;
-    }
+    if (pcmig_waiting_init(&question->lock, &question->over_cond) != 0)
+        goto err0;
+    if (virDomainRef(domain->ptr) < 0)
+        goto err1;
     question->domain = *domain;
-    pthread_mutex_init(&question->lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&question->over_cond, &clock);
-    pthread_condattr_destroy(&clock);
     return question;
-}
 
-static bool begin(struct question *question)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    int failure;
-
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    failure = pthread_create(&thread, &attr, asking_thread, question);
-    pthread_attr_destroy(&attr);
-    return failure == 0;
+err1:
+    pthread_cond_destroy(&question->over_cond);
+    pthread_mutex_destroy(&question->lock);
+err0:
+    free(question);
+    return NULL;
 }
 
 int pcmig_virt_job_within(struct pcmig_virt_domain *domain, int64_t patience_ms, struct pcmig_virt_job *job,
@@ -89,7 +77,7 @@ int pcmig_virt_job_within(struct pcmig_virt_domain *domain, int64_t patience_ms,
     bool over;
 
     *job = (struct pcmig_virt_job){.sample = {.queue_bytes = -1}};
-    if (question == NULL || !begin(question)) {
+    if (question == NULL || pcmig_thread_begin(STACK_BYTES, asking_thread, question) != 0) {
         if (question != NULL)
             question_free(question);
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_OTHER, "cannot start a thread to ask libvirt with");

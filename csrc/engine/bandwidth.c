@@ -5,6 +5,11 @@
 /* A bandwidth that libvirt refused (another job held the guest, the connection was broken) is set again that often. */
 #define AGAIN_US 200000
 
+static const enum pcmig_ask_kind orders[BANDWIDTHS] = {
+    [OF_PRECOPY] = PCMIG_TELL_PRECOPY_SPEED,
+    [OF_POSTCOPY] = PCMIG_TELL_POSTCOPY_SPEED,
+};
+
 int64_t pcmig_bandwidth_shared(const struct control *c, int64_t mib)
 {
     const int64_t bound = c->others.bound_mib;
@@ -14,7 +19,7 @@ int64_t pcmig_bandwidth_shared(const struct control *c, int64_t mib)
 
 void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib)
 {
-    struct pcmig_virt_error error = {0};
+    struct pcmig_ask ask;
     bool before = c->bandwidth.refused[which];
 
     if (which == OF_POSTCOPY && c->bandwidth.bound_mib > 0 && (mib == 0 || mib > c->bandwidth.bound_mib))
@@ -23,8 +28,8 @@ void pcmig_bandwidth_set(struct control *c, enum bandwidth which, int64_t mib)
     mib = pcmig_bandwidth_shared(c, mib);
     if (which == OF_PRECOPY && c->call == CALL_RUNS && c->sample.memory_processed_bytes == 0)
         c->others.set_again = true;
-    c->bandwidth.refused[which] =
-        c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, mib, which == OF_POSTCOPY, &error) < 0;
+    ask.number = mib;
+    c->bandwidth.refused[which] = pcmig_ask(c, PCMIG_SIDE_SOURCE, orders[which], &ask) < 0;
     if (c->bandwidth.refused[which]) {
         c->bandwidth.again_us = pcmig_migration_now_us(c->m) + AGAIN_US;
         if (!before)
@@ -58,10 +63,18 @@ void pcmig_bandwidth_heed(struct control *c)
 
 void pcmig_bandwidth_open_pace(struct control *c)
 {
-    struct pcmig_virt_error error = {0};
+    struct pcmig_ask ask = {.number = c->bandwidth.bound_mib};
 
-    if (c->m->domain == NULL || pcmig_virt_set_speed(c->m->domain, c->bandwidth.bound_mib, true, &error) < 0)
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_POSTCOPY_SPEED, &ask) < 0) {
+        if (!pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_POSTCOPY_SPEED))
+            return;
+        /* It may be in force, or be an older one that is: it is set once more when the answer is there. */
+        c->bandwidth.pace_mib = 0;
+        c->bandwidth.wanted_mib[OF_POSTCOPY] = c->bandwidth.bound_mib;
+        c->bandwidth.refused[OF_POSTCOPY] = true;
+        c->bandwidth.again_us = pcmig_migration_now_us(c->m) + AGAIN_US;
         return;
+    }
     c->bandwidth.pace_mib = 0;
     c->bandwidth.refused[OF_POSTCOPY] = false; /* nor is an older pace set again */
     pthread_mutex_lock(&c->m->lock);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The migrate call, which blocks until libvirt is done, and its resumption: on a thread and a connection of its own. */
 #include "core/flags.h"
+#include "edge/threads.h"
 #include "engine/control.h"
 
 #include <stdlib.h>
@@ -10,15 +11,22 @@
 
 struct call {
     struct pcmig_migration *m;
-    struct pcmig_virt_conn *conn;     /* NULL = to be opened: a resume */
+    struct pcmig_virt_conn *conn;     /* NULL = to be opened */
     struct pcmig_virt_domain *domain; /* likewise */
     const char *migrate_uri;          /* lives as long as the migration */
     int64_t bandwidth_mib;
     bool resume;
+    bool stale; /* what it has of its own is older than a while of waiting, and may be broken: it opens anew */
 };
 
 static int open_own(struct call *call, struct pcmig_virt_error *error)
 {
+    if (call->stale) {
+        pcmig_virt_domain_free(call->domain);
+        pcmig_virt_close(call->conn);
+        call->domain = NULL;
+        call->conn = NULL;
+    }
     if (call->conn == NULL)
         call->conn = pcmig_virt_open(call->m->args.source_uri, call->m->args.connect_timeout_ms, error);
     if (call->conn != NULL && call->domain == NULL)
@@ -81,13 +89,18 @@ static void *call_main(void *arg)
     return NULL;
 }
 
+static void tell_host_page(struct control *c)
+{
+    struct pcmig_input input = {
+        .t_us = pcmig_migration_now_us(c->m), .kind = PCMIG_INPUT_HOST_PAGE, .code = c->m->host_page_bytes};
+
+    pcmig_control_feed(c, &input);
+}
+
 int pcmig_call_start(struct control *c, const char *resume_uri)
 {
     struct pcmig_migration *m = c->m;
     struct call *call = calloc(1, sizeof(*call));
-    pthread_attr_t attr;
-    pthread_t thread;
-    int failure;
 
     if (call == NULL)
         return -1;
@@ -100,16 +113,14 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
         call->domain = m->call_domain;
         m->call_conn = NULL;
         m->call_domain = NULL;
+        call->stale = c->others.waited;
         c->others.called_us = pcmig_migration_now_us(m);
         c->others.set_again = c->others.bound_mib > 0;
         pcmig_control_event(c, PCMIG_EVENT_MIGRATE_CALLED);
+        if (m->host_page_bytes > 0)
+            tell_host_page(c);
     }
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    failure = pthread_create(&thread, &attr, call_main, call);
-    pthread_attr_destroy(&attr);
-    if (failure != 0) {
+    if (pcmig_thread_begin(STACK_BYTES, call_main, call) != 0) {
         end(call);
         return -1;
     }

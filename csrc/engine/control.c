@@ -19,13 +19,23 @@
 
 /* --- snapshot ----------------------------------------------------------------------------------------------------- */
 
+/* Whether the guest runs at the source no more. Processors that stop with no switch out may be those of a migration
+ * that fails, of which libvirt tells in the same words. */
+static bool has_left(const struct control *c)
+{
+    return c->crossed || (c->source_stopped && c->issued);
+}
+
 void pcmig_control_publish(struct control *c)
 {
     struct pcmig_migration *m = c->m;
     struct pcmig_migration_status *status = &m->status;
+    bool left_now;
 
     c->publish = false;
     pthread_mutex_lock(&m->lock);
+    left_now = !status->left && has_left(c);
+    status->left = has_left(c);
     status->phase = pcmig_ledger_phase_now(m->ledger);
     status->state = c->state;
     status->crossed = c->crossed || c->issued;
@@ -40,6 +50,8 @@ void pcmig_control_publish(struct control *c)
     status->elapsed_us = pcmig_migration_now_us(m);
     status->cpu_us = pcmig_clock_thread_cpu_us();
     pthread_mutex_unlock(&m->lock);
+    if (left_now)
+        pcmig_migration_tell_left(m);
     pcmig_migration_notify(m);
 }
 
@@ -117,7 +129,8 @@ void pcmig_control_event(struct control *c, enum pcmig_event event)
     pcmig_control_feed(c, &input);
 }
 
-/* Once the destination's address is known, and not before it is needed. */
+/* Once the destination's address is known, and not before it is needed: a stream that nobody knew when the pace was set
+ * first is known with one of the next samples. */
 static void quicken_acks(struct control *c)
 {
     struct pcmig_migration *m = c->m;
@@ -134,24 +147,47 @@ static void quicken_acks(struct control *c)
     pthread_mutex_unlock(&m->lock);
 }
 
-static void start_postcopy(struct control *c, const struct pcmig_decision *decision)
+/* What became of the order to switch. */
+static void on_switch(struct control *c, int result, const struct pcmig_virt_error *error)
 {
-    struct pcmig_virt_error error = {0};
-    int64_t late_us = pcmig_migration_now_us(c->m) - decision->t_us;
-
-    if (c->m->domain == NULL || pcmig_virt_start_postcopy(c->m->domain, &error) < 0) {
+    if (result < 0) {
+        /* Over a connection that broke it may have come all the same. */
+        if (pcmig_virt_classify(error) != PCMIG_VIRT_FAILURE_CONNECT)
+            c->issued = c->switching.issued_before;
         pcmig_control_event(c, PCMIG_EVENT_SWITCH_REFUSED);
         return;
     }
     pthread_mutex_lock(&c->m->lock);
-    c->m->status.switch_late_us = late_us;
+    c->m->status.switch_late_us = c->switching.late_us;
     pthread_mutex_unlock(&c->m->lock);
     pcmig_control_event(c, PCMIG_EVENT_SWITCH_ISSUED);
 }
 
+static void start_postcopy(struct control *c, const struct pcmig_decision *decision)
+{
+    struct pcmig_ask ask = {0};
+    int result;
+
+    c->switching.late_us = pcmig_migration_now_us(c->m) - decision->t_us;
+    /* From here on the guest may be on its way, whenever the answer comes. */
+    c->switching.issued_before = c->issued;
+    c->issued = c->issued || c->end[PCMIG_SIDE_SOURCE].known;
+    result = pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_SWITCH, &ask);
+    if (result < 0 && pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_SWITCH))
+        c->publish = true;
+    else
+        on_switch(c, result, &ask.error);
+}
+
+static void on_abort(struct control *c)
+{
+    c->abort.state = ABORT_TAKEN;
+    c->abort.taken_us = pcmig_migration_now_us(c->m);
+}
+
 static void abort_job(struct control *c)
 {
-    struct pcmig_virt_error error = {0};
+    struct pcmig_ask ask = {0};
     int64_t now = pcmig_migration_now_us(c->m);
     bool long_since;
 
@@ -161,10 +197,9 @@ static void abort_job(struct control *c)
     /* Refused when the job has just ended or has not begun; the loop tries again while the call is running. */
     c->abort.try_us = now + (long_since ? ABORT_AGAIN_US : ABORT_LOOK_US);
     c->abort.state = ABORT_WANTED;
-    if (c->m->domain == NULL || pcmig_virt_abort(c->m->domain, long_since, &error) < 0)
-        return;
-    c->abort.state = ABORT_TAKEN;
-    c->abort.taken_us = now;
+    ask.number = long_since ? 1 : 0;
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_ABORT, &ask) == 0)
+        on_abort(c);
 }
 
 static void act(struct control *c, const struct pcmig_decision *decision)
@@ -233,13 +268,16 @@ static void note_event(struct control *c, const struct pcmig_input *input)
 
     if (input->shut_down)
         c->end[side].shut_down = true;
-    pcmig_unrun_event(&c->unrun, (enum pcmig_event)input->code);
+    pcmig_unrun_event(&c->unrun, input);
+    pcmig_ask_outdate(c);
     if (input->code == PCMIG_EVENT_SRC_STOPPED_MIGRATED)
         c->handed_off = true;
+    if (input->code == PCMIG_EVENT_SRC_SUSPENDED_MIGRATED || input->code == PCMIG_EVENT_SRC_RESUMED)
+        c->source_stopped = input->code == PCMIG_EVENT_SRC_SUSPENDED_MIGRATED;
     if (input->code == PCMIG_EVENT_SWITCH_ISSUED)
         c->issued = true;
     if (input->code == PCMIG_EVENT_SRC_RESUMED)
-        c->issued = false; /* the switch came to nothing */
+        c->issued = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_SWITCH); /* otherwise it came to nothing */
     for (size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {
         if (meanings[i].event != input->code)
             continue;
@@ -279,6 +317,9 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
     note_figures(c, input);
     if (input->kind == PCMIG_INPUT_EVENT)
         note_event(c, input);
+    /* Before anything is asked of libvirt: somebody waits for this moment. */
+    if (has_left(c) != m->status.left)
+        pcmig_control_publish(c);
 
     pcmig_policy_feed(m->policy, input, &decision);
     c->due_us = decision.next_us;
@@ -311,15 +352,27 @@ static void set_downtime(struct control *c)
 {
     const int64_t *params = c->m->args.params.value;
     int64_t had_ms = c->downtime_ms, ms = pcmig_policy_qemu_downtime_ms(c->m->policy, had_ms);
-    struct pcmig_virt_error error = {0};
+    struct pcmig_ask ask = {.number = ms};
 
     /* Tried again with the next sample if QEMU is not ready for it. */
     if (params[PCMIG_PARAM_DOWNTIME_CONTROL] == 0 || ms == had_ms || c->crossed ||
-        pcmig_virt_set_max_downtime(c->m->domain, ms, &error) < 0)
+        pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_DOWNTIME, &ask) < 0)
         return;
     c->downtime_ms = ms;
     if (had_ms != 0 || ms != params[PCMIG_PARAM_DOWNTIME_LIMIT_MS])
         (void)pcmig_migration_downtime_limit(c->m, ms);
+}
+
+/* As soon as the migration's connections are known, once. Through a tunnel it is not known. */
+static void tell_round_trip(struct control *c)
+{
+    struct pcmig_input input = {.kind = PCMIG_INPUT_ROUND_TRIP};
+
+    if (c->round_trip_told || c->m->link == NULL || (input.code = pcmig_link_round_trip_us(c->m->link)) < 0)
+        return;
+    c->round_trip_told = true;
+    input.t_us = pcmig_migration_now_us(c->m);
+    pcmig_control_feed(c, &input);
 }
 
 /* libvirt puts the bandwidth of the call in force when it begins to send, whatever was set meanwhile. */
@@ -331,31 +384,45 @@ static void set_bandwidth_once(struct control *c, const struct pcmig_sample *sam
     pcmig_bandwidth_heed(c);
 }
 
+/* The figures of the migration: 1, 0 when there is none at work, or -1. */
+static int look_at_job(struct control *c, struct pcmig_sample *sample)
+{
+    struct pcmig_ask ask = {0};
+
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_JOB, &ask) == 0) {
+        *sample = ask.job.sample;
+        return ask.job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
+    }
+    if (!pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_JOB)) {
+        pthread_mutex_lock(&c->m->lock);
+        c->m->status.stats_failed++;
+        pthread_mutex_unlock(&c->m->lock);
+    }
+    return -1;
+}
+
 static void take_sample(struct control *c)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_TICK};
-    struct pcmig_virt_error error = {0};
     int active = 0;
 
     if (c->state == PCMIG_ENGINE_DRAINING) {
         input.kind = PCMIG_INPUT_QUEUE; /* the statistics are of no interest */
         input.sample.queue_bytes = queue_bytes(c);
-    } else if (c->m->domain != NULL && c->abort.taken_us == 0) {
+    } else if (c->end[PCMIG_SIDE_SOURCE].known && c->abort.taken_us == 0) {
         /* Nobody needs the figures of what is being cancelled, and a QEMU that stands still keeps libvirt waiting for
          * 30 s. */
-        active = pcmig_virt_job_stats(c->m->domain, &input.sample, &error);
+        active = look_at_job(c, &input.sample);
         if (active > 0 && input.sample.memory_total_bytes > 0) {
             input.kind = PCMIG_INPUT_SAMPLE;
             input.sample.queue_bytes = queue_bytes(c);
             set_downtime(c);
             pcmig_sampling_look(c);
+            if (input.sample.queue_bytes >= 0)
+                tell_round_trip(c);
             set_bandwidth_once(c, &input.sample);
         } else if (active > 0) {
             input.sample.queue_bytes = -1;
-        } else if (active < 0) {
-            pthread_mutex_lock(&c->m->lock);
-            c->m->status.stats_failed++;
-            pthread_mutex_unlock(&c->m->lock);
         }
     }
     /* While disks are copied, nothing is said of memory yet; bytes move all the same. */
@@ -367,6 +434,8 @@ static void take_sample(struct control *c)
     pcmig_control_feed(c, &input);
     if (input.kind == PCMIG_INPUT_SAMPLE && c->crossed)
         pcmig_recover_sample(c);
+    if (input.kind == PCMIG_INPUT_SAMPLE && c->bandwidth.pace_mib >= 0)
+        quicken_acks(c);
     /* Where the destination is not heard, nothing says that the guest runs there: the source's word has to do. */
     if ((c->state == PCMIG_ENGINE_POSTCOPY || (c->state == PCMIG_ENGINE_SWITCHING && c->crossed)) &&
         pcmig_recover_stalled(c))
@@ -391,7 +460,7 @@ static bool has_mail(const struct pcmig_migration *m)
     const struct pcmig_mailbox *box = &m->mailbox;
 
     return box->count > 0 || box->new_bound_mib >= 0 || box->closed[PCMIG_SIDE_SOURCE] ||
-           box->closed[PCMIG_SIDE_DESTINATION] || box->opened || box->call_returned;
+           box->closed[PCMIG_SIDE_DESTINATION] || box->answered || box->call_returned;
 }
 
 static void on_request(struct control *c, enum pcmig_request request)
@@ -463,12 +532,37 @@ static void on_call_returned(struct control *c, bool succeeded, const struct pcm
         pcmig_control_event(c, succeeded ? PCMIG_EVENT_CALL_SUCCEEDED : PCMIG_EVENT_CALL_FAILED);
 }
 
+/* Answers have come late, and are there for this turn: everybody who may have asked is due. */
+static void on_answers(struct control *c)
+{
+    const bool job = pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_JOB);
+    struct pcmig_ask ask;
+    int result;
+
+    pcmig_ask_arrived(c);
+    if (pcmig_ask_take(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_SWITCH, &ask, &result))
+        on_switch(c, result, &ask.error);
+    if (pcmig_ask_take(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_ABORT, &ask, &result) && result == 0 &&
+        c->abort.state == ABORT_WANTED)
+        on_abort(c);
+    if (c->recovery.pause_again)
+        pcmig_recover_pause(c);
+    if (job)
+        c->due_us = 0;
+    c->look_us = 0;
+    c->bandwidth.again_us = 0;
+    c->abort.try_us = 0;
+    c->abort.free_us = 0;
+    c->restart.try_us = 0;
+}
+
 /* Everything that came, taken out of the mailbox at once. */
 struct mail {
     struct pcmig_input *inputs;
     size_t count;
     size_t capacity;
     int64_t bound_mib; /* -1 = none */
+    bool answered;
     bool call_returned;
     bool call_succeeded;
     struct pcmig_virt_error call_error;
@@ -479,15 +573,15 @@ struct mail {
 static void take_mail(struct control *c, struct mail *mail)
 {
     struct pcmig_mailbox *box = &c->m->mailbox;
-    struct mail taken = {box->inputs,        box->count,          box->capacity,  box->new_bound_mib,
-                         box->call_returned, box->call_succeeded, box->call_error};
+    struct mail taken = {box->inputs,   box->count,         box->capacity,       box->new_bound_mib,
+                         box->answered, box->call_returned, box->call_succeeded, box->call_error};
 
     box->inputs = mail->inputs;
     box->capacity = mail->capacity;
     box->count = 0;
     box->new_bound_mib = -1;
     box->call_returned = false;
-    box->opened = false;
+    box->answered = false;
     for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
         c->end[side].reconnect = c->end[side].reconnect || box->closed[side];
         if (side == PCMIG_SIDE_DESTINATION && box->closed[side])
@@ -535,9 +629,28 @@ static void steer(struct control *c)
     pcmig_overdue_look(c);
 }
 
+/* Asks both hosts once more what they have of the guest. Returns false while an answer is on its way. */
+static bool find_again(struct control *c, struct pcmig_preflight_found *found)
+{
+    struct pcmig_ask ask = {0};
+
+    if (!pcmig_end_ask(c, PCMIG_SIDE_SOURCE) || !pcmig_end_ask(c, PCMIG_SIDE_DESTINATION) ||
+        c->end[PCMIG_SIDE_SOURCE].guest.half == PCMIG_HALF_UNKNOWN)
+        return false;
+    for (int side = 0; side < PCMIG_SIDE_COUNT; side++)
+        found->half[side] = c->end[side].guest.half;
+    found->saved = pcmig_ask(c, PCMIG_SIDE_DESTINATION, PCMIG_ASK_SAVED, &ask) > 0;
+    if (pcmig_ask_pending(c, PCMIG_SIDE_DESTINATION, PCMIG_ASK_SAVED))
+        return false;
+    found->job_told = pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_JOB, &ask) == 0;
+    found->job = ask.job;
+    return !pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_JOB);
+}
+
 /* Makes the migrate call, unless the others are to go first. Returns whether the migration is over. */
 static bool call_in_turn(struct control *c)
 {
+    struct pcmig_preflight_found found = {0};
     struct pcmig_migration *m = c->m;
     struct pcmig_virt_error error = {0};
 
@@ -556,9 +669,9 @@ static bool call_in_turn(struct control *c)
         return false;
     }
     /* A source that cannot be asked now is waited for; it is connected to again in the background. */
-    if (c->others.waited && (m->conn[PCMIG_SIDE_SOURCE] == NULL || m->domain == NULL))
+    if (c->others.waited && (!c->end[PCMIG_SIDE_SOURCE].known || !find_again(c, &found)))
         return false;
-    if (c->others.waited && pcmig_preflight_again(m, &error) < 0) {
+    if (c->others.waited && pcmig_preflight_again(m, &found, &error) < 0) {
         pcmig_finish(c, PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE, "", &error);
         return true;
     }
@@ -571,9 +684,45 @@ static bool call_in_turn(struct control *c)
     return true;
 }
 
-/* One turn of the loop. Returns whether the migration is over. */
-static bool turn(struct control *c, struct mail *mail)
+/* Whether who answers at the destination is the host that the guest comes in at: a new connection may lead to another
+ * one, where the name has several addresses. */
+static bool comes_in(const struct control *c)
 {
+    const struct end *end = &c->end[PCMIG_SIDE_DESTINATION];
+
+    return pcmig_ask_connected(c, PCMIG_SIDE_DESTINATION) && !end->attaching && !end->missed &&
+           !pcmig_ending_wanted(c) &&
+           (end->guest.half == PCMIG_HALF_MIGRATING || end->guest.half == PCMIG_HALF_POSTCOPY);
+}
+
+/* By which UUID the destination's host is known again. libvirt goes through all that the host can do for that, which
+ * takes it a second: so it is asked while the migration is set up, or waits; and once more where that connection broke
+ * before the answer. */
+static void ask_host(struct control *c)
+{
+    struct pcmig_ask ask = {0};
+    int result;
+
+    if (c->host_asked || c->m->args.adopt || (c->host_anew && !comes_in(c)))
+        return;
+    result = pcmig_ask(c, PCMIG_SIDE_DESTINATION, PCMIG_ASK_HOST, &ask);
+    if (pcmig_ask_pending(c, PCMIG_SIDE_DESTINATION, PCMIG_ASK_HOST))
+        return;
+    c->host_asked = c->host_anew || (result == 0 && ask.host[0] != '\0');
+    c->host_anew = true;
+    if (result < 0 || ask.host[0] == '\0')
+        return;
+    pthread_mutex_lock(&c->m->lock);
+    memcpy(c->m->status.dest_host, ask.host, sizeof(ask.host));
+    pthread_mutex_unlock(&c->m->lock);
+    c->publish = true;
+}
+
+/* One turn of the loop. Returns whether the migration is over. */
+static bool take_turn(struct control *c, struct mail *mail)
+{
+    if (mail->answered)
+        on_answers(c);
     for (size_t i = 0; i < mail->count; i++)
         on_input(c, &mail->inputs[i]);
     if (mail->bound_mib >= 0)
@@ -585,6 +734,7 @@ static bool turn(struct control *c, struct mail *mail)
         pcmig_others_look(c);
     if (call_in_turn(c))
         return true;
+    ask_host(c);
     steer(c);
     if (!c->others.waiting && pcmig_migration_now_us(c->m) >= c->due_us)
         take_sample(c);
@@ -600,6 +750,14 @@ static bool turn(struct control *c, struct mail *mail)
     }
     return !c->others.waiting && pcmig_ending_wanted(c) && pcmig_migration_now_us(c->m) >= c->look_us &&
            pcmig_ending_look(c);
+}
+
+static bool turn(struct control *c, struct mail *mail)
+{
+    bool over = take_turn(c, mail);
+
+    pcmig_ask_forget(c);
+    return over;
 }
 
 static void run(struct control *c)
@@ -626,10 +784,9 @@ static void clean_up(struct control *c)
     struct pcmig_migration *m = c->m;
 
     pcmig_others_end(c);
-    for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
-        pcmig_virt_open_abandon(c->end[side].opening);
+    pcmig_ends_leave(c);
+    for (int side = 0; side < PCMIG_SIDE_COUNT; side++)
         pcmig_virt_unwatch(m->watch[side]);
-    }
     pcmig_virt_domain_free(m->domain);
     for (int side = 0; side < PCMIG_SIDE_COUNT; side++)
         pcmig_virt_close(m->conn[side]);
@@ -653,7 +810,7 @@ static void adopt(struct control *c)
 {
     char text[300];
 
-    if (c->m->conn[PCMIG_SIDE_SOURCE] == NULL) {
+    if (!pcmig_ask_connected(c, PCMIG_SIDE_SOURCE)) {
         snprintf(text, sizeof(text), "%.200s does not answer; it is asked until it does, and nothing is done meanwhile",
                  c->m->args.source_uri);
         pcmig_control_note(c, text, "");
@@ -684,13 +841,15 @@ void *pcmig_control_main(void *migration)
     trace_params(m);
     if (ready && m->paused)
         pcmig_control_note(&control, "the guest is paused: it moves in pre-copy, and arrives paused", "");
+    if (ready)
+        pcmig_ends_begin(&control);
     if (ready && m->args.adopt) {
         adopt(&control);
     } else if (!ready) {
         pcmig_finish(&control, m->args.adopt ? PCMIG_OUTCOME_NEEDS_OPERATOR : PCMIG_OUTCOME_FAILED, PCMIG_ADVICE_NONE,
                      "", &error);
     } else {
-        if (m->watch[PCMIG_SIDE_DESTINATION] != NULL)
+        if (pcmig_ask_connected(&control, PCMIG_SIDE_DESTINATION))
             pcmig_unrun_listens(&control.unrun);
         pcmig_others_begin(&control);
         if (!call_in_turn(&control))

@@ -4,6 +4,7 @@
  *   control.c    the loop: takes what came, feeds the core, acts on the policy's decisions
  *   call.c       the migrate call, and the one that resumes post-copy (libvirt's Perform), on a thread of its own
  *   sampling.c   what QEMU samples of the guest's writing
+ *   ask.c        what libvirt is asked and told, without waiting for one who does not answer
  *   ends.c       the connections to both hosts, and what each says of its half
  *   bandwidth.c  the bandwidths of pre-copy and post-copy
  *   others.c     what the host's other migrations leave to this one (core/turns.h)
@@ -26,6 +27,7 @@
 #include "core/turns_meter.h"
 #include "core/unrun.h"
 #include "edge/turns_file.h"
+#include "engine/ask.h"
 #include "engine/internal.h"
 
 #define PCMIG_NEVER_US INT64_MAX
@@ -49,17 +51,27 @@ enum direction {
     DIRECTION_IN,
 };
 
+/* Attempts to connect to a host that are under way at once. */
+#define PCMIG_ATTEMPTS 6
+
 /* One of the two hosts. */
 struct end {
-    enum pcmig_half half;               /* as it said last */
-    bool shut_down;                     /* an event said that the guest was shut down there */
-    bool reconnect;                     /* its connection broke, or there is none, and one is wanted */
-    int64_t reconnect_us;               /* not before */
-    struct pcmig_virt_opening *opening; /* a connection that is being opened; NULL = none */
-    int64_t opening_us;                 /* since when */
-    int64_t asked_us;                   /* since when it has not answered */
-    unsigned long libvirt;              /* version, of the connection as it is; 0 = not known */
-    enum direction direction;           /* of an interrupted half, whose QEMU was asked; it does not change */
+    struct pcmig_virt_guest guest;                      /* as it said last: its half, and what belongs to it */
+    bool shut_down;                                     /* an event said that the guest was shut down there */
+    bool reconnect;                                     /* its connection broke, or there is none, and one is wanted */
+    int64_t reconnect_us;                               /* not before */
+    struct pcmig_virt_opening *opening[PCMIG_ATTEMPTS]; /* connections that are being opened, the latest first */
+    int64_t opening_us;                                 /* since when the latest is */
+    bool attaching;           /* a new connection is not of use yet: its events are not followed */
+    bool missed;              /* what it says of the guest may be news: events were missed */
+    int64_t silent_us;        /* since when it has not answered; 0 = it has */
+    unsigned long libvirt;    /* version, of the connection as it is; 0 = not known */
+    enum direction direction; /* of an interrupted half, whose QEMU was asked; it does not change */
+    /* ask.c */
+    struct pcmig_asker *asker[PCMIG_LANES];        /* who has its connections; of the host: NULL = there is none */
+    struct pcmig_question *asked[PCMIG_ASK_COUNT]; /* what is open, or was answered late */
+    int64_t vain_us;                               /* that were waited for it in this turn, without an answer */
+    bool known;                                    /* of the source: the guest was looked up there */
 };
 
 enum abort_state {
@@ -90,11 +102,21 @@ struct control {
     bool detach;                /* the caller lets the migration go */
     struct pcmig_sample sample; /* the latest statistics */
     int64_t downtime_ms;        /* the limit that we gave to QEMU; 0 = none yet */
+    bool round_trip_told;
+    bool host_asked; /* by which UUID the destination's host is known again */
+    bool host_anew;  /* that has failed once */
 
     /* Evidence that no host can be asked for. */
     bool handed_off; /* an event said STOPPED/MIGRATED of the source */
-    bool issued;     /* the switch was, by us or by who noted it; nothing has said since that it came to nothing */
-    bool crossed;    /* an event of either end spoke of post-copy, or of the guest's running at the destination */
+    bool issued;     /* the switch was, by us or by who noted it, or its order is out; nothing has said since that it
+                        came to nothing */
+    struct {
+        int64_t late_us;    /* from the decision until it was ordered */
+        bool issued_before; /* `issued`, before it was */
+    } switching;
+    bool source_stopped; /* an event said that the source's processors have stopped for its migration, and none since
+                            that they run */
+    bool crossed;        /* an event of either end spoke of post-copy, or of the guest's running at the destination */
     struct pcmig_unrun unrun; /* whether the guest never ran at the destination */
     bool final_seen;          /* the statistics of JOB_COMPLETED have come */
 
@@ -102,6 +124,7 @@ struct control {
     int64_t look_us;      /* when both hosts are asked next */
     int64_t unchanged_us; /* since when the halves are as they are */
     bool changed;         /* they were not, at the look before the latest */
+    bool changing;        /* likewise, at the one that waits for an answer */
     struct {
         bool done;      /* it was let run */
         int64_t try_us; /* not before, again */
@@ -135,6 +158,7 @@ struct control {
         struct pcmig_turns_meter meter;
         enum pcmig_turn turn; /* what they leave to this one */
         int64_t bound_mib;    /* of its bandwidth, for their sake; 0 = none */
+        unsigned behind;      /* of them wait for this one */
         int64_t look_us;      /* when to look at them next */
         bool waiting;         /* for its turn: the migrate call was not made yet */
         bool waited;          /* it did for a while: what was found before is old */
@@ -151,6 +175,8 @@ struct control {
         struct pcmig_recovery core;
         int64_t look_us;         /* when it wants to look again */
         bool held;               /* paused on request: no attempt until one is asked for */
+        bool hang_told;          /* people know that the destination's QEMU seems to hang */
+        bool pause_again;        /* the order to pause did not go out: the source had not answered something else */
         int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */
         int64_t silence_ms;      /* as seen then */
         uint64_t sent;           /* figures of post-copy that grow while anything moves, */
@@ -180,11 +206,19 @@ void pcmig_sampling_start(struct pcmig_migration *migration, struct pcmig_virt_d
 void pcmig_sampling_look(struct control *c);
 
 /* ends.c */
-/* Takes a connection that was opened in the background, and begins to open one that is wanted. Waits for nothing. */
+/* Takes over the connections that were opened before the migration (preflight.c). */
+void pcmig_ends_begin(struct control *c);
+/* Takes a connection that was opened in the background, and begins to open one that is wanted. */
 void pcmig_ends_connect(struct control *c);
 int64_t pcmig_ends_due_us(const struct control *c);
-/* Asks the host for its half. PCMIG_HALF_UNKNOWN while there is no connection; a new one is then on its way. */
-void pcmig_end_ask(struct control *c, enum pcmig_side side);
+/* Nobody is asked any more, and the connections are closed. */
+void pcmig_ends_leave(struct control *c);
+/* Asks the host what it has of the guest. PCMIG_HALF_UNKNOWN where there is no connection - a new one is then on its
+ * way - and where it does not answer. Returns whether that is its word: false while the answer may yet come, and what
+ * is known is what it said last. */
+bool pcmig_end_ask(struct control *c, enum pcmig_side side);
+/* Until when its answer is waited for before it counts as unknown. */
+int64_t pcmig_end_patient_us(const struct control *c, enum pcmig_side side);
 /* Whether a connection is on its way that has not been waited for yet: "unknown" is not the host's last word. */
 bool pcmig_end_being_asked(const struct control *c, enum pcmig_side side);
 /* Whether the guest runs at the source beyond the switch, as one that turned back does: 1, 0, or -1 when libvirt says
@@ -192,7 +226,7 @@ bool pcmig_end_being_asked(const struct control *c, enum pcmig_side side);
 int pcmig_end_turned_back(struct control *c);
 /* Posts what the half that was seen last tells of events that nobody heard. */
 void pcmig_end_catch_up(struct control *c, enum pcmig_side side);
-/* Ends the connection; a new one is opened when somebody wants it. */
+/* Ends the connection, and with it what was asked over it; a new one is opened when somebody wants it. */
 void pcmig_end_close(struct control *c, enum pcmig_side side);
 
 /* bandwidth.c: what libvirt refuses is set again at `again_us`. */

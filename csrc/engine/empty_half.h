@@ -5,7 +5,11 @@
 
 #include "edge/virt.h"
 
-/* Removes the half at DESTINATION if the guest never left SOURCE, as both hosts say now and the guard permits.
+/* Whether the half at the DESTINATION is empty and may be removed: the guest never left the SOURCE, as both hosts say
+ * now, in this order, and the guard permits it. ERROR says why not. */
+bool pcmig_empty_half_may(enum pcmig_half source, enum pcmig_half destination, struct pcmig_virt_error *error);
+
+/* Removes the half at DESTINATION if it may be.
  *
  * For a migration that libvirt took a cancellation of, and that does not end: told to cancel in the moment at which it
  * begins, QEMU 11.1 may wait for its own other end for ever, and the guest with it; without that end it goes on. The

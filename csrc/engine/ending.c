@@ -7,19 +7,18 @@
 #include <stdio.h>
 
 /* Both hosts are asked this often, and less often once nothing changes for long. */
-#define LOOK_US             100000
-#define LOOK_SLOW_US        1000000
-#define LOOK_FAST_FOR       10000000
+#define LOOK_US       100000
+#define LOOK_SLOW_US  1000000
+#define LOOK_FAST_FOR 10000000
 /* The final statistics may be a moment behind the states: they come with an event. */
-#define FIGURES_US          2000000
+#define FIGURES_US    2000000
 /* A bandwidth that libvirt does not take back, because its own clearing up holds the guest, is not waited for longer.
  */
-#define RESTORE_US          3000000
+#define RESTORE_US    3000000
 /* A libvirtd that is being restarted cannot tell of its job. */
-#define JOB_US              15000000
-#define ABORTED_PATIENCE_MS 1000
+#define JOB_US        15000000
 /* A destination that is known to be dead before the guest ran there: nobody is waited for. */
-#define UNRUN_US            1000000
+#define UNRUN_US      1000000
 
 bool pcmig_ending_wanted(const struct control *c)
 {
@@ -47,17 +46,13 @@ static bool at_source(enum pcmig_half source)
 }
 
 /* Of the source: 1, 0, or -1 when it could not tell. */
-static int job_active(const struct control *c)
+static int job_active(struct control *c)
 {
-    struct pcmig_virt_error error = {0};
-    struct pcmig_virt_job job;
+    struct pcmig_ask ask = {0};
 
-    /* QEMU may stand still in a cancellation. */
-    if (c->m->domain == NULL ||
-        (c->abort.taken_us != 0 ? pcmig_virt_job_within(c->m->domain, ABORTED_PATIENCE_MS, &job, &error)
-                                : pcmig_virt_job(c->m->domain, &job, &error)) < 0)
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_JOB, &ask) < 0)
         return -1;
-    return job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
+    return ask.job.kind == PCMIG_VIRT_JOB_MIGRATION ? 1 : 0;
 }
 
 /* Whether the guest was shut down at this end: an event said so, or libvirt says it of a guest that it has off. That
@@ -65,52 +60,65 @@ static int job_active(const struct control *c)
  * there may be years old. */
 static bool was_shut_down(const struct control *c, enum pcmig_side side)
 {
-    const enum pcmig_half source = c->end[PCMIG_SIDE_SOURCE].half;
+    const enum pcmig_half source = c->end[PCMIG_SIDE_SOURCE].guest.half;
     const bool crossed = c->crossed || source == PCMIG_HALF_POSTCOPY || source == PCMIG_HALF_POSTCOPY_FAILED;
     const enum pcmig_side was_at = crossed ? PCMIG_SIDE_DESTINATION : PCMIG_SIDE_SOURCE;
 
-    if (c->end[side].half != PCMIG_HALF_ABSENT || side != was_at)
-        return false;
-    return c->end[side].shut_down ||
-           (c->m->conn[side] != NULL && pcmig_virt_was_shut_down(c->m->conn[side], c->m->uuid));
+    return c->end[side].guest.half == PCMIG_HALF_ABSENT && side == was_at &&
+           (c->end[side].shut_down || c->end[side].guest.shut_down);
 }
 
 /* Whether the source says by itself that it handed the guest over: an event did, or the guest is shut off there for
  * having migrated. It was from there that this migration began, so that is no old story. */
 static bool handed_over(const struct control *c)
 {
-    const struct end *end = c->end;
-
-    return c->handed_off ||
-           (end[PCMIG_SIDE_SOURCE].half == PCMIG_HALF_ABSENT && end[PCMIG_SIDE_DESTINATION].half == PCMIG_HALF_PAUSED &&
-            c->m->conn[PCMIG_SIDE_SOURCE] != NULL && pcmig_virt_left_over(c->m->conn[PCMIG_SIDE_SOURCE], c->m->uuid));
+    return c->handed_off || (c->end[PCMIG_SIDE_SOURCE].guest.left_over &&
+                             c->end[PCMIG_SIDE_DESTINATION].guest.half == PCMIG_HALF_PAUSED);
 }
 
-/* Asks both, the source first (core/halves.h). What changes is still on its way: its time begins anew. */
-static void ask_both(struct control *c)
+/* Asks both, the source first (core/halves.h). What changes is still on its way: its time begins anew. Returns false
+ * while an answer may yet come: then nothing is decided, and it is looked again when it does, or has not for long. */
+static bool ask_both(struct control *c)
 {
-    enum pcmig_half before[PCMIG_SIDE_COUNT];
-
-    c->changed = false;
     for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
-        before[side] = c->end[side].half;
-        pcmig_end_ask(c, (enum pcmig_side)side);
-        c->changed = c->changed || c->end[side].half != before[side];
-        c->crossed =
-            c->crossed || c->end[side].half == PCMIG_HALF_POSTCOPY || c->end[side].half == PCMIG_HALF_POSTCOPY_FAILED;
+        const enum pcmig_half *half = &c->end[side].guest.half, before = *half;
+        const bool told = pcmig_end_ask(c, (enum pcmig_side)side);
+
+        c->crossed = c->crossed || *half == PCMIG_HALF_POSTCOPY || *half == PCMIG_HALF_POSTCOPY_FAILED;
+        if (*half != before) {
+            c->changing = true;
+            c->unchanged_us = pcmig_migration_now_us(c->m);
+        }
+        if (!told) {
+            c->look_us = pcmig_end_patient_us(c, (enum pcmig_side)side);
+            return false;
+        }
     }
-    if (c->changed)
-        c->unchanged_us = pcmig_migration_now_us(c->m);
+    c->changed = c->changing;
+    c->changing = false;
     /* A migration without a call of ours is looked at in this way all along, and an event may have been missed. */
     for (int side = 0; side < PCMIG_SIDE_COUNT && c->changed; side++) {
         if (c->m->args.adopt || c->call == CALL_LOST)
             pcmig_end_catch_up(c, (enum pcmig_side)side);
     }
+    return true;
+}
+
+/* libvirt may tell nobody that a half has ended. Where the proof that the guest never ran there lacks only that, the
+ * host's word has to do, once all events that it sent before were heard: those are in the mailbox by then, and this one
+ * goes behind them. */
+static void hear_the_end(struct control *c)
+{
+    const struct pcmig_input ended = {.kind = PCMIG_INPUT_EVENT, .code = PCMIG_EVENT_DST_STOPPED};
+    struct pcmig_ask ask = {0};
+
+    if (pcmig_unrun_untold(&c->unrun) && pcmig_ask(c, PCMIG_SIDE_DESTINATION, PCMIG_ASK_GONE, &ask) > 0)
+        pcmig_migration_post(c->m, &ended);
 }
 
 static void gather(struct control *c, struct seen *seen)
 {
-    const enum pcmig_half source = c->end[PCMIG_SIDE_SOURCE].half;
+    const enum pcmig_half source = c->end[PCMIG_SIDE_SOURCE].guest.half;
     struct pcmig_evidence waiting;
     int64_t patience_us;
 
@@ -118,7 +126,7 @@ static void gather(struct control *c, struct seen *seen)
     seen->job = at_source(source) ? job_active(c) : 0;
     seen->evidence = (struct pcmig_evidence){
         .source = source,
-        .destination = c->end[PCMIG_SIDE_DESTINATION].half,
+        .destination = c->end[PCMIG_SIDE_DESTINATION].guest.half,
         .call_succeeded = c->call == CALL_SUCCEEDED,
         .source_handed_off = handed_over(c),
         .job_active = seen->job > 0 && source != PCMIG_HALF_MIGRATING,
@@ -142,8 +150,8 @@ static void gather(struct control *c, struct seen *seen)
 /* Both ends say that post-copy goes on, and libvirt looks after it. */
 static bool flows(const struct control *c)
 {
-    return c->call == CALL_RUNS && c->end[PCMIG_SIDE_SOURCE].half == PCMIG_HALF_POSTCOPY &&
-           c->end[PCMIG_SIDE_DESTINATION].half != PCMIG_HALF_POSTCOPY_FAILED;
+    return c->call == CALL_RUNS && c->end[PCMIG_SIDE_SOURCE].guest.half == PCMIG_HALF_POSTCOPY &&
+           c->end[PCMIG_SIDE_DESTINATION].guest.half != PCMIG_HALF_POSTCOPY_FAILED;
 }
 
 /* While the call runs, libvirt is still at work: only an interrupted post-copy is settled before it returns, and one
@@ -206,6 +214,9 @@ static void finish(struct control *c, const struct seen *seen)
         verdict.advice = PCMIG_ADVICE_UNDEFINE;
     if (verdict.outcome == PCMIG_OUTCOME_COMPLETED && c->leftover == LEFTOVER_LOOK)
         verdict.advice = PCMIG_ADVICE_LOOK_BOTH;
+    /* It may have kept the guest, shut off, where somebody could start it a second time. */
+    if (verdict.situation == PCMIG_SITUATION_RUNS_AT_DESTINATION && verdict.outcome == PCMIG_OUTCOME_COMPLETED)
+        verdict.advice = PCMIG_ADVICE_LOOK_AFTER;
     if (verdict.outcome == PCMIG_OUTCOME_FAILED && c->restart.done && source == PCMIG_HALF_RUNNING)
         verdict.text = "the guest runs on at the source, where the failed switch had left it stopped";
     if (c->restart.why_not[0] != '\0' && !c->restart.done && at_source(source)) {
@@ -221,7 +232,9 @@ bool pcmig_ending_look(struct control *c)
     struct seen seen;
 
     c->look_us = PCMIG_NEVER_US; /* unless something of what follows changes that */
-    ask_both(c);
+    if (!ask_both(c))
+        return false;
+    hear_the_end(c);
     if (c->m->args.recover && (c->recovery.held || c->changed || c->recovery.look_us == PCMIG_NEVER_US ||
                                pcmig_migration_now_us(c->m) >= c->recovery.look_us))
         pcmig_recover(c);

@@ -161,5 +161,6 @@ void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advi
     m->over = true;
     pthread_cond_broadcast(&m->cond);
     pthread_mutex_unlock(&m->lock);
+    pcmig_migration_tell_left(m);
     pcmig_migration_notify(m);
 }

@@ -28,29 +28,70 @@ static bool may_forget(const struct pcmig_evidence *seen)
            pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_UNDEFINE, false).allowed;
 }
 
+/* What a host was asked, and has not answered yet. */
+#define UNTOLD (-2)
+
+/* Whether the guest has a definition there: 1, 0, -1 where it cannot be told, or UNTOLD. */
+static int defined(struct control *c, enum pcmig_side side)
+{
+    struct pcmig_ask ask = {0};
+    int result = pcmig_ask(c, side, PCMIG_ASK_DEFINED, &ask);
+
+    return result < 0 && pcmig_ask_pending(c, side, PCMIG_ASK_DEFINED) ? UNTOLD : result;
+}
+
+/* Whether it is at the source still, as far as that one says. */
+static bool left_over(struct control *c)
+{
+    struct pcmig_ask ask = {0};
+
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_GUEST, &ask) < 0)
+        return true;
+    return ask.guest.left_over;
+}
+
+/* Has the source forget it. Returns 1 or 0, or UNTOLD. */
+static int forget(struct control *c, bool is_defined)
+{
+    struct pcmig_ask ask = {.number = is_defined ? 1 : 0};
+
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_FORGET, &ask) == 0)
+        return 1;
+    return pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_FORGET) ? UNTOLD : 0;
+}
+
 /* The source's definition is removed only by order, and when the destination has one; of a migration that was adopted
  * and needed no call of ours it is told. */
-static enum leftover_state remove_definition(const struct control *c, bool allowed, int64_t waited_us)
+static enum leftover_state remove_definition(struct control *c, bool allowed, int64_t waited_us)
 {
     const struct pcmig_migration *m = c->m;
+    int forgotten;
 
     if ((m->args.flags & PCMIG_FLAG_UNDEFINE_SOURCE) == 0)
         return LEFTOVER_NONE;
     if (c->call == CALL_NONE)
         return LEFTOVER_UNDEFINE;
-    if (!allowed || m->conn[PCMIG_SIDE_DESTINATION] == NULL ||
-        pcmig_virt_defined(m->conn[PCMIG_SIDE_DESTINATION], m->uuid) != 1)
+    if (!allowed || defined(c, PCMIG_SIDE_DESTINATION) != 1)
         return waited_us < SETTLED_WITHIN_US ? LEFTOVER_LATER : LEFTOVER_LOOK;
-    return pcmig_virt_forget(m->conn[PCMIG_SIDE_SOURCE], m->uuid, true) ? LEFTOVER_NONE : LEFTOVER_UNDEFINE;
+    forgotten = forget(c, true);
+    if (forgotten == UNTOLD && waited_us < SETTLED_WITHIN_US)
+        return LEFTOVER_LATER;
+    return forgotten > 0 ? LEFTOVER_NONE : LEFTOVER_UNDEFINE;
 }
 
 /* The source's definition was to go, and its half was ended by other means (by hand, where it was the rest of an
  * interrupted post-copy): it is told, as nothing says that a migration left it. */
-static bool ordered_and_left(const struct pcmig_migration *m)
+static enum leftover_state ordered_and_left(struct control *c, int64_t waited_us)
 {
-    return (m->args.flags & PCMIG_FLAG_UNDEFINE_SOURCE) != 0 &&
-           pcmig_virt_defined(m->conn[PCMIG_SIDE_SOURCE], m->uuid) == 1 && m->conn[PCMIG_SIDE_DESTINATION] != NULL &&
-           pcmig_virt_defined(m->conn[PCMIG_SIDE_DESTINATION], m->uuid) == 1;
+    int source, destination;
+
+    if ((c->m->args.flags & PCMIG_FLAG_UNDEFINE_SOURCE) == 0)
+        return LEFTOVER_NONE;
+    source = defined(c, PCMIG_SIDE_SOURCE);
+    destination = source == 1 ? defined(c, PCMIG_SIDE_DESTINATION) : 0;
+    if ((source == UNTOLD || destination == UNTOLD) && waited_us < SETTLED_WITHIN_US)
+        return LEFTOVER_LATER;
+    return source == 1 && destination == 1 ? LEFTOVER_UNDEFINE : LEFTOVER_NONE;
 }
 
 static void tell_autostart(struct control *c, const char *why)
@@ -68,39 +109,40 @@ static void tell_autostart(struct control *c, const char *why)
 
 void pcmig_leftover_autostart(struct control *c, int64_t waited_us)
 {
-    struct pcmig_virt_conn *const *conn = c->m->conn;
-    struct pcmig_virt_error error = {0};
-    const char *uuid = c->m->uuid;
+    struct pcmig_ask on = {.number = 1}, off = {.number = 0};
+    bool there = pcmig_ask(c, PCMIG_SIDE_DESTINATION, PCMIG_TELL_AUTOSTART, &on) == 0;
+    /* A definition that stays would boot a second copy. */
+    int source = there ? defined(c, PCMIG_SIDE_SOURCE) : UNTOLD;
 
-    if (conn[PCMIG_SIDE_DESTINATION] == NULL)
-        pcmig_virt_error_set(&error, PCMIG_VIRT_FAILURE_CONNECT, "it cannot be reached from here");
-    else if (pcmig_virt_set_autostart(conn[PCMIG_SIDE_DESTINATION], uuid, true, &error) == 0)
-        /* A definition that stays would boot a second copy. */
-        c->autostart_done = conn[PCMIG_SIDE_SOURCE] == NULL || pcmig_virt_defined(conn[PCMIG_SIDE_SOURCE], uuid) != 1 ||
-                            pcmig_virt_set_autostart(conn[PCMIG_SIDE_SOURCE], uuid, false, &error) == 0;
+    c->autostart_done =
+        there && source != UNTOLD && (source != 1 || pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_AUTOSTART, &off) == 0);
     if (c->autostart_done || waited_us < AUTOSTART_GIVE_UP_US)
         return;
     c->autostart_done = true;
-    tell_autostart(c, error.message);
+    tell_autostart(c, !there             ? on.error.message
+                      : source == UNTOLD ? "the source has not answered yet"
+                                         : off.error.message);
 }
 
 enum leftover_state pcmig_leftover_remove(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
 {
-    struct pcmig_migration *m = c->m;
-    int defined;
+    int is_defined, forgotten = 0;
 
-    if (evidence->source != PCMIG_HALF_ABSENT || m->conn[PCMIG_SIDE_SOURCE] == NULL)
+    if (evidence->source != PCMIG_HALF_ABSENT || !pcmig_ask_connected(c, PCMIG_SIDE_SOURCE))
         return LEFTOVER_NONE;
-    if (!pcmig_virt_left_over(m->conn[PCMIG_SIDE_SOURCE], m->uuid))
-        return ordered_and_left(m) ? LEFTOVER_UNDEFINE : LEFTOVER_NONE;
+    if (!c->end[PCMIG_SIDE_SOURCE].guest.left_over)
+        return ordered_and_left(c, waited_us);
     if (waited_us < REMOVE_AFTER_US)
         return LEFTOVER_LATER;
-    defined = pcmig_virt_defined(m->conn[PCMIG_SIDE_SOURCE], m->uuid);
-    if (defined == 1)
+    is_defined = defined(c, PCMIG_SIDE_SOURCE);
+    if (is_defined == 1)
         return remove_definition(c, may_forget(evidence), waited_us);
-    if (defined == 0 && may_forget(evidence) && pcmig_virt_forget(m->conn[PCMIG_SIDE_SOURCE], m->uuid, false))
+    if (is_defined == 0 && may_forget(evidence))
+        forgotten = forget(c, false);
+    if (forgotten > 0)
         return LEFTOVER_NONE;
-    if (evidence->destination != PCMIG_HALF_RUNNING && waited_us < SETTLED_WITHIN_US)
+    if ((evidence->destination != PCMIG_HALF_RUNNING || is_defined == UNTOLD || forgotten == UNTOLD) &&
+        waited_us < SETTLED_WITHIN_US)
         return LEFTOVER_LATER;
-    return pcmig_virt_left_over(m->conn[PCMIG_SIDE_SOURCE], m->uuid) ? LEFTOVER_LOOK : LEFTOVER_NONE;
+    return left_over(c) ? LEFTOVER_LOOK : LEFTOVER_NONE;
 }

@@ -4,6 +4,7 @@
 
 #include "core/trace.h"
 #include "edge/clock.h"
+#include "edge/threads.h"
 #include "engine/internal.h"
 
 #include <errno.h>
@@ -16,7 +17,8 @@
 #define MAILBOX_MAX 4096
 /* A wait of more than thirty years is one for ever. */
 #define JOIN_MAX_MS INT64_C(1000000000000)
-/* Threads are many (two per migration) and need little; libvirt's RPC is the deepest thing they call. */
+/* Threads are many (two per migration, beside its askers) and need little; libvirt's RPC is the deepest thing they
+ * call. */
 #define STACK_BYTES (512 * 1024)
 
 static char *copy_string(const char *text, bool *failed)
@@ -106,7 +108,6 @@ static void free_args(struct pcmig_migration *migration)
 struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *args)
 {
     struct pcmig_migration *migration = calloc(1, sizeof(*migration));
-    pthread_condattr_t attr;
     int saved = ENOMEM;
 
     if (migration == NULL)
@@ -115,6 +116,12 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
     migration->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (migration->event_fd < 0) {
         saved = errno;
+        goto err0;
+    }
+    migration->left_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (migration->left_fd < 0) {
+        saved = errno;
+        close(migration->event_fd);
         goto err0;
     }
     if (!copy_args(migration, args))
@@ -126,11 +133,9 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
     atomic_init(&migration->sampled_us, -1);
     if (migration->ledger == NULL)
         goto err2;
-    pthread_mutex_init(&migration->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&migration->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    saved = pcmig_waiting_init(&migration->lock, &migration->cond);
+    if (saved != 0)
+        goto err3;
     migration->mailbox.new_bound_mib = -1;
     migration->status.pace_mib = -1;
     migration->status.switch_late_us = -1;
@@ -139,10 +144,13 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
     migration->start_us = pcmig_clock_us();
     return migration;
 
+err3:
+    pcmig_ledger_free(migration->ledger);
 err2:
     pcmig_policy_free(migration->policy);
 err1:
     free_args(migration);
+    close(migration->left_fd);
     close(migration->event_fd);
 err0:
     free(migration);
@@ -170,6 +178,7 @@ void pcmig_migration_unref(struct pcmig_migration *migration)
     free(migration->decisions);
     free(migration->name);
     free_args(migration);
+    close(migration->left_fd);
     close(migration->event_fd);
     free(migration);
 }
@@ -189,8 +198,6 @@ static int open_trace(struct pcmig_migration *migration)
 
 int pcmig_migration_start(struct pcmig_migration *migration)
 {
-    pthread_attr_t attr;
-    pthread_t thread;
     bool before, no_trace;
     int failure;
 
@@ -207,12 +214,8 @@ int pcmig_migration_start(struct pcmig_migration *migration)
     no_trace = open_trace(migration) < 0;
     failure = no_trace ? errno : 0;
     if (failure == 0) {
-        pthread_attr_init(&attr);
-        pthread_attr_setstacksize(&attr, STACK_BYTES);
-        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         pcmig_migration_ref(migration);
-        failure = pthread_create(&thread, &attr, pcmig_control_main, migration);
-        pthread_attr_destroy(&attr);
+        failure = pcmig_thread_begin(STACK_BYTES, pcmig_control_main, migration);
         if (failure != 0)
             pcmig_migration_unref(migration);
     }
@@ -267,6 +270,18 @@ int pcmig_migration_fd(const struct pcmig_migration *migration)
     return migration->event_fd;
 }
 
+int pcmig_migration_left_fd(const struct pcmig_migration *migration)
+{
+    return migration->left_fd;
+}
+
+void pcmig_migration_tell_left(struct pcmig_migration *migration)
+{
+    /* As below. */
+    if (eventfd_write(migration->left_fd, 1) < 0)
+        return;
+}
+
 void pcmig_migration_notify(struct pcmig_migration *migration)
 {
     /* Fails only when the counter is at its maximum, and then the descriptor is readable as it is. */
@@ -304,6 +319,14 @@ void pcmig_migration_post(struct pcmig_migration *migration, const struct pcmig_
     } else {
         mailbox->lost++;
     }
+    pthread_cond_broadcast(&migration->cond);
+    pthread_mutex_unlock(&migration->lock);
+}
+
+void pcmig_migration_answered(struct pcmig_migration *migration)
+{
+    pthread_mutex_lock(&migration->lock);
+    migration->mailbox.answered = true;
     pthread_cond_broadcast(&migration->cond);
     pthread_mutex_unlock(&migration->lock);
 }

@@ -86,16 +86,18 @@ struct pcmig_migration_status {
     struct pcmig_sample sample; /* the latest */
     uint64_t link_bps;          /* 0 = not known */
     uint64_t requests_ps;
-    int64_t pace_mib;       /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
-    bool crossed;           /* the switch was issued, or the guest was seen beyond it */
-    bool dest_ended;        /* after the switch the destination's libvirt saw the process with the half end */
-    bool unrun;             /* it is certain that no instruction of the guest ran at the destination, nor will */
+    int64_t pace_mib; /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
+    bool crossed;     /* the switch was issued, or the guest was seen beyond it */
+    bool left;        /* the guest runs at the source no more: stopped for the switch, or seen beyond it. Taken back
+                         when it runs on there after all */
+    bool dest_ended;  /* after the switch the destination's libvirt saw the process with the half end */
+    bool unrun;       /* it is certain that no instruction of the guest ran at the destination, nor will */
     int64_t switch_late_us; /* from the decision to switch (of drained and gate open, the later) to the start-postcopy
                              * call that was accepted; -1 = none */
     enum pcmig_gate_state gate;
     int64_t cpu_us; /* CPU time of the control thread */
     enum pcmig_route_result quickack;
-    char dest_host[PCMIG_HOST_UUID_SIZE]; /* UUID of the destination's host, asked before the migrate call; "" = it was
+    char dest_host[PCMIG_HOST_UUID_SIZE]; /* UUID of the destination's host, asked while it is set up; "" = it was
                                            * not reached, does not say, or the migration was adopted */
     struct sockaddr_storage stream_peer;  /* where the stream goes, seen as post-copy began; AF_UNSPEC = not seen */
     unsigned stats_failed;                /* statistics calls that failed: no verdict, only a figure */
@@ -119,6 +121,10 @@ int pcmig_migration_start(struct pcmig_migration *migration);
 /* An eventfd, readable when there is news; pcmig_migration_clear reads it. */
 int pcmig_migration_fd(const struct pcmig_migration *migration);
 void pcmig_migration_clear(struct pcmig_migration *migration);
+
+/* Another eventfd, readable for good once the guest has left the source (`left`), or the migration is over: for whoever
+ * has something ready for that moment, and looks after nothing else. */
+int pcmig_migration_left_fd(const struct pcmig_migration *migration);
 
 void pcmig_migration_status(struct pcmig_migration *migration, struct pcmig_migration_status *out);
 

@@ -45,13 +45,14 @@ static uint32_t link_of(const struct pcmig_migration_args *args)
 void pcmig_others_begin(struct control *c)
 {
     const struct pcmig_migration_args *args = &c->m->args;
+    struct pcmig_ask ask = {0};
 
     c->others.waiting = !args->adopt;
     c->others.seat = pcmig_turns_join();
     if (c->others.seat == NULL)
         return;
     pcmig_turns_meter_init(&c->others.meter, pcmig_clock_us(), c->m->name, pcmig_turns_network(args->source_uri),
-                           link_of(args), c->m->domain != NULL ? pcmig_virt_domain_memory_bytes(c->m->domain) : 0);
+                           link_of(args), pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_MEMORY, &ask) == 0 ? ask.bytes : 0);
     pcmig_others_look(c);
 }
 
@@ -94,7 +95,7 @@ static void tell(struct control *c, const struct pcmig_turns_row *other, enum pc
 
 static void heed(struct control *c, const struct pcmig_turns_answer *answer)
 {
-    struct pcmig_input input = {.kind = PCMIG_INPUT_TURN, .code = answer->turn};
+    struct pcmig_input input;
 
     if (c->others.bound_mib != answer->bound_mib) {
         c->others.bound_mib = answer->bound_mib;
@@ -102,9 +103,23 @@ static void heed(struct control *c, const struct pcmig_turns_answer *answer)
         if (!c->others.waiting)
             pcmig_bandwidth_heed(c);
     }
+    /* What they have measured of the link, until this one has: a guest that is switched before that has no pace to go
+     * by, and does not end in time. */
+    if (answer->link_bps > 0 && answer->link_bps <= INT64_MAX && pcmig_policy_link_bps(c->m->policy) == 0) {
+        input = (struct pcmig_input){
+            .t_us = pcmig_migration_now_us(c->m), .kind = PCMIG_INPUT_LINK_RATE, .code = (int64_t)answer->link_bps};
+        pcmig_control_feed(c, &input);
+    }
+    if (c->others.behind != answer->behind) {
+        c->others.behind = answer->behind;
+        input = (struct pcmig_input){
+            .t_us = pcmig_migration_now_us(c->m), .kind = PCMIG_INPUT_BEHIND, .code = (int64_t)answer->behind};
+        pcmig_control_feed(c, &input);
+    }
     if (c->others.turn == answer->turn)
         return;
     c->others.turn = answer->turn;
+    input = (struct pcmig_input){.kind = PCMIG_INPUT_TURN, .code = answer->turn};
     input.t_us = pcmig_migration_now_us(c->m);
     pcmig_control_feed(c, &input);
 }

@@ -52,15 +52,29 @@ static bool never_left(const struct control *c)
     return before_the_guest_moved(c) && !c->issued && !c->handed_off;
 }
 
+/* Whether what is at the destination is the empty half of a guest that never left. Both are asked, the source first; an
+ * answer that does not come at once is waited for by nobody here. */
+static bool empty_half(struct control *c)
+{
+    struct pcmig_virt_error ignored = {0};
+    struct pcmig_ask ask = {0};
+    enum pcmig_half source;
+
+    if (!never_left(c) || pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_GUEST, &ask) < 0)
+        return false;
+    source = ask.guest.half;
+    ask.number = source;
+    return pcmig_ask(c, PCMIG_SIDE_DESTINATION, PCMIG_ASK_GUEST, &ask) == 0 &&
+           pcmig_empty_half_may(source, ask.guest.half, &ignored);
+}
+
 /* Takes away what the source waits for. Returns whether it was there and is gone. */
 static bool free_source(struct control *c, int64_t now)
 {
-    struct pcmig_virt_conn *const *conn = c->m->conn;
-    struct pcmig_virt_error error = {0};
+    struct pcmig_ask ask = {0};
 
     c->abort.free_us = now + FREE_AGAIN_US;
-    if (conn[PCMIG_SIDE_SOURCE] == NULL || conn[PCMIG_SIDE_DESTINATION] == NULL || !never_left(c) ||
-        !pcmig_empty_half_remove(conn[PCMIG_SIDE_SOURCE], conn[PCMIG_SIDE_DESTINATION], c->m->uuid, &error))
+    if (!empty_half(c) || pcmig_ask(c, PCMIG_SIDE_DESTINATION, PCMIG_TELL_DESTROY, &ask) < 0)
         return false;
     c->abort.state = ABORT_FREED;
     pcmig_control_note(c,
@@ -68,19 +82,6 @@ static bool free_source(struct control *c, int64_t now)
                        "guest with it; the empty half at the destination was removed, which lets the source go on",
                        "");
     return true;
-}
-
-/* Whether what is at the destination is the empty half of a guest that never left. */
-static bool empty_half(struct control *c)
-{
-    struct pcmig_virt_conn *const *conn = c->m->conn;
-    struct pcmig_virt_error error = {0};
-    enum pcmig_half source, destination;
-
-    return conn[PCMIG_SIDE_SOURCE] != NULL && conn[PCMIG_SIDE_DESTINATION] != NULL && never_left(c) &&
-           pcmig_virt_half(conn[PCMIG_SIDE_SOURCE], c->m->uuid, &source, &error) == 0 &&
-           pcmig_virt_half(conn[PCMIG_SIDE_DESTINATION], c->m->uuid, &destination, &error) == 0 &&
-           source == PCMIG_HALF_RUNNING && destination == PCMIG_HALF_MIGRATING;
 }
 
 /* What is left when it cannot be removed from here. */
@@ -115,7 +116,7 @@ static uint64_t sent(const struct control *c)
 static void make_room(struct control *c, int64_t now)
 {
     if (!c->made_room && c->call == CALL_RUNS && setting_up(c) && now >= c->others.called_us + MAKE_ROOM_US &&
-        c->m->conn[PCMIG_SIDE_DESTINATION] != NULL) {
+        pcmig_ask_connected(c, PCMIG_SIDE_DESTINATION)) {
         pcmig_end_close(c, PCMIG_SIDE_DESTINATION);
         c->made_room = true;
     } else if (c->made_room && !setting_up(c)) {
@@ -128,7 +129,7 @@ static void make_room(struct control *c, int64_t now)
  * had. */
 static int64_t tell_abort_us(const struct control *c)
 {
-    return c->abort.taken_us + ABORT_TELL_US + (c->m->conn[PCMIG_SIDE_DESTINATION] == NULL ? CONNECT_US : 0);
+    return c->abort.taken_us + ABORT_TELL_US + (!pcmig_ask_connected(c, PCMIG_SIDE_DESTINATION) ? CONNECT_US : 0);
 }
 
 static void look_at_abort(struct control *c, int64_t now)
@@ -137,7 +138,7 @@ static void look_at_abort(struct control *c, int64_t now)
         (void)free_source(c, now);
     if (c->abort.state != ABORT_TAKEN || now < c->abort.taken_us + ABORT_TELL_US)
         return;
-    if (c->m->conn[PCMIG_SIDE_DESTINATION] == NULL)
+    if (!pcmig_ask_connected(c, PCMIG_SIDE_DESTINATION))
         c->end[PCMIG_SIDE_DESTINATION].reconnect = true;
     if (now >= tell_abort_us(c) && !free_source(c, now))
         tell_abort(c);
@@ -168,7 +169,7 @@ int64_t pcmig_overdue_due_us(const struct control *c)
         due = abort_us;
     if (c->abort.state == ABORT_TOLD && due > c->abort.free_us)
         due = c->abort.free_us;
-    if (!c->made_room && c->call == CALL_RUNS && setting_up(c) && c->m->conn[PCMIG_SIDE_DESTINATION] != NULL &&
+    if (!c->made_room && c->call == CALL_RUNS && setting_up(c) && pcmig_ask_connected(c, PCMIG_SIDE_DESTINATION) &&
         due > c->others.called_us + MAKE_ROOM_US)
         due = c->others.called_us + MAKE_ROOM_US;
     return due;

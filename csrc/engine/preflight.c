@@ -2,9 +2,9 @@
 /* Connecting, and refusing before the guest is touched. */
 #include "core/flags.h"
 #include "core/guard.h"
+#include "core/host_page.h"
 #include "core/shell.h"
 #include "edge/this_host.h"
-#include "edge/virt_facts.h"
 #include "engine/internal.h"
 
 #include <stdio.h>
@@ -43,46 +43,42 @@ static void on_release(void *opaque)
     pcmig_migration_unref(opaque);
 }
 
-static struct pcmig_virt_watch *follow(struct pcmig_migration *migration, enum pcmig_side side,
-                                       struct pcmig_virt_error *error)
+int pcmig_preflight_follow(struct pcmig_migration *migration, enum pcmig_side side, struct pcmig_virt_conn *conn,
+                           struct pcmig_virt_domain **domain, struct pcmig_virt_watch **watch,
+                           struct pcmig_virt_error *error)
 {
     static const struct pcmig_virt_callbacks callbacks[] = {
         [PCMIG_SIDE_SOURCE] = {on_input, on_source_closed, on_release},
         [PCMIG_SIDE_DESTINATION] = {on_input, on_destination_closed, on_release},
     };
 
+    /* A daemon that has just been started may not know it yet: it is looked up again later. */
+    if (side == PCMIG_SIDE_SOURCE && *domain == NULL)
+        *domain = pcmig_virt_lookup(conn, migration->uuid, error);
     pcmig_migration_ref(migration); /* on_release gives it back, also when this fails */
-    return pcmig_virt_watch(migration->conn[side], migration->uuid, side == PCMIG_SIDE_SOURCE, &callbacks[side],
-                            migration, error);
-}
-
-int pcmig_preflight_attach(struct pcmig_migration *migration, enum pcmig_side side, struct pcmig_virt_conn *conn,
-                           struct pcmig_virt_error *error)
-{
-    pthread_mutex_lock(&migration->lock);
-    migration->mailbox.closed[side] = false;
-    pthread_mutex_unlock(&migration->lock);
-    migration->conn[side] = conn;
-    if (side == PCMIG_SIDE_SOURCE) {
-        /* By UUID once it is known: a name might mean another guest after a reconnect. */
-        migration->domain =
-            pcmig_virt_lookup(conn, migration->uuid[0] != '\0' ? migration->uuid : migration->args.domain, error);
-        if (migration->domain == NULL && migration->uuid[0] == '\0')
-            return -1;
-        if (migration->uuid[0] == '\0')
-            snprintf(migration->uuid, sizeof(migration->uuid), "%s", pcmig_virt_domain_uuid(migration->domain));
-    }
-    migration->watch[side] = follow(migration, side, error);
-    return migration->watch[side] != NULL ? 0 : -1;
+    *watch = pcmig_virt_watch(conn, migration->uuid, side == PCMIG_SIDE_SOURCE, &callbacks[side], migration, error);
+    return *watch != NULL ? 0 : -1;
 }
 
 static int open_end(struct pcmig_migration *migration, enum pcmig_side side, struct pcmig_virt_error *error)
 {
     const struct pcmig_migration_args *args = &migration->args;
     const char *uri = side == PCMIG_SIDE_SOURCE ? args->source_uri : args->dest_uri;
-    struct pcmig_virt_conn *conn = pcmig_virt_open(uri, args->connect_timeout_ms, error);
+    struct pcmig_virt_domain *none = NULL;
 
-    return conn != NULL ? pcmig_preflight_attach(migration, side, conn, error) : -1;
+    migration->conn[side] = pcmig_virt_open(uri, args->connect_timeout_ms, error);
+    if (migration->conn[side] == NULL)
+        return -1;
+    /* From here on it is known by its UUID: after a reconnect its name might mean another guest. */
+    if (side == PCMIG_SIDE_SOURCE && migration->uuid[0] == '\0') {
+        migration->domain = pcmig_virt_lookup(migration->conn[side], args->domain, error);
+        if (migration->domain == NULL)
+            return -1;
+        snprintf(migration->uuid, sizeof(migration->uuid), "%s", pcmig_virt_domain_uuid(migration->domain));
+    }
+    return pcmig_preflight_follow(migration, side, migration->conn[side],
+                                  side == PCMIG_SIDE_SOURCE ? &migration->domain : &none, &migration->watch[side],
+                                  error);
 }
 
 static void close_destination(struct pcmig_migration *migration)
@@ -128,12 +124,29 @@ static int check_emulation(struct pcmig_migration *migration, struct pcmig_virt_
     return 0;
 }
 
-static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+/* Asks both. */
+static int find(struct pcmig_migration *migration, struct pcmig_preflight_found *found, struct pcmig_virt_error *error)
 {
-    enum pcmig_half half;
+    struct pcmig_virt_conn *const *conn = migration->conn;
+    enum pcmig_half *half = found->half;
+    struct pcmig_virt_error unsaid = {0};
 
-    if (pcmig_virt_half(migration->conn[PCMIG_SIDE_SOURCE], migration->uuid, &half, error) < 0)
+    if (pcmig_virt_half(conn[PCMIG_SIDE_SOURCE], migration->uuid, &half[PCMIG_SIDE_SOURCE], error) < 0)
         return -1;
+    if (conn[PCMIG_SIDE_DESTINATION] != NULL) {
+        if (pcmig_virt_half(conn[PCMIG_SIDE_DESTINATION], migration->uuid, &half[PCMIG_SIDE_DESTINATION], error) < 0)
+            return -1;
+        found->saved = pcmig_virt_saved(conn[PCMIG_SIDE_DESTINATION], migration->uuid);
+    }
+    found->job_told = pcmig_virt_job(migration->domain, &found->job, &unsaid) == 0;
+    return 0;
+}
+
+static int check_halves(struct pcmig_migration *migration, const struct pcmig_preflight_found *found,
+                        struct pcmig_virt_error *error)
+{
+    enum pcmig_half half = found->half[PCMIG_SIDE_SOURCE];
+
     migration->paused = half == PCMIG_HALF_PAUSED;
     if (half != PCMIG_HALF_RUNNING && half != PCMIG_HALF_PAUSED) {
         static const char *const hints[PCMIG_HALF_COUNT] = {
@@ -149,11 +162,8 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
                              hints[half] != NULL ? hints[half] : "in a state that is not known");
         return -1;
     }
-    if (migration->conn[PCMIG_SIDE_DESTINATION] == NULL)
-        return 0;
-    if (pcmig_virt_half(migration->conn[PCMIG_SIDE_DESTINATION], migration->uuid, &half, error) < 0)
-        return -1;
-    if (half != PCMIG_HALF_ABSENT) {
+    half = found->half[PCMIG_SIDE_DESTINATION];
+    if (half != PCMIG_HALF_ABSENT && half != PCMIG_HALF_UNKNOWN) {
         static const char *const hints[PCMIG_HALF_COUNT] = {
             [PCMIG_HALF_RUNNING] = "is it the same host as the source?",
             [PCMIG_HALF_MIGRATING] = "another migration of it is under way, pcmig watch shows it at the source",
@@ -171,27 +181,27 @@ static int check_halves(struct pcmig_migration *migration, struct pcmig_virt_err
 
 /* libvirt has one job for a guest at a time, and would wait 30 s for one that may take hours. What is short it may wait
  * for. */
-static int check_job(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+static int check_job(struct pcmig_migration *migration, const struct pcmig_preflight_found *found,
+                     struct pcmig_virt_error *error)
 {
     const char *const abort[] = {"virsh", "-c", migration->args.source_uri, "domjobabort",
                                  pcmig_shell_guest(migration->name, migration->uuid)};
-    struct pcmig_virt_error unsaid = {0};
-    struct pcmig_virt_job job;
+    const struct pcmig_virt_job *job = &found->job;
     char command[256];
 
-    if (pcmig_virt_job(migration->domain, &job, &unsaid) < 0)
+    if (!found->job_told)
         return 0;
     /* To whatever destination: steering it, or cancelling it, is for whoever began it. */
-    if (job.kind == PCMIG_VIRT_JOB_MIGRATION) {
+    if (job->kind == PCMIG_VIRT_JOB_MIGRATION) {
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
                              "another migration of guest %.100s is under way, pcmig watch shows it", migration->name);
         return -1;
     }
-    if (job.kind != PCMIG_VIRT_JOB_OTHER || !job.lasts)
+    if (job->kind != PCMIG_VIRT_JOB_OTHER || !job->lasts)
         return 0;
     pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID,
                          "libvirt runs a job for guest %.100s, %s, and has one at a time: wait until it has ended%s%s",
-                         migration->name, job.name,
+                         migration->name, job->name,
                          pcmig_shell_command(abort, sizeof(abort) / sizeof(abort[0]), command, sizeof(command))
                              ? "; what would end it: "
                              : "",
@@ -201,13 +211,13 @@ static int check_job(struct pcmig_migration *migration, struct pcmig_virt_error 
 
 /* libvirt keeps it through the migration and loads it when the guest is started next: the memory of then, over disks
  * that have gone on. Seen with libvirt 12.8. */
-static int check_saved(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+static int check_saved(struct pcmig_migration *migration, const struct pcmig_preflight_found *found,
+                       struct pcmig_virt_error *error)
 {
     const char *const forget[] = {"virsh", "-c", migration->args.dest_uri, "managedsave-remove", migration->uuid};
     char command[256];
 
-    if (migration->conn[PCMIG_SIDE_DESTINATION] == NULL ||
-        !pcmig_virt_saved(migration->conn[PCMIG_SIDE_DESTINATION], migration->uuid))
+    if (!found->saved)
         return 0;
     pcmig_virt_error_set(
         error, PCMIG_VIRT_FAILURE_INVALID,
@@ -257,23 +267,19 @@ void pcmig_preflight_queue(struct pcmig_migration *migration)
         });
 }
 
-/* Asked here, on the connection that the migration has: whoever asks on one of his own waits for a silent host once
- * more, and may get another one. */
-static void note_destination(struct pcmig_migration *migration)
+static void note_host_page(struct pcmig_migration *migration)
 {
-    char uuid[PCMIG_HOST_UUID_SIZE];
+    struct pcmig_virt_error ignored = {0};
+    char *xml = pcmig_virt_domain_xml(migration->domain, &ignored);
 
-    if (migration->conn[PCMIG_SIDE_DESTINATION] == NULL)
-        return;
-    pcmig_virt_host_uuid(migration->conn[PCMIG_SIDE_DESTINATION], uuid);
-    pthread_mutex_lock(&migration->lock);
-    memcpy(migration->status.dest_host, uuid, sizeof(uuid));
-    pthread_mutex_unlock(&migration->lock);
+    migration->host_page_bytes = pcmig_host_page_bytes(xml);
+    free(xml);
 }
 
 int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
     const struct pcmig_migration_args *args = &migration->args;
+    struct pcmig_preflight_found found = {0};
 
     if (open_end(migration, PCMIG_SIDE_SOURCE, error) < 0) {
         if (pcmig_virt_classify(error) != PCMIG_VIRT_FAILURE_NO_DOMAIN)
@@ -294,10 +300,11 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
         /* The source host may well reach it where we do not; its events and state are then not seen. */
         memset(error, 0, sizeof(*error));
     }
-    if (check_halves(migration, error) < 0 || check_saved(migration, error) < 0 || check_job(migration, error) < 0 ||
+    if (find(migration, &found, error) < 0 || check_halves(migration, &found, error) < 0 ||
+        check_saved(migration, &found, error) < 0 || check_job(migration, &found, error) < 0 ||
         check_emulation(migration, error) < 0 || plan_paused(migration, error) < 0)
         return -1;
-    note_destination(migration);
+    note_host_page(migration);
     migration->call_conn = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
     if (migration->call_conn == NULL) {
         explain(error, "cannot connect to the source", args->source_uri);
@@ -307,14 +314,11 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     return migration->call_domain != NULL ? 0 : -1;
 }
 
-int pcmig_preflight_again(struct pcmig_migration *migration, struct pcmig_virt_error *error)
+int pcmig_preflight_again(struct pcmig_migration *migration, const struct pcmig_preflight_found *found,
+                          struct pcmig_virt_error *error)
 {
-    pcmig_virt_domain_free(migration->call_domain);
-    pcmig_virt_close(migration->call_conn);
-    migration->call_domain = NULL;
-    migration->call_conn = NULL;
-    return check_halves(migration, error) < 0 || check_saved(migration, error) < 0 || check_job(migration, error) < 0 ||
-                   plan_paused(migration, error) < 0
+    return check_halves(migration, found, error) < 0 || check_saved(migration, found, error) < 0 ||
+                   check_job(migration, found, error) < 0 || plan_paused(migration, error) < 0
                ? -1
                : 0;
 }

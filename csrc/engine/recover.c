@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An interrupted post-copy: what core/recovery.h orders is done here, and told. */
 #include "core/hints.h"
+#include "core/shell.h"
 #include "engine/control.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Long enough for an answer over any network; the control thread waits for it. */
+/* Long enough for an answer over any network; nobody here waits for it. */
 #define WAKE_WAIT_MS    300
 /* Silence is a matter of seconds. */
 #define SILENCE_LOOK_US 1000000
@@ -48,15 +49,11 @@ void pcmig_recover_sample(struct control *c)
 
 static void ask_versions(struct control *c)
 {
-    struct pcmig_virt_error error = {0};
-    unsigned long qemu;
+    struct pcmig_ask ask = {0};
 
     for (int side = 0; side < PCMIG_SIDE_COUNT; side++) {
-        struct pcmig_virt_conn *conn = c->m->conn[side];
-        unsigned long *libvirt = &c->end[side].libvirt;
-
-        if (conn != NULL && *libvirt == 0 && pcmig_virt_versions(conn, libvirt, &qemu, &error) < 0)
-            *libvirt = 0;
+        if (c->end[side].libvirt == 0 && pcmig_ask(c, (enum pcmig_side)side, PCMIG_ASK_VERSION, &ask) == 0)
+            c->end[side].libvirt = ask.version;
     }
 }
 
@@ -99,12 +96,50 @@ static void tell_resuming(struct control *c)
     tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
 }
 
+/* What helps where waiting does not. Nobody does it unasked, as it undoes what the guest did at the destination. When
+ * the half there ends, that is seen, and what to type then is told. */
+static void tell_hang(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
+{
+    const struct pcmig_migration_args *args = &c->m->args;
+    const char *name = args->dest_name != NULL ? args->dest_name : c->m->name != NULL ? c->m->name : args->domain;
+    const char *const guest = pcmig_shell_guest(name, c->m->uuid);
+    const char *const look[] = {"virsh", "-c", args->dest_uri, "domstate", "--reason", guest};
+    const char *const destroy[] = {"virsh", "-c", args->dest_uri, "destroy", guest};
+    /* Not stopped there: it does what it can with the pages that it has. */
+    const bool may_run = view->destination == PCMIG_HALF_POSTCOPY || c->end[PCMIG_SIDE_DESTINATION].guest.runs_on;
+    char command[512] = "", first[128] = "", text[512];
+
+    snprintf(text, sizeof(text),
+             "QEMU at the destination does not notice: if the network is there, it hangs, and only its end helps "
+             "(%svirsh destroy there, then turn back)",
+             may_run ? "the guest may still run there, so look first; " : "");
+    tell(c, PCMIG_RECOVERY_STATE_HELD, next_us, text);
+    if (c->recovery.hang_told)
+        return;
+    c->recovery.hang_told = true;
+    if (!pcmig_shell_command(destroy, sizeof(destroy) / sizeof(destroy[0]), command, sizeof(command)))
+        command[0] = '\0';
+    if (!pcmig_shell_command(look, sizeof(look) / sizeof(look[0]), first, sizeof(first)))
+        snprintf(first, sizeof(first), "virsh domstate there");
+    snprintf(text, sizeof(text),
+             "QEMU at the destination does not say that its stream is gone. If the network between the hosts is there, "
+             "it hangs (it waits for a page, and answers nobody): no resume gets through, and the guest %s%s%s. Ending "
+             "that half lets it go on at the source from the switch (how is printed then); what it did since is undone",
+             may_run ? "may still run there on the pages that it has: look first (" : "stands still",
+             may_run ? first : "", may_run ? ")" : "");
+    pcmig_control_note(c, text, command);
+}
+
 static void tell_waiting(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
 {
     char text[sizeof(c->m->status.recovery.text)];
     int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
     const char *hint = pcmig_hint(c->call_error.message);
 
+    if (pcmig_recovery_hangs(&c->recovery.core, view)) {
+        tell_hang(c, view, next_us);
+        return;
+    }
     if (c->call == CALL_RUNS && c->recovery.core.attempts > 0) {
         tell_resuming(c);
         return;
@@ -134,20 +169,25 @@ static void resume(struct control *c, unsigned network)
 
 void pcmig_recover_pause(struct control *c)
 {
-    struct pcmig_virt_error error = {0};
+    struct pcmig_ask ask = {0};
 
-    if (c->m->domain != NULL && pcmig_virt_pause_postcopy(c->m->domain, &error) < 0)
-        c->call_error = error; /* told with the next attempt; tried again while the stream is dead */
+    c->recovery.pause_again = false;
+    if (!c->end[PCMIG_SIDE_SOURCE].known || pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE, &ask) == 0 ||
+        pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE))
+        return;
+    c->recovery.pause_again = pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE);
+    c->call_error = ask.error; /* told with the next attempt; tried again while the stream is dead */
 }
 
 /* Post-copy flows, or there is none to recover. */
 static void end_recovery(struct control *c)
 {
+    c->recovery.hang_told = false;
     if (c->m->status.recovery.state != PCMIG_RECOVERY_STATE_NONE)
         tell(c, PCMIG_RECOVERY_STATE_NONE, -1, "");
     /* The event may have been missed. */
     if ((c->state == PCMIG_ENGINE_INTERRUPTED || c->state == PCMIG_ENGINE_RESUMING) &&
-        c->end[PCMIG_SIDE_SOURCE].half == PCMIG_HALF_POSTCOPY)
+        c->end[PCMIG_SIDE_SOURCE].guest.half == PCMIG_HALF_POSTCOPY)
         pcmig_control_event(c, PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY);
 }
 
@@ -164,9 +204,9 @@ void pcmig_recover(struct control *c)
     const int turned_back = pcmig_end_turned_back(c);
     struct pcmig_recovery_view view = {
         .t_us = pcmig_migration_now_us(c->m),
-        .source = c->end[PCMIG_SIDE_SOURCE].half,
-        .destination = c->end[PCMIG_SIDE_DESTINATION].half,
-        .destination_asked = !c->m->args.destination_optional || c->m->conn[PCMIG_SIDE_DESTINATION] != NULL,
+        .source = c->end[PCMIG_SIDE_SOURCE].guest.half,
+        .destination = c->end[PCMIG_SIDE_DESTINATION].guest.half,
+        .destination_asked = !c->m->args.destination_optional || pcmig_ask_connected(c, PCMIG_SIDE_DESTINATION),
         .source_runs = turned_back > 0,
         .source_unclear = turned_back < 0,
         .call_running = c->call == CALL_RUNS,

@@ -11,7 +11,6 @@
  */
 #include "core/guard.h"
 #include "core/qemu_migration.h"
-#include "edge/virt_qemu.h"
 #include "engine/control.h"
 
 #include <stdio.h>
@@ -31,10 +30,10 @@ static void tell_why_not(struct control *c, const char *why)
 bool pcmig_restart_possible(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us)
 {
     if (waited_us > RESTART_GIVE_UP_US || evidence->job_active || !c->m->args.recover || c->m->paused ||
-        c->m->domain == NULL || c->call == CALL_RUNS || evidence->call_succeeded || evidence->source_handed_off ||
+        c->call == CALL_RUNS || evidence->call_succeeded || evidence->source_handed_off ||
         evidence->destination != PCMIG_HALF_ABSENT ||
         (evidence->source != PCMIG_HALF_PAUSED && evidence->source != PCMIG_HALF_MIGRATING) ||
-        !pcmig_virt_stopped_to_migrate(c->m->domain))
+        !c->end[PCMIG_SIDE_SOURCE].guest.stopped_to_migrate)
         return false;
     tell_why_not(c, c->crossed ? "it may have run at the destination" : "");
     return !c->crossed;
@@ -43,29 +42,28 @@ bool pcmig_restart_possible(struct control *c, const struct pcmig_evidence *evid
 /* Whether QEMU says that the migration is over and the guest still here: then the half is one that is merely paused. */
 static bool qemu_has_the_guest(struct control *c)
 {
-    struct pcmig_virt_error error = {0};
-    struct pcmig_virt_job job;
-    char status[32];
+    struct pcmig_ask ask = {0};
 
     tell_why_not(c, "libvirt at the source does not say that the migration is over");
-    if (pcmig_virt_job(c->m->domain, &job, &error) < 0 || job.kind == PCMIG_VIRT_JOB_MIGRATION)
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_JOB, &ask) < 0 || ask.job.kind == PCMIG_VIRT_JOB_MIGRATION)
         return false;
     /* A save or a snapshot has stopped it, or needs it as it is. */
     snprintf(c->restart.why_not, sizeof(c->restart.why_not), "libvirt at the source has another job for it: %s",
-             job.name != NULL ? job.name : "");
-    if (job.kind != PCMIG_VIRT_JOB_NONE)
+             ask.job.name != NULL ? ask.job.name : "");
+    if (ask.job.kind != PCMIG_VIRT_JOB_NONE)
         return false;
     tell_why_not(c, "QEMU at the source does not answer");
-    if (pcmig_virt_qemu_migration(c->m->domain, status, sizeof(status), &error) < 0)
+    if (pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_QEMU, &ask) < 0)
         return false;
-    snprintf(c->restart.why_not, sizeof(c->restart.why_not), "QEMU at the source says of its migration: %s", status);
-    return pcmig_qemu_migration_kept(status);
+    snprintf(c->restart.why_not, sizeof(c->restart.why_not), "QEMU at the source says of its migration: %s",
+             ask.status);
+    return pcmig_qemu_migration_kept(ask.status);
 }
 
 void pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t waited_us)
 {
     struct pcmig_evidence evidence = *seen;
-    struct pcmig_virt_error error = {0};
+    struct pcmig_ask ask = {0};
     int64_t now = pcmig_migration_now_us(c->m);
 
     if (waited_us < RESTART_AFTER_US || now < c->restart.try_us)
@@ -79,6 +77,6 @@ void pcmig_restart(struct control *c, const struct pcmig_evidence *seen, int64_t
     evidence.crossed = false; /* QEMU's own word, even where the switch was issued */
     if (!pcmig_guard_may(&evidence, PCMIG_SIDE_SOURCE, PCMIG_ACT_RESUME, false).allowed)
         return;
-    c->restart.done = pcmig_virt_resume(c->m->domain, &error) == 0;
+    c->restart.done = pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_RUN, &ask) == 0;
     c->issued = c->issued && !c->restart.done;
 }

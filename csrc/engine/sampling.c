@@ -24,13 +24,16 @@ void pcmig_sampling_start(struct pcmig_migration *m, struct pcmig_virt_domain *d
 void pcmig_sampling_look(struct control *c)
 {
     struct pcmig_input input = {.t_us = pcmig_migration_now_us(c->m), .kind = PCMIG_INPUT_DIRTY_RATE};
-    struct pcmig_virt_error ignored = {0};
+    struct pcmig_ask ask = {0};
     int64_t since_us = atomic_load(&c->m->sampled_us);
     int result;
 
     if (since_us < 0 || input.t_us - since_us < RESULT_US)
         return;
-    result = pcmig_virt_sampled_writes(c->m->domain, &input.code, &ignored);
+    result = pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_WRITES, &ask);
+    if (pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_WRITES))
+        result = 0;
+    input.code = ask.bytes_ps;
     if (result == 0 && input.t_us - since_us < GIVE_UP_US)
         return; /* not yet */
     atomic_store(&c->m->sampled_us, -1);

@@ -8,7 +8,7 @@ import contextlib
 import shlex
 
 from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
+from pcmig.cli.base import CommandError, ExitCode, Leavable, add_guest
 from pcmig.cli.job import CONFIRM_S, HALVES, Job
 from pcmig.cli.record import watch_command
 from pcmig.cli.turn_back import refuse_bound
@@ -20,16 +20,17 @@ TOO_LATE = (
 )
 
 
-class Abort(Command):
+class Abort(Leavable):
     """cancel a migration; the guest runs on at the source
 
-    Works while the guest is still at the source. In post-copy it is refused: the guest would be lost.
+    Works while the guest is still at the source. In post-copy it is refused: the guest would be lost. Ctrl-C
+    leaves it at once; what libvirt was asked for by then it may yet do.
     """
 
     epilog = (
         "exit codes: 0 cancelled; 1 there is no migration, or it could not be cancelled; 2 usage; "
         "3 the guest does not run: it, or its interrupted migration, needs an operator; "
-        "4 in post-copy, the migration goes on"
+        "4 in post-copy, the migration goes on; 130 left by Ctrl-C, while libvirt may yet cancel it"
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -45,6 +46,10 @@ class Abort(Command):
             raise CommandError(f"{err}{what_may_free(job)}", err.code) from err
         refuse_bound(job.uri, job.uuid, job.domain)
         refuse(job)
+        self.left = (
+            f"interrupted: libvirt was asked to cancel the migration of {job.domain}, and may yet do it; "
+            f"what comes of it:\n  {watch_command(job.uri, job.word)}"
+        )
         try:
             _core.job_abort(job.uri, job.uuid)
         except _core.InvalidOperationError:

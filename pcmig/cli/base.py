@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import enum
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, TextIO
 
 from cliff import command
@@ -77,6 +79,37 @@ class Command(command.Command):
         parser.description = f"{summary[:1].upper()}{summary[1:]}. {rest.strip()}".strip()
         add_debug(parser)
         return parser
+
+
+class Leavable(Command):
+    """A command that Ctrl-C leaves at once, also where a host is waited for that does not answer: it works on
+    a thread of its own, which is left behind then and ends with the process. For a command of which nothing
+    is half done, wherever it ends."""
+
+    left = "interrupted"  # what is said then
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        ended = threading.Event()
+        code = 0
+        problem: BaseException | None = None
+
+        def work() -> None:
+            nonlocal code, problem
+            try:
+                code = super(Leavable, self).run(parsed_args)
+            except BaseException as err:  # everything: it is raised again where it is dealt with
+                problem = err
+            finally:
+                ended.set()
+
+        try:
+            threading.Thread(target=work, daemon=True).start()
+            ended.wait()
+        except KeyboardInterrupt:
+            raise CommandError(self.left, ExitCode.INTERRUPTED) from None
+        if problem is not None:
+            raise problem
+        return code
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
@@ -186,3 +219,8 @@ def say(text: str, stream: TextIO) -> None:
         return
     except OSError:
         silence(stream)
+
+
+def day(when: datetime.datetime) -> str:
+    """2026-11-29."""
+    return when.date().isoformat()

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pcmig import _core, turn_back
 from pcmig.journal import Entry
+
+# A host that has not answered by then may be silent, and the other one is asked meanwhile.
+PROMPT_S = 1.0
+# A host that was silent for all of its time is asked again for so long: one that is back answers.
+SILENT_AGAIN_MS = 2000
 
 
 class Evidence(NamedTuple):
@@ -16,6 +22,7 @@ class Evidence(NamedTuple):
     disks_copied: bool
     crossed: bool
     turned_back: bool = False
+    asked: turn_back.Asked | None = None  # what else they were asked at this look
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of _core.guard()."""
@@ -32,12 +39,49 @@ class Evidence(NamedTuple):
         }
 
 
-def ask(uri: str, uuid: str) -> _core.Half:
-    """A host's half; "unknown" when it cannot be asked."""
+def ask(uri: str, uuid: str, timeout_ms: int | None = None) -> _core.Half:
+    """A host's half; "unknown" when it cannot be asked. TIMEOUT_MS to connect, else as for every command."""
     try:
-        return _core.half(uri, uuid)
+        return _core.half(uri, uuid) if timeout_ms is None else _core.half(uri, uuid, timeout_ms)
     except _core.LibvirtError:
         return untold(uri, uuid)
+
+
+def ask_both(
+    entry: Entry, how: Callable[[str, str], _core.Half] | None = None
+) -> tuple[_core.Half, _core.Half]:
+    """The source before the destination, see _core.half(), and yet two silent hosts in the time of one: where
+    the source does not answer at once, the destination is asked meanwhile, and again when the source has."""
+    how = how or ask
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(how, entry.source_uri, entry.uuid)
+        done, _ = concurrent.futures.wait([first], PROMPT_S)
+        meanwhile = None if done else pool.submit(how, entry.dest_uri, entry.uuid)
+        source = first.result()
+        if meanwhile is not None and (destination := meanwhile.result())["half"] == "unknown":
+            return source, destination
+    return source, how(entry.dest_uri, entry.uuid)
+
+
+class Looks:
+    """Asks both hosts of ENTRY each time that it is called; one that was silent, a little only."""
+
+    def __init__(self, entry: Entry, seen: tuple[_core.Half, _core.Half] | None = None) -> None:
+        self.entry = entry
+        self._silent: set[str] = set()
+        if seen is not None:
+            self._note(seen)
+
+    def __call__(self) -> tuple[_core.Half, _core.Half]:
+        seen = ask_both(
+            self.entry, lambda uri, uuid: ask(uri, uuid, SILENT_AGAIN_MS if uri in self._silent else None)
+        )
+        self._note(seen)
+        return seen
+
+    def _note(self, seen: tuple[_core.Half, _core.Half]) -> None:
+        ends = zip((self.entry.source_uri, self.entry.dest_uri), seen, strict=True)
+        self._silent = {uri for uri, half in ends if half["half"] == "unknown"}
 
 
 def untold(uri: str, uuid: str) -> _core.Half:
@@ -48,19 +92,22 @@ def untold(uri: str, uuid: str) -> _core.Half:
         "shut_down": False,
         "defined": False,
         "runs": False,
+        "running": False,
         "id": None,
     }
 
 
-def of_entry(entry: Entry, ask: Callable[[str, str], _core.Half] = ask) -> Evidence:
-    """The source is asked first, see _core.half()."""
-    source = ask(entry.source_uri, entry.uuid)
+def of_entry(entry: Entry, how: Callable[[str, str], _core.Half] | None = None) -> Evidence:
+    """HOW a host is asked: ask(), if nothing else is said."""
+    source, destination = ask_both(entry, how)
+    asked = turn_back.Asked(entry)
     return Evidence(
         source,
-        ask(entry.dest_uri, entry.uuid),
+        destination,
         disks_copied(entry),
         entry.crossed,
-        turn_back.has_turned_back(entry, source, entry.source_uri, entry.uuid),
+        turn_back.has_turned_back(entry, source, entry.source_uri, entry.uuid, asked),
+        asked,
     )
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
+from pcmig.cli.ports_wait import LOOK_MS
 from pcmig.cli.record import KEPT, LOOK
 from pcmig.cli.signals import SignalPipe
 from pcmig_common import phases
 
 if TYPE_CHECKING:
     from pcmig._core import Decision, Migration, Status
+    from pcmig.cli.ports_wait import PortsWait
     from pcmig.cli.progress import Display
     from pcmig.cli.record import Record
     from pcmig.tunnel.passage import Passage
@@ -43,6 +45,7 @@ class Follower:
         signals: SignalPipe,
         record: Record,
         passage: Passage | None = None,
+        ports: PortsWait | None = None,
         *,
         adopts: bool = False,
     ) -> None:
@@ -51,6 +54,7 @@ class Follower:
         self.signals = signals
         self.record = record
         self.passage = passage  # through the tunnel; opened again should its daemon be restarted
+        self.ports = ports  # which the switch waits for
         self.adopts = adopts  # somebody else began it
         self.interrupts = 0
         self.left_unseen = False  # nobody could say how the migration stands
@@ -71,7 +75,14 @@ class Follower:
             status = self._look()
             if status["outcome"] is not None:
                 return status
-            poller.poll(self.display.interval_ms)
+            poller.poll(self._patience_ms(poller))
+
+    def _patience_ms(self, poller: select.poll) -> int | None:
+        """How long to sleep without news."""
+        if self.ports is None:
+            return self.display.interval_ms
+        self.ports.watch(poller)
+        return min(LOOK_MS, self.display.interval_ms or LOOK_MS)
 
     def _look(self) -> Status:
         """Takes what is new, and reacts to it."""
@@ -87,6 +98,9 @@ class Follower:
             if self._is_news(decision):
                 self.display.decision(decision)
         self._decisions_shown += len(decisions)
+        if self.ports is not None:
+            with contextlib.suppress(_core.Error):  # it is just over; the next look shows that
+                self.ports.look(self.migration, status, self.display.note)
         self._tell_recovery(status)
         if status["note"] is not None and status["note"] != self._note:
             self._note = status["note"]
@@ -129,6 +143,8 @@ class Follower:
             self.display.drop()  # the terminal is gone, the guest is not: go on without a word
         elif number == signal.SIGUSR1:
             self.display.note("post-copy was asked for (SIGUSR1)")
+            if self.ports is not None:
+                self.ports.force()
             self._request(self.migration.switch)
         elif number == LOOK:
             self._asked(status)

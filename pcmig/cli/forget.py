@@ -132,7 +132,8 @@ def refusal(book: Journal, entry: Entry, seen: Evidence, answer: _core.Permissio
         return CommandError(f"{reason}; type:\n  {forget_in(book, answer['advice'] or '')}")
     folder = [] if book.folder == journal.default_folder() else ["--journal", str(book.folder)]
     word = shlex.join(["pcmig", "forget", *folder, "--accept-loss", entry.uuid])
-    advice, _ = turn_back.with_words(answer["advice"] or "", entry, (seen.source, seen.destination))
+    halves = (seen.source, seen.destination)
+    advice, _ = turn_back.with_words(answer["advice"] or "", entry, halves, seen.asked)
     helps = choices(advice)[0]
     if helps.startswith("pcmig resume ") and "nova" in entry.caller:
         reason += "; nova-compute at its source goes on by itself when it runs and both hosts answer;"

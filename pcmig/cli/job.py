@@ -172,6 +172,7 @@ class Job:
             "gate": "none",
             "recovery": None,
             "crossed": self.state in phases.POSTCOPY,
+            "left": self.state in phases.POSTCOPY,
             "unrun": False,
             "dest_host": None,
             "dest_ended": False,

@@ -7,14 +7,18 @@ import argparse
 import contextlib
 import shlex
 import sys
+from typing import Any
 
 from pcmig import _core, guest, turn_back, turn_back_cost
 from pcmig.cli import options, virsh
 from pcmig.cli.base import CommandError, UsageError, say
+from pcmig.cli.ports_wait import Leaving, PortsWait
 from pcmig.cli.record import PROGRAM, Record, resume_command, utc_now, word
 from pcmig.cli.run import Run
 from pcmig.cli.turn_back import refuse_bound
 from pcmig.journal import Entry, Journal, engine_arguments
+from pcmig.ports.asking import Asker
+from pcmig.tunnel import peer
 from pcmig.tunnel.passage import Names
 
 
@@ -65,8 +69,11 @@ class Migrate(Run):
             self.open_tunnel(plan, names)
         engine = {"flags": flags.bits, "policy": plan.policy, "params": plan.params, **plan.engine}
         engine |= self._autostart(args, plan, flags)
+        self.ports = self._wait_for_ports(plan)
+        # Not in the journal: whoever takes over asks nobody, and must not wait for an answer.
+        gate: dict[str, Any] = {"gate": True} if self.ports is not None else {}
         try:
-            migration = _core.Migration(uuid, plan.dest_uri, source_uri=plan.source_uri, **engine)
+            migration = _core.Migration(uuid, plan.dest_uri, source_uri=plan.source_uri, **engine, **gate)
         except ValueError as err:
             raise UsageError(str(err)) from err
         entry = Entry(
@@ -80,6 +87,15 @@ class Migrate(Run):
             tunnel=self.passage.names.as_entry() if self.passage else None,
         )
         return migration, Record.claim(book, entry)
+
+    def _wait_for_ports(self, plan: options.Plan) -> PortsWait | None:
+        """Whoever asks the destination about the guest's ports; None where nothing waits for them."""
+        if plan.ports is None:
+            return None
+        asker = Asker(plan.ports.target, plan.uuid, plan.ports.port)
+        local = peer.of_uri(plan.source_uri) is None
+        leaving = Leaving(_core.domain_xml(plan.source_uri, plan.uuid)) if local else None
+        return PortsWait(asker, plan.ports.wait_ms, plan.ports.then, leaving)
 
     def _check_guest(self, args: argparse.Namespace, plan: options.Plan) -> tuple[str, str]:
         """Refuses a guest that cannot do post-copy, before anything is started on either host. Returns its
@@ -95,12 +111,20 @@ class Migrate(Run):
                 raise CommandError(f"{plan.domain} cannot be moved with post-copy: {message}")
             if not args.quiet:
                 say(f"pcmig: note: {message}", sys.stderr)
-        self._tell_way_back(args, plan, xml)
+        flags = _core.parse_flags(plan.flags_line())
+        parallel = "VIR_MIGRATE_PARALLEL" in flags.names
+        if plan.postcopy and parallel and (machine := guest.early_page_channel(xml)):
+            raise CommandError(
+                f"{plan.domain} has the machine type {machine}, with which QEMU mixes up the connections "
+                "of VIR_MIGRATE_PARALLEL and of post-copy, and stops: leave PARALLEL out of --flags, or "
+                "give it a machine type of 8.0 or newer"
+            )
+        self._tell_way_back(args, plan, xml, turn_back.copies_disks(flags.bits))
         return guest.identity(xml)
 
-    def _tell_way_back(self, args: argparse.Namespace, plan: options.Plan, xml: str) -> None:
-        """What it would cost the guest if the destination were lost in post-copy."""
-        copies = turn_back.copies_disks(_core.parse_flags(plan.flags_line()).bits)
+    def _tell_way_back(self, args: argparse.Namespace, plan: options.Plan, xml: str, copies: bool) -> None:
+        """What it would cost the guest if the destination were lost in post-copy. COPIES: its disks are
+        copied, by what the flags say."""
         found = turn_back_cost.cost(
             xml,
             copied=plan.engine.get("disks") or copies,

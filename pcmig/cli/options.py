@@ -9,15 +9,23 @@ import dataclasses
 import difflib
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pcmig import _core, turn_back
 from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path, given_uri, natural
+from pcmig.ports import waiting
 from pcmig.tunnel import peer
 
 if TYPE_CHECKING:
     from pcmig._core import Param
 
 DEFAULT_POLICY = "auto"
+
+# A bridge with spanning tree, as it comes, forwards 30 s after its port was made.
+PORTS_WAIT_S = 60
+LEAST_DOWNTIME_MS = 1  # of QEMU's own switch, which is not for --ports to hold
+DAY_S = 24 * 3600
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 # Options of ours that stand for a flag of libvirt.
 FLAG_OPTIONS = (
@@ -45,7 +53,6 @@ TUNNEL_REFUSES = (
         "ZEROCOPY",
         "QEMU saves copies over TCP only, and to the tunnel it speaks through a unix socket",
     ),
-    ("PARALLEL", "the tunnel spreads QEMU's one stream over connections of its own: --tunnel-streams"),
     ("RDMA_PIN_ALL", "the tunnel does not use RDMA"),
 )
 
@@ -110,6 +117,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     disks.add_argument(
         "--disks-uri", type=given_uri, metavar="URI", help="address for the disks, e.g. tcp://10.0.0.2"
     )
+    add_ports(parser)
     add_tunnel(parser)
     add_definition(parser)
     more = add_more(parser)
@@ -232,6 +240,42 @@ def add_tunnel(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return tunnel
 
 
+def add_ports(parser: argparse.ArgumentParser) -> None:
+    """`--ports` and what goes with it."""
+    ports = parser.add_argument_group("the network")
+    ports.add_argument(
+        "--ports",
+        nargs="?",
+        const="",
+        type=ssh_target,
+        metavar="[USER@]HOST",
+        help="no switch before the guest's ports forward at the destination, which is asked over ssh; "
+        "--ports=[USER@]HOST names it (default: the host of DESTURI)",
+    )
+    ports.add_argument(
+        "--ports-wait",
+        type=positive_seconds,
+        metavar="SECONDS",
+        help=f"how long the switch waits for them (default: {PORTS_WAIT_S})",
+    )
+    ports.add_argument(
+        "--ports-then",
+        choices=("stay", "switch", "abort"),
+        help="after that: stay in pre-copy until they forward (default), switch anyway, or cancel",
+    )
+
+
+def ssh_target(text: str) -> str:
+    """An argparse type: [USER@]HOST, or nothing."""
+    user, at, host = text.rpartition("@")
+    try:
+        if text and (peer.parse(host).port != peer.DEFAULT_PORT or (at and not _USER.fullmatch(user))):
+            raise ValueError(f"{text!r}: write [USER@]HOST; a port belongs into ssh's own settings")
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return text
+
+
 def peer_or_default(text: str) -> str:
     """An argparse type: HOST[:PORT], or nothing."""
     try:
@@ -248,9 +292,10 @@ def stream_count(text: str) -> int:
 
 
 def arrange(argv: list[str]) -> list[str]:
-    """ARGV with "--tunnel=" for a bare "--tunnel": it never takes the next word, which is the guest."""
+    """ARGV with "--tunnel=" for a bare "--tunnel", and likewise --ports: they never take the next word, which
+    is the guest."""
     end = argv.index("--") if "--" in argv else len(argv)
-    return ["--tunnel=" if word == "--tunnel" else word for word in argv[:end]] + argv[end:]
+    return [f"{word}=" if word in ("--tunnel", "--ports") else word for word in argv[:end]] + argv[end:]
 
 
 def add_definition(parser: argparse.ArgumentParser) -> None:
@@ -333,6 +378,16 @@ class ParamsAction(argparse.Action):
         parser.exit()
 
 
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    """--ports: whom to ask, and how long the switch waits."""
+
+    target: str  # [USER@]HOST, as ssh takes it
+    port: int | None
+    wait_ms: int
+    then: str
+
+
 @dataclasses.dataclass
 class Plan:
     """What was asked for, checked as far as the command line alone allows."""
@@ -349,6 +404,7 @@ class Plan:
     engine: dict[str, Any]  # the other keyword arguments of Migration
     tunnel: str | None = None  # --tunnel: "" = the destination's host; None = not asked for
     tunnel_streams: int | None = None
+    ports: Ports | None = None  # which the switch waits for
     uuid: str = ""  # of the guest, once libvirt has told; `domain` is its name then, whatever was typed
 
     @property
@@ -415,6 +471,7 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
         },
         tunnel=args.tunnel,
         tunnel_streams=args.tunnel_streams,
+        ports=ports_of(args, params),
     )
 
 
@@ -440,6 +497,34 @@ def tunnel_peer(plan: Plan) -> peer.Peer:
     if found is None:
         raise UsageError(f"--tunnel: {plan.dest_uri} names no host: write --tunnel=PEER[:PORT]")
     return found
+
+
+def ports_of(args: argparse.Namespace, params: dict[str, int]) -> Ports | None:
+    """What --ports comes to; the gate's own wait, one of PARAMS, is as long if it is not set. Raises
+    UsageError."""
+    if getattr(args, "ports", None) is None:
+        for attribute, option in (("ports_wait", "--ports-wait"), ("ports_then", "--ports-then")):
+            if getattr(args, attribute, None) is not None:
+                raise UsageError(f"{option} needs --ports")
+        return None
+    if policy_text(args).strip().lower() == "never":
+        raise UsageError("--ports contradicts --policy never: there is no switch that could wait")
+    target, port = args.ports, None
+    if not target:
+        found = peer.of_uri(args.desturi)
+        if found is None:
+            raise UsageError(f"--ports: {args.desturi} names no host: write --ports=[USER@]HOST")
+        parts = urlsplit(args.desturi)
+        target = f"{parts.username}@{found.host}" if parts.username else found.host
+        port = parts.port if parts.scheme.endswith("+ssh") else None
+    wait_s = PORTS_WAIT_S if args.ports_wait is None else args.ports_wait
+    if wait_s > DAY_S:
+        raise UsageError(f"--ports-wait: {wait_s:g} is more than a day ({DAY_S} seconds)")
+    wait_ms = round(wait_s * 1000)
+    params.setdefault("gate_wait_ms", waiting.gate_wait_ms(wait_ms))
+    # A pre-copy that ends by itself waits for nobody: it must not, but where next to nothing is left.
+    params.setdefault("downtime_limit_ms", LEAST_DOWNTIME_MS)
+    return Ports(target, port, wait_ms, args.ports_then or "stay")
 
 
 def policy_text(args: argparse.Namespace) -> str:

@@ -46,13 +46,18 @@ def write(path: str, report: dict[str, Any]) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return
+    umask = os.umask(0)
+    os.umask(umask)
+    replace(path, text, 0o666 & ~umask)
+
+
+def replace(path: str, text: str, mode: int) -> None:
+    """The file as a whole: who reads meanwhile sees the old one. Raises OSError."""
     handle, temporary = tempfile.mkstemp(prefix=".pcmig-", dir=os.path.dirname(path) or ".")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(file.fileno(), 0o666 & ~umask)
+            os.fchmod(file.fileno(), mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -12,13 +12,14 @@ import time
 from typing import Any, TextIO
 
 from pcmig import _core, guest, turn_back
-from pcmig.cli import options, report
+from pcmig.cli import evidence, options, report
 from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, make_console, say
 from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
+from pcmig.cli.ports_wait import PortsWait
 from pcmig.cli.progress import make_display
 from pcmig.cli.record import Record, resume_command, utc_now, watch_command
 from pcmig.cli.signals import SignalPipe
-from pcmig.cli.turn_back import BOUND, ask_both, lost, power_off
+from pcmig.cli.turn_back import BOUND, lost, power_off
 from pcmig.journal import JournalError
 from pcmig.tunnel import peer
 from pcmig.tunnel.client import TunnelError
@@ -48,6 +49,7 @@ NOT_RUNNING = (
 )
 # ... and on one that does not run at the destination any more.
 OFF_THERE = "was shut down at the destination"
+SILENT_SOURCE = "the source could not be asked"
 CRASHED_THERE = "has crashed at the destination, or is shutting down there"
 
 
@@ -66,6 +68,7 @@ class Run(Command):
     word = ""  # its name in the report
     adopts = False  # the migration is under way already, whatever becomes of this process
     passage: Passage | None = None  # its way through the tunnel
+    ports: PortsWait | None = None  # what the switch waits for
 
     def arrange(self, argv: list[str]) -> list[str]:
         return options.arrange(argv)
@@ -126,7 +129,9 @@ class Run(Command):
             try:
                 title = f"{plan.domain} to {plan.dest_uri}"
                 display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
-                follower = Follower(migration, display, signals, record, self.passage, adopts=self.adopts)
+                follower = Follower(
+                    migration, display, signals, record, self.passage, self.ports, adopts=self.adopts
+                )
                 if set(signals.take()) & INTERRUPTS:
                     raise CommandError(f"interrupted before anything was started; {plan.domain} is as it was")
                 try:
@@ -147,6 +152,10 @@ class Run(Command):
                 settled = status["outcome"] in SETTLED and self.result["turned_back"] is None
             finally:
                 record.close(settled=settled)
+                if self.ports is not None:
+                    if (text := self.ports.end()) and not args.quiet:
+                        say(f"pcmig: {text}", self.out)
+                    self.result["ports"] = self.ports.account()
                 if self.passage is not None:
                     self.result["tunnel"] = self.passage.accounting()
                     if settled:
@@ -182,12 +191,15 @@ class Run(Command):
             return status
         if not (status["unrun"] or entry.unrun):
             # What would be asked for anyway is in the command that is printed.
-            return {**status, "operator_command": turn_back.with_words(command, entry, ask_both(entry))[0]}
+            return {
+                **status,
+                "operator_command": turn_back.with_words(command, entry, evidence.ask_both(entry))[0],
+            }
         try:
             done = turn_back.turn_back(
                 record.book,
                 entry,
-                ask=lambda: ask_both(entry),
+                ask=evidence.Looks(entry),
                 now=utc_now,
                 unrun=True,
                 mode=args.turn_back,
@@ -302,6 +314,7 @@ def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
         "decisions": [],
         "ledger": None,
         "tunnel": None,
+        "ports": None,
         "turned_back": None,
     }
 
@@ -329,10 +342,13 @@ def verdict(plan: options.Plan, status: _core.Status, interrupted: bool) -> str:
             if CRASHED_THERE in (status["error"] or ""):
                 done = f"done: {plan.domain} moved to {plan.dest_uri}, and has crashed, or is shutting down"
             if status["operator_command"]:
-                done += (
-                    "\nthe source still knows it, shut off: do not start it there; type:\n"
-                    f"  {status['operator_command']}"
+                left = (
+                    "the source did not answer, and may still know it, shut off: do not start it there; "
+                    "when it answers again, type"
+                    if SILENT_SOURCE in (status["error"] or "")
+                    else "the source still knows it, shut off: do not start it there; type"
                 )
+                done += f"\n{left}:\n  {status['operator_command']}"
             return done
         case "detached" if status["recovery"]:
             return (

@@ -10,6 +10,10 @@ from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
 
+# What somebody asks for by one of these may come too late to be done; it is not to be our end then: our exit
+# status still has to tell where the guest is.
+REQUESTS = frozenset({signal.SIGUSR1, signal.SIGUSR2})
+
 
 class SignalPipe:
     """Context manager: while it is open, SIGNALS interrupt nothing and are read with `take()`.
@@ -29,8 +33,8 @@ class SignalPipe:
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._saved_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in self._signals:
-            # Who started us with SIGHUP ignored (nohup) keeps it ignored.
-            if number in self._orders or signal.getsignal(number) is not signal.SIG_IGN:
+            # Who started us with SIGHUP ignored (nohup) keeps it ignored. Requests we ignored ourselves.
+            if number in self._orders | REQUESTS or signal.getsignal(number) is not signal.SIG_IGN:
                 self._saved[number] = signal.signal(number, _do_nothing)
         return self
 
@@ -38,7 +42,7 @@ class SignalPipe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._saved.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if number in REQUESTS else handler)
         signal.set_wakeup_fd(self._saved_fd)
         os.close(self._read_fd)
         os.close(self._write_fd)

@@ -216,7 +216,7 @@ def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None)
     """A migration of BOOK, of which the hosts say what was SEEN; None: they are asked."""
     seen = seen or evidence.of_entry(entry)
     source, destination = seen.source, seen.destination
-    gone = cycled(book, entry, source, destination)
+    gone = cycled(book, entry, source, destination, seen.asked)
     there = entry.engine.get("dest_name")
     # Of two on record with this name, one is of a guest that was there before: a name would say neither.
     namesakes = [
@@ -231,7 +231,8 @@ def of_entry(book: Journal, entry: Entry, seen: evidence.Evidence | None = None)
         source_uri=entry.source_uri,
         dest_uri=entry.dest_uri,
     )
-    view["advice"], needed = turn_back.with_words(view["advice"] or "", entry, (source, destination))
+    halves = (source, destination)
+    view["advice"], needed = turn_back.with_words(view["advice"] or "", entry, halves, seen.asked)
     keeper = entry.keeper
     row: Row = {
         "uuid": entry.uuid,
@@ -365,6 +366,7 @@ def of_host(uri: str, found: _core.Migrating) -> Row:
         "shut_down": False,
         "defined": False,
         "runs": False,
+        "running": False,
         "id": None,
     }
     row: Row = {

@@ -74,33 +74,32 @@ class TurnBack(Command):
         out = sys.stderr if args.json else sys.stdout
         words = Words.parsed(args)
         try:
-            for line in told(book, entry, evidence.of_entry(entry)):
+            seen = evidence.of_entry(entry)
+            for line in told(book, entry, seen):
                 say(line, out)
+            halves = (seen.source, seen.destination)
             done = turn_back.turn_back(
                 book,
                 entry,
-                ask=lambda: ask_both(entry),
+                seen=halves,
+                ask=evidence.Looks(entry, halves),
                 now=utc_now,
                 words=words,
                 tell=lambda text: say(text, out),
             )
         except turn_back.RefusedError as err:
-            raise refusal(book, entry, err, words.options()) from err
+            raise refusal(book, entry, err, words.options(), halves) from err
         except guest.GuestXmlError as err:
             raise CommandError(f"{entry.name}: {err}") from err
         finally:
             book.update(entry.uuid, owner=None, owned=None)
-        for line in last_words(entry, done, evidence.ask(entry.dest_uri, entry.uuid)):
+        silent = done.facts.destination == "unknown"
+        left = (evidence.untold if silent else evidence.ask)(entry.dest_uri, entry.uuid)
+        for line in last_words(entry, done, left):
             say(line, out)
         if args.json:
             print(json.dumps(report(entry, done), indent=2))
         return ExitCode.DONE
-
-
-def ask_both(entry: Entry) -> tuple[_core.Half, _core.Half]:
-    """The source first, see _core.half()."""
-    source = evidence.ask(entry.source_uri, entry.uuid)
-    return source, evidence.ask(entry.dest_uri, entry.uuid)
 
 
 def refuse_kept(keeper: Owner | None, entry: Entry) -> None:
@@ -120,8 +119,14 @@ def refuse_kept(keeper: Owner | None, entry: Entry) -> None:
     )
 
 
-def refusal(book: Journal, entry: Entry, err: turn_back.RefusedError, words: list[str]) -> CommandError:
-    """Says what helps. WORDS: the options that were given."""
+def refusal(
+    book: Journal,
+    entry: Entry,
+    err: turn_back.RefusedError,
+    words: list[str],
+    halves: tuple[_core.Half, _core.Half],
+) -> CommandError:
+    """Says what helps. WORDS: the options that were given. HALVES: as they were at the first look."""
     lines = [f"{entry.name} does not turn back: {err}"]
     if err.advice:
         command, otherwise = choices(forget_in(book, err.advice))
@@ -129,16 +134,36 @@ def refusal(book: Journal, entry: Entry, err: turn_back.RefusedError, words: lis
         lines.append(f"  {command}")
         for when, instead in otherwise.items():
             lines += [f"or, if {when}:", f"  {instead}"]
+        if [half["half"] for half in halves] in HANGS:
+            lines += [f"or, if {HANGING}:", f"  {end_there(entry)}", f"  {again(book, entry, words)}"]
     elif err.word:
-        folder = [] if book.folder == journal.default_folder() else ["--journal", str(book.folder)]
         lines[0] += "; to start it from its disks instead, as after a power cut:"
         lines.append(f"  {forget_in(book, shlex.join(['pcmig', 'forget', entry.uuid]))}")
         lines.append("to take the risk:")
-        lines.append(f"  {shlex.join(['pcmig', 'turn-back', *folder, *words, err.word, entry.uuid])}")
+        lines.append(f"  {again(book, entry, [*words, err.word])}")
     else:
         lines[0] += "; to see what there is, and what to type:"
         lines.append(f"  {forget_in(book, shlex.join(['pcmig', 'forget', entry.uuid]))}")
     return CommandError("\n".join(lines), ExitCode.NEEDS_OPERATOR)
+
+
+# Of an interrupted post-copy whose destination's half, by its libvirt's word, is there.
+HANGS = (["postcopy-failed", "postcopy"], ["postcopy-failed", "postcopy-failed"])
+HANGING = (
+    "its QEMU there hangs, so that no resume gets through (what it did since the switch is lost then; end "
+    "first whatever looks after the migration)"
+)
+
+
+def end_there(entry: Entry) -> str:
+    """Ends its half at the destination, also one whose QEMU answers nobody."""
+    there = entry.engine.get("dest_name") or entry.name
+    return shlex.join(["virsh", "-c", entry.dest_uri, "destroy", _core.guest_word(there, entry.uuid)])
+
+
+def again(book: Journal, entry: Entry, words: list[str]) -> str:
+    folder = [] if book.folder == journal.default_folder() else ["--journal", str(book.folder)]
+    return shlex.join(["pcmig", "turn-back", *folder, *words, entry.uuid])
 
 
 def lost(done: turn_back.TurnedBack) -> str:
@@ -215,7 +240,13 @@ def refuse_bound(uri: str, uuid: str, name: str, entry: Entry | None = None) -> 
         raise CommandError(words)
 
 
-def cycled(book: Journal, entry: Entry, source: _core.Half, destination: _core.Half) -> bool:
+def cycled(
+    book: Journal,
+    entry: Entry,
+    source: _core.Half,
+    destination: _core.Half,
+    asked: turn_back.Asked | None = None,
+) -> bool:
     """Whether ENTRY is of a guest that turned back and was powered off since, with nothing left of it at the
     destination: then its mark goes, which is the command's own to take away. As long as the destination has a
     definition of it, it is kept, which says so."""
@@ -227,7 +258,7 @@ def cycled(book: Journal, entry: Entry, source: _core.Half, destination: _core.H
         or source["half"] == "unknown"
         or destination["half"] != "absent"
         or destination["defined"]
-        or turn_back.has_turned_back(entry, source, entry.source_uri, entry.uuid)
+        or turn_back.has_turned_back(entry, source, entry.source_uri, entry.uuid, asked)
     ):
         return False
     book.remove_if(entry)

@@ -7,7 +7,7 @@ import argparse
 import time
 
 from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, add_guest
+from pcmig.cli.base import CommandError, ExitCode, Leavable, add_guest
 
 SILENT_S = 10.0  # as long as the source waits (stall_ms)
 LOOK_S = 1.0
@@ -18,7 +18,7 @@ COMING = ("migrating", "postcopy", "postcopy-failed", "unknown")
 RESETTABLE = ("postcopy", "postcopy-failed")
 
 
-class Wake(Command):
+class Wake(Leavable):
     """at the destination: have QEMU notice that the stream of a post-copy is dead
 
     A destination that waits for a page sends nothing, so it does not notice that its source cannot be
@@ -30,7 +30,7 @@ class Wake(Command):
 
     epilog = (
         "exit codes: 0 the stream was reset, or with --follow the migration is over; 1 there is none, it "
-        "flows, or it could not be reset; 2 usage"
+        "flows, or it could not be reset; 2 usage; 130 left by Ctrl-C: what was reset by then was told"
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import gzip
@@ -49,6 +50,8 @@ class GuestSpec:
     disk_mib: int = 0  # 0 = none; a file on the host, DISK
     ide_disk: str = ""  # path of a file on the hosts, which have one each; "" = none
     panic: bool = False  # QEMU is told when the guest crashes
+    bridge: str = ""  # of the hosts, which have one of this name each, for a network card; "" = none
+    machine: str = MACHINE
 
     @property
     def disk(self) -> str:
@@ -73,24 +76,35 @@ class GuestSpec:
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
     def xml(self) -> str:
-        disk = ""
+        devices = ""
         if self.disk_mib:
-            disk = f"""
+            devices = f"""
     <disk type='file' device='disk'>
       <driver name='qemu' type='raw'/>
       <source file='{escape(self.disk)}'/>
       <target dev='vda' bus='virtio'/>
     </disk>"""
         if self.ide_disk:
-            disk += f"""
+            devices += f"""
     <disk type='file' device='disk'>
       <driver name='qemu' type='raw' error_policy='stop'/>
       <source file='{escape(self.ide_disk)}'/>
       <target dev='hda' bus='ide'/>
     </disk>"""
+        if self.bridge:
+            devices += f"""
+    <interface type='bridge'>
+      <source bridge='{escape(self.bridge)}'/>
+      <model type='virtio'/>
+      <driver name='qemu'/>
+      <rom enabled='no'/>
+    </interface>"""
         panic = "\n    <panic model='isa'/>" if self.panic else ""
-        # What follows "--" the kernel hands to /init, which is the worker.
-        cmdline = f"console=ttyS0 quiet mitigations=off random.trust_cpu=on -- {self.options()}"
+        # no_timer_check: as Linux has it under KVM. One that boots while its pages are still on their way, on
+        # a busy machine, hears too few ticks and panics. What follows "--" is for /init, which is the worker.
+        cmdline = (
+            f"console=ttyS0 quiet mitigations=off random.trust_cpu=on no_timer_check -- {self.options()}"
+        )
         return f"""\
 <domain type='qemu'>
   <name>{escape(self.name)}</name>
@@ -98,7 +112,7 @@ class GuestSpec:
   <memory unit='MiB'>{self.memory_mib}</memory>
   <vcpu>1</vcpu>
   <os>
-    <type arch='x86_64' machine='{MACHINE}'>hvm</type>
+    <type arch='x86_64' machine='{self.machine}'>hvm</type>
     <kernel>{GUEST_FOLDER}/vmlinuz</kernel>
     <initrd>{GUEST_FOLDER}/initramfs</initrd>
     <cmdline>{cmdline}</cmdline>
@@ -109,7 +123,7 @@ class GuestSpec:
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
-    <memballoon model='none'/>{disk}{panic}
+    <memballoon model='none'/>{devices}{panic}
     <serial type='unix'><source mode='connect' path='{CONSOLE}'/></serial>
   </devices>
 </domain>
@@ -134,6 +148,21 @@ def lost_writes(log: str) -> bool:
     )
 
 
+_CRASH = re.compile(r"\] (BUG: .*|Oops: .*|Kernel panic .*|general protection fault.*|.*NX-protected page.*)")
+
+
+def crash(log: str) -> str | None:
+    """What the guest's kernel said first when it crashed; None when it did not."""
+    match = _CRASH.search(log)
+    return match[1].strip() if match else None
+
+
+def crash_told(log: str) -> str | None:
+    """The same for whoever reads of a worthless round."""
+    words = crash(log)
+    return words and f"its kernel crashed ({words}): with QEMU 11 see 'emulation' in doc/operate/check.rst"
+
+
 class Guest:
     """A guest of a bed, wherever it runs now."""
 
@@ -141,6 +170,7 @@ class Guest:
         self.spec = spec
         self.name = spec.name
         self.log = log
+        self._heard = Heard(log)
 
     def start(self, host: Host, patience_s: float = 120.0) -> None:
         """Boot on a host and wait for a few heartbeats (4-10 s)."""
@@ -180,7 +210,7 @@ class Guest:
             console.write(f"{word}\n")
 
     def heartbeats(self, since_s: float = 0.0) -> list[Heartbeat]:
-        return [beat for beat in read_log(self.log) if beat.time_s >= since_s]
+        return self._heard.since(since_s)
 
     def wait_heartbeats(self, count: int, since_s: float | None = None, patience_s: float = 30.0) -> None:
         since_s = time.monotonic() if since_s is None else since_s
@@ -214,22 +244,41 @@ class Guest:
 
     def host(self) -> str | None:
         """Name of the host that the last heartbeat came from."""
-        beats = read_log(self.log)
+        beats = self.heartbeats()
         return beats[-1].host if beats else None
 
     def verdict(self, start_s: float, end_s: float, tail_s: float = TAIL_S) -> Verdict:
         """Judge a migration between two times of CLOCK_MONOTONIC; waits until its tail is over."""
         time.sleep(max(0.0, end_s + tail_s - time.monotonic()))
-        return judge(read_log(self.log), start_s, end_s, tail_s)
+        return judge(self.heartbeats(), start_s, end_s, tail_s)
+
+
+class Heard:
+    """The heartbeats in a log that grows: what was read once is not read again, as who waits for something
+    looks ten times a second."""
+
+    def __init__(self, log: pathlib.Path) -> None:
+        self.log = log
+        self._offset = 0
+        self._rest = b""
+        self._beats: list[Heartbeat] = []
+
+    def since(self, since_s: float = 0.0) -> list[Heartbeat]:
+        """Those that came since, in the order of their arrival."""
+        with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+            self._offset += len(data)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            found = (parse_line(line.decode("latin-1")) for line in lines)
+            self._beats += [beat for beat in found if beat is not None]
+        start = bisect.bisect_left(self._beats, since_s, key=lambda beat: beat.time_s)
+        return self._beats[start:]
 
 
 def read_log(log: pathlib.Path) -> list[Heartbeat]:
     """All heartbeats that the collector took down so far, in the order of their arrival."""
-    try:
-        lines = log.read_text(encoding="latin-1").splitlines()
-    except FileNotFoundError:
-        return []
-    return [beat for line in lines if (beat := parse_line(line)) is not None]
+    return Heard(log).since()
 
 
 def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:

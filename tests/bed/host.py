@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -213,6 +214,14 @@ class Host:
             return self.virsh("domstate", domain, "--reason", timeout_s=10).strip()
         return None
 
+    def processed_bytes(self, domain: str) -> int:
+        """Memory that the migration of a domain has sent from here; 0 also while libvirt does not say."""
+        with contextlib.suppress(BedError):
+            said = self.virsh("domjobinfo", domain, "--rawstats", timeout_s=10)
+            match = re.search(r"memory_processed:\s*(\d+)", said)
+            return int(match[1]) if match else 0
+        return 0
+
     # Processes, by the machine's pids
 
     def processes(self) -> dict[int, tuple[int, str]]:
@@ -237,8 +246,20 @@ class Host:
     def signal_process(self, pid: int, number: int) -> None:
         """Signal a process by the machine's pid, provided that it is one of this host's."""
         process = ProcessId.of(pid)
-        if process is not None and pid in self.processes():
-            process.signal(number)
+        if process is None or pid not in self.processes():
+            return
+        process.signal(number)
+        if number == signal.SIGCONT:
+            self._continue_nsenter(pid)
+
+    @staticmethod
+    def _continue_nsenter(pid: int) -> None:
+        """nsenter(1) stops itself when what it has started is stopped. It has to take up the end of that: the
+        host's first process, when it goes, waits for everything in it."""
+        with contextlib.suppress(OSError):
+            parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if pathlib.Path(f"/proc/{parent}/comm").read_text().strip() == "nsenter":
+                os.kill(parent, signal.SIGCONT)
 
     def libvirtd(self) -> ProcessId | None:
         with contextlib.suppress(OSError, ValueError):

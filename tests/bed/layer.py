@@ -107,7 +107,16 @@ CEPH = Stack(
     told=(("ceph", "ceph-mon"),),
     trial="ceph-mon --version && ceph-osd --version && rbd --version",
 )
-LAYERS = {**STACKS, **RBD_STACKS, CEPH.name: CEPH}
+OVN = Stack(
+    "ovn",
+    ("bookworm",),  # the newest that Debian has OVN in, of those that run beside every stack
+    ("ovn-central", "ovn-host", "openvswitch-switch"),
+    holds="OVN and Open vSwitch",
+    needed_mib=600,
+    told=(("ovn", "ovn-common"), ("openvswitch", "openvswitch-common")),
+    trial="ovn-controller --version && /usr/lib/openvswitch-switch/ovs-vswitchd --version",
+)
+LAYERS = {**STACKS, **RBD_STACKS, CEPH.name: CEPH, OVN.name: OVN}
 
 
 def cache_dir() -> pathlib.Path:

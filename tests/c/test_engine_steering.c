@@ -338,7 +338,8 @@ static void gate_switches_at_once(void **state)
 {
     int at_once = 0;
 
-    for (int i = 0; i < 5; i++) {
+    /* A look may be due just then, and more of them on a busy machine. */
+    for (int i = 0; i < 5 || (at_once == 0 && i < 50); i++) {
         struct pcmig_migration *migration;
         int64_t opened_us, late_us;
         int looks;
@@ -361,7 +362,7 @@ static void gate_switches_at_once(void **state)
         assert_int_equal(status_of(migration).gate, PCMIG_GATE_OPEN);
         end(migration);
     }
-    assert_true(at_once > 0); /* one may have been due just then */
+    assert_true(at_once > 0);
 }
 
 /* A bandwidth of the drain that could not be taken back at first is not left in force. */
@@ -475,7 +476,9 @@ static void sampled_writes(void **state)
         migration = begin_with(rows[i].policy, false, path);
         if (rows[i].told > 0)
             WAIT_FOR(atomic_load(&host.sampling_unready) < 0);
-        (void)usleep(rows[i].fails ? 1800000 : 200000);
+        if (rows[i].fails)
+            WAIT_FOR(atomic_load(&host.sampling_unready) < 1);
+        (void)usleep(rows[i].fails ? 700000 : 200000); /* nobody asks again */
         assert_int_equal(atomic_load(&host.sampling_unready), rows[i].told > 0 ? -1 : rows[i].fails ? 0 : 1);
         assert_int_equal(atomic_load(&host.samplings), rows[i].samplings);
         end(migration);
@@ -537,7 +540,7 @@ static void no_drain_is_left_behind(void **state)
     ask(migration, PCMIG_REQUEST_SWITCH);
     WAIT_FOR(atomic_load(&host.switches) == 1);
     assert_int_equal(atomic_load(&host.precopy_mib), 1);
-    assert_true(status_of(migration).crossed);
+    WAIT_FOR(status_of(migration).crossed);
     atomic_store(&host.refuse_precopy, 2);
     end(migration);
     assert_int_equal(atomic_load(&host.precopy_mib), UNLIMITED);

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "edge/clock.h"
 #include "two_hosts.h"
 
 static struct {
@@ -88,14 +89,19 @@ static struct pcmig_migration *begin_with(bool adopted, bool starts_with_host, e
 static void abort_waits_for_the_first_figures(void **state)
 {
     struct pcmig_migration *migration;
+    int64_t asked_us;
+    int aborts;
 
     (void)state;
     atomic_store(&hosts.memory_mib, 0);
     migration = adopt(PCMIG_POLICY_MANUAL);
     (void)usleep(100000);
+    asked_us = pcmig_clock_us();
     assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_ABORT), 0);
     (void)usleep(500000);
-    assert_int_equal(atomic_load(&hosts.aborts), 0);
+    aborts = atomic_load(&hosts.aborts);
+    if (pcmig_clock_us() - asked_us < 2000000) /* on a busy machine it may be held no longer */
+        assert_int_equal(aborts, 0);
     atomic_store(&hosts.memory_mib, 256);
     expect_end(migration, PCMIG_OUTCOME_FAILED);
     assert_int_equal(atomic_load(&hosts.aborts), 1);
@@ -127,7 +133,9 @@ static void abort_that_does_not_end(void **state)
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct pcmig_migration *migration;
-        char command[256];
+        char command[256], note[sizeof(status_of(migration).note)];
+        int64_t asked_us;
+        int removed;
 
         (void)start(state);
         atomic_store(&hosts.abort_hangs, true);
@@ -135,11 +143,16 @@ static void abort_that_does_not_end(void **state)
         atomic_store(&destroys.refusals, rows[i].refusals);
         migration = begin_with(true, false, PCMIG_POLICY_MANUAL, 0);
         WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
+        asked_us = pcmig_clock_us();
         assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_ABORT), 0);
         WAIT_FOR(atomic_load(&hosts.aborts) == 1);
         (void)usleep(1000000);
-        assert_string_equal(status_of(migration).note, "");
-        assert_int_equal(atomic_load(&destroys.count), 0);
+        removed = atomic_load(&destroys.count);
+        memcpy(note, status_of(migration).note, sizeof(note));
+        if (pcmig_clock_us() - asked_us < 5000000) { /* on a busy machine this may have taken as long as it waits */
+            assert_string_equal(note, "");
+            assert_int_equal(removed, 0);
+        }
         if (rows[i].named || !rows[i].freed) {
             WAIT_FOR(SAYS(migration, "has not ended"));
             (void)snprintf(command, sizeof(command), "virsh -c %s destroy " UUID, dest_host.uri);
@@ -206,10 +219,12 @@ static void paused_guest(void **state)
         atomic_store(&hosts.source, SUSPENDED);
         atomic_store(&hosts.destination, ABSENT);
         atomic_store(&hosts.job, false);
-        atomic_store(&hosts.call_ms, 1500);
+        atomic_store(&hosts.call_ms, PATIENCE);
         atomic_store(&hosts.arrives, SUSPENDED);
         migration = begin_with(false, false, policies[i], 0);
         WAIT_FOR(SAYS(migration, "the guest is paused"));
+        (void)usleep(500000); /* the policy has had time to switch it */
+        atomic_store(&hosts.call_ms, 0);
         assert_true(pcmig_migration_join(migration, PATIENCE));
         assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_COMPLETED);
         assert_non_null(strstr(status_of(migration).text, "paused there"));
@@ -229,10 +244,11 @@ static void paused_guest_stays_so(void **state)
     atomic_store(&hosts.source, SUSPENDED);
     atomic_store(&hosts.destination, ABSENT);
     atomic_store(&hosts.job, false);
-    atomic_store(&hosts.call_ms, 300);
+    atomic_store(&hosts.call_ms, PATIENCE);
     migration = begin_with(false, false, PCMIG_POLICY_AUTO, 0);
     WAIT_FOR(atomic_load(&hosts.calls) == 1);
     atomic_store(&hosts.source, STOPPED);
+    atomic_store(&hosts.call_ms, 0);
     (void)usleep(2500000);
     assert_int_equal(atomic_load(&hosts.runs), 0);
     assert_int_equal(atomic_load(&hosts.questions), 0);

@@ -13,14 +13,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -32,10 +36,14 @@
 #include "edge/arrival.h"
 #include "edge/link.h"
 
-#define UUID       "00000000-1111-2222-3333-444444444444"
 #define FIRST_PORT 49152
 #define LAST_PORT  49215
 #define ANY_PORT   1
+
+#define PATIENCE_MS 60000 /* on a machine that may be very busy */
+
+/* Of this run alone: another one may go on beside it, and QEMU's are told apart by it. */
+static char uuid[37];
 
 struct pair {
     int source;      /* connected to ... */
@@ -148,7 +156,17 @@ static int64_t now_ms(void)
 
 static struct pcmig_link *open_link(bool adopted)
 {
-    return pcmig_link_open(&(struct pcmig_link_args){.uuid = UUID, .adopted = adopted, .at_source = true});
+    return pcmig_link_open(&(struct pcmig_link_args){.uuid = uuid, .adopted = adopted, .at_source = true});
+}
+
+/* One that knows the connections that there are. */
+static struct pcmig_link *open_and_look(void)
+{
+    struct pcmig_link *link = open_link(true);
+
+    assert_non_null(link);
+    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    return link;
 }
 
 static void what_waits(void **state)
@@ -164,6 +182,7 @@ static void what_waits(void **state)
     assert_int_equal(pcmig_link_queue_bytes(link), 0);
     assert_true(pcmig_link_peer(link, &peer));
     assert_int_equal(((struct sockaddr_in *)&peer)->sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+    assert_in_range(pcmig_link_round_trip_us(link), 1, 999999);
     /* Until the other side's buffer is full too, as nobody reads there. */
     while (send(pair.source, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
         continue;
@@ -182,6 +201,7 @@ static void nothing_to_see(void **state)
 
     (void)state;
     assert_non_null(link);
+    assert_int_equal(pcmig_link_round_trip_us(link), -1);
     assert_int_equal(pcmig_link_queue_bytes(link), -1);
     assert_int_equal(pcmig_link_silence_ms(link), -1);
     assert_int_equal(pcmig_link_wake(link, 100), 0);
@@ -204,13 +224,25 @@ static void send_byte(int fd)
     assert_int_equal(send(fd, "x", 1, 0), 1);
 }
 
+/* What waits in FD has been acknowledged, which may take the other end's kernel a moment. */
+static void wait_for_acknowledgement(int fd)
+{
+    int left = 1;
+
+    for (int waited_ms = 0; left > 0 && waited_ms < PATIENCE_MS; waited_ms++) {
+        sleep_ms(1);
+        assert_int_equal(ioctl(fd, SIOCOUTQ, &left), 0);
+    }
+    assert_int_equal(left, 0);
+}
+
 static void send_and_receive(const struct pair *pair)
 {
     char byte;
 
     send_byte(pair->source);
     assert_int_equal(recv(pair->destination, &byte, 1, 0), 1);
-    sleep_ms(5); /* until it is acknowledged */
+    wait_for_acknowledgement(pair->source);
 }
 
 struct process {
@@ -236,7 +268,7 @@ static struct process start_qemu(const int *fds, size_t count)
             if (fcntl(fds[i], F_SETFD, 0) < 0)
                 _exit(1);
         }
-        execl("/proc/self/exe", "qemu-system-x86_64", "-uuid", UUID, fd, (char *)NULL);
+        execl("/proc/self/exe", "qemu-system-x86_64", "-uuid", uuid, fd, (char *)NULL);
         _exit(1);
     }
     close(ready[1]);
@@ -309,10 +341,10 @@ static struct process start_nobody(void)
     nobody.pid = fork();
     assert_true(nobody.pid >= 0);
     if (nobody.pid == 0) {
-        for (int fd = 3; fd < 256; fd++) { /* the test's sockets are not to live on here */
-            if (fd != ends[1])
-                close(fd);
-        }
+        /* The test's sockets are not to live on here. */
+        if (ends[1] > 3)
+            (void)close_range(3, (unsigned)ends[1] - 1, 0);
+        (void)close_range((unsigned)ends[1] + 1, ~0U, 0);
         _exit(be_nobody(ends[1]));
     }
     close(ends[1]);
@@ -416,7 +448,7 @@ static void what_is_unclear_is_unknown(void **state)
     assert_int_equal(pcmig_link_silence_ms(link), -1);
     pcmig_link_close(link);
     link = pcmig_link_open(
-        &(struct pcmig_link_args){.uuid = UUID, .adopted = true, .at_source = true, .migrate_uri = "tcp:127.0.0.2"});
+        &(struct pcmig_link_args){.uuid = uuid, .adopted = true, .at_source = true, .migrate_uri = "tcp:127.0.0.2"});
     assert_int_equal(pcmig_link_queue_bytes(link), 0);
     assert_peer(link, 2);
     pcmig_link_close(link);
@@ -468,7 +500,7 @@ static void an_idle_channel_is_not_silent(void **state)
 {
     struct pair pair = connect_pair();
     struct pcmig_link *link = open_link(true);
-    int64_t silence_ms, before_ms, well_ms;
+    int64_t silence_ms, before_ms, well_ms, second_ms;
 
     (void)state;
     assert_non_null(link);
@@ -480,12 +512,13 @@ static void an_idle_channel_is_not_silent(void **state)
     send_byte(pair.source);
     /* Its acknowledgement may be under way, and this process may have waited for a CPU. */
     assert_in_range(pcmig_link_silence_ms(link), 0, now_ms() - well_ms);
+    second_ms = now_ms();
     for (int look = 0; look < 2; look++) {
         sleep_ms(700);
         before_ms = now_ms();
         silence_ms = pcmig_link_silence_ms(link);
         /* From the last look that found it well, which was one of the first two. */
-        assert_in_range(silence_ms, before_ms - well_ms - 200, now_ms() - well_ms + 50);
+        assert_in_range(silence_ms, before_ms - second_ms - 50, now_ms() - well_ms + 50);
     }
     close_pair(&pair);
     pcmig_link_close(link);
@@ -512,7 +545,7 @@ static void who_asks_for_room_in_vain_is_silent(void **state)
         sleep_ms(200);
         silence_ms = pcmig_link_silence_ms(link);
     }
-    assert_in_range(silence_ms, 500, 8000);
+    assert_in_range(silence_ms, 500, PATIENCE_MS);
     close_pair(&pair);
     pcmig_link_close(link);
 }
@@ -534,7 +567,7 @@ static void of_two_migrations_none_is_guessed(void **state)
     sleep_ms(60);
     assert_int_equal(ask(&nobody, 'q'), 0);
     send_byte(own.source); /* which nobody reads: it is acknowledged all the same */
-    sleep_ms(5);
+    wait_for_acknowledgement(own.source);
     assert_int_equal(ask(&nobody, 's'), 0);
     /* A third begins, to the same host. This one is known by then. */
     later = connect_to(2, 0);
@@ -606,7 +639,7 @@ static void a_guests_own_cgroup_tells(void **state)
     ask(&nobody, 'a');
     assert_int_equal(ask(&nobody, 'q'), 0);
     send_byte(own.source);
-    sleep_ms(5);
+    wait_for_acknowledgement(own.source);
     assert_int_equal(ask(&nobody, 's'), 0);
     end_nobody(&nobody);
     stop(&qemu);
@@ -619,7 +652,7 @@ static void a_guests_own_cgroup_tells(void **state)
 static void a_guest_of_another_host(void **state)
 {
     struct pair pair = connect_pair();
-    struct pcmig_link *link = pcmig_link_open(&(struct pcmig_link_args){.uuid = UUID, .adopted = true});
+    struct pcmig_link *link = pcmig_link_open(&(struct pcmig_link_args){.uuid = uuid, .adopted = true});
 
     (void)state;
     assert_non_null(link);
@@ -661,7 +694,7 @@ static void expect_reset(const struct pair *pair)
     struct pollfd wait = {.fd = pair->destination, .events = POLLIN};
     char byte;
 
-    assert_int_equal(poll(&wait, 1, 2000), 1);
+    assert_int_equal(poll(&wait, 1, PATIENCE_MS), 1);
     assert_int_equal(recv(pair->destination, &byte, 1, 0), -1);
     assert_int_equal(errno, ECONNRESET);
 }
@@ -683,9 +716,7 @@ static void a_half_open_end_is_reset(void **state)
     if (!can_lose())
         skip();
     pair = connect_pair();
-    link = open_link(true);
-    assert_non_null(link);
-    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    link = open_and_look();
     lose(&pair);
     expect_quiet(&pair);
     assert_int_equal(pcmig_link_queue_bytes(link), -1);
@@ -710,9 +741,7 @@ static void the_first_of_two_to_go_is_not_forgotten(void **state)
     main_stream = connect_pair_to(listener, port);
     requests = connect_pair_to(listener, port);
     close(listener);
-    link = open_link(true);
-    assert_non_null(link);
-    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    link = open_and_look();
     lose(&main_stream);
     assert_int_equal(pcmig_link_queue_bytes(link), 0);
     lose(&requests);
@@ -723,6 +752,37 @@ static void the_first_of_two_to_go_is_not_forgotten(void **state)
     expect_reset(&requests);
     close(main_stream.destination);
     close(requests.destination);
+    pcmig_link_close(link);
+}
+
+/* The port is free again, and the kernel gave it to a connection to somewhere else. */
+static void a_port_that_another_has_by_now(void **state)
+{
+    uint16_t port = ANY_PORT;
+    int elsewhere = listen_at(1, &port);
+    struct sockaddr_in local, other = {.sin_family = AF_INET, .sin_port = htons(port)};
+    socklen_t size = sizeof(local);
+    struct pair pair;
+    struct pcmig_link *link;
+    int heir;
+
+    (void)state;
+    if (!can_lose())
+        skip();
+    pair = connect_pair();
+    link = open_and_look();
+    assert_int_equal(getsockname(pair.source, (struct sockaddr *)&local, &size), 0);
+    lose(&pair);
+    heir = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(heir >= 0);
+    assert_int_equal(bind(heir, (struct sockaddr *)&local, sizeof(local)), 0);
+    other.sin_addr = local.sin_addr;
+    assert_int_equal(connect(heir, (struct sockaddr *)&other, sizeof(other)), 0);
+    assert_int_equal(pcmig_link_wake(link, 300), 1);
+    expect_reset(&pair);
+    close(heir);
+    close(elsewhere);
+    close(pair.destination);
     pcmig_link_close(link);
 }
 
@@ -748,8 +808,8 @@ static void a_listener_at_the_old_port_sees_nothing(void **state)
     pcmig_link_close(link);
 }
 
-/* Many channels, and a destination that does not answer: it is waited for once. */
-static void many_are_woken_at_once(void **state)
+/* Many channels, and a destination that does not answer: whoever steers the migration does not wait for it. */
+static void nobody_waits_for_a_deaf_destination(void **state)
 {
     enum { CHANNELS = 8 };
     struct pair pairs[CHANNELS];
@@ -764,16 +824,14 @@ static void many_are_woken_at_once(void **state)
     listener = listen_somewhere(&port);
     for (size_t i = 0; i < CHANNELS; i++)
         pairs[i] = connect_pair_to(listener, port);
-    link = open_link(true);
-    assert_non_null(link);
-    assert_int_equal(pcmig_link_queue_bytes(link), 0);
+    link = open_and_look();
     for (size_t i = 0; i < CHANNELS; i++) {
         make_deaf(pairs[i].destination);
         lose(&pairs[i]);
     }
     before_ms = now_ms();
-    assert_int_equal(pcmig_link_wake(link, 300), CHANNELS);
-    assert_in_range(now_ms() - before_ms, 290, 1500);
+    assert_int_equal(pcmig_link_wake(link, 6000), CHANNELS); /* a thread of its own waits for that long */
+    assert_in_range(now_ms() - before_ms, 0, 5000);
     for (size_t i = 0; i < CHANNELS; i++)
         close(pairs[i].destination);
     close(listener);
@@ -809,38 +867,56 @@ static void a_stream_that_brings_nothing_is_reset(void **state)
     const int held[] = {stream.destination, viewer.destination};
     struct pcmig_arrival arrival;
     struct process qemu;
+    int64_t before_ms;
     char byte;
 
     (void)state;
-    assert_int_equal(pcmig_arrival_look(UUID, &arrival), -1);
+    assert_int_equal(pcmig_arrival_look(uuid, &arrival), -1);
     assert_int_equal(errno, ESRCH);
-    assert_int_equal(pcmig_arrival_reset(UUID), -1);
+    assert_int_equal(pcmig_arrival_reset(uuid), -1);
     qemu = start_qemu(held, 2);
     if (geteuid() != 0) { /* nor may one look who has no rights */
-        assert_int_equal(pcmig_arrival_look(UUID, &arrival), -1);
+        assert_int_equal(pcmig_arrival_look(uuid, &arrival), -1);
         assert_int_equal(errno, EACCES);
     } else {
+        before_ms = now_ms();
         send_and_receive(&stream);
-        assert_int_equal(pcmig_arrival_look(UUID, &arrival), 0);
+        assert_int_equal(pcmig_arrival_look(uuid, &arrival), 0);
         assert_int_equal(arrival.connections, 1);
-        assert_in_range(arrival.silent_ms, 0, 1000);
-        sleep_ms(1200);
+        assert_in_range(arrival.silent_ms, 0, now_ms() - before_ms + 20);
+        sleep_ms(1250);
         send_and_receive(&viewer); /* which says nothing of the stream */
-        assert_int_equal(pcmig_arrival_look(UUID, &arrival), 0);
+        assert_int_equal(pcmig_arrival_look(uuid, &arrival), 0);
         assert_in_range(arrival.silent_ms, 1200, 60000);
-        assert_int_equal(pcmig_arrival_reset(UUID), 1);
+        assert_int_equal(pcmig_arrival_reset(uuid), 1);
         assert_true(recv(stream.destination, &byte, 1, MSG_DONTWAIT) < 0);
         assert_int_not_equal(errno, EAGAIN);
-        assert_int_equal(pcmig_arrival_look(UUID, &arrival), 0);
+        assert_int_equal(pcmig_arrival_look(uuid, &arrival), 0);
         assert_int_equal(arrival.connections, 0);
         assert_int_equal(arrival.silent_ms, -1);
-        assert_int_equal(pcmig_arrival_reset(UUID), 0);
+        assert_int_equal(pcmig_arrival_reset(uuid), 0);
         send_and_receive(&viewer);
     }
     stop(&qemu);
     close_pair(&stream);
     close_pair(&viewer);
     close(vnc);
+}
+
+/* To a loopback of its own: whoever else is at work here has connections and takes ports too. */
+static bool leave_the_others(void)
+{
+    struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    bool is_up;
+    int fd;
+
+    if (unshare(CLONE_NEWNET) < 0)
+        return false;
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    is_up = fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &loopback) == 0;
+    if (fd >= 0)
+        close(fd);
+    return is_up;
 }
 
 int main(int argc, char **argv)
@@ -857,15 +933,21 @@ int main(int argc, char **argv)
         cmocka_unit_test(of_two_migrations_none_is_guessed),
         cmocka_unit_test(a_guests_own_cgroup_tells),
         cmocka_unit_test(a_guest_of_another_host),
-        cmocka_unit_test(many_are_woken_at_once),
+        cmocka_unit_test(nobody_waits_for_a_deaf_destination),
         cmocka_unit_test(a_live_stream_is_left_alone),
         cmocka_unit_test(a_half_open_end_is_reset),
         cmocka_unit_test(the_first_of_two_to_go_is_not_forgotten),
+        cmocka_unit_test(a_port_that_another_has_by_now),
         cmocka_unit_test(a_listener_at_the_old_port_sees_nothing),
         cmocka_unit_test(a_stream_that_brings_nothing_is_reset),
     };
 
     if (argc > 3 && strcmp(argv[1], "-uuid") == 0)
         return be_qemu(argv[3]);
+    snprintf(uuid, sizeof(uuid), "00000000-1111-2222-3333-%012d", getpid());
+    if (!leave_the_others() && errno != EPERM) {
+        perror("a network namespace for the test");
+        return 1;
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

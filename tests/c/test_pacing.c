@@ -52,7 +52,7 @@ static void begin(struct world *w, uint64_t known_bps, uint64_t real_bps)
         pcmig_rate_feed(&w->rate, w->t_us += 100000, &w->sample);
     }
     pcmig_rate_pause(&w->rate);
-    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0, 0, 1000);
+    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0, 0, 1000, 0, 0);
     w->look_us = w->t_us;
 }
 
@@ -111,10 +111,28 @@ static double run_to_the_end(struct world *w, uint64_t bytes)
 
     w->params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1100;
     w->sample.memory_remaining_bytes = bytes;
-    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0, 0, 1000);
+    pcmig_pacing_begin(&w->pacing, &w->params, &w->rate, 0, 0, 1000, 0, 0);
     run(w, INT64_C(10000) * 1000000);
     assert_int_equal(w->sample.memory_remaining_bytes, 0);
     return (double)(w->t_us - start_us) / 1e6;
+}
+
+/* What is over soon has no look or two to learn from: its first pace ends it in time. A rest of 0.2 s took 0.8. */
+static void a_short_rest_ends_in_time(void **state)
+{
+    struct world w;
+
+    (void)state;
+    begin(&w, LINK_BPS, LINK_BPS);
+    w.params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1100;
+    w.sample.memory_remaining_bytes = LINK_BPS / 5;
+    pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, w.t_us - 1000000, 1000, w.t_us,
+                       w.sample.memory_remaining_bytes);
+    assert_in_range(w.pacing.pace_mib, LINK_MIB / 2, LINK_MIB);
+    begin(&w, LINK_BPS, LINK_BPS);
+    w.params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1100;
+    pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, 0, 1000, w.t_us, PLENTY);
+    assert_in_range(w.pacing.pace_mib, 1, LINK_MIB / 3); /* the others tell by what they see */
 }
 
 /* --- the control law ---------------------------------------------------------------------------------------------- */
@@ -284,9 +302,78 @@ static void a_short_one_keeps_to_its_time(void **state)
     w.requests_ps = 200;
     w.sample.memory_remaining_bytes = LINK_BPS / 10 * 8;
     all_s = (double)w.t_us / 1e6 + 0.8;
-    pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, 0, 1000);
+    pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, 0, 1000, 0, 0);
     run(&w, INT64_C(10000) * 1000000);
     assert_true((double)w.t_us / 1e6 < all_s * 1.01 + 0.02);
+}
+
+/* What requests have brought is missing as soon as they fade: a pace that was to end in time together with them opens
+ * at the next looks. It took the second over which the remainder is measured, for each migration that others wait for.
+ */
+static void what_requests_brought_is_made_up_for(void **state)
+{
+    struct world w;
+
+    (void)state;
+    begin(&w, LINK_BPS / 10, LINK_BPS / 10);
+    w.params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1010;
+    w.requests_ps = 1500;
+    w.sample.memory_remaining_bytes = LINK_BPS;
+    pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, w.t_us, 1000, w.t_us, w.sample.memory_remaining_bytes);
+    run(&w, 2500000);
+    assert_in_range(w.pacing.pace_mib, 3, LINK_MIB / 10 * 8 / 10);
+    w.requests_ps = 0;
+    run(&w, 3 * PERIOD_US);
+    assert_in_range(w.pacing.pace_mib, LINK_MIB / 10 * 8 / 10, LINK_MIB / 10);
+}
+
+/* A guest that asks for page after page fills what the pace leaves of the link. It is late, and yet a higher pace
+ * brings nothing but waits: it went up to what the link carries and beyond. */
+static void requests_that_fill_the_link_are_left_alone(void **state)
+{
+    uint64_t link_bps = LINK_BPS / 10, carried = link_bps * PERIOD_US / 1000000 * 98 / 100;
+    struct world w;
+
+    (void)state;
+    begin(&w, link_bps, link_bps);
+    w.params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1000;
+    w.sample.memory_remaining_bytes = 8 * LINK_BPS / 10;
+    pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, w.t_us, 1000, w.t_us, w.sample.memory_remaining_bytes);
+    while (w.sample.memory_remaining_bytes > carried) {
+        uint64_t paced = (uint64_t)(w.pacing.pace_mib * MIB) * PERIOD_US / 1000000;
+
+        w.t_us += PERIOD_US;
+        w.sample.memory_processed_bytes += carried;
+        w.sample.memory_remaining_bytes -= carried;
+        w.sample.postcopy_requests += (carried - least(paced, carried)) / 4096;
+        w.sample.queue_bytes = w.sample.queue_bytes == 0 ? 4104 : 0; /* one is on its way */
+        (void)pcmig_pacing_feed(&w.pacing, w.t_us, &w.sample, &w.rate);
+        assert_in_range(w.pacing.pace_mib, 1, LINK_MIB / 10 / 2);
+    }
+}
+
+/* Others came, and wait for it: it has less time from now on. */
+static void makes_haste_for_others(void **state)
+{
+    int64_t took_us[2];
+
+    (void)state;
+    for (int others = 0; others < 2; others++) {
+        struct world w;
+
+        begin(&w, LINK_BPS / 10, LINK_BPS / 10);
+        w.params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1300;
+        w.requests_ps = 300;
+        w.sample.memory_remaining_bytes = LINK_BPS;
+        pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, w.t_us, 1000, w.t_us, w.sample.memory_remaining_bytes);
+        if (others)
+            pcmig_pacing_share(&w.pacing, 15);
+        took_us[others] = w.t_us;
+        run(&w, INT64_C(10000) * 1000000);
+        took_us[others] = w.t_us - took_us[others];
+    }
+    assert_in_range(took_us[0], 11500000, 13500000);
+    assert_in_range(took_us[1], 10000000, 11000000);
 }
 
 /* --- a link that is not as it was measured ------------------------------------------------------------------------ */
@@ -438,7 +525,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(begins_low),
+        cmocka_unit_test(a_short_rest_ends_in_time),
         cmocka_unit_test(a_short_one_keeps_to_its_time),
+        cmocka_unit_test(what_requests_brought_is_made_up_for),
+        cmocka_unit_test(makes_haste_for_others),
+        cmocka_unit_test(requests_that_fill_the_link_are_left_alone),
         cmocka_unit_test(opens_and_closes),
         cmocka_unit_test(waits_no_longer),
         cmocka_unit_test(frequent_by_number),

@@ -92,6 +92,24 @@ static void zero_pages(void **state)
     assert_in_range(f.rate.link_bps, LINK_BPS * 48 / 100, LINK_BPS * 55 / 100);
 }
 
+/* Of a guest of which most memory is zero, but that is sent at an even rate, the link is known; it was not before the
+ * first pass was over. */
+static void some_zero_pages(void **state)
+{
+    struct feeder f = start();
+
+    (void)state;
+    for (int i = 0; i < 40; i++) {
+        pcmig_rate_feed(&f.rate, f.t_us += STEP_US, &f.sample);
+        f.sample.memory_processed_bytes += LINK_BPS / 20;
+        f.sample.normal_pages += LINK_BPS / 20 / 4096;
+        f.sample.zero_pages += 2 * (LINK_BPS / 20 / 4096);
+        f.sample.queue_bytes = 0;
+    }
+    assert_true(pcmig_rate_known(&f.rate));
+    assert_in_range(f.rate.link_bps, LINK_BPS * 95 / 100, LINK_BPS * 105 / 100);
+}
+
 /* Others come and go: the rate falls as well as it rises, and by any factor. */
 static void follows_the_link(void **state)
 {
@@ -219,6 +237,7 @@ int main(void)
         cmocka_unit_test(steady),
         cmocka_unit_test(buffers_are_no_link),
         cmocka_unit_test(zero_pages),
+        cmocka_unit_test(some_zero_pages),
         cmocka_unit_test(follows_the_link),
         cmocka_unit_test(age),
         cmocka_unit_test(disks_count),

@@ -91,6 +91,46 @@ static void both_say_so(void **state)
     assert_int_equal(recovery.attempts, 10);
 }
 
+/* Six times the silence that counts as dead, in which libvirt there answers and its QEMU does not notice, or a resume
+ * does not return. */
+static void a_destination_that_hangs(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY);
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 5000, 1);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    (void)step(&recovery, at);
+    at.t_us += 30 * S - 1;
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    at.t_us += 1;
+    at.call_running = true;
+    at.destination = PCMIG_HALF_POSTCOPY_FAILED; /* it has noticed, and takes no resume */
+    (void)step(&recovery, at);
+    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    at.call_running = false; /* an attempt failed: the next one may not */
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+
+    pcmig_recovery_init(&recovery, 0, 1); /* where no silence counts as dead */
+    at.call_running = true;
+    (void)step(&recovery, at);
+    at.t_us += 60 * S;
+    (void)step(&recovery, at);
+    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    at.destination = PCMIG_HALF_UNKNOWN; /* that is told as such */
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    at.destination = PCMIG_HALF_POSTCOPY_FAILED;
+    at.source_runs = true; /* the guest turned back */
+    (void)step(&recovery, at);
+    at.t_us += 60 * S;
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+}
+
 static void no_two_calls_at_once(void **state)
 {
     struct pcmig_recovery recovery;
@@ -371,6 +411,7 @@ int main(void)
         cmocka_unit_test(nothing_is_ordered_for_a_guest_that_turned_back),
         cmocka_unit_test(both_say_so),
         cmocka_unit_test(nothing_moves),
+        cmocka_unit_test(a_destination_that_hangs),
         cmocka_unit_test(no_two_calls_at_once),
         cmocka_unit_test(destination_away),
         cmocka_unit_test(destination_never_asked),

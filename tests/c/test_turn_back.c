@@ -176,25 +176,30 @@ static void names(void **state)
 /* --- what events prove -------------------------------------------------------------------------------------------- */
 
 /* 'L' listens, 'G' a gap; 'S' the destination's half starts, 'E' ends; 'r' 'm' 'o' 'f' it runs, whole, for another
- * reason, or its post-copy breaks; 'i' the switch is issued; the half is asked: 'M' migrating, 'A' absent, 'U' silent,
- * 'C' in post-copy, 'P' paused, 'R' running. */
+ * reason, or its post-copy breaks; 'p' that breaks before it ran; 'i' the switch is issued; the half is asked: 'M'
+ * migrating, 'A' absent, 'U' silent, 'C' in post-copy, 'P' paused, 'R' running; post-copy broken, it is paused 'B' or
+ * runs 'F'. */
 static struct pcmig_unrun told(const char *story)
 {
     static const struct {
         char letter;
         enum pcmig_event event;
+        bool paused;
     } events[] = {
-        {'S', PCMIG_EVENT_DST_STARTED},          {'E', PCMIG_EVENT_DST_STOPPED},
-        {'r', PCMIG_EVENT_DST_RESUMED_POSTCOPY}, {'m', PCMIG_EVENT_DST_RESUMED_MIGRATED},
-        {'o', PCMIG_EVENT_DST_RESUMED_OTHER},    {'f', PCMIG_EVENT_DST_POSTCOPY_FAILED},
-        {'i', PCMIG_EVENT_SWITCH_ISSUED},
+        {'S', PCMIG_EVENT_DST_STARTED, false},          {'E', PCMIG_EVENT_DST_STOPPED, false},
+        {'r', PCMIG_EVENT_DST_RESUMED_POSTCOPY, false}, {'m', PCMIG_EVENT_DST_RESUMED_MIGRATED, false},
+        {'o', PCMIG_EVENT_DST_RESUMED_OTHER, false},    {'f', PCMIG_EVENT_DST_POSTCOPY_FAILED, false},
+        {'p', PCMIG_EVENT_DST_POSTCOPY_FAILED, true},   {'i', PCMIG_EVENT_SWITCH_ISSUED, false},
     };
     static const struct {
         char letter;
         enum pcmig_half half;
+        bool runs;
     } halves_seen[] = {
-        {'M', PCMIG_HALF_MIGRATING}, {'A', PCMIG_HALF_ABSENT}, {'U', PCMIG_HALF_UNKNOWN},
-        {'C', PCMIG_HALF_POSTCOPY},  {'P', PCMIG_HALF_PAUSED}, {'R', PCMIG_HALF_RUNNING},
+        {'M', PCMIG_HALF_MIGRATING, false},       {'A', PCMIG_HALF_ABSENT, false},
+        {'U', PCMIG_HALF_UNKNOWN, false},         {'C', PCMIG_HALF_POSTCOPY, false},
+        {'P', PCMIG_HALF_PAUSED, false},          {'R', PCMIG_HALF_RUNNING, false},
+        {'B', PCMIG_HALF_POSTCOPY_FAILED, false}, {'F', PCMIG_HALF_POSTCOPY_FAILED, true},
     };
     struct pcmig_unrun unrun = {0};
 
@@ -205,11 +210,11 @@ static struct pcmig_unrun told(const char *story)
             pcmig_unrun_gap(&unrun);
         for (size_t i = 0; i < LENGTH(events); i++) {
             if (events[i].letter == *at)
-                pcmig_unrun_event(&unrun, events[i].event);
+                pcmig_unrun_event(&unrun, &(struct pcmig_input){.code = events[i].event, .paused = events[i].paused});
         }
         for (size_t i = 0; i < LENGTH(halves_seen); i++) {
             if (halves_seen[i].letter == *at)
-                pcmig_unrun_half(&unrun, halves_seen[i].half);
+                pcmig_unrun_half(&unrun, halves_seen[i].half, halves_seen[i].runs);
         }
     }
     return unrun;
@@ -220,21 +225,47 @@ static void what_proves_it(void **state)
     static const struct {
         const char *story;
         bool certain;
-    } rows[] = {
-        {"LSiE", true},   {"LSMiMEA", true}, {"LSiEU", true},  {"LSESiE", true}, /* of two, the last ended too */
-        {"LSi", false},                                                          /* it may still begin to run */
-        {"LSirE", false}, {"LSimE", false},  {"LSioE", false}, {"LSifE", false}, {"LSEr", false},
-        {"SiE", false}, /* nobody listened from the beginning */
-        {"LGSiE", false}, {"LSGiE", false},  {"LSiGE", false}, {"LSiEG", false}, {"LSiCE", false},
-        {"LSiPE", false}, {"LSiRE", false},  {"LSiEC", false}, {"LSiEM", false}, {"LSiES", false},
-        {"LSiA", false},  {"LSiUA", false},  {"", false},      {"L", false},     {"E", false},
-    };
+    } rows[] =
+        {
+            {"LSiE", true},    {"LSMiMEA", true}, {"LSiEU", true},   {"LSESiE", true}, /* of two, the last ended too */
+            {"LSipE", true},   {"LSiBE", true},   {"LSipBEA", true},                   /* it could not be had run */
+            {"LSi", false},    {"LSip", false},                                        /* it may still begin to run */
+            {"LSiprE", false}, {"LSirpE", false}, {"LSiFE", false},  {"LSirBE", false},
+            {"LSirE", false},  {"LSimE", false},  {"LSioE", false},  {"LSifE", false},
+            {"LSEr", false},   {"SiE", false}, /* nobody listened from the beginning */
+            {"LGSiE", false},  {"LSGiE", false},  {"LSiGE", false},  {"LSiEG", false},
+            {"LSiCE", false},  {"LSiPE", false},  {"LSiRE", false},  {"LSiEC", false},
+            {"LSiEM", false},  {"LSiES", false},  {"LSiA", false},   {"LSiUA", false},
+            {"", false},       {"L", false},      {"E", false},
+        };
 
     (void)state;
     for (size_t i = 0; i < LENGTH(rows); i++) {
         const struct pcmig_unrun unrun = told(rows[i].story);
 
         if (pcmig_unrun_certain(&unrun) != rows[i].certain)
+            fail_msg("%s", rows[i].story);
+    }
+}
+
+/* The host has no half any more and told nobody. */
+static void what_was_not_told(void **state)
+{
+    static const struct {
+        const char *story;
+        bool untold;
+    } rows[] = {
+        {"LSiA", true},   {"LSiMA", true},  {"LSiMUA", true}, {"LSipA", true},  {"LSiAA", true},
+        {"LSiE", false},  {"LSiEA", false}, {"LSiM", false},  {"LSi", false},   {"LA", false},
+        {"LSirA", false}, {"LSiCA", false}, {"SiMA", false},  {"LGSiA", false}, {"LSiGA", false},
+        {"LSiAG", false}, {"LSiAM", false}, {"LSiAS", false}, {"LSiAr", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        const struct pcmig_unrun unrun = told(rows[i].story);
+
+        if (pcmig_unrun_untold(&unrun) != rows[i].untold)
             fail_msg("%s", rows[i].story);
     }
 }
@@ -273,6 +304,7 @@ int main(void)
         cmocka_unit_test(names),
         cmocka_unit_test(what_moved),
         cmocka_unit_test(what_proves_it),
+        cmocka_unit_test(what_was_not_told),
         cmocka_unit_test(who_saw_the_end),
     };
 

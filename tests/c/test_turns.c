@@ -25,8 +25,8 @@
     {                                                                                                                  \
         .link = 2, .phase = (phase_), .fill = PCMIG_TURNS_FILLS, .since_us = NOW - 500 * SECOND,                       \
         .phase_us = NOW - (age_s_)*SECOND, .turn_us = (turn_) ? NOW - (age_s_)*SECOND : 0, .stamp_us = NOW,            \
-        .moved_us = NOW, .total_bytes = 1024 * MIB, .remaining_bytes = (left_mib)*MIB, .send_bps = LINK,               \
-        .link_bps = LINK, .queue_bytes = 0                                                                             \
+        .setup_us = SECOND, .moved_us = NOW, .total_bytes = 1024 * MIB, .remaining_bytes = (left_mib)*MIB,             \
+        .send_bps = LINK, .link_bps = LINK, .queue_bytes = 0                                                           \
     }
 
 #define WAITING(left)  ROW(PCMIG_TURNS_WAITING, false, 5, left)
@@ -50,6 +50,11 @@ enum change {
     OLD_TURN,   /* it has had its turn for long */
     BOUND,      /* it has made room */
     BOUND_FULL, /* likewise, and its queue is not empty yet */
+    PACED,      /* it takes four fifths of the link */
+    SLOW,       /* it takes half of the link */
+    SET_UP,     /* its set-up is under way, longer than anything else may stand still */
+    SET_UP_LONG,
+    SLOWLY_SET_UP, /* its set-up took long */
 };
 
 static const struct rule {
@@ -80,6 +85,10 @@ static const struct rule {
     {"it has had its turn", WAITING(500), PRECOPY(500), OLD_TURN, PCMIG_TURN_FREE, 0, false},
     {"it stands still", WAITING(500), PRECOPY(500), STILL, PCMIG_TURN_FREE, 0, false},
     {"its process is stopped", WAITING(500), PRECOPY(500), STALE, PCMIG_TURN_FREE, 0, false},
+    {"it is being set up, and keeps its turn", WAITING(500), PRECOPY(1024), SET_UP, PCMIG_TURN_WAITING, 0, true},
+    {"its set-up hangs", WAITING(500), PRECOPY(1024), SET_UP_LONG, PCMIG_TURN_FREE, 0, false},
+    {"the set-up of the next one will take as long", WAITING(500), PRECOPY(80), SLOWLY_SET_UP, PCMIG_TURN_BOUNDED, 1,
+     true},
     {"both have their turn: neither gives it up", PRECOPY(500), PRECOPY(900), AS_IT_IS, PCMIG_TURN_FREE, 0, false},
 
     {"one drains: waiting waits", WAITING(500), DRAIN(0), AS_IT_IS, PCMIG_TURN_WAITING, 0, true},
@@ -102,9 +111,15 @@ static const struct rule {
     {"post-copy makes room as well", DRAIN(0), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_CROWDED, 0, true},
     {"who waits is not in the way", DRAIN(0), WAITING(500), AS_IT_IS, PCMIG_TURN_FREE, 0, false},
 
-    {"post-copy before pre-copy", PRECOPY(500), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_BOUNDED, 2, true},
-    {"post-copy before what waits", WAITING(500), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_WAITING, 0, true},
-    {"post-copy ends: the next one is set up", WAITING(500), POSTCOPY(40), AS_IT_IS, PCMIG_TURN_BOUNDED, 2, true},
+    {"post-copy before pre-copy", PRECOPY(500), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_BOUNDED, 1, true},
+    {"what its pace leaves", PRECOPY(500), POSTCOPY(500), PACED, PCMIG_TURN_BOUNDED, 2, true},
+    {"and a quarter at the most", PRECOPY(500), POSTCOPY(500), SLOW, PCMIG_TURN_BOUNDED, 3, true},
+    {"post-copy before what waits", WAITING(500), POSTCOPY(500), PACED, PCMIG_TURN_WAITING, 0, true},
+    {"post-copy leaves the link idle: the next one is set up", WAITING(500), POSTCOPY(500), SLOW, PCMIG_TURN_BOUNDED, 3,
+     true},
+    {"post-copy ends: the next one is set up", WAITING(500), POSTCOPY(40), AS_IT_IS, PCMIG_TURN_BOUNDED, 1, true},
+    {"post-copy has hardly anything left", PRECOPY(500), POSTCOPY(2), AS_IT_IS, PCMIG_TURN_FREE, 0, false},
+    {"post-copy has nothing left", PRECOPY(500), POSTCOPY(0), AS_IT_IS, PCMIG_TURN_FREE, 0, false},
     {"post-copy leaves room", PRECOPY(500), POSTCOPY(500), SLACK, PCMIG_TURN_FREE, 0, false},
     {"post-copy stands still", PRECOPY(500), POSTCOPY(500), STILL, PCMIG_TURN_FREE, 0, false},
     {"post-copy is interrupted", PRECOPY(500), PAUSED, AS_IT_IS, PCMIG_TURN_FREE, 0, false},
@@ -149,8 +164,39 @@ static struct pcmig_turns_row changed(struct pcmig_turns_row row, enum change ch
         row.bound_mib = 1;
         row.queue_bytes = (int64_t)MIB;
         break;
+    case PACED:
+        row.send_bps = LINK / 5 * 4;
+        break;
+    case SLOW:
+        row.send_bps = LINK / 2;
+        break;
+    case SET_UP:
+    case SET_UP_LONG:
+        row.setup_us = 0;
+        row.phase_us = row.turn_us = row.moved_us = NOW - (change == SET_UP ? 7 : 11) * SECOND;
+        break;
+    case SLOWLY_SET_UP:
+        row.setup_us = 8 * SECOND;
+        break;
     }
     return row;
+}
+
+/* Who loses the time that one takes. */
+static void behind_one(void **state)
+{
+    struct pcmig_turns_row rows[] = {PRECOPY(500), FOLLOWER(500), WAITING(500), WAITING(500), PAUSED, WAITING(500)};
+    static const unsigned expected[] = {3, 0, 0, 0, 3, 0}; /* the last row is of another link */
+    struct pcmig_turns_answer answer;
+
+    (void)state;
+    rows[5].link = 3;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        rows[i].number = (uint32_t)i;
+    for (size_t me = 0; me < sizeof(rows) / sizeof(rows[0]); me++) {
+        pcmig_turns_decide(rows, sizeof(rows) / sizeof(rows[0]), me, NOW, &answer);
+        assert_int_equal(answer.behind, expected[me]);
+    }
 }
 
 /* Whichever of the two rows comes first. */
@@ -192,6 +238,40 @@ static void taken_twice(void **state)
     assert_int_equal(second.turn, PCMIG_TURN_BOUNDED);
 }
 
+/* One whose set-up took so long that another one got the turn is the next after it, unless it sends first. */
+static void overtaken_in_the_setup(void **state)
+{
+    struct pcmig_turns_answer free_turn = {.turn = PCMIG_TURN_FREE, .waits_for = -1}, answer;
+    struct pcmig_turns_meter late;
+    struct pcmig_turns_row rows[2] = {PRECOPY(1024), PRECOPY(500)};
+
+    (void)state;
+    rows[1].number = 1;
+    pcmig_turns_meter_init(&late, NOW - 12 * SECOND, "late", 0, 2, 1024 * MIB);
+    pcmig_turns_meter_answer(&late, NOW - 12 * SECOND, &free_turn);
+    pcmig_turns_meter_phase(&late, NOW - 12 * SECOND, PCMIG_PHASE_SETUP);
+    rows[0] = late.row;
+    pcmig_turns_decide(rows, 2, 0, NOW, &answer);
+    assert_int_equal(answer.turn, PCMIG_TURN_BOUNDED);
+    assert_int_equal(answer.waits_for, 1);
+    pcmig_turns_decide(rows, 2, 1, NOW, &answer);
+    assert_int_equal(answer.turn, PCMIG_TURN_FREE);
+    pcmig_turns_decide(rows, 2, 0, NOW, &answer);
+    pcmig_turns_meter_answer(&late, NOW, &answer);
+    assert_int_equal(late.row.turn_us, 0);
+
+    /* The other one is being set up as well: whose turn was first. */
+    rows[0].stamp_us = NOW;
+    rows[1].setup_us = 0;
+    rows[1].phase_us = rows[1].turn_us = rows[1].moved_us = NOW - 2 * SECOND;
+    rows[0].setup_us = 12 * SECOND;
+    rows[0].moved_us = NOW;
+    pcmig_turns_decide(rows, 2, 0, NOW, &answer);
+    assert_int_equal(answer.turn, PCMIG_TURN_FREE);
+    pcmig_turns_decide(rows, 2, 1, NOW, &answer);
+    assert_int_equal(answer.turn, PCMIG_TURN_BOUNDED);
+}
+
 /* Small ones that keep coming do not hold a large one back for ever. */
 static void not_overtaken_for_ever(void **state)
 {
@@ -219,6 +299,7 @@ static void there_and_back(void **state)
     row.network = UINT32_MAX;
     row.queue_bytes = -1;
     row.bound_mib = 3;
+    row.setup_us = 4;
     strcpy(row.name, "gäst\n1");
     pcmig_turns_pack(&row, bytes);
     memset(&back, 0, sizeof(back));
@@ -240,6 +321,7 @@ static void there_and_back(void **state)
     assert_int_equal(back.link_bps, row.link_bps);
     assert_int_equal(back.queue_bytes, -1);
     assert_int_equal(back.bound_mib, 3);
+    assert_int_equal(back.setup_us, 4);
 }
 
 static void empty_and_torn(void **state)
@@ -340,6 +422,7 @@ struct world {
     size_t count;
     int64_t now_us;
     uint64_t link_bps;
+    int64_t setup_us;
     uint64_t idle_bytes; /* that the link could have carried while some guest had not ended */
     unsigned switching_most;
 };
@@ -371,6 +454,8 @@ static void look_around(struct world *w, size_t me)
     g->bound_mib = g->row.bound_mib = answer.bound_mib;
     if (answer.turn == PCMIG_TURN_FREE && g->row.turn_us == 0)
         g->row.turn_us = w->now_us;
+    if (g->row.phase == PCMIG_TURNS_PRECOPY && answer.bound_mib != 0 && g->row.setup_us == 0)
+        g->row.turn_us = 0; /* as turns_meter.c does */
     if (g->row.phase == PCMIG_TURNS_WAITING && answer.turn != PCMIG_TURN_WAITING) {
         g->row.phase = PCMIG_TURNS_PRECOPY;
         g->row.phase_us = g->row.moved_us = g->start_us = w->now_us;
@@ -393,8 +478,7 @@ static void look_around(struct world *w, size_t me)
 
 static bool sends(const struct world *w, const struct guest *g)
 {
-    return g->row.phase > PCMIG_TURNS_WAITING && g->row.remaining_bytes > 0 &&
-           w->now_us - g->start_us >= 3 * SECOND / 2;
+    return g->row.phase > PCMIG_TURNS_WAITING && g->row.remaining_bytes > 0 && w->now_us - g->start_us >= w->setup_us;
 }
 
 static void pass_time(struct world *w)
@@ -419,6 +503,8 @@ static void pass_time(struct world *w)
             g->row.send_bps = share * 10;
             g->row.link_bps = w->link_bps;
             g->row.moved_us = w->now_us;
+            if (g->row.setup_us == 0)
+                g->row.setup_us = w->now_us - g->start_us;
             room -= share;
         }
     }
@@ -446,7 +532,7 @@ static bool goes_on(struct world *w)
 
 static struct world make_world(uint64_t *seed, size_t count, bool same)
 {
-    struct world w = {.count = count, .now_us = NOW, .link_bps = LINK};
+    struct world w = {.count = count, .now_us = NOW, .link_bps = LINK, .setup_us = 3 * SECOND / 2};
 
     for (size_t i = 0; i < count; i++) {
         struct guest *g = &w.guests[i];
@@ -507,6 +593,26 @@ static void equal_guests(void **state)
     }
 }
 
+/* On a busy host a set-up takes longer than anything else may stand still. Each is done while the one before sends, and
+ * nobody sends beside another one. */
+static void slow_setups(void **state)
+{
+    (void)state;
+    for (int setup_s = 4; setup_s <= 14; setup_s += 2) {
+        uint64_t seed = 1;
+        struct world w = make_world(&seed, 6, true);
+        int64_t ideal_us = (int64_t)(128 * MIB * w.count * 1000 / (LINK / 1000)), sum_us = 0;
+
+        w.setup_us = setup_s * SECOND;
+        run(&w, 100 * ideal_us, NULL);
+        for (size_t i = 0; i < w.count; i++)
+            sum_us += w.guests[i].ended_us - NOW;
+        assert_true(w.switching_most == 1);
+        assert_true(w.now_us - NOW <= ideal_us + w.setup_us + 6 * SECOND);
+        assert_true(sum_us / (int64_t)w.count <= (w.now_us - NOW) * 3 / 4);
+    }
+}
+
 /* Whatever their sizes, and whoever is killed: everybody else arrives, one is switched at a time, and the link does not
  * idle. */
 static void kill_one_now_and_then(struct world *w)
@@ -543,9 +649,17 @@ static void everybody_arrives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_rule),      cmocka_unit_test(taken_twice),       cmocka_unit_test(not_overtaken_for_ever),
-        cmocka_unit_test(there_and_back), cmocka_unit_test(empty_and_torn),    cmocka_unit_test(meter_of_a_life),
-        cmocka_unit_test(equal_guests),   cmocka_unit_test(everybody_arrives),
+        cmocka_unit_test(each_rule),
+        cmocka_unit_test(behind_one),
+        cmocka_unit_test(taken_twice),
+        cmocka_unit_test(not_overtaken_for_ever),
+        cmocka_unit_test(there_and_back),
+        cmocka_unit_test(empty_and_torn),
+        cmocka_unit_test(meter_of_a_life),
+        cmocka_unit_test(equal_guests),
+        cmocka_unit_test(everybody_arrives),
+        cmocka_unit_test(slow_setups),
+        cmocka_unit_test(overtaken_in_the_setup),
     };
 
     return cmocka_run_group_tests_name("turns", tests, NULL, NULL);

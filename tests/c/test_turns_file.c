@@ -34,7 +34,7 @@ static int make_folder(void **state)
     (void)state;
     if (mkdtemp(folder) == NULL)
         return -1;
-    snprintf(path, sizeof(path), "%s/migrations/turns-1", folder);
+    snprintf(path, sizeof(path), "%s/migrations/turns-2", folder);
     return setenv("PCMIG_RUN_DIR", folder, 1);
 }
 

@@ -171,7 +171,7 @@ static void released_once_and_closed_here(void **state)
     atomic_store(&inputs, 0);
     atomic_store(&foreign_closes, 0);
     assert_int_equal(pthread_create(&thread, NULL, make_events, &over), 0);
-    for (int i = 0; i < 60 || (atomic_load(&inputs) == 0 && i < 2000); i++) {
+    for (int i = 0; i < 60 || (atomic_load(&inputs) == 0 && i < 40000); i++) {
         struct pcmig_virt_watch *w = watch();
 
         assert_non_null(w);

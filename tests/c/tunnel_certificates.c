@@ -11,7 +11,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-#include "tunnel/tls.h"
+#include "tunnel/tls/tls.h"
 
 static void must(bool worked, const char *what)
 {

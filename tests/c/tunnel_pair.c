@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 5000 };
+enum { PATIENCE_MS = 60000 };
 
 static void must(bool worked, const char *what)
 {
@@ -39,6 +40,9 @@ static void prepare_side(struct tunnel_pair *pair, struct tunnel_side *side, con
     side->config.listen = side->listen;
     side->config.listen_count = 1;
     side->config.workers = 2;
+    /* What a test is not about takes as long as a busy machine needs. */
+    side->config.dead_after_ms = side->config.handshake_ms = PATIENCE_MS;
+    side->config.socket_wait_ms = side->config.dial_ms = PATIENCE_MS;
     side->config.plaintext = plaintext;
     if (!plaintext)
         side->config.files =
@@ -56,6 +60,26 @@ void tunnel_pair_prepare(struct tunnel_pair *pair, bool plaintext)
     tunnel_certificates_make(pair->ca, pair->certificate, pair->key);
     prepare_side(pair, &pair->a, "a", plaintext);
     prepare_side(pair, &pair->b, "b", plaintext);
+}
+
+unsigned tunnel_quiet_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+    for (int tries = 0; tries < 100; tries++) {
+        const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        uint16_t random = 0;
+        bool is_free;
+
+        must(fd >= 0 && getrandom(&random, sizeof(random), 0) == sizeof(random), "a port");
+        address.sin_port = htons(30000 + random % 2000);
+        is_free = bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+        close(fd);
+        if (is_free)
+            return ntohs(address.sin_port);
+    }
+    fail_msg("no free port from 30000 to 31999");
+    return 0;
 }
 
 void tunnel_side_start(struct tunnel_side *side)

@@ -26,6 +26,9 @@ struct tunnel_pair {
 
 /* A folder with certificates, and the configuration of both sides; nothing runs yet. */
 void tunnel_pair_prepare(struct tunnel_pair *pair, bool plaintext);
+/* One that nobody has on loopback, and that the kernel gives to nobody. */
+unsigned tunnel_quiet_port(void);
+
 void tunnel_side_start(struct tunnel_side *side);
 
 /* Prepares and starts both. */

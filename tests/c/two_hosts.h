@@ -52,9 +52,11 @@ static struct {
     atomic_int switches;      /* start-postcopy */
     atomic_int pauses;        /* abort with POSTCOPY */
     atomic_int resumes;       /* migrate calls that resume */
+    atomic_int refuses_ms;    /* each takes so long and fails, and nothing has changed; 0 = it does not */
     atomic_int calls;         /* migrate calls of any kind */
     atomic_bool pausable;     /* a pause breaks the stream */
     atomic_int silence_ms;    /* of the destination's kernel */
+    atomic_bool stream_known; /* the address that QEMU sends to */
     const char *_Atomic qemu; /* what QEMU says of its migration; NULL = its monitor does not answer */
     atomic_bool goes_out;     /* and it has figures of one that goes out; its processors run */
     atomic_int questions;     /* to QEMU */
@@ -68,8 +70,9 @@ static struct {
 
 static struct engine_host dest_host;
 
-static atomic_bool no_answer; /* the destination's libvirt: who connects to it waits, */
-static atomic_int attempts;   /* and is counted */
+static atomic_bool no_answer;   /* the destination's libvirt: who connects to it waits, */
+static atomic_int attempts;     /* and is counted */
+static atomic_bool source_gone; /* nobody can connect to it */
 
 virConnectPtr virConnectOpenAuth(const char *uri, virConnectAuthPtr auth, unsigned int flags)
 {
@@ -81,7 +84,57 @@ virConnectPtr virConnectOpenAuth(const char *uri, virConnectAuthPtr auth, unsign
         for (int waited_ms = 0; atomic_load(&no_answer) && waited_ms < PATIENCE; waited_ms++)
             (void)usleep(1000);
     }
+    if (strcmp(uri, SOURCE) == 0 && atomic_load(&source_gone))
+        return NULL;
     return libvirts(uri, auth, flags);
+}
+
+/* Whoever asks gets the answer of that moment, and not before it is let go. */
+struct held {
+    atomic_bool holds; /* what is asked from now on */
+    atomic_bool let_go;
+    atomic_int waiting;
+};
+
+static struct held held_destination; /* its libvirt */
+static struct held held_job;         /* the source's, of QEMU's figures */
+static struct held held_switch;      /* likewise, the order to switch */
+
+static inline void hold(struct held *held)
+{
+    atomic_store(&held->let_go, false);
+    atomic_store(&held->holds, true);
+}
+
+static inline void let_go(struct held *held)
+{
+    atomic_store(&held->holds, false);
+    atomic_store(&held->let_go, true);
+}
+
+/* Connections that a call which is held back goes over. */
+static _Atomic(virConnectPtr) held_over[8];
+
+static void wait_for_leave(struct held *held, virDomainPtr domain)
+{
+    const size_t count = sizeof(held_over) / sizeof(held_over[0]);
+    virConnectPtr conn = virDomainGetConnect(domain), nobody = NULL;
+    size_t at = 0;
+
+    if (!atomic_load(&held->holds))
+        return;
+    for (size_t i = 0; i < count; i++)
+        assert_ptr_not_equal(atomic_load(&held_over[i]), conn); /* nobody else uses it meanwhile */
+    while (at < count && !atomic_compare_exchange_strong(&held_over[at], &nobody, conn)) {
+        nobody = NULL;
+        at++;
+    }
+    assert_true(at < count);
+    atomic_fetch_add(&held->waiting, 1);
+    for (int waited_ms = 0; !atomic_load(&held->let_go) && waited_ms < PATIENCE; waited_ms++)
+        (void)usleep(1000);
+    atomic_fetch_sub(&held->waiting, 1);
+    atomic_store(&held_over[at], NULL);
 }
 
 static bool at_source(virDomainPtr domain)
@@ -103,6 +156,8 @@ int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int
     *state = half >> 8;
     if (reason != NULL)
         *reason = half & 0xff;
+    if (!at_source(domain))
+        wait_for_leave(&held_destination, domain);
     return 0;
 }
 
@@ -115,6 +170,7 @@ int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *p
     *params = NULL;
     *count = 0;
     *type = VIR_DOMAIN_JOB_NONE;
+    wait_for_leave(&held_job, domain);
     if (!at_source(domain) || !atomic_load(&hosts.job))
         return 0;
     *type = VIR_DOMAIN_JOB_UNBOUNDED;
@@ -149,7 +205,8 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
     atomic_fetch_add(&hosts.calls, 1);
     if ((flags & (1U << 19)) == 0) { /* VIR_MIGRATE_POSTCOPY_RESUME */
         atomic_store(&hosts.call_flags, flags);
-        (void)usleep((useconds_t)atomic_load(&hosts.call_ms) * 1000);
+        for (int waited_ms = 0; waited_ms < atomic_load(&hosts.call_ms); waited_ms++)
+            (void)usleep(1000);
         if (atomic_load(&hosts.begins))
             atomic_store(&hosts.job, true);
         if (atomic_load(&hosts.arrives) != 0) {
@@ -162,6 +219,10 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
         return -1;
     }
     atomic_fetch_add(&hosts.resumes, 1);
+    for (int waited_ms = 0; waited_ms < atomic_load(&hosts.refuses_ms); waited_ms++)
+        (void)usleep(1000);
+    if (atomic_load(&hosts.refuses_ms) > 0)
+        return -1;
     atomic_store(&hosts.source, SERVING);
     atomic_store(&hosts.destination, FETCHING);
     (void)usleep(300000);
@@ -177,6 +238,7 @@ int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
 {
     (void)domain;
     (void)flags;
+    wait_for_leave(&held_switch, domain);
     atomic_fetch_add(&hosts.switches, 1);
     if (atomic_load(&hosts.switch_hangs))
         return 0;
@@ -241,6 +303,8 @@ int virDomainIsActive(virDomainPtr domain)
 
 int virDomainIsPersistent(virDomainPtr domain)
 {
+    if (!at_source(domain))
+        wait_for_leave(&held_destination, domain);
     return at_source(domain) ? atomic_load(&hosts.source_defined) : atomic_load(&hosts.destination_defined);
 }
 
@@ -323,11 +387,17 @@ int64_t pcmig_link_queue_bytes(struct pcmig_link *link)
     return -1;
 }
 
+int64_t pcmig_link_round_trip_us(struct pcmig_link *link)
+{
+    (void)link;
+    return -1;
+}
+
 bool pcmig_link_peer(const struct pcmig_link *link, struct sockaddr_storage *out)
 {
     (void)link;
-    (void)out;
-    return false;
+    *out = (struct sockaddr_storage){.ss_family = AF_INET};
+    return atomic_load(&hosts.stream_known);
 }
 
 int64_t pcmig_link_silence_ms(struct pcmig_link *link)
@@ -378,9 +448,11 @@ static int reset(void **state)
     atomic_store(&hosts.switches, 0);
     atomic_store(&hosts.pauses, 0);
     atomic_store(&hosts.resumes, 0);
+    atomic_store(&hosts.refuses_ms, 0);
     atomic_store(&hosts.calls, 0);
     atomic_store(&hosts.pausable, true);
     atomic_store(&hosts.silence_ms, 0);
+    atomic_store(&hosts.stream_known, false);
     atomic_store(&hosts.qemu, "none");
     atomic_store(&hosts.questions, 0);
     atomic_store(&hosts.runs, 0);
@@ -390,10 +462,14 @@ static int reset(void **state)
     atomic_store(&hosts.undefines, 0);
     atomic_store(&hosts.libvirt, 12008000);
     atomic_store(&hosts.precopy_mib, 0);
+    let_go(&held_destination);
+    let_go(&held_job);
+    let_go(&held_switch);
     return 0;
 }
 
-static bool crossed; /* noted by who looked after an adopted migration before */
+static bool crossed;     /* noted by who looked after an adopted migration before */
+static int64_t stall_ms; /* the parameter; 0 = its default */
 
 static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind policy)
 {
@@ -411,6 +487,8 @@ static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind
     struct pcmig_migration *migration;
 
     pcmig_params_defaults(&args.params);
+    if (stall_ms > 0)
+        args.params.value[PCMIG_PARAM_STALL_MS] = stall_ms;
     migration = pcmig_migration_new(&args);
     assert_non_null(migration);
     assert_int_equal(pcmig_migration_start(migration), 0);
@@ -447,6 +525,8 @@ static inline struct pcmig_migration *adopt_postcopy(void)
 static inline void expect_end(struct pcmig_migration *migration, enum pcmig_outcome outcome)
 {
     assert_true(pcmig_migration_join(migration, PATIENCE));
+    if (status_of(migration).outcome != outcome)
+        print_error("%s\n", status_of(migration).text);
     assert_string_equal(pcmig_outcome_name(status_of(migration).outcome), pcmig_outcome_name(outcome));
     pcmig_migration_unref(migration);
 }

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -16,7 +20,7 @@ from pcmig.tunnel import keygen
 from tests.bed import Bed, Host
 from tests.bed.network import SECOND_LINK, Network, second_address
 from tests.cases.scene import CaseScene, firmware_guest, inside
-from tests.functional.scene import BUSY, RATE_MBIT, SLOW_MBIT, Scene, scene_on
+from tests.functional.scene import BUSY, RATE_MBIT, SLOW_MBIT, Run, Scene, scene_on
 
 
 def test_an_address_that_the_destination_does_not_have(scene: CaseScene) -> None:
@@ -93,7 +97,9 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
 PidFile /run/pcmig/ssh/pid
+SetEnv PATH={path} PYTHONPATH={root}
 """
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -106,7 +112,8 @@ def key(scene: CaseScene) -> Iterator[str]:
     inside(b, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/run/pcmig/ssh/host")
     ssh = b.state / "run/pcmig/ssh"
     (ssh / "authorized").write_text((a.state / "run/pcmig/ssh/key.pub").read_text())
-    (ssh / "config").write_text(SSHD)
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    (ssh / "config").write_text(SSHD.format(path=path, root=ROOT))
     host_key = " ".join((ssh / "host.pub").read_text().split()[:2])
     (a.state / "run/pcmig/ssh/known").write_text(f"[{b.address}]:2222 {host_key}\n")
     (a.state / "run/pcmig/ssh/unknown").touch()
@@ -130,12 +137,9 @@ def key(scene: CaseScene) -> Iterator[str]:
 
 def over_ssh(scene: CaseScene, uri: str) -> tuple[int, str]:
     """`pcmig migrate other URI` as host a sees it: with its files, and its libvirtd's socket."""
-    import os
-    import sys
-
     a, b = scene.bed.hosts
     environment = [
-        f"PYTHONPATH={pathlib.Path(__file__).parents[2]}",
+        f"PYTHONPATH={ROOT}",
         f"PCMIG_JOURNAL_DIR={scene.journal}",
         f"PATH={os.environ['PATH']}",
     ]
@@ -188,6 +192,45 @@ def test_ssh_that_would_ask(scene: CaseScene, key: str) -> None:
     assert code == 1, said
     assert time.monotonic() - start_s < 30
     scene.expect_untouched("other", before)
+
+
+@pytest.fixture
+def plugged(scene: CaseScene) -> Iterator[None]:
+    """The busy guest on host a, with a network card in a bridge that each host has."""
+    for host in scene.bed.hosts:
+        inside(host, "ip", "link", "add", "br0", "type", "bridge")
+        inside(host, "ip", "link", "set", "br0", "up")
+    scene.prepare(dataclasses.replace(BUSY, bridge="br0"), scene.bed.a)
+    yield
+    scene.remove()
+    for host in scene.bed.hosts:
+        inside(host, "ip", "link", "delete", "br0")
+
+
+def test_ports_over_ssh(scene: CaseScene, key: str, plugged: None) -> None:
+    """The destination is asked over ssh itself. The guest drives no network card and is never heard, so the
+    destination is still announcing it when the migration is over."""
+    a, b = scene.bed.hosts
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PCMIG_JOURNAL_DIR": str(scene.journal),
+        "PATH": os.environ["PATH"],
+        "PCMIG_SSH": f"/run/pcmig/ssh/ssh-known -p 2222 -i {key}",
+    }
+    words = [sys.executable, "-m", "pcmig.cli.main", "migrate", "-c", "qemu:///system", "--no-progress"]
+    words += ["--migrateuri", b.migrate_uri, "--policy", "immediate", "--json", "/run/pcmig/ssh/report.json"]
+    words += [f"--ports=root@{b.address}", scene.name, b.remote_uri]
+    argv = a.inside(["env", *(f"{name}={value}" for name, value in environment.items()), *words])
+    start_s = time.monotonic()
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done
+    ports = json.loads((a.state / "run/pcmig/ssh/report.json").read_text())["ports"]
+    assert [each["level"] for each in ports["said"]][-1] == "ready", ports
+    assert ports["announced"] is None, ports
+    assert [row["problem"] for row in ports["forgotten"]] == [None], ports
+    run = Run(words, 0, done.stdout, done.stderr, start_s, time.monotonic(), None)
+    scene.expect_at(b, run)
 
 
 # Another family, and connections that nobody watches

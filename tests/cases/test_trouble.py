@@ -17,6 +17,7 @@ from tests.cases.scene import CaseScene, firmware_guest
 from tests.functional.scene import BUSY, IDLE, Command, Run, scene_on
 
 SLOW_MBIT = 40
+TRICKLE_MBIT = 8  # post-copy takes minutes, however slow the test is
 
 
 def in_postcopy(scene: CaseScene, *options: str) -> Command:
@@ -94,6 +95,7 @@ def test_broken_again_after_each_resume(scene: CaseScene) -> None:
     scene.bed.network.limit(SLOW_MBIT)
     command = scene.migration("--policy", "immediate", source=source)
     scene.wait_postcopy(destination)
+    scene.bed.network.limit(TRICKLE_MBIT)
     for _ in range(10):
         time.sleep(0.3)
         source.virsh("domjobabort", guest.name, "--postcopy")
@@ -103,6 +105,7 @@ def test_broken_again_after_each_resume(scene: CaseScene) -> None:
             "it goes on",
             60,
         )
+    scene.bed.network.limit(SLOW_MBIT)
     run = command.wait(120)
     run.expect(0, "done: ")
     scene.expect_at(destination, run)

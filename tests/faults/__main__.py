@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import itertools
+import operator
 import os
 import pathlib
 import random
@@ -29,6 +31,7 @@ from tests.faults.runner import Runner
 from tests.faults.stage import DRIVERS, PCMIG, STAGES
 
 NEAR_MS = 1000
+BEFORE = "unknown"  # the stack of rounds from before the record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,31 +46,40 @@ class Turn:
 def plan(
     args: argparse.Namespace, cells: list[tuple[str, str]], rows: Iterable[Mapping[str, Any]]
 ) -> list[Turn]:
-    """What to play, in order: round after round, or as --shuffle has it; with --missing the cells that were
-    played least come first. ROWS have been played before."""
-    played = [
-        (row["cell"], row["seed"])
-        for row in rows
-        if (row["bed"], row["driver"], row["stack"]) == (args.bed, args.driver, args.stack)
-        and row["good"] is not None
-    ]
-    turns = [
-        Turn(fault, moment, seed)
-        for seed in range(args.seed, args.seed + args.rounds)
-        for fault, moment in cells
-        if not (args.missing and (cell_name(fault, moment), seed) in played)
-    ]
-    if args.shuffle is not None:
-        random.Random(args.shuffle).shuffle(turns)
+    """What to play, in order: round after round, or as --shuffle has it; with --missing what the cells lack,
+    those that were played least first. ROWS have been played before."""
     if args.missing:
-        rounds = collections.Counter(cell for cell, _ in played)
-        ranks = []
-        for turn in turns:
-            cell = cell_name(turn.fault, turn.moment)
-            ranks.append(rounds[cell])
-            rounds[cell] += 1
-        turns = [turns[index] for index in sorted(range(len(turns)), key=ranks.__getitem__)]
-    return turns[: args.limit]
+        ranked = lacking(args, cells, rows)
+    else:
+        seeds = range(args.seed, args.seed + args.rounds)
+        ranked = [(0, Turn(fault, moment, seed)) for seed in seeds for fault, moment in cells]
+    if args.shuffle is not None:
+        random.Random(args.shuffle).shuffle(ranked)
+    turns = [turn for _, turn in sorted(ranked, key=operator.itemgetter(0))]
+    share, shares = args.share
+    return turns[share - 1 :: shares][: args.limit]
+
+
+def lacking(
+    args: argparse.Namespace, cells: list[tuple[str, str]], rows: Iterable[Mapping[str, Any]]
+) -> list[tuple[int, Turn]]:
+    """What each cell lacks of its rounds, each with the first seed that was not played; and how many rounds
+    the cell will have had before it."""
+    played: dict[str, set[int]] = {}
+    rounds: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        if (row["bed"], row["driver"]) != (args.bed, args.driver) or row["good"] is None:
+            continue
+        if row["stack"] == args.stack:
+            played.setdefault(row["cell"], set()).add(row["seed"])
+        if row["stack"] in (args.stack, BEFORE):
+            rounds[row["cell"]] += 1
+    ranked = []
+    for fault, moment in cells:
+        cell = cell_name(fault, moment)
+        fresh = (seed for seed in itertools.count(args.seed) if seed not in played.get(cell, ()))
+        ranked += [(rank, Turn(fault, moment, next(fresh))) for rank in range(rounds[cell], args.rounds)]
+    return ranked
 
 
 def play(args: argparse.Namespace, turns: list[Turn], record: Record, console: Console) -> bool:
@@ -113,6 +125,14 @@ def line(row: dict[str, Any]) -> str:
     return f"{name}  [{colour}]{row['end']}[/{colour}], {', '.join(times)}{problems}"
 
 
+def share_of(text: str) -> tuple[int, int]:
+    """Of "2/6": (2, 6)."""
+    share, _, shares = text.partition("/")
+    if share.isdecimal() and shares.isdecimal() and 1 <= int(share) <= int(shares):
+        return int(share), int(shares)
+    raise argparse.ArgumentTypeError(f"{text!r}: use for example 2/6, the second of six shares")
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
@@ -129,10 +149,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--shuffle", type=int, metavar="S", help="all rounds mixed, in an order that S alone decides"
     )
+    parser.add_argument(
+        "--share",
+        type=share_of,
+        default=(1, 1),
+        metavar="I/N",
+        help="play the I-th of N equal shares of it: N of them at once, each with a --json of its own",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="play the first N of them only")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no cell after M minutes")
     parser.add_argument(
-        "--missing", action="store_true", help="leave out what --json has of this stack and seed"
+        "--missing", action="store_true", help="play what the cells in --json lack of so many rounds"
     )
     parser.add_argument("--driver", choices=DRIVERS, default=PCMIG, help="stock: virsh, or Nova's own driver")
     parser.add_argument("--stack", choices=STACKS, default="forky", help="QEMU and libvirt (default: forky)")

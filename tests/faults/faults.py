@@ -19,7 +19,7 @@ from tests.faults.stage import PCMIG, CloudStage, HostsStage, Stage
 STOP_PATIENCE_S = 15.0
 HANDSHAKE_BYTES = 700  # a few packets: the connection stands, and the two QEMUs are talking
 SECOND_CUT_S = 15.0
-OBEYS_S = 1.0
+OBEYS_S = 3.0  # longer than a page may take on a busy machine
 TELLINGS = 5
 FIRST_CUT_S = 12.0
 # A fault this much after the switch cannot have come before it.
@@ -75,9 +75,11 @@ class Fault:
 
 
 HEALS: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED})}
-# A daemon that is missed at the switch may destroy the destination's copy before it has run, when the QEMU of
-# the source is in post-copy already and refuses to run again in any other way.
-HEALS_OR_TURNS_BACK: Allowed = {**HEALS, SWITCH: frozenset({End.TURNED_BACK})}
+# A daemon that is missed at the switch, because it ended or because nothing comes from it any more, may have
+# the destination's daemon destroy its copy before it has run, when the QEMU of the source is in post-copy
+# already and refuses to run again in any other way. Only before: of a guest that was heard there, what it did
+# would be undone although both hosts live.
+HEALS_OR_TURNS_BACK: Allowed = {**HEALS, SWITCH: frozenset({End.UNHEARD})}
 FOR_EVER: Allowed = {PRECOPY: WHOLE, POSTCOPY: frozenset({End.MOVED, End.SPLIT})}
 SOURCE_DIES: Allowed = {
     PRECOPY: frozenset({End.GONE}),
@@ -90,7 +92,9 @@ DESTINATION_DIES: Allowed = {
 }
 # Its own will. In post-copy the source does not hear of it, and its half is left for somebody to end.
 GUEST_ENDS: Allowed = {PRECOPY: frozenset({End.GONE}), POSTCOPY: frozenset({End.GONE, End.SOURCE_HALF})}
-GUEST_CRASHES: Allowed = {PRECOPY: frozenset({End.CRASHED}), POSTCOPY: frozenset({End.CRASHED})}
+# libvirt takes note of a crash when the migration is over. One in pre-copy it sends on, and lets run where it
+# arrives; after an abort it would let it run at the source.
+GUEST_CRASHES: Allowed = {PRECOPY: frozenset({End.CRASHED, End.MOVED}), POSTCOPY: frozenset({End.CRASHED})}
 
 # TCP gives up after 3 s, and a silent peer is noticed within 6 s, instead of 15 minutes and 2 hours.
 SHORT = {
@@ -359,6 +363,7 @@ FAULTS: dict[str, Fault] = {
             "both networks cut for 20 s (TCP gives up in 3 s)",
             cut(*wire.ALL, management=True),
             20,
+            allowed=HEALS_OR_TURNS_BACK,
             sysctls=SHORT,
         ),
         Fault(

@@ -28,6 +28,9 @@ class End(enum.Enum):
     SPLIT = "kept in halves"  # post-copy is broken or hangs, and both halves are there
     SOURCE_HALF = "source half kept"  # the destination's QEMU is gone, the source's waits
     DESTINATION_HALF = "destination half kept"
+    UNHEARD = (
+        "turned back, never heard where it was to go"  # of a fault's allowed ends only: TURNED_BACK, on that
+    )
     CRASHED = "crashed, and kept"  # by itself, on one host, as its definition wants it
     PAUSED = "paused"  # whole, on one host, and nobody lets it run
     DOUBLE = "runs twice"
@@ -178,11 +181,16 @@ def settled(source: Half, destination: Half) -> bool:
 def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
     """ALLOWED: the ends that are as good as can be after this fault."""
     end = find_end(evidence.halves[evidence.source], evidence.halves[evidence.destination])
+    # A libvirtd that ended meanwhile has forgotten the migration, and calls it "running (unpaused)".
+    if end is End.STAYED and evidence.claim is Claim.TURNED_BACK:
+        end = End.TURNED_BACK
     if end is End.TURNED_BACK and _nothing_ran(evidence):
         end = End.UNRUN
-        allowed = {*allowed, *({End.UNRUN} if {End.STAYED, End.TURNED_BACK} & set(allowed) else ())}
+        as_good = {End.STAYED, End.TURNED_BACK, End.UNHEARD}
+        allowed = {*allowed, *({End.UNRUN} if as_good & set(allowed) else ())}
+    fits = {end, End.UNHEARD} if end is End.TURNED_BACK and _unheard(evidence) else {end}
     problems: list[Problem] = []
-    if end not in allowed:
+    if not fits & set(allowed):
         kind = {End.DOUBLE: Kind.DOUBLE, End.SPLIT: Kind.STUCK, End.PAUSED: Kind.STUCK}.get(end, Kind.LOST)
         best = " or ".join(sorted(each.value for each in allowed))
         problems.append(Problem(kind, f"{end.value} ({_states(evidence)}) where {best} was possible"))
@@ -248,7 +256,8 @@ def since_boot(beats: Sequence[Heartbeat]) -> list[Heartbeat]:
     """The beats since the guest began to count anew."""
     first = 0
     for index, (before, after) in enumerate(itertools.pairwise(beats), 1):
-        if after.sequence < before.sequence - LATE_BEATS:
+        # One that had just booted before may not have counted far.
+        if after.sequence == 0 or after.sequence < before.sequence - LATE_BEATS:
             first = index
     return list(beats[first:])
 
@@ -262,7 +271,13 @@ def longest_silence_s(beats: Sequence[Heartbeat], start_s: float, end_s: float) 
 def _nothing_ran(evidence: Evidence) -> bool:
     """By the guest's word and that of whoever steered: one that turned back is then as good as one that
     stayed."""
-    return NOTHING_RAN in evidence.said and all(beat.host != evidence.destination for beat in evidence.beats)
+    return NOTHING_RAN in evidence.said and _unheard(evidence)
+
+
+def _unheard(evidence: Evidence) -> bool:
+    """The guest had no word from the destination. Nothing that it did is then undone, though pcmig may not be
+    able to prove it."""
+    return all(beat.host != evidence.destination for beat in evidence.beats)
 
 
 def _not_quite_whole(evidence: Evidence, end: End) -> list[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import pathlib
 import statistics
 import subprocess
@@ -31,9 +32,13 @@ from tests.faults.stage import PCMIG, Stage
 HEAL_PATIENCE_S = 120.0  # from the mending
 FOR_EVER_S = 40.0  # from a fault that is never mended: everybody has given up long before
 HOPELESS_S = 12.0  # from the command's end, when the guest is not whole
+ADVISED_S = 40.0  # likewise, where somebody has typed what was printed
 GONE_S = 3.0
+BOOT_PATIENCE_S = 60.0  # for a guest that began anew, on a machine that does other work
 LOOK_S = 0.5
+ASK_S = 1.0  # from the mending, where the switch is still to be asked for
 ASK_AGAIN_S = 3.0
+HURRY_S = 3.0  # from the strike of what is over at once: until then it meets post-copy as slow as ever
 SWITCH_PATIENCE_S = 30.0
 FIRST_LATENCY_S = 0.15  # from asking for the switch to the switch, until it has been seen
 SAID_CHARS = 2000
@@ -96,6 +101,8 @@ class Runner:
         switched_s = stage.switched_s(start_s)
         offset_s = None if switched_s is None else strike_s - switched_s
         verdict = judge(evidence, fault.allowed_at(moment, offset_s))
+        if verdict.end in (End.TURNED_BACK, End.UNRUN) or not evidence.verified:
+            stage.replace_guest()
         problems = [[problem.kind.value, problem.text] for problem in verdict.problems]
         if mended_s is not None and settled_s is None and verdict.end in RUNS and not problems:
             problems.append(
@@ -110,6 +117,7 @@ class Runner:
             "problems": problems,
             "offset_ms": _ms(offset_s),
             "heal_s": None if healed_s is None else round(healed_s, 1),
+            "load": round(os.getloadavg()[0], 1),
             "silence_s": round(longest_silence_s(evidence.beats, strike_s, end_s), 2),
             "claim": evidence.claim.value,
             "halves": {name: [half.state, half.qemus] for name, half in evidence.halves.items()},
@@ -163,8 +171,13 @@ class Runner:
         side had come to its end."""
         deadline_s = mended_s + HEAL_PATIENCE_S if mended_s is not None else strike_s + FOR_EVER_S
         over_s = asked_s = None
-        advised = False
+        advised = hurried = ended = False
         while (now_s := time.monotonic()) < deadline_s:
+            if not hurried and mended_s is not None and now_s > strike_s + HURRY_S:
+                # The fault is over, and the memory has left: nobody learns more by waiting for the rest.
+                hurried = self.stage.switched_s(0.0) is not None
+                if hurried:
+                    self.stage.hurry()
             over_s = (over_s or now_s) if self.stage.over() else None
             halves = self.stage.halves()
             pair = halves[self.stage.source.name], halves[self.stage.destination.name]
@@ -174,14 +187,17 @@ class Runner:
                     return now_s
                 if not advised and end in (End.SOURCE_HALF, End.PAUSED) and self.stage.follow_advice():
                     advised = True
+                    over_s = None
                     continue
-                if now_s > over_s + (GONE_S if end is End.GONE else HOPELESS_S):
+                if now_s > over_s + (GONE_S if end is End.GONE else ADVISED_S if advised else HOPELESS_S):
                     return None
+            elif mended_s is not None and end is End.SPLIT and not ended:
+                ended = self.stage.end_what_hangs()
             elif (
                 mended_s is not None
                 and end is End.STAYED
                 and self.stage.switched_s(0.0) is None
-                and now_s > (asked_s or mended_s) + ASK_AGAIN_S
+                and now_s > (mended_s + ASK_S if asked_s is None else asked_s + ASK_AGAIN_S)
             ):
                 # It survived the fault in pre-copy, where the migration stays until it is told to switch.
                 self.stage.switch()
@@ -195,6 +211,9 @@ class Runner:
         stage = self.stage
         halves = stage.halves()
         end = find_end(halves[stage.source.name], halves[stage.destination.name])
+        if boots and end in RUNS:
+            with contextlib.suppress(BedError):  # then it does not verify anything
+                stage.guest.wait_heartbeats(1, patience_s=BOOT_PATIENCE_S)
         verified = end in RUNS and stage.guest.wait_verified(time.monotonic())
         claim, contradictions, said = stage.claim()
         beats = stage.guest.heartbeats(start_s)

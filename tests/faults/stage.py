@@ -37,6 +37,7 @@ PCMIG, STOCK = "pcmig", "stock"
 DRIVERS = (PCMIG, STOCK)
 # Slow enough for post-copy of several seconds, and for QEMU 11 under emulation (doc/operate/check.rst).
 RATE_MBIT = 60
+HURRY_MBIT = 200
 GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32, panic=True)
 DISK_FILE = "/run/libvirt/qemu/pcmig-g1.raw"  # where fill() leaves no room
 GUEST_WITH_DISK = dataclasses.replace(GUEST, ide_disk=DISK_FILE)
@@ -44,6 +45,7 @@ KEEPALIVE_S = 2  # libvirt's; it gives up after six of them
 DISK = "4g"  # of memory, were it ever used
 PRECOPY_MIB = 4
 PATIENCE_S = 30.0
+START_PATIENCE_S = 90.0  # from the word to the first bytes, on a machine that does other work
 UP_PATIENCE_S = 90.0
 CALL_PATIENCE_S = 10
 
@@ -59,7 +61,7 @@ class Stage(abc.ABC):
 
     def __init__(self, driver: str) -> None:
         self.driver = driver
-        self.tunnel = self.disk = False
+        self.tunnel = self.disk = self.spent = False
         self._exits = contextlib.ExitStack()
         self._listening = contextlib.ExitStack()
         self._listeners: Listeners | None = None
@@ -121,6 +123,11 @@ class Stage(abc.ABC):
         anything that lets it go on."""
         return False
 
+    def end_what_hangs(self) -> bool:
+        """An operator ends the destination's half, if it was said that its QEMU hangs and that nothing else
+        helps."""
+        return False
+
     @abc.abstractmethod
     def claim(self) -> tuple[Claim, tuple[str, ...], str]:
         """What the operator is told, contradictions in it, and the words."""
@@ -128,6 +135,10 @@ class Stage(abc.ABC):
     def facts(self) -> dict[str, Any]:
         """More for the record of a cell."""
         return {}
+
+    def replace_guest(self) -> None:
+        """The next cell begins with another guest: this one cannot be migrated again."""
+        self.spent = True
 
     def restore(self) -> None:
         """Mend whatever is broken; at any time."""
@@ -160,6 +171,10 @@ class Stage(abc.ABC):
         """When the source stopped for the switch, by its own event."""
         assert self._listeners is not None
         return self._listeners.wait(self.source.name, events.SWITCHED, since_s, 0.0)
+
+    def hurry(self) -> None:
+        """The rest of the memory has a faster link."""
+        self.bed.network.limit(HURRY_MBIT)
 
     def halves(self) -> dict[str, Half]:
         return {host.name: look(host, self.domain) for host in self.bed.hosts}
@@ -194,8 +209,8 @@ class Stage(abc.ABC):
         self._disks[host.name] = folder
 
     def _wait_precopy(self) -> None:
-        deadline_s = time.monotonic() + PATIENCE_S
-        while processed_bytes(self.source, self.domain) < PRECOPY_MIB << 20:
+        deadline_s = time.monotonic() + START_PATIENCE_S
+        while self.source.processed_bytes(self.domain) < PRECOPY_MIB << 20:
             if time.monotonic() > deadline_s:
                 raise BedError(f"no migration of {self.domain} got under way: {self.claim()[2][-600:]}")
             time.sleep(0.1)
@@ -239,6 +254,9 @@ class HostsStage(Stage):
         if self.disk:
             for host in self.bed.hosts:
                 _inside(host, ["truncate", "-s", "1M", DISK_FILE])
+        if self.spent:
+            self.scene.remove()
+        self.spent = False
         self.guest = self.scene.prepare(GUEST_WITH_DISK if self.disk else GUEST)
         self.source = self.scene.source
         self.destination = self.bed.other(self.source)
@@ -262,7 +280,9 @@ class HostsStage(Stage):
     def switch(self) -> None:
         assert self.command is not None
         if self.driver == PCMIG:
-            self.command.process.send_signal(signal.SIGUSR1)
+            # To any other process, and to one that has just begun, the signal would be the end.
+            if self.command.words[0] in ("migrate", "resume") and self.command.said():
+                self.command.process.send_signal(signal.SIGUSR1)
             return
         with contextlib.suppress(BedError):
             self.source.virsh("migrate-postcopy", self.domain, timeout_s=CALL_PATIENCE_S)
@@ -306,6 +326,13 @@ class HostsStage(Stage):
         if "--destination-is-dead" not in words:  # asked for: the process that steered did not see the end
             words.insert(0, "--destination-is-dead")
         self._turn_back(*words)
+        return True
+
+    def end_what_hangs(self) -> bool:
+        found = re.search(r"it hangs \(.*\n\s*(virsh -c .* destroy .*)", self._all_said())
+        if found is None:
+            return False
+        self.type_at(self.source, shlex.split(found[1]))
         return True
 
     def _turn_back(self, *words: str) -> None:
@@ -413,8 +440,9 @@ class CloudStage(Stage):
         deadline_s = time.monotonic() + UP_PATIENCE_S  # Nova takes one for dead after its bus was down
         while not self.cloud.computes_up() and time.monotonic() < deadline_s:
             time.sleep(1)
-        if self.server is None or not self._sound(self.server):
+        if self.server is None or self.spent or not self._sound(self.server):
             self._replace()
+        self.spent = False
         assert self.server is not None
         self.source = getattr(self.cloud, str(self.server.nova_host))
         self.destination = self.cloud.other(self.source)
@@ -510,12 +538,38 @@ class CloudStage(Stage):
             else [],
         }
 
+    def end_what_hangs(self) -> bool:
+        if "waiting for an operator" not in str(self.record()["migration"]):
+            return False
+        self.type_at(self.destination, ["virsh", "destroy", self.domain])
+        return True
+
+    def follow_advice(self) -> bool:
+        """Of a server in ERROR, whose migration ended with its destination's half."""
+        assert self.server is not None
+        if self.driver != PCMIG or self.record()["status"] != "ERROR":
+            return False
+        with contextlib.suppress(BedError):
+            self.cloud.api.post("compute", f"/servers/{self.server.id}/action", {"os-pcmigTurnBack": {}})
+            return True
+        return False
+
+    def _turned_back(self) -> bool:
+        """As the API shows it."""
+        assert self.server is not None
+        if self.driver != PCMIG:
+            return False
+        shown = self.cloud.api.get("compute", f"/servers/{self.server.id}/os-pcmig")
+        return bool(shown["pcmig"]["way_back"]["turned_back"])
+
     def claim(self) -> tuple[Claim, tuple[str, ...], str]:
         try:
             record = self.record()
+            told, contradictions = record_claim(record, self.source.name, self.destination.name)
+            if told is Claim.STAYED and self._turned_back():
+                told = Claim.TURNED_BACK
         except BedError as error:
             return Claim.SILENT, (), str(error)
-        told, contradictions = record_claim(record, self.source.name, self.destination.name)
         return told, contradictions, f"{record['status']} on {record['host']}: {record['fault']}"
 
     def facts(self) -> dict[str, Any]:
@@ -604,14 +658,6 @@ def look(host: Host, domain: str) -> Half:
     except BedError as error:
         state = "" if re.search("failed to get domain|[Dd]omain not found", str(error)) else None
     return Half(state, len(host.qemu_pids()))
-
-
-def processed_bytes(host: Host, domain: str) -> int:
-    with contextlib.suppress(BedError):
-        stats = host.virsh("domjobinfo", domain, "--rawstats", timeout_s=CALL_PATIENCE_S)
-        match = re.search(r"memory_processed:\s*(\d+)", stats)
-        return int(match[1]) if match else 0
-    return 0
 
 
 def _inside(host: Host, argv: list[str]) -> None:

@@ -304,7 +304,8 @@ class Scene:
         try:
             self.wait_for(sent, f"{mib} MiB are sent")
         except SceneError as err:
-            raise SceneError(f"{err}; domjobinfo said last:\n{said}") from None
+            told = "\n".join(command.said() for command in self._commands)
+            raise SceneError(f"{err}; domjobinfo said last:\n{said}\npcmig said:\n{told}") from None
 
     def wait_postcopy(self, destination: Host) -> None:
         """Until the guest runs at the destination with pages missing."""

@@ -59,7 +59,7 @@ def test_an_unreachable_destination(scene: Scene) -> None:
     _run_in(source, add)
     run = scene.run("migrate", "-c", source.uri, scene.name, uri, "--connect-timeout", "2", host=source)
     run.expect(1, rf"cannot connect to the destination {re.escape(uri)}", r"within 2\.0 s", "runs on")
-    assert run.elapsed_s < 5
+    assert run.elapsed_s < 9, "it waited for the usual 10 s"
     scene.expect_at(source, run)
 
 
@@ -228,7 +228,7 @@ def test_a_destination_that_falls_silent_while_we_connect(scene: Scene) -> None:
         start_s = time.monotonic()
         run = scene.run("migrate", "-c", source.uri, scene.name, uri, "--connect-timeout", "1.5", host=source)
         run.expect(1, r"within 1\.5 s", re.escape(uri))
-        assert time.monotonic() - start_s < 5
+        assert time.monotonic() - start_s < 9, "it waited for the usual 10 s"
     scene.expect_at(source, run)
 
 

@@ -47,14 +47,14 @@ def test_a_backup(scene: Scene) -> None:
         for command in ("watch", "abort", "switch", "pause"):
             run = scene.ask(command, source, domain="other")
             run.expect(1, "no migration of other is under way", "another job for it: backup")
-            assert run.elapsed_s < 10
+            assert run.elapsed_s < 25
         scene.run("status", "-c", source.uri, host=source).expect(0, "no migrations")
         scene.ask("resume", source, destination.remote_uri, domain="other").expect(1, "nothing to resume")
         run = scene.migration("--unsafe", domain="other").wait()
         run.expect(
             1, "libvirt runs a job for guest other, backup", "domjobabort other", "runs on at the source"
         )
-        assert run.elapsed_s < 10
+        assert run.elapsed_s < 25
         assert operation(source) == "Backup"
         assert destination.domain_state("other") is None
         assert list(scene.journal.glob("*.json")) == []

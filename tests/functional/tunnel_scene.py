@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -22,6 +23,16 @@ from tests.functional.scene import ROOT, Scene, SceneError
 
 START_S = 20.0
 MASK = (1 << 64) - 1
+OWN_USER = 61616  # nobody else's
+WITHOUT_RIGHTS = [
+    "setpriv",
+    f"--reuid={OWN_USER}",
+    f"--regid={OWN_USER}",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+    "--no-new-privs",
+]
 
 
 class Daemon:
@@ -33,6 +44,7 @@ class Daemon:
         self._users += ["--control-group", control_group] if control_group is not None else []
         self.log = pki / f"tunnel-{host.name}.log"
         self._certificates = pki / host.name
+        self._without_rights = False
         self.process: ProcessId | None = None
         self._outer: subprocess.Popen[bytes] | None = None
 
@@ -41,9 +53,45 @@ class Daemon:
         """Its control socket, as the machine sees it."""
         return self.host.state / "run/pcmig/tunnel.control"
 
+    @contextlib.contextmanager
+    def without_rights(self) -> Iterator[int]:
+        """Runs as a user of its own, without root's rights, on folders and a key as the unit has them made
+        (etc/tmpfiles.d/pcmig-tunnel.conf). Gives the user's number."""
+        run, with_rights = self.host.state / "run/pcmig", self._certificates
+        own = self.host.state / "run/pki-of-pcmig"
+        self._end()
+        shutil.rmtree(run / "tunnel", ignore_errors=True)
+        (self.host.state / "run/pcmig/tunnel.control").unlink(missing_ok=True)
+        run.mkdir(exist_ok=True)
+        mode = run.stat().st_mode
+        _give(run, 0o1775, 0, OWN_USER)
+        (run / "tunnel").mkdir()
+        _give(run / "tunnel", 0o3733, OWN_USER, OWN_USER)
+        shutil.copytree(with_rights, own)
+        _give(own, 0o750, 0, OWN_USER)
+        for file in own.iterdir():
+            _give(file, 0o640, 0, OWN_USER)
+        self._certificates = pathlib.Path("/run") / own.name  # as the host sees it
+        self._without_rights = True
+        try:
+            self.start()
+            yield OWN_USER
+        finally:
+            self._end()
+            self._certificates, self._without_rights = with_rights, False
+            shutil.rmtree(own)
+            shutil.rmtree(run / "tunnel")
+            _give(run, mode & 0o7777, 0, 0)
+
+    def _end(self) -> None:
+        if self.process is not None and self.process.alive():
+            self.kill(signal.SIGTERM)
+
     def start(self, *options: str) -> None:
         words = [sys.executable, "-m", "pcmig.cli.main", "tunnel", "--certificates", str(self._certificates)]
         words += [*self._users, *options]
+        if self._without_rights:
+            words = [*WITHOUT_RIGHTS, *words]
         before = set(self.host.processes())
         with self.log.open("ab") as log:
             start = log.tell()
@@ -75,6 +123,11 @@ class Daemon:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+def _give(path: pathlib.Path, mode: int, user: int, group: int) -> None:
+    os.chown(path, user, group)
+    path.chmod(mode)
 
 
 def _runs_tunnel(pid: int) -> bool:

@@ -282,6 +282,51 @@ ROWS["set_connect_timeout"] = Row(
     repeat=50,
 )
 
+_PORTS = _core.PortsGate(5000, "stay")
+ROWS["PortsGate"] = Row(
+    (
+        lambda: _core.PortsGate(5000, "abort"),
+        fails(lambda: _core.PortsGate(-1, "stay")),
+        fails(lambda: _core.PortsGate(5000, "leave")),
+    )
+)
+ROWS["PortsGate.feed"] = Row(
+    (
+        lambda: _PORTS.feed(1, ports="ready", gate="wanted", before_switch=True),
+        fails(lambda: _PORTS.feed(1, ports="fine", gate="wanted", before_switch=True)),
+        fails(lambda: _PORTS.feed(1, ports="ready", gate="ajar", before_switch=True)),
+    )
+)
+ROWS["PortsGate.force"] = Row((_PORTS.force,))
+ROWS["PortsGate.waited_ms"] = Row((lambda: _PORTS.waited_ms(7), fails(lambda: _PORTS.waited_ms("7"))))  # type: ignore[arg-type]
+_ANNOUNCE = _core.Announce(30_000)
+ROWS["Announce"] = Row((lambda: _core.Announce(30_000), fails(lambda: _core.Announce(-1))))
+ROWS["Announce.feed"] = Row(
+    (
+        lambda: _ANNOUNCE.feed(1, forwards=True, heard=False),
+        fails(lambda: _ANNOUNCE.feed("1", forwards=True, heard=False)),  # type: ignore[arg-type]
+    )
+)
+ROWS["Announce.wait_ms"] = Row((lambda: _ANNOUNCE.wait_ms(7), fails(lambda: _ANNOUNCE.wait_ms("7"))))  # type: ignore[arg-type]
+
+
+def _events() -> None:
+    events = _core.GuestEvents(_TEST, _UUID)
+    events.fileno()
+    events.take()
+    events.close()
+
+
+ROWS["GuestEvents"] = Row(
+    (
+        _events,
+        lambda: _core.GuestEvents(_TEST, _UUID),
+        fails(lambda: _core.GuestEvents("nowhere:///", _UUID)),
+    ),
+    repeat=20,
+)
+for _name in ("GuestEvents.fileno", "GuestEvents.take", "GuestEvents.close"):
+    ROWS[_name] = Row((_events,), repeat=20)
 ROWS["params"] = Row((_core.params,), repeat=50)
 ROWS["gone_param"] = Row(
     (
@@ -331,7 +376,7 @@ ROWS["Migration"] = Row(
     )
 )
 ROWS["Migration.start"] = Row((_finished, fails(_DONE.start)), repeat=20)
-for _name in ("fileno", "clear", "status", "decisions", "ledger"):
+for _name in ("fileno", "left_fileno", "clear", "status", "decisions", "ledger"):
     ROWS[f"Migration.{_name}"] = Row((getattr(_NEW, _name), getattr(_DONE, _name)))
 ROWS["Migration.join"] = Row((partial(_DONE.join, 0), fails(partial(_DONE.join, "soon"))))  # type: ignore[arg-type]
 for _name in ("switch", "abort", "detach", "open_gate", "refuse_gate", "pause", "resume"):

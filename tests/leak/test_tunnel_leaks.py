@@ -7,6 +7,7 @@ import contextlib
 import pathlib
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from pcmig import _tunnel
 from tests.leak.meter import BLOCKS_PER_LOAD, grows, load_anew
 from tests.unit.certificates import Authority
-from tests.unit.tunnels import Daemon, new_name
+from tests.unit.tunnels import DaemonAsInstalled, new_name
 
 Settings = dict[str, Any]
 CALLS: dict[str, Callable[[Settings], object]] = {}
@@ -74,13 +75,46 @@ def _stopped(settings: Settings) -> None:
 @row("Tunnel.reload")
 def _reloaded(settings: Settings) -> None:
     tunnel = _tunnel.Tunnel(**settings)
-    tunnel.reload()
+    tunnel.start()
+    tunnel.reload(**settings)
+    tunnel.reload(**(settings | {"listen": ["127.0.0.2:0"]}))
+    with contextlib.suppress(_tunnel.TunnelError):
+        tunnel.reload(**(settings | {"listen": ["127.0.0.3:0", "127.0.0.3"]}))
     key = pathlib.Path(settings["key"])
     content = key.read_bytes()
     key.write_bytes(b"")
     with contextlib.suppress(_tunnel.TunnelError):
-        tunnel.reload()
+        tunnel.reload(**settings)
     key.write_bytes(content)
+
+
+@row("Tunnel.reload_asked")
+def _reload_asked(settings: Settings) -> int:
+    return _tunnel.Tunnel(**settings).reload_asked()
+
+
+@row("Tunnel.answer_reload")
+def _answer_reload(settings: Settings) -> None:
+    tunnel = _tunnel.Tunnel(**settings)
+    tunnel.answer_reload(0, "ok")  # to nobody
+    tunnel.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(settings["control"])
+        client.sendall(b"reload\n")
+        while not tunnel.reload_asked():
+            time.sleep(0.001)
+        tunnel.answer_reload(tunnel.reload_asked(), "error no")
+        assert client.recv(100) == b"error no\n"
+
+
+@row("Tunnel.silent_ms")
+def _silent_ms(settings: Settings) -> int:
+    return _tunnel.Tunnel(**settings).silent_ms()
+
+
+@row("Tunnel.ends")
+def _ends(settings: Settings) -> dict[str, int]:
+    return _tunnel.Tunnel(**settings).ends()
 
 
 @row("Tunnel.fileno")
@@ -141,8 +175,10 @@ def test_streams_leave_nothing_behind(folder: pathlib.Path) -> None:
     authority = Authority(folder)
     pair = authority.issue("host", "localhost", "127.0.0.1")
     with (
-        Daemon(folder / "a", authority, pair, dial_ms=50) as source,
-        Daemon(folder / "b", authority, pair, socket_wait_ms=1) as destination,
+        DaemonAsInstalled(folder / "a", authority, pair, dial_ms=50) as source,
+        DaemonAsInstalled(
+            folder / "b", authority, pair, socket_wait_ms=1, max_handshakes_per_s=100_000
+        ) as destination,
     ):
 
         def once() -> None:

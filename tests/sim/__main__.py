@@ -11,6 +11,9 @@ import time
 
 from tests.sim import bed, compare, figure, program, scenarios, thresholds
 
+# Scenarios between two lines that tell how far it is.
+CHUNK = 20
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -123,7 +126,16 @@ def main() -> int:
                 print(line, flush=True)
             return 0
         started = time.monotonic()
-        cases = compare.run(drawn, words(options.told))
+        cases: list[compare.Case] = []
+        for at in range(0, len(drawn), CHUNK):
+            cases += compare.run(drawn[at : at + CHUNK], words(options.told))
+            if sys.stderr.isatty() or at % (5 * CHUNK) == 0:
+                passed = time.monotonic() - started
+                print(
+                    f"{len(cases)} of {len(drawn)} scenarios after {passed:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
         print(f"{len(drawn)} scenarios from seed {options.seed}, {time.monotonic() - started:.1f} s\n")
         print("\n".join(compare.table(cases)))
         for fault in ("never", "slower", "more_silent", "needless"):

@@ -6,11 +6,20 @@
 #include <string.h>
 
 /* 1448 bytes of payload in 1538 on the wire. */
-#define PAYLOAD 0.9415
-/* A queue this full may drop what comes, and does so for this part of the pages; Linux' least timer. */
-#define FULL    0.97
-#define DROPPED 0.01
-#define TIMER_S 0.2
+#define PAYLOAD  0.9415
+/* A queue this full may drop what comes, and does so for this part of the pages. */
+#define FULL     0.97
+#define DROPPED  0.01
+/* A page is three segments of 1448 bytes. When none of them arrives, Linux sends the last one once more after two round
+ * trips and two ticks - its loss probe, tcp_schedule_loss_probe() in net/ipv4/tcp_output.c, RFC 8985 section 7 - and
+ * the others follow a round trip later. Round trips are averages, shorter than behind a queue that is full just then:
+ * on the bed, with a queue of 120 ms, 0.2 s in all is what fits. Only when the probe is lost as well, the least timer
+ * of 200 ms counts, which is a third as likely as for a whole page; a page that is one segment, in jumbo frames, waits
+ * for that in any case. */
+#define SEGMENTS 3
+#define TRIPS    3
+#define TICKS_S  0.004
+#define TIMER_S  0.2
 
 void link_init(struct link *link, const struct scenario *s, unsigned migrations)
 {
@@ -152,7 +161,9 @@ double link_urgent(struct link *link, struct flow *flow, int64_t now_us, double 
     }
     flow->queued += bytes;
     if (queued > FULL * link->queue_bytes && dice < DROPPED)
-        seconds += TIMER_S;
+        seconds += dice < DROPPED * DROPPED / SEGMENTS
+                       ? TIMER_S
+                       : fmin(TIMER_S, TRIPS * (link->rtt_s + queued / link->rate_bps) + TICKS_S);
     return seconds + (queued + bytes) / link->rate_bps;
 }
 

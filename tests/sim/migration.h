@@ -41,7 +41,7 @@ struct migration {
     int64_t downtime_set_ms; /* the limit that pcmig gave to QEMU; 0 = none yet */
     enum pcmig_reason why;   /* of the drain that led to the switch */
     unsigned decisions, samples;
-    bool rate_told;
+    bool rate_told, trip_told;
     int64_t drain_us;
     double precopy_bps, postcopy_bps; /* as pcmig wants them, without the bound for the sake of others */
 
@@ -50,6 +50,7 @@ struct migration {
     int64_t look_us; /* when it looks at the others next; NEVER_US = it has none */
     struct pcmig_turns_meter meter;
     enum pcmig_turn turn;
+    unsigned behind;
     int64_t bound_mib;
 
     /* Rivals: rivals.c. */
@@ -69,6 +70,7 @@ void steer_iteration(struct migration *m, int64_t now_us);
 void steer_look(struct migration *m, int64_t now_us);
 void steer_limit(struct migration *m, int64_t now_us, double limit_ms);
 void steer_final(struct migration *m, int64_t now_us);
+void steer_tell(struct migration *m, int64_t now_us, enum pcmig_input_kind kind, int64_t figure);
 void steer_turn(struct migration *m, int64_t now_us, enum pcmig_turn turn);
 /* Gives QEMU the bandwidths that are wanted, within the bound. */
 void steer_bandwidth(struct migration *m);

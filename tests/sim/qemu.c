@@ -10,6 +10,7 @@
 #define ZERO_WIRE       9.0
 #define ZERO_PAGES_PS   2.5e6 /* looked at by one thread */
 #define SLICE_US        100000
+#define STEPS_OF_A_PASS 4000
 #define TURN_US         55000
 #define SYNC_US         200.0 /* and so much per GiB: */
 #define SYNC_US_PER_GIB 50.0
@@ -17,6 +18,7 @@
 #define LEVEL_TIMES     3
 #define LEVEL_SAME      0.005
 #define LEVEL_LONG      12      /* times, after which ups and downs count as what it is like */
+#define ROUNDING        1e-12   /* what sums of bytes over days may be off by */
 #define RATE_US         1000000 /* QEMU computes the dirty rate once a second */
 
 void qemu_init(struct qemu *qemu, const struct scenario *s, struct link *link, unsigned index)
@@ -84,9 +86,14 @@ double qemu_step_s(const struct qemu *qemu, int64_t now_us)
         return 1;
     switch (qemu->state) {
     case QEMU_PRECOPY:
+        /* Passes of minutes, and nobody who looks at them often. */
+        if (qemu->scenario->way != WAY_PCMIG)
+            step = fmax(step, left / rate / STEPS_OF_A_PASS);
         step = fmin(step, fmax(guest_next(&qemu->guest) * PAGE, left / 8) / rate / 4);
         if (qemu->start_postcopy_us >= 0)
             step = fmin(step, 0.001);
+        if (qemu->continuous && qemu->turn_us + TURN_US > now_us)
+            step = fmin(step, (double)(qemu->turn_us + TURN_US - now_us) / 1e6);
         break;
     case QEMU_FINISHING:
     case QEMU_SWITCHING:
@@ -253,7 +260,11 @@ static void precopy(struct qemu *qemu, int64_t now_us)
     }
     synchronise(qemu, now_us);
     left = guest_left(&qemu->guest) * PAGE;
-    if (left < qemu->threshold_bytes || left < PAGE)
+    /* In this order, migration_iteration_run() asks: what is pending, is post-copy wanted, does it fit. So a guest
+     * whose passes are shorter than a turn is switched as well. */
+    if (qemu->start_postcopy_us >= 0 && now_us >= qemu->start_postcopy_us)
+        stop(qemu, now_us, QEMU_SWITCHING);
+    else if (left < qemu->threshold_bytes || left < PAGE)
         stop(qemu, now_us, QEMU_FINISHING);
 }
 
@@ -264,7 +275,7 @@ static void resume_when_there(struct qemu *qemu, int64_t now_us)
 {
     const struct scenario *s = qemu->scenario;
 
-    if (qemu->resume_us == 0 && qemu->flow->delivered >= qemu->resume_at_bytes - 1)
+    if (qemu->resume_us == 0 && qemu->flow->delivered >= qemu->resume_at_bytes - 1 - ROUNDING * qemu->resume_at_bytes)
         qemu->resume_us = now_us + (int64_t)(s->rtt_us / 2 + s->switch_ms * 1000);
     if (qemu->resume_us == 0 || now_us < qemu->resume_us)
         return;

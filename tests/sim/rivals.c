@@ -25,6 +25,8 @@
 #define RAMP_STEP_MS       128.57142857142858 /* (1050 - 150) / 7 */
 #define RAMP_LAST_MS       1050.0
 #define RAMP_COOLDOWN_US   (10 * SECOND_US)
+#define PAGE               4096.0
+#define FITS_NOT           2
 
 static double gib(const struct scenario *s)
 {
@@ -182,7 +184,8 @@ void rival_look(struct migration *m, int64_t now_us)
 int64_t rival_next_us(const struct migration *m)
 {
     const struct scenario *s = m->scenario;
-    double elapsed_s = (double)(m->due_us - m->start_us) / 1e6, next_s = INFINITY, step_s = nova_step_s(s);
+    double elapsed_s = (double)(m->due_us - m->start_us) / 1e6, next_s = INFINITY;
+    double step_s = nova_step_s(s), step;
 
     if (s->way == WAY_KUBEVIRT || s->way == WAY_SCRIPT || m->raise_us > 0)
         return m->due_us; /* has a rule about iterations, or about the next few seconds */
@@ -190,7 +193,14 @@ int64_t rival_next_us(const struct migration *m)
         next_s = NOVA_TIMEOUT_S * fmax(2, gib(s));
     if (s->way == WAY_KUBEVIRT_RAMP)
         next_s = KUBEVIRT_TIMEOUT_S * fmax(1, gib(s));
-    if ((s->way == WAY_NOVA || s->nova_steps != 0) && elapsed_s < NOVA_STEPS * step_s)
-        next_s = fmin(next_s, (floor(elapsed_s / step_s) + 1) * step_s);
+    /* A step of the limit in which the least that is ever left does not fit by far changes nothing. */
+    for (step = floor(elapsed_s / step_s) + 1; (s->way == WAY_NOVA || s->nova_steps != 0) && step <= NOVA_STEPS;
+         step++) {
+        if (nova_limit_ms(s, (int64_t)((step + 0.5) * step_s * 1e6)) / 1000 * m->qemu.bandwidth_bps >
+            m->qemu.level.before * PAGE / FITS_NOT) {
+            next_s = fmin(next_s, step * step_s);
+            break;
+        }
+    }
     return next_s < 1e12 ? m->start_us + (int64_t)(next_s * 1e6) : NEVER_US;
 }

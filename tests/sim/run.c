@@ -140,7 +140,7 @@ static void steer(struct migration *m, int64_t now_us)
 
 static double step_s(struct migration *all, unsigned count, int64_t now_us)
 {
-    double step = 0.1;
+    double step = count == 1 ? 10 : 0.1; /* what shares the link changes */
 
     for (unsigned i = 0; i < count; i++) {
         const struct migration *m = &all[i];
@@ -164,7 +164,7 @@ static int64_t skip_us(const struct migration *m, const struct scenario *s, int6
 {
     int64_t next_us, period_us = (int64_t)(fmax(s->phase_ms, s->burst_every_ms) * 1000), far_us;
 
-    if (STEERED(m) || s->guests > 1 || !qemu_steady(&m->qemu) || (s->phase_ms > 0 && s->burst_every_ms > 0) ||
+    if (STEERED(m) || s->guests > 1 || !qemu_steady(&m->qemu) ||
         (s->burst_mib > 0 && (double)now_us < (s->burst_at_ms + s->burst_ms) * 1000) ||
         (double)now_us < s->change_at_ms * 1000)
         return 0;
@@ -173,7 +173,7 @@ static int64_t skip_us(const struct migration *m, const struct scenario *s, int6
         next_us = until_us;
     far_us = next_us - now_us - 500000;
     if (period_us > 0)
-        far_us -= far_us % period_us; /* to the same moment of its phase */
+        far_us -= far_us % period_us; /* to the same moment of its phase, or of the longer of two */
     return far_us > 500000 ? far_us : 0;
 }
 
@@ -238,6 +238,22 @@ static void report(const struct migration *all, const struct scenario *s, FILE *
             all[0].policy != NULL ? (double)pcmig_policy_link_bps(all[0].policy) / 1e6 : 0);
 }
 
+/* With --try, of several: how much went over the link in each second. */
+static void tell_use(const struct migration *all, unsigned count, int64_t now_us)
+{
+    static double before;
+    static int64_t second;
+    double sent = 0;
+
+    if (!sim_verbose || count == 1 || now_us < (second + 1) * 1000000)
+        return;
+    for (unsigned i = 0; i < count; i++)
+        sent += all[i].qemu.flow->delivered;
+    second = now_us / 1000000;
+    fprintf(stderr, "      %3lld s: %.1f MB/s\n", (long long)second, (sent - before) / 1e6);
+    before = sent;
+}
+
 int run_scenario(const struct scenario *s, const char *trace, FILE *out)
 {
     unsigned count = (unsigned)s->guests, left = count;
@@ -267,6 +283,7 @@ int run_scenario(const struct scenario *s, const char *trace, FILE *out)
             link.flows[count].offer = 1e15;
         link_step(&link, now_us, dt_s);
         now_us += (int64_t)ceil(dt_s * 1e6);
+        tell_use(all, count, now_us);
         left = 0;
         for (unsigned i = 0; i < count; i++) {
             struct migration *m = &all[i];

@@ -179,6 +179,16 @@ static void tell_dirty_rate(struct migration *m, int64_t now_us)
     feed(m, now_us, &input);
 }
 
+static void tell_round_trip(struct migration *m, int64_t now_us)
+{
+    if (m->trip_told || m->scenario->queue_seen == 0 || m->qemu.sent_bytes <= 0)
+        return;
+    m->trip_told = true;
+    if (m->scenario->host_page_kib > 4)
+        steer_tell(m, now_us, PCMIG_INPUT_HOST_PAGE, (int64_t)m->scenario->host_page_kib * 1024);
+    steer_tell(m, now_us, PCMIG_INPUT_ROUND_TRIP, (int64_t)m->scenario->rtt_us);
+}
+
 static void set_downtime(struct migration *m, int64_t now_us)
 {
     int64_t had_ms = m->downtime_set_ms, ms = pcmig_policy_qemu_downtime_ms(m->policy, had_ms);
@@ -198,6 +208,7 @@ void steer_look(struct migration *m, int64_t now_us)
     m->samples++;
     if (m->scenario->dirty_rate != 0)
         tell_dirty_rate(m, now_us);
+    tell_round_trip(m, now_us);
     qemu_statistics(&m->qemu, now_us, m->start_us, &input.sample);
     if (m->draining)
         input.kind = PCMIG_INPUT_QUEUE;
@@ -210,6 +221,13 @@ void steer_look(struct migration *m, int64_t now_us)
         turns_sample(m, now_us, &input.sample);
     else if (input.kind == PCMIG_INPUT_QUEUE)
         m->meter.row.queue_bytes = input.sample.queue_bytes;
+}
+
+void steer_tell(struct migration *m, int64_t now_us, enum pcmig_input_kind kind, int64_t figure)
+{
+    struct pcmig_input input = {.kind = kind, .code = figure};
+
+    feed(m, now_us, &input);
 }
 
 void steer_turn(struct migration *m, int64_t now_us, enum pcmig_turn turn)

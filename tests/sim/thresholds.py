@@ -33,8 +33,8 @@ def values(default: int, low: int, high: int) -> list[int]:
 
 
 def _ratio(ours: Sequence[Result], base: Sequence[Result], what: str) -> float:
-    measure = compare.total if what == "time" else compare.silence
-    floor = compare.TIME_FLOOR_MS if what == "time" else compare.SILENCE_FLOOR_MS
+    measure = compare.called if what == "time" else compare.silence
+    floor = compare.SILENCE_FLOOR_MS
     logs = [
         math.log(max(measure(new), floor) / max(measure(old), floor))
         for new, old in zip(ours, base, strict=True)

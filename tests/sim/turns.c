@@ -46,6 +46,12 @@ bool turns_look(struct migration *m, const struct migration *all, unsigned count
     m->look_us = now_us + (m->meter.row.phase == PCMIG_TURNS_DRAIN ? LOOK_URGENT_US : LOOK_US);
     m->bound_mib = answer.bound_mib;
     steer_bandwidth(m);
+    if (answer.link_bps > 0 && pcmig_policy_link_bps(m->policy) == 0)
+        steer_tell(m, now_us, PCMIG_INPUT_LINK_RATE, (int64_t)answer.link_bps);
+    if (answer.behind != m->behind) {
+        m->behind = answer.behind;
+        steer_tell(m, now_us, PCMIG_INPUT_BEHIND, (int64_t)answer.behind);
+    }
     if (answer.turn != m->turn) {
         m->turn = answer.turn;
         steer_turn(m, now_us, answer.turn);

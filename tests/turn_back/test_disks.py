@@ -102,15 +102,19 @@ def guest(scene: Scene, path: str) -> Iterator[tuple[Host, Host]]:
         scene.wait_for(lambda: not any(host.qemu_pids() for host in scene.bed.hosts), "all QEMUs are gone")
 
 
+def migration(scene: Scene, source: Host, destination: Host, *options: str) -> Command:
+    return scene.start(
+        *("migrate", NAME, destination.remote_uri, "--connect", source.uri),
+        *("--migrateuri", destination.migrate_uri, "--postcopy-bandwidth", "1", "--no-progress", *options),
+        host=source,
+        report=True,
+    )
+
+
 def lost_in_postcopy(scene: Scene, source: Host, destination: Host, disk: Disk, *options: str) -> Command:
     """The guest switches, writes on to DISK, and its destination dies. Returns the command, which saw it.
     (Until it has moved libvirt there holds back who asks for its number.)"""
-    command = scene.start(
-        *("migrate", NAME, destination.remote_uri, "--connect", source.uri),
-        *("--migrateuri", destination.migrate_uri, "--policy", "immediate", "--postcopy-bandwidth", "1"),
-        *("--turn-back", "ask", "--no-progress", *options),
-        host=source,
-    )
+    command = migration(scene, source, destination, "--policy", "immediate", "--turn-back", "ask", *options)
     scene.wait_for(
         lambda: "post-copy" in (destination.domain_state(NAME) or "") or command.process.poll() is not None,
         "it is in post-copy",
@@ -172,4 +176,35 @@ def test_a_disk_that_both_share_takes_a_word(
         assert "paused" in (source.domain_state(NAME) or "") and disk.newest() == newest
         turn_back(scene, source, "--accept-newer-disks").expect(0, "done: ")
         scene.wait_for(lambda: count(source) > newest + SECTORS, "it has written every sector anew", 120)
+        disk.check(stopped(scene, source))
+
+
+def test_a_disk_that_both_share_takes_none_where_the_guest_never_ran(
+    scene: Scene, boot_sector: bytes, tmp_path: pathlib.Path
+) -> None:
+    """It is proven that nobody wrote to the disk since: the guest goes on by itself."""
+    disk = Disk(tmp_path / "counter.raw")
+    disk.make(boot_sector)
+    with guest(scene, str(disk.path)) as (source, destination):
+        libvirtd = destination.libvirtd()
+        assert libvirtd is not None
+        command = migration(scene, source, destination, "--policy", "manual", "--unsafe")
+        scene.wait_for(lambda: source.processed_bytes(NAME) > 0, "memory flows")
+        libvirtd.signal(signal.SIGSTOP)
+        try:
+            scene.start("switch", "--connect", source.uri, NAME, host=source)
+            scene.wait_for(
+                lambda: "post-copy" in (source.domain_state(NAME) or ""), "the source has switched"
+            )
+            disk.check(at_switch := count(source))
+            time.sleep(0.5)
+            end_qemu(destination, signal.SIGKILL)
+            disk.check(at_switch)
+        finally:
+            libvirtd.signal(signal.SIGCONT)
+        run = command.wait(60).expect(1, "the destination died before the guest ran there", "nothing is lost")
+        assert run.report is not None
+        facts = run.report["turned_back"]["facts"]
+        assert (facts["unrun"], facts["disks"], facts["accept_newer_disks"]) == (True, "shared", False)
+        scene.wait_for(lambda: count(source) > at_switch + 50, "it counts on at the source")
         disk.check(stopped(scene, source))

@@ -23,6 +23,8 @@ from pcmig.check import (
     hosts,
     local,
     many,
+    network,
+    network_facts,
     novadriver,
     pair,
     qemuconf,
@@ -34,6 +36,7 @@ from pcmig.check.novadriver import NovaDriver
 from pcmig.check.novarights import NovaRights
 from pcmig.check.qemuconf import QemuSettings
 from pcmig.check.qemuconf import settings as read_conf
+from pcmig.ports.model import LinuxBridge, SwitchBridge
 from pcmig.tunnel import keygen
 from pcmig.tunnel.identity import Identity
 from pcmig.tunnel.peer import Peer
@@ -76,7 +79,7 @@ def a_probe(**changes: Any) -> HostProbe:
         "uffd": {"syscall": WORKS, "syscall_user_mode_only": WORKS, "node": WORKS},
         "turns": {
             "state": "shared",
-            "path": "/run/pcmig/migrations/turns-1",
+            "path": "/run/pcmig/migrations/turns-2",
             "errno": 0,
             "folder_mode": 0o2770,
             "migrations": 0,
@@ -135,8 +138,8 @@ def a_host(name: str = "a", libvirt: int = 12_009_000, qemu: int = 10_000_002, *
     return cast("HostFacts", {"host_uuid": uuid and uuid[1], **facts})
 
 
-def a_guest(kind: str = "kvm", state: str = "running", devices: str = "") -> dict[str, str]:
-    xml = f"<domain type='{kind}'><name>g1</name><devices>{devices}</devices></domain>"
+def a_guest(kind: str = "kvm", state: str = "running", devices: str = "", cpu: str = "") -> dict[str, str]:
+    xml = f"<domain type='{kind}'><name>g1</name><cpu>{cpu}</cpu><devices>{devices}</devices></domain>"
     return {"name": "g1", "uuid": UUIDS[0], "state": state, "xml": xml}
 
 
@@ -203,12 +206,12 @@ def test_what_is_not_ok_says_why_or_how_to_fix_it() -> None:
 def test_every_row_function_is_in_a_table() -> None:
     tables = {
         function.__name__
-        for table in (local.LOCAL, hosts.HOST, pair.PAIR, pair.GUEST, tunnel.TUNNEL)
+        for table in (local.LOCAL, network.NETWORK, hosts.HOST, pair.PAIR, pair.GUEST, tunnel.TUNNEL)
         for function in table
     }
     made = {
         name
-        for module in (local, hosts, many, novadriver, pair, tunnel, userfaultfd)
+        for module in (local, hosts, many, network, novadriver, pair, tunnel, userfaultfd)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation in ("Row | None", "Row")
     }
@@ -236,13 +239,31 @@ def every_kind() -> list[check.Facts]:
         check.Facts(here=check.Side("qemu:///system"), probe_error="there is no user 'x' on this host"),
         check.Facts(here=check.Side("qemu+ssh://a/system")),
         facts(tunnel=a_tunnel()),
+        facts(tunnel=a_tunnel(paths=LIBVIRTS)),
         facts(nova=NovaDriver("/usr/bin/python3", unread=("live-migration-flag is not read",))),
         facts(nova_rights=NovaRights(7, "nova", False)),
         facts(many=many.Many(slots=30, daemon="libvirtd", workers=20, files=64)),
+        facts(network=a_network(events=False)),
+        facts(here=a_host(guest=a_guest(devices="<interface type='user'/>")), domain="g1"),
     ]
 
 
+def a_network(**nova: Any) -> network_facts.Network:
+    """A host of neutron's with OVN, on which nothing is slow, but for what NOVA changes."""
+    options = {"announces": True, "waits": True, "timeout_s": 300, "fatal": True, "events": True}
+    return network_facts.Network(
+        nova=network_facts.NovaNetwork(**(options | nova)),
+        bridges=(LinuxBridge("br0", False, 15_000, 300_000, True),),
+        switches=(SwitchBridge("br-int", False, False, 15, 15, 300),),
+        controller=network_facts.Controller("23.03.1", "connected", 0.4, 12.0),
+        polling_s=2,
+    )
+
+
 NOW_S = 1_800_000_000.0
+
+
+LIBVIRTS = {"client_certificate": "/etc/pki/libvirt/clientcert.pem", "ca": "/etc/pki/CA/cacert.pem"}
 
 
 def a_tunnel(**changes: Any) -> tunnel.TunnelFacts:
@@ -252,10 +273,12 @@ def a_tunnel(**changes: Any) -> tunnel.TunnelFacts:
         "control": "/run/pcmig/tunnel.control",
         "files_from": "certificates in /etc/pki/pcmig",
         "identity": Identity("CN=a", ("a", "10.0.0.1"), NOW_S - 86400, NOW_S + 90 * 86400),
+        "ends": {
+            what: int(NOW_S) + 60 * 86400 for what in ("certificate", "client_certificate", "ca", "crl")
+        },
+        "paths": {"client_certificate": None, "ca": "/etc/pki/pcmig/ca.pem", "crl": "/etc/pki/pcmig/crl.pem"},
         "folder": "/run/pcmig/tunnel",
-        "folder_mode": 0o040770,
-        "folder_gid": 64055,
-        "group": 64055,
+        "folder_mode": 0o043733,
         "peer": "b",
         "probe": {"subject": "CN=b", "not_after": int(NOW_S) + 60 * 86400, "clock_skew_ms": -120},
     }
@@ -297,8 +320,8 @@ def test_other_migrations_are_not_known(state: str, number: int, mode: int, said
 
 def test_other_migrations_are_known() -> None:
     found = row(facts(probe=a_probe(turns__migrations=3)), "other migrations")
-    assert (found.status, found.found) == ("ok", "known through /run/pcmig/migrations/turns-1, 3 now")
-    assert row(facts(), "other migrations").found == "known through /run/pcmig/migrations/turns-1"
+    assert (found.status, found.found) == ("ok", "known through /run/pcmig/migrations/turns-2, 3 now")
+    assert row(facts(), "other migrations").found == "known through /run/pcmig/migrations/turns-2"
 
 
 def test_kernel_without_userfaultfd() -> None:
@@ -646,6 +669,10 @@ def test_name_that_the_peer_calls_itself_by(addresses: tuple[str, ...], status: 
         (a_guest("qemu"), 11_001_002, "emulation", "warn"),
         (a_guest("qemu"), 9_000_000, "emulation", "ok"),
         (a_guest("qemu"), 8_002_000, "emulation", "fail"),
+        (a_guest("qemu", devices="<memory model='dimm'/>"), 10_000_002, "emulation", "warn"),
+        (a_guest("qemu", cpu="<numa><cell id='0'/></numa>"), 10_000_002, "emulation", "ok"),
+        (a_guest("qemu", cpu="<numa><cell id='0'/><cell id='1'/></numa>"), 10_000_002, "emulation", "warn"),
+        (a_guest("kvm", cpu="<numa><cell id='0'/><cell id='1'/></numa>"), 10_000_002, "emulation", "ok"),
         ({**a_guest(), "xml": "<"}, 10_000_002, "emulation", "unknown"),
         (a_guest(), 2_006_000, "QEMU capability", "ok"),
         (a_guest(), 2_005_000, "QEMU capability", "fail"),
@@ -765,11 +792,42 @@ def test_a_tunnel_that_is_as_it_should_be() -> None:
     assert [(one.name, one.status) for one in found] == [
         ("tunnel", "ok"),
         ("tunnel certificate", "ok"),
+        ("tunnel CA", "ok"),
+        ("tunnel revocation list", "ok"),
         ("tunnel folder", "ok"),
         ("tunnel to the peer", "ok"),
         ("clocks", "ok"),
     ]
     assert not {one.name for one in check.run(facts()) if one.name.startswith("tunnel")}
+    names = {one.name for one in check.run(facts(tunnel=a_tunnel(ends={"ca": int(NOW_S) * 2, "crl": 0})))}
+    assert "tunnel CA" in names and "tunnel revocation list" not in names
+
+
+@pytest.mark.parametrize(
+    ("left_s", "status", "text"),
+    [
+        (31 * 86400, "ok", "good until"),
+        (30 * 86400 - 1, "warn", "less than 30 days are left"),
+        (7 * 86400 - 1, "warn", "less than 7 days are left"),
+        (86400 - 1, "warn", "less than a day is left"),
+        (0, "fail", "it has expired"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("what", "name", "command"),
+    [
+        ("ca", "tunnel CA", "pcmig tunnel keygen --new-ca"),
+        ("crl", "tunnel revocation list", "pcmig tunnel keygen --revoke"),
+        ("client_certificate", "tunnel certificate to dial with", "pcmig tunnel reload"),
+    ],
+)
+def test_what_the_daemon_goes_by_ends(
+    left_s: int, status: str, text: str, what: str, name: str, command: str
+) -> None:
+    """The peer's daemon refuses all of a list that has expired, and no row said so."""
+    found = row(facts(tunnel=a_tunnel(ends={what: int(NOW_S) + left_s}, paths=LIBVIRTS)), name, "this host")
+    assert (found.status, text in found.found) == (status, True), found
+    assert (status == "ok") == (not found.fix) and (status == "ok" or command in found.fix)
 
 
 @pytest.mark.parametrize(
@@ -792,9 +850,8 @@ def test_a_tunnel_that_is_as_it_should_be() -> None:
         ),
         ({"identity": Identity("CN=a", (), 0, NOW_S - 1)}, "tunnel certificate", "fail", "CN=a"),
         ({"folder_mode": 0o040777}, "tunnel folder", "fail", "mode 0777"),
-        ({"folder_mode": 0o120770}, "tunnel folder", "fail", "mode 0770"),
-        ({"folder_gid": 0}, "tunnel folder", "fail", "owner 0:0"),
-        ({"folder_uid": 1}, "tunnel folder", "fail", "owner 1:64055"),
+        ({"folder_mode": 0o123733}, "tunnel folder", "fail", "mode 3733"),
+        ({"folder_mode": 0o040770, "folder_uid": 64055}, "tunnel folder", "fail", "mode 0770, owner 64055"),
         ({"probe": None, "probe_error": "refused: no certificate"}, "tunnel to the peer", "fail", "refused"),
         (
             {"probe": {"subject": "CN=b", "not_after": int(NOW_S) + 86400}},
@@ -828,6 +885,7 @@ def test_what_is_found_of_a_tunnel(tmp_path: pathlib.Path, monkeypatch: pytest.M
         assert found.probe is not None and found.probe["clock_skew_ms"] == -90000
         assert (found.control_error, found.identity_error, found.probe_error) == (None, None, None)
         assert found.folder_mode is not None and stat.S_IMODE(found.folder_mode) == 0o770
+        assert found.ends == {"ca": 2_000_000_000, "crl": 0} and found.paths["ca"] == f"{tmp_path}/a/ca.pem"
         daemon.refusal = "refused"
         assert "refused" in str(tunnel.gather(Peer("b"), str(conf)).probe_error)
     assert "is not running" in str(tunnel.gather(None, str(conf)).control_error)

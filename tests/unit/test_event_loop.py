@@ -12,7 +12,7 @@ from pcmig import _core
 
 def threads(expected):
     # A connection is closed on a thread of its own, which ends by itself.
-    end_s = time.monotonic() + 5
+    end_s = time.monotonic() + 60
     while len(os.listdir("/proc/self/task")) != expected and time.monotonic() < end_s:
         time.sleep(0.01)
     return len(os.listdir("/proc/self/task"))
@@ -21,7 +21,7 @@ def threads(expected):
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", COUNT_THREADS + code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", COUNT_THREADS + code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

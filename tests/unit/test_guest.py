@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcmig.guest import GuestXmlError, Obstacle, not_copied, obstacles
+from pcmig.guest import GuestXmlError, Obstacle, early_page_channel, not_copied, obstacles
 
 # As `virsh dumpxml` prints a guest of Nova, shortened where nothing is decided.
 NOVA = """
@@ -380,3 +380,26 @@ def test_any_text_is_judged_or_refused(text: str) -> None:
     for candidate in (text, f"<domain type='kvm'>{text}</domain>"):
         with contextlib.suppress(GuestXmlError):
             obstacles(candidate)
+
+
+@pytest.mark.parametrize(
+    ("machine", "early"),
+    [
+        ("pc-i440fx-7.2", True),
+        ("pc-q35-6.2", True),
+        ("pc-q35-rhel9.2.0", True),
+        ("pc-i440fx-rhel7.6.0", True),
+        ("pc-q35-jammy", True),
+        ("pc-i440fx-focal-hpb", True),
+        ("pc-i440fx-8.0", False),
+        ("pc-q35-10.1", False),
+        ("pc-q35-rhel9.4.0", False),
+        ("pc-q35-noble", False),
+        ("s390-ccw-virtio-7.1", True),
+        ("virt-9.2", False),
+        ("", False),
+    ],
+)
+def test_when_the_connection_of_pages_comes(machine: str, early: bool) -> None:
+    found = early_page_channel(f"<domain><os><type machine='{machine}'>hvm</type></os></domain>")
+    assert found == (machine if early else None)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pcmig import _core
+from tests.unit.patience import PATIENCE_S, takes_less
 
 TEST = "test:///default"  # has a running guest "test"
 JOIN_MS = 60_000
@@ -31,11 +32,22 @@ def refused() -> Iterator[str]:
         yield f"qemu+tcp://127.0.0.1:{bound.getsockname()[1]}/system"
 
 
+class Silent:
+    """A host that accepts connections and never answers, until close() ends them."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"qemu+tcp://127.0.0.1:{self._server.getsockname()[1]}/system"
+
+    def close(self) -> None:
+        self._server.close()
+
+
 @pytest.fixture
-def silent() -> Iterator[str]:
-    """A URI that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"qemu+tcp://127.0.0.1:{server.getsockname()[1]}/system"
+def silent() -> Iterator[Silent]:
+    host = Silent()
+    yield host
+    host.close()
 
 
 @pytest.fixture
@@ -181,10 +193,10 @@ def test_start_once(refused: str) -> None:
             call()
 
 
-def test_gate(silent: str, refused: str) -> None:
+def test_gate(silent: Silent, refused: str) -> None:
     """Answered while it runs, not before or after, and only where there is one."""
-    without = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=300)
-    migration = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=300, gate=True)
+    without = _core.Migration("test", silent.uri, source_uri=TEST, connect_timeout_ms=JOIN_MS)
+    migration = _core.Migration("test", silent.uri, source_uri=TEST, connect_timeout_ms=JOIN_MS, gate=True)
     assert (without.status()["gate"], migration.status()["gate"]) == ("none", "closed")
     with pytest.raises(_core.Error, match="not running"):
         migration.open_gate()
@@ -195,6 +207,7 @@ def test_gate(silent: str, refused: str) -> None:
             call()
     migration.refuse_gate()
     migration.open_gate()
+    silent.close()
     for each in (without, migration):
         assert each.join(JOIN_MS)
     for call in (migration.open_gate, migration.refuse_gate):
@@ -255,15 +268,19 @@ def test_a_call_that_fails_leaves_the_guest(empty_host: str) -> None:
     assert _core.host_facts(TEST, domain="test")["guest"] is not None
 
 
-def test_no_answer_within_the_timeout(silent: str) -> None:
-    status = finish("test", silent, source_uri=TEST, connect_timeout_ms=200)
-    assert status["outcome"] == "failed"
-    assert status["error"] is not None and silent in status["error"] and "within 0.2 s" in status["error"]
+def test_no_answer_within_the_timeout(silent: Silent) -> None:
+    for timeout_ms in (200, 1000, 5000):
+        status = finish("test", silent.uri, source_uri=TEST, connect_timeout_ms=timeout_ms)
+        assert status["outcome"] == "failed" and status["error"] is not None
+        assert f"within {timeout_ms / 1000} s" in status["error"]
+        if TEST not in status["error"]:  # on a busy machine the source is not there in time either
+            break
+    assert silent.uri in str(status["error"])
 
 
-def test_join_releases_the_gil(silent: str) -> None:
+def test_join_releases_the_gil(silent: Silent) -> None:
     """Another thread runs Python code while this one waits; the wait ends in time."""
-    migration = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=1500)
+    migration = _core.Migration("test", silent.uri, source_uri=TEST, connect_timeout_ms=10 * JOIN_MS)
     migration.start()
     turns = 0
     over = threading.Event()
@@ -274,14 +291,18 @@ def test_join_releases_the_gil(silent: str) -> None:
             turns += 1
 
     worker = threading.Thread(target=work)
+
+    def wait() -> int:
+        before, start_s = turns, time.monotonic()
+        assert not migration.join(timeout_ms=500)
+        assert time.monotonic() - start_s >= 0.45
+        return turns - before
+
     worker.start()
-    start = time.monotonic()
-    assert not migration.join(timeout_ms=500)
-    waited = time.monotonic() - start
+    assert takes_less(10, wait) >= 5 or any(wait() >= 5 for _ in range(20))  # a busy machine runs it late
     over.set()
     worker.join()
-    assert 0.45 <= waited < 10
-    assert turns >= 5
+    silent.close()
     assert migration.join((1 << 63) - 1)  # longer than any clock: for ever
     with pytest.raises(TypeError):
         migration.join("soon")  # type: ignore[arg-type]
@@ -304,7 +325,7 @@ def test_clear_takes_the_news(refused: str) -> None:
     assert migration.join(JOIN_MS)
     assert select.select([migration], [], [], JOIN_MS / 1000)[0]
     # The news of the end is written right after whoever waits is woken.
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while readable(migration) and time.monotonic() < until:
         migration.clear()
         time.sleep(0.05)
@@ -337,12 +358,13 @@ def test_asyncio(refused: str, empty_host: str) -> None:
     assert [status["outcome"] for status in asyncio.run(both())] == ["failed", "failed"]
 
 
-def test_requests_while_it_runs(silent: str) -> None:
-    migration = _core.Migration("test", silent, source_uri=TEST, connect_timeout_ms=300)
+def test_requests_while_it_runs(silent: Silent) -> None:
+    migration = _core.Migration("test", silent.uri, source_uri=TEST, connect_timeout_ms=JOIN_MS)
     migration.start()
     migration.switch()
     migration.set_bandwidth(0)
     migration.abort()
+    silent.close()
     assert migration.join(JOIN_MS)
     assert migration.status()["outcome"] == "failed"
 
@@ -392,7 +414,7 @@ def test_a_destination_that_only_the_source_reaches(optional: bool, told: str) -
         destination_optional=optional,
     )
     migration.start()
-    assert migration.join(20_000)
+    assert migration.join(JOIN_MS)
     status = migration.status()
     assert status["outcome"] == "failed"
     assert status["error"] is not None and told in status["error"]

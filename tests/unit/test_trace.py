@@ -168,7 +168,7 @@ def test_gil_is_free_while_reading(tmp_path: pathlib.Path) -> None:
     reader.start()
     with open(path, "w") as pipe:
         pipe.write("pcmig-trace 1\nparams policy=auto\n0 tick\n")
-    reader.join(10)
+    reader.join()
     assert found[0]["inputs"] == 1
 
 

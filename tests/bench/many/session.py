@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.bed import Bed, BedError, Guest, GuestSpec, Host
-from tests.bed.guest import CONSOLE
+from tests.bed.guest import CONSOLE, crash_told
 from tests.bed.layer import Reporter
 from tests.bench.calm import Calm
 from tests.bench.figures import since
@@ -100,7 +100,7 @@ class Session:
                     "arrived_s": since(start_s, arrived[guest.name]),
                     "command_s": round(ran[guest.name].end_s - start_s, 3),
                     "cpu_ms": round(ran[guest.name].cpu_s * 1000, 1),
-                    "error": _error(ran[guest.name], verdict, destination, arrived[guest.name]),
+                    "error": _error(ran[guest.name], verdict, destination, arrived[guest.name], guest.said()),
                     **verdict,
                 }
             )
@@ -163,10 +163,14 @@ def _collector(log: pathlib.Path, spec: OwnConsole, hosts: tuple[Host, Host]) ->
         process.wait()
 
 
-def _error(ran: Ran, verdict: dict[str, Any], destination: Host, arrived_s: float | None) -> str | None:
+def _error(
+    ran: Ran, verdict: dict[str, Any], destination: Host, arrived_s: float | None, said: str
+) -> str | None:
     """What makes a round worthless."""
     if ran.error:
         return ran.error
+    if words := crash_told(said):
+        return words
     if verdict["host"] != destination.name:
         return f"does not run on host {destination.name}"
     if verdict["page_errors"]:

@@ -11,6 +11,7 @@ import types
 from typing import Any
 
 from tests.bed import Bed, BedError, Guest, GuestSpec
+from tests.bed.guest import crash_told
 from tests.bed.layer import Reporter
 from tests.bench.calm import SETTLE_S, Calm, Work
 from tests.bench.figures import since
@@ -93,7 +94,7 @@ class Session:
             ],
             "report": _without_ledger(ran.report),
         }
-        row["error"] = _error(row, ran, place)
+        row["error"] = _error(row, ran, place, self.guest.said())
         if not verdict.alive:
             raise GuestGone(f"the guest fell silent after {way.name}: {row['error']}", row)
         return row
@@ -143,10 +144,12 @@ def _without_ledger(report: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if report is None else {key: value for key, value in report.items() if key != "ledger"}
 
 
-def _error(row: dict[str, Any], ran: Ran, place: Place) -> str | None:
+def _error(row: dict[str, Any], ran: Ran, place: Place, said: str) -> str | None:
     """What makes a round worthless."""
     if ran.error:
         return ran.error
+    if words := crash_told(said):
+        return words
     if row["guest_host"] != place.destination.name:
         return f"the guest does not run on host {place.destination.name}"
     if row["guest_page_errors"]:

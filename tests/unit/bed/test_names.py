@@ -87,6 +87,10 @@ def test_where_the_guest_spoke_last(tmp_path: pathlib.Path) -> None:
     assert guest.host() == "b"
     assert [beat.sequence for beat in read_log(log)] == [0, 1]
     assert [beat.sequence for beat in guest.heartbeats(since_s=1.15)] == [1]
+    with log.open("a") as more:
+        more.write(" 4 5 0 0\n1.4 a HB 3 4 5 6 0 0\n")
+    assert [beat.sequence for beat in guest.heartbeats(since_s=1.15)] == [1, 2, 3]
+    assert guest.host() == "a"
 
 
 def test_initramfs_is_whatnewc_archive_reads(tmp_path: pathlib.Path) -> None:

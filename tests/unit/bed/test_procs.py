@@ -6,9 +6,9 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
-import time
 
 from tests.bed.procs import ProcessId
+from tests.unit.patience import wait_for
 
 # The first thread ends by itself (SYS_exit ends one thread only), the second goes on until its input closes.
 LEADER_ENDS_FIRST = """
@@ -23,10 +23,7 @@ def state(pid: int) -> str:
 
 
 def wait_for_zombie(pid: int) -> None:
-    deadline_s = time.monotonic() + 10
-    while state(pid) != "Z":
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    wait_for(lambda: state(pid) == "Z", "a zombie")
 
 
 def test_a_zombie_does_not_live() -> None:

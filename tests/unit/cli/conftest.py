@@ -22,7 +22,7 @@ from pcmig.journal import ENVIRONMENT, Journal
 ROOT = pathlib.Path(__file__).parents[3]
 RUN_FAKE = [sys.executable, "-m", "tests.unit.cli.run_fake"]
 MIGRATE = ("migrate", "g1", "qemu+tcp://b/system")
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def pcmig(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

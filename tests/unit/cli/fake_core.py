@@ -104,6 +104,7 @@ STATUS: dict[str, Any] = {
     "turn": "free",
     "waits_for": None,
     "crossed": False,
+    "left": False,
     "unrun": False,
     "dest_host": None,
     "dest_ended": False,
@@ -169,6 +170,10 @@ XML = f"<domain type='kvm'><name>g1</name><uuid>{UUID}</uuid></domain>"
 
 Script = list[tuple[float, dict[str, Any]]]
 
+# In place of seconds: until the test makes the file that is named in the environment.
+GO = -1.0
+GO_ENVIRONMENT = "FAKE_CORE_GO"
+
 
 class Migration:
     """Plays `script`, a class attribute set by install()."""
@@ -185,6 +190,9 @@ class Migration:
         self._lock = threading.Lock()
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = threading.Event()
+        self._seen = threading.Event()
+        self._seen.set()
+        self._news_count = self._read_count = 0
         self._begun_s = time.monotonic()
 
     def start(self) -> None:
@@ -193,7 +201,13 @@ class Migration:
 
     def _play(self) -> None:
         for delay_s, changes in self.script:
-            if self._stop.wait(delay_s):
+            # Whoever follows has seen what came before, however late the machine lets it.
+            while not self._seen.wait(0.01) and not self._stop.is_set():
+                pass
+            while delay_s == GO and not os.path.exists(os.environ[GO_ENVIRONMENT]):
+                if self._stop.wait(0.01):
+                    return
+            if self._stop.wait(max(0.0, delay_s)):
                 return
             self._news(changes)
 
@@ -201,6 +215,8 @@ class Migration:
         with self._lock:
             if self._status["outcome"] is not None:
                 return
+            self._seen.clear()
+            self._news_count += 1
             self._status["elapsed_ms"] = int((time.monotonic() - self._begun_s) * 1000)
             self._status |= changes
             if changes.get("decision"):
@@ -216,10 +232,14 @@ class Migration:
 
     def status(self) -> dict[str, Any]:
         with self._lock:
+            self._read_count = self._news_count
             return dict(self._status)
 
     def decisions(self, first: int = 0) -> list[dict[str, Any]]:
+        """Asked for after the status."""
         with self._lock:
+            if self._read_count == self._news_count:
+                self._seen.set()
             return self._decisions[first:]
 
     def ledger(self) -> dict[str, Any]:
@@ -315,6 +335,20 @@ def job_status(uri: str, domain: str) -> dict[str, Any]:
     return dict(answer)
 
 
+class Clock:
+    """In place of the module `time`: a hundredth of a second passes each time that the source's libvirt is
+    asked, and nothing else takes any. So no outcome depends on how busy the machine is."""
+
+    def __init__(self) -> None:
+        self._slept_s = 0.0
+
+    def monotonic(self) -> float:
+        return self._slept_s + sum(uri != DEST for uri, _ in asked) / 100
+
+    def sleep(self, seconds: float) -> None:
+        self._slept_s += seconds
+
+
 def job(state: str, half: str = "running", **sample: Any) -> dict[str, Any]:
     return {
         "name": "g1",
@@ -343,6 +377,7 @@ def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> dict[str, Any
             "shut_down": False,
             "defined": False,
             "runs": False,
+            "running": False,
             "id": None,
         }
     return {
@@ -350,6 +385,7 @@ def half(uri: str, uuid: str, connect_timeout_ms: int = 10_000) -> dict[str, Any
         "job_active": answer["state"] == "precopy",
         "shut_down": answer.get("shut_down", False),
         "runs": answer.get("runs", False),
+        "running": answer["half"] == "running" or answer.get("runs", False),
         "id": answer.get("id", 1),
         "defined": answer.get("defined", False),
     }

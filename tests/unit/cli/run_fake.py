@@ -7,7 +7,8 @@ import sys
 
 from tests.unit.cli import fake_core as fake
 
-SLOW = [(0.0, fake.PRECOPY), (60.0, fake.COMPLETED)]
+LATER_S = 3600.0  # than any test
+SLOW = [(0.0, fake.PRECOPY), (LATER_S, fake.COMPLETED)]
 
 SCRIPTS: dict[str, fake.Script] = {
     "quick": [(0.0, fake.PRECOPY), (0.2, fake.POSTCOPY), (0.2, fake.COMPLETED)],
@@ -16,11 +17,11 @@ SCRIPTS: dict[str, fake.Script] = {
     "precopy": SLOW,
     "stubborn": SLOW,
     "watched": SLOW,
-    "postcopy": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (60.0, fake.COMPLETED)],
-    "broken": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (60.0, fake.COMPLETED)],
-    "late": [(0.0, fake.PRECOPY), (1.0, fake.POSTCOPY), (60.0, fake.COMPLETED)],
-    "interrupted": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (0.3, fake.BROKEN), (60.0, fake.COMPLETED)],
-    "long": [(0.0, fake.PRECOPY), (1.5, fake.POSTCOPY), (0.2, fake.COMPLETED)],
+    "postcopy": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (LATER_S, fake.COMPLETED)],
+    "broken": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (LATER_S, fake.COMPLETED)],
+    "late": [(0.0, fake.PRECOPY), (fake.GO, fake.POSTCOPY), (LATER_S, fake.COMPLETED)],
+    "interrupted": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (0.3, fake.BROKEN)],
+    "long": [(0.0, fake.PRECOPY), (fake.GO, fake.POSTCOPY), (0.2, fake.COMPLETED)],
 }
 
 if __name__ == "__main__":

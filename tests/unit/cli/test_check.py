@@ -189,7 +189,7 @@ def test_table_on_a_terminal() -> None:
             break
         text += data
     os.close(parent)
-    assert process.wait(30) == base.ExitCode.FAILED
+    assert process.wait() == base.ExitCode.FAILED
     shown = text.decode()
     assert "\x1b[1;31mfail" in shown
     assert "this host: libvirt" in shown

@@ -30,7 +30,6 @@ def offered(*words: str, env: dict[str, str] | None = None, cwd: pathlib.Path = 
         ["bash", "-c", code, str(SCRIPT), *words],
         capture_output=True,
         text=True,
-        timeout=30,
         env={**os.environ, **(env or {})},
         cwd=cwd,
     )

@@ -20,7 +20,7 @@ PCMIG = [sys.executable, "-m", "pcmig.cli.main"]
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PCMIG, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    return subprocess.run([*PCMIG, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_version() -> None:
@@ -33,7 +33,7 @@ def test_start_up_imports_no_heavy_module() -> None:
         "import sys, pcmig.cli.main as m; m.Pcmig(); "
         "print([x for x in ('rich', 'cmd2', 'asyncio', 'pcmig._core') if x in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -112,7 +112,7 @@ def test_a_defect_has_its_own_exit_code() -> None:
         "m.Pcmig.run = broken\n"
         "sys.exit(m.main(['watch']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 70
     assert "internal error: ZeroDivisionError: x" in done.stderr and "Traceback" not in done.stderr
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import re
@@ -10,13 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from tests.unit.cli.conftest import MIGRATE, ROOT, RUN_FAKE, Start
-
-pytestmark = pytest.mark.timeout(60)
+from tests.unit.cli.fake_core import GO_ENVIRONMENT
 
 
 @pytest.mark.parametrize(
@@ -102,11 +103,13 @@ def test_interrupt_in_postcopy_detaches(start: Start) -> None:
     assert "detached" in text and "pcmig watch -c 'qemu+ssh://a b/system' g1" in text
 
 
-def test_interrupt_that_comes_too_late_detaches(start: Start) -> None:
-    running = start("late", *MIGRATE)
+def test_interrupt_that_comes_too_late_detaches(start: Start, tmp_path: pathlib.Path) -> None:
+    go = tmp_path / "go"
+    running = start("late", *MIGRATE, env={GO_ENVIRONMENT: str(go)})
     running.read_until("45%")
     running.send(signal.SIGINT)
     running.read_until("cancelling")
+    go.touch()
     code, text = running.finish()
     assert code == 4
     assert "moved before the cancellation reached it" in text
@@ -134,25 +137,30 @@ def test_sigusr1_switches(start: Start) -> None:
 
 def test_hangup_goes_on_unseen(start: Start, tmp_path: pathlib.Path) -> None:
     report = tmp_path / "report.json"
-    running = start("long", *MIGRATE, "--json", str(report), terminal=True)
+    go = tmp_path / "go"
+    words = (*MIGRATE, "--json", str(report))
+    running = start("long", *words, terminal=True, env={GO_ENVIRONMENT: str(go)})
     running.read_until("45%")
     running.send(signal.SIGHUP)
     running.stop_reading()
+    go.touch()
     assert running.finish()[0] == 0
     assert json.loads(report.read_text())["outcome"] == "completed"
 
 
 def test_reader_that_goes_away_does_not_end_the_migration(start: Start, tmp_path: pathlib.Path) -> None:
     report = tmp_path / "report.json"
-    running = start("long", *MIGRATE, "--json", str(report))
+    go = tmp_path / "go"
+    running = start("long", *MIGRATE, "--json", str(report), env={GO_ENVIRONMENT: str(go)})
     running.read_until("45%")
     running.stop_reading()
+    go.touch()
     assert running.finish()[0] == 0
     assert json.loads(report.read_text())["exit_code"] == 0
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN_FAKE, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    return subprocess.run([*RUN_FAKE, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_json_on_stdout_is_only_json() -> None:
@@ -228,23 +236,44 @@ def test_waiting_costs_no_cpu(start: Start) -> None:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
+    def used() -> int:
+        before = ticks()
+        time.sleep(2.0)
+        return ticks() - before
+
     time.sleep(0.2)
-    before = ticks()
-    time.sleep(2.0)
-    assert ticks() - before <= 3  # of 200
+    # A slow start may not be over yet; what waits in the wrong way uses all of them each time.
+    assert any(used() <= 3 for _ in range(5))  # of 200
 
 
 @pytest.mark.parametrize("end", ["source", "destination"])
 def test_no_connection_is_waited_for_longer_than_asked(end: str) -> None:
     """A port that accepts and never speaks: whichever connection of the command meets it."""
+    lasted_s: list[float] = []
+
+    def keep_silent(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is closed at the end
+            while True:
+                with listening.accept()[0] as connection:
+                    begun_s = time.monotonic()
+                    while connection.recv(4096):
+                        pass
+                    lasted_s.append(time.monotonic() - begun_s)
+
     with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=keep_silent, args=(server,))
+        thread.start()
         silent = f"qemu+tcp://127.0.0.1:{server.getsockname()[1]}/system"
         ends = (silent, silent) if end == "source" else ("test:///default", silent)
-        words = ["-c", ends[0], "test", ends[1], "--policy", "never", "--connect-timeout", "0.3"]
-        begun_s = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "pcmig.cli", "migrate", *words], capture_output=True, text=True, timeout=30
-        )
-        took_s = time.monotonic() - begun_s
-    assert done.returncode == 1 and f"no answer from {silent} within 0.3 s" in done.stderr
-    assert took_s < 8, f"it took {took_s:.1f} s: a connection has waited for 10 s"
+        for waits_s in ("0.3", "1.0", "2.0"):
+            lasted_s.clear()
+            words = ["-c", ends[0], "test", ends[1], "--policy", "never", "--connect-timeout", waits_s]
+            done = subprocess.run(
+                [sys.executable, "-m", "pcmig.cli", "migrate", *words], capture_output=True, text=True
+            )
+            if "no answer from test:" not in done.stderr:  # on a busy machine that one is late too
+                break
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert done.returncode == 1 and f"no answer from {silent} within {waits_s} s" in done.stderr
+    assert lasted_s and sum(lasted_s) < 8, f"{lasted_s}: a connection has waited for 10 s"

@@ -97,7 +97,9 @@ def test_of_the_journal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = journal.Owner(1, 1, "boot")
     assert shell(record.held_by(owner, entry)) == [["pcmig", "watch", "-c", SOURCE, word]]
     halves = {SOURCE: "postcopy-failed", DEST: "postcopy-failed"}
-    monkeypatch.setattr(evidence, "ask", lambda uri, uuid: {"half": halves[uri], "job_active": None})
+    monkeypatch.setattr(
+        evidence, "ask", lambda uri, uuid: {**evidence.untold(uri, uuid), "half": halves[uri]}
+    )
     assert shell(f"  {status.of_entry(book, entry)['type']}") == [
         ["pcmig", "resume", "-c", SOURCE, word, DEST]
     ]
@@ -111,7 +113,7 @@ def test_of_the_journal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 if typed and ", or " not in typed:  # a choice is no command: pasted, it does nothing
                     printed.add(f"  {typed}")
         for words in shell("\n".join(sorted(printed))):
-            assert words[0] == "virsh" or words[4] in (word, named), words
+            assert words[0] == "virsh" or words[words.index("-c") + 2] in (word, named), words
             assert words[0] == "pcmig" or words[-1] == named, words
 
 
@@ -142,11 +144,13 @@ def test_of_a_verdict(name: str) -> None:
         off: Any = {**done, "error": f"the guest has moved, and {text}"}
         told = run.verdict(plan, off, False)
         assert name in told and " runs at " not in told
+    silent: Any = {**done, "error": f"moved; {run.SILENT_SOURCE}", "operator_command": "pcmig resume x"}
+    assert "may still know it, shut off" in run.verdict(plan, silent, False)
 
 
 def test_words_of_the_core_that_are_looked_for() -> None:
     told = (pathlib.Path(__file__).parents[3] / "csrc/core/outcome.c").read_text()
-    for text in (run.OFF_THERE, run.CRASHED_THERE):
+    for text in (run.OFF_THERE, run.CRASHED_THERE, run.SILENT_SOURCE):
         assert text in told
 
 

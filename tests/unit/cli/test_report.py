@@ -52,7 +52,7 @@ def test_named_pipe(tmp_path: pathlib.Path) -> None:
     reader = threading.Thread(target=lambda: got.append(path.read_text()))
     reader.start()
     report.write(str(path), {"c": 3})
-    reader.join(10)
+    reader.join()
     assert json.loads(got[0]) == {"c": 3}
 
 

@@ -11,6 +11,7 @@ import pathlib
 import re
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.fake_core import job as answer
 from tests.unit.cli.test_resume import BROKEN, ENTRY, GONE, POSTCOPY, RUNS, URI
+from tests.unit.patience import PATIENCE_S
 
 RESUME = f"pcmig resume -c {URI} g1 {fake.DEST}"
 WATCH = f"pcmig watch -c {URI} g1"
@@ -299,10 +301,12 @@ def test_hosts_that_hang_hide_no_guest(
     """Both hosts hang: what is on record is shown nevertheless, with what to type."""
     book.write(ENTRY)
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(fake, "half", lambda uri, uuid: time.sleep(1))
+    answers = threading.Event()
+    monkeypatch.setattr(fake, "half", lambda uri, uuid: answers.wait(PATIENCE_S))
     begun_s = time.monotonic()
     code, [row] = rows(capsys)
-    assert time.monotonic() - begun_s < 1
+    assert time.monotonic() - begun_s < PATIENCE_S / 2
+    answers.set()
     assert (code, row["name"], row["source"], row["destination"]) == (3, "g1", "unknown", "unknown")
     assert row["type"] == RESUME
     assert fake.connect_timeout_ms[-1] * 2 < 15_000, "two that do not answer leave no time to say so"
@@ -313,8 +317,10 @@ def test_somebody_elses_guest_at_a_host_that_hangs(
 ) -> None:
     fake.migrating[:] = [MIGRATING]
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(fake, "job_status", lambda uri, uuid: time.sleep(1))
+    answers = threading.Event()
+    monkeypatch.setattr(fake, "job_status", lambda uri, uuid: answers.wait(PATIENCE_S))
     code, text = run(capsys)
+    answers.set()
     assert code == 1 and "1 of 1 migrations are left out: libvirt does not answer" in text
 
 

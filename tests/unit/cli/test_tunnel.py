@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import pathlib
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from pcmig.cli import follow, job, main, migrate, options, resume, run
 from pcmig.journal import Entry, Journal
+from pcmig.tunnel import keygen
 from pcmig.tunnel.client import ENVIRONMENT
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import pcmig
@@ -90,7 +96,6 @@ def test_disks_go_through_it_too(
         (("--tunnel", "--tls"), "--tls contradicts --tunnel"),
         (("--tunnel", "--flags", "TLS"), "VIR_MIGRATE_TLS contradicts --tunnel: the tunnel encrypts already"),
         (("--tunnel", "--flags", "ZEROCOPY"), "through a unix socket"),
-        (("--tunnel", "--flags", "PARALLEL"), "connections of its own: --tunnel-streams"),
         (("--tunnel", "-c", "qemu+ssh://c/system"), "is another machine: type this command there"),
         (("--tunnel=b:x",), "'x' is no port"),
         (("--tunnel-streams", "2"), "--tunnel-streams needs --tunnel"),
@@ -255,6 +260,47 @@ def test_probe(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1 and "the tunnel refuses: connection refused" in text
 
 
+def test_close(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.names[NAME] = ""
+    assert pcmig(capsys, "tunnel", "close", NAME) == (0, f"{NAME} closed\n")
+    code, text = pcmig(capsys, "tunnel", "close", NAME)
+    assert code == 1 and f"unknown name {NAME}" in text
+    assert pcmig(capsys, "tunnel", "close", "x")[0] == 2
+
+
+def test_peers(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answer = lambda _: b"ok\n"
+    assert pcmig(capsys, "tunnel", "peers") == (0, "no host with a certificate was connected yet\n")
+    daemon.answer = lambda _: (
+        b"ok fingerprint=12 serial=0456 subject=CN=b,O=a%20corp not_after=1 address=10.0.0.2:1 "
+        b"accepted=2 dialled=0 ever=7 seen_ms=5 fingerprint=cd serial=AF subject= not_after=1 "
+        b"address=[::1]:2 accepted=0 dialled=1 ever=1 seen_ms=1\n"
+    )
+    code, text = pcmig(capsys, "tunnel", "peers")
+    titles, one, other = text.splitlines()
+    assert code == 0 and titles.split()[0] == "subject"
+    assert one.split() == ["CN=b,O=a", "corp", "10.0.0.2:1", "2", "0", "7", "0456", "12"]
+    assert other.split() == ["[::1]:2", "0", "1", "1", "AF", "cd"]
+    peers = json.loads(pcmig(capsys, "tunnel", "peers", "--json")[1])["peers"]
+    assert [peer["ever"] for peer in peers] == [7, 1] and peers[0]["serial"] == "0456"
+
+
+def test_reload(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    for answer, code, said in (
+        (b"ok\n", 0, "reloaded\n"),
+        (b"ok user,workers\n", 0, "when the daemon is started again: user, workers"),
+        (
+            b"error crl.pem: CRL has expired\n",
+            1,
+            "everything stays as it was: the tunnel refuses: crl.pem: CRL",
+        ),
+    ):
+        daemon.answer = lambda _, answer=answer: answer
+        got, text = pcmig(capsys, "tunnel", "reload")
+        assert got == code and said in text
+    assert set(daemon.asked) == {"reload"}
+
+
 def test_keygen(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "pki")
     words = ["tunnel", "keygen", "--out", out]
@@ -267,12 +313,94 @@ def test_keygen(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> N
     for bad in (["a", "a,x"], ["--days", "0", "d"], ["d:1"], ["../d"], [","]):
         assert pcmig(capsys, *words, *bad)[0] == 2
     assert sorted(path.name for path in pathlib.Path(out).iterdir()) == [
+        ".lock",
         "a",
         "b",
         "c",
         "ca-key.pem",
         "ca.pem",
+        "issued.pem",
     ]
+
+
+def test_keygen_after_the_first_day(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, host = str(tmp_path / "pki"), str(tmp_path / "host")
+    words = ["tunnel", "keygen", "--out", out]
+    assert pcmig(capsys, *words, "a", "b")[0] == 0
+    code, text = pcmig(capsys, "tunnel", "keygen", "--request", "--out", host, "c,10.0.0.3")
+    assert code == 0 and "keygen --sign host.csr" in text
+    code, text = pcmig(capsys, *words, "--sign", f"{host}/host.csr")
+    assert code == 0 and ": c, 10.0.0.3" in text and "put ca.pem, host.pem beside the host's key" in text
+    code, text = pcmig(capsys, *words, "--revoke", "b", "--crl-days", "9")
+    assert code == 0 and "crl.pem, good until" in text and ", for a, c\n" in text
+    code, text = pcmig(capsys, *words, "--drop-old-ca")
+    assert code == 1 and "no change of the CA is under way" in text
+    code, text = pcmig(capsys, *words, "--sign", f"{host}/host.csr")
+    assert code == 0 and "put ca.pem, host.pem, crl.pem beside" in text, "or it would let b in"
+    before = (tmp_path / "pki/b/host.pem").read_bytes()
+    code, text = pcmig(capsys, *words, "--renew")
+    assert code == 0 and [line.split()[0] for line in text.splitlines()[:3]] == ["a", "c", "b"]
+    assert "left out: its certificate is revoked; to let it in again: pcmig tunnel keygen --renew b" in text
+    assert (tmp_path / "pki/b/host.pem").read_bytes() == before
+    code, text = pcmig(capsys, *words, "--renew", "a")
+    assert code == 0 and text.startswith("a ") and "pcmig tunnel reload" in text
+    code, text = pcmig(capsys, *words, "--renew", "d")
+    assert code == 1 and "d/host.pem: No such file" in text
+    code, text = pcmig(capsys, *words, "--new-ca")
+    assert code == 0 and "ca.pem has both CAs now, for a, c" in text
+    code, text = pcmig(capsys, *words, "--renew")
+    assert code == 0 and "left out" in text
+    code, text = pcmig(capsys, *words, "--drop-old-ca", "--crl-days", "5")
+    assert code == 0 and "the new CA alone for a, c" in text
+    crl = x509.load_pem_x509_crl((tmp_path / "pki/a/crl.pem").read_bytes())
+    assert crl.next_update_utc is not None
+    assert (crl.next_update_utc - datetime.datetime.now(datetime.UTC)).days in (4, 5)
+    code, text = pcmig(capsys, *words, "--renew", "b")
+    assert code == 0 and "of a CA that nobody trusts any more: this one lets it in again" in text
+    for bad in (["--renew", "--revoke"], ["--new-ca", "a"], ["--request"], [], ["--request", "a", "b"]):
+        assert pcmig(capsys, *words, *bad)[0] == 2
+
+
+def test_two_keygens_at_once(tmp_path: pathlib.Path) -> None:
+    """Each notes what it has made: what is not noted cannot be revoked."""
+    out = tmp_path / "pki"
+    words = [sys.executable, "-m", "pcmig.cli", "tunnel", "keygen", "--out", str(out)]
+    subprocess.run([*words, "a"], check=True, capture_output=True)
+    with keygen.alone(out):
+        both = [subprocess.Popen([*words, name], stdout=subprocess.DEVNULL) for name in "bc"]
+        time.sleep(1.5)
+        assert [one.poll() for one in both] == [None, None] and not (out / "b").exists()
+    assert [one.wait(60) for one in both] == [0, 0]
+    names = [one.subject.rfc4514_string() for one in keygen.issued(out)]
+    assert sorted(names) == ["CN=a", "CN=b", "CN=c"]
+
+
+def test_metrics(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    daemon.answer = lambda _: (
+        b"ok handshakes_accepted=3 refused_name=2 bytes_out=5 ends_crl=0 ends_ca=2000000000\n"
+    )
+    path = tmp_path / "pcmig.prom"
+    code, text = pcmig(capsys, "tunnel", "metrics")
+    assert code == 0 and 'pcmig_tunnel_refused_total{reason="name"} 2' in text and '"crl"' not in text
+    assert pcmig(capsys, "tunnel", "metrics", "--textfile", str(path))[0] == 0
+    assert path.read_text() == text
+    code, text = pcmig(capsys, "tunnel", "metrics", "--control", str(tmp_path / "none"))
+    assert code == 1 and "is not running" in text
+    code, text = pcmig(
+        capsys, "tunnel", "metrics", "--control", str(tmp_path / "none"), "--textfile", str(path)
+    )
+    assert code == 1 and path.read_text().endswith("pcmig_tunnel_up 0.0\n")
+    code, text = pcmig(capsys, "tunnel", "metrics", "--textfile", str(tmp_path / "no/x.prom"))
+    assert code == 1 and "cannot be written: No such file" in text
+
+
+def test_metrics_without_the_library(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(main.sys.modules, "prometheus_client", None)  # type: ignore[attr-defined]
+    code, said = pcmig(capsys, "tunnel", "metrics")
+    assert code == 1 and "pip install prometheus-client" in said and "python3-prometheus-client" in said
+    assert "Traceback" not in said
 
 
 def test_settings_of_the_daemon(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

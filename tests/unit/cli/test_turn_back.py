@@ -8,7 +8,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.unit.cli.conftest import pcmig
 from tests.unit.cli.fake_core import job as answer
 from tests.unit.cli.test_resume import BROKEN, ENTRY, GONE, POSTCOPY, URI, owned, stranger
 from tests.unit.cli.test_status import DOWN, OFF
+from tests.unit.patience import PATIENCE_S
 
 __all__ = ["stranger"]  # a fixture
 
@@ -130,13 +132,98 @@ def test_what_the_guard_refuses(
     assert entry is not None and entry.turned_back is None and entry.owner is None
 
 
+@pytest.mark.parametrize(
+    ("source", "destination", "named"),
+    [(BROKEN, BROKEN, True), (BROKEN, POSTCOPY, True), (POSTCOPY, POSTCOPY, False), (BROKEN, DOWN, False)],
+)
+def test_what_helps_where_the_destination_hangs(
+    capsys: pytest.CaptureFixture[str], book: Journal, source: Any, destination: Any, named: bool
+) -> None:
+    """It is there by its libvirt's word, and no resume gets through: somebody may end it."""
+    book.write(CROSSED)
+    fake.jobs[:], fake.dest_jobs[:] = [source], [destination]
+    code, text = pcmig(capsys, "turn-back", "g1")
+    assert code == 3 and fake.turned == []
+    assert (f"  virsh -c {fake.DEST} destroy g1\n  pcmig turn-back " in text) is named, text
+
+
 def test_a_half_that_comes_back_between_the_two_looks(
     capsys: pytest.CaptureFixture[str], book: Journal
 ) -> None:
     book.write(CROSSED)
-    fake.dest_jobs[:] = [GONE, GONE, BROKEN]  # what is shown, the first look, the second
+    fake.dest_jobs[:] = [GONE, BROKEN]  # the first look, the second
     code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
     assert code == 3 and "pcmig resume" in text and fake.turned == []
+
+
+Asked = list[tuple[str, int | None]]
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object] = list) -> Asked:
+    """Whom was asked, and with which patience. With all of it, a host answers after BEFORE() has returned."""
+    asked: Asked = []
+    at_once = fake.half
+
+    def half(uri: str, uuid: str, timeout_ms: int | None = None) -> dict[str, Any]:
+        asked.append((uri, timeout_ms))
+        if timeout_ms is None:
+            before()
+        return at_once(uri, uuid)
+
+    monkeypatch.setattr(fake, "half", half)
+    monkeypatch.setattr(evidence, "PROMPT_S", 0.1)
+    return asked
+
+
+def test_two_silent_hosts_are_waited_for_once(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.write(CROSSED)
+    fake.jobs[:], fake.dest_jobs[:] = [DOWN], [DOWN]
+    asked = answering(monkeypatch, threading.Barrier(2, timeout=PATIENCE_S).wait)
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
+    assert code == 3 and text.count(": does not answer\n") == 2 and fake.turned == [], text
+    # Before: four times, one after the other.
+    assert sorted(uri for uri, _ in asked) == sorted([URI, fake.DEST])
+
+
+def test_a_dead_destination_is_waited_for_once(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.write(CROSSED)
+    fake.dest_jobs[:] = [DOWN]
+    asked = answering(monkeypatch)
+    code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
+    assert code == 0 and fake.turned == [(URI, fake.UUID)], text
+    looks = [timeout_ms for uri, timeout_ms in asked if uri == fake.DEST]
+    assert looks == [None, evidence.SILENT_AGAIN_MS]
+
+
+def test_a_slow_source_is_still_asked_before_the_destination(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the destination said meanwhile may be older than the source's word, and is not taken."""
+    fake.jobs[:], fake.dest_jobs[:] = [BROKEN], [GONE, BROKEN]
+    monkeypatch.setattr(evidence, "PROMPT_S", 0.1)
+    said: list[str] = []
+    source_asked, destination_answered = threading.Event(), threading.Event()
+    at_once = fake.half
+
+    def half(uri: str, uuid: str, timeout_ms: int | None = None) -> dict[str, Any]:
+        if uri == URI:
+            said.append("source asked")
+            source_asked.set()
+            assert destination_answered.wait(PATIENCE_S), "it is not asked meanwhile"
+            said.append("source answers")
+            return at_once(uri, uuid)
+        assert source_asked.wait(PATIENCE_S)
+        said.append("destination answers")
+        answer = at_once(uri, uuid)
+        destination_answered.set()
+        return answer
+
+    monkeypatch.setattr(fake, "half", half)
+    source, destination = evidence.ask_both(CROSSED)
+    assert (source["half"], destination["half"]) == ("postcopy-failed", "postcopy-failed")
+    assert said == ["source asked", "destination answers", "source answers", "destination answers"]
 
 
 def test_a_word_on_a_silent_host_is_taken(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
@@ -396,6 +483,32 @@ def test_what_is_printed_has_the_words_that_it_takes(
     assert all(f"{word} is your word: " in text for word in words if destination is GONE), text
     code, text = pcmig(capsys, *typed[1:])
     assert (code, bool(fake.turned)) == ((3, False) if look.get("sets_active") is False else (0, True)), text
+
+
+def test_each_host_is_asked_once_for_what_a_command_lacks(
+    capsys: pytest.CaptureFixture[str], book: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of three words was found by asking anew: a host that is slow to answer was waited for as often."""
+    asked: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        before = getattr(module, name)
+
+        def ask(*words: Any) -> Any:
+            asked.append(name)
+            return before(*words)
+
+        monkeypatch.setattr(module, name, ask)
+
+    for name in ("turn_back_look", "domain_xml"):
+        counted(fake, name)
+    counted(turn_back, "host_of")
+    with_disk(monkeypatch)
+    fake.look.update({"remaining_bytes": 0})
+    book.write(CROSSED)
+    _, text, [line] = shown(capsys)
+    assert all(word in line for word in OPTIONS), text
+    assert sorted(asked) == ["domain_xml", "host_of", "turn_back_look"]
 
 
 def test_a_definition_that_is_left_at_the_destination(

@@ -10,7 +10,6 @@ import pytest
 from tests.unit.cli.conftest import Start
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("terminal", [False, True])
 def test_interrupt_leaves_the_migration_alone(start: Start, terminal: bool) -> None:
     running = start("watched", "watch", "g1", terminal=terminal)

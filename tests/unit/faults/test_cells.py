@@ -69,10 +69,11 @@ def test_a_guest_that_had_left_cannot_be_gone_with_its_source() -> None:
 
 
 def test_only_at_the_switch_a_missing_daemon_may_cost_the_way_back() -> None:
-    fault = FAULTS["libvirtd-source-kill"]
-    assert End.TURNED_BACK in fault.allowed_at(SWITCH, 0.01)
-    assert not any(End.TURNED_BACK in fault.allowed_at(moment, None) for moment in (PRECOPY, POSTCOPY))
-    assert End.TURNED_BACK not in FAULTS["control"].allowed_at(SWITCH, 0.01)
+    for fault in (FAULTS["libvirtd-source-kill"], FAULTS["both"]):
+        assert End.UNHEARD in fault.allowed_at(SWITCH, 0.01)
+        assert End.TURNED_BACK not in fault.allowed_at(SWITCH, 0.01), "what it did would be undone"
+        assert not any(End.UNHEARD in fault.allowed_at(moment, None) for moment in (PRECOPY, POSTCOPY))
+    assert End.UNHEARD not in FAULTS["control"].allowed_at(SWITCH, 0.01)
 
 
 def test_rules_for_nft() -> None:

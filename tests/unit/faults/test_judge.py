@@ -88,6 +88,25 @@ def test_a_guest_that_turned_back_does_again_what_is_undone() -> None:
     assert judge(BACK, {End.TURNED_BACK}).problems == ()
 
 
+def test_where_both_hosts_live_it_may_turn_back_only_unheard() -> None:
+    """What a guest did at the destination is undone for nothing there."""
+    unheard = dataclasses.replace(BACK, beats=beats(("a", 1), ("a", 2), ("a", 3)))
+    verdict = judge(unheard, {*WHOLE, End.UNHEARD})
+    assert (verdict.end, verdict.problems) == (End.TURNED_BACK, ())
+    [problem] = judge(BACK, {*WHOLE, End.UNHEARD}).problems
+    assert problem.kind is Kind.LOST and "never heard where it was to go was possible" in problem.text
+    assert judge(unheard, WHOLE).problems
+
+
+def test_a_guest_that_turned_back_under_a_new_libvirtd() -> None:
+    """Which has forgotten the migration."""
+    back = dataclasses.replace(BACK, halves={"a": Half("running (unpaused)", 1), "b": NONE})
+    assert judge(back, {End.TURNED_BACK}) == judge(BACK, {End.TURNED_BACK})
+    assert judge(back, WHOLE).problems
+    stayed = dataclasses.replace(back, beats=beats(("a", 1), ("a", 2)), claim=Claim.STAYED)
+    assert judge(stayed, WHOLE).end is End.STAYED
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "text"),
     [
@@ -147,6 +166,9 @@ def test_beats_since_the_guest_began_anew() -> None:
     told = beats(("a", 500), ("b", 501), ("b", 0), ("b", 1))
     assert [beat.sequence for beat in since_boot(told)] == [0, 1]
     assert since_boot(told[:2]) == told[:2]
+    # It had just booted when it was told to do so again.
+    young = beats(("a", 5), ("a", 6), ("b", 0), ("b", 5))
+    assert [beat.sequence for beat in since_boot(young)] == [0, 5]
 
 
 def test_a_guest_that_moved_as_it_should() -> None:

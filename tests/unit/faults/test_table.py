@@ -113,7 +113,13 @@ def test_a_shuffled_plan_has_the_same_turns_in_an_order_of_its_own() -> None:
 def test_a_batch_goes_on_where_the_one_before_ended() -> None:
     turns = planned([], "--rounds", "2")
     rows = [row(), row(seed=2, good=None, error="too late"), row(seed=3)]
-    assert planned(rows, "--rounds", "2", "--missing") == [t for t in turns if t[1:] != ("post-copy", 1)]
+    assert planned(rows, "--rounds", "2", "--missing") == [t for t in turns if t[1] != "post-copy"]
+    lacking = [turn for turn in planned(rows, "--rounds", "4", "--missing") if turn[1] == "post-copy"]
+    assert [seed for *_, seed in lacking] == [2, 4]
+    # A round of before the record counts, but its moment is not known.
+    old = [row(stack="unknown")]
+    assert ("stream-5s", "post-copy", 1) in planned(old, "--rounds", "2", "--missing")
+    assert len(planned(old, "--rounds", "2", "--missing")) == 5
     assert planned(rows, "--rounds", "2") == turns
     # Another stack, driver or bed is another round.
     assert planned(rows, "--rounds", "2", "--missing", "--stack", "backports") == turns
@@ -131,6 +137,16 @@ def test_what_was_played_least_comes_first() -> None:
         ("switch", 3),
         ("post-copy", 3),
     ]
+
+
+def test_shares_are_of_the_same_plan() -> None:
+    turns = planned([row()], "--rounds", "3", "--missing")
+    shares = [planned([row()], "--rounds", "3", "--missing", "--share", f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(turn for share in shares for turn in share) == sorted(turns)
+    assert {len(share) for share in shares} <= {2, 3}
+    for wrong in ("0/3", "4/3", "3", "a/b"):
+        with pytest.raises(SystemExit):
+            planned([], "--share", wrong)
 
 
 def test_the_summary_counts_kinds_of_problems() -> None:

@@ -72,7 +72,7 @@ def cases() -> list[compare.Case]:
 
 def test_is_seldom_worse_than_the_best_rival(cases: list[compare.Case]) -> None:
     worse = [case for case in cases if case.worse]
-    assert len(worse) <= 2, "\n".join(program.line(case.scenario) for case in worse)  # to be 2 %
+    assert len(worse) <= 1, "\n".join(program.line(case.scenario) for case in worse)  # to be 2 %
 
 
 def test_is_seldom_more_silent_than_the_best_rival(cases: list[compare.Case]) -> None:
@@ -82,4 +82,4 @@ def test_is_seldom_more_silent_than_the_best_rival(cases: list[compare.Case]) ->
 
 def test_does_not_switch_what_pre_copy_would_have_moved_as_soon(cases: list[compare.Case]) -> None:
     needless = [case for case in cases if case.needless]
-    assert len(needless) <= 1, "\n".join(program.line(case.scenario) for case in needless)
+    assert not needless, "\n".join(program.line(case.scenario) for case in needless)

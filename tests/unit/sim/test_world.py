@@ -80,7 +80,8 @@ def test_flows_share_the_link() -> None:
 
 def test_migrations_of_one_host_take_turns() -> None:
     """Three busy guests of the bed's bench: with turns one is switched at a time, so that none is silent for
-    long, the first arrive early and the last hardly later than side by side."""
+    long, the first arrive early and the last no later than side by side; with QEMU 11 auto sends first passes
+    to their ends, and virsh none. The last arrived at 1.07 of virsh's time with QEMU 10."""
     many: program.Scenario = {
         **bed.GUEST,
         "memory_mib": 128,
@@ -95,9 +96,28 @@ def test_migrations_of_one_host_take_turns() -> None:
         virsh, ours, alone = program.run(
             [{**told, "way": "virsh"}, {**told, "way": "pcmig"}, {**told, "way": "pcmig", "turns": 0}]
         )
-        assert compare.silence(ours) < 0.2 * compare.silence(virsh)
+        assert compare.silence(ours) < 0.15 * compare.silence(virsh)
         assert float(ours["arrival_ms"]) < 0.85 * float(alone["arrival_ms"])
-        assert float(ours["total_ms"]) < 1.35 * float(virsh["total_ms"])
+        assert float(ours["arrival_ms"]) < (0.7 if qemu == 10 else 0.95) * float(virsh["arrival_ms"])
+        assert float(ours["total_ms"]) < (1.0 if qemu == 10 else 1.3) * float(virsh["total_ms"])
+
+
+def test_slow_set_ups_do_not_leave_the_link_idle() -> None:
+    """On a busy host a set-up takes 8 s instead of 1.5: once, as each is under way while the one before
+    sends. It was 57 s for 42, as 5 s without a byte counted as standing still."""
+    many: program.Scenario = {
+        **bed.GUEST,
+        **bed.STACKS[10],
+        "memory_mib": 128,
+        "hot_mib": 32,
+        "hot_wps": 3000,
+        "scan_pps": 3000,
+        "guests": 4,
+        "way": "pcmig",
+    }
+    quick, slow = program.run([{**many, "setup_ms": 1500}, {**many, "setup_ms": 8000}])
+    assert float(slow["total_ms"]) < float(quick["total_ms"]) + 6500 + 4000
+    assert compare.silence(slow) < 1.5 * compare.silence(quick)
 
 
 def test_slots_are_taken_one_after_the_other() -> None:
@@ -130,6 +150,16 @@ def test_novas_limit_is_the_one_that_counts() -> None:
     }
     plain, nova = program.run([guest, {**guest, "nova_steps": 1, "until_s": 100}])
     assert (plain["outcome"], nova["outcome"]) == ("precopy", "unfinished")
+
+
+def test_a_pause_ends_also_after_days() -> None:
+    """Sums of bytes are off by one by then: the guest stood still for ever, in steps of 0.5 ms."""
+    assert [
+        program.run([{**scenarios.draw(seed), "way": "nova"}])[0]["outcome"] for seed in (5040, 20064)
+    ] == [
+        "precopy",
+        "precopy",
+    ]
 
 
 def test_a_trace_can_be_replayed(tmp_path: pathlib.Path) -> None:

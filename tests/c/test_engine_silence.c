@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An end whose connection stands and which does not answer: nobody waits for it, and what it says at last counts only
+ * as what it was when it was asked. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "edge/clock.h"
+#include "two_hosts.h"
+
+/* What is steered, is steered within this time; a host that does not answer is silent for longer. */
+#define SOON_US (PATIENCE * INT64_C(1000) / 4)
+
+static int64_t began_us;
+
+static void clock_starts(void)
+{
+    began_us = pcmig_clock_us();
+}
+
+static void took_no_time(void)
+{
+    assert_in_range(pcmig_clock_us() - began_us, 0, SOON_US);
+}
+
+/* --- connections that break --------------------------------------------------------------------------------------- */
+
+static struct {
+    _Atomic(virConnectCloseFunc) tell; /* the latest watch */
+    void *_Atomic opaque;
+} watch, source_watch;
+
+int virConnectRegisterCloseCallback(virConnectPtr conn, virConnectCloseFunc cb, void *opaque, virFreeCallback freecb)
+{
+    char *uri = virConnectGetURI(conn);
+
+    if (uri != NULL && strcmp(uri, dest_host.uri) == 0) {
+        atomic_store(&watch.opaque, opaque);
+        atomic_store(&watch.tell, cb);
+    } else {
+        atomic_store(&source_watch.opaque, opaque);
+        atomic_store(&source_watch.tell, cb);
+    }
+    free(uri);
+    (void)freecb; /* pcmig gives the reference back when it unregisters it */
+    return 0;
+}
+
+int virConnectUnregisterCloseCallback(virConnectPtr conn, virConnectCloseFunc cb)
+{
+    (void)conn;
+    (void)cb;
+    return 0;
+}
+
+static void destination_breaks(void)
+{
+    virConnectCloseFunc tell = atomic_load(&watch.tell);
+
+    assert_non_null(tell);
+    tell(NULL, VIR_CONNECT_CLOSE_REASON_KEEPALIVE, atomic_load(&watch.opaque));
+}
+
+static void source_breaks(void)
+{
+    virConnectCloseFunc tell = atomic_load(&source_watch.tell);
+
+    assert_non_null(tell);
+    tell(NULL, VIR_CONNECT_CLOSE_REASON_KEEPALIVE, atomic_load(&source_watch.opaque));
+}
+
+/* --- a silent destination ----------------------------------------------------------------------------------------- */
+
+static void steered_and_switched(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    hold(&held_destination);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    WAIT_FOR(atomic_load(&held_destination.waiting) > 0);
+    clock_starts();
+    assert_int_equal(pcmig_migration_set_bandwidth(migration, 7), 0);
+    WAIT_FOR(atomic_load(&hosts.precopy_mib) == 7);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_SWITCH), 0);
+    WAIT_FOR(status_of(migration).state == PCMIG_ENGINE_DRAINING);
+    WAIT_FOR(atomic_load(&hosts.switches) == 1);
+    took_no_time();
+    /* It has been asked once, and not again and again. */
+    assert_int_equal(atomic_load(&held_destination.waiting), 1);
+    all_has_arrived();
+    let_go(&held_destination);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+/* A drain that comes to nothing gives the source its bandwidth back. */
+static void given_back(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    hold(&held_destination);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    WAIT_FOR(atomic_load(&held_destination.waiting) > 0);
+    WAIT_FOR(status_of(migration).sample.memory_total_bytes > 0);
+    clock_starts();
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_SWITCH), 0);
+    WAIT_FOR(atomic_load(&hosts.precopy_mib) == 1);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_ABORT), 0);
+    WAIT_FOR(atomic_load(&hosts.aborts) == 1);
+    WAIT_FOR(atomic_load(&hosts.precopy_mib) > 1);
+    took_no_time();
+    let_go(&held_destination);
+    expect_end(migration, PCMIG_OUTCOME_FAILED);
+}
+
+/* Recovery says what it waits for, hears what it is told, and goes on as soon as the destination answers. */
+static void recovered(void **state)
+{
+    struct pcmig_migration *migration = adopt_postcopy();
+
+    (void)state;
+    hold(&held_destination);
+    WAIT_FOR(atomic_load(&held_destination.waiting) > 0);
+    clock_starts();
+    atomic_store(&hosts.source, BROKEN);
+    atomic_store(&hosts.destination, BROKEN);
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "until the destination answers") != NULL);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_PAUSE), 0);
+    WAIT_FOR(status_of(migration).recovery.state == PCMIG_RECOVERY_STATE_HELD);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_RESUME), 0);
+    WAIT_FOR(status_of(migration).recovery.state == PCMIG_RECOVERY_STATE_WAITING);
+    assert_in_range(pcmig_clock_us() - began_us, 0, 2 * SOON_US);
+    assert_int_equal(atomic_load(&hosts.resumes), 0);
+    let_go(&held_destination);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.resumes), 1);
+}
+
+/* It had no half when it was asked, and has the running guest when it says so. The source, stopped for the switch
+ * meanwhile, must not be let run: that would be the second copy. */
+static void said_too_late(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.destination, ABSENT);
+    hold(&held_destination);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    WAIT_FOR(atomic_load(&held_destination.waiting) > 0);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, STOPPED);
+    atomic_store(&hosts.destination, RUNNING);
+    (void)usleep(500000);
+    let_go(&held_destination);
+    (void)usleep(3000000);
+    assert_int_equal(atomic_load(&hosts.runs), 0);
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_RUNNING);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.runs), 0);
+}
+
+/* But a host that takes its time is heard, as long as nothing has changed meanwhile. */
+static void slow(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    hold(&held_destination);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    for (int i = 0; i < 4; i++) {
+        WAIT_FOR(atomic_load(&held_destination.waiting) == 1);
+        (void)usleep(600000);
+        if (i == 2)
+            all_has_arrived();
+        atomic_store(&held_destination.let_go, true);
+        WAIT_FOR(atomic_load(&held_destination.waiting) == 0 || i == 3);
+        atomic_store(&held_destination.let_go, false);
+    }
+    let_go(&held_destination);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+/* Nor does anything count that was asked over a connection that broke. */
+static void asked_over_a_connection_that_broke(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    hold(&held_destination);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    WAIT_FOR(atomic_load(&held_destination.waiting) == 1);
+    atomic_store(&held_destination.holds, false); /* what is asked from now on is answered */
+    destination_breaks();
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&held_destination.waiting), 1);
+    let_go(&held_destination);
+}
+
+/* A host that does not take connections for long gets another attempt beside the first, and the one that succeeds is
+ * taken. */
+static void slow_to_connect(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&watch.tell, NULL);
+    migration = adopt_postcopy();
+    WAIT_FOR(atomic_load(&watch.tell) != NULL);
+    atomic_store(&attempts, 0);
+    atomic_store(&no_answer, true);
+    destination_breaks();
+    WAIT_FOR(atomic_load(&attempts) >= 1);
+    atomic_store(&hosts.source, BROKEN);
+    atomic_store(&hosts.destination, BROKEN);
+    WAIT_FOR(atomic_load(&attempts) >= 2);
+    atomic_store(&no_answer, false);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.resumes), 1);
+}
+
+/* Its QEMU dies before it let the guest run, and libvirt tells nobody: it says so when it is asked. */
+static void end_that_nobody_told(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.destination, ABSENT);
+    atomic_store(&hosts.call_ms, PATIENCE);
+    atomic_store(&hosts.switch_hangs, true);
+    migration = begin(false, PCMIG_POLICY_IMMEDIATE);
+    WAIT_FOR(atomic_load(&hosts.calls) == 1);
+    atomic_store(&hosts.destination, ARRIVING);
+    atomic_store(&hosts.job, true);
+    WAIT_FOR(atomic_load(&hosts.switches) == 1);
+    atomic_store(&hosts.source, BROKEN);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.call_ms, 0);
+    (void)usleep(2000000); /* the call has failed, and both hosts were asked */
+    assert_false(status_of(migration).unrun);
+    atomic_store(&hosts.destination, ABSENT);
+    WAIT_FOR(status_of(migration).unrun);
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_non_null(strstr(status_of(migration).operator_command, "pcmig turn-back -c"));
+    expect_end(migration, PCMIG_OUTCOME_NEEDS_OPERATOR);
+}
+
+/* Its libvirt answers, and its QEMU, which waits for a page with its lock held, never says that the stream is gone, or
+ * takes no resume: people hear what helps, and nothing is done. Should it get on after all, it is resumed. */
+static void hangs(int destination, int refuses_ms, const char *guest)
+{
+    struct pcmig_migration *migration;
+    char look[128];
+
+    stall_ms = 100;
+    migration = adopt_postcopy();
+    stall_ms = 0;
+    atomic_store(&hosts.refuses_ms, refuses_ms);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.destination, destination);
+    atomic_store(&hosts.source, BROKEN);
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "only its end helps") != NULL);
+    assert_int_equal(status_of(migration).recovery.state, PCMIG_RECOVERY_STATE_HELD);
+    assert_non_null(strstr(status_of(migration).note, "it hangs"));
+    assert_non_null(strstr(status_of(migration).note, guest));
+    (void)snprintf(look, sizeof(look), "look first (virsh -c %s domstate --reason ", dest_host.uri);
+    assert_true((strstr(status_of(migration).note, look) != NULL) == (destination == FETCHING));
+    assert_non_null(strstr(status_of(migration).note, ":\n  virsh -c "));
+    assert_non_null(strstr(status_of(migration).note, " destroy "));
+    assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_RUNNING);
+    atomic_store(&hosts.destination, BROKEN);
+    atomic_store(&hosts.refuses_ms, 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+static void does_not_notice(void **state)
+{
+    (void)state;
+    hangs(FETCHING, 1, "the guest may still run there on the pages that it has");
+}
+
+static void takes_no_resume(void **state)
+{
+    (void)state;
+    hangs(BROKEN, 60000, "the guest stands still");
+}
+
+/* --- a silent source ---------------------------------------------------------------------------------------------- */
+
+/* Its QEMU does not tell how it gets on: nothing else waits for that. */
+static void without_figures(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    hold(&held_job);
+    migration = adopt(PCMIG_POLICY_MANUAL);
+    WAIT_FOR(atomic_load(&held_job.waiting) > 0);
+    clock_starts();
+    assert_int_equal(pcmig_migration_set_bandwidth(migration, 7), 0);
+    WAIT_FOR(atomic_load(&hosts.precopy_mib) == 7);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_DETACH), 0);
+    expect_end(migration, PCMIG_OUTCOME_DETACHED);
+    took_no_time();
+    let_go(&held_job);
+}
+
+/* It is gone before it could say that it has let the guest go. It may have kept it, shut off. */
+static void moved_from_a_source_that_is_gone(void **state)
+{
+    struct pcmig_migration *migration = adopt_postcopy();
+
+    (void)state;
+    WAIT_FOR(atomic_load(&source_watch.tell) != NULL);
+    atomic_store(&source_gone, true);
+    source_breaks();
+    all_has_arrived();
+    assert_true(pcmig_migration_join(migration, 2 * PATIENCE));
+    assert_non_null(strstr(status_of(migration).operator_command, "pcmig resume -c"));
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    atomic_store(&source_gone, false);
+}
+
+/* An order to switch that is out: from then on the guest may be on its way, which is on record at once. */
+static void switch_without_an_answer(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    hold(&held_switch);
+    migration = adopt(PCMIG_POLICY_IMMEDIATE);
+    WAIT_FOR(atomic_load(&held_switch.waiting) == 1);
+    clock_starts();
+    WAIT_FOR(status_of(migration).crossed);
+    assert_int_equal(pcmig_migration_request(migration, PCMIG_REQUEST_ABORT), 0);
+    WAIT_FOR(strstr(status_of(migration).note, "too late to cancel") != NULL);
+    took_no_time();
+    assert_int_equal(atomic_load(&hosts.aborts), 0);
+    let_go(&held_switch);
+    WAIT_FOR(status_of(migration).phase == PCMIG_PHASE_POSTCOPY);
+    assert_int_equal(atomic_load(&hosts.switches), 1);
+    assert_true(status_of(migration).switch_late_us >= 0);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup(name, reset)
+    const struct CMUnitTest tests[] = {
+        TEST(steered_and_switched),
+        TEST(given_back),
+        TEST(recovered),
+        TEST(said_too_late),
+        TEST(slow),
+        TEST(asked_over_a_connection_that_broke),
+        TEST(slow_to_connect),
+        TEST(end_that_nobody_told),
+        TEST(does_not_notice),
+        TEST(takes_no_resume),
+        TEST(without_figures),
+        TEST(moved_from_a_source_that_is_gone),
+        TEST(switch_without_an_answer),
+    };
+
+    return cmocka_run_group_tests(tests, make_host, drop_host);
+}
