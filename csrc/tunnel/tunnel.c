@@ -33,6 +33,7 @@ void pcmig_tunnel_defaults(struct pcmig_tunnel_config *config)
         .handshake_ms = 10000,
         .socket_wait_ms = 5000,
         .dial_ms = 5000,
+        .leave_ms = 3000,
         .idle_name_ms = 24 * 3600 * 1000,
         .max_half_open = 256,
         .max_half_open_of_one = 32,

@@ -33,6 +33,7 @@ struct pcmig_tunnel_config {
     unsigned handshake_ms;         /* for connecting, TLS and hello together */
     unsigned socket_wait_ms;       /* how long the destination's socket may take to appear */
     unsigned dial_ms;              /* how long the source tries to reach the peer again for a new stream */
+    unsigned leave_ms;             /* how long the last bytes of a stream wait for the peer to read them */
     unsigned idle_name_ms;         /* a name without streams for so long is dropped */
     unsigned max_half_open;        /* connections that have not been verified yet */
     unsigned max_half_open_of_one; /* of these, from one address */

@@ -241,6 +241,73 @@ static void a_place_that_was_left_is_not_taken(void **state)
     assert_int_equal(system(path), 0);
 }
 
+/* As at a start of the daemon: a socket of which nobody has seen whose it is. What is made anew, as for a resume, is
+ * seen. */
+static void made_while_nobody_looked(void **state)
+{
+    static const char name[] = "00000000000000000000000000000001";
+    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES], error[PCMIG_PLACE_ERROR_BYTES];
+    struct pcmig_arrivals *arrivals;
+    int before, after, fd;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(dir, sizeof(dir), "%s/run", folder);
+    assert_true(pcmig_place_prepare(dir, error));
+    pcmig_place_path(dir, name, path);
+    before = listening(path);
+    arrivals = pcmig_arrivals_new(dir, 1000000, error, sizeof(error));
+    assert_non_null(arrivals);
+    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_FORBIDDEN);
+    assert_non_null(strstr(error, "was not there to see it: migrate, or resume, again"));
+    assert_return_code(unlink(path), errno);
+    after = listening(path);
+    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
+    close(fd);
+    pcmig_arrivals_free(arrivals);
+    close(before);
+    close(after);
+    snprintf(path, sizeof(path), "rm -r %s", folder);
+    assert_int_equal(system(path), 0);
+}
+
+/* Whose a NAME is stays known as long as that process lives: a guest may wait for days to be resumed, and makes a
+ * socket for each attempt. */
+static void a_guest_that_waits_for_long(void **state)
+{
+    static const char name[] = "00000000000000000000000000000001";
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 660}};
+    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES], error[PCMIG_PLACE_ERROR_BYTES];
+    struct pcmig_arrivals *arrivals;
+    int sockets[3], fd;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(dir, sizeof(dir), "%s/run", folder);
+    assert_true(pcmig_place_prepare(dir, error));
+    arrivals = pcmig_arrivals_new(dir, 600000, error, sizeof(error));
+    assert_non_null(arrivals);
+    pcmig_place_path(dir, name, path);
+    sockets[0] = listening(path);
+    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
+    close(fd);
+    snprintf(path, sizeof(path), "%s/known/%s", dir, name);
+    assert_return_code(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), errno);
+    pcmig_arrivals_tidy(arrivals);
+    pcmig_place_path(dir, name, path);
+    for (int i = 1; i < 3; i++) {
+        assert_return_code(unlink(path), errno);
+        sockets[i] = listening(path);
+    }
+    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
+    close(fd);
+    pcmig_arrivals_free(arrivals);
+    for (int i = 0; i < 3; i++)
+        close(sockets[i]);
+    snprintf(path, sizeof(path), "rm -r %s", folder);
+    assert_int_equal(system(path), 0);
+}
+
 /* A guest that makes and removes files without end, until the kernel has dropped what it had to tell: what is there
  * then is refused, and what comes after the next look is not, without the daemon being started again. What takes the
  * place of a socket that was removed unseen, and that somebody listens at yet, is refused as well. */
@@ -282,6 +349,7 @@ static void more_than_the_kernel_tells(void **state)
     for (int i = 1; i < 3; i++) {
         assert_int_equal(pcmig_place_connect(dir, names[i], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_FORBIDDEN);
         assert_non_null(strstr(error, "more has happened"));
+        assert_non_null(strstr(error, "again in a minute")); /* not cut off */
     }
     pcmig_arrivals_tidy(arrivals);
     sockets[5] = listening(path);
@@ -351,6 +419,8 @@ int main(void)
         cmocka_unit_test(a_link_that_is_there_in_time_is_not_followed),
         cmocka_unit_test(the_first_socket_is_the_right_one),
         cmocka_unit_test(a_place_that_was_left_is_not_taken),
+        cmocka_unit_test(made_while_nobody_looked),
+        cmocka_unit_test(a_guest_that_waits_for_long),
         cmocka_unit_test(more_than_the_kernel_tells),
         cmocka_unit_test(a_label_for_qemu),
         cmocka_unit_test(a_socket_whatever_the_kernel_has),

@@ -21,6 +21,7 @@ struct pcmig_roster_entry {
     struct pcmig_certificate_text text;
     char address[PCMIG_PEER_TEXT_BYTES]; /* the latest */
     unsigned accepted, dialled;          /* now */
+    unsigned staying;                    /* were accepted, and their streams are over */
     long long ever;
     int64_t seen_us;
     struct pcmig_tokens tokens;
@@ -68,7 +69,7 @@ void pcmig_roster_free(struct pcmig_roster *r)
 
 static bool is_gone(const struct pcmig_roster_entry *entry)
 {
-    return entry->accepted == 0 && entry->dialled == 0;
+    return entry->accepted == 0 && entry->dialled == 0 && entry->staying == 0;
 }
 
 static void forget_one(struct pcmig_roster *r)
@@ -125,12 +126,25 @@ struct pcmig_roster_entry *pcmig_roster_enter(struct pcmig_roster *r, const stru
     return entry;
 }
 
-void pcmig_roster_leave(struct pcmig_roster *r, struct pcmig_roster_entry *entry, bool has_dialled)
+bool pcmig_roster_stay(struct pcmig_roster *r, struct pcmig_roster_entry *entry)
+{
+    bool may_stay;
+
+    pthread_mutex_lock(&r->lock);
+    may_stay = entry->staying < r->of_one;
+    entry->staying += may_stay;
+    entry->accepted -= may_stay;
+    pthread_mutex_unlock(&r->lock);
+    return may_stay;
+}
+
+void pcmig_roster_leave(struct pcmig_roster *r, struct pcmig_roster_entry *entry, bool has_dialled, bool stayed)
 {
     if (entry == NULL)
         return;
     pthread_mutex_lock(&r->lock);
-    entry->accepted -= has_dialled;
+    entry->staying -= stayed;
+    entry->accepted -= has_dialled && !stayed;
     entry->dialled -= !has_dialled;
     entry->seen_us = pcmig_clock_us();
     r->gone_count += is_gone(entry);

@@ -23,8 +23,12 @@ void pcmig_roster_free(struct pcmig_roster *roster); /* NULL is fine */
 struct pcmig_roster_entry *pcmig_roster_enter(struct pcmig_roster *roster, const struct pcmig_certificate *certificate,
                                               const char *address, bool has_dialled, bool *moderate);
 
-/* One less. An ENTRY of NULL is fine. */
-void pcmig_roster_leave(struct pcmig_roster *roster, struct pcmig_roster_entry *entry, bool has_dialled);
+/* An accepted connection whose stream is over stays a moment, for its last bytes to be read: another may come in its
+ * place. False when as many stay already as may be connected. */
+bool pcmig_roster_stay(struct pcmig_roster *roster, struct pcmig_roster_entry *entry);
+
+/* One less. An ENTRY of NULL is fine. STAYED: pcmig_roster_stay has counted it. */
+void pcmig_roster_leave(struct pcmig_roster *roster, struct pcmig_roster_entry *entry, bool has_dialled, bool stayed);
 
 /* " fingerprint=... subject=... ..." for each, those with a connection first; values as core/tunnel_request.h escapes
  * them. To be free()d; NULL when memory is short. */

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,15 @@ static bool write_known(struct pcmig_arrivals *arrivals, const char *name, const
 static bool is_process(const char *text)
 {
     return strncmp(text, PROCESS, 8) == 0;
+}
+
+/* A guest that waits to be resumed is there however long that takes: whose the NAME is must not be forgotten. */
+static bool is_alive(const char *text)
+{
+    int pid;
+
+    /* That it may not be sent a signal is of no interest. */
+    return sscanf(text, "process %d", &pid) == 1 && pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH);
 }
 
 /* Of a NAME of which nothing is known yet. Where there is no room for it (/run may be full, too) what comes under it
@@ -153,6 +163,7 @@ static void tidy_known(struct pcmig_arrivals *arrivals)
     size_t count = 0;
     struct timespec now;
     struct dirent *entry;
+    char text[TEXT_BYTES];
 
     if (dir == NULL)
         return; /* next time */
@@ -162,7 +173,8 @@ static void tidy_known(struct pcmig_arrivals *arrivals)
 
         if (fstatat(arrivals->known, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode))
             continue;
-        if ((int64_t)(now.tv_sec - st.st_mtim.tv_sec) * 1000000 > arrivals->keep_us)
+        if ((int64_t)(now.tv_sec - st.st_mtim.tv_sec) * 1000000 > arrivals->keep_us &&
+            !(read_known(arrivals, entry->d_name, text) && is_alive(text)))
             (void)unlinkat(arrivals->known, entry->d_name, 0);
         else
             count++;
@@ -289,12 +301,12 @@ static const char *unlike_the_first(const struct pcmig_arrivals *arrivals, bool 
     char made[TEXT_BYTES];
 
     if (arrivals->lost)
-        return "more has happened in the folder in the last minute than could be noted "
-               "(fs.inotify.max_queued_events, or no room in /run)";
+        return "more has happened in the folder than could be noted (fs.inotify.max_queued_events, or no room in "
+               "/run): migrate, or resume, again in a minute";
     if (!known)
-        return "the socket was made while the tunnel was not there to see it";
+        return "the socket was made while the tunnel was not there to see it: migrate, or resume, again";
     snprintf(made, sizeof(made), MADE, (uint64_t)ino);
-    return strcmp(text, made) == 0 ? NULL : "the socket was replaced before anybody was connected to it";
+    return strcmp(text, made) == 0 ? NULL : "the socket was replaced before anybody was connected to it: migrate again";
 }
 
 bool pcmig_arrivals_is_right(struct pcmig_arrivals *arrivals, const char *name, ino_t ino, int fd, char *error,
@@ -323,8 +335,7 @@ bool pcmig_arrivals_is_right(struct pcmig_arrivals *arrivals, const char *name, 
         else
             snprintf(error, error_bytes, "%s listens, but the guest's QEMU is %s", whom, text);
     } else if ((problem = unlike_the_first(arrivals, known, text, ino)) != NULL) {
-        snprintf(error, error_bytes, "%s: migrate again; to resume, systemctl restart pcmig-tunnel here first",
-                 problem);
+        snprintf(error, error_bytes, "%s", problem);
     } else {
         right = write_known(arrivals, key, whom);
         if (!right)

@@ -21,7 +21,7 @@
 
 #define PCMIG_PLACE_DIR_BYTES   72  /* with NUL: a socket's path has 108, and a name and '/' come behind */
 #define PCMIG_PLACE_PATH_BYTES  108 /* sun_path */
-#define PCMIG_PLACE_ERROR_BYTES 256
+#define PCMIG_PLACE_ERROR_BYTES 320
 
 struct pcmig_arrivals;
 

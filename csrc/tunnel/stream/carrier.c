@@ -17,7 +17,6 @@
 enum {
     ORDER_US = 2000,        /* between two looks whether the stream before has arrived */
     DIAL_PAUSE_US = 100000, /* before dialling again; doubles */
-    LEAVE_US = 3000000,     /* for the peer to read the last bytes */
 };
 
 static void unref(struct pcmig_carrier *c)
@@ -93,7 +92,7 @@ void pcmig_carrier_bury(struct pcmig_carrier *c)
         pcmig_admission_leave(c->tunnel->admission, c);
         atomic_fetch_sub(&c->tunnel->accepted_count, 1);
     }
-    pcmig_roster_leave(c->tunnel->roster, c->entry, c->peer == NULL);
+    pcmig_roster_leave(c->tunnel->roster, c->entry, c->peer == NULL, c->stays);
     pcmig_peer_unref(c->peer);
     if (c->prev != NULL)
         c->prev->next = c->next;
@@ -150,8 +149,15 @@ void pcmig_carrier_set_deadline(struct pcmig_carrier *c, int64_t after_us)
 
 void pcmig_carrier_leave(struct pcmig_carrier *c)
 {
+    if (c->peer == NULL && c->entry != NULL && !c->stays) {
+        c->stays = pcmig_roster_stay(c->tunnel->roster, c->entry);
+        if (!c->stays) {
+            pcmig_carrier_bury(c);
+            return;
+        }
+    }
     pcmig_loop_cancel(c->worker->loop, &c->tick);
-    pcmig_carrier_set_deadline(c, LEAVE_US);
+    pcmig_carrier_set_deadline(c, (int64_t)c->rules->config.leave_ms * 1000);
     pcmig_carrier_set_state(c, PCMIG_CARRIER_LEAVE);
 }
 
@@ -329,7 +335,7 @@ static void on_wire(struct pcmig_source *source, uint32_t events)
     struct pcmig_carrier *c = CARRIER_OF(source, wire);
 
     tell(c->relay.channel != NULL ? &c->relay.wire : &c->edges, events);
-    if (c->state != PCMIG_CARRIER_JOIN)
+    if (c->state != PCMIG_CARRIER_JOIN || c->edges.hup)
         pcmig_carrier_again(c);
 }
 

@@ -12,7 +12,7 @@
 enum { LOOK_US = 20000, LOOK_MAX_US = 500000, LOOK_SHARE = 8 };
 
 /* The answer is with the kernel, or could not be sent. What came with hello is delivered in either case: QEMU knows of
- * the connection already, and the relay finds its end behind the bytes. */
+ * the connection by now, and the relay finds its end behind the bytes. */
 static void answered(struct pcmig_carrier *c, bool sent)
 {
     const bool accepted = c->verdict == PCMIG_TUNNEL_ACCEPTED && c->stream != NULL;
@@ -167,6 +167,12 @@ void pcmig_carrier_run_join(struct pcmig_carrier *c)
     char error[PCMIG_PLACE_ERROR_BYTES];
     int local;
 
+    if (c->edges.hup) {
+        /* The stream is over at the peer's end, and QEMU has not heard of it here. */
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_REFUSED, PCMIG_MESSAGES_INFO,
+                           "the peer closed it before its stream could begin");
+        return;
+    }
     c->stream = pcmig_registry_find(c->tunnel->registry, c->hello.name, c->hello.stream);
     if (c->stream != NULL || c->index > 0) {
         join_stream(c);

@@ -49,6 +49,7 @@ struct pcmig_carrier {
     int64_t not_after_s;
     struct pcmig_certificate *certificate; /* of the other end, once the handshake is done; NULL in plaintext */
     struct pcmig_roster_entry *entry;      /* NULL in plaintext, and where its certificate has too many */
+    bool stays;                            /* its place is another's already, see pcmig_roster_stay */
     struct pcmig_stream *stream;
     unsigned index;
     bool attached;
@@ -90,7 +91,7 @@ void pcmig_carrier_fail(struct pcmig_carrier *c, enum pcmig_messages_kind kind, 
 /* Whether the peer, whose certificate is known, is welcome by the rules in force; if not, the connection has failed. */
 bool pcmig_carrier_review(struct pcmig_carrier *c);
 
-/* All was said: waits for the peer to read it. */
+/* All was said: waits for the peer to read it, and counts no longer as one of its certificate's connections. */
 void pcmig_carrier_leave(struct pcmig_carrier *c);
 
 /* Gone at once. The memory goes with the last task that waits. */
