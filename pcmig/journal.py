@@ -231,7 +231,7 @@ class Journal:
         with self._locked():
             try:
                 path.unlink(missing_ok=True)
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
             except OSError as err:
                 raise JournalError(f"{path} cannot be removed: {err.strerror}") from err
 
@@ -248,7 +248,7 @@ class Journal:
                 raise JournalError(f"{self.path(entry.uuid)} is of a newer migration by now: it stays")
             try:
                 self.path(entry.uuid).unlink(missing_ok=True)
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
             except OSError as err:
                 raise JournalError(f"{self.path(entry.uuid)} cannot be removed: {err.strerror}") from err
 
@@ -259,7 +259,7 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _hand_over(lock, self.folder)
+            hand_over(lock, self.folder)
         except OSError as err:
             raise JournalError(f"the journal {self.folder} cannot be written: {err.strerror}") from err
         try:
@@ -279,13 +279,13 @@ class Journal:
             # mkstemp makes it 0600: URIs and XML are nobody else's business.
             handle, temporary = tempfile.mkstemp(prefix=".new-", dir=self.folder)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                _hand_over(handle, self.folder)
+                hand_over(handle, self.folder)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             temporary = None
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as err:
             raise JournalError(f"{path} cannot be written: {err.strerror}") from err
         finally:
@@ -294,13 +294,13 @@ class Journal:
                     os.unlink(temporary)
 
 
-def _hand_over(handle: int, folder: pathlib.Path) -> None:
+def hand_over(handle: int, folder: pathlib.Path) -> None:
     """What root makes in another user's journal is that user's: nova-compute has to read it, and to lock."""
     if os.geteuid() == 0 and (owner := os.stat(folder)).st_uid != 0:
         os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
+def sync_folder(folder: pathlib.Path) -> None:
     """A new name is on the disk only when its folder is."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

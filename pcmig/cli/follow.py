@@ -48,6 +48,7 @@ class Follower:
         ports: PortsWait | None = None,
         *,
         adopts: bool = False,
+        look: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
         self.migration = migration
         self.display = display
@@ -56,6 +57,7 @@ class Follower:
         self.passage = passage  # through the tunnel; opened again should its daemon be restarted
         self.ports = ports  # which the switch waits for
         self.adopts = adopts  # somebody else began it
+        self.look = look  # is shown each status
         self.interrupts = 0
         self.left_unseen = False  # nobody could say how the migration stands
         self.cancelling = False
@@ -89,6 +91,7 @@ class Follower:
         self.migration.clear()  # before status(): news that come in between make it readable again
         status = self.migration.status()
         said: Mapping[str, Any] = status
+        self.look(said)
         for name in KEPT:
             if said[name] and name not in self._kept:
                 self._kept.add(name)

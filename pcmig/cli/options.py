@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pcmig import _core, turn_back
 from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path, given_uri, natural
+from pcmig.ledgers.store import DAYS, KEPT
 from pcmig.ports import waiting
 from pcmig.tunnel import peer
 
@@ -336,8 +337,31 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         "--json", type=given_path, metavar="FILE", help="write the result as JSON; '-' is stdout"
     )
     output.add_argument("--trace", type=given_path, metavar="FILE", help="record what 'pcmig replay' reads")
+    output.add_argument(
+        "--keep-ledgers",
+        type=natural,
+        default=KEPT,
+        metavar="N",
+        help=f"how many ledgers of ended migrations stay on this host for 'pcmig report' (default: {KEPT}; "
+        "0: none is written)",
+    )
+    output.add_argument(
+        "--keep-days",
+        type=positive_days,
+        default=DAYS,
+        metavar="DAYS",
+        help=f"and for how long (default: {DAYS})",
+    )
     output.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     output.add_argument("--no-progress", action="store_true", help="print decisions and the result only")
+
+
+def positive_days(text: str) -> int:
+    """An argparse type: whole days, up to a hundred years."""
+    value = natural(text)
+    if not 1 <= value <= 36500:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to 36500")
+    return value
 
 
 def positive_seconds(text: str) -> float:

@@ -32,31 +32,33 @@ def check_writable(path: str, option: str = "--json") -> None:
 
 
 def write(path: str, report: dict[str, Any]) -> None:
-    """Writes REPORT to PATH ('-': stdout). A regular file is replaced as a whole: readers never see half of
-    it.
-
-    Raises OSError.
-    """
+    """Writes REPORT to PATH ('-': stdout), see put(). Raises OSError."""
     text = json.dumps(report, indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
         return
+    put(path, text.encode())
+
+
+def put(path: str, data: bytes) -> None:
+    """Writes DATA to PATH. A regular file is replaced as a whole: readers never see half of it. Raises
+    OSError."""
     if not _replaceable(path):  # a pipe, a terminal, a link
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "wb") as file:
+            file.write(data)
         return
     umask = os.umask(0)
     os.umask(umask)
-    replace(path, text, 0o666 & ~umask)
+    replace(path, data, 0o666 & ~umask)
 
 
-def replace(path: str, text: str, mode: int) -> None:
+def replace(path: str, data: str | bytes, mode: int) -> None:
     """The file as a whole: who reads meanwhile sees the old one. Raises OSError."""
     handle, temporary = tempfile.mkstemp(prefix=".pcmig-", dir=os.path.dirname(path) or ".")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
             os.fchmod(file.fileno(), mode)
         os.replace(temporary, path)
     except BaseException:

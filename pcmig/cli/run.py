@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
+import pwd
 import shlex
 import sys
 import time
@@ -21,6 +23,8 @@ from pcmig.cli.record import Record, resume_command, utc_now, watch_command
 from pcmig.cli.signals import SignalPipe
 from pcmig.cli.turn_back import BOUND, lost, power_off
 from pcmig.journal import JournalError
+from pcmig.ledgers.keeping import Keeping
+from pcmig.ledgers.store import LedgerError, Store
 from pcmig.tunnel import peer
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Names, Passage
@@ -129,8 +133,16 @@ class Run(Command):
             try:
                 title = f"{plan.domain} to {plan.dest_uri}"
                 display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
+                keeping = self._keeping(args, plan, record)
                 follower = Follower(
-                    migration, display, signals, record, self.passage, self.ports, adopts=self.adopts
+                    migration,
+                    display,
+                    signals,
+                    record,
+                    self.passage,
+                    self.ports,
+                    adopts=self.adopts,
+                    look=keeping.look,
                 )
                 if set(signals.take()) & INTERRUPTS:
                     raise CommandError(f"interrupted before anything was started; {plan.domain} is as it was")
@@ -169,11 +181,56 @@ class Run(Command):
                 "decisions": migration.decisions(),
                 "ledger": migration.ledger(),
             }
+            self._keep(args, plan, keeping, migration, status)
         code = EXIT_CODES[status["outcome"] or "failed"]
         if status["outcome"] == "detached" and (status["recovery"] or follower.left_unseen):
             code = ExitCode.NEEDS_OPERATOR
         self._conclude(args, plan, status, unseen=follower.left_unseen)
         return code
+
+    def _keeping(self, args: argparse.Namespace, plan: options.Plan, record: Record) -> Keeping:
+        """Whoever keeps the ledger of this migration."""
+        entry = record.entry
+        keeping = Keeping(
+            Store(kept=args.keep_ledgers, days=args.keep_days),
+            {"program": f"pcmig {self.word}", "user": user()},
+        )
+        keeping.begin(
+            name=plan.domain,
+            uuid=plan.uuid,
+            source_uri=plan.source_uri,
+            dest_uri=plan.dest_uri,
+            begun=entry.started if entry is not None else None,
+            adopted=self.adopts,
+            flags=self.result["flags"],
+            arguments={**plan.engine, "policy": plan.policy, "params": plan.params},
+        )
+        return keeping
+
+    def _keep(
+        self,
+        args: argparse.Namespace,
+        plan: options.Plan,
+        keeping: Keeping,
+        migration: _core.Migration,
+        status: _core.Status,
+    ) -> None:
+        """The ledger, for `pcmig report`. One that cannot be kept is a note: what matters is where the guest
+        is."""
+        names = ("way_back", "ports", "turned_back", "interrupted")
+        try:
+            path = keeping.end(
+                migration,
+                status,
+                words=verdict(plan, status, self.result["interrupted"]).removeprefix("pcmig: "),
+                tunnel=self.result["tunnel"],
+                more={name: self.result[name] for name in names if self.result.get(name)},
+            )
+        except LedgerError as err:
+            say(f"pcmig: note: {err}", sys.stderr)
+            return
+        if path is not None:
+            self.result["kept"] = str(path)
 
     def _turn_back(
         self, args: argparse.Namespace, plan: options.Plan, record: Record, status: _core.Status
@@ -254,7 +311,7 @@ class Run(Command):
                 accounting.render(self.result["ledger"], make_console(self.out))
                 for line in accounting.tunnel_lines(self.result["tunnel"]):
                     say(line, self.out)
-            except OSError:
+            except (OSError, SystemExit):  # the latter is what rich makes of a broken pipe
                 pass  # the reader went away; say() deals with it
             except Exception as err:
                 say(f"pcmig: the accounting cannot be shown: {type(err).__name__}: {err}", sys.stderr)
@@ -281,6 +338,16 @@ class Run(Command):
         except OSError as err:
             # The guest's fate is what the exit code tells; a lost report does not change it.
             say(f"pcmig: --json {args.json!r} was not written: {err.strerror}", sys.stderr)
+
+
+def user() -> str:
+    """Who typed the command; behind sudo, who did so."""
+    if sudo := os.environ.get("SUDO_USER"):
+        return sudo
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def wait_for_hosts(engine: dict[str, Any]) -> None:

@@ -383,6 +383,52 @@ Possible values:
 * An absolute path of a folder that exists and that the compute service may write to.
 """,
     ),
+    cfg.StrOpt(
+        "ledger_dir",
+        help="""
+Folder in which the ledgers of live migrations with post-copy are kept.
+
+There is one file for each migration that ended: what was decided and why, what was
+transferred when, how long the guest stood still. ``pcmig report`` makes a page of it.
+
+Possible values:
+
+* Empty: ``pcmig/ledgers`` in the folder of ``[DEFAULT] state_path``, or ``ledgers`` in
+  the folder of ``[pcmig] journal_dir`` if that is set. This is the default.
+* An absolute path of a folder that exists and that the compute service may write to.
+
+Related options:
+
+* ``[pcmig] ledgers_kept`` and ``ledgers_days``: how many, and for how long.
+""",
+    ),
+    cfg.IntOpt(
+        "ledgers_kept",
+        default=1000,
+        min=0,
+        max=1000000,
+        help="""
+How many ledgers of live migrations are kept; the oldest make room.
+
+One takes about 100 kB.
+
+Possible values:
+
+* 0: none is written.
+* A positive number.
+""",
+    ),
+    cfg.IntOpt(
+        "ledgers_days",
+        default=365,
+        min=1,
+        max=36500,
+        help="""
+How long (in days) ledgers of live migrations are kept.
+
+Older ones are removed when the next one is written.
+""",
+    ),
 ]
 
 _REMOVED = """
@@ -456,6 +502,9 @@ class Options:
     request_sources: tuple[str, ...] = ("api",)  # empty: nobody
     connect_timeout_ms: int = 10_000
     trace_dir: str | None = None
+    ledger_dir: str | None = None  # None: beside the journal
+    ledgers_kept: int = 1000  # 0: none is written
+    ledgers_days: int = 365
     resume_networks: tuple[str, ...] = ()  # URIs, with %s for the destination's host name
     journal_dir: str | None = None  # None: below Nova's state_path
     turn_back: str = "unrun"
@@ -490,6 +539,9 @@ def load(conf: cfg.ConfigOpts) -> Options:
         request_sources=_sources(_read(conf, "request_sources")),
         connect_timeout_ms=_read(conf, "connect_timeout").value * 1000,
         trace_dir=_folder(_read(conf, "trace_dir")),
+        ledger_dir=_folder(_read(conf, "ledger_dir")),
+        ledgers_kept=int(_read(conf, "ledgers_kept").value),
+        ledgers_days=int(_read(conf, "ledgers_days").value),
         resume_networks=_networks(_read(conf, "resume_networks")),
         journal_dir=_folder(_read(conf, "journal_dir")),
         turn_back=str(_read(conf, "turn_back").value),

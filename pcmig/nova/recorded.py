@@ -22,12 +22,14 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from pcmig import journal
+from pcmig.ledgers.store import Store
 from pcmig.nova import (
     adoption,
     bindings,
     conf,
     guard,
     keeper,
+    keeping,
     neutron_client,
     once,
     ports,
@@ -80,6 +82,30 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             wait_ms=self._options.ports_wait_ms,
             then=self._options.ports_then,
         )
+
+    def _keeping(
+        self, context: Any, instance: Any, migration: Any, *, adopted: bool = False
+    ) -> keeping.Keeping:
+        """Keeps the ledger of MIGRATION, by the options."""
+        beside_journal = self._options.journal_dir or os.path.join(CONF.state_path, "pcmig")
+        store = Store(
+            self._options.ledger_dir or os.path.join(beside_journal, "ledgers"),
+            kept=self._options.ledgers_kept,
+            days=self._options.ledgers_days,
+        )
+        by = {
+            "migration": str(migration.uuid),
+            "request_id": context.request_id,
+            "user_id": context.user_id,
+            "project_id": context.project_id,
+        }
+        timeout_ms = self._options.connect_timeout_ms
+
+        def begun() -> str | None:
+            record = self._records.get(str(instance.uuid))
+            return None if record is None else record.entry.started
+
+        return keeping.Keeping(store, instance, by, timeout_ms, begun=begun, adopted=adopted)
 
     def _permitted(self, block_migration: bool) -> bool:
         raise NotImplementedError
@@ -414,6 +440,12 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             trace_path=None,
             resume_uris=self._options.resume_uris(adopted.dest),
             crossed=functools.partial(self._note_crossed, str(adopted.instance.uuid)),
+            keeping=self._keeping(
+                adopted.context,
+                adopted.instance,
+                adopted.migration,
+                adopted=True,
+            ),
         )
         steered = steer.Steered(
             orders, adopted.instance, self._ports(adopted.context, adopted.instance, adopted.dest)

@@ -25,6 +25,7 @@ from oslo_log import log as logging
 from pcmig import _core, accounting
 from pcmig.nova import acknowledgements, interruption, progress, releases
 from pcmig.nova.flags import BITS
+from pcmig.nova.keeping import Keeping
 from pcmig.nova.ports import Ports
 from pcmig.nova.way import Way
 from pcmig.tunnel.client import TunnelError
@@ -74,6 +75,7 @@ class Orders:
     dest_host: Callable[[str], None] = lambda _: None
     # Called once the switch to post-copy was issued: from then on the source's memory may be the older.
     crossed: Callable[[], None] = lambda: None
+    keeping: Keeping | None = None  # keeps its ledger
 
 
 class Steered:
@@ -138,6 +140,7 @@ class Steered:
             arguments |= self.passage.arguments() | {"resume_uris": []}
         try:
             self._orders.note(domain, destination, arguments, self.passage)
+            self._begins(domain, destination, arguments)
             self._start(
                 _core.Migration(
                     domain,
@@ -202,8 +205,25 @@ class Steered:
             crossed=crossed,
             **arguments,
         )
+        self._begins(uuid, destination, arguments)
         self._start(engine)
         return engine
+
+    def _begins(self, uuid: str, destination: str, arguments: dict[str, Any]) -> None:
+        """Its ledger will be kept."""
+        if self._orders.keeping is not None:
+            self._orders.keeping.begin(uuid, self._orders.source_uri, destination, arguments)
+
+    def look(self, status: Any) -> None:
+        """Another STATUS of the engine's."""
+        if self._orders.keeping is not None:
+            self._orders.keeping.look(status)
+
+    def keep(self, engine: _core.Migration, status: Any) -> None:
+        """It has ended: its ledger is kept."""
+        if self._orders.keeping is not None:
+            tunnel = None if self.passage is None else self.passage.accounting()
+            self._orders.keeping.end(engine, status, tunnel)
 
     def note_dest_host(self, uuid: str) -> None:
         """The destination's host has this UUID."""
@@ -349,6 +369,7 @@ class Monitor:
         while True:
             engine.clear()
             status = engine.status()
+            self._steered.look(status)
             if status["dest_host"] and not self._dest_host:
                 self._dest_host = True
                 self._steered.note_dest_host(status["dest_host"])
@@ -367,6 +388,7 @@ class Monitor:
                 self._steered.passage.keep()
             if status["outcome"] is not None:
                 self._interruption.end()
+                self._steered.keep(engine, status)
                 if status["outcome"] in ("completed", "failed"):
                     self._steered.leave_tunnel()
                 self._save(status)

@@ -48,6 +48,16 @@ class AdoptionTest(two_hosts.TwoHosts):
         self.halves = {"source": "absent", "destination": "running"}
         engine.play(outcome="completed", phase="finished")
         self._moved()
+        left, moved = (kept.document for kept in self._ledgers("src"))
+        assert (left["outcome"], left["adopted"]) == ("detached", False)
+        assert (moved["outcome"], moved["adopted"]) == ("completed", True)
+        assert [each["guest"]["uuid"] for each in (left, moved)] == [self.server["id"]] * 2
+        assert left["begun"] == moved["begun"]  # one migration, which began once
+        assert left["ended"] <= moved["started"] <= moved["ended"]
+        assert {each["by"]["migration"] for each in (left, moved)} == {self._record()["uuid"]}
+        assert moved["by"]["program"] == "nova-compute"
+        assert set(moved["samples"]["phase"]) <= {"precopy", "postcopy", "paused"}
+        assert self._ledgers("dest") == []
 
     def test_it_arrived_meanwhile(self) -> None:
         self._in_post_copy()

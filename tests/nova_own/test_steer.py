@@ -24,7 +24,8 @@ from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 
 from pcmig import _core
-from pcmig.nova import driver, interruption, ports, steer
+from pcmig.ledgers.store import Store
+from pcmig.nova import driver, interruption, keeping, ports, steer
 from pcmig.nova.activation import Activation
 from pcmig.nova.flags import BITS
 from pcmig.nova.way import Way
@@ -534,6 +535,44 @@ def test_no_timeout_while_post_copy_is_interrupted(events: Events, monkeypatch: 
     steered.engine = engine  # type: ignore[assignment]
     follow(engine, Record(), steered)
     assert engine.asked == []
+
+
+def test_the_ledger_is_kept(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "host_facts", lambda uri, **_: {"hostname": uri})
+    instance = Instance()
+    kept = keeping.Keeping(Store(tmp_path), instance, {"migration": Record.uuid}, 1000)
+    orders = dataclasses.replace(ORDERS, keeping=kept)
+    steered = steer.Steered(orders, instance)
+    steered._begins(Instance.uuid, "qemu+tcp://b/system", {"flags": 1, "policy": "auto", "params": {}})
+    engine = Engine(
+        {"elapsed_ms": 1000},
+        {"elapsed_ms": 2000, "phase": "postcopy"},
+        {"elapsed_ms": 3000, "phase": "finished", "outcome": "completed"},
+    )
+    engine.ledger = _core.Migration("g1", "test:///default").ledger  # type: ignore[attr-defined]
+    follow(engine, Record(), steered)
+    ((one,), errors) = Store(tmp_path).all()
+    assert errors == []
+    found = one.document
+    assert found["guest"] == {"name": Instance.name, "uuid": Instance.uuid}
+    assert found["by"] == {"program": "nova-compute", "migration": Record.uuid}
+    assert (found["outcome"], found["flags"]) == ("completed", ["VIR_MIGRATE_LIVE"])
+    assert found["samples"]["t_ms"] == [1000, 2000]
+
+
+def test_a_ledger_that_cannot_be_kept_ends_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_core, "host_facts", lambda uri, **_: {"hostname": uri})
+    (tmp_path / "file").write_text("")
+    kept = keeping.Keeping(Store(tmp_path / "file"), Instance(), {}, 1000)
+    steered = steer.Steered(dataclasses.replace(ORDERS, keeping=kept), Instance())
+    steered._begins(Instance.uuid, "qemu+tcp://b/system", {})
+    engine = Engine({}, {"phase": "finished", "outcome": "completed"})
+    engine.ledger = _core.Migration("g1", "test:///default").ledger  # type: ignore[attr-defined]
+    status, _, _ = follow(engine, Record(), steered)
+    assert status["outcome"] == "completed"
+    assert "The ledger of the live migration is lost" in caplog.text
 
 
 def tunnelled(daemon: FakeDaemon, noted: list[Any]) -> steer.Orders:

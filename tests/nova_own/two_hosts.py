@@ -12,10 +12,16 @@ from nova.conf import CONF
 from nova.tests.functional.libvirt import base
 
 from pcmig import journal
+from pcmig._core import Ledger, Migration
+from pcmig.ledgers.store import Kept, Store
 from pcmig.nova import steer
 from tests.nova_own.engine_status import PRECOPY
 
 VOLUME = "11111111-aaaa-4bbb-8ccc-222222222222"
+
+
+# Of the real core, before anything has happened.
+LEDGER = Migration("g1", "test:///default").ledger()
 
 
 class Engine:
@@ -45,6 +51,9 @@ class Engine:
     def decisions(self, first: int = 0) -> list[Any]:
         return []
 
+    def ledger(self) -> Ledger:
+        return LEDGER
+
     def fileno(self) -> int:
         return self._reader
 
@@ -73,6 +82,7 @@ class TwoHosts(base.LibvirtMigrationMixin, base.ServersTestBase):  # type: ignor
             self.flags(manager_shutdown_timeout=1, graceful_shutdown_timeout=2)
         self.useFixture(fixtures.MonkeyPatch("pcmig._core.Migration", Engine))
         self.useFixture(fixtures.MonkeyPatch("pcmig._core.half", self._half))
+        self.useFixture(fixtures.MonkeyPatch("pcmig._core.host_facts", lambda uri, **_: {"hostname": uri}))
         self.useFixture(fixtures.MonkeyPatch("pcmig._core.share_event_loop", lambda: None))
         self.useFixture(fixtures.MonkeyPatch("pcmig.nova.capability.destination_reason", lambda *_: None))
         self.useFixture(fixtures.MonkeyPatch("pcmig.nova.interruption.AFTER_SWITCH_S", 0.0))
@@ -166,6 +176,12 @@ class TwoHosts(base.LibvirtMigrationMixin, base.ServersTestBase):  # type: ignor
         entries, errors = journal.Journal(self.folders[host]).all()
         assert not errors, errors
         return entries
+
+    def _ledgers(self, host: str) -> list[Kept]:
+        """Those that HOST has kept."""
+        kept, errors = Store(os.path.join(self.folders[host], "ledgers")).all()
+        assert not errors, errors
+        return kept
 
     def _moved(self, server: Any = None) -> None:
         server = server or self.server

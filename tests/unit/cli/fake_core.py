@@ -18,6 +18,9 @@ from typing import Any, ClassVar
 
 # What needs no script is the core's own.
 from pcmig._core import (
+    Migration as RealMigration,
+)
+from pcmig._core import (
     PolicyError,
     guard,
     guest_word,
@@ -165,6 +168,8 @@ HELD = {
     },
 }
 
+EMPTY_LEDGER = RealMigration("g1", "qemu+tcp://b/system").ledger()
+
 UUID = "aaaaaaaa-0000-4000-8000-000000000001"
 XML = f"<domain type='kvm'><name>g1</name><uuid>{UUID}</uuid></domain>"
 
@@ -243,7 +248,8 @@ class Migration:
             return self._decisions[first:]
 
     def ledger(self) -> dict[str, Any]:
-        return {"phases": []}
+        """That of the real core before anything has happened."""
+        return dict(EMPTY_LEDGER)
 
     def switch(self) -> None:
         self.calls.append("switch")

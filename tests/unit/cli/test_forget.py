@@ -191,7 +191,7 @@ def test_journals(
     monkeypatch.setattr(journal, "NOVA_FOLDER", nova.folder)
     monkeypatch.setattr(journal, "SYSTEM_FOLDER", tmp_path / "system")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(journal, "_hand_over", lambda *_: None)
+    monkeypatch.setattr(journal, "hand_over", lambda *_: None)
     Journal(tmp_path / "system").write(ENTRY)
     code, text = pcmig(capsys, "forget", "g1")
     assert code == 1 and f"give --journal with one of {tmp_path / 'system'}, {nova.folder}" in text

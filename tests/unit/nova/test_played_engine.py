@@ -7,6 +7,7 @@ from __future__ import annotations
 import pathlib
 import re
 
+from pcmig.ledgers import document
 from tests.nova_own.engine_status import PRECOPY
 
 FOLDER = pathlib.Path(__file__).parents[3] / "pcmig" / "nova"
@@ -18,5 +19,6 @@ def test_it_says_all_that_is_asked() -> None:
         for path in FOLDER.glob("*.py")
         for name in re.findall(r"\bstatus\[\"(\w+)\"\]", path.read_text())
     }
+    asked |= {*document.COLUMNS.values(), "link_bps", "quickack", "operator_command"}
     assert "gate" in asked
     assert asked <= set(PRECOPY)
