@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.bed import Host
@@ -52,6 +52,8 @@ class Place:
     source: Host
     destination: Host
     domain: str
+    tunnel: str = ""  # control socket of the source's tunnel daemon, if pcmig is to take the tunnel
+    give_up_s: float | None = None  # a guest that is still at the source by then stays there
 
 
 def migrate(way: Way, place: Place, trace: pathlib.Path) -> Ran:
@@ -60,9 +62,13 @@ def migrate(way: Way, place: Place, trace: pathlib.Path) -> Ran:
         case Kind.VIRSH:
             return run(_virsh(place, "--postcopy", "--postcopy-after-precopy"), follow_cpu=False)
         case Kind.VIRSH_PRECOPY:
-            return run(_virsh(place), follow_cpu=False)
+            with _given_up(place):
+                return run(_virsh(place), follow_cpu=False)
         case Kind.VIRSH_PASS:
-            return _virsh_after_pass(place)
+            return _virsh_switched(place, "pass")
+        case Kind.VIRSH_ITERATIONS:
+            with _given_up(place):
+                return _virsh_switched(place, str(way.iterations))
         case Kind.POLL:
             ran = run(_poll(place, "iteration", NOVA_PERIOD_MS, migrate=True))
             return dataclasses.replace(ran, report=_json_line(ran.said))
@@ -93,10 +99,10 @@ def _poll(place: Place, when: str, period_ms: int, migrate: bool) -> list[str]:
     return place.source.command(words)
 
 
-def _virsh_after_pass(place: Place) -> Ran:
-    """virsh migrates; beside it a client watches, and says migrate-postcopy when one pass is done."""
+def _virsh_switched(place: Place, when: str) -> Ran:
+    """virsh migrates; beside it a client watches, and says migrate-postcopy WHEN it is time."""
     watcher = subprocess.Popen(
-        _poll(place, "pass", WATCH_PERIOD_MS, migrate=False),
+        _poll(place, when, WATCH_PERIOD_MS, migrate=False),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -114,22 +120,34 @@ def _pcmig(way: Way, place: Place, trace: pathlib.Path) -> Ran:
     with tempfile.TemporaryDirectory(prefix="pcmig-bench.") as folder:
         report = pathlib.Path(folder) / "report.json"
         # -m, not the command beside this Python: the checkout that the bench is run from is what is measured.
-        words = [
-            sys.executable,
-            "-m",
-            "pcmig.cli.main",
-            "migrate",
-            place.domain,
-            place.destination.remote_uri,
-        ]
-        words += ["--connect", place.source.uri, "--migrateuri", place.destination.migrate_uri, "--quiet"]
+        words = ["env", f"PCMIG_TUNNEL_CONTROL={place.tunnel}"] if place.tunnel else []
+        words += [sys.executable, "-m", "pcmig.cli.main", "migrate"]
+        words += [place.domain, place.destination.remote_uri]
+        words += ["--connect", place.source.uri, "--quiet"]
+        words += ["--tunnel"] if place.tunnel else ["--migrateuri", place.destination.migrate_uri]
         words += ["--policy", way.policy, "--json", str(report), "--trace", str(trace)]
+        words += ["--abort-after", f"{place.give_up_s:g}"] if place.give_up_s is not None else []
         for setting in way.settings:
             words += ["--set", setting]
         ran = run(place.source.command(words))
         with contextlib.suppress(OSError, ValueError):
             ran = dataclasses.replace(ran, report=json.loads(report.read_text()))
     return ran
+
+
+@contextlib.contextmanager
+def _given_up(place: Place) -> Iterator[None]:
+    """virsh has no option for it: `domjobabort`, which libvirt refuses once the guest has been switched."""
+    abort = place.source.inside(["virsh", "--connect", "qemu:///system", "domjobabort", place.domain])
+    timer = threading.Timer(
+        place.give_up_s or 0.0, lambda: subprocess.run(abort, stdin=subprocess.DEVNULL, capture_output=True)
+    )
+    if place.give_up_s is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _json_line(said: str) -> dict[str, Any] | None:

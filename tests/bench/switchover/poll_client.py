@@ -124,7 +124,24 @@ def one_pass(stats: dict[str, int]) -> bool:
     return 0 < pages <= stats["memory_normal"] + stats["memory_constant"]
 
 
+def iterations(number: int) -> Callable[[dict[str, int]], bool]:
+    """QEMU's counter has come to NUMBER, as its tests/migration-stress/guestperf has it; 0: as soon as there
+    are statistics of memory."""
+    return lambda stats: stats["memory_total"] > 0 and stats["memory_iteration"] >= number
+
+
 WHEN = {"iteration": second_iteration, "pass": one_pass}
+
+
+def when(text: str) -> Callable[[dict[str, int]], bool]:
+    if text.isdecimal():
+        return iterations(int(text))
+    try:
+        return WHEN[text]
+    except KeyError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: use {', '.join(WHEN)} or a number of iterations"
+        ) from None
 
 
 class MigrateThread(threading.Thread):
@@ -148,7 +165,7 @@ def main() -> int:
     parser.add_argument("--domain", required=True)
     parser.add_argument("--to", metavar="URI", help="migrate there; otherwise only watch")
     parser.add_argument("--migrate-uri", metavar="URI")
-    parser.add_argument("--when", choices=WHEN, required=True, help="switch when the statistics show this")
+    parser.add_argument("--when", type=when, required=True, help="switch when the statistics show this")
     parser.add_argument("--period-ms", type=int, required=True)
     args = parser.parse_args()
 
@@ -159,7 +176,7 @@ def main() -> int:
         if args.to:
             thread = MigrateThread(libvirt.domain(args.connect, args.domain), args.to, args.migrate_uri)
             thread.start()
-        result = follow(domain, thread, WHEN[args.when], args.period_ms / 1000)
+        result = follow(domain, thread, args.when, args.period_ms / 1000)
     except CallError as error:
         print(f"poll client: {error}", file=sys.stderr)
         return 1

@@ -8,9 +8,9 @@ import dataclasses
 import pathlib
 import tempfile
 import types
-from typing import Any
+from typing import Any, Self
 
-from tests.bed import Bed, BedError, Guest, GuestSpec
+from tests.bed import Bed, BedError, Guest, GuestSpec, Host
 from tests.bed.guest import crash_told
 from tests.bed.layer import Reporter
 from tests.bench.calm import SETTLE_S, Calm, Work
@@ -30,7 +30,12 @@ class Session:
     """`with Session(...) as session: session.measure(way)`, as often as wanted."""
 
     def __init__(
-        self, stack: str, rate_mbit: float, spec: GuestSpec, traces: pathlib.Path | None, reporter: Reporter
+        self,
+        stack: str,
+        rate_mbit: float | None,
+        spec: GuestSpec,
+        traces: pathlib.Path | None,
+        reporter: Reporter,
     ) -> None:
         self.stack = stack
         self.spec = spec
@@ -39,7 +44,7 @@ class Session:
         self._exits = contextlib.ExitStack()
         self._calm = Calm(spec.heartbeat_ms, SETTLE_PATIENCE_S)
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
             exits.enter_context(self.bed)
             self.listeners = exits.enter_context(Listeners(self.bed.hosts, self.spec.name))
@@ -57,7 +62,7 @@ class Session:
         when the guest is not fit for another migration."""
         settle = self._calm.wait(self.bed.log)
         source = next(host for host in self.bed.hosts if host.name == self.guest.host())
-        place = Place(source, self.bed.other(source), self.guest.name)
+        place = self._place(source)
         with self._trace_file(way, number) as trace:
             sent, cpu = machine.bytes_sent(source), machine.CpuTimes.now()
             ran = migrate(way, place, trace)
@@ -98,6 +103,9 @@ class Session:
         if not verdict.alive:
             raise GuestGone(f"the guest fell silent after {way.name}: {row['error']}", row)
         return row
+
+    def _place(self, source: Host) -> Place:
+        return Place(source, self.bed.other(source), self.guest.name)
 
     def _end(self, place: Place, ran: Ran) -> dict[str, float]:
         """Moments of the migration by the hosts' events; those that did not come are left out."""

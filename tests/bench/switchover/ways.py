@@ -15,6 +15,7 @@ class Kind(enum.Enum):
     VIRSH = "virsh migrate --postcopy --postcopy-after-precopy"
     VIRSH_PASS = "virsh migrate --postcopy, switched after one pass measured in pages"
     VIRSH_PRECOPY = "virsh migrate, pre-copy only"
+    VIRSH_ITERATIONS = "virsh migrate --postcopy, switched when QEMU's counter of iterations says"
     POLL = "statistics every 0.5 s, switched when they show iteration 2 (not Nova's rule, see README.rst)"
     PCMIG = "pcmig migrate"
 
@@ -28,9 +29,12 @@ class Way:
     idle: bool = False  # with a guest that does nothing
     policy: str = "auto"
     settings: tuple[str, ...] = ()
+    iterations: int = 0  # of VIRSH_ITERATIONS; 0 = at once
 
     @property
     def meaning(self) -> str:
+        if self.kind is Kind.VIRSH_ITERATIONS:
+            return f"{self.kind.value} {self.iterations}"
         if self.kind is not Kind.PCMIG:
             return str(self.kind.value)
         return " ".join([self.kind.value, "--policy", self.policy, *(f"--set {s}" for s in self.settings)])

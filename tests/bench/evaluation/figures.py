@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From raw rows to figures, and to a judgement of what the original documents said: values in, values out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+from tests.bench.evaluation.cells import LOADS, PAGE_BYTES
+from tests.bench.figures import Figure, Row, spread
+
+# A guest that has arrived has lost its huge pages, and works slower for that, for longer than the migration.
+WINDOWS_S = ((0, 10), (10, 30), (30, 90))
+HUGE_AT_S = (0, 10, 30)
+FULL_LINK = 0.85  # of the rate, on the average of the whole migration: what is left is set-up and the switch
+FULL_MACHINE_PERCENT = 90
+
+FIGURES = (
+    Figure("complete_s", "total time", "s", 1),
+    Figure("guest_switch_silence_ms", "silence at switch", "ms"),
+    Figure("guest_later_silence_ms", "later silence", "ms"),
+    Figure("bytes", "sent", "MB", 0, 1e6),
+    Figure("kept_during", "work during", "%", 0, 0.01),
+    *(Figure(f"kept_{start}_{end}", f"{start}-{end} s after", "%", 0, 0.01) for start, end in WINDOWS_S),
+    Figure("huge_before", "huge pages before", "MiB"),
+    *(Figure(f"huge_{at}", f"{at} s after", "MiB") for at in HUGE_AT_S),
+)
+
+
+def derived(row: Row) -> Row:
+    """The row with the figures made of it. Work is a share of what the guest did before the start."""
+    base = row["baseline_pps"]
+    during = row["work_pages"] / row["work_elapsed_s"] if row["work_elapsed_s"] else None
+    found: Row = {"kept_during": during / base if base and during is not None else None}
+    for window in row["after"]:
+        key = f"kept_{window['from_s']}_{window['to_s']}"
+        found[key] = window["pps"] / base if base else None
+    for at, mib in row["huge_mib"].items():
+        found[f"huge_{at}"] = mib
+    return row | found
+
+
+def limited_by(row: Row) -> str:
+    """What kept the migration from ending sooner."""
+    elapsed_s = row["complete_s"] or row["command_s"]
+    if row["bytes"] * 8 / 1e6 >= FULL_LINK * row["rate_mbit"] * elapsed_s:
+        return "link"
+    return "processor" if row["busy_percent"] >= FULL_MACHINE_PERCENT else "QEMU and libvirt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """All rounds of one cell."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def ended(self) -> int:
+        return sum(row["ended"] for row in self.rows)
+
+    def median(self, key: str) -> float | None:
+        found = spread(row.get(key) for row in self.rows if row["ended"])
+        return found.median if found else None
+
+    @property
+    def limits(self) -> str:
+        return ", ".join(dict.fromkeys(row["limited_by"] for row in self.rows))
+
+
+Place = tuple[str, float, str]  # load, rate in Mb/s, transport
+
+
+def places(rows: Iterable[Row]) -> list[Place]:
+    return list(dict.fromkeys((row["load"], row["rate_mbit"], row["transport"]) for row in rows))
+
+
+def outcome(rows: Iterable[Row], place: Place, way: str) -> Outcome | None:
+    """Of the rounds that went as they should; given up is one of the ways in which they should."""
+    found = [
+        derived(row)
+        for row in rows
+        if (row["load"], row["rate_mbit"], row["transport"], row["way"]) == (*place, way) and not row["error"]
+    ]
+    return Outcome(tuple(found)) if found else None
+
+
+# What the original documents say
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    text: str
+    word: str  # "holds", "does not hold", "not measured"
+    evidence: str
+
+
+def statements(rows: Sequence[Row]) -> list[Statement]:
+    good = [row for row in rows if not row["error"]]
+    return [
+        _of_all(
+            "post-copy ends, whatever the guest writes",
+            [row for row in good if row["way"].startswith("post-copy-0") or row["way"] == "pcmig-immediate"],
+            lambda row: row["ended"],
+        ),
+        _of_all(
+            "pre-copy does not end when the guest writes more than the link carries",
+            [row for row in good if row["way"] == "pre-copy" and _writes_more(row)],
+            lambda row: not row["ended"],
+        ),
+        _of_all(
+            "pre-copy ends when the guest writes less than the link carries",
+            [row for row in good if row["way"] == "pre-copy" and not _writes_more(row)],
+            lambda row: row["ended"],
+        ),
+        _of_all(
+            "the hybrid (pcmig's own choice) ends, whatever the guest writes",
+            [row for row in good if row["way"] == "pcmig"],
+            lambda row: row["ended"],
+        ),
+        *(_faster(good, way) for way in ("post-copy-0", "pcmig")),
+    ]
+
+
+def _writes_more(row: Row) -> bool:
+    """As the guest wrote before the start; what it writes is a part of its work."""
+    spec = LOADS[row["load"]]
+    work = spec.write_pps + spec.verify_pps
+    written_pps = row["baseline_pps"] * spec.write_pps / work if work else 0.0
+    return bool(written_pps * PAGE_BYTES * 8 / 1e6 > row["rate_mbit"])
+
+
+def _of_all(text: str, rows: Sequence[Row], holds: Callable[[Row], bool]) -> Statement:
+    if not rows:
+        return Statement(text, "not measured", "no such migration")
+    count = sum(holds(row) for row in rows)
+    return Statement(text, "holds" if count == len(rows) else "does not hold", f"{count} of {len(rows)}")
+
+
+def _faster(rows: Sequence[Row], way: str) -> Statement:
+    """Ten times the link; how much of that is seen is a figure, not a verdict."""
+    text = f"10 Gb/s against 1 Gb/s, {way}"
+    told = []
+    for load in LOADS:
+        slow, fast = (outcome(rows, (load, rate, "plain"), way) for rate in (1000.0, 10_000.0))
+        if slow and fast and (a := slow.median("complete_s")) and (b := fast.median("complete_s")):
+            told.append(f"{load}: {a:.1f} s to {b:.1f} s ({a / b:.1f} times; limited by {fast.limits})")
+    return Statement(text, "measured" if told else "not measured", "; ".join(told) or "no such pair")
