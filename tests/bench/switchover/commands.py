@@ -120,7 +120,9 @@ def _pcmig(way: Way, place: Place, trace: pathlib.Path) -> Ran:
     with tempfile.TemporaryDirectory(prefix="pcmig-bench.") as folder:
         report = pathlib.Path(folder) / "report.json"
         # -m, not the command beside this Python: the checkout that the bench is run from is what is measured.
-        words = ["env", f"PCMIG_TUNNEL_CONTROL={place.tunnel}"] if place.tunnel else []
+        # The bed's own journal: what a run that was broken off has left there goes with its bed.
+        words = ["env", f"PCMIG_JOURNAL_DIR={place.source.state.parent / 'journal'}"]
+        words += [f"PCMIG_TUNNEL_CONTROL={place.tunnel}"] if place.tunnel else []
         words += [sys.executable, "-m", "pcmig.cli.main", "migrate"]
         words += [place.domain, place.destination.remote_uri]
         words += ["--connect", place.source.uri, "--quiet"]
