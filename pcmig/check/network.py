@@ -23,6 +23,13 @@ def announcements(f: Facts) -> Row | None:
     if f.network is None or f.network.nova is None:
         return None
     name, option = "announcements", "[workarounds] enable_qemu_monitor_announce_self"
+    if f.network.nova.drives and f.network.switches is not None:
+        return Row(
+            HERE,
+            name,
+            "ok",
+            "pcmig's driver announces guests that arrive at ports of Open vSwitch until they are heard",
+        )
     if f.network.nova.announces:
         return Row(HERE, name, "ok", f"{option} is set: QEMU announces the guest at the end once more")
     return Row(

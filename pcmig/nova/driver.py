@@ -24,6 +24,7 @@ from oslo_log import log as logging
 from pcmig import _core, turn_back_cost
 from pcmig.nova import (
     adoption,
+    announcing,
     attachments,
     bindings,
     conf,
@@ -60,6 +61,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         self._this_thread = threading.local()
         self._events: queue.SimpleQueue[Any] | None = None
         self._messages: Any = None  # the message server, where there is one
+        self._announcer = announcing.Announcer(lambda uuid: self._records.get(uuid))
         # Here and not in init_host, where SystemExit does not end the process: what is wrong by itself,
         # whatever libvirt and QEMU are.
         try:
@@ -164,6 +166,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             if plan.steered is not None:
                 plan.steered.detach()
         messages.stop(self._messages)
+        self._announcer.stop()
         super().cleanup_host(host)
 
     def _progress(self, instance: str) -> messages.Answer:
@@ -565,6 +568,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         """Without eventlet Nova handles an event on the thread that runs libvirt's event loop, with calls to
         conductor and Neutron. As soon as the engine drives a migration, that thread is wanted for its events,
         and all of Nova's go to another one, so that they stay in order."""
+        self._announcer.look(event)
         found = self._ports_first(event)
         if found is None:
             self._emit(event)

@@ -183,6 +183,8 @@ TABLE: tuple[Need, ...] = (
     # Comes after ours, and finds all ports active.
     mentions(f"{_MANAGER}.handle_lifecycle_event", "migrate_instance_start"),
     there("nova.virt.event:EVENT_LIFECYCLE_POSTCOPY_STARTED"),
+    there("nova.virt.event:EVENT_LIFECYCLE_RESUMED"),
+    there("nova.virt.event:EVENT_LIFECYCLE_STARTED"),
     called("nova.virt.event:LifecycleEvent.get_instance_uuid", "self"),
     called("nova.virt.event:LifecycleEvent.get_transition", "self"),
     called(
@@ -194,6 +196,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.network.model:VIF_DETAILS_OVS_HYBRID_PLUG"),
     there("nova.network.model:VIF_TYPE_OVS"),
     there("nova.network.model:VIF_TYPE_VHOSTUSER"),
+    called("nova.network.model:VIF.fixed_ips", "self"),
     called("nova.network.model:VIF.is_hybrid_plug_enabled", "self"),
     called("nova.objects.migrate_data:VIFMigrateData.get_dest_vif", "self"),
     there("nova.network.model:VNIC_TYPE_MACVTAP"),

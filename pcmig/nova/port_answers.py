@@ -66,7 +66,7 @@ def noted_of(record: records.Record | None) -> Any:
     return None if record is None or record.side != "destination" else record.nova.get("migrate_data")
 
 
-def _ovsdb() -> str:
+def ovsdb() -> str:
     """Where os-vif reaches Open vSwitch's database, which this process may as well."""
     group = getattr(CONF, "os_vif_ovs", None)
     return str(getattr(group, "ovsdb_connection", None) or OVSDB)
@@ -130,7 +130,7 @@ class PortAnswers:
     def _work(self) -> None:
         while wanted := self._wanted():
             try:
-                with Host(_ovsdb()) as host:
+                with Host(ovsdb()) as host:
                     known: dict[str, tuple[Any, list[Nic] | None]] = {}
                     while wanted:
                         known = {uuid: self._nics(uuid, known.get(uuid)) for uuid in wanted}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FOR_S = 30.0
 LOOK_MS = 50  # how soon it is seen that a port forwards
+BY_QEMU = 5  # so many frames QEMU sends for the guest as it arrives (announce-rounds)
 
 
 @dataclasses.dataclass
@@ -81,7 +82,8 @@ class _Row:
         self._rule = _core.Announce(round(for_s * 1000))
         self._ear: Ear | None = None
         self._forwards = False
-        self._deaf = False  # it cannot be listened to: announced to the end
+        self._deaf = False  # it cannot be listened to: what its device has counted has to do
+        self._unheard: str | None = None  # why nobody can tell: announced to the end
         self._frames: list[bytes] = []
         if nic.pulled:  # whoever has this address may be elsewhere, as with a pair of which one is out
             self.account.problem = "the guest has its link down"
@@ -106,7 +108,7 @@ class _Row:
     def look(self, now_ms: int, port: Port, host: Host) -> None:
         if not self._frames:
             return
-        heard = self._listen(port)
+        heard = self._listen(port, host)
         self._forwards = port.forwards
         if not self._forwards:
             self.account.heard_ms = None
@@ -116,18 +118,23 @@ class _Row:
         if self._rule.feed(now_ms, forwards=self._forwards, heard=heard):
             self._announce(now_ms, port, host)
 
-    def _listen(self, port: Port) -> bool:
-        """Whether it was heard since the last look."""
+    def _listen(self, port: Port, host: Host) -> bool:
+        """Whether it was heard since the last look. Who may open no packet socket goes by what its device has
+        counted, which was made for the guest that arrives: more than the frames that QEMU sends."""
         if self._ear is not None:
             return self._ear.heard()
-        if self._deaf or port.device is None or self.account.heard_ms is not None:
+        if port.device is None or self.account.heard_ms is not None:
             return False
         self.account.device = port.device
-        try:
-            self._ear = Ear(port.device, port.mac)
-        except EarError as err:
-            self._deaf, self.account.problem = True, str(err)
-        return False
+        if not self._deaf:
+            try:
+                self._ear = Ear(port.device, port.mac)
+                return False
+            except EarError as err:
+                self._deaf = True
+                if host.frames_from(port.device) is None:
+                    self._unheard = self.account.problem = str(err)
+        return self._unheard is None and (host.frames_from(port.device) or 0) > BY_QEMU
 
     def _announce(self, now_ms: int, port: Port, host: Host) -> None:
         try:
@@ -135,8 +142,7 @@ class _Row:
         except HostError as err:
             self.account.problem = str(err)
             return
-        if not self._deaf:
-            self.account.problem = None  # it was for a moment
+        self.account.problem = self._unheard  # another one was for a moment
         self.account.sent += 1
         if self.account.first_ms is None:
             self.account.first_ms = now_ms

@@ -49,6 +49,16 @@ class Kernel:
         except (NetlinkError, OSError) as err:
             raise BridgeError(f"the kernel does not say what {device} is: {err}") from err
 
+    def frames_from(self, device: str) -> int | None:
+        """How many have come out of the device, a guest's tap for instance, since it was made; None when
+        there is none. Raises BridgeError."""
+        try:
+            link = self._link(ifname=device)
+        except (NetlinkError, OSError) as err:
+            raise BridgeError(f"the kernel does not say what has come out of {device}: {err}") from err
+        stats = None if link is None else link.get_attr("IFLA_STATS64")
+        return None if stats is None else int(stats["rx_packets"])
+
     def bridges(self) -> list[LinuxBridge]:
         """All bridges of the network namespace, by name. Raises BridgeError."""
         try:

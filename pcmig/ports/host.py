@@ -9,6 +9,7 @@ import dataclasses
 import os
 import socket
 import types
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from pcmig.ports import ovn_controller, vswitchd
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pcmig.ports.openvswitch import Database
 
 OVSDB = f"unix:{os.environ.get('OVS_RUNDIR', '/run/openvswitch')}/db.sock"  # as Open vSwitch's own tools
+PacketOut = Callable[[str, str, int, list[bytes]], None]  # vswitchd.send
 LINUX_BRIDGE, OPEN_VSWITCH = "Linux bridge", ("Open vSwitch", "OVN")  # as Port.switch begins
 
 
@@ -28,14 +30,16 @@ class HostError(Exception):
 
 
 class Host:
-    """`with Host() as host:` keeps what it has opened; OVSDB: where Open vSwitch's database listens."""
+    """`with Host() as host:` keeps what it has opened; OVSDB: where Open vSwitch's database listens;
+    PACKET_OUT: who hands frames to ovs-vswitchd, as root may."""
 
-    def __init__(self, ovsdb: str = OVSDB) -> None:
+    def __init__(self, ovsdb: str = OVSDB, *, packet_out: PacketOut = vswitchd.send) -> None:
         try:
             from pcmig.ports import bridge
         except ImportError as err:
             raise HostError(f"{err}: install pyroute2, which pip has as 'pcmig[ports]'") from err
         self.ovsdb = ovsdb
+        self._packet_out = packet_out
         self._bridge = bridge
         try:
             self._kernel = bridge.Kernel()
@@ -74,11 +78,18 @@ class Host:
             if found is None or found.bridge is None or not found.ofport or found.ofport < 0:
                 raise HostError(f"Open vSwitch does not have {port.device}")
             try:
-                vswitchd.send(self._folder, found.bridge, found.ofport, frames)
+                self._packet_out(self._folder, found.bridge, found.ofport, frames)
             except vswitchd.VswitchdError as err:
                 raise HostError(str(err)) from err
         else:
             raise HostError("nothing but QEMU (announce-self) can announce a guest there")
+
+    def frames_from(self, device: str) -> int | None:
+        """How many the guest, or QEMU for it, has sent at this device; None where nobody counts them."""
+        try:
+            return self._kernel.frames_from(device)
+        except self._bridge.BridgeError:
+            return None
 
     def forget(self, port: Port) -> bool:
         """Has the switch that the guest's port was in forget that the guest is there; whether it knew. Raises

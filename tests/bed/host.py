@@ -269,10 +269,10 @@ class Host:
                     return ProcessId.of(pid)
         return None
 
-    def qemu_pids(self) -> list[int]:
-        return sorted(
-            pid for pid, (_, command) in self.processes().items() if command.startswith("qemu-system")
-        )
+    def qemu_pids(self, guest: str = "") -> list[int]:
+        """All of them, or those of the guest that libvirt knows by this name."""
+        found = [pid for pid, (_, command) in self.processes().items() if command.startswith("qemu-system")]
+        return sorted(pid for pid in found if not guest or _is_of(pid, guest))
 
     # Parts
 
@@ -314,3 +314,12 @@ class Host:
     def save_logs(self, folder: pathlib.Path) -> None:
         """Copy libvirtd's and QEMU's logs, e.g. beside a failed test's output."""
         shutil.copytree(self.state / "log", folder / f"host-{self.name}", dirs_exist_ok=True)
+
+
+def _is_of(pid: int, guest: str) -> bool:
+    """Whether libvirt has started this QEMU for GUEST: `-name guest=GUEST,...`."""
+    try:
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # it ended meanwhile
+        return False
+    return any(word.split(",")[0] == f"guest={guest}" for word in words)

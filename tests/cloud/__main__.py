@@ -32,6 +32,7 @@ def _up(arguments: argparse.Namespace) -> int:
         nova_conf=extra,
         eventlet=arguments.eventlet,
         storage=arguments.storage,
+        ovn=arguments.ovn,
         api_filter=False if arguments.no_api_filter else None,
         keep=True,
         reporter=program.reporter("cloud"),
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-api-filter", action="store_true", help="nova-api without pcmig's filter, whatever the driver"
     )
     _add_storage(up, "servers' disks in a Ceph, and Cinder")
+    up.add_argument("--ovn", action="store_true", help="neutron with OVN in place of Open vSwitch agents")
     program.add_guest(up)
     up.set_defaults(action=_up)
 

@@ -27,6 +27,7 @@ from tests.cloud.compute import Compute
 from tests.cloud.config import Sections
 from tests.cloud.control import ControlNode
 from tests.cloud.controlplane import ControlPlane, in_parallel
+from tests.cloud.ovn import Ovn
 from tests.cloud.server import Port, Server, command_line
 from tests.cloud.service import RUN, Service, outside, tail
 
@@ -52,6 +53,7 @@ class Cloud(Bed):
     nova_conf: more of both hosts' nova.conf, which wins: {"libvirt": {"option": value}}, or lines as they are
     eventlet:  Nova's services run with eventlet instead of native threads
     storage:   "ceph": servers' disks are in a Ceph of its own, and Cinder makes volumes there
+    ovn:       neutron has its OVN driver, in place of its Open vSwitch agents
     api_filter: nova-api has pcmig's filter; not said: where the driver is one of pcmig's
     Where pcmig has the driver or the filter, the wheel is in the clients' environment as well.
     """
@@ -66,6 +68,7 @@ class Cloud(Bed):
         eventlet: bool = False,
         api_filter: bool | None = None,
         storage: str = "",
+        ovn: bool = False,
         qemu_conf: str = "",
         keep: bool = False,
         reporter: Reporter = lambda _: None,
@@ -82,6 +85,8 @@ class Cloud(Bed):
             raise BedError(f"unknown storage {storage!r}: use {' or '.join(STORAGES)}")
         self._wants_storage = bool(storage)
         self.storage: Storage | None = None
+        self._wants_ovn = ovn
+        self.ovn: Ovn | None = None
         self.computes: dict[str, Compute] = {}
         self.servers: list[Server] = []
         self.api: Api
@@ -112,6 +117,8 @@ class Cloud(Bed):
             self.storage = Storage(self.control, self.stack, self.reporter)
             self.stack += layer.RBD_SUFFIX
         storage = self.storage
+        if self._wants_ovn:
+            self.ovn = Ovn(self.reporter)
         nova_env = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "false"} if self.eventlet else {}
         started_s = time.monotonic()
 
@@ -134,9 +141,12 @@ class Cloud(Bed):
             wheels=wheels,
             api_filter=self.api_filter,
             cinder=storage.cinder if storage else None,
+            ovn=self.ovn,
         )
         more = storage.nova_sections if storage else None
-        self.computes = {host.name: Compute(host, folder, dict(nova_env), more) for host in self.hosts}
+        self.computes = {
+            host.name: Compute(host, folder, dict(nova_env), more, self.ovn) for host in self.hosts
+        }
         for compute in self.computes.values():
             compute.configure(self.driver, self.nova_conf)
         found: list[Api] = []
@@ -438,8 +448,7 @@ class Cloud(Bed):
             )
 
         compute.nova.wait_ready(up, START_PATIENCE_S)
-        agent = compute.services["neutron-openvswitch-agent"]
-        agent.wait_ready(lambda: self._agent_reported(compute), START_PATIENCE_S)
+        compute.agent.wait_ready(lambda: self._agent_reported(compute), START_PATIENCE_S)
 
     def _has_inventory(self, compute: Compute) -> bool:
         found = self.api.get("placement", f"/resource_providers?name={compute.name}&resources=VCPU:1")

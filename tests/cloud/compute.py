@@ -13,7 +13,8 @@ from tests.bed.procs import run
 from tests.cloud import config, install
 from tests.cloud.config import ETC, OVSDB_PORT, Sections
 from tests.cloud.controlplane import START_PATIENCE_S, environment
-from tests.cloud.network import CONTROL, FLAT, management_address
+from tests.cloud.network import CONTROL, FLAT, PHYSICAL_NETWORK, management_address
+from tests.cloud.ovn import Ovn
 from tests.cloud.service import RUN, Service, outside
 
 OVS_RUN = "/run/openvswitch"
@@ -39,7 +40,12 @@ class Compute:
     """A compute host: `name` is its name in OpenStack, host.name ("a" or "b") that in the bed."""
 
     def __init__(
-        self, host: Host, folder: pathlib.Path, nova_env: dict[str, str], more: Sections | None = None
+        self,
+        host: Host,
+        folder: pathlib.Path,
+        nova_env: dict[str, str],
+        more: Sections | None = None,
+        ovn: Ovn | None = None,
     ) -> None:
         self.host = host
         self.name = f"pcmig-{host.name}"
@@ -47,6 +53,7 @@ class Compute:
         self.env = environment(self.venv)
         self.nova_env = nova_env
         self.more = more or {}  # sections of nova.conf beside the bed's own
+        self.ovn = ovn  # in place of neutron's own agent
         self.services: dict[str, Service] = {}
         self.started_at = 0.0  # of nova-compute, by time.time()
         self.as_root = False  # from its next start on
@@ -103,6 +110,11 @@ class Compute:
         )
 
     def start_agent(self) -> None:
+        """Who wires neutron's ports on this host."""
+        if self.ovn is not None:
+            agent = self.ovn.controller(self.host, self.name, PHYSICAL_NETWORK, "br-ex", self.env)
+            self.services[agent.name] = agent.start()
+            return
         argv = [f"{self.venv}/bin/neutron-openvswitch-agent", "--config-file", f"{ETC}/neutron/agent.conf"]
         self._start("neutron-openvswitch-agent", argv)
 
@@ -114,6 +126,11 @@ class Compute:
             *config.compute_config_files(),
         ]
         return self._start("nova-compute", argv, self.nova_env)
+
+    @property
+    def agent(self) -> Service:
+        """Who wires neutron's ports on this host."""
+        return self.services["neutron-openvswitch-agent" if self.ovn is None else "ovn-controller"]
 
     @property
     def nova(self) -> Service:

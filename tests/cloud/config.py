@@ -10,6 +10,7 @@ from tests.bed import network as bed_network
 from tests.bed.errors import BedError
 from tests.cloud.api import PASSWORD
 from tests.cloud.network import CONTROL, PHYSICAL_NETWORK, management_address
+from tests.cloud.ovn import remote
 from tests.cloud.service import RUN
 
 Value = str | int | bool | Sequence[str]
@@ -33,6 +34,15 @@ AUTH: Mapping[str, Value] = {
 }
 TOKENS: Mapping[str, Value] = {"www_authenticate_uri": f"http://{CONTROL}:5000/", **AUTH}
 POLICY: Mapping[str, Value] = {"enforce_scope": False}
+OVN: Sections = {
+    "ovn": {
+        "ovn_nb_connection": remote("nb"),
+        "ovn_sb_connection": remote("sb"),
+        "live_migration_activation_strategy": "rarp",  # neutron's default
+    },
+    # The guests' traffic has no rules, as the agents of a cloud without OVN have none.
+    "securitygroup": {"enable_security_group": False},
+}
 
 MARIADB = f"""\
 [mysqld]
@@ -97,7 +107,9 @@ def api_paste(venv: pathlib.Path, api_filter: bool) -> str:
     return f"{changed}\n[filter:pcmig]\npaste.filter_factory = pcmig_api:factory\n"
 
 
-def control_files(venv: pathlib.Path, api_filter: bool = False) -> dict[str, Sections | str]:
+def control_files(
+    venv: pathlib.Path, api_filter: bool = False, *, ovn: bool = False
+) -> dict[str, Sections | str]:
     """The control node's files, by their name below ETC."""
     log: Mapping[str, Value] = {"use_stderr": True}
     nova = {
@@ -167,9 +179,10 @@ def control_files(venv: pathlib.Path, api_filter: bool = False) -> dict[str, Sec
             "ml2": {
                 "type_drivers": "flat",
                 "tenant_network_types": "",
-                "mechanism_drivers": "openvswitch",
+                "mechanism_drivers": "ovn" if ovn else "openvswitch",
                 "extension_drivers": "",
             },
+            **(OVN if ovn else {}),
             "ml2_type_flat": {"flat_networks": PHYSICAL_NETWORK},
         },
         "nova/nova.conf": nova,

@@ -27,6 +27,7 @@ from tests.cloud.network import CONTROL, socket_in
 from tests.cloud.service import RUN, Service, outside
 
 if TYPE_CHECKING:
+    from tests.cloud.ovn import Ovn
     from tests.cloud.storage.cinder import Cinder
 
 SERVE = pathlib.Path(__file__).with_name("serve.py")
@@ -72,10 +73,12 @@ class ControlPlane:
         wheels: Sequence[pathlib.Path] = (),
         api_filter: bool = False,
         cinder: Cinder | None = None,
+        ovn: Ovn | None = None,
     ) -> None:
         self.node = node
         self.wheels = wheels
         self.cinder = cinder
+        self.ovn = ovn
         self.api_filter = api_filter
         self.folder = folder
         self.venv = folder / "venv"
@@ -103,7 +106,7 @@ class ControlPlane:
             "rabbit",
         ):
             (run / name).mkdir(parents=True, exist_ok=True)
-        config.write(run / "etc", config.control_files(self.venv, self.api_filter))
+        config.write(run / "etc", config.control_files(self.venv, self.api_filter, ovn=self.ovn is not None))
         if self.cinder is not None:
             config.write(run / "etc", self.cinder.files())
         if self.wheels:
@@ -112,6 +115,8 @@ class ControlPlane:
         self._start_rabbitmq()
         self._prepare_database()
         self._start_mariadb()
+        if self.ovn is not None:
+            self.ovn.start_central(self)
         for name in USUAL:
             self._start_api(name)
         nova = ["--config-file", f"{ETC}/nova/nova.conf"]
@@ -119,7 +124,8 @@ class ControlPlane:
         rabbitmq.wait_ready(self._rabbitmq_listens, START_PATIENCE_S)
         self.start_service("nova-conductor", [f"{self.venv}/bin/nova-conductor", *nova], self.nova_env)
         neutron = ["--config-file", f"{ETC}/neutron/neutron.conf"]
-        self.start_service("neutron-rpc-server", [f"{self.venv}/bin/neutron-rpc-server", *neutron])
+        if self.ovn is None:  # for agents
+            self.start_service("neutron-rpc-server", [f"{self.venv}/bin/neutron-rpc-server", *neutron])
         api = self.api
         self.wait_api("identity")
         fill_catalog(api, [*USUAL, *([self.cinder.KIND] if self.cinder else [])])

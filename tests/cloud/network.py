@@ -38,6 +38,11 @@ def management_address(host: str) -> str:
     return f"10.78.0.{'ab'.index(host) + 11}"
 
 
+def tunnel_address(host: str) -> str:
+    """Of OVN's tunnels between the hosts, on the flat network."""
+    return f"10.81.0.{'ab'.index(host) + 11}"
+
+
 def guest_mac(number: int) -> str:
     """MAC of the cloud's n-th port; its last two bytes are those of the address (guest/init.c)."""
     return f"fa:16:3e:70:{number >> 8:02x}:{number & 255:02x}"

@@ -16,7 +16,6 @@ from tests.cloud.cloud import Cloud
 from tests.cloud.config import Sections
 from tests.cloud.conftest import PERMITTED, configured
 from tests.cloud.server import Server
-from tests.cloud.service import outside
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -122,8 +121,7 @@ class Move:
             print(error)
             for name, compute in self.cloud.computes.items():
                 print(f"host {name}'s switch:\n{compute.switch_report()}")
-            log = outside(self.cloud.computes[host].host) / "log/neutron-openvswitch-agent.log"
-            print(log.read_text()[-6000:])
+            print(self.cloud.computes[host].agent.log.read_text()[-6000:])
             self.server.wait_heartbeats(20, since_s=self.end_s, patience_s=60)
 
 

@@ -81,9 +81,10 @@ def sound(cloud: Cloud, server: Server, host: str, since_s: float) -> None:
     server.wait_heartbeats(20, since_s=since_s, patience_s=90)
     assert server.host() == host
     left = other(host)
-    states = {name: compute.host.domain_state(server.domain) for name, compute in cloud.computes.items()}
+    domain = server.domain
+    states = {name: compute.host.domain_state(domain) for name, compute in cloud.computes.items()}
     assert str(states[host]).startswith("running") and states[left] is None, states
-    qemus = {name: len(compute.host.qemu_pids()) for name, compute in cloud.computes.items()}
+    qemus = {name: len(compute.host.qemu_pids(domain)) for name, compute in cloud.computes.items()}
     assert qemus == {host: 1, left: 0}
     assert cloud.port_bindings(server)[host] == "ACTIVE"
     allocations = cloud.placement_allocations(server)

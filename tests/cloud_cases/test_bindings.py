@@ -93,8 +93,7 @@ def test_neutron_is_away_for_ten_seconds_at_the_switch(cloud: Cloud, many: Serve
 @contextlib.contextmanager
 def paused_agent(compute: Compute, until: threading.Event) -> Iterator[None]:
     """Of Neutron, at this host, until UNTIL is set."""
-    agent = compute.services["neutron-openvswitch-agent"]
-    pids = agent.pids()
+    pids = compute.agent.pids()
     for pid in pids:
         compute.host.signal_process(pid, signal.SIGSTOP)
 
@@ -133,6 +132,10 @@ def test_the_destinations_agent_is_paused_around_the_switch(cloud: Cloud, busy: 
 
 
 def test_an_agent_that_does_not_wire_the_port_holds_the_switch(cloud: Cloud, busy: Server) -> None:
+    the_switch_waits_for_the_agent(cloud, busy)
+
+
+def the_switch_waits_for_the_agent(cloud: Cloud, busy: Server) -> None:
     """The destination's agent stands still before the port is there: the switch waits until it goes on. An
     administrator who forces it would not wait, so a policy wants it."""
     cloud.configure({**cloud.nova_conf, "pcmig": {"policy": "first-pass", "ports_wait": 60}})  # type: ignore[dict-item]
@@ -159,17 +162,17 @@ def test_a_switch_that_fails_when_the_ports_are_bound(cloud: Cloud, busy: Server
     """The destination's libvirt, stopped, never lets its QEMU run, which dies: the guest goes on at the
     source, where its port is bound again and is in the bridge."""
     source, target = ends(cloud, move)
-    libvirtd = target.host.libvirtd()
+    libvirtd, domain = target.host.libvirtd(), busy.domain
     assert libvirtd is not None
-    wait_until(lambda: source.host.processed_bytes(busy.domain) > 0, 30, "memory flows")
+    wait_until(lambda: source.host.processed_bytes(domain) > 0, 30, "memory flows")
     libvirtd.signal(signal.SIGSTOP)
     try:
         force(cloud, busy)
         wait_until(lambda: BOUND.search(move.log()) is not None, 60, "the port is bound there")
         assert cloud.port_bindings(busy)[target.host.name] == "ACTIVE"
-        qemu = target.host.qemu_pids()[-1]  # of the guest that came last
+        [qemu] = target.host.qemu_pids(domain)
         target.host.signal_process(qemu, signal.SIGKILL)
-        wait_until(lambda: qemu not in target.host.qemu_pids(), 15, "its QEMU is gone")
+        wait_until(lambda: not target.host.qemu_pids(domain), 15, "its QEMU is gone")
     finally:
         libvirtd.signal(signal.SIGCONT)
     back_at_source(cloud, move, time.monotonic())

@@ -98,7 +98,7 @@ def test_the_destination_dies_and_an_administrator_has_the_server_turn_back(
     assert refused.value.status == 409 and "in post-copy" in str(refused.value), (
         "it lives, whatever anybody says"
     )
-    [qemu] = target.host.qemu_pids()
+    [qemu] = target.host.qemu_pids(busy.domain)
     target.host.signal_process(qemu, signal.SIGKILL)
     idle(busy, "ERROR", 60)  # it has run there, so nobody turns it back unasked
     assert waits(source, busy)
@@ -130,9 +130,10 @@ def test_by_itself_where_it_never_ran(cloud: Cloud, busy: Server, move: Move) ->
         cloud.api.post("compute", path, {"force_complete": None})
         wait_until(lambda: "post-copy" in str(source.host.domain_state(busy.domain)), 60, "it has switched")
         time.sleep(0.5)
-        [qemu] = target.host.qemu_pids()
+        domain = busy.domain
+        [qemu] = target.host.qemu_pids(domain)
         target.host.signal_process(qemu, signal.SIGKILL)
-        wait_until(lambda: not target.host.qemu_pids(), 15, "its QEMU is gone")
+        wait_until(lambda: not target.host.qemu_pids(domain), 15, "its QEMU is gone")
     finally:
         libvirtd.signal(signal.SIGCONT)
     back_at_source(cloud, move, time.monotonic())

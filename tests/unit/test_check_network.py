@@ -82,6 +82,13 @@ def test_pcmigs_driver_binds_ports_itself(tmp_path: pathlib.Path) -> None:
     assert "ports at the switch" not in rows(found)
 
 
+def test_pcmigs_driver_announces_what_is_in_open_vswitch(tmp_path: pathlib.Path) -> None:
+    found = of_nova(tmp_path, "[DEFAULT]\ncompute_driver = pcmig.PostCopyLibvirtDriver\n")
+    assert found.switches is None and rows(found)["announcements"].status == "warn"
+    row = rows(dataclasses.replace(found, switches=()))["announcements"]
+    assert row.status == "ok" and "announces guests that arrive" in row.found
+
+
 def test_the_environment_of_who_asks_is_not_novas(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import itertools
 import nova.privsep
 
 from pcmig import _core
+from pcmig.ports import vswitchd
 
 # In the daemon: the changes in force. They are taken back one by one, or left with the daemon's end, which
 # harms nothing (csrc/edge/route.h).
@@ -38,6 +39,12 @@ def turn_back(uri: str, uuid: str) -> list[str]:
     and the rule. The way goes through a socket in the guest's own folder, which is QEMU's user's."""
     done: list[str] = _core.turn_back(uri, uuid)
     return done
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]
+def packet_out(folder: str, bridge: str, ofport: int, frames: list[bytes]) -> None:
+    """As vswitchd.send, whose sockets are root's."""
+    vswitchd.send(folder, bridge, ofport, list(frames))
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]

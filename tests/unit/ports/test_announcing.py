@@ -20,13 +20,15 @@ from pcmig.ports.model import Nic, Port, Readiness, Verdict
 
 NIC = Nic("52:54:00:00:00:01", "bridge", "vnet0", "br0", openvswitch=False, addresses=("10.0.0.9",))
 OTHER = Nic("52:54:00:00:00:02", "direct", "macvtap0", None, openvswitch=False)
+UNHEARD = Nic("52:54:00:00:00:03", "bridge", "tap3", "br-int", openvswitch=True)
 
 
 class Played:
     """A host, what it says, and what it was told."""
 
     def __init__(self) -> None:
-        self.readiness = {NIC.mac: Readiness.READY, OTHER.mac: Readiness.UNSEEN}
+        self.readiness = {nic.mac: Readiness.READY for nic in (NIC, UNHEARD)} | {OTHER.mac: Readiness.UNSEEN}
+        self.counted = {"tap3": 2}  # frames of the guest, by device
         self.sent: list[tuple[str, list[bytes]]] = []
         self.problem: str | None = None
         self.looks = 0
@@ -52,6 +54,9 @@ class Played:
             raise HostError(self.problem)
         self.sent.append((port.mac, sent))
 
+    def frames_from(self, device: str) -> int | None:
+        return self.counted.get(device)
+
     def forget(self, port: Port) -> bool:
         if port.mac == OTHER.mac:
             raise HostError("no such bridge")
@@ -68,8 +73,8 @@ class PlayedEar:
     opened = 0
 
     def __init__(self, device: str, mac: str) -> None:
-        if device == "macvtap0":
-            raise EarError("macvtap0 cannot be listened to: Operation not permitted")
+        if device in ("macvtap0", "tap3"):
+            raise EarError(f"{device} cannot be listened to: Operation not permitted")
         type(self).opened += 1
         self.mac = mac
         self._pipe = os.pipe()
@@ -140,6 +145,14 @@ def test_each_port_by_itself(played: Played) -> None:
     rows = announce_until_learned([NIC, OTHER], played.host(), for_s=1.0)
     assert [(row.sent, row.heard_ms is None) for row in rows] == [(4, False), (4, True)]
     assert rows[1].problem == "macvtap0 cannot be listened to: Operation not permitted"
+
+
+def test_who_may_not_listen_goes_by_what_the_device_has_counted(played: Played) -> None:
+    """QEMU's own five are no word of the guest's."""
+    played.at[4] = lambda: played.counted.update(tap3=5)
+    played.at[40] = lambda: played.counted.update(tap3=6)
+    (row,) = announce_until_learned([UNHEARD], played.host())
+    assert row.heard_ms == 39 * announcing.LOOK_MS and row.sent == 5 and row.problem is None
 
 
 def test_what_goes_wrong(played: Played) -> None:

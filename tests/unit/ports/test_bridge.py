@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a kernel's dump of VLANs is a port's. Not every kernel filters VLANs: the dump is written here."""
+"""What of a kernel's dump of VLANs is a port's. Not every kernel filters VLANs: the dump is written here. And
+what this kernel counts."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import Any
 
-from pcmig.ports.bridge import egress_in, vlans_by_port, vlans_of
+from pcmig.ports.bridge import Kernel, egress_in, vlans_by_port, vlans_of
 from pcmig.ports.model import Egress
 
 
@@ -47,3 +50,15 @@ def test_where_frames_of_a_vlan_leave() -> None:
     assert egress_in("eth0", 7, trunk) == Egress("eth0", 7)
     assert egress_in("eth0", 8, trunk) == Egress("eth0")
     assert egress_in("eth0", 9, trunk) is egress_in("eth0", None, trunk) is None
+
+
+def test_what_came_out_of_a_device_is_counted() -> None:
+    with contextlib.closing(Kernel()) as kernel, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        before = kernel.frames_from("lo")
+        assert before is not None
+        one.bind(("127.0.0.1", 0))
+        one.sendto(b"x", one.getsockname())
+        assert one.recv(1) == b"x"
+        after = kernel.frames_from("lo")
+        assert after is not None and after > before
+        assert kernel.frames_from("no-such-device") is None

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of libvirt's events has nova-compute announce a guest, for how long, and by whom."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import nova.privsep
+import pytest
+from nova.network import model
+from nova.objects import migrate_data
+from nova.virt import event as virtevent
+
+from pcmig.nova import announcing, port_answers
+from pcmig.ports import vswitchd
+from pcmig.ports.announcing import Announced
+from pcmig.ports.model import Nic
+
+PATIENCE_S = 60.0
+SHIM = pathlib.Path(announcing.__file__).with_name("shim")
+UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
+NIC = Nic("fa:16:3e:00:00:01", "bridge", "tap1", "br-int", openvswitch=True)
+
+
+class Played:
+    """What would announce: one call at a time, which ends when the test says so or the guest has gone."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.begun = threading.Event()
+        self.heard = threading.Event()
+        self.ended: list[str] = []
+        self.over = threading.Event()
+
+    def announce(self, nics: Any, host: Any, *, addresses: Any, stop: Any) -> list[Announced]:
+        assert nics == [NIC] and addresses == {NIC.mac: ["10.0.0.9"]}
+        self.calls += 1
+        self.begun.set()
+        while not self.heard.wait(0.02) and not stop():
+            pass
+        self.ended.append("heard" if self.heard.is_set() else "gone")
+        self.over.set()
+        return [Announced(NIC.mac, "tap1", 4, 0, 12)]
+
+
+class Host:
+    """In place of pcmig.ports.host.Host."""
+
+    def __init__(self, ovsdb: str, *, packet_out: Any) -> None:
+        assert packet_out is announcing._packet_out
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    found = Played()
+    monkeypatch.setattr(announcing, "announce_until_learned", found.announce)
+    monkeypatch.setattr(announcing, "Host", Host)
+    monkeypatch.setattr(port_answers, "nics", lambda noted: [NIC])
+    monkeypatch.setattr(announcing, "addresses", lambda noted: {NIC.mac: ["10.0.0.9"]})
+    yield found
+    found.heard.set()
+
+
+def record(side: str = "destination", started: str = "then") -> Any:
+    return types.SimpleNamespace(
+        side=side, entry=types.SimpleNamespace(started=started), nova={"migrate_data": {}}
+    )
+
+
+def event(transition: int) -> virtevent.LifecycleEvent:
+    return virtevent.LifecycleEvent(UUID, transition)
+
+
+def wait(what: threading.Event) -> None:
+    assert what.wait(PATIENCE_S)
+
+
+def threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "pcmig-announce"]
+
+
+def settle() -> None:
+    """All that was begun is over."""
+    for thread in threads():
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def test_once_for_each_arrival(played: Played, caplog: pytest.LogCaptureFixture) -> None:
+    """libvirt says that it runs at the switch, and again when post-copy ends."""
+    caplog.set_level("INFO")
+    known = {UUID: record()}
+    announcer = announcing.Announcer(known.get)
+    for _ in range(2):
+        announcer.look(event(virtevent.EVENT_LIFECYCLE_STARTED))
+        announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+        wait(played.begun)
+    played.heard.set()
+    settle()
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    settle()
+    assert (played.calls, played.ended) == (1, ["heard"])
+    assert f"Guest {UUID} has arrived: tap1: announced 4 times from 0 ms on, heard after 12 ms" in caplog.text
+    known[UUID] = record(started="later")
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    settle()
+    assert played.calls == 2
+
+
+@pytest.mark.parametrize(
+    "transition",
+    [
+        virtevent.EVENT_LIFECYCLE_POSTCOPY_STARTED,
+        virtevent.EVENT_LIFECYCLE_PAUSED,
+        virtevent.EVENT_LIFECYCLE_STOPPED,
+    ],
+)
+def test_not_when_it_has_gone(played: Played, transition: int) -> None:
+    announcer = announcing.Announcer({UUID: record()}.get)
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    wait(played.begun)
+    announcer.look(event(transition))
+    settle()
+    assert played.ended == ["gone"]
+
+
+def test_the_service_ends(played: Played) -> None:
+    announcer = announcing.Announcer({UUID: record()}.get)
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    wait(played.begun)
+    announcer.stop()
+    settle()
+    assert played.ended == ["gone"]
+
+
+@pytest.mark.parametrize("found", [None, record("source")])
+def test_only_guests_that_arrive(played: Played, found: Any) -> None:
+    announcer = announcing.Announcer(lambda uuid: found)
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    announcer.look(object())  # an event of another kind
+    settle()
+    assert played.calls == 0
+
+
+def test_its_addresses() -> None:
+    vif = model.VIF(
+        id=UUID,
+        address="FA:16:3E:00:00:01",
+        network=model.Network(
+            subnets=[
+                model.Subnet(ips=[model.FixedIP(address="10.0.0.9")]),
+                model.Subnet(ips=[model.FixedIP(address="fd00::9")]),
+            ]
+        ),
+    )
+    [there] = migrate_data.VIFMigrateData.create_skeleton_migrate_vifs([vif])
+    there.host, there.vif_type, there.vnic_type = "b", "ovs", "normal"
+    there.vif_details, there.profile = {}, {}
+    data = migrate_data.LibvirtLiveMigrateData(vifs=[there])
+    found = announcing.addresses(data.obj_to_primitive())
+    assert found == {"fa:16:3e:00:00:01": ["10.0.0.9", "fd00::9"]}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no daemon"), vswitchd.VswitchdError("it refuses")])
+def test_a_privileged_daemon_that_does_not_do_it(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    daemon = types.SimpleNamespace(privileged=types.SimpleNamespace(packet_out=fails))
+    monkeypatch.setitem(sys.modules, "nova.virt.pcmig", daemon)
+    with pytest.raises(vswitchd.VswitchdError, match=str(error)):
+        announcing._packet_out("/run/openvswitch", "br-int", 3, [b""])
+
+
+def test_the_daemons_part_is_that_of_any_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes over oslo.privsep's channel has tuples for lists."""
+    sent: list[Any] = []
+    monkeypatch.setattr(vswitchd, "send", lambda *words: sent.append(words))
+    monkeypatch.setattr(nova.privsep.sys_admin_pctxt, "entrypoint", lambda function: function)
+    spec = importlib.util.spec_from_file_location("privileged", SHIM / "privileged.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.packet_out("/run/openvswitch", "br-int", 3, (b"frame",))
+    assert sent == [("/run/openvswitch", "br-int", 3, [b"frame"])]
