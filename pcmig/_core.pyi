@@ -356,6 +356,7 @@ class LedgerRow(TypedDict):
 @type_check_only
 class LedgerTotals(LedgerRow):
     phase_us: dict[str, int]
+    gate_us: int
     total_us: int
     guest_pages: int
     page_size_bytes: int

@@ -59,6 +59,8 @@ def summary(ledger: Ledger) -> list[str]:
     """Sentences below the tables."""
     totals = ledger["totals"]
     lines = [_downtime(totals)]
+    if totals["gate_us"]:
+        lines.append(f"gate: the switch waited for it, {totals['gate_us'] / 1e6:.3f} s of pre-copy")
     if totals["disk_bytes"]:
         lines.append(f"disks: {totals['disk_bytes'] / MIB:.1f} MiB")
     if totals["late_samples"] or totals["counters_backwards"]:

@@ -93,6 +93,8 @@ static void add_time(struct pcmig_ledger *ledger, int64_t t_us)
         return;
     if (stay->row.phase != PCMIG_PHASE_FINISHED) {
         stay->row.duration_us += t_us - ledger->now_us;
+        if (ledger->asked && stay->row.phase == PCMIG_PHASE_PRECOPY)
+            ledger->gate_us += t_us - ledger->now_us;
         stay->unsampled_us += t_us - ledger->now_us;
         stay->row.end_us = t_us;
     }
@@ -333,6 +335,7 @@ void pcmig_ledger_note_action(struct pcmig_ledger *ledger, const struct pcmig_de
     begin(ledger, decision->t_us);
     add_time(ledger, decision->t_us);
     add_entry(ledger, PCMIG_LEDGER_ENTRY_ACTION, (int)decision->action);
+    ledger->asked = decision->action == PCMIG_ACTION_ASK; /* every other one ends the wait */
     phase = pcmig_ledger_phase_now(ledger);
     if (decision->action == PCMIG_ACTION_DRAIN && (phase == PCMIG_PHASE_PRECOPY || phase == PCMIG_PHASE_SETUP))
         change_phase(ledger, PCMIG_PHASE_DRAIN, false);

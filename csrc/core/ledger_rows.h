@@ -60,6 +60,9 @@ struct pcmig_ledger {
     int64_t suspended_us;
     int64_t resumed_us;
 
+    bool asked; /* the gate, and there is no answer yet */
+    int64_t gate_us;
+
     bool final;
     struct pcmig_sample final_sample;
     uint64_t last_interval[PCMIG_QUANTITY_COUNT];

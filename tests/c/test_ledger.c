@@ -214,6 +214,34 @@ static void precopy(void **state)
     pcmig_ledger_free(l);
 }
 
+/* From asking to whatever comes next, as far as it is pre-copy; each wait counts. */
+static void gate(void **state)
+{
+    struct pcmig_ledger *l = new_ledger();
+    struct pcmig_ledger_totals totals;
+
+    (void)state;
+    event(l, 0, PCMIG_EVENT_MIGRATE_CALLED);
+    sample(l, 1 * SECOND, 100, GUEST_PAGES - 100, 1, 0);
+    pcmig_ledger_totals(l, &totals);
+    assert_int_equal(totals.gate_us, 0);
+    action(l, 2 * SECOND, PCMIG_ACTION_ASK);
+    sample(l, 4 * SECOND, 400, GUEST_PAGES - 400, 1, 0);
+    pcmig_ledger_totals(l, &totals);
+    assert_int_equal(totals.gate_us, 2 * SECOND); /* it goes on */
+    action(l, 5 * SECOND, PCMIG_ACTION_UNDRAIN);  /* it was refused */
+    action(l, 7 * SECOND, PCMIG_ACTION_ASK);
+    action(l, 8 * SECOND, PCMIG_ACTION_DRAIN);
+    action(l, 9 * SECOND, PCMIG_ACTION_UNDRAIN);
+    action(l, 10 * SECOND, PCMIG_ACTION_ASK);
+    event(l, 11 * SECOND, PCMIG_EVENT_SRC_SUSPENDED_MIGRATED); /* pre-copy ended by itself */
+    event(l, 12 * SECOND, PCMIG_EVENT_DST_RESUMED_MIGRATED);
+    pcmig_ledger_totals(l, &totals);
+    assert_int_equal(totals.gate_us, 5 * SECOND);
+    assert_true(totals.gate_us <= totals.phase_us[PCMIG_PHASE_PRECOPY]);
+    pcmig_ledger_free(l);
+}
+
 static void no_final(void **state)
 {
     struct pcmig_ledger *l = new_ledger();
@@ -511,17 +539,12 @@ static void extremes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(postcopy),
-        cmocka_unit_test(precopy),
-        cmocka_unit_test(no_final),
-        cmocka_unit_test(off_by),
-        cmocka_unit_test(backwards),
-        cmocka_unit_test(old_times),
-        cmocka_unit_test(nothing_dirtied_after),
-        cmocka_unit_test(paused),
-        cmocka_unit_test(weak_end),
-        cmocka_unit_test(many),
-        cmocka_unit_test(entries),
+        cmocka_unit_test(postcopy),  cmocka_unit_test(precopy),
+        cmocka_unit_test(gate),      cmocka_unit_test(no_final),
+        cmocka_unit_test(off_by),    cmocka_unit_test(backwards),
+        cmocka_unit_test(old_times), cmocka_unit_test(nothing_dirtied_after),
+        cmocka_unit_test(paused),    cmocka_unit_test(weak_end),
+        cmocka_unit_test(many),      cmocka_unit_test(entries),
         cmocka_unit_test(extremes),
     };
 

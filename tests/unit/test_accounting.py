@@ -40,6 +40,12 @@ def test_plain(ledger: _core.Ledger) -> None:
     assert "\x1b" not in text
 
 
+def test_a_wait_for_the_gate(ledger: _core.Ledger) -> None:
+    assert not any(line.startswith("gate: ") for line in accounting.summary(ledger))
+    ledger["totals"]["gate_us"] = 12_345_600
+    assert "gate: the switch waited for it, 12.346 s of pre-copy" in accounting.summary(ledger)
+
+
 def test_plain_is_not_wrapped(ledger: _core.Ledger) -> None:
     assert render(ledger, terminal=False, width=20) == render(ledger, terminal=False, width=200)
 
