@@ -42,15 +42,33 @@ int pcmig_qemu_migration_status(const char *answer, size_t len, char *out, size_
     return found == 1 ? read_name(&j, out, size) : -1;
 }
 
+static bool is_one_of(const char *status, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(status, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 bool pcmig_qemu_migration_kept(const char *status)
 {
     static const char *const kept[] = {"none", "cancelled", "failed"};
 
-    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
-        if (strcmp(status, kept[i]) == 0)
-            return true;
-    }
-    return false;
+    return is_one_of(status, kept, sizeof(kept) / sizeof(kept[0]));
+}
+
+/* What migrate-pause takes (QEMU 3.0 to 11.1, migration_postcopy_is_alive). */
+bool pcmig_qemu_migration_sends(const char *status)
+{
+    static const char *const sends[] = {"postcopy-active", "postcopy-recover"};
+
+    return is_one_of(status, sends, sizeof(sends) / sizeof(sends[0]));
+}
+
+bool pcmig_qemu_migration_waits(const char *status)
+{
+    return strcmp(status, "postcopy-paused") == 0;
 }
 
 int64_t pcmig_qemu_migration_ram(const char *answer, size_t len, const char *name)

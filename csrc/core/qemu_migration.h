@@ -17,6 +17,12 @@ int pcmig_qemu_migration_status(const char *answer, size_t len, char *out, size_
  * pre-copy nor to the start of post-copy, before which libvirt lets no processor run at the destination. */
 bool pcmig_qemu_migration_kept(const char *status);
 
+/* Whether a QEMU with this status takes its post-copy for one that flows, or is in the handshake of a resume: it can be
+ * told to pause it. */
+bool pcmig_qemu_migration_sends(const char *status);
+/* Whether it is in post-copy, and waits to be resumed. */
+bool pcmig_qemu_migration_waits(const char *status);
+
 /* Of the same answer, a number of its "ram", as "remaining" (memory still to be sent, in bytes), "transferred" or
  * "postcopy-requests". -1 = it does not say, as of a migration that comes in. */
 int64_t pcmig_qemu_migration_ram(const char *answer, size_t len, const char *name);

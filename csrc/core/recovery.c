@@ -3,6 +3,7 @@
 #include "core/recovery.h"
 
 #include <stddef.h>
+#include <string.h>
 
 /* Both ends agree that it is broken: the first attempt is made at once, and the n-th waits for as long as the network
  * may need to come back without anybody's waiting minutes once it has. */
@@ -68,14 +69,21 @@ bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pc
 
 static void note_stuck(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
-    const bool stuck = view->source == PCMIG_HALF_POSTCOPY_FAILED && !view->source_runs && !view->source_unclear &&
-                       (view->destination == PCMIG_HALF_POSTCOPY ||
-                        (view->destination == PCMIG_HALF_POSTCOPY_FAILED && view->call_running));
+    const bool stuck =
+        view->source == PCMIG_HALF_POSTCOPY_FAILED && !view->source_runs && !view->source_unclear &&
+        (view->destination == PCMIG_HALF_POSTCOPY || (view->destination == PCMIG_HALF_POSTCOPY_FAILED &&
+                                                      (view->call_running || (view->refused && view->source_waits))));
 
     if (!stuck)
         recovery->stuck_us = -1;
     else if (recovery->stuck_us < 0)
         recovery->stuck_us = view->t_us;
+}
+
+/* libvirt 8.5 to 12.8: of the source's QEMU in the first phase of a resume, of the destination's in the second. */
+bool pcmig_recovery_refused(const char *message)
+{
+    return strstr(message, "QEMU reports migration is still running") != NULL;
 }
 
 const char *pcmig_recovery_hold(const struct pcmig_recovery_view *view)
@@ -137,7 +145,7 @@ static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery
         recovery->broken_us = -1;
         recovery->attempts = 0;
         recovery->retry_us = recovery->wake_us = 0;
-        recovery->woken = false;
+        recovery->woken = recovery->paused = false;
         return while_healthy(recovery, view);
     }
     if (recovery->broken_us < 0)
@@ -156,6 +164,14 @@ static bool wake_due(const struct pcmig_recovery *recovery, const struct pcmig_r
     if (view->destination == PCMIG_HALF_POSTCOPY)
         return view->t_us >= recovery->wake_us;
     return recovery->attempts > 0 && !view->call_running && !recovery->woken && view->t_us >= recovery->retry_us;
+}
+
+/* libvirt's resume failed, and QEMU at the source went on with it, or waits in its handshake for a word that was lost:
+ * libvirt calls the half broken, does not look at it again, and refuses each resume. Once may be the moment in which
+ * QEMU notices by itself. */
+static bool pause_due(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    return view->refused && view->source_sends && !view->call_running && recovery->attempts > 1 && !recovery->paused;
 }
 
 struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
@@ -183,6 +199,11 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
     recovery->was_reachable = reachable;
     if (!reachable && view->destination_asked)
         return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
+    if (pause_due(recovery, view)) {
+        recovery->paused = true;
+        recovery->retry_us = view->t_us + WAKE_US;
+        return order(PCMIG_RECOVERY_PAUSE_QEMU, view->t_us + WAKE_US);
+    }
     if (wake_due(recovery, view)) {
         recovery->wake_us = view->t_us + WAKE_AGAIN_US;
         recovery->woken = true;
@@ -196,7 +217,7 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
         return order(PCMIG_RECOVERY_HELD, view->t_us + HELD_LOOK_US);
     if (view->t_us < recovery->retry_us)
         return order(PCMIG_RECOVERY_WAIT, recovery->retry_us);
-    recovery->woken = false;
+    recovery->woken = recovery->paused = false;
     resume = order(PCMIG_RECOVERY_RESUME, view->t_us + LOOK_US);
     resume.network = recovery->attempts % recovery->networks;
     recovery->attempts++;

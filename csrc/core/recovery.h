@@ -19,10 +19,11 @@
 #define PCMIG_RECOVERY_HANGS_TIMES 6
 
 enum pcmig_recovery_step {
-    PCMIG_RECOVERY_NONE = 0, /* nothing is broken, or nothing can be healed: the halves decide (outcome.h) */
-    PCMIG_RECOVERY_WAIT,     /* until next_us, or news */
-    PCMIG_RECOVERY_HELD,     /* a libvirt cannot resume (pcmig_recovery_hold); looked at again at next_us */
-    PCMIG_RECOVERY_PAUSE,    /* the stream is dead and the source does not know: pause it */
+    PCMIG_RECOVERY_NONE = 0,   /* nothing is broken, or nothing can be healed: the halves decide (outcome.h) */
+    PCMIG_RECOVERY_WAIT,       /* until next_us, or news */
+    PCMIG_RECOVERY_HELD,       /* a libvirt cannot resume (pcmig_recovery_hold); looked at again at next_us */
+    PCMIG_RECOVERY_PAUSE,      /* the stream is dead and the source does not know: pause it */
+    PCMIG_RECOVERY_PAUSE_QEMU, /* likewise, and libvirt calls it paused already: QEMU itself is told */
     PCMIG_RECOVERY_WAKE, /* the destination has not noticed: have its end of the stream reset, look again at next_us */
     PCMIG_RECOVERY_RESUME, /* over network `network` */
 };
@@ -36,8 +37,12 @@ struct pcmig_recovery_view {
     bool source_runs;       /* it was interrupted, and its processors run: the guest turned back */
     bool source_unclear;    /* its processors run, and whether it is a source, or a destination, is not known */
     bool call_running;      /* the migrate call, or a resume, has not returned */
-    int64_t silence_ms;     /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
-    int64_t still_ms; /* nothing was sent for so long although pages are left; -1 = not known, or nothing is left */
+    bool refused;           /* the latest attempt that has returned: pcmig_recovery_refused */
+    /* And what QEMU at the source says of itself then; neither: it has not said it yet. */
+    bool source_waits;  /* to be resumed */
+    bool source_sends;  /* said since that attempt: it takes its stream for one that flows */
+    int64_t silence_ms; /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
+    int64_t still_ms;   /* nothing was sent for so long although pages are left; -1 = not known, or nothing is left */
     unsigned long source_libvirt; /* versions, major * 1000000 + minor * 1000 + micro; 0 = not known */
     unsigned long destination_libvirt;
 };
@@ -60,6 +65,7 @@ struct pcmig_recovery {
     int64_t stuck_us;       /* since when it does not notice, or a call does not return; -1 = not so */
     int64_t wake_us;        /* not before, again */
     bool woken;             /* since the last attempt */
+    bool paused;            /* likewise, QEMU at the source */
 };
 
 /* A stream whose other end has been silent for STALL_MS, or on which nothing has moved for twice as long, and that
@@ -71,12 +77,16 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
                                                 const struct pcmig_recovery_view *view);
 
 /* Whether the destination most likely hangs: the source has long known that the stream is gone, libvirt there answers,
- * and has either not heard it of its QEMU yet, or does not get on with a resume. Such a QEMU waits for a page with its
- * own lock held, and answers nobody; or the network between the two is still broken. */
+ * and has either not heard it of its QEMU yet, or does not get on with a resume, or refuses each. Such a QEMU waits for
+ * a page with its own lock held, and answers nobody; or a connection that brought nothing has ended its wait for good;
+ * or the network between the two is still broken. */
 bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
 
 /* An attempt is due at once: somebody asked, or a network is known to be back. */
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery);
+
+/* Whether MESSAGE of libvirt says that one of the two QEMUs does not wait to be resumed. It does not say which. */
+bool pcmig_recovery_refused(const char *message);
 
 /* Why a resume is held, as a sentence for people, or NULL when it is not. */
 const char *pcmig_recovery_hold(const struct pcmig_recovery_view *view);

@@ -25,3 +25,23 @@ int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_
     free(answer);
     return result;
 }
+
+int pcmig_virt_qemu_pause(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    char why[256] = "";
+    char *answer = NULL;
+    bool done;
+
+    if (virDomainQemuMonitorCommand(domain->ptr, "{\"execute\":\"migrate-pause\"}", &answer, 0) < 0 || answer == NULL) {
+        pcmig_virt_error_take(error);
+        free(answer);
+        return -1;
+    }
+    done = pcmig_qemu_done(answer, strlen(answer));
+    if (!done) {
+        (void)pcmig_qemu_refused(answer, strlen(answer), why, sizeof(why));
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "QEMU at the source does not pause: %s", why);
+    }
+    free(answer);
+    return done ? 0 : -1;
+}

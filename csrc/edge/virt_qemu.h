@@ -13,6 +13,10 @@
  * Returns 0, or -1 with ERROR. */
 int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error);
 
+/* Has QEMU pause an outgoing post-copy whose stream is dead or stands still, where libvirt calls it paused already and
+ * so does not pass that on. QEMU keeps what it has, and waits to be resumed. Returns 0, or -1 with ERROR. */
+int pcmig_virt_qemu_pause(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
+
 /* What turning back (core/turn_back.h) needs to know of the source's QEMU. */
 struct pcmig_virt_turn_back {
     char run_state[32]; /* "finish-migrate" */

@@ -166,6 +166,12 @@ static int pause_postcopy(struct pcmig_asker *a, struct pcmig_ask *ask)
     return pcmig_virt_pause_postcopy(a->domain, &ask->error);
 }
 
+/* By libvirt, if it passes it on: it marks a guest whose monitor was used. */
+static int pause_qemu(struct pcmig_asker *a, struct pcmig_ask *ask)
+{
+    return pcmig_virt_pause_postcopy(a->domain, &ask->error) == 0 ? 0 : pcmig_virt_qemu_pause(a->domain, &ask->error);
+}
+
 static int run(struct pcmig_asker *a, struct pcmig_ask *ask)
 {
     return pcmig_virt_resume(a->domain, &ask->error);
@@ -209,6 +215,7 @@ static const struct {
     [PCMIG_TELL_SWITCH] = {start_postcopy, true, PCMIG_LANE_HOST},
     [PCMIG_TELL_ABORT] = {abort_job, true, PCMIG_LANE_QEMU},
     [PCMIG_TELL_PAUSE] = {pause_postcopy, true, PCMIG_LANE_HOST},
+    [PCMIG_TELL_PAUSE_QEMU] = {pause_qemu, true, PCMIG_LANE_QEMU},
     [PCMIG_TELL_RUN] = {run, true, PCMIG_LANE_HOST},
     [PCMIG_TELL_AUTOSTART] = {autostart, false, PCMIG_LANE_HOST},
     [PCMIG_TELL_FORGET] = {forget, false, PCMIG_LANE_HOST},

@@ -45,11 +45,12 @@ enum pcmig_ask_kind {
     PCMIG_TELL_POSTCOPY_SPEED, /* likewise */
     PCMIG_TELL_DOWNTIME,       /* number: ms */
     PCMIG_TELL_SWITCH,
-    PCMIG_TELL_ABORT,     /* number: 1 = also while the migration is being set up */
-    PCMIG_TELL_PAUSE,     /* post-copy */
-    PCMIG_TELL_RUN,       /* a guest that is paused */
-    PCMIG_TELL_AUTOSTART, /* number: 1 = on */
-    PCMIG_TELL_FORGET,    /* number: 1 = the guest is defined */
+    PCMIG_TELL_ABORT,      /* number: 1 = also while the migration is being set up */
+    PCMIG_TELL_PAUSE,      /* post-copy */
+    PCMIG_TELL_PAUSE_QEMU, /* likewise, where libvirt calls it paused already */
+    PCMIG_TELL_RUN,        /* a guest that is paused */
+    PCMIG_TELL_AUTOSTART,  /* number: 1 = on */
+    PCMIG_TELL_FORGET,     /* number: 1 = the guest is defined */
     PCMIG_TELL_DESTROY,
     PCMIG_ASK_COUNT
 };

@@ -176,6 +176,9 @@ struct control {
         int64_t look_us;         /* when it wants to look again */
         bool held;               /* paused on request: no attempt until one is asked for */
         bool hang_told;          /* people know that the destination's QEMU seems to hang */
+        bool refused;            /* the latest attempt that has returned: a QEMU does not wait to be resumed */
+        unsigned asked;          /* attempts that there were when QEMU at the source was asked whether it is its, */
+        char source[32];         /* and what it said of its migration, the latest; "" = nothing yet */
         bool pause_again;        /* the order to pause did not go out: the source had not answered something else */
         int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */
         int64_t silence_ms;      /* as seen then */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An interrupted post-copy: what core/recovery.h orders is done here, and told. */
 #include "core/hints.h"
+#include "core/qemu_migration.h"
 #include "core/shell.h"
 #include "engine/control.h"
 
@@ -96,6 +97,33 @@ static void tell_resuming(struct control *c)
     tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
 }
 
+/* Whether libvirt refuses to resume, and for which of the two QEMUs. */
+static void look_at_refusal(struct control *c, struct pcmig_recovery_view *view)
+{
+    const unsigned attempts = c->recovery.core.attempts;
+    struct pcmig_ask ask = {0};
+
+    if (attempts == 0) {
+        c->recovery.refused = false;
+        c->recovery.asked = 0;
+        c->recovery.source[0] = '\0';
+    } else if (!view->call_running) {
+        c->recovery.refused = pcmig_recovery_refused(c->call_error.message);
+    }
+    view->refused = c->recovery.refused;
+    if (!view->refused || view->call_running)
+        return;
+    if (c->recovery.asked != attempts && c->end[PCMIG_SIDE_SOURCE].known &&
+        pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_QEMU, &ask) == 0) {
+        memcpy(c->recovery.source, ask.status, sizeof(c->recovery.source));
+        c->recovery.asked = attempts;
+    }
+    view->source_waits = pcmig_qemu_migration_waits(c->recovery.source);
+    view->source_sends = c->recovery.asked == attempts && pcmig_qemu_migration_sends(c->recovery.source);
+}
+_Static_assert(sizeof(((struct control *)NULL)->recovery.source) == sizeof(((struct pcmig_ask *)NULL)->status),
+               "copied whole");
+
 /* What helps where waiting does not. Nobody does it unasked, as it undoes what the guest did at the destination. When
  * the half there ends, that is seen, and what to type then is told. */
 static void tell_hang(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
@@ -107,11 +135,11 @@ static void tell_hang(struct control *c, const struct pcmig_recovery_view *view,
     const char *const destroy[] = {"virsh", "-c", args->dest_uri, "destroy", guest};
     /* Not stopped there: it does what it can with the pages that it has. */
     const bool may_run = view->destination == PCMIG_HALF_POSTCOPY || c->end[PCMIG_SIDE_DESTINATION].guest.runs_on;
-    char command[512] = "", first[128] = "", text[512];
+    char command[512] = "", first[128] = "", text[640];
 
     snprintf(text, sizeof(text),
-             "QEMU at the destination does not notice: if the network is there, it hangs, and only its end helps "
-             "(%svirsh destroy there, then turn back)",
+             "QEMU at the destination %s, and only its end helps (%svirsh destroy there, then turn back)",
+             view->refused ? "takes no resume" : "does not notice: if the network is there, it hangs",
              may_run ? "the guest may still run there, so look first; " : "");
     tell(c, PCMIG_RECOVERY_STATE_HELD, next_us, text);
     if (c->recovery.hang_told)
@@ -122,9 +150,12 @@ static void tell_hang(struct control *c, const struct pcmig_recovery_view *view,
     if (!pcmig_shell_command(look, sizeof(look) / sizeof(look[0]), first, sizeof(first)))
         snprintf(first, sizeof(first), "virsh domstate there");
     snprintf(text, sizeof(text),
-             "QEMU at the destination does not say that its stream is gone. If the network between the hosts is there, "
-             "it hangs (it waits for a page, and answers nobody): no resume gets through, and the guest %s%s%s. Ending "
-             "that half lets it go on at the source from the switch (how is printed then); what it did since is undone",
+             "QEMU at the destination %s: no resume gets through, and the guest %s%s%s. Ending that half lets it go on "
+             "at the source from the switch (how is printed then); what it did since is undone",
+             view->refused ? "does not wait to be resumed: either it hangs (it waits for a page, and answers nobody), "
+                             "or a connection that brought nothing has ended its wait"
+                           : "does not say that its stream is gone. If the network between the hosts is there, it "
+                             "hangs (it waits for a page, and answers nobody)",
              may_run ? "may still run there on the pages that it has: look first (" : "stands still",
              may_run ? first : "", may_run ? ")" : "");
     pcmig_control_note(c, text, command);
@@ -214,6 +245,7 @@ void pcmig_recover(struct control *c)
         .still_ms = -1,
     };
     struct pcmig_recovery_order order;
+    struct pcmig_ask pause = {0};
 
     c->recovery.look_us = PCMIG_NEVER_US;
     if (c->recovery.held && may_be_held(&view)) {
@@ -230,6 +262,7 @@ void pcmig_recover(struct control *c)
     }
     if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
         ask_versions(c);
+    look_at_refusal(c, &view);
     view.destination_libvirt = c->end[PCMIG_SIDE_DESTINATION].libvirt;
     view.source_libvirt = c->end[PCMIG_SIDE_SOURCE].libvirt;
     order = pcmig_recovery_next(&c->recovery.core, &view);
@@ -246,6 +279,10 @@ void pcmig_recover(struct control *c)
         return;
     case PCMIG_RECOVERY_PAUSE:
         pcmig_recover_pause(c);
+        return;
+    case PCMIG_RECOVERY_PAUSE_QEMU:
+        (void)pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU, &pause);
+        tell_waiting(c, &view, order.next_us);
         return;
     case PCMIG_RECOVERY_WAKE:
         if (c->m->link != NULL)

@@ -291,6 +291,55 @@ static void takes_no_resume(void **state)
     hangs(BROKEN, 60000, "the guest stands still");
 }
 
+/* libvirt refuses each resume, as one of the two QEMUs does not wait for it. */
+static char still_running[] = "Requested operation is not valid: QEMU reports migration is still running";
+
+static struct pcmig_migration *refused(const char *qemu)
+{
+    struct pcmig_migration *migration;
+
+    stall_ms = 100;
+    migration = adopt_postcopy();
+    stall_ms = 0;
+    atomic_store(&hosts.qemu, qemu);
+    atomic_store(&hosts.pausable, false); /* libvirt calls it paused already */
+    atomic_store(&hosts.refusal, still_running);
+    atomic_store(&hosts.refuses_ms, 1);
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.destination, BROKEN);
+    atomic_store(&hosts.source, BROKEN);
+    return migration;
+}
+
+/* The source's: it is in the handshake of an earlier resume, and waits for a word that was lost. */
+static void source_does_not_wait(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    migration = refused("postcopy-recover");
+    WAIT_FOR(atomic_load(&hosts.qemu_pauses) == 1);
+    assert_true(atomic_load(&hosts.resumes) > 1); /* not after the first, which may be the moment of its noticing */
+    atomic_store(&hosts.refuses_ms, 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.qemu_pauses), 1);
+}
+
+/* The destination's: its monitor is out of reach until the migration is over. */
+static void destination_does_not_wait(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    migration = refused("postcopy-paused");
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "takes no resume, and only its end helps") != NULL);
+    assert_non_null(strstr(status_of(migration).note, "does not wait to be resumed: either it hangs"));
+    assert_non_null(strstr(status_of(migration).note, " destroy "));
+    assert_int_equal(atomic_load(&hosts.qemu_pauses), 0);
+    atomic_store(&hosts.refuses_ms, 0); /* should it get on after all */
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
 /* --- a silent source ---------------------------------------------------------------------------------------------- */
 
 /* Its QEMU does not tell how it gets on: nothing else waits for that. */
@@ -364,6 +413,8 @@ int main(void)
         TEST(end_that_nobody_told),
         TEST(does_not_notice),
         TEST(takes_no_resume),
+        TEST(source_does_not_wait),
+        TEST(destination_does_not_wait),
         TEST(without_figures),
         TEST(moved_from_a_source_that_is_gone),
         TEST(switch_without_an_answer),

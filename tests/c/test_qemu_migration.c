@@ -80,6 +80,21 @@ static void only_an_end_without_a_switch_keeps_the_guest(void **state)
         assert_false(pcmig_qemu_migration_kept(not_kept[i]));
 }
 
+static void what_can_be_paused_does_not_wait(void **state)
+{
+    static const char *const neither[] = {"none", "active", "postcopy-recover-setup", "failed", "completed", ""};
+
+    (void)state;
+    assert_true(pcmig_qemu_migration_sends("postcopy-active"));
+    assert_true(pcmig_qemu_migration_sends("postcopy-recover"));
+    assert_false(pcmig_qemu_migration_sends("postcopy-paused"));
+    assert_true(pcmig_qemu_migration_waits("postcopy-paused"));
+    assert_false(pcmig_qemu_migration_waits("postcopy-active"));
+    assert_false(pcmig_qemu_migration_waits("postcopy-recover"));
+    for (size_t i = 0; i < sizeof(neither) / sizeof(neither[0]); i++)
+        assert_false(pcmig_qemu_migration_sends(neither[i]) || pcmig_qemu_migration_waits(neither[i]));
+}
+
 /* Answers of QEMU 10.0 and 11.1, shortened. */
 static void what_else_is_read(void **state)
 {
@@ -147,6 +162,7 @@ int main(void)
         cmocka_unit_test(what_else_is_read),
         cmocka_unit_test(too_deep_is_refused),
         cmocka_unit_test(only_an_end_without_a_switch_keeps_the_guest),
+        cmocka_unit_test(what_can_be_paused_does_not_wait),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -131,6 +131,61 @@ static void a_destination_that_hangs(void **state)
     assert_false(pcmig_recovery_hangs(&recovery, &at));
 }
 
+/* libvirt refuses each attempt. Where the source's QEMU says that it sends, it is told to pause, from the second on,
+ * once between two of them, and the next one is made soon; where it waits, it is the destination's that does not, and
+ * that hangs. */
+static void refusals(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    enum pcmig_recovery_step found;
+    unsigned pauses = 0, resumes = 0;
+
+    (void)state;
+    assert_true(pcmig_recovery_refused("operation is not valid: QEMU reports migration is still running"));
+    assert_false(pcmig_recovery_refused("post-copy migration of domain g1 has not failed"));
+    assert_false(pcmig_recovery_refused(""));
+    pcmig_recovery_init(&recovery, 10000, 1);
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+    at.refused = at.source_sends = true;
+    for (int looks = 0; looks < 600; looks++) {
+        at.t_us += S / 10;
+        found = step(&recovery, at);
+        if (found == PCMIG_RECOVERY_PAUSE_QEMU) {
+            pauses++;
+            assert_int_equal(pauses, resumes); /* none for the first, one for each that follows */
+            assert_true(recovery.retry_us <= at.t_us + 2 * S);
+        }
+        resumes += found == PCMIG_RECOVERY_RESUME;
+        assert_false(pcmig_recovery_hangs(&recovery, &at));
+    }
+    assert_true(pauses > 3);
+    at.call_running = true;
+    assert_int_not_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE_QEMU);
+
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.call_running = at.source_sends = false;
+    (void)step(&recovery, at);
+    at.t_us += 60 * S;
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at)); /* it has not said whether it is its own */
+    at.source_waits = true;
+    (void)step(&recovery, at);
+    for (int looks = 0; looks < 599; looks++) {
+        at.t_us += S / 10;
+        assert_int_not_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE_QEMU);
+        assert_false(pcmig_recovery_hangs(&recovery, &at));
+    }
+    for (int looks = 0; looks < 10; looks++) {
+        at.t_us += S / 10;
+        (void)step(&recovery, at);
+    }
+    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    at.refused = false; /* it failed in another way: its end is not all that helps */
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+}
+
 static void no_two_calls_at_once(void **state)
 {
     struct pcmig_recovery recovery;
@@ -412,6 +467,7 @@ int main(void)
         cmocka_unit_test(both_say_so),
         cmocka_unit_test(nothing_moves),
         cmocka_unit_test(a_destination_that_hangs),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(no_two_calls_at_once),
         cmocka_unit_test(destination_away),
         cmocka_unit_test(destination_never_asked),

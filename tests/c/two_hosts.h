@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <libvirt/libvirt-qemu.h>
 #include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +54,8 @@ static struct {
     atomic_int pauses;        /* abort with POSTCOPY */
     atomic_int resumes;       /* migrate calls that resume */
     atomic_int refuses_ms;    /* each takes so long and fails, and nothing has changed; 0 = it does not */
+    char *_Atomic refusal;    /* with this error; NULL = with none */
+    atomic_int qemu_pauses;   /* migrate-pause */
     atomic_int calls;         /* migrate calls of any kind */
     atomic_bool pausable;     /* a pause breaks the stream */
     atomic_int silence_ms;    /* of the destination's kernel */
@@ -186,6 +189,16 @@ int virDomainGetJobStats(virDomainPtr domain, int *type, virTypedParameterPtr *p
     return 0;
 }
 
+static _Thread_local virError refused_with;
+
+virErrorPtr virGetLastError(void)
+{
+    virErrorPtr (*libvirts)(void) = NULL;
+
+    *(void **)&libvirts = dlsym(RTLD_NEXT, "virGetLastError");
+    return refused_with.message != NULL ? &refused_with : libvirts();
+}
+
 static inline void all_has_arrived(void)
 {
     atomic_store(&hosts.destination, RUNNING);
@@ -221,8 +234,10 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
     atomic_fetch_add(&hosts.resumes, 1);
     for (int waited_ms = 0; waited_ms < atomic_load(&hosts.refuses_ms); waited_ms++)
         (void)usleep(1000);
+    refused_with = (virError){.code = VIR_ERR_OPERATION_INVALID, .message = atomic_load(&hosts.refusal)};
     if (atomic_load(&hosts.refuses_ms) > 0)
         return -1;
+    refused_with = (virError){0};
     atomic_store(&hosts.source, SERVING);
     atomic_store(&hosts.destination, FETCHING);
     (void)usleep(300000);
@@ -348,6 +363,12 @@ int virDomainQemuMonitorCommand(virDomainPtr domain, const char *cmd, char **res
 
     (void)flags;
     assert_true(at_source(domain));
+    if (strcmp(cmd, "{\"execute\":\"migrate-pause\"}") == 0) {
+        atomic_fetch_add(&hosts.qemu_pauses, 1);
+        atomic_store(&hosts.qemu, "postcopy-paused");
+        *result = strdup("{\"return\":{}}");
+        return *result != NULL ? 0 : -1;
+    }
     *result = NULL;
     for (size_t i = 0; status != NULL && i < sizeof(rows) / sizeof(rows[0]); i++) {
         snprintf(whole, sizeof(whole), "{\"execute\":\"%s\"}", rows[i].cmd);
@@ -449,6 +470,8 @@ static int reset(void **state)
     atomic_store(&hosts.pauses, 0);
     atomic_store(&hosts.resumes, 0);
     atomic_store(&hosts.refuses_ms, 0);
+    atomic_store(&hosts.refusal, NULL);
+    atomic_store(&hosts.qemu_pauses, 0);
     atomic_store(&hosts.calls, 0);
     atomic_store(&hosts.pausable, true);
     atomic_store(&hosts.silence_ms, 0);

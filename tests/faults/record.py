@@ -17,7 +17,7 @@ Row = dict[str, Any]
 # What tells a round from every other.
 ROUND = ("bed", "driver", "stack", "cell", "seed", "when")
 # What only a round that went wrong is kept with.
-LONG = ("said", "record", "beats")
+LONG = ("said", "record", "beats", "logs")
 
 
 class Record:

@@ -129,6 +129,7 @@ class Runner:
             "lost_writes": evidence.lost_writes,
             "said": evidence.said[-SAID_CHARS:],
             **stage.facts(),
+            **({"logs": stage.logs()} if problems else {}),
         }
 
     # The moment

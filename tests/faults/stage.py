@@ -48,6 +48,7 @@ PATIENCE_S = 30.0
 START_PATIENCE_S = 90.0  # from the word to the first bytes, on a machine that does other work
 UP_PATIENCE_S = 90.0
 CALL_PATIENCE_S = 10
+LOG_CHARS = 2000
 
 
 class Stage(abc.ABC):
@@ -135,6 +136,11 @@ class Stage(abc.ABC):
     def facts(self) -> dict[str, Any]:
         """More for the record of a cell."""
         return {}
+
+    def logs(self) -> dict[str, str]:
+        """What the guest's QEMUs said last, and the tunnels: for who looks into a round that went wrong."""
+        files = {host.name: host.state / f"log/qemu/{self.domain}.log" for host in self.bed.hosts}
+        return {name: tail(path) for name, path in files.items()}
 
     def replace_guest(self) -> None:
         """The next cell begins with another guest: this one cannot be migrated again."""
@@ -394,6 +400,10 @@ class HostsStage(Stage):
     def facts(self) -> dict[str, Any]:
         assert self.command is not None
         return {"exit": self.command.process.poll()}
+
+    def logs(self) -> dict[str, str]:
+        tunnels = self.scene.daemons.values() if self.tunnel else ()
+        return super().logs() | {f"tunnel {each.host.name}": tail(each.log) for each in tunnels}
 
     def __exit__(self, *exception: object) -> None:
         if self.command is not None:
@@ -658,6 +668,13 @@ def look(host: Host, domain: str) -> Half:
     except BedError as error:
         state = "" if re.search("failed to get domain|[Dd]omain not found", str(error)) else None
     return Half(state, len(host.qemu_pids()))
+
+
+def tail(path: pathlib.Path) -> str:
+    """The end of a log; "" where there is none."""
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace")[-LOG_CHARS:]
+    return ""
 
 
 def _inside(host: Host, argv: list[str]) -> None:

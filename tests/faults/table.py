@@ -131,6 +131,16 @@ def codes(rows: Sequence[Row]) -> str:
     return ", ".join(f"{commit} ({count})" for commit, count in counts.items())
 
 
+def latest(rows: Sequence[Row]) -> str:
+    """How many of the rounds were played with the latest code among them: e.g. "24 of 520 (8ba794d)"."""
+    judged = sorted((row for row in rows if row["good"] is not None), key=lambda row: row["when"])
+    if not judged:
+        return ""
+    commit = judged[-1]["commit"]
+    count = sum(row["commit"] == commit for row in judged)
+    return f"{count} of {len(judged)} ({commit})"
+
+
 def not_played(found: Mapping[tuple[str, str], Tally], bed: str, driver: str) -> str:
     """The cells without a verdict, by fault: e.g. "``loss`` (in pre-copy, in post-copy)"."""
     texts = []
@@ -177,12 +187,17 @@ def rst(rows: Sequence[Row], stacks: Mapping[str, Mapping[str, Any]]) -> str:
         blocks.append("\n".join(lines))
         here = [row for row in rows if row["bed"] == bed]
         notes = [summary(here, driver) for driver in drivers]
-        ours = codes([row for row in here if row["driver"] == PCMIG])
+        own = [row for row in here if row["driver"] == PCMIG]
+        ours = codes(own)
         notes += [f"{driver}: {rounds_of(found, driver)}" for driver in drivers]
         for driver in drivers:
             if missing := not_played(found, bed, driver):
                 notes.append(f"{driver}, not played: {missing}")
-        notes += [f"rounds of pcmig by the commit that was played: {ours}"] if ours else []
+        if ours:
+            notes.append(
+                f"rounds of pcmig with the latest code that was played: {latest(own)}; the others with older"
+            )
+            notes.append(f"rounds of pcmig by the commit that was played: {ours}")
         notes += [
             f"{driver}, ``{cell}``: {problem}"
             for (cell, driver), tally in found.items()

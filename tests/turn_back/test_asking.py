@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import time
 
@@ -119,22 +121,24 @@ def test_never_beside_a_half_that_can_run(scene: Scene) -> None:
 
 
 def test_a_destination_that_answers_nobody_is_ended_by_hand(scene: Scene) -> None:
-    """Its QEMU hangs, as one may that waits for a page with its lock held: no resume gets through. Somebody
-    ends it there, and the guest goes on at the source."""
+    """Its QEMU hangs, as one may that waits for a page with its lock held: no resume gets through. That is
+    told, with what helps. Somebody types it, and the guest goes on at the source."""
     scene.prepare()
     source = scene.source
     destination = scene.bed.other(source)
     try:
-        command = scene.in_postcopy(destination)
+        command = scene.in_postcopy(destination, "--set", "stall_ms=4000")
         [qemu] = destination.qemu_pids()
         destination.signal_process(qemu, signal.SIGSTOP)
         source.virsh("domjobabort", scene.name, "--postcopy")
         scene.wait_for(lambda: "interrupted" in command.said(), "pcmig says so")
-        time.sleep(8)
+        scene.wait_for(lambda: " destroy " in command.said(), "it is told what helps", 90)
+        told = re.search(r"it hangs \(.*:\n\s*(virsh -c \S+ destroy \S+)$", command.said(), re.MULTILINE)
+        assert told is not None, command.said()
         assert destination.qemu_pids() == [qemu] and "paused" in (scene._state(source) or "")
         turn_back(scene, source, "--destination-is-dead").expect(1, "looks after the migration")
         ended_s = time.monotonic()
-        destination.virsh("destroy", scene.name, timeout_s=60)
+        source.virsh(*shlex.split(told[1])[1:], timeout_s=60)
         command.wait(60).expect(3, "one half of the guest is gone", "pcmig turn-back")
         print(f"ended {time.monotonic() - ended_s:.1f} s after the word")
         # Whether somebody saw it end depends on whether libvirt there could still be asked.

@@ -204,6 +204,19 @@ def test_the_socket_may_appear_late(hosts: tuple[Daemon, Daemon]) -> None:
                 assert there.recv(10) == b"early"
 
 
+def test_a_mute_stream_that_leaves_is_not_waited_for(hosts: tuple[Daemon, Daemon]) -> None:
+    """Its QEMU closes it while the peer looks for a socket: one that listens there by then, for the next
+    attempt to resume, would take it for a failed one, for good."""
+    source, destination = hosts
+    name = new_name()
+    assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
+    with source.connect(name):
+        wait_for(lambda: destination.figures()["handshakes_accepted"] > 0)
+        time.sleep(0.5)  # it has said hello by then, unless the machine is slow
+    wait_for(lambda: any("QEMU closed its socket before the peer" in text for text in source.messages()))
+    wait_for(lambda: source.show(name)["connections"] == "0")
+
+
 def test_close_ends_streams_and_forgets_the_name(hosts: tuple[Daemon, Daemon]) -> None:
     source, destination = hosts
     name, here, there = stream(source, destination)

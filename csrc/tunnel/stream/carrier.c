@@ -278,7 +278,7 @@ static const struct {
     [PCMIG_CARRIER_CONNECT] = {pcmig_carrier_run_connect, pcmig_carrier_connect_too_late},
     [PCMIG_CARRIER_HANDSHAKE] = {pcmig_carrier_run_handshake, too_late},
     [PCMIG_CARRIER_HELLO] = {run_nothing, pcmig_carrier_run_hello},
-    [PCMIG_CARRIER_ASK] = {pcmig_carrier_run_ask, too_late},
+    [PCMIG_CARRIER_ASK] = {pcmig_carrier_run_ask, pcmig_carrier_look_asking},
     [PCMIG_CARRIER_LISTEN] = {pcmig_carrier_run_listen, too_late},
     [PCMIG_CARRIER_EXPECT] = {pcmig_carrier_run_expect, too_late},
     [PCMIG_CARRIER_JOIN] = {pcmig_carrier_run_join, look},

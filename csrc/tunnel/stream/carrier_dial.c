@@ -11,6 +11,7 @@ enum {
     PAUSE_MAX_US = 1000000, /* before dialling again */
     LISTEN_US = 2000,       /* between two looks for QEMU's first bytes */
     SILENT_US = 200000, /* after which it is one that the other end speaks first on: a disk's, a request channel's */
+    LEFT_US = 20000,    /* between two looks whether QEMU is still there */
     FIRST_MAX_BYTES = 2048, /* the rest follows when the peer has answered */
 };
 
@@ -132,13 +133,30 @@ void pcmig_carrier_run_hello(struct pcmig_carrier *c)
     }
     pcmig_tunnel_frame_encode_hello(&hello, text);
     c->asked_us = pcmig_carrier_now_us(c);
+    c->hello.kind = hello.kind;
     if (!pcmig_carrier_say(c, text, PCMIG_TUNNEL_FRAME_HELLO_BYTES + first_bytes)) {
         pcmig_carrier_cannot_say(c);
         return;
     }
-    /* The peer may look for its QEMU for a while before it answers. */
-    pcmig_carrier_set_deadline(c, ((int64_t)c->rules->config.handshake_ms + c->rules->config.socket_wait_ms) * 1000);
     pcmig_carrier_set_state(c, PCMIG_CARRIER_ASK);
+    pcmig_carrier_look_asking(c);
+}
+
+/* The peer may look for its QEMU for a while before it answers. Should QEMU here leave meanwhile without having said
+ * anything, the other one is not to hear of it, which may listen by then for the next attempt. */
+void pcmig_carrier_look_asking(struct pcmig_carrier *c)
+{
+    const int64_t allowed_us = ((int64_t)c->rules->config.handshake_ms + c->rules->config.socket_wait_ms) * 1000;
+    const int64_t left_us = c->asked_us + allowed_us - pcmig_carrier_now_us(c);
+    const bool mute = c->hello.kind == PCMIG_TUNNEL_KIND_STREAM && c->index == 0;
+
+    if (mute && pcmig_stream_left(c->stream))
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_STREAM, PCMIG_MESSAGES_INFO,
+                           "QEMU closed its socket before the peer had found its own");
+    else if (left_us <= 0)
+        pcmig_carrier_fail(c, PCMIG_MESSAGES_HANDSHAKE, PCMIG_MESSAGES_WARNING, "the handshake took too long");
+    else
+        pcmig_carrier_set_deadline(c, mute && left_us > LEFT_US ? LEFT_US : left_us);
 }
 
 static void answer_probe(struct pcmig_carrier *c, const struct pcmig_tunnel_answer *answer)

@@ -126,6 +126,7 @@ void pcmig_carrier_begin_hello(struct pcmig_carrier *c);
 void pcmig_carrier_run_hello(struct pcmig_carrier *c);
 void pcmig_carrier_run_connect(struct pcmig_carrier *c);
 void pcmig_carrier_run_ask(struct pcmig_carrier *c);
+void pcmig_carrier_look_asking(struct pcmig_carrier *c);
 
 /* --- carrier_accept.c --- */
 

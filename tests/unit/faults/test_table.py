@@ -86,6 +86,10 @@ def test_the_codes_that_were_played_are_told_the_newest_last() -> None:
     rows = [row(commit="b", when="2"), row(commit="b", when="3"), row(commit="a", when="1")]
     assert table.codes([*rows, row(commit="c", when="4", good=None)]) == "a (1), b (2)"
     assert "by the commit that was played: 1 (1)" in table.rst([row(), BAD], {})
+    played = [row(commit="b", when="3"), row(commit="a", when="1"), row(commit="b", when="2")]
+    assert table.latest([*played, row(commit="c", when="4", good=None)]) == "2 of 3 (b)"
+    assert table.latest([]) == ""
+    assert "with the latest code that was played: 1 of 1 (1); the others with older" in table.rst([row()], {})
 
 
 def planned(rows: list[dict[str, Any]], *words: str) -> list[tuple[str, str, int]]:
