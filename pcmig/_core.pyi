@@ -105,6 +105,39 @@ class Recovery(TypedDict):
     text: str  # "post-copy interrupted at 43 %, resuming, attempt 3"
 
 @type_check_only
+class Eta(TypedDict):
+    """How long a migration still takes, as far as that is known; see core/forecast.h."""
+
+    # "range"; "least": only that is known; "too-early"; "not-converging": pre-copy without an end;
+    # "interrupted"; "over"
+    outlook: Literal["range", "least", "too-early", "not-converging", "interrupted", "over"]
+    least_ms: int | None
+    most_ms: int | None
+
+@type_check_only
+class Downtime(TypedDict):
+    """How long the guest stood still at the switch."""
+
+    ms: int
+    source: Literal[
+        "events", "libvirt", "expected"
+    ]  # both hosts' events, libvirt's final figure, QEMU's guess
+
+@type_check_only
+class Judged(TypedDict):
+    """Where a migration is that somebody else drives."""
+
+    phase: str  # as the ledger has it, without "drain"
+    passes: int
+    pass_permille: int
+    progress_permille: int
+    eta: Eta
+    downtime: Downtime | None
+    link_bps: int | None
+    requests_ps: int
+    due_us: int | None  # when the policy wants to hear next; None = only events
+
+@type_check_only
 class Status(TypedDict):
     """One moment of a migration. Figures that are not known are None."""
 
@@ -131,7 +164,10 @@ class Status(TypedDict):
     requests_ps: int
     queue_bytes: int | None
     pace_mib: int | None  # post-copy bandwidth in force; 0 = unlimited
-    eta_ms: int | None
+    progress_permille: int  # of the whole migration; never falls, and is 1000 once it is completed
+    eta: Eta
+    eta_ms: int | None  # the most of it
+    downtime: Downtime | None  # None: it has not moved yet, and QEMU expects nothing
     decision: Decision | None  # the latest that was not "keep"
     switch_late_us: int | None  # from the decision to switch (of drained and gate open, the later one) to the
     #                             start-postcopy call that was accepted
@@ -674,6 +710,53 @@ def job_switch(uri: str, domain: str, /) -> None:
 def job_pause(uri: str, domain: str, /) -> None:
     """Interrupts the guest's post-copy: both halves keep what they have, and wait to be resumed. Raises
     LibvirtError."""
+
+@final
+class Judge:
+    """Policy, ledger and forecast of a migration that somebody else drives; pure. Nothing is acted on."""
+
+    def __init__(
+        self, policy: str = "auto", *, params: dict[str, int] | None = None, switches: bool = False
+    ) -> None:
+        """SWITCHES: somebody switches to post-copy when pre-copy does not end. Raises PolicyError."""
+    def feed(self, line: str, /) -> Decision | None:
+        """Takes a line of a trace, without its newline; what is no input counts for nothing. Returns what the
+        policy decides, None for going on as it is. Raises TraceError."""
+    def look(self) -> Judged: ...
+    def ledger(self) -> Ledger: ...
+
+@final
+class JobWatch:
+    """Follows the migration of a guest on a host, whoever drives it. It asks, and steers nothing."""
+
+    def __init__(self, uri: str, domain: str, *, source: bool = True) -> None:
+        """Connects with the first look()."""
+    def look(self) -> Job:
+        """Asks once, as job_status() does, over a connection that stays open, or another one if that broke.
+        Blocks without the GIL. Raises LibvirtError."""
+    def take(self) -> list[str]:
+        """What looks and events have told since the last call, as lines of a trace. Raises ValueError once it
+        was closed, or while another thread looks, as the others do."""
+    def fileno(self) -> int:
+        """Readable when there is something to take()."""
+    def now_us(self) -> int:
+        """The time on which those lines go: since the migration began, as far as that is known."""
+    def close(self) -> None: ...
+
+@type_check_only
+class Turn(TypedDict):
+    """A migration that pcmig steers on this host, as it tells the others."""
+
+    name: str
+    phase: str  # for people: "draining"
+    turn: str  # what the others leave to it, as Status has it
+    waits_for: str | None  # name of the guest that goes first
+    queue_bytes: int | None
+    pace_mib: int | None  # post-copy bandwidth in force; 0 = unlimited
+    gate: str  # as Status has it
+
+def turns() -> list[Turn]:
+    """All of them, of whatever process. Where they cannot be read there are none."""
 
 @type_check_only
 class Migrating(TypedDict):

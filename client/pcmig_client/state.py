@@ -11,7 +11,7 @@ from pcmig_common import phases, units
 POST_COPY_STATUS = "running (post-copy)"  # Nova's name of it (nova/compute/manager.py)
 # What Nova's record begins with while post-copy is interrupted; a sentence on what is done follows.
 INTERRUPTED = "post-copy interrupted"
-# Phases, as the API names them, in which its percent is that of the running pass.
+# Phases, as the API names them, in which passes are counted.
 PASSES = tuple(name for phase, name in phases.PHASES.items() if phase not in phases.MOVED)
 
 
@@ -79,20 +79,27 @@ def switched(migration: dict[str, Any]) -> bool:
 
 
 def line(migration: dict[str, Any]) -> str:
-    """One line for who waits: "pre-copy, 45% of pass 2, 120 MiB remain"."""
+    """One line for who waits: "pre-copy, 45%, pass 2, 120 MiB remain, 0:40-1:30 to go"."""
     if not migration.get("in_progress"):
         return phase(migration)
     progress = migration.get("progress") or {}
     parts = [phase(migration)]
     known = percent(migration)
-    if known is not None:
-        of_pass = parts[0] in PASSES and "passes" in progress
-        parts.append(f"{known}% of {'pass ' + str(progress['passes'] + 1) if of_pass else 'memory'}")
+    eta = progress.get("eta")
+    endless = eta == phases.UNKNOWN["not-converging"]
+    if endless:
+        parts.append("does not converge")
+    elif known is not None:
+        parts.append(f"{known}%" if progress else f"{known}% of memory")
+    if parts[0] in PASSES and "passes" in progress:
+        parts.append(f"pass {progress['passes'] + 1}")
     remaining = remaining_bytes(migration)
     if remaining is not None:
         parts.append(f"{units.size(remaining)} remain")
     if progress.get("requests"):
         parts.append(f"{progress['requests']} page requests")
+    if isinstance(eta, str) and eta not in phases.UNKNOWN.values():
+        parts.append(f"{eta} to go")
     return ", ".join(parts)
 
 
@@ -113,8 +120,10 @@ FIELDS = (
     ("passes", "progress", "text"),
     ("percent", "progress", "percent"),
     ("elapsed_ms", "progress", "ms"),
+    ("eta", "progress", "text"),
     ("eta_ms", "progress", "ms"),
     ("downtime_ms", "progress", "short_ms"),
+    ("downtime_source", "progress", "text"),
     ("total_bytes", "progress", "bytes"),
     ("transferred_bytes", "progress", "bytes"),
     ("remaining_bytes", "progress", "bytes"),

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pcmig_common import units
+
 # What status()["phase"] is called in words. The dashboard, a package of its own, knows these words.
 PHASES = {
     "setup": "setting up",
@@ -36,9 +38,46 @@ def arrived_permille(total_bytes: int, remaining_bytes: int) -> int:
     return max(0, min(1000, (total_bytes - remaining_bytes) * 1000 // total_bytes))
 
 
-def share_permille(status: Mapping[str, Any]) -> int:
-    """How far STATUS (of pcmig._core.Migration) is, 0..1000: in the running pass while the guest is at the
-    source, with the guest's memory once it has left."""
-    if status["phase"] in MOVED:
-        return arrived_permille(status["memory_total_bytes"], status["memory_remaining_bytes"])
-    return max(0, min(1000, int(status["pass_permille"])))
+ENDLESS = "pre-copy does not converge"
+
+# What an outlook (status()["eta"]) says where it has no end to tell.
+UNKNOWN = {
+    "too-early": "not known yet",
+    "not-converging": f"unknown: {ENDLESS}",
+    "interrupted": "unknown: post-copy is interrupted",
+}
+
+
+def eta_words(eta: Mapping[str, Any]) -> str | None:
+    """How long a migration still takes, as sure as that is: "0:40-1:30", "at least 0:40", or why nobody
+    knows; None once it is over."""
+    least_ms, most_ms = eta["least_ms"], eta["most_ms"]
+    if eta["outlook"] == "range":
+        ends = dict.fromkeys((units.clock(least_ms), units.clock(most_ms)))
+        return "-".join(ends)
+    if eta["outlook"] == "least":
+        return f"at least {units.clock(least_ms)}"
+    return UNKNOWN.get(eta["outlook"])
+
+
+# Whose figure a downtime is.
+DOWNTIME_SOURCES = {
+    "events": "as both hosts' events tell",
+    "libvirt": "libvirt's figure",
+    "expected": "as QEMU expects",
+}
+
+
+def downtime_words(downtime: Mapping[str, Any] | None) -> str | None:
+    """ "61 ms (as both hosts' events tell)"."""
+    if downtime is None:
+        return None
+    source = DOWNTIME_SOURCES.get(downtime["source"], downtime["source"])
+    return f"{downtime['ms']} ms ({source})"
+
+
+def share_words(status: Mapping[str, Any]) -> str:
+    """How far STATUS is, for people: no share of what has no end."""
+    if status["eta"]["outlook"] == "not-converging":
+        return "does not converge"
+    return f"{status['progress_permille'] // 10}%"

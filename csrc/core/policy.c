@@ -78,6 +78,11 @@ struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct 
     return policy;
 }
 
+bool pcmig_policy_switches(enum pcmig_policy_kind kind)
+{
+    return kind != PCMIG_POLICY_MANUAL && kind != PCMIG_POLICY_NEVER;
+}
+
 void pcmig_policy_free(struct pcmig_policy *policy)
 {
     free(policy);

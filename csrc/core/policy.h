@@ -83,6 +83,9 @@ struct pcmig_policy; /* opaque; pcmig_policy_new allocates the one block it live
 struct pcmig_policy *pcmig_policy_new(enum pcmig_policy_kind kind, const struct pcmig_params *params, bool gated);
 void pcmig_policy_free(struct pcmig_policy *policy);
 
+/* Whether it switches by itself, should pre-copy not end. */
+bool pcmig_policy_switches(enum pcmig_policy_kind kind);
+
 /* Takes one input, writes the decision. Inputs older than the last one are taken as of the last one's time. */
 void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *input, struct pcmig_decision *out);
 

@@ -24,6 +24,7 @@
 #ifndef PCMIG_CORE_TURNS_H
 #define PCMIG_CORE_TURNS_H
 
+#include "core/gate.h"
 #include "core/input.h"
 
 #include <stdbool.h>
@@ -63,18 +64,22 @@ struct pcmig_turns_row {
     uint32_t number;  /* of the row */
     enum pcmig_turns_phase phase;
     enum pcmig_turns_fill fill;
-    int64_t since_us;                 /* it came */
-    int64_t phase_us;                 /* its phase began */
-    int64_t turn_us;                  /* since when pre-copy has its turn */
-    int64_t setup_us;                 /* from the migrate call to the first byte; 0 = none was sent yet */
-    int64_t stamp_us;                 /* the row was written */
-    int64_t moved_us;                 /* the latest time that a byte more was sent, or the phase began */
-    uint64_t total_bytes;             /* of guest memory and disks; 0 = not known */
-    uint64_t remaining_bytes;         /* of them; all as long as nothing was sent */
-    uint64_t send_bps;                /* as measured last */
-    uint64_t link_bps;                /* as measured by it; 0 = not known */
-    int64_t queue_bytes;              /* -1 = not known */
-    int64_t bound_mib;                /* in force for the sake of others, MiB/s; 0 = none */
+    int64_t since_us;         /* it came */
+    int64_t phase_us;         /* its phase began */
+    int64_t turn_us;          /* since when pre-copy has its turn */
+    int64_t setup_us;         /* from the migrate call to the first byte; 0 = none was sent yet */
+    int64_t stamp_us;         /* the row was written */
+    int64_t moved_us;         /* the latest time that a byte more was sent, or the phase began */
+    uint64_t total_bytes;     /* of guest memory and disks; 0 = not known */
+    uint64_t remaining_bytes; /* of them; all as long as nothing was sent */
+    uint64_t send_bps;        /* as measured last */
+    uint64_t link_bps;        /* as measured by it; 0 = not known */
+    int64_t queue_bytes;      /* -1 = not known */
+    int64_t bound_mib;        /* in force for the sake of others, MiB/s; 0 = none */
+    /* For people who look on: the pace of background pages in post-copy, MiB/s, 0 = unlimited, -1 = none was set; and
+     * the gate before the switch. */
+    int64_t pace_mib;
+    enum pcmig_gate_state gate;
     char name[PCMIG_TURNS_NAME_SIZE]; /* the guest's */
 };
 

@@ -31,6 +31,7 @@ void pcmig_turns_meter_init(struct pcmig_turns_meter *meter, int64_t now_us, con
         .total_bytes = total_bytes,
         .remaining_bytes = total_bytes,
         .queue_bytes = -1,
+        .pace_mib = -1,
     };
     snprintf(meter->row.name, sizeof(meter->row.name), "%s", name);
 }

@@ -22,7 +22,10 @@ static uint64_t checksum(const unsigned char *bytes, size_t count)
 }
 
 /* The figures in the order in which they lie there, eight bytes each. All programs that read them run on this host. */
-#define FIGURES 17
+#define FIGURES   18
+/* In the last one, which older versions leave 0: the pace, from -1 on, and above it the gate. */
+#define GATE_AT   40
+#define PACE_MASK ((UINT64_C(1) << GATE_AT) - 1)
 
 void pcmig_turns_pack(const struct pcmig_turns_row *row, unsigned char bytes[PCMIG_TURNS_ROW_BYTES])
 {
@@ -44,6 +47,7 @@ void pcmig_turns_pack(const struct pcmig_turns_row *row, unsigned char bytes[PCM
         (uint64_t)(row->queue_bytes + 1), /* -1 is not known */
         (uint64_t)row->bound_mib,
         (uint64_t)row->setup_us,
+        ((uint64_t)(row->pace_mib + 1) & PACE_MASK) | (uint64_t)row->gate << GATE_AT,
     };
     uint64_t sum;
 
@@ -89,6 +93,9 @@ bool pcmig_turns_unpack(const unsigned char bytes[PCMIG_TURNS_ROW_BYTES], struct
         .queue_bytes = (int64_t)bounded(figures[14]) - 1,
         .bound_mib = (int64_t)bounded(figures[15]),
         .setup_us = (int64_t)bounded(figures[16]),
+        .pace_mib = (int64_t)(figures[17] & PACE_MASK) - 1,
+        .gate = figures[17] >> GATE_AT < PCMIG_GATE_STATE_COUNT ? (enum pcmig_gate_state)(figures[17] >> GATE_AT)
+                                                                : PCMIG_GATE_NONE,
     };
     memcpy(row->name, bytes + NAME_AT, PCMIG_TURNS_NAME_SIZE - 1);
     /* It is shown to people. Bytes above ASCII are letters of some language. */

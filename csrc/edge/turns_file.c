@@ -141,19 +141,31 @@ static int check_header(int fd)
     return n == (ssize_t)sizeof(header) && memcmp(header, HEADER, sizeof(header)) == 0 ? 0 : EBADMSG;
 }
 
+static const char *run_dir(void)
+{
+    const char *given = getenv("PCMIG_RUN_DIR");
+
+    return given != NULL && given[0] != '\0' ? given : RUN_DIR;
+}
+
+/* Where the file is, or would be. Returns 0, or an errno. */
+static int find_file(char path[PCMIG_TURNS_FILE_PATH_SIZE])
+{
+    int length = snprintf(path, PCMIG_TURNS_FILE_PATH_SIZE, "%s/migrations/" FILE_NAME, run_dir());
+
+    return length < PCMIG_TURNS_FILE_PATH_SIZE ? 0 : ENAMETOOLONG;
+}
+
 static int open_file(char path[PCMIG_TURNS_FILE_PATH_SIZE], int *out)
 {
-    const char *run_dir = getenv("PCMIG_RUN_DIR");
-    char folder[PCMIG_TURNS_FILE_PATH_SIZE - 8];
-    int fd, error;
+    char folder[PCMIG_TURNS_FILE_PATH_SIZE];
+    int fd, error = find_file(path);
 
     *out = -1;
-    if (run_dir == NULL || run_dir[0] == '\0')
-        run_dir = RUN_DIR;
-    if (snprintf(folder, sizeof(folder), "%s/migrations", run_dir) >= (int)sizeof(folder))
-        return ENAMETOOLONG;
-    snprintf(path, PCMIG_TURNS_FILE_PATH_SIZE, "%s/" FILE_NAME, folder);
-    make_folder(run_dir, folder);
+    if (error != 0)
+        return error;
+    memcpy(folder, path, sizeof(folder));
+    make_folder(run_dir(), dirname(folder));
     /* Not waiting for a writer, should somebody have put a pipe there. */
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0660);
     if (fd < 0)
@@ -322,6 +334,30 @@ size_t pcmig_turns_read(struct pcmig_turns_seat *seat, struct pcmig_turns_row ro
     }
 out:
     pthread_mutex_unlock(&here.lock);
+    return count;
+}
+
+size_t pcmig_turns_file_rows(struct pcmig_turns_row rows[PCMIG_TURNS_ROWS])
+{
+    char path[PCMIG_TURNS_FILE_PATH_SIZE];
+    size_t count = 0;
+    struct stat st;
+    int fd;
+
+    if (find_file(path) != 0)
+        return 0;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return 0;
+    pthread_mutex_lock(&here.lock);
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        count = read_others(fd, rows);
+    for (unsigned i = 0; i < PCMIG_TURNS_ROWS && count < PCMIG_TURNS_ROWS; i++) {
+        if (here.used[i] && here.own[i].phase != PCMIG_TURNS_NONE)
+            rows[count++] = here.own[i];
+    }
+    pthread_mutex_unlock(&here.lock);
+    close(fd);
     return count;
 }
 

@@ -33,6 +33,10 @@ void pcmig_turns_write(struct pcmig_turns_seat *seat, const struct pcmig_turns_r
  * old by a twentieth of a second. Returns how many: 0 in a child that was forked since, for which the row is not. */
 size_t pcmig_turns_read(struct pcmig_turns_seat *seat, struct pcmig_turns_row rows[PCMIG_TURNS_ROWS], size_t *me);
 
+/* The rows of all whose process lives, for who has none of his own; nothing is made or changed. Returns how many: 0
+ * also where the file cannot be read. */
+size_t pcmig_turns_file_rows(struct pcmig_turns_row rows[PCMIG_TURNS_ROWS]);
+
 enum pcmig_turns_file_state {
     PCMIG_TURNS_FILE_SHARED = 0, /* with every process of the host */
     PCMIG_TURNS_FILE_MISSING,    /* the folder is not there, and this process may not make it */

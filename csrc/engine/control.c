@@ -30,6 +30,7 @@ void pcmig_control_publish(struct control *c)
 {
     struct pcmig_migration *m = c->m;
     struct pcmig_migration_status *status = &m->status;
+    struct pcmig_ledger_totals totals;
     bool left_now;
 
     c->publish = false;
@@ -43,6 +44,10 @@ void pcmig_control_publish(struct control *c)
     status->dest_ended = status->crossed && pcmig_unrun_seen_end(&c->unrun) && m->mailbox.lost == 0;
     pcmig_policy_progress(m->policy, &status->passes, &status->pass_permille);
     status->sample = c->sample;
+    status->forecast = m->forecast;
+    pcmig_ledger_totals(m->ledger, &totals);
+    status->downtime_events_us = totals.downtime_events_us;
+    status->downtime_reported_ms = totals.downtime_reported_ms;
     status->link_bps = pcmig_policy_link_bps(m->policy);
     status->requests_ps = pcmig_policy_requests_ps(m->policy);
     status->gate = pcmig_policy_gate(m->policy);
@@ -310,6 +315,8 @@ void pcmig_control_feed(struct control *c, struct pcmig_input *input)
         trace_line(m, line, pcmig_trace_write_input(line, sizeof(line), input));
     pthread_mutex_lock(&m->lock);
     pcmig_ledger_feed(m->ledger, input);
+    m->forecast.bounded = pcmig_policy_switches(m->args.policy); /* preflight may have changed it */
+    pcmig_forecast_feed(&m->forecast, input, pcmig_ledger_phase_now(m->ledger));
     pthread_mutex_unlock(&m->lock);
     /* Not every look at the queue (200 a second in a drain) nor every iteration of QEMU 11 (18 a second). */
     if (input->kind != PCMIG_INPUT_QUEUE && input->kind != PCMIG_INPUT_ITERATION)

@@ -147,6 +147,8 @@ void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advi
     pthread_mutex_lock(&m->lock);
     m->status.outcome = outcome;
     if (outcome != PCMIG_OUTCOME_DETACHED)
+        pcmig_forecast_end(&m->status.forecast, outcome == PCMIG_OUTCOME_COMPLETED);
+    if (outcome != PCMIG_OUTCOME_DETACHED)
         m->status.phase = outcome == PCMIG_OUTCOME_NEEDS_OPERATOR && advice == PCMIG_ADVICE_RESUME
                               ? PCMIG_PHASE_PAUSED
                               : PCMIG_PHASE_FINISHED;

@@ -47,6 +47,7 @@ struct pcmig_migration {
     size_t decision_count;
     size_t decision_capacity;
     struct pcmig_ledger *ledger;
+    struct pcmig_forecast forecast;
 
     /* Set before the threads start, or by the control thread alone. */
     int64_t start_us;

@@ -131,6 +131,9 @@ struct pcmig_migration *pcmig_migration_new(const struct pcmig_migration_args *a
         goto err1;
     migration->ledger = pcmig_ledger_new();
     atomic_init(&migration->sampled_us, -1);
+    pcmig_forecast_init(&migration->forecast, pcmig_policy_switches(args->policy));
+    migration->status.forecast = migration->forecast;
+    migration->status.downtime_events_us = migration->status.downtime_reported_ms = -1;
     if (migration->ledger == NULL)
         goto err2;
     saved = pcmig_waiting_init(&migration->lock, &migration->cond);

@@ -8,6 +8,7 @@
 #define PCMIG_ENGINE_MIGRATION_H
 
 #include "core/engine_state.h"
+#include "core/forecast.h"
 #include "core/host_uuid.h"
 #include "core/ledger.h"
 #include "core/policy.h"
@@ -83,8 +84,11 @@ struct pcmig_migration_status {
     int64_t elapsed_us;
     unsigned passes;
     unsigned pass_permille;
-    struct pcmig_sample sample; /* the latest */
-    uint64_t link_bps;          /* 0 = not known */
+    struct pcmig_sample sample;     /* the latest */
+    struct pcmig_forecast forecast; /* how far it is, and how long it still takes */
+    int64_t downtime_events_us;     /* from the guest's stop to its start, as events have it; -1 = not seen */
+    int64_t downtime_reported_ms;   /* libvirt's final figure; -1 = not told */
+    uint64_t link_bps;              /* 0 = not known */
     uint64_t requests_ps;
     int64_t pace_mib; /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
     bool crossed;     /* the switch was issued, or the guest was seen beyond it */

@@ -135,6 +135,8 @@ void pcmig_others_look(struct control *c)
         return;
     if (!c->others.waiting)
         pcmig_turns_meter_phase(&c->others.meter, now, pcmig_ledger_phase_now(c->m->ledger));
+    c->others.meter.row.pace_mib = c->m->status.pace_mib;
+    c->others.meter.row.gate = c->m->status.gate;
     pcmig_turns_write(c->others.seat, &c->others.meter.row);
     count = pcmig_turns_read(c->others.seat, rows, &me);
     if (count == 0)

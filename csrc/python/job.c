@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Jobs of somebody else: what `pcmig watch`, `abort`, `switch`, `pause` and `status` need. Blocking, without the GIL.
  */
+#include "core/names.h"
 #include "core/recovery.h"
 #include "edge/clock.h"
+#include "edge/turns_file.h"
 #include "edge/virt.h"
 #include "engine/empty_half.h"
 #include "python/state.h"
@@ -46,16 +48,30 @@ static void job_close(struct job *job)
     pcmig_virt_close(job->conn);
 }
 
+PyObject *pcmig_job_as_dict(const char *name, const char *uuid, enum pcmig_half half, bool busy,
+                            const struct pcmig_virt_job *job)
+{
+    bool active = job->kind == PCMIG_VIRT_JOB_MIGRATION;
+    const char *state = half == PCMIG_HALF_POSTCOPY          ? "postcopy"
+                        : half == PCMIG_HALF_POSTCOPY_FAILED ? "paused"
+                        : active                             ? "precopy"
+                        : busy                               ? "unknown"
+                                                             : "none";
+
+    return Py_BuildValue("{s:s,s:s,s:s,s:s,s:z,s:N}", "name", name, "uuid", uuid, "state", state, "half",
+                         pcmig_half_name(half), "other_job", job->name, "sample",
+                         active ? pcmig_sample_as_dict(&job->sample) : Py_NewRef(Py_None));
+}
+
 static PyObject *py_job_status(PyObject *module, PyObject *args)
 {
     struct job job = {.timeout_ms = pcmig_get_state(module)->connect_timeout_ms};
     struct pcmig_virt_job found = {.kind = PCMIG_VIRT_JOB_NONE};
     struct pcmig_virt_error unsaid = {0};
     enum pcmig_half half = PCMIG_HALF_UNKNOWN;
-    bool active, busy = false;
+    bool busy = false;
     char uuid[PCMIG_VIRT_UUID_SIZE] = "";
     char *name = NULL;
-    const char *state;
     PyObject *answer;
     int result;
 
@@ -79,17 +95,9 @@ static PyObject *py_job_status(PyObject *module, PyObject *args)
         pcmig_errors_raise(module, &job.error);
         return NULL;
     }
-    active = found.kind == PCMIG_VIRT_JOB_MIGRATION;
-    state = half == PCMIG_HALF_POSTCOPY          ? "postcopy"
-            : half == PCMIG_HALF_POSTCOPY_FAILED ? "paused"
-            : active                             ? "precopy"
-            : busy                               ? "unknown"
-                                                 : "none";
     if (name == NULL)
         return PyErr_NoMemory();
-    answer = Py_BuildValue("{s:s,s:s,s:s,s:s,s:z,s:N}", "name", name, "uuid", uuid, "state", state, "half",
-                           pcmig_half_name(half), "other_job", found.name, "sample",
-                           active ? pcmig_sample_as_dict(&found.sample) : Py_NewRef(Py_None));
+    answer = pcmig_job_as_dict(name, uuid, half, busy, &found);
     free(name);
     return answer;
 }
@@ -295,6 +303,48 @@ static PyObject *py_migrations(PyObject *module, PyObject *args)
     return list;
 }
 
+static PyObject *turn_as_dict(const struct pcmig_turns_row *rows, size_t count, size_t me, int64_t now_us)
+{
+    const struct pcmig_turns_row *row = &rows[me];
+    struct pcmig_turns_answer answer;
+
+    pcmig_turns_decide(rows, count, me, now_us, &answer);
+    return Py_BuildValue(
+        "{s:N,s:s,s:s,s:N,s:N,s:N,s:N}", "name",
+        PyUnicode_DecodeUTF8(row->name, (Py_ssize_t)strlen(row->name), "replace"), "phase",
+        pcmig_turns_phase_name(row->phase), "turn", pcmig_names_turn(answer.turn), "waits_for",
+        answer.waits_for >= 0 ? PyUnicode_DecodeUTF8(rows[answer.waits_for].name,
+                                                     (Py_ssize_t)strlen(rows[answer.waits_for].name), "replace")
+                              : Py_NewRef(Py_None),
+        "queue_bytes", row->queue_bytes >= 0 ? PyLong_FromLongLong(row->queue_bytes) : Py_NewRef(Py_None), "pace_mib",
+        row->pace_mib >= 0 ? PyLong_FromLongLong(row->pace_mib) : Py_NewRef(Py_None), "gate",
+        PyUnicode_FromString(pcmig_gate_state_name(row->gate)));
+}
+
+static PyObject *py_turns(PyObject *module, PyObject *ignored)
+{
+    struct pcmig_turns_row *rows = calloc(PCMIG_TURNS_ROWS, sizeof(*rows));
+    PyObject *list = rows != NULL ? PyList_New(0) : PyErr_NoMemory();
+    size_t count = 0;
+
+    (void)module;
+    (void)ignored;
+    if (list != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        count = pcmig_turns_file_rows(rows);
+        Py_END_ALLOW_THREADS
+    }
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *row = turn_as_dict(rows, count, i, pcmig_clock_us());
+
+        if (row == NULL || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    free(rows);
+    return list;
+}
+
 static PyObject *py_resume_hold(PyObject *module, PyObject *args)
 {
     struct pcmig_recovery_view view = {0};
@@ -401,6 +451,10 @@ static PyMethodDef methods[] = {
      "migrations(uri) -> list\n\nuuid, name, half and job_active of each guest there that migrates, or was "
      "interrupted; "
      "job_active is None where libvirt does not tell in time. Raises LibvirtError."},
+    {"turns", py_turns, METH_NOARGS,
+     "turns() -> list\n\nThe migrations that pcmig steers on this host, by whatever process: name, phase, turn, whom "
+     "it "
+     "waits for, queue, pace and gate. Where they cannot be read there are none."},
     {"remove_empty_half", py_remove_empty_half, METH_VARARGS,
      "remove_empty_half(source_uri, dest_uri, uuid)\n\nRemoves what a cancelled migration was filling at the "
      "destination, "

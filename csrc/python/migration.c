@@ -380,14 +380,12 @@ static PyObject *none_or_text(const char *text)
     return text[0] != '\0' ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace") : Py_NewRef(Py_None);
 }
 
-/* What is left at the present rate. Pre-copy's remainder grows again, so there it tells the end of the pass at best. */
-static PyObject *eta(const struct pcmig_migration_status *status)
+static PyObject *downtime(const struct pcmig_migration_status *s)
 {
-    uint64_t bps = status->sample.memory_bps != 0 ? status->sample.memory_bps : status->link_bps;
-    uint64_t left = status->sample.memory_remaining_bytes + status->sample.disk_remaining_bytes;
+    bool before = s->phase < PCMIG_PHASE_SWITCHOVER && s->outcome == PCMIG_OUTCOME_RUNNING;
 
-    return none_or_number(bps != 0 && left <= UINT64_MAX / 1000 && status->outcome == PCMIG_OUTCOME_RUNNING,
-                          bps != 0 ? (long long)(left * 1000 / bps) : 0);
+    return pcmig_downtime_as_dict(s->downtime_events_us, s->downtime_reported_ms,
+                                  before && s->sample.downtime_ms < INT64_MAX ? (int64_t)s->sample.downtime_ms : -1);
 }
 
 static PyObject *recovery(const struct pcmig_recovery_status *r)
@@ -429,8 +427,8 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     pcmig_migration_status(self->migration, &s);
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
-        "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:L,s:I,"
-        "s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N}",
+        "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:I,s:N,s:N,s:N,s:N,"
+        "s:N,s:L,s:I,s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -446,7 +444,9 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         "dirty_pages_ps", (unsigned long long)s.sample.dirty_pages_ps, "postcopy_requests",
         (unsigned long long)s.sample.postcopy_requests, "requests_ps", (unsigned long long)s.requests_ps, "queue_bytes",
         none_or_number(s.sample.queue_bytes >= 0, s.sample.queue_bytes), "pace_mib",
-        none_or_number(s.pace_mib >= 0, s.pace_mib), "eta_ms", eta(&s), "decision",
+        none_or_number(s.pace_mib >= 0, s.pace_mib), "progress_permille", s.forecast.permille, "eta",
+        pcmig_forecast_as_dict(&s.forecast), "eta_ms",
+        none_or_number(s.forecast.most_us >= 0, s.forecast.most_us / 1000), "downtime", downtime(&s), "decision",
         latest_decision(self->migration, s.decisions), "switch_late_us",
         none_or_number(s.switch_late_us >= 0, s.switch_late_us), "cpu_us", (long long)s.cpu_us, "stats_failed",
         s.stats_failed, "inputs_lost", s.inputs_lost, "quickack", pcmig_route_result_name(s.quickack), "gate",

@@ -21,6 +21,8 @@ static const setup_fn setups[] = {
     pcmig_ports_gate_setup,
     pcmig_announce_setup,
     pcmig_guest_events_setup,
+    pcmig_judge_setup,
+    pcmig_job_watch_setup,
 };
 /* clang-format on */
 

@@ -7,6 +7,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "core/forecast.h"
 #include "core/ledger.h"
 #include "core/policy.h"
 #include "edge/virt.h"
@@ -55,6 +56,8 @@ int pcmig_arrival_setup(PyObject *module);
 int pcmig_ports_gate_setup(PyObject *module);
 int pcmig_announce_setup(PyObject *module);
 int pcmig_guest_events_setup(PyObject *module);
+int pcmig_judge_setup(PyObject *module);
+int pcmig_job_watch_setup(PyObject *module);
 
 /* errors.c: sets the exception that fits ERROR: LibvirtError or the subclass for its kind of failure. */
 void pcmig_errors_raise(PyObject *module, const struct pcmig_virt_error *error);
@@ -64,6 +67,13 @@ PyObject *pcmig_decision_as_dict(const struct pcmig_decision *decision); /* poli
 PyObject *pcmig_ledger_as_dict(const struct pcmig_ledger *ledger);       /* ledger.c */
 /* sample.c: every field of struct pcmig_sample by its name; queue_bytes is None where it is not known. */
 PyObject *pcmig_sample_as_dict(const struct pcmig_sample *sample);
+/* job.c: a guest's migration as one host sees it. BUSY: its job was asked for in vain. */
+PyObject *pcmig_job_as_dict(const char *name, const char *uuid, enum pcmig_half half, bool busy,
+                            const struct pcmig_virt_job *job);
+/* judge.c: how long it still takes; and the guest's pause, by the best that tells it: events, libvirt's final figure,
+ * what QEMU expects. Negative: not known; None when nothing is. */
+PyObject *pcmig_forecast_as_dict(const struct pcmig_forecast *forecast);
+PyObject *pcmig_downtime_as_dict(int64_t events_us, int64_t reported_ms, int64_t expected_ms);
 
 /* policy.c: sets PARAMS from a dict of name -> int. Returns 0, or -1 with TypeError or PolicyError. */
 int pcmig_params_update(PyObject *module, struct pcmig_params *params, PyObject *dict);

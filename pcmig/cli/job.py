@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
 from pcmig.cli.base import CommandError
-from pcmig_common import phases
+from pcmig.shadow import Shadow, sample_line
+from pcmig_common.phases import POSTCOPY
 
 if TYPE_CHECKING:
     from pcmig._core import Status
@@ -53,6 +54,7 @@ class Job:
         self.source = False  # this host is known to be the source
         self.switched = False  # post-copy was seen
         self._previous: tuple[float, int] | None = None
+        self.seen = Shadow()  # the account of what was seen, and what pcmig would have made of it
         self._requests_ps = 0
         self._nones = 0
         self._begun_s = time.monotonic()
@@ -67,8 +69,7 @@ class Job:
         seen = self.half != "unknown"
         answer: _core.Job
         try:
-            # By UUID once it is known: an id, or a name, may be another guest's by now.
-            answer = _core.job_status(self.uri, self.uuid or self.domain)
+            answer = self.ask()
         except _core.NoDomainError:
             if not seen:
                 raise
@@ -86,6 +87,7 @@ class Job:
         if answer["sample"] is not None:
             self.figures = answer["sample"]
             self._count_requests()
+        self.seen.feed(self.heard(answer))
         # Only the source has statistics (libvirt refuses them at the destination).
         self.source = self.source or answer["state"] == "precopy" or answer["sample"] is not None
         self._nones = self._nones + 1 if answer["state"] == "none" else 0
@@ -98,6 +100,19 @@ class Job:
         self.silent = False
         if answer["state"] != "none" or (sure and self.half != "migrating"):
             self.state = answer["state"]
+        self.seen.saw(self.state)
+
+    def ask(self) -> _core.Job:
+        """By UUID once it is known: an id, or a name, may be another guest's by now."""
+        return _core.job_status(self.uri, self.uuid or self.domain)
+
+    def heard(self, answer: _core.Job) -> list[str]:
+        """What ANSWER, and events where they are listened to, add to the account."""
+        figures = answer["sample"]
+        if figures is None or not figures.get("memory_total_bytes"):
+            return []
+        elapsed_ms = figures.get("elapsed_ms") or round((time.monotonic() - self._begun_s) * 1000)
+        return [sample_line(elapsed_ms * 1000, figures)]
 
     def nearly_done(self) -> bool:
         """Whether pre-copy may have ended by itself since the latest figures: a poll and a pause ago."""
@@ -134,7 +149,7 @@ class Job:
 
     def status(self) -> Status:
         """What is known, in the form that a display takes."""
-        figures = self.figures
+        figures, judged = self.figures, self.seen.look()
         total, remaining = figures.get("memory_total_bytes", 0), figures.get("memory_remaining_bytes", 0)
         queue_bytes = figures.get("queue_bytes")
         return {
@@ -144,8 +159,8 @@ class Job:
             "error": None,
             "operator_command": None,
             "elapsed_ms": figures.get("elapsed_ms") or round((time.monotonic() - self._begun_s) * 1000),
-            "passes": 0,
-            "pass_permille": phases.arrived_permille(total, remaining),
+            "passes": judged["passes"],
+            "pass_permille": judged["pass_permille"],
             "memory_total_bytes": total,
             "memory_processed_bytes": figures.get("memory_processed_bytes", 0),
             "memory_remaining_bytes": remaining,
@@ -155,13 +170,16 @@ class Job:
             "downtime_ms": figures.get("downtime_ms", 0),
             "setup_time_ms": figures.get("setup_time_ms", 0),
             "send_bps": figures.get("memory_bps", 0),
-            "link_bps": None,
+            "link_bps": judged["link_bps"],
             "dirty_pages_ps": figures.get("dirty_pages_ps", 0),
             "postcopy_requests": figures.get("postcopy_requests", 0),
             "requests_ps": self._requests_ps,
             "queue_bytes": queue_bytes if queue_bytes is not None and queue_bytes >= 0 else None,
             "pace_mib": None,
-            "eta_ms": None,
+            "progress_permille": judged["progress_permille"],
+            "eta": judged["eta"],
+            "eta_ms": judged["eta"]["most_ms"],
+            "downtime": judged["downtime"],
             "decision": None,
             "switch_late_us": None,
             "cpu_us": 0,
@@ -171,8 +189,8 @@ class Job:
             "inputs_lost": 0,
             "gate": "none",
             "recovery": None,
-            "crossed": self.state in phases.POSTCOPY,
-            "left": self.state in phases.POSTCOPY,
+            "crossed": self.state in POSTCOPY,
+            "left": self.state in POSTCOPY,
             "unrun": False,
             "dest_host": None,
             "dest_ended": False,

@@ -185,7 +185,7 @@ def figures(status: Status) -> list[tuple[str, str]]:
         rows.append(("dirty", units.rate(status["dirty_pages_ps"] * units.PAGE_BYTES)))
     rows += [
         ("queue", None if status["queue_bytes"] is None else units.size(status["queue_bytes"])),
-        ("eta", None if status["eta_ms"] is None else units.clock(status["eta_ms"])),
+        ("eta", phases.eta_words(status["eta"])),
     ]
     return [(name, value) for name, value in rows if value is not None]
 
@@ -203,13 +203,13 @@ def waits_for(status: Status) -> str | None:
 
 
 def plain_line(status: Status) -> str:
-    """`12.3s pre-copy pass 1 45% sent 120 MiB left 130 MiB rate 11.8 MiB/s dirty 6.1 MiB/s`."""
+    """`12.3s pre-copy pass 1 22% sent 120 MiB left 130 MiB rate 11.8 MiB/s dirty 6.1 MiB/s eta 0:11-0:38`."""
     phase = status["phase"]
     words = [units.seconds(status["elapsed_ms"]), phases.name(phase)]
     if phase != "setup" and status["memory_total_bytes"]:
         if phase in ("precopy", "drain", "switchover"):
             words.append(f"pass {status['passes'] + 1}")
-        words.append(f"{phases.share_permille(status) // 10}%")
+        words.append(phases.share_words(status))
         words += [f"{name} {value}" for name, value in figures(status)]
     if waiting := waits_for(status):
         words.append(waiting)
@@ -225,7 +225,7 @@ def live_block(title: str, status: Status) -> RenderableType:
 
     phase = status["phase"]
     moved = phase in phases.MOVED
-    permille = phases.share_permille(status)
+    permille = status["progress_permille"]
     head = Text.assemble(
         (title, "bold"),
         "  ",
@@ -237,9 +237,11 @@ def live_block(title: str, status: Status) -> RenderableType:
     )
     lines: list[RenderableType] = [head]
     if phase != "setup" and status["memory_total_bytes"]:
-        label = "of the guest's memory has arrived" if moved else f"of pass {status['passes'] + 1}"
+        label = phases.share_words(status)
+        if not moved:
+            label = f"{label}  pass {status['passes'] + 1}"
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total=1000, completed=permille, width=40), f"{permille / 10:.0f}% {label}")
+        bar.add_row(ProgressBar(total=1000, completed=permille, width=40), label)
         # No line break within a pair.
         pairs = (f"{name} {value}".replace(" ", "\N{NO-BREAK SPACE}") for name, value in figures(status))
         lines += [bar, Text("  ".join(pairs), overflow="fold")]

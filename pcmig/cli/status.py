@@ -27,6 +27,7 @@ from pcmig.cli.job import HALVES
 from pcmig.cli.record import choices, forget_in, is_called, is_uuid, resume_command, resume_in, watch_command
 from pcmig.cli.turn_back import BOUND, LEFT_DEFINED, cycled, undefine
 from pcmig.journal import Entry, Journal, JournalError
+from pcmig.shadow import Shadow, sample_line
 from pcmig_common import phases
 
 if TYPE_CHECKING:
@@ -194,7 +195,8 @@ def at_once(todo: list[Todo], problems: list[str]) -> list[Row]:
 
 
 def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int | None:
-    """How much of the guest's memory has crossed in post-copy, or of the pass in pre-copy."""
+    """How much of the guest's memory has crossed in post-copy; in pre-copy how far the migration is, as far
+    as one look tells."""
     if entry is not None and entry.recovery and source["half"] == "postcopy-failed":
         permille = entry.recovery.get("permille")
         # 0: of a process that took it over like this, and never saw a figure.
@@ -208,6 +210,10 @@ def percent(uri: str, uuid: str, source: _core.Half, entry: Entry | None) -> int
         return None
     if not sample or not sample.get("memory_total_bytes"):
         return None
+    if source["half"] != "postcopy":
+        seen = Shadow()
+        seen.feed([sample_line(sample.get("elapsed_ms", 0) * 1000, sample)])
+        return seen.look()["progress_permille"] // 10
     total, left = sample["memory_total_bytes"], sample["memory_remaining_bytes"]
     return phases.arrived_permille(total, left) // 10
 

@@ -14,16 +14,17 @@ def progress(
 ) -> dict[str, Any]:
     """STATUS and DECISIONS are those of pcmig._core.Migration; PAGE_BYTES is the unit of its dirty pages.
 
-    `percent` is the share of the running pass while the guest is at the source, that of the guest's memory
-    which has arrived afterwards. Unknown figures are None. Sizes are bytes, rates bytes per second, times ms.
+    `percent` is of the whole migration and never falls. `eta` says in words how long it still takes, and how
+    sure that is, `eta_ms` the most that it may; `downtime_ms` is by `downtime_source`. Unknown figures are
+    None. Sizes are bytes, rates bytes per second, times ms.
     """
-    recovery = status["recovery"]
+    recovery, eta, downtime = status["recovery"], status["eta"], status["downtime"] or {}
     return {
         "phase": phases.name(status["phase"]),
         "policy": policy,
         "reason": reason(decisions),
         "passes": status["passes"],
-        "percent": phases.share_permille(status) // 10,
+        "percent": status["progress_permille"] // 10,
         "elapsed_ms": status["elapsed_ms"],
         "remaining_bytes": status["memory_remaining_bytes"],
         "total_bytes": status["memory_total_bytes"],
@@ -31,8 +32,11 @@ def progress(
         "rate_bytes_per_s": status["send_bps"],
         "dirty_bytes_per_s": status["dirty_pages_ps"] * page_bytes,
         "requests": status["postcopy_requests"],
-        "eta_ms": status["eta_ms"],
-        "downtime_ms": status["downtime_ms"] or None,
+        "eta": phases.eta_words(eta),
+        "eta_ms": eta["most_ms"],
+        "eta_least_ms": eta["least_ms"],
+        "downtime_ms": downtime.get("ms"),
+        "downtime_source": downtime.get("source"),
         # What is done about an interruption, as the engine puts it, hosts and libvirt's words included.
         "recovery": recovery["text"] if recovery is not None else None,
     }

@@ -317,6 +317,55 @@ def _events() -> None:
     events.close()
 
 
+def _judge() -> None:
+    judge = _core.Judge(policy="passes=2", params={"downtime_limit_ms": 50}, switches=True)
+    for line in traces.inputs()[:40]:
+        judge.feed(line)
+    judge.look()
+    judge.ledger()
+
+
+ROWS["Judge"] = Row(
+    (
+        _judge,
+        fails(lambda: _core.Judge(policy="no such")),
+        fails(lambda: _core.Judge(params={"no such": 1})),
+        fails(lambda: _core.Judge(params=[])),  # type: ignore[arg-type]
+    ),
+    repeat=20,
+)
+ROWS["Judge.feed"] = Row((_judge, fails(lambda: _core.Judge().feed("1 sample colour=1"))), repeat=20)
+for _name in ("Judge.look", "Judge.ledger"):
+    ROWS[_name] = Row((_judge,), repeat=20)
+
+
+def _job_watch() -> None:
+    watch = _core.JobWatch(_TEST, "test")
+    watch.fileno()
+    watch.now_us()
+    watch.look()
+    watch.take()
+    watch.look()
+    watch.close()
+    fails(watch.look)()
+
+
+ROWS["JobWatch"] = Row(
+    (
+        _job_watch,
+        lambda: _core.JobWatch(_TEST, "test"),
+        lambda: _core.JobWatch(_TEST, "test").look(),
+        fails(lambda: _core.JobWatch(_NOWHERE, "test").look()),
+        fails(lambda: _core.JobWatch(_TEST, "nobody").look()),
+        fails(lambda: _core.JobWatch(1, 2)),  # type: ignore[arg-type]
+    ),
+    repeat=20,
+)
+for _name in ("JobWatch.look", "JobWatch.take", "JobWatch.fileno", "JobWatch.now_us", "JobWatch.close"):
+    ROWS[_name] = Row((_job_watch,), repeat=20)
+ROWS["turns"] = Row((_core.turns,), repeat=50)
+
+
 ROWS["GuestEvents"] = Row(
     (
         _events,

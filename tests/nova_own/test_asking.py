@@ -242,13 +242,16 @@ class Engine:
             "elapsed_ms": 5000,
             "passes": 2,
             "pass_permille": 0,
+            "progress_permille": 700,
             "memory_total_bytes": 100,
             "memory_processed_bytes": 70,
             "memory_remaining_bytes": 30,
             "send_bps": 10,
             "dirty_pages_ps": 1,
             "postcopy_requests": 42,
+            "eta": {"outlook": "range", "least_ms": 2000, "most_ms": 3000},
             "eta_ms": 3000,
+            "downtime": {"ms": 61, "source": "events"},
             "downtime_ms": 0,
             "recovery": None,
         }
@@ -276,6 +279,7 @@ def test_what_the_driver_tells() -> None:
     assert missing is None and found is not None
     assert (found["phase"], found["policy"], found["requests"]) == ("post-copy", "passes=2", 42)
     assert (found["percent"], found["reason"]) == (70, "it does not converge")
+    assert (found["eta"], found["eta_ms"], found["downtime_source"]) == ("0:02-0:03", 3000, "events")
 
 
 @pytest.fixture

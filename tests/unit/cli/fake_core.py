@@ -16,11 +16,8 @@ import time
 from types import ModuleType
 from typing import Any, ClassVar
 
-# What needs no script is the core's own.
 from pcmig._core import (
-    Migration as RealMigration,
-)
-from pcmig._core import (
+    Judge,
     PolicyError,
     guard,
     guest_word,
@@ -31,7 +28,13 @@ from pcmig._core import (
     turn_back_rule,
 )
 
+# What needs no script is the core's own.
+from pcmig._core import (
+    Migration as RealMigration,
+)
+
 __all__ = [
+    "Judge",
     "PolicyError",
     "guard",
     "guest_word",
@@ -94,7 +97,10 @@ STATUS: dict[str, Any] = {
     "requests_ps": 0,
     "queue_bytes": None,
     "pace_mib": None,
+    "progress_permille": 0,
+    "eta": {"outlook": "too-early", "least_ms": None, "most_ms": None},
     "eta_ms": None,
+    "downtime": None,
     "decision": None,
     "switch_late_us": None,
     "cpu_us": 0,
@@ -116,6 +122,8 @@ STATUS: dict[str, Any] = {
 PRECOPY = {
     "phase": "precopy",
     "pass_permille": 450,
+    "progress_permille": 225,
+    "eta": {"outlook": "range", "least_ms": 11_000, "most_ms": 38_000},
     "memory_processed_bytes": 120 * MIB,
     "memory_remaining_bytes": 130 * MIB,
     "send_bps": int(11.8 * MIB),
@@ -138,6 +146,8 @@ POSTCOPY = {
     "requests_ps": 412,
     "pace_mib": 3,
     "queue_bytes": 65536,
+    "progress_permille": 870,
+    "eta": {"outlook": "range", "least_ms": 9_000, "most_ms": 11_000},
     "eta_ms": 11_000,
     "decision": DECISION,
 }

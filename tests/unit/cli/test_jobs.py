@@ -220,7 +220,12 @@ def test_a_guest_is_called_what_libvirt_calls_it(capsys: pytest.CaptureFixture[s
 def test_figures_reach_the_display(capsys: pytest.CaptureFixture[str]) -> None:
     total = 256 * fake.MIB
     figures = answer(
-        "precopy", memory_total_bytes=total, memory_remaining_bytes=total // 4, memory_bps=fake.MIB
+        "precopy",
+        memory_total_bytes=total,
+        memory_remaining_bytes=total // 4,
+        normal_pages=total // 4096 * 3 // 4,
+        memory_bps=fake.MIB,
     )
     _, text = run(capsys, "watch", figures, RUNS)
-    assert "pre-copy pass 1 75% sent 0 B left 64.0 MiB rate 1.0 MiB/s" in text
+    assert "pre-copy pass 1 37% sent 0 B left 64.0 MiB rate 1.0 MiB/s" in text
+    assert "eta at least 1:03" in text

@@ -33,7 +33,9 @@ FORGET = f"pcmig forget -c '{URI}' 'g1'"
 BY_WORD = f"pcmig turn-back --destination-is-dead -c '{URI}' 'g1'"
 OFF = {**answer("none", "absent"), "shut_down": True, "defined": True}
 DOWN = fake.ConnectError("cannot connect")
-PRECOPY = answer("precopy", memory_total_bytes=200, memory_remaining_bytes=100)
+PRECOPY = answer(
+    "precopy", memory_total_bytes=200 << 20, memory_remaining_bytes=100 << 20, normal_pages=25600
+)
 ARRIVING = answer("none", "migrating")
 MIGRATING = {"uuid": fake.UUID, "name": "g1", "half": "running", "job_active": True}
 
@@ -74,8 +76,8 @@ def test_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("source", "dest", "phase", "memory", "percent", "command", "code"),
     [
-        (PRECOPY, ARRIVING, "precopy", "source", 50, RESUME, 0),
-        (PRECOPY, DOWN, "precopy", "source", 50, RESUME, 0),
+        (PRECOPY, ARRIVING, "precopy", "source", 25, RESUME, 0),
+        (PRECOPY, DOWN, "precopy", "source", 25, RESUME, 0),
         (POSTCOPY, answer("postcopy", "postcopy"), "postcopy", "both", 75, RESUME, 0),
         (BROKEN, BROKEN, "interrupted", "both", 43, RESUME, 3),
         (BROKEN, DOWN, "cut-off", "both", 43, RESUME, 3),

@@ -119,13 +119,24 @@ def test_no_answer_is_the_client_s_own_error() -> None:
 
 
 DRAINING = migration(1, "running", in_progress=True, progress=progress("draining", 55, requests=0))
+SURE = migration(
+    1, "running", in_progress=True, progress=progress("pre-copy", 55, requests=0, eta="0:40-1:30")
+)
+ENDLESS = migration(
+    1,
+    "running",
+    in_progress=True,
+    progress=progress("pre-copy", 97, requests=0, eta="unknown: pre-copy does not converge"),
+)
 UNKNOWN = {"memory_total_bytes": None, "memory_remaining_bytes": None}
 
 
 @pytest.mark.parametrize(
     ("found", "phase", "percent", "line"),
     [
-        (DRAINING, "draining", 55, "draining, 55% of pass 3, 120 MiB remain"),
+        (DRAINING, "draining", 55, "draining, 55%, pass 3, 120 MiB remain"),
+        (SURE, "pre-copy", 55, "pre-copy, 55%, pass 3, 120 MiB remain, 0:40-1:30 to go"),
+        (ENDLESS, "pre-copy", 97, "pre-copy, does not converge, pass 3, 120 MiB remain"),
         (
             migration(1, "running (post-copy)", in_progress=True),
             "post-copy",

@@ -136,8 +136,8 @@ def test_wait_on_pipes_prints_lines(cloud: FakeCloud, client: Client) -> None:
     done = client(*MIGRATE, "--post-copy", "--wait", "g1", **NEWEST)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert any("pre-copy, 40% of pass 3, 120 MiB remain" in line for line in lines)
-    assert any("post-copy, 80% of memory, 120 MiB remain, 31 page requests" in line for line in lines)
+    assert any("pre-copy, 40%, pass 3, 120 MiB remain" in line for line in lines)
+    assert any("post-copy, 80%, 120 MiB remain, 31 page requests" in line for line in lines)
     assert lines[-1].startswith(f"Complete: {SERVER_ID} runs at host-b (")
     assert lines[-1].endswith("with post-copy)")
     assert "\r" not in done.out
