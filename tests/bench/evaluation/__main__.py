@@ -87,18 +87,21 @@ def show(console: Console, content: dict[str, Any]) -> None:
     for place in places(content["rounds"]):
         load, rate_mbit, transport = place
         table = Table(
-            title=f"\n{load} guest, {rate_mbit:g} Mb/s, {transport}", title_justify="left", box=None
+            title=f"\n{load} guest, {rate_mbit:g} Mb/s, {transport}",
+            title_justify="left",
+            box=None,
+            pad_edge=False,
         )
-        table.add_column("way")
+        found_by = {way: outcome(content["rounds"], place, way) for way in content["ways"]}
+        known = {way: found for way, found in found_by.items() if found is not None}
+        shown = [f for f in FIGURES if any(found.median(f.key) is not None for found in known.values())]
+        table.add_column("way", no_wrap=True)
         table.add_column("ended", justify="right")
-        for figure in FIGURES:
+        for figure in shown:
             table.add_column(f"{figure.title}, {figure.unit}", justify="right")
         table.add_column("limited by")
-        for way in content["ways"]:
-            found = outcome(content["rounds"], place, way)
-            if found is None:
-                continue
-            values = [(found.median(figure.key), figure) for figure in FIGURES]
+        for way, found in known.items():
+            values = [(found.median(figure.key), figure) for figure in shown]
             table.add_row(
                 way,
                 f"{found.ended} of {len(found.rows)}",

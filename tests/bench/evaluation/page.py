@@ -19,8 +19,9 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70re
 h1, h2 { line-height: 1.2 } h2 { margin-top: 2.2rem }
 .wide { overflow-x: auto } svg { max-width: 100%; height: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } td.text { text-align: left; white-space: normal }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom }
+td { white-space: nowrap } .words td { text-align: left; white-space: normal }
+th:first-child, td:first-child, .words th { text-align: left }
 .never { color: #a40000 } .note { color: #555 }
 @media print { body { margin: 0; max-width: none } h2 { break-after: avoid }
   table, svg { break-inside: avoid } }
@@ -54,6 +55,7 @@ def page(content: dict[str, Any]) -> str:
         _table(
             ["statement", "", "migrations"],
             [[_text(each.text), _text(each.word), _text(each.evidence)] for each in statements(rows)],
+            "words",
         ),
     ]
     for place in places(rows):
@@ -75,12 +77,15 @@ def _place(content: dict[str, Any], place: Place) -> list[str]:
     title = f"{load} guest, {rate_mbit:g} Mb/s" + (
         ", through pcmig's tunnel" if transport == "tunnel" else ""
     )
-    heads = ["way", "ended", *(f"{figure.title}, {figure.unit}" for figure in FIGURES), "limited by"]
+    shown = [
+        figure for figure in FIGURES if any(each.median(figure.key) is not None for each in found.values())
+    ]
+    heads = ["way", "ended", *(f"{figure.title}, {figure.unit}" for figure in shown), "limited by"]
     lines = [
         [
             html.escape(way),
             _ended(each, content["give_up_s"]),
-            *(_value(each, figure) for figure in FIGURES),
+            *(_value(each, figure) for figure in shown),
             html.escape(each.limits),
         ]
         for way, each in found.items()
@@ -135,7 +140,7 @@ def _text(words: str) -> str:
     return html.escape(words)
 
 
-def _table(heads: list[str], lines: list[list[str]]) -> str:
+def _table(heads: list[str], lines: list[list[str]], kind: str = "figures") -> str:
     head = "".join(f"<th>{html.escape(each)}</th>" for each in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>\n" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
+    return f"<table class={kind}><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
