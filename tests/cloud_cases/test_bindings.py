@@ -23,7 +23,8 @@ from tests.cloud.test_driver import Move, other
 from tests.cloud_cases.scene import BUSY, RATE_MBIT, ends, idle, slow_move
 from tests.cloud_cases.test_turned_back import back_at_source, rebooted_is_like_any_other
 
-pytestmark = pytest.mark.timeout(420, func_only=True)
+# Each wait has a limit of its own, and says what did not come: this is more than all of them come to.
+pytestmark = pytest.mark.timeout(1200, func_only=True)
 
 PORTS = 4
 BOUND = re.compile(r"(\d+) of (\d+) ports are bound to pcmig-\w, (\d+) ms after the guest stopped here")

@@ -18,7 +18,7 @@ from tests.cloud.test_driver import Move
 from tests.cloud_cases.scene import CONF, RATE_MBIT, ends
 from tests.cloud_cases.test_bindings import BOUND, force, settled_at, the_switch_waits_for_the_agent
 
-pytestmark = pytest.mark.timeout(600, func_only=True)
+pytestmark = pytest.mark.timeout(1200, func_only=True)
 
 ANNOUNCED = re.compile(r"tap\S+: announced (\d+) times from (\d+) ms on, (heard after \d+ ms|not heard)")
 
