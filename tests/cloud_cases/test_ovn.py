@@ -54,7 +54,7 @@ def test_a_server_moves_by_post_copy(cloud: Cloud, busy: Server, move: Move) -> 
 
     wait_until(announced, 90, "the destination tells how it announced the guest")
     found = announced()
-    assert found is not None and int(found[1]) >= 4 and found[3].startswith("heard"), found
+    assert found is not None and int(found[1]) >= 1 and found[3].startswith("heard"), found
     alone = f"requested-chassis={target.name}"
     wait_until(lambda: alone in cloud.ovn.asked(port).replace('"', ""), 60, "the port is there alone")
     beats = [beat.time_s for beat in busy.heartbeats(switched_s - 1)]
