@@ -110,7 +110,7 @@ def renew(folder: pathlib.Path, name: str, days: int, *, force: bool = False) ->
     new key where its key is there as well; else for the key that it has, if that was not revoked. Raises
     KeygenError."""
     target = folder / name
-    before = _certificate(target / HOST)
+    before = _certificate(_of_host(folder, name))
     if not force and not (target / HOST_KEY).exists() and _has_revoked_key(folder, before.public_key()):
         raise KeygenError(
             f"{name}: its certificate is revoked, and its key is on the host alone: who has the key could "
@@ -245,11 +245,20 @@ def _certificates_of(folder: pathlib.Path, names: list[str]) -> list[x509.Certif
     firsts = {_as_in_certificates(name) for name in names}
     found = []
     for name in names:
-        path = folder / name / HOST
-        if path.exists() or _as_in_certificates(name) not in dict(issued):
+        if (folder / name / HOST).exists() or _as_in_certificates(name) not in dict(issued):
+            path = _of_host(folder, name)
             found.append(_certificate(path))
             firsts.add(_names(_san(found[-1], path))[0])
     return found + [one for first, one in issued if first in firsts]
+
+
+def _of_host(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The certificate of the host that is named by its folder. Raises KeygenError where there is none."""
+    path = folder / name / HOST
+    if not path.exists():
+        there = ", ".join(hosts(folder)) or "none"
+        raise KeygenError(f"{folder} has no host {name}: there are {there} (the first name of each)")
+    return path
 
 
 def _as_in_certificates(name: str) -> str:

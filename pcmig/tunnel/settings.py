@@ -265,15 +265,15 @@ def settle(given: dict[str, Any], qemu_conf: str = qemuconf.DEFAULT_PATH) -> Set
             f"kernel_tls: a migration can outlast a key, and {why_not}: leave kernel_tls at no, and OpenSSL "
             "encrypts"
         )
-    _, group = qemus(values["user"], values["group"], qemu_conf)
+    socket_uid = _uid(values["user"]) if values["user"] is not None else None
     files, files_from = files_of(values)
     control = values["control_group"]
     return Settings(
         values=values,
         files=files,
         files_from=files_from,
-        owner_gid=_gid("group", group),
-        socket_uid=_uid(values["user"]) if values["user"] is not None else None,
+        owner_gid=_owner_gid(values["user"], values["group"], qemu_conf),
+        socket_uid=socket_uid,
         control_gid=_gid("control_group", control) if control is not None else None,
     )
 
@@ -330,6 +330,19 @@ def _uid(name: str) -> int:
         return pwd.getpwnam(name).pw_uid
     except KeyError as err:
         raise SettingsError(f"user: there is no user {name!r}; name the one that QEMU runs as") from err
+
+
+def _owner_gid(user: str | None, group: str | None, qemu_conf: str) -> int:
+    """QEMU's group. Where nobody has named it, whoever reads the error is told where it is from."""
+    _, found = qemus(user, group, qemu_conf)
+    try:
+        return _gid("group", found)
+    except SettingsError as err:
+        if group is not None:
+            raise
+        raise SettingsError(
+            f"{err}, which would be QEMU's by {qemu_conf}, or as distributions have it: give 'group'"
+        ) from err
 
 
 def _gid(setting: str, name: str) -> int:

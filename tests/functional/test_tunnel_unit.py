@@ -90,7 +90,8 @@ def test_the_unit(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     units = root / "etc/systemd/system"
     for wants in units.glob("*.wants"):
         shutil.rmtree(wants)
-    command = root / "usr/bin/pcmig"
+    (root / "usr/bin/pcmig").unlink(missing_ok=True)
+    command = root / "usr/local/bin/pcmig"  # where pip puts it
     command.unlink(missing_ok=True)
     # The unit sees neither /home nor /tmp, where a checkout may be.
     command.write_text('#!/bin/sh\nPYTHONPATH=/opt/tree exec /opt/venv/bin/python -m pcmig.cli.main "$@"\n')

@@ -37,7 +37,13 @@ void pcmig_carrier_dial_failed(struct pcmig_carrier *c, const char *reason)
         c->state = PCMIG_CARRIER_PAUSE;
         return;
     }
-    snprintf(text, sizeof(text), "%s:%u cannot be reached: %s", c->peer->name, c->peer->port, reason);
+    if (c->probe == NULL)
+        snprintf(text, sizeof(text), "%s:%u cannot be reached: %s", c->peer->name, c->peer->port, reason);
+    else /* who asked names it, and wants to know what to do */
+        snprintf(text, sizeof(text), "%s%s", reason,
+                 c->state == PCMIG_CARRIER_HANDSHAKE
+                     ? ""
+                     : ": 'pcmig tunnel' has to run there, and its TCP port to be open for this host");
     pcmig_carrier_fail(c, PCMIG_MESSAGES_LOST, PCMIG_MESSAGES_WARNING, text);
 }
 

@@ -345,7 +345,7 @@ def test_keygen_after_the_first_day(tmp_path: pathlib.Path, capsys: pytest.Captu
     code, text = pcmig(capsys, *words, "--renew", "a")
     assert code == 0 and text.startswith("a ") and "pcmig tunnel reload" in text
     code, text = pcmig(capsys, *words, "--renew", "d")
-    assert code == 1 and "d/host.pem: No such file" in text
+    assert code == 1 and "has no host d: there are a, b, c" in text
     code, text = pcmig(capsys, *words, "--new-ca")
     assert code == 0 and "ca.pem has both CAs now, for a, c" in text
     code, text = pcmig(capsys, *words, "--renew")

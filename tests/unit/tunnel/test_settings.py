@@ -109,6 +109,11 @@ def test_whom_qemu_runs_as(tmp_path: pathlib.Path) -> None:
     for name, value in (("user", "nosuch"), ("group", "nosuch"), ("control_group", "nosuch")):
         with pytest.raises(SettingsError, match=f"{name}: there is no"):
             settings.settle({"user": "root", "group": "0"} | {name: value}, str(conf))
+    with pytest.raises(SettingsError, match="user: there is no user 'nosuch'"):
+        settings.settle({"user": "nosuch"}, str(conf))
+    conf.write_text('user = "nosuch"\n')  # which nobody has typed here
+    with pytest.raises(SettingsError, match=f"group: there is no group 'nosuch', .* {conf}.*: give 'group'"):
+        settings.settle({}, str(conf))
 
 
 def test_certificates() -> None:
@@ -126,7 +131,7 @@ def test_certificates() -> None:
 
 def test_the_unit_starts_the_command() -> None:
     unit = (ETC / "systemd/pcmig-tunnel.service").read_text()
-    assert "\nExecStart=/usr/bin/pcmig tunnel\n" in unit and "\nType=notify\n" in unit
+    assert "\nExecStart=pcmig tunnel\n" in unit and "\nType=notify\n" in unit
     made = (ETC / "tmpfiles.d/pcmig-tunnel.conf").read_text()
     assert f"\nd {settings.RUN_DIR} 3733 pcmig pcmig -\n" in made and "\nUser=pcmig\n" in unit
     assert f"\nBindPaths={os.path.dirname(settings.RUN_DIR)}\n" in unit  # all that is there of /run
