@@ -28,6 +28,7 @@ COMMANDS = (
     ("pause", "pcmig.cli.pause:Pause"),
     ("ports", "pcmig.cli.ports:Ports"),
     ("replay", "pcmig.cli.replay:Replay"),
+    ("report", "pcmig.cli.reporting:Report"),
     ("resume", "pcmig.cli.resume:Resume"),
     ("status", "pcmig.cli.status:Status"),
     ("switch", "pcmig.cli.switch:Switch"),

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import fixtures
 from nova.conf import CONF
 from nova.tests.functional.libvirt import base
 
 from pcmig import journal
-from pcmig._core import Ledger, Migration
+from pcmig._core import Migration
 from pcmig.ledgers.store import Kept, Store
 from pcmig.nova import steer
 from tests.nova_own.engine_status import PRECOPY
+
+if TYPE_CHECKING:
+    from pcmig._core import Ledger
 
 VOLUME = "11111111-aaaa-4bbb-8ccc-222222222222"
 
