@@ -26,6 +26,7 @@ FORBIDDEN = GuestSpec(name="forbidden", memory_mib=112, worker_mib=32)
 IDLE = GuestSpec(name="idle", memory_mib=112, worker_mib=32, write_pps=20, verify_pps=5000)
 POST_COPY = "running (post-copy)"
 ENDED = ("completed", "error", "failed", "cancelled")
+ARRIVED = re.compile(r"has arrived: tap\S+: announced (?:once|\d+ times) from \d+ ms on, .*")
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,8 @@ def test_a_guest_that_never_converges_moves(cloud: Cloud, busy: Server) -> None:
     assert "ports at pcmig-" in log and "all ports forward; the switch may come" in log
     bound = re.search(r"1 of 1 ports are bound to pcmig-(\w), (\d+) ms after the guest stopped", log)
     assert bound is not None and bound[1] == target[-1]
+    # The destination announced it, by Nova's privileged daemon.
+    wait_until(lambda: ARRIVED.search(cloud.compute_log(target)), 90, "how it was announced is told")
     assert "is already ACTIVE" in log, "Nova finds nothing to do"
     print(f"the port was bound {bound[2]} ms after the guest stopped")
     # The record had its status in time, so that Nova's event handler moved the port, and not the clean-up.
