@@ -42,7 +42,12 @@ APIS: dict[str, tuple[str, int, dict[str, str]]] = {
     "network": (
         "neutron.wsgi.api:application",
         6,
-        {"OS_NEUTRON_CONFIG_DIR": f"{ETC}/neutron", "OS_NEUTRON_CONFIG_FILES": "neutron.conf"},
+        {
+            "OS_NEUTRON_CONFIG_DIR": f"{ETC}/neutron",
+            "OS_NEUTRON_CONFIG_FILES": "neutron.conf",
+            # Its OVN driver has them share OVN's events, and handles none before it knows how many there are.
+            "ASGI_WORKERS": "1",
+        },
     ),
     "compute": ("nova.wsgi.osapi_compute:application", 6, {"OS_NOVA_CONFIG_DIR": f"{ETC}/nova"}),
 }
