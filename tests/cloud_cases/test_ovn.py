@@ -55,7 +55,7 @@ def test_a_server_moves_by_post_copy(cloud: Cloud, busy: Server, move: Move) -> 
     wait_until(lambda: alone in cloud.ovn.asked(port).replace('"', ""), 60, "the port is there alone")
     beats = [beat.time_s for beat in busy.heartbeats(switched_s - 1)]
     silence_ms = max(b - a for a, b in itertools.pairwise(beats)) * 1000
-    print(BOUND.search(move.log()), announced(), sep="\n")
+    print(*(said[0] for said in (BOUND.search(move.log()), announced()) if said), sep="\n")
     print(f"longest silence around the switch: {silence_ms:.0f} ms")
     cloud.network.limit(RATE_MBIT)
     move.end()
