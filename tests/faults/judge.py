@@ -192,6 +192,8 @@ def judge(evidence: Evidence, allowed: Collection[End]) -> Judgment:
     problems: list[Problem] = []
     if not fits & set(allowed):
         kind = {End.DOUBLE: Kind.DOUBLE, End.SPLIT: Kind.STUCK, End.PAUSED: Kind.STUCK}.get(end, Kind.LOST)
+        if End.UNHEARD in fits:
+            kind = Kind.STUCK  # it runs, and nothing that anybody heard of is undone: it took a hand
         best = " or ".join(sorted(each.value for each in allowed))
         problems.append(Problem(kind, f"{end.value} ({_states(evidence)}) where {best} was possible"))
     # What the guest did at the destination is undone by turning back, and done once more: its count too.

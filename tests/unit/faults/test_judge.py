@@ -95,6 +95,9 @@ def test_where_both_hosts_live_it_may_turn_back_only_unheard() -> None:
     assert (verdict.end, verdict.problems) == (End.TURNED_BACK, ())
     [problem] = judge(BACK, {*WHOLE, End.UNHEARD}).problems
     assert problem.kind is Kind.LOST and "never heard where it was to go was possible" in problem.text
+    # It runs, and nobody heard what is undone; where it had to be moved it took a hand.
+    unheard = dataclasses.replace(BACK, beats=beats(("a", 1), ("a", 2), ("a", 3)))
+    assert [problem.kind for problem in judge(unheard, {End.MOVED}).problems] == [Kind.STUCK]
     assert judge(unheard, WHOLE).problems
 
 
