@@ -23,7 +23,7 @@ from pcmig_common.turned_back import Words
 LOG = logging.getLogger(__name__)
 
 TOPIC = "pcmig"
-VERSION = "1.4"  # 1.1: arrivals; 1.2: address; 1.3: process, turn_back; 1.4: ports
+VERSION = "1.5"  # 1.1: arrivals; 1.2: address; 1.3: process, turn_back; 1.4: ports; 1.5: wake
 FIRST_VERSION = "1.0"  # a question names the version in which it came: an older host answers what it knows
 
 # A compute host answers from memory, within milliseconds. One without pcmig's driver never does, so it is not
@@ -48,6 +48,9 @@ TurnBack = Callable[[Any, str, Words], str | None]
 # Called with the UUID of an instance: whether its ports forward on this host, as `pcmig ports --json` says.
 Ports = Callable[[str], dict[str, Any]]
 
+# Called with the UUID of an instance that arrives here: what brings it nothing any more is reset.
+Wake = Callable[[str], None]
+
 
 def ports_untold(why: str) -> dict[str, Any]:
     """Nobody can say whether ports forward: what Ports returns then."""
@@ -66,8 +69,10 @@ class Endpoint:
         turn_back: TurnBack,
         address: str | None = None,
         ports: Ports | None = None,
+        wake: Wake | None = None,
     ) -> None:
         self._ports = ports
+        self._wake = wake
         self._look = look
         self._arrivals = arrivals
         self._turn_back = turn_back
@@ -92,6 +97,11 @@ class Endpoint:
     def ports(self, context: Any, instance: str) -> dict[str, Any]:
         """Whether the ports of a guest that comes here forward."""
         return ports_untold("its ports are not looked at") if self._ports is None else self._ports(instance)
+
+    def wake(self, context: Any, instance: str) -> None:
+        """Has QEMU of a guest that comes here notice that its stream is dead. Nobody waits for it."""
+        if self._wake is not None:
+            self._wake(instance)
 
     def turn_back(self, context: Any, instance: str, **words: bool) -> str | None:
         """Has a guest go on here whose destination was lost; why not, if that cannot be."""
@@ -124,6 +134,7 @@ def serve(
     turn_back: TurnBack,
     address: str | None = None,
     ports: Ports | None = None,
+    wake: Wake | None = None,
 ) -> Any:
     """Answers for HOST from now on, until stop(); returns what that wants, None if nobody can be answered.
 
@@ -131,7 +142,7 @@ def serve(
     """
     try:
         target = oslo_messaging.Target(topic=TOPIC, server=host)
-        server = rpc.get_server(target, [Endpoint(look, arrivals, turn_back, address, ports)])
+        server = rpc.get_server(target, [Endpoint(look, arrivals, turn_back, address, ports, wake)])
         server.start()
     except Exception as err:  # the bus in whatever form
         LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
@@ -264,6 +275,14 @@ class Client:
                 return ports_untold(too_old)
             return ports_untold(f"nova-compute on {host} cannot be asked: {type(err).__name__}")
         return found if isinstance(found, dict) else ports_untold(f"{host} has no answer")
+
+    def wake(self, context: Any, host: str, instance: str) -> None:
+        """Has HOST reset what brings nothing to the guest any more. Waits for nothing, raises nothing."""
+        try:
+            client = self._router.client(context).prepare(server=host, retry=0, version="1.5")
+            client.cast(context, "wake", instance=instance)
+        except Exception as err:  # see progress()
+            LOG.info("pcmig: nova-compute on %(host)s cannot be told: %(err)s", {"host": host, "err": err})
 
     def turn_back(self, context: Any, host: str, instance: str, words: Words) -> str | None:
         """Has HOST turn the instance with this UUID back; why it does not, or None: it has begun to."""

@@ -37,6 +37,7 @@ from pcmig.nova import (
     steer,
     turning,
     unread,
+    waking,
     words,
 )
 from pcmig_common import choice, messages, turned_back
@@ -156,6 +157,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 self._turn_back,
                 CONF.libvirt.live_migration_inbound_addr,
                 port_answers.PortAnswers(self._records.get).answer,
+                lambda uuid: waking.reset(self._uri(), uuid),
             )
         self._records.load()
 

@@ -154,6 +154,7 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             dest_host=functools.partial(self._note_dest_host, str(instance.uuid)),
             crossed=functools.partial(self._note_crossed, str(instance.uuid)),
             keeping=self._keeping(context, instance, migrate_data.migration),
+            wake=lambda: self._peers.wake(context, dest, str(instance.uuid)),
         )
         steered = steer.Steered(orders, instance, self._ports(context, instance, dest))
         return steer.Plan(self._for_machine(instance, kind.bits), steered, chosen.reason)

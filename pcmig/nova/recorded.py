@@ -446,6 +446,7 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 adopted.migration,
                 adopted=True,
             ),
+            wake=lambda: self._peers.wake(adopted.context, adopted.dest, str(adopted.instance.uuid)),
         )
         steered = steer.Steered(
             orders, adopted.instance, self._ports(adopted.context, adopted.instance, adopted.dest)

@@ -23,7 +23,7 @@ from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
 from pcmig import _core, accounting
-from pcmig.nova import acknowledgements, interruption, progress, releases
+from pcmig.nova import acknowledgements, interruption, progress, releases, waking
 from pcmig.nova.flags import BITS
 from pcmig.nova.keeping import Keeping
 from pcmig.nova.ports import Ports
@@ -76,6 +76,8 @@ class Orders:
     # Called once the switch to post-copy was issued: from then on the source's memory may be the older.
     crossed: Callable[[], None] = lambda: None
     keeping: Keeping | None = None  # keeps its ledger
+    # Has the destination's nova-compute look whether QEMU there has missed that its stream is dead.
+    wake: Callable[[], None] = lambda: None
 
 
 class Steered:
@@ -229,6 +231,10 @@ class Steered:
         """The destination's host has this UUID."""
         self._orders.dest_host(uuid)
 
+    def wake(self) -> None:
+        """Post-copy is interrupted, and the destination may not have noticed."""
+        self._orders.wake()
+
     def note_crossed(self) -> None:
         """The switch was issued."""
         self._orders.crossed()
@@ -344,6 +350,7 @@ class Monitor:
             context, instance, record, self._save_status, POST_COPY
         )
         self._acknowledgements = acknowledgements.Acknowledgements(instance)
+        self._waking = waking.Waking(steered.wake)
 
     def wait_for_engine(self, operation: Any) -> _core.Migration | None:
         """The engine once the operation has made it, or None when the operation ended without."""
@@ -382,6 +389,7 @@ class Monitor:
             self._keep_record(engine, status)
             self._interruption.look(status)
             self._acknowledgements.look(status)
+            self._waking.look(status)
             # The way is needed again, or not yet: the tunnel's daemon may have been restarted meanwhile.
             idle = status["recovery"] or status["turn"] == "waiting"
             if self._steered.passage is not None and idle and status["outcome"] is None:

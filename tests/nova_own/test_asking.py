@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -324,6 +325,25 @@ def test_asked_over_the_bus(bus: Any) -> None:
     finally:
         messages.stop(server)
         server.wait()
+
+
+def test_a_destination_is_told_to_look_at_its_stream(bus: Any) -> None:
+    """Nobody waits for it, or hears of a failure."""
+    told = threading.Event()
+
+    def wake(uuid: str) -> None:
+        assert uuid == UUID
+        told.set()
+
+    server = messages.serve(HOST, lambda _: (None, None), lambda: None, lambda *_: None, wake=wake)
+    try:
+        client = messages.Client()
+        client.wake(bus, HOST, UUID)
+        assert told.wait(60)
+        with mock.patch.object(client._router, "client", side_effect=OSError):
+            client.wake(bus, HOST, UUID)
+    finally:
+        messages.stop(server)
 
 
 class Old(messages.Endpoint):
