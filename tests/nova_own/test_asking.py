@@ -103,7 +103,7 @@ def nova(monkeypatch: pytest.MonkeyPatch) -> Nova:
 
 def migrate(made: driver.PostCopyLibvirtDriver, instance: Instance) -> None:
     data = objects.LibvirtLiveMigrateData(block_migration=False, migration=objects.Migration(uuid=UUID))
-    made._live_migration(None, instance, "there", None, None, False, data)
+    made._live_migration(context.get_admin_context(), instance, "there", None, None, False, data)
 
 
 @pytest.mark.parametrize("permitted", [True, False])
@@ -185,7 +185,7 @@ def test_the_destinations_no_refuses_nobody_who_need_not_switch(
     here = compute()
     here.__dict__["_peers"] = mock.Mock(arrivals=lambda _context, _dest: there._arrivals)
     data = objects.LibvirtLiveMigrateData(block_migration=False)
-    plan = here._plan(None, instance, "there", data, dict)
+    plan = here._plan(context.get_admin_context(), instance, "there", data, dict)
     assert plan.steered is None
     assert plan.reason == "no post-copy: there: no userfaultfd"
     assert not plan.flags & flags.POSTCOPY
@@ -224,7 +224,9 @@ def test_interfaces_that_nova_unplugs_first_are_no_obstacle(
         with pytest.raises(exception.MigrationPreCheckError, match="has devices that do not go with it"):
             made.check_can_live_migrate_source(None, instance, None)
         assert MAC in str(made._progress(UUID)[1])
-    assert (made._plan(None, instance, "there", data, dict).steered is not None) is unplugged
+    assert (
+        made._plan(context.get_admin_context(), instance, "there", data, dict).steered is not None
+    ) is unplugged
 
 
 def test_so_does_a_rollback(nova: Nova) -> None:
