@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pcmig import _core
+from pcmig.cli import metering
 from pcmig.cli.ports_wait import LOOK_MS
 from pcmig.cli.record import KEPT, LOOK
 from pcmig.cli.signals import SignalPipe
@@ -47,6 +48,7 @@ class Follower:
         passage: Passage | None = None,
         ports: PortsWait | None = None,
         *,
+        figures: metering.Metering | None = None,
         adopts: bool = False,
         look: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
@@ -56,6 +58,7 @@ class Follower:
         self.record = record
         self.passage = passage  # through the tunnel; opened again should its daemon be restarted
         self.ports = ports  # which the switch waits for
+        self.figures = figures  # for Prometheus
         self.adopts = adopts  # somebody else began it
         self.look = look  # is shown each status
         self.interrupts = 0
@@ -81,10 +84,13 @@ class Follower:
 
     def _patience_ms(self, poller: select.poll) -> int | None:
         """How long to sleep without news."""
-        if self.ports is None:
-            return self.display.interval_ms
-        self.ports.watch(poller)
-        return min(LOOK_MS, self.display.interval_ms or LOOK_MS)
+        waits = [] if self.display.interval_ms is None else [self.display.interval_ms]
+        if self.ports is not None:
+            self.ports.watch(poller)
+            waits.append(LOOK_MS)
+        if self.figures is not None:
+            waits.append(metering.LOOK_MS)
+        return min(waits, default=None)
 
     def _look(self) -> Status:
         """Takes what is new, and reacts to it."""
@@ -114,6 +120,8 @@ class Follower:
             self.passage.keep()
         if status["outcome"] is None and status["phase"] != "finished":
             self.display.update(status)
+            if self.figures is not None:
+                self.figures.look(status)
         for number in self.signals.take():
             self._signalled(number, status)
         if self.cancelling and not self.detaching and status["phase"] in phases.POSTCOPY:

@@ -24,6 +24,7 @@ COMMANDS = (
     ("flags", "pcmig.cli.flags:Flags"),
     ("forget", "pcmig.cli.forget:Forget"),
     ("turn-back", "pcmig.cli.turn_back:TurnBack"),
+    ("metrics", "pcmig.cli.metrics:Metrics"),
     ("migrate", "pcmig.cli.migrate:Migrate"),
     ("pause", "pcmig.cli.pause:Pause"),
     ("ports", "pcmig.cli.ports:Ports"),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pcmig import _core, turn_back
 from pcmig.cli.base import UsageError, add_connect, default_connect, given, given_path, given_uri, natural
 from pcmig.ledgers.store import DAYS, KEPT
+from pcmig.metrics.meter import TEXTFILE_FOLDER
 from pcmig.ports import waiting
 from pcmig.tunnel import peer
 
@@ -351,6 +352,12 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         default=DAYS,
         metavar="DAYS",
         help=f"and for how long (default: {DAYS})",
+    )
+    output.add_argument(
+        "--metrics-dir",
+        metavar="FOLDER",
+        help="write pcmig.prom there, for node_exporter's textfile collector (default: $PCMIG_METRICS_DIR, "
+        f"or {TEXTFILE_FOLDER}, where that is); '' writes none",
     )
     output.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     output.add_argument("--no-progress", action="store_true", help="print decisions and the result only")

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
 import sys
-import tempfile
 from typing import Any
 
+from pcmig import files
 from pcmig.cli.base import UsageError
 
 SCHEMA = 1  # grows when a field changes its meaning or goes away; fields may be added without
@@ -50,21 +49,7 @@ def put(path: str, data: bytes) -> None:
         return
     umask = os.umask(0)
     os.umask(umask)
-    replace(path, data, 0o666 & ~umask)
-
-
-def replace(path: str, data: str | bytes, mode: int) -> None:
-    """The file as a whole: who reads meanwhile sees the old one. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(prefix=".pcmig-", dir=os.path.dirname(path) or ".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            os.fchmod(file.fileno(), mode)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    files.replace(path, data, 0o666 & ~umask)
 
 
 def _replaceable(path: str) -> bool:

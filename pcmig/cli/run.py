@@ -17,6 +17,7 @@ from pcmig import _core, guest, turn_back
 from pcmig.cli import evidence, options, report
 from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, make_console, say
 from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
+from pcmig.cli.metering import Metering, make_meter, textfiles
 from pcmig.cli.ports_wait import PortsWait
 from pcmig.cli.progress import make_display
 from pcmig.cli.record import Record, resume_command, utc_now, watch_command
@@ -25,6 +26,7 @@ from pcmig.cli.turn_back import BOUND, lost, power_off
 from pcmig.journal import JournalError
 from pcmig.ledgers.keeping import Keeping
 from pcmig.ledgers.store import LedgerError, Store
+from pcmig.metrics.meter import Meter
 from pcmig.tunnel import peer
 from pcmig.tunnel.client import TunnelError
 from pcmig.tunnel.passage import Names, Passage
@@ -73,6 +75,7 @@ class Run(Command):
     adopts = False  # the migration is under way already, whatever becomes of this process
     passage: Passage | None = None  # its way through the tunnel
     ports: PortsWait | None = None  # what the switch waits for
+    meter: Meter  # of the command's migrations, for Prometheus
 
     def arrange(self, argv: list[str]) -> list[str]:
         return options.arrange(argv)
@@ -101,6 +104,7 @@ class Run(Command):
                 report.check_writable(path, option)
         if args.trace and args.trace == args.json:
             raise UsageError(f"--trace and --json name the same file, {args.json!r}")
+        self.meter = make_meter(textfiles(args.metrics_dir), quiet=args.quiet)
         self.out: TextIO = sys.stderr if args.json == "-" else sys.stdout
         self.result = new_result(self.word, plan)
         started_s = time.monotonic()
@@ -130,6 +134,7 @@ class Run(Command):
                     self.passage.close()
                 raise
             settled = not self.adopts  # as long as nothing was started
+            figures = self._figures(migration, plan, record)
             try:
                 title = f"{plan.domain} to {plan.dest_uri}"
                 display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
@@ -141,6 +146,7 @@ class Run(Command):
                     record,
                     self.passage,
                     self.ports,
+                    figures=figures,
                     adopts=self.adopts,
                     look=keeping.look,
                 )
@@ -162,8 +168,12 @@ class Run(Command):
                         display.close()
                 # The record of a guest that turned back stays until it was powered off.
                 settled = status["outcome"] in SETTLED and self.result["turned_back"] is None
+                if figures is not None:  # before the record goes: whoever takes that over counts it, too
+                    figures.ended(status, gated=self.ports is not None)
             finally:
                 record.close(settled=settled)
+                if figures is not None:
+                    figures.close()
                 if self.ports is not None:
                     if (text := self.ports.end()) and not args.quiet:
                         say(f"pcmig: {text}", self.out)
@@ -231,6 +241,12 @@ class Run(Command):
             return
         if path is not None:
             self.result["kept"] = str(path)
+
+    def _figures(self, migration: _core.Migration, plan: options.Plan, record: Record) -> Metering | None:
+        """For Prometheus; None where not even the journal can be written."""
+        if record.entry is None:
+            return None
+        return Metering(self.meter, migration, record.entry, plan.policy)
 
     def _turn_back(
         self, args: argparse.Namespace, plan: options.Plan, record: Record, status: _core.Status

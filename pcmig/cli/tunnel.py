@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from pcmig.cli import report
+from pcmig import files
 from pcmig.cli.base import (
     Command,
     CommandError,
@@ -22,6 +22,8 @@ from pcmig.cli.base import (
     make_console,
     say,
 )
+from pcmig.metrics import exposition
+from pcmig.metrics.meter import MODE
 from pcmig.tunnel import metrics, peer, settings
 from pcmig.tunnel.client import Client, Figures, TunnelError, UnknownNameError
 from pcmig.tunnel.peer import Peer
@@ -272,17 +274,14 @@ class Metrics(Command):
         try:
             content = metrics.text(figures)
         except ImportError as err:
-            raise CommandError(
-                f"metrics needs the Python library prometheus-client ({err}): pip install prometheus-client, "
-                "or apt-get install python3-prometheus-client"
-            ) from err
+            raise CommandError(exposition.MISSING.format(err)) from err
         if args.textfile is None:
             if down is not None:
                 raise CommandError(str(down))
             print(content, end="")
             return ExitCode.DONE
         try:
-            report.replace(args.textfile, content, 0o644)  # the collector has a user of its own
+            files.replace(args.textfile, content, MODE)
         except OSError as err:
             raise CommandError(f"{args.textfile} cannot be written: {err.strerror}") from err
         if down is not None:

@@ -43,6 +43,7 @@ class Activation:
         self._over = threading.Event()
         self._settled = threading.Event()  # nothing more reaches Neutron
         self._thread: threading.Thread | None = None
+        self.took_s: float | None = None  # until all ports were active; None: they are not, or not yet
         self.begun = False  # what was asked of Neutron may bind a port to the destination, now or later
 
     def start(self, engine: Any, then: Callable[[], None] = lambda: None) -> None:
@@ -139,13 +140,15 @@ class Activation:
         found = neutron_ports.each(ports, lambda port: self._one(client, port, tried))
         left = neutron_ports.errors(found)
         active = sum(value is True for value in found.values())
+        took_s = time.monotonic() - begun_s
+        self.took_s = took_s if active == len(ports) else None
         LOG.info(
             "%(active)d of %(all)d ports are bound to %(dest)s, %(ms)d ms after the guest stopped here",
             {
                 "active": active,
                 "all": len(ports),
                 "dest": self._dest,
-                "ms": (time.monotonic() - begun_s) * 1000,
+                "ms": took_s * 1000,
             },
             instance=self._instance,
         )

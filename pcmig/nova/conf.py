@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import os
 import re
 from typing import Any, cast
@@ -15,6 +16,7 @@ from typing import Any, cast
 from oslo_config import cfg, types
 
 from pcmig import _core
+from pcmig.metrics.meter import Where, usable_folder
 from pcmig.nova.settings import ConfigError, Setting, read
 from pcmig.nova.way import Way
 from pcmig.tunnel.peer import parse
@@ -369,6 +371,62 @@ Possible values:
 """,
     ),
     cfg.StrOpt(
+        "metrics_dir",
+        help="""
+Folder for figures of live migrations with post-copy, as Prometheus reads them.
+
+The file in it, ``pcmig-nova-compute.prom``, is for node_exporter's textfile collector,
+and is written every few seconds. What was counted outlives a restart of the compute
+service: it is kept beside the journal. Needs the Python library ``prometheus-client``.
+
+Possible values:
+
+* Empty: ``/var/lib/prometheus/node-exporter``, if that folder exists and the compute
+  service may write to it, and no file otherwise. This is the default.
+* ``none``: no file is written.
+* An absolute path of a folder that exists and that the compute service may write to:
+  that of node_exporter's ``--collector.textfile.directory``.
+
+Related options:
+
+* ``[pcmig] metrics_port``: the same figures, without node_exporter.
+""",
+    ),
+    cfg.IntOpt(
+        "metrics_port",
+        default=0,
+        min=0,
+        max=65535,
+        help="""
+TCP port on which the compute service answers Prometheus.
+
+Whoever reaches it can read the names of servers that are being migrated.
+
+Possible values:
+
+* 0: none. This is the default.
+* A port number from 1 to 65535.
+
+Related options:
+
+* ``[pcmig] metrics_address``: where it listens.
+* ``[pcmig] metrics_dir``: set it to ``none`` where Prometheus asks here, or it has each
+  figure twice.
+""",
+    ),
+    cfg.StrOpt(
+        "metrics_address",
+        default="127.0.0.1",
+        help="""
+Address at which the compute service answers Prometheus, if ``metrics_port`` is set.
+
+Possible values:
+
+* An IP address of this host, or ``0.0.0.0`` or ``::`` for all. The default lets nobody
+  but this host itself ask.
+""",
+    ),
+    cfg.StrOpt(
         "trace_dir",
         help="""
 Folder for traces of live migrations with post-copy.
@@ -511,6 +569,7 @@ class Options:
     ports_wait_ms: int = 10_000  # 0: nobody is asked
     ports_then: str = "switch"
     source_uri: str | None = None  # with %s for the source's host name; None: it tells its address
+    metrics: Where = dataclasses.field(default_factory=Where)  # where figures for Prometheus go
     # How migrations reach the other end's tunnel; whether they take it, the flags tell (flags.Kind.tunnel).
     tunnel: Way = dataclasses.field(default_factory=Way)
 
@@ -548,6 +607,7 @@ def load(conf: cfg.ConfigOpts) -> Options:
         ports_wait_ms=_read(conf, "ports_wait").value * 1000,
         ports_then=str(_read(conf, "ports_then").value),
         source_uri=_source_uri(_read(conf, "source_uri")),
+        metrics=_metrics(conf),
         tunnel=_way(conf),
     )
 
@@ -638,6 +698,19 @@ def _way(conf: Any) -> Way:
         port=_read(conf, "tunnel_port").value,
         streams=_read(conf, "tunnel_streams").value,
         control=control.value,
+    )
+
+
+def _metrics(conf: Any) -> Where:
+    folder, address = _read(conf, "metrics_dir"), _read(conf, "metrics_address")
+    try:
+        ipaddress.ip_address(address.value)
+    except ValueError as err:
+        raise address.error("not an IP address") from err
+    return Where(
+        textfiles=None if folder.value == "none" else _folder(folder) or usable_folder(),
+        port=_read(conf, "metrics_port").value,
+        address=address.value,
     )
 
 

@@ -160,6 +160,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 lambda uuid: waking.reset(self._uri(), uuid),
             )
         self._records.load()
+        if hasattr(self.virtapi, "_compute"):
+            self._metering.start()
 
     def cleanup_host(self, host: str) -> None:
         # What is in flight goes on without us, and is adopted at the next start.
@@ -169,6 +171,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 plan.steered.detach()
         messages.stop(self._messages)
         self._announcer.stop()
+        self._metering.stop()
         super().cleanup_host(host)
 
     def _progress(self, instance: str) -> messages.Answer:

@@ -455,6 +455,10 @@ class Keeper:
         self._records.remove(uuid, "source")
         self._seen.pop(uuid, None)
 
+    def seen(self) -> dict[str, str]:
+        """The situation of each guest on record that is not driven here, at the last look."""
+        return dict(self._seen)
+
     def looks_anew(self, uuid: str) -> None:
         """What was found before counts no more."""
         self._seen.pop(uuid, None)

@@ -155,6 +155,8 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             crossed=functools.partial(self._note_crossed, str(instance.uuid)),
             keeping=self._keeping(context, instance, migrate_data.migration),
             wake=lambda: self._peers.wake(context, dest, str(instance.uuid)),
+            ended=self._count,
+            activated=self._note_activated,
         )
         steered = steer.Steered(orders, instance, self._ports(context, instance, dest))
         return steer.Plan(self._for_machine(instance, kind.bits), steered, chosen.reason)

@@ -30,6 +30,7 @@ class Ports:
         self._instance = instance
         self._asker = asker
         self._wait = wait
+        self.activated: Callable[[float], None] = lambda _: None  # is told how many seconds that took
 
     def start(self, engine: Any) -> None:
         self.activation.start(engine, self._look_after)
@@ -67,6 +68,8 @@ class Ports:
 
     def _look_after(self) -> None:
         """The guest runs at the destination: what it has there now."""
+        if self.activation.took_s is not None:
+            self.activated(self.activation.took_s)
         if self._asker is None:
             return
         begun_s, told = time.monotonic(), ""

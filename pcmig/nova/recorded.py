@@ -23,6 +23,7 @@ from oslo_log import log as logging
 
 from pcmig import journal
 from pcmig.ledgers.store import Store
+from pcmig.metrics import store
 from pcmig.nova import (
     adoption,
     bindings,
@@ -30,6 +31,7 @@ from pcmig.nova import (
     guard,
     keeper,
     keeping,
+    metering,
     neutron_client,
     once,
     ports,
@@ -64,6 +66,14 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             lambda: self._peers,
         )
         self._keeper = keeper.Keeper(self, self._records, self._guard, self._turning)
+        self._metering = metering.Metering(
+            self._options.metrics,
+            # Who has named a folder has let nova-compute write into that, and not beside it.
+            os.path.join(folder, "metrics") if self._options.journal_dir else store.beside(folder),
+            folder,
+            self._figures,
+            self._keeper.seen,
+        )
         super().__init__(virtapi, read_only)
 
     @functools.cached_property
@@ -447,6 +457,8 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 adopted=True,
             ),
             wake=lambda: self._peers.wake(adopted.context, adopted.dest, str(adopted.instance.uuid)),
+            ended=self._count,
+            activated=self._note_activated,
         )
         steered = steer.Steered(
             orders, adopted.instance, self._ports(adopted.context, adopted.instance, adopted.dest)
@@ -457,6 +469,32 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def _adopted_ended(self, uuid: str) -> None:
         self._plans.pop(uuid, None)
+
+    # Figures for Prometheus
+
+    def _figures(self) -> list[dict[str, Any]]:
+        """Of every migration that the engine drives."""
+        rows = []
+        for uuid, plan in list(self._plans.items()):
+            record = self._records.get(uuid)
+            if plan.steered is not None and record is not None:
+                rows.append(plan.steered.figures(record.entry.dest_uri))
+        return [row for row in rows if row is not None]
+
+    def _note_activated(self, migration: str, seconds: float) -> None:
+        self._metering.activated(migration, seconds)
+
+    def _count(self, migration: str, steered: steer.Steered, status: Any) -> None:
+        engine = steered.engine
+        if engine is None:
+            return
+        self._metering.ended(
+            migration,
+            policy=steered.policy,
+            outcome=status["outcome"],
+            ledger=engine.ledger,
+            decisions=engine.decisions,
+        )
 
 
 def _system_metadata(instance: Any) -> dict[str, str]:

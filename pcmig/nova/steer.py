@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from nova.virt.libvirt import migration as libvirt_migrate
 from oslo_log import log as logging
 
 from pcmig import _core, accounting
+from pcmig.metrics import live
 from pcmig.nova import acknowledgements, interruption, progress, releases, waking
 from pcmig.nova.flags import BITS
 from pcmig.nova.keeping import Keeping
@@ -78,6 +80,10 @@ class Orders:
     keeping: Keeping | None = None  # keeps its ledger
     # Has the destination's nova-compute look whether QEMU there has missed that its stream is dead.
     wake: Callable[[], None] = lambda: None
+    # Called once with what names the migration for ever, this side of it and the engine's last status.
+    ended: Callable[[str, Steered, Any], None] = lambda *_: None
+    # Called with what names it and how many seconds it took to bind the guest's ports to the destination.
+    activated: Callable[[str, float], None] = lambda *_: None
 
 
 class Steered:
@@ -288,6 +294,33 @@ class Steered:
         page_bytes = engine.ledger()["totals"]["page_size_bytes"]
         return progress.progress(engine.status(), engine.decisions(), self._orders.policy, page_bytes)
 
+    def figures(self, dest_uri: str) -> live.Row | None:
+        """The same for Prometheus, of a guest that goes to DEST_URI."""
+        engine = self.engine
+        if engine is None:
+            return None
+        return live.row(
+            name=str(self._instance.name),
+            uuid=str(self._instance.uuid),
+            dest_uri=dest_uri,
+            policy=self.policy,
+            status=engine.status(),
+            page_bytes=engine.ledger()["totals"]["page_size_bytes"],
+        )
+
+    @property
+    def policy(self) -> str:
+        """When it switches."""
+        return self._orders.policy
+
+    def note_ended(self, migration: str, status: Any) -> None:
+        """STATUS is the engine's last."""
+        self._orders.ended(migration, self, status)
+
+    def note_activated(self, migration: str, seconds: float) -> None:
+        """The guest's ports are bound to the destination."""
+        self._orders.activated(migration, seconds)
+
     def _ask(self, ask: Callable[[_core.Migration], None]) -> None:
         with self._lock:
             if self.engine is None:
@@ -364,6 +397,9 @@ class Monitor:
     def follow(self, engine: _core.Migration) -> dict[str, Any]:
         """Looks after the migration until its outcome; the last status."""
         if self._steered.ports is not None:
+            self._steered.ports.activated = functools.partial(
+                self._steered.note_activated, str(self._record.uuid)
+            )
             self._steered.ports.start(engine)
         try:
             return self._follow(engine)
@@ -400,6 +436,7 @@ class Monitor:
                 if status["outcome"] in ("completed", "failed"):
                     self._steered.leave_tunnel()
                 self._save(status)
+                self._steered.note_ended(str(self._record.uuid), status)
                 return dict(status)
             now_s = time.monotonic()
             if now_s - self._looked_s >= LOOK_S:

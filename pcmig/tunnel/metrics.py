@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pcmig.metrics import exposition
+
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
@@ -49,16 +51,7 @@ def ends(figures: Mapping[str, object]) -> dict[str, int]:
 def text(figures: Mapping[str, object] | None) -> str:
     """FIGURES, as the control socket's `metrics` has them; None: the daemon does not answer. Raises
     ImportError without the library."""
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.registry import Collector
-
-    class Figures(Collector):
-        def collect(self) -> Iterator[Metric]:
-            return _families(figures)
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures())
-    return generate_latest(registry).decode()
+    return exposition.text(lambda: _families(figures))
 
 
 def _families(figures: Mapping[str, object] | None) -> Iterator[Metric]:

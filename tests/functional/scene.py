@@ -103,6 +103,7 @@ class Command:
                 "PYTHONPATH": str(ROOT),
                 "PYTHONUNBUFFERED": "1",
                 "COLUMNS": "200",
+                "PCMIG_METRICS_DIR": "",  # not for this machine's node_exporter
                 **({"PCMIG_JOURNAL_DIR": str(journal)} if journal else {}),
             },
         )

@@ -139,8 +139,9 @@ def test_all_at_once(engine: Engine) -> None:
     """None gets an answer before the last one has been asked for."""
     all_there = threading.Barrier(16, timeout=PATIENCE_S)
     neutron = Neutron(16, lambda *_: all_there.wait())
-    run(neutron, engine)
+    found = run(neutron, engine)
     assert sorted(neutron.activated) == sorted(neutron.bound) and not all_there.broken
+    assert found.took_s is not None and found.took_s > 0
 
 
 def test_not_before_the_guest_has_left(engine: Engine) -> None:
@@ -152,6 +153,7 @@ def test_not_before_the_guest_has_left(engine: Engine) -> None:
     engine.tell(outcome="failed")
     assert found.is_settled(PATIENCE_S)
     assert neutron.asked == {} and not found.under_way()
+    assert found.took_s is None
 
 
 def test_one_that_runs_on_at_the_source_after_all(engine: Engine) -> None:

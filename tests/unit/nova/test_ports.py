@@ -47,6 +47,7 @@ class Activated:
     def __init__(self) -> None:
         self.fetched = 0
         self.ended = False
+        self.took_s: float | None = None
         self.then: Callable[[], None] | None = None
 
     def start(self, engine: Any, then: Callable[[], None]) -> None:
@@ -186,10 +187,16 @@ def test_nobody_is_asked() -> None:
     assert found.patience_s(status("wanted"), 0.5) == 0.5
     found.start(None)
     assert activated.then is not None
+    took: list[float] = []
+    found.activated = took.append
+    activated.then()
+    assert took == [], "not all are bound"
+    activated.took_s = 0.25
     activated.then()
     found.force()
     found.end()
     assert destination.questions == 0
+    assert took == [0.25]
 
 
 def test_after_the_switch_it_stops_asking_for_the_gate() -> None:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pcmig.cli import report
+from pcmig import files
 from pcmig.tunnel import metrics
 from pcmig.tunnel.client import Client
 from tests.unit.certificates import DAY, Authority
@@ -102,8 +102,8 @@ def test_what_two_daemons_count(folder: pathlib.Path, authority: Authority) -> N
 
 def test_a_file_for_the_collector(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "pcmig.prom"
-    report.replace(str(path), metrics.text(None), 0o644)
+    files.replace(str(path), metrics.text(None), 0o644)
     assert scraped(path.read_text()) == {("up", ""): 0}
     assert path.stat().st_mode & 0o777 == 0o644 and list(tmp_path.iterdir()) == [path]
     with pytest.raises(OSError, match="No such file"):
-        report.replace(str(tmp_path / "no" / "x.prom"), "", 0o644)
+        files.replace(str(tmp_path / "no" / "x.prom"), "", 0o644)

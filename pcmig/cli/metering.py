@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of one migration of the command's, for Prometheus: while it runs, and when it has ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pcmig import journal
+from pcmig.cli.base import UsageError, say
+from pcmig.metrics import account, live, meter
+from pcmig.metrics.families import COMMAND
+from pcmig.metrics.store import default_folder
+
+if TYPE_CHECKING:
+    from pcmig._core import Migration, Status
+    from pcmig.journal import Entry
+
+ENVIRONMENT = "PCMIG_METRICS_DIR"  # empty: no file is written
+
+LOOK_MS = round(meter.EVERY_S * 1000)
+
+
+def textfiles(given: str | None) -> str | None:
+    """The folder for node_exporter's file: the one GIVEN, or that of the environment, or Debian's where that
+    is. Raises UsageError for one that was named and cannot be used."""
+    for name, folder in (("--metrics-dir", given), (f"${ENVIRONMENT}", os.environ.get(ENVIRONMENT))):
+        if folder is None:
+            continue
+        if folder and meter.usable_folder(folder) is None:
+            why = "permission denied" if os.path.isdir(folder) else "there is no such folder"
+            raise UsageError(
+                f"{name} {folder!r} cannot be written to: {why}; give the folder of node_exporter's "
+                "--collector.textfile.directory, or '' for none"
+            )
+        return folder or None
+    return meter.usable_folder()
+
+
+def make_meter(folder: str | None, *, quiet: bool = False) -> meter.Meter:
+    """The command's, with its file in FOLDER."""
+
+    def tell(text: str) -> None:
+        if not quiet:
+            say(f"pcmig: note: {text}", sys.stderr)
+
+    return meter.Meter(COMMAND, default_folder(), journal.default_folder(), folder, tell)
+
+
+class Metering:
+    """Of the migration of ENTRY. POLICY is what the engine was told."""
+
+    def __init__(self, meter: meter.Meter, migration: Migration, entry: Entry, policy: str) -> None:
+        self._meter = meter
+        self._migration = migration
+        self._entry = entry
+        self._policy = policy
+
+    def look(self, status: Status) -> None:
+        """Writes what is new, now and then, and each phase as it begins."""
+        self._meter.look(lambda: [self._row(status)], status["phase"])
+
+    def _row(self, status: Status) -> live.Row:
+        totals: Mapping[str, Any] = self._migration.ledger().get("totals") or {}
+        return live.row(
+            name=self._entry.name,
+            uuid=self._entry.uuid,
+            dest_uri=self._entry.dest_uri,
+            policy=self._policy,
+            status=status,
+            page_bytes=int(totals.get("page_size_bytes", 0)),
+        )
+
+    def ended(self, status: Status, *, gated: bool) -> None:
+        """Counts it, unless it was left to itself. GATED: its switch was to wait for ports."""
+        if status["outcome"] in (None, "detached"):
+            return
+        self._meter.ended(
+            f"{self._entry.uuid} {self._entry.started} {status['outcome']}",
+            account.increments(
+                outcome=str(status["outcome"]),
+                policy=self._policy,
+                ledger=self._migration.ledger(),
+                decisions=self._migration.decisions(),
+                gated=gated,
+            ),
+        )
+
+    def close(self) -> None:
+        """This process looks after it no more."""
+        self._meter.close()

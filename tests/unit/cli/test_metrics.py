@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What migrations of the command leave for Prometheus, and `pcmig metrics`."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+import sys
+
+import pytest
+
+from pcmig.cli import metering, metrics
+from pcmig.journal import Journal
+from pcmig.metrics.store import Store, default_folder
+from tests.unit.cli.conftest import MIGRATE, Start, pcmig
+from tests.unit.cli.fake_core import GO_ENVIRONMENT, UUID
+from tests.unit.metrics.figures import names, read, value
+from tests.unit.patience import wait_for
+
+
+def test_a_migration_leaves_its_figures(start: Start, tmp_path: pathlib.Path) -> None:
+    env = {metering.ENVIRONMENT: str(tmp_path)}
+    assert start("quick", *MIGRATE, env=env).finish()[0] == 0
+    assert start("failed", *MIGRATE, "--metrics-dir", str(tmp_path)).finish()[0] == 1
+    found = read((tmp_path / "pcmig.prom").read_text())
+    assert value(found, "pcmig_migrations_total", outcome="completed", mode="none") == 1
+    assert value(found, "pcmig_migrations_total", outcome="failed", mode="none") == 1
+    assert value(found, "pcmig_unattended") == 0
+    assert "pcmig_migration_info" not in names(found)
+
+
+def test_while_it_runs(start: Start, tmp_path: pathlib.Path) -> None:
+    go = tmp_path / "go"
+    env = {metering.ENVIRONMENT: str(tmp_path), GO_ENVIRONMENT: str(go)}
+    command = start("long", *MIGRATE, env=env)
+    command.read_until("pre-copy")
+    file = tmp_path / "pcmig.prom"
+    wait_for(lambda: file.exists() and UUID in file.read_text(), "it is written")
+    assert value(read(file.read_text()), "pcmig_migration_info", instance_uuid=UUID) == 1
+    go.touch()
+    assert command.finish()[0] == 0
+    assert UUID not in file.read_text()
+
+
+def test_one_that_is_killed(
+    start: Start, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gauges go with it; that nobody looks after its migration is told, and how both hosts see it."""
+    command = start("interrupted", *MIGRATE, env={metering.ENVIRONMENT: str(tmp_path)})
+    command.read_until("interrupted at 43 %")
+    command.send(signal.SIGKILL)
+    command.finish()
+    monkeypatch.setattr(metrics, "asked", lambda _: {})
+    code, text = pcmig(capsys, "metrics")
+    assert code == 0
+    found = read(text)
+    assert "pcmig_migration_info" not in names(found)
+    assert (value(found, "pcmig_unattended"), value(found, "pcmig_interrupted")) == (1, 1)
+    monkeypatch.setattr(metrics, "asked", lambda _: {UUID: "half-lost"})
+    file = tmp_path / "pcmig.prom"
+    assert pcmig(capsys, "metrics", "--textfile", str(file)) == (0, "")
+    found = read(file.read_text())
+    assert (value(found, "pcmig_half_lost"), value(found, "pcmig_interrupted")) == (1, 0)
+
+
+def test_the_hosts_are_asked(
+    start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal
+) -> None:
+    """About what nobody looks after, and that alone."""
+    asked: list[str] = []
+
+    def told(book: Journal, entry: object) -> dict[str, str]:
+        asked.append(str(getattr(entry, "uuid", None)))
+        return {"uuid": UUID, "phase": "cut-off"}
+
+    monkeypatch.setattr(metrics.status, "of_entry", told)  # type: ignore[attr-defined]
+    assert start("operator", *MIGRATE).finish()[0] == 3
+    _, text = pcmig(capsys, "metrics")
+    assert asked == [UUID] and value(read(text), "pcmig_interrupted") == 1
+    book.remove(UUID)
+    pcmig(capsys, "metrics")
+    assert asked == [UUID]
+
+
+def test_nova_computes_are_printed_too(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "nova" / "metrics"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(metrics, "NOVA_FOLDER", folder)
+    monkeypatch.setattr(metrics.os, "geteuid", lambda: 0)  # type: ignore[attr-defined]
+    monkeypatch.setattr(metrics, "make_meter", lambda _: metering.make_meter(None))
+    assert "nova-compute" not in pcmig(capsys, "metrics")[1], "not where a journal is named"
+    monkeypatch.delenv("PCMIG_JOURNAL_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("pcmig.journal.SYSTEM_FOLDER", tmp_path / "pcmig" / "migrations")
+    _, text = pcmig(capsys, "metrics")
+    assert value(read(text), "pcmig_unattended", program="nova-compute") == 0
+    assert value(read(text), "pcmig_unattended", program="pcmig") == 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"), [("/nowhere/at/all", "there is no such folder"), ("/proc", "permission denied")]
+)
+def test_a_folder_that_cannot_be_used(
+    folder: str, why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering.os, "access", lambda *_: False)  # type: ignore[attr-defined]
+    monkeypatch.setattr("pcmig.metrics.meter.os.access", lambda *_: False)
+    code, text = pcmig(capsys, *MIGRATE, "--metrics-dir", folder)
+    assert code == 2 and f"--metrics-dir '{folder}' cannot be written to: {why}" in text
+    monkeypatch.setenv(metering.ENVIRONMENT, folder)
+    code, text = pcmig(capsys, *MIGRATE)
+    assert code == 2 and f"$PCMIG_METRICS_DIR '{folder}'" in text
+
+
+def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = pcmig(capsys, "metrics", "--textfile", "/nowhere/at/all/pcmig.prom")
+    assert code == 1 and "/nowhere/at/all/pcmig.prom cannot be written: No such file" in text
+
+
+def test_counts_that_cannot_be_used_are_named(start: Start, tmp_path: pathlib.Path) -> None:
+    Store(default_folder()).write_live([])
+    path = default_folder() / "counts.json"
+    path.write_text("{")
+    code, text = start("quick", *MIGRATE).finish()
+    assert code == 0 and f"pcmig: note: {path} is no JSON" in text and "counting begins anew" in text
+    assert start("quick", *MIGRATE, "-q").finish() == (0, "")
+
+
+def test_without_the_library(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    code, text = pcmig(capsys, "metrics")
+    assert code == 1 and "pip install prometheus-client" in text
