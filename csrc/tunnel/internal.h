@@ -33,6 +33,7 @@ struct pcmig_worker {
     struct pcmig_loop *loop;
     uint8_t *scratch; /* plaintext on its way into TLS */
     atomic_uint carrier_count;
+    atomic_uint load;               /* what they keep it busy with: see pcmig_carrier_set_load */
     struct pcmig_carrier *carriers; /* its thread's */
     struct pcmig_task end;          /* ends all carriers */
     struct pcmig_task beat;
@@ -80,7 +81,8 @@ bool pcmig_tunnel_has_room(const struct pcmig_tunnel *tunnel, bool accepted, uns
 /* What is in force now, one reference. From any thread. */
 struct pcmig_rules *pcmig_tunnel_rules(struct pcmig_tunnel *tunnel);
 
-/* The worker with the fewest carriers. From any thread. */
+/* The worker that is to have the next carrier: handshakes go around the threads of streams that run, where they can.
+ * From any thread. */
 struct pcmig_worker *pcmig_tunnel_worker(struct pcmig_tunnel *tunnel);
 
 #endif

@@ -65,11 +65,18 @@ bool pcmig_tunnel_has_room(const struct pcmig_tunnel *tunnel, bool accepted, uns
 
 struct pcmig_worker *pcmig_tunnel_worker(struct pcmig_tunnel *tunnel)
 {
-    struct pcmig_worker *best = &tunnel->workers[0];
+    struct pcmig_worker *best = NULL;
+    unsigned best_load = 0, best_count = 0;
 
-    for (unsigned i = 1; i < tunnel->worker_count; i++) {
-        if (atomic_load(&tunnel->workers[i].carrier_count) < atomic_load(&best->carrier_count))
-            best = &tunnel->workers[i];
+    for (unsigned i = 0; i < tunnel->worker_count; i++) {
+        struct pcmig_worker *worker = &tunnel->workers[i];
+        const unsigned load = atomic_load(&worker->load), count = atomic_load(&worker->carrier_count);
+
+        if (best == NULL || load < best_load || (load == best_load && count < best_count)) {
+            best = worker;
+            best_load = load;
+            best_count = count;
+        }
     }
     return best;
 }

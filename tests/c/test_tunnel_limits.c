@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which connections count against the limit of their certificate: those of streams that run or may begin, and not those
- * whose streams are over. A peer in the place of a daemon, as none of those keeps a connection that it has no use for.
+/* What connections take of a host: of the limit of their certificate those of streams that run or may begin, and not
+ * those whose streams are over; of its threads, those that streams do not need. A peer in the place of a daemon, as
+ * none of those keeps a connection that it has no use for.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +20,7 @@
 
 #include "core/tunnel_frame.h"
 #include "edge/clock.h"
+#include "tunnel/internal.h"
 #include "tunnel/tls/channel.h"
 #include "tunnel_pair.h"
 
@@ -42,17 +44,22 @@ struct scene {
     struct pcmig_tls *tls;
 };
 
-static void begin(struct scene *scene)
+static void begin_with(struct scene *scene, unsigned limit)
 {
     char error[PCMIG_TLS_ERROR_BYTES];
 
     tunnel_pair_prepare(&scene->pair, false);
     scene->host = &scene->pair.b;
-    scene->host->config.max_of_one_peer = LIMIT;
+    scene->host->config.max_of_one_peer = limit;
     scene->host->config.leave_ms = scene->host->config.socket_wait_ms = LONG_MS;
     scene->tls = pcmig_tls_new(&scene->host->config.files, error);
     assert_non_null(scene->tls);
     tunnel_side_start(scene->host);
+}
+
+static void begin(struct scene *scene)
+{
+    begin_with(scene, LIMIT);
 }
 
 static void end(struct scene *scene)
@@ -229,11 +236,62 @@ static void a_peer_that_has_hung_up(void **state)
     end(&scene);
 }
 
+/* Until the streams and handshakes of the host keep its threads as busy as that, together. */
+static void is_busy(struct scene *scene, unsigned load)
+{
+    const int64_t until_us = pcmig_clock_us() + PATIENCE_US;
+    unsigned now;
+
+    do {
+        usleep(1000);
+        now = 0;
+        for (unsigned i = 0; i < scene->host->tunnel->worker_count; i++)
+            now += atomic_load(&scene->host->tunnel->workers[i].load);
+    } while (now != load && pcmig_clock_us() < until_us);
+    assert_int_equal(now, load);
+}
+
+/* Whoever shakes hands, one after the other, and then waits, is not on the thread of a stream that runs. */
+static void a_stream_has_its_thread(void **state)
+{
+    enum { OTHERS = 6 };
+    static struct dialled stream, others[OTHERS];
+    struct scene scene;
+    char name[PCMIG_TUNNEL_NAME_LEN + 1];
+    unsigned of_stream = 0;
+    int listening;
+
+    (void)state;
+    begin_with(&scene, OTHERS + 1);
+    new_name(name);
+    listening = tunnel_listen(scene.host, name);
+    assert_int_equal(try_to_begin(&scene, &stream, name), PCMIG_TUNNEL_ACCEPTED);
+    is_busy(&scene, 2);
+    while (atomic_load(&scene.host->tunnel->workers[of_stream].load) == 0)
+        of_stream++;
+    for (unsigned i = 0; i < OTHERS; i++) {
+        new_name(name);
+        dial(&scene, &others[i]);
+        ask(&others[i], name, 0, 1);
+        has(&scene, i + 2);
+        is_busy(&scene, 2);
+    }
+    assert_int_equal(atomic_load(&scene.host->tunnel->workers[of_stream].carrier_count), 1);
+    hang_up(&stream);
+    for (unsigned i = 0; i < OTHERS; i++)
+        hang_up(&others[i]);
+    has(&scene, 0);
+    is_busy(&scene, 0);
+    close(listening);
+    end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stream_that_has_ended),
         cmocka_unit_test(a_peer_that_has_hung_up),
+        cmocka_unit_test(a_stream_has_its_thread),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

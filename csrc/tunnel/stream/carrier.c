@@ -56,6 +56,12 @@ uint64_t pcmig_carrier_wall_clock_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+void pcmig_carrier_set_load(struct pcmig_carrier *c, enum pcmig_carrier_load load)
+{
+    atomic_fetch_add(&c->worker->load, (unsigned)load - (unsigned)c->load);
+    c->load = load;
+}
+
 /* The stream no longer counts on this connection. Returns how many it has left. */
 static unsigned detach(struct pcmig_carrier *c)
 {
@@ -100,6 +106,7 @@ void pcmig_carrier_bury(struct pcmig_carrier *c)
         c->worker->carriers = c->next;
     if (c->next != NULL)
         c->next->prev = c->prev;
+    pcmig_carrier_set_load(c, PCMIG_CARRIER_WAITS);
     atomic_fetch_sub(&c->worker->carrier_count, 1);
     atomic_fetch_sub(&c->tunnel->carrier_count, 1);
     unref(c);
@@ -157,6 +164,7 @@ void pcmig_carrier_leave(struct pcmig_carrier *c)
         }
     }
     pcmig_loop_cancel(c->worker->loop, &c->tick);
+    pcmig_carrier_set_load(c, PCMIG_CARRIER_WAITS);
     pcmig_carrier_set_deadline(c, (int64_t)c->rules->config.leave_ms * 1000);
     pcmig_carrier_set_state(c, PCMIG_CARRIER_LEAVE);
 }
@@ -397,6 +405,7 @@ static struct pcmig_carrier *carrier_new(struct pcmig_worker *worker)
     c->tick.fire = on_tick;
     c->wire = (struct pcmig_source){.fd = -1, .ready = on_wire};
     c->local = (struct pcmig_source){.fd = -1, .ready = on_local};
+    pcmig_carrier_set_load(c, PCMIG_CARRIER_GREETS);
     atomic_fetch_add(&worker->carrier_count, 1);
     atomic_fetch_add(&worker->tunnel->carrier_count, 1);
     return c;
@@ -405,6 +414,7 @@ static struct pcmig_carrier *carrier_new(struct pcmig_worker *worker)
 /* Without a thread that knows of it. */
 static void carrier_undo(struct pcmig_carrier *c)
 {
+    pcmig_carrier_set_load(c, PCMIG_CARRIER_WAITS);
     atomic_fetch_sub(&c->worker->carrier_count, 1);
     atomic_fetch_sub(&c->tunnel->carrier_count, 1);
     unref(c);
@@ -473,6 +483,7 @@ bool pcmig_carrier_dial(struct pcmig_worker *worker, struct pcmig_peer *peer, st
     c->peer = pcmig_peer_ref(peer);
     c->stream = pcmig_stream_ref(stream);
     c->index = index;
+    pcmig_carrier_set_load(c, PCMIG_CARRIER_CARRIES);
     c->dial_pause_us = DIAL_PAUSE_US;
     c->dial_until_us = pcmig_clock_us() + (int64_t)c->rules->config.dial_ms * 1000;
     (void)pcmig_carrier_attach(c); /* if the stream has ended already, the carrier finds that out by itself */

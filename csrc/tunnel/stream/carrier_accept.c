@@ -70,6 +70,7 @@ static void begin_join(struct pcmig_carrier *c)
     if (c->index > 0) /* the first connection may be in its handshake yet */
         c->look_until_us += (int64_t)c->rules->config.handshake_ms * 1000;
     pcmig_loop_cancel(c->worker->loop, &c->deadline);
+    pcmig_carrier_set_load(c, PCMIG_CARRIER_WAITS);
     pcmig_carrier_set_state(c, PCMIG_CARRIER_JOIN);
 }
 

@@ -185,5 +185,6 @@ void pcmig_carrier_begin_relay(struct pcmig_carrier *c)
     pcmig_relay_begin(&c->relay, c->channel, c->stream, c->index, c->wire.fd, pcmig_carrier_now_us(c));
     c->relay.wire.hup = c->edges.hup; /* is told once */
     pcmig_carrier_set_tick(c);
+    pcmig_carrier_set_load(c, PCMIG_CARRIER_CARRIES);
     pcmig_carrier_set_state(c, PCMIG_CARRIER_RELAY);
 }

@@ -14,6 +14,14 @@
 
 #define PCMIG_CARRIER_WHOM_BYTES 640
 
+/* How busy a carrier keeps its thread. A stream counts for more than a handshake does: that one runs beside it is no
+ * reason to take the stream's thread for the next. */
+enum pcmig_carrier_load {
+    PCMIG_CARRIER_WAITS = 0, /* for a socket, or for its end */
+    PCMIG_CARRIER_GREETS = 1,
+    PCMIG_CARRIER_CARRIES = 2,
+};
+
 enum pcmig_carrier_state {
     PCMIG_CARRIER_NEW = 0,
     PCMIG_CARRIER_PAUSE,     /* before dialling again */
@@ -36,6 +44,7 @@ struct pcmig_carrier {
     struct pcmig_worker *worker;
     struct pcmig_tunnel *tunnel;
     struct pcmig_rules *rules; /* that it began with */
+    enum pcmig_carrier_load load;
     struct pcmig_carrier *prev, *next;
     enum pcmig_carrier_state state;
     struct pcmig_task posted; /* from other threads */
@@ -76,6 +85,9 @@ uint64_t pcmig_carrier_wall_clock_ms(void);
 void pcmig_carrier_again(struct pcmig_carrier *c);
 void pcmig_carrier_set_state(struct pcmig_carrier *c, enum pcmig_carrier_state state);
 void pcmig_carrier_set_deadline(struct pcmig_carrier *c, int64_t after_us);
+
+/* For the choice of the next carrier's worker. */
+void pcmig_carrier_set_load(struct pcmig_carrier *c, enum pcmig_carrier_load load);
 
 /* Makes it one of its stream's connections. */
 bool pcmig_carrier_attach(struct pcmig_carrier *c);

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """python -m tests.bench.tunnel.siege: how much of its rate an honest stream keeps, and how soon a resume gets
-through, while other hosts take what they can get of the same daemon. See tests/bench/README.rst."""
+through, while other hosts take what they can get of the same daemon. See tests/bench/README.rst.
+
+Who attacks is on the same machine as who is attacked, so three looks at the stream make a round: undisturbed,
+under the siege, and while the same attack, at the same pace, goes to another program (the control). What is
+lost in the third is the machine's; what is lost beyond that is the daemon's. The CPU that the attack takes
+the daemons, of all that the machine has, tells the same where other programs run beside it (--busy).
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 import multiprocessing
@@ -18,11 +25,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.sharedctypes import Synchronized
+from typing import TypeAlias
 
 from tests.unit.certificates import Authority
 from tests.unit.test_tunnel_siege import daemons_cpu_s
 from tests.unit.tunnels import DaemonAsInstalled as Daemon
 from tests.unit.tunnels import new_name
+
+Count: TypeAlias = "Synchronized[int]"
 
 KEPT, SOON_S = 0.9, 5.0  # what has to hold
 PATIENCE_S = 30.0
@@ -94,6 +105,7 @@ class Attack:
     make: Callable[[Place], Iterator[object]]
     held: int  # connections that an attacker holds, the oldest go first
     least: int  # tries, in all rounds together
+    taken_per_s: int  # connections that a daemon lets into the handshake: see doc/operate/tunnel.rst
 
 
 def verified(place: Place) -> Iterator[object]:
@@ -105,24 +117,97 @@ def strangers(place: Place) -> Iterator[object]:
 
 
 ATTACKS = (
-    Attack("hellos for streams that never come", hellos, 10_000, 10_000),
-    Attack("1,000 idle connections, renewed as they are closed", idle, 1_000, 1_000),
-    Attack("handshakes with a certificate", verified, 1, 1_000),
-    Attack("handshakes without one", strangers, 1, 1_000),
+    Attack("hellos for streams that never come", hellos, 10_000, 10_000, 50),
+    Attack("1,000 idle connections, renewed as they are closed", idle, 1_000, 1_000, 100),
+    Attack("handshakes with a certificate", verified, 1, 1_000, 50),
+    Attack("handshakes without one", strangers, 1, 1_000, 10),
 )
 
 
-def attack(name: str, place: Place, tried: multiprocessing.sharedctypes.Synchronized[int]) -> None:
-    """In a process of its own, until it is ended. It is another host, and so takes none of the processors of
-    those who are measured: with the least priority alone it does, for a while each time they are woken."""
+def on_another_host() -> None:
+    """As far as that goes on one machine: takes none of the processors of those who are measured. With the
+    least priority alone it does, for a while each time they are woken."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def attack(name: str, place: Place, tried: Count, per_s: float | None, busy: bool) -> None:
+    """In a process of its own, until it is ended. PER_S: no faster than that."""
+    if not busy:
+        on_another_host()
     chosen = next(row for row in ATTACKS if row.name == name)
     held: list[object] = []
+    begin_s = time.monotonic()
     for connection in chosen.make(place):
         tried.value += 1
         if connection is not None:
             held.append(connection)
             del held[: -chosen.held]
+        if per_s is not None:
+            time.sleep(max(0.0, begin_s + tried.value / per_s - time.monotonic()))
+
+
+def sink(pair: tuple[str, str, str], port: Count, per_s: int, busy: bool) -> None:
+    """In a process of its own: takes as many connections as a daemon does, shakes hands, and turns away the
+    rest."""
+    if not busy:
+        on_another_host()
+    ca, certificate, key = pair
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["pcmig/1"])
+    asyncio.run(_serve(context, port, per_s))
+
+
+async def _serve(context: ssl.SSLContext, port: Count, per_s: int) -> None:
+    loop = asyncio.get_running_loop()
+    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listening.setblocking(False)
+    port.value = listening.getsockname()[1]
+    tasks: set[asyncio.Task[None]] = set()
+    begin_s, taken = time.monotonic(), 0
+    while True:
+        connection, _ = await loop.sock_accept(listening)
+        if taken >= per_s * (1 + time.monotonic() - begin_s):
+            connection.close()
+            continue
+        taken += 1
+        tasks.add(task := asyncio.create_task(_hold(context, connection)))
+        task.add_done_callback(tasks.discard)
+
+
+async def _hold(context: ssl.SSLContext, connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        await loop.connect_accepted_socket(
+            asyncio.Protocol, connection, ssl=context, ssl_handshake_timeout=10.0
+        )
+
+
+@contextlib.contextmanager
+def process(does: Callable[..., None], *args: object) -> Iterator[None]:
+    """DOES runs meanwhile."""
+    made = multiprocessing.get_context("spawn").Process(target=does, args=args, daemon=True)
+    made.start()
+    try:
+        yield
+    finally:
+        made.kill()
+        made.join()
+
+
+def number() -> Count:
+    return multiprocessing.get_context("spawn").Value("i", 0)
+
+
+def until_set(value: Count) -> int:
+    end_s = time.monotonic() + PATIENCE_S
+    while value.value == 0:
+        if time.monotonic() > end_s:
+            raise SystemExit("an attacker, or the program of the control, did not start")
+        time.sleep(0.01)
+    return value.value
 
 
 class Flow:
@@ -148,7 +233,8 @@ class Flow:
 
     def look(self, seconds: float) -> Look:
         """From now on."""
-        before, begin_s, begin_cpu_s = self.bytes, time.monotonic(), daemons_cpu_s()
+        before, begin_s = self.bytes, time.monotonic()
+        begin_cpu_s = daemons_cpu_s()
         time.sleep(seconds)
         arrived = max(1, self.bytes - before)
         return Look(arrived / (time.monotonic() - begin_s), (daemons_cpu_s() - begin_cpu_s) / arrived * 1e9)
@@ -176,59 +262,123 @@ def begin_stream(source: Daemon, destination: Daemon) -> tuple[socket.socket, so
     return here, there
 
 
-def measure(
-    row: Attack, place: Place, daemons: tuple[Daemon, Daemon], flow: Flow, seconds: float, rounds: int
-) -> bool:
-    source, destination = daemons
-    kept: list[float] = []
-    costs: list[float] = []
-    resumes_s: list[float] = []
-    tries = 0
-    while len(kept) < rounds or (tries < row.least and len(kept) < ROUNDS_MAX):
-        quiet = flow.look(seconds)
-        tried = multiprocessing.get_context("spawn").Value("i", 0)
-        attacker = multiprocessing.get_context("spawn").Process(
-            target=attack, args=(row.name, place, tried), daemon=True
-        )
-        attacker.start()
-        while tried.value == 0:
-            time.sleep(0.01)
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """Three looks, and what was between them."""
+
+    quiet: Look
+    siege: Look
+    control: Look
+    resume_s: float
+    tried: tuple[int, int]  # in the siege and in the control
+
+    @property
+    def kept(self) -> float:
+        """Of what the control left: the daemon's part."""
+        return self.siege.rate / self.control.rate
+
+    @property
+    def more_cores(self) -> float:
+        """What the attack takes the daemons."""
+        return (self.siege.cost_s - self.quiet.cost_s) * self.siege.rate / 1e9
+
+    @property
+    def left(self) -> float:
+        """Of the machine, by that: what a stream keeps that needs all of it, without who attacks on it."""
+        return 1 - self.more_cores / (os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Two daemons, a stream between them, and what there is for attackers and the control."""
+
+    source: Daemon
+    destination: Daemon
+    flow: Flow
+    place: Place
+    pair: tuple[str, str, str]
+    busy: bool
+
+    def one_round(self, row: Attack, seconds: float) -> Round:
+        quiet = self.flow.look(seconds)
+        tried = number()
+        with process(attack, row.name, self.place, tried, None, self.busy):
+            siege, per_s = self._under(tried, seconds)
+            begin_s = time.monotonic()
+            for end in begin_stream(self.source, self.destination):
+                end.close()
+            resume_s = time.monotonic() - begin_s
+        port, tried_there = number(), number()
+        with process(sink, self.pair, port, row.taken_per_s, self.busy):
+            elsewhere = dataclasses.replace(self.place, port=until_set(port))
+            with process(attack, row.name, elsewhere, tried_there, per_s, self.busy):
+                control, _ = self._under(tried_there, seconds)
+        return Round(quiet, siege, control, resume_s, (tried.value, tried_there.value))
+
+    def _under(self, tried: Count, seconds: float) -> tuple[Look, float]:
+        """What is seen of the stream, and tries a second, once the attack is under way."""
+        until_set(tried)
         time.sleep(1)
-        under = flow.look(seconds)
-        begin_s = time.monotonic()
-        for end in begin_stream(source, destination):
-            end.close()
-        resumes_s.append(time.monotonic() - begin_s)
-        tries += tried.value
-        attacker.kill()
-        attacker.join()
-        kept.append(under.rate / quiet.rate)
-        costs.append((under.cost_s - quiet.cost_s) * under.rate / 1e9)
-    middle = statistics.median(kept)
-    good = middle >= KEPT and max(resumes_s) <= SOON_S and tries >= row.least
-    print(
-        f"{row.name}: {tries} tried in {len(kept)} rounds; the stream kept {middle:.2f} of its rate "
-        f"({min(kept):.2f}-{max(kept):.2f}), daemons needed {statistics.median(costs):.2f} of a core more, "
-        f"a new stream got through after {max(resumes_s):.2f} s: {'reached' if good else 'MISSED'}",
-        flush=True,
+        before, begin_s = tried.value, time.monotonic()
+        look = self.flow.look(seconds)
+        return look, max(1.0, tried.value - before) / (time.monotonic() - begin_s)
+
+
+def measure(scene: Scene, row: Attack, seconds: float, least: int) -> bool:
+    rounds: list[Round] = []
+    tries = 0
+    while len(rounds) < least or (tries < row.least and len(rounds) < ROUNDS_MAX):
+        rounds.append(scene.one_round(row, seconds))
+        tries += rounds[-1].tried[0]
+    resume_s = max(each.resume_s for each in rounds)
+    kept, left = [each.kept for each in rounds], [each.left for each in rounds]
+    good = (
+        statistics.median(left if scene.busy else kept) >= KEPT and resume_s <= SOON_S and tries >= row.least
     )
+    print(
+        f"{row.name}: {tries} tried in {len(rounds)} rounds, {sum(each.tried[1] for each in rounds)} in the "
+        f"control: {'reached' if good else 'MISSED'}"
+    )
+    for what, values in (
+        ("of its rate the stream kept", [each.siege.rate / each.quiet.rate for each in rounds]),
+        ("in the control", [each.control.rate / each.quiet.rate for each in rounds]),
+        ("of what it had in the control", kept),
+        ("of the machine, which the daemons leave", left),
+        ("cores that the daemons need more", [each.more_cores for each in rounds]),
+        ("seconds until a new stream gets through", [each.resume_s for each in rounds]),
+    ):
+        print(
+            f"  {what:<40} {statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})", flush=True
+        )
     return good
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tunnel.siege", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of quiet and attack in turn")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="of quiet, siege and control in turn"
+    )
+    parser.add_argument("--only", metavar="TEXT", default="", help="attacks that have this in their names")
+    parser.add_argument(
+        "--busy",
+        action="store_true",
+        help="other programs run beside it: attackers take their share, and what counts is the daemons' CPU",
+    )
     args = parser.parse_args()
+    rows = [row for row in ATTACKS if args.only in row.name]
+    if not rows:
+        parser.error(f"--only {args.only}: there are {', '.join(row.name for row in ATTACKS)}")
     with tempfile.TemporaryDirectory(prefix="pcmig-") as name:
         folder = pathlib.Path(name)
         authority = Authority(folder)
         honest, host, greedy = (authority.issue(who, "localhost") for who in ("a", "b", "greedy"))
         with Daemon(folder / "a", authority, honest) as a, Daemon(folder / "b", authority, host) as b:
             place = Place(b.port, *map(str, (authority.certificate, greedy.certificate, greedy.key)))
-            flow = Flow(*begin_stream(a, b))
-            flow.look(1)
-            results = [measure(row, place, (a, b), flow, args.seconds, args.rounds) for row in ATTACKS]
+            pair = (str(authority.certificate), str(host.certificate), str(host.key))
+            scene = Scene(a, b, Flow(*begin_stream(a, b)), place, pair, args.busy)
+            scene.flow.look(1)
+            results = [measure(scene, row, args.seconds, args.rounds) for row in rows]
     return 0 if all(results) else 1
 
 
