@@ -38,6 +38,9 @@ _NOT_TUNNEL = {
     "VIR_MIGRATE_TLS": "which encrypts by itself",
     "VIR_MIGRATE_ZEROCOPY": "which encrypts by itself",
 }
+# Of one migration's memory, through pcmig's tunnel (csrc/tunnel/local/door.c), and how many of them are not
+# those of VIR_MIGRATE_PARALLEL: the main one and that of pages that are asked for.
+_TUNNEL_STREAMS, _OTHER_STREAMS = 64, 2
 _STORAGE = _DISK | _INC | _SYNC
 # What Nova 34 sets whatever its options say (virt/libvirt/driver.py, _prepare_migration_flags).
 _NOVA_LIVE = sum(BITS[PREFIX + name] for name in ("LIVE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE"))
@@ -208,6 +211,11 @@ class _Host:
                 raise self.tunnel.error(
                     f"pcmig's tunnel, {tunnel}, contradicts {flag} of {brought}; remove one of the two"
                 )
+        parallel, most = self.today.get("VIR_MIGRATE_PARALLEL"), _TUNNEL_STREAMS - _OTHER_STREAMS
+        if parallel is not None and parallel.value > most:
+            raise parallel.error(
+                f"pcmig's tunnel carries {most} at the most for a migration; set {most} or fewer"
+            )
         return True
 
     def _without_useless_tunnel(self, bits: int, nova_bits: int, setting: Setting) -> int:

@@ -178,6 +178,12 @@ def test_tunnel_asked_for(tmp_path: pathlib.Path) -> None:
     several = "[libvirt]\nlive_migration_permit_post_copy = true\nlive_migration_parallel_connections = 4\n"
     result = merged(tmp_path, f"{several}[pcmig]\ntunnel = pcmig\n")
     assert result.live.tunnel and result.live.bits & bits("parallel")
+    assert merged(tmp_path, f"{several[:-2]}62\n[pcmig]\ntunnel = pcmig\n").live.tunnel
+    with pytest.raises(ConfigError, match="parallel_connections = 63: pcmig's tunnel carries 62 at the most"):
+        merged(tmp_path, f"{several[:-2]}63\n[pcmig]\ntunnel = pcmig\n")
+    assert not merged(tmp_path, f"{several[:-2]}63\n[pcmig]\ntunnel = none\n").live.tunnel
+    door = (pathlib.Path(__file__).parents[3] / "csrc/tunnel/local/door.c").read_text()
+    assert "STREAMS_MAX = 64 }" in door, "the 62, the main one and that of requests"
     permitted = "[libvirt]\nlive_migration_permit_post_copy = true\n"
     assert not merged(tmp_path, f"{permitted}[pcmig]\ntunnel = none\n").live.tunnel
     assert not merged(tmp_path, permitted).live.tunnel
