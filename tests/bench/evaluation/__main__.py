@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tests.bed import BedError
 from tests.bench import program
-from tests.bench.evaluation import page
+from tests.bench.evaluation import page, rst
 from tests.bench.evaluation.cells import (
     DEFAULT_WAYS,
     LOADS,
@@ -158,6 +158,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     program.add_options(parser, rounds=1, rate=False)
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE", help="a page with pictures")
+    parser.add_argument(
+        "--rst", type=pathlib.Path, metavar="FILE", help="the tables of doc/refer/evaluation.rst"
+    )
     return parser
 
 
@@ -165,6 +168,7 @@ def check(args: argparse.Namespace) -> None:
     """Before an hour of measuring: what could fail at its end. Raises BedError."""
     program.check_options(args)
     program.check_writable("--html", args.html)
+    program.check_writable("--rst", args.rst)
     if args.give_up < 5:
         raise BedError(f"--give-up {args.give_up:g}: use 5 s or more")
     if args.after < 0:
@@ -188,6 +192,8 @@ def main(argv: list[str] | None = None) -> int:
         show(console, content)
         if args.html:
             page.write(content, args.html)
+        if args.rst:
+            rst.write(content, args.rst)
 
     fill = bench.run if bench else lambda: content.update(program.read(args.recorded, "evaluation"))
     return program.finish(content, fill, tell)

@@ -12,7 +12,7 @@ from tests.bench.figures import Figure, Row, spread
 # A guest that has arrived has lost its huge pages, and works slower for that, for longer than the migration.
 WINDOWS_S = ((0, 10), (10, 30), (30, 90))
 HUGE_AT_S = (0, 10, 30)
-FULL_LINK = 0.85  # of the rate, on the average of the whole migration: what is left is set-up and the switch
+FULL_LINK = 0.75  # of the rate, on the average of the whole migration: what is left is set-up and the switch
 FULL_MACHINE_PERCENT = 90
 
 FIGURES = (
@@ -31,7 +31,10 @@ def derived(row: Row) -> Row:
     """The row with the figures made of it. Work is a share of what the guest did before the start."""
     base = row["baseline_pps"]
     during = row["work_pages"] / row["work_elapsed_s"] if row["work_elapsed_s"] else None
-    found: Row = {"kept_during": during / base if base and during is not None else None}
+    found: Row = {
+        "limited_by": limited_by(row),
+        "kept_during": during / base if base and during is not None else None,
+    }
     for window in row["after"]:
         key = f"kept_{window['from_s']}_{window['to_s']}"
         found[key] = window["pps"] / base if base else None

@@ -15,7 +15,7 @@ from tests.bed import Host
 from tests.bed.layer import Reporter
 from tests.bench.calm import Work
 from tests.bench.evaluation.cells import LOADS, Cell
-from tests.bench.evaluation.figures import HUGE_AT_S, WINDOWS_S, limited_by
+from tests.bench.evaluation.figures import HUGE_AT_S, WINDOWS_S
 from tests.bench.switchover.commands import Place, Ran
 from tests.bench.switchover.session import Session
 from tests.functional.tunnel_scene import Daemon
@@ -51,7 +51,6 @@ class LoadSession(Session):
             and row["guest_alive"]
         ):
             row["error"] = None  # given up, as was asked for: that is a result
-        row["limited_by"] = limited_by(row)
         row["huge_mib"] = {"before": before_mib} | self._huge_mib
         row["after"] = self._watch(row) if row["ended"] else []
         return row

@@ -12,6 +12,7 @@ import pytest
 
 from tests.bed import BedError
 from tests.bench.evaluation import __main__ as evaluation
+from tests.bench.evaluation import rst
 from tests.bench.evaluation.cells import DEFAULT_WAYS, LOADS, WAYS, cells, parse_list, parse_rates
 from tests.bench.evaluation.figures import derived, limited_by, outcome, places, statements
 from tests.bench.evaluation.page import page
@@ -35,7 +36,6 @@ def row(way: str, ended: bool = True, load: str = "heavy", rate: float = 100, **
         "guest_later_silence_ms": 50.0 if ended else None,
         "bytes": 250_000_000,
         "busy_percent": 50.0,
-        "limited_by": "link",
         "baseline_pps": HEAVY_PPS if load == "heavy" else 0,
         "work_pages": 100_000,
         "work_elapsed_s": 20.0,
@@ -97,8 +97,8 @@ def test_iterations_as_guestperf_counts_them() -> None:
     ("sent", "busy", "word"),
     [
         (250_000_000, 99, "link"),  # 100 Mb/s for 20 s
-        (200_000_000, 99, "processor"),
-        (200_000_000, 60, "QEMU and libvirt"),
+        (180_000_000, 99, "processor"),
+        (180_000_000, 60, "QEMU and libvirt"),
     ],
 )
 def test_what_limited_it(sent: int, busy: float, word: str) -> None:
@@ -140,7 +140,7 @@ def test_statements() -> None:
     assert words_of([row("pre-copy")])[
         "pre-copy does not end when the guest writes more than the link carries"
     ] == ("does not hold")
-    pair = [row("pcmig", rate=1000), row("pcmig", rate=10_000, complete_s=5.0, limited_by="processor")]
+    pair = [row("pcmig", rate=1000), row("pcmig", rate=10_000, complete_s=5.0, busy_percent=99.0)]
     told = statements(pair)[-1]
     assert told.evidence == "heavy: 20.0 s to 5.0 s (4.0 times; limited by processor)"
 
@@ -168,6 +168,18 @@ def test_page() -> None:
     # Names of XML are addresses too, and are not fetched.
     assert not re.search(r"(src|href)=.?(https?:)?//", text) and "url(http" not in text
     assert page(content) == text
+
+
+def test_tables() -> None:
+    content = {
+        "give_up_s": 60.0,
+        "ways": {"pre-copy": "", "pcmig": ""},
+        "rounds": [row("pre-copy", ended=False), row("pcmig", rate=1000)],
+    }
+    text = rst.tables(content)
+    assert "   * - 100 Mb/s, ``pre-copy``\n     - **not within 60 s**\n     - -\n" in text
+    assert "   * - 1 Gb/s, ``pcmig``\n     - 20.0\n     - 80\n     - 50\n     - 250\n" in text
+    assert "10-30 s after" not in text, "nobody looked"
 
 
 def test_readme_names_every_way() -> None:

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of doc/refer/evaluation.rst, from a run's file."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from tests.bed import BedError
+from tests.bench.evaluation.figures import FIGURES, Outcome, outcome, places, statements
+from tests.bench.figures import Figure
+
+MADE_BY = "python -m tests.bench.evaluation --from FILE --rst FILE"
+HEAD = f".. SPDX-License-Identifier: Apache-2.0\n.. made by {MADE_BY}\n"
+
+
+def write(content: dict[str, Any], path: pathlib.Path) -> None:
+    """Raises BedError."""
+    try:
+        path.write_text(tables(content), encoding="utf-8")
+    except OSError as error:
+        raise BedError(f"--rst {path}: {error.strerror}") from error
+
+
+def tables(content: dict[str, Any]) -> str:
+    """A table for each load of the guest, and one of the statements."""
+    rows = content["rounds"]
+    parts = [HEAD]
+    for load in dict.fromkeys(row["load"] for row in rows):
+        found = [
+            (place, way, each)
+            for place in places(rows)
+            if place[0] == load
+            for way in content["ways"]
+            if (each := outcome(rows, place, way)) is not None
+        ]
+        shown = [f for f in FIGURES if any(each.median(f.key) is not None for _, _, each in found)]
+        heads = ["Link, way", *(f"{figure.title}, {figure.unit}" for figure in shown), "limited by"]
+        lines = [
+            [_name(place, way), *_values(each, shown, content["give_up_s"]), each.limits]
+            for place, way, each in found
+        ]
+        parts.append(_table(f"{load} guest", heads, lines))
+    judged = [[each.text, each.word, each.evidence] for each in statements(rows)]
+    parts.append(_table("What is said", ["statement", "", "migrations"], judged))
+    return "\n".join(parts)
+
+
+def _name(place: tuple[str, float, str], way: str) -> str:
+    _, rate_mbit, transport = place
+    rate = f"{rate_mbit / 1000:g} Gb/s" if rate_mbit >= 1000 else f"{rate_mbit:g} Mb/s"
+    return f"{rate}, ``{way}``" + (", tunnel" if transport == "tunnel" else "")
+
+
+def _values(found: Outcome, shown: list[Figure], give_up_s: float) -> list[str]:
+    values = []
+    for figure in shown:
+        value = found.median(figure.key)
+        if not found.ended and figure.key == "complete_s":
+            values.append(f"**not within {give_up_s:g} s**")
+        else:
+            values.append("-" if value is None else f"{value / figure.per:.{figure.digits}f}")
+    return values
+
+
+def _table(title: str, heads: list[str], lines: list[list[str]]) -> str:
+    text = f".. list-table:: {title}\n   :header-rows: 1\n\n"
+    for line in [heads, *lines]:
+        text += "   * - " + "\n     - ".join(cell or "\\" for cell in line) + "\n"
+    return text
