@@ -730,7 +730,8 @@ class JobWatch:
     """Follows the migration of a guest on a host, whoever drives it. It asks, and steers nothing."""
 
     def __init__(self, uri: str, domain: str, *, source: bool = True) -> None:
-        """Connects with the first look()."""
+        """Connects with the first look(). Where URI is the destination (SOURCE is false), DOMAIN is a UUID,
+        and the guest need not be known there yet."""
     def look(self) -> Job:
         """Asks once, as job_status() does, over a connection that stays open, or another one if that broke.
         Blocks without the GIL. Raises LibvirtError."""

@@ -36,7 +36,9 @@ class Shadow:
         self.verdict: Decision | None = None  # the first of VERDICTS
         self.switched_us: int | None = None  # it went to post-copy, whoever decided that
         self.ended_us: int | None = None
+        self.final: dict[str, int] = {}  # libvirt's final figures; those that are 0 are left out
         self.pace_mib: int | None = None  # that background pages would have had last
+        self.decisions: list[Decision] = []  # the verdict, and paces after somebody's switch
         self.t_us = 0  # of the latest line
         self._interrupted = False
 
@@ -60,14 +62,20 @@ class Shadow:
             self.switched_us = self.t_us
         if kind == "final" and self.ended_us is None:
             self.ended_us = self.t_us
+            self.final = {
+                name: int(value) for name, _, value in (pair.partition("=") for pair in what.split())
+            }
         if decision is not None:
             self._decided(decision)
 
     def _decided(self, decision: Decision) -> None:
         if decision["action"] == "set-pace":
             self.pace_mib = decision["pace_mib"]
+            if self.switched_us is not None:
+                self.decisions.append(decision)
         elif decision["action"] in VERDICTS and self.verdict is None and self.switched_us is None:
             self.verdict = decision
+            self.decisions.append(decision)
 
     def look(self) -> Judged:
         return self._judge.look()

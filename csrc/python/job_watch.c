@@ -153,12 +153,13 @@ static int connect_again(struct watch_object *self, long long timeout_ms, struct
         memcpy(error->message, reason, sizeof(reason));
         return -1;
     }
-    if (self->domain == NULL)
+    if (self->source && self->domain == NULL) {
         self->domain = pcmig_virt_lookup(self->conn, self->found ? self->uuid : self->word, error);
-    if (self->domain == NULL)
-        return -1;
-    memcpy(self->uuid, pcmig_virt_domain_uuid(self->domain), sizeof(self->uuid));
-    self->found = true;
+        if (self->domain == NULL)
+            return -1;
+        memcpy(self->uuid, pcmig_virt_domain_uuid(self->domain), sizeof(self->uuid));
+        self->found = true;
+    }
     if (self->watch == NULL) {
         pthread_mutex_lock(&self->box->lock);
         self->box->references++; /* given back by release, also when it fails */
@@ -219,12 +220,12 @@ static int look_once(struct watch_object *self, long long timeout_ms, struct loo
         look->busy = pcmig_virt_classify(&unsaid) == PCMIG_VIRT_FAILURE_BUSY;
     if (look->job.kind == PCMIG_VIRT_JOB_MIGRATION) {
         note_sample(self, look);
-    } else {
+    } else if (self->source) {
         const struct pcmig_input tick = {.kind = PCMIG_INPUT_TICK};
 
         on_input(self->box, &tick);
     }
-    look->name = strdup(pcmig_virt_domain_name(self->domain));
+    look->name = strdup(self->domain != NULL ? pcmig_virt_domain_name(self->domain) : self->uuid);
     return 0;
 }
 
@@ -249,6 +250,8 @@ static int watch_init(PyObject *op, PyObject *args, PyObject *kwargs)
     self->box = box_new();
     self->source = source != 0;
     self->start_us = pcmig_clock_us();
+    if (!self->source)
+        snprintf(self->uuid, sizeof(self->uuid), "%s", word);
     if (self->uri != NULL && self->word != NULL && self->box != NULL)
         return 0;
     PyErr_NoMemory();

@@ -42,7 +42,7 @@ HALVES = {
 class Job:
     """The migration of one guest as the host at `uri` sees it. `look()` asks anew."""
 
-    def __init__(self, uri: str, domain: str) -> None:
+    def __init__(self, uri: str, domain: str, seen: Shadow | None = None) -> None:
         self.uri = uri
         self.domain = domain  # as it was typed; its name, once libvirt has told
         self.uuid = ""  # "": libvirt has not told
@@ -54,7 +54,7 @@ class Job:
         self.source = False  # this host is known to be the source
         self.switched = False  # post-copy was seen
         self._previous: tuple[float, int] | None = None
-        self.seen = Shadow()  # the account of what was seen, and what pcmig would have made of it
+        self.seen = seen or Shadow()  # the account of what was seen, and what pcmig would have made of it
         self._requests_ps = 0
         self._nones = 0
         self._begun_s = time.monotonic()
@@ -107,7 +107,7 @@ class Job:
         return _core.job_status(self.uri, self.uuid or self.domain)
 
     def heard(self, answer: _core.Job) -> list[str]:
-        """What ANSWER, and events where they are listened to, add to the account."""
+        """What ANSWER adds to the account."""
         figures = answer["sample"]
         if figures is None or not figures.get("memory_total_bytes"):
             return []
@@ -150,6 +150,8 @@ class Job:
     def status(self) -> Status:
         """What is known, in the form that a display takes."""
         figures, judged = self.figures, self.seen.look()
+        if self.seen.final:
+            figures = {**dict.fromkeys(figures, 0), **self.seen.final}
         total, remaining = figures.get("memory_total_bytes", 0), figures.get("memory_remaining_bytes", 0)
         queue_bytes = figures.get("queue_bytes")
         return {

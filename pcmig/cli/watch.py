@@ -5,21 +5,42 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import select
 import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pcmig import _core
-from pcmig.cli.base import Command, CommandError, ExitCode, add_guest, given_uri
+from pcmig.cli.base import (
+    Command,
+    CommandError,
+    ExitCode,
+    UsageError,
+    add_connect,
+    given,
+    given_uri,
+    is_terminal,
+)
 from pcmig.cli.job import HALVES, POLL_S, Job
-from pcmig.cli.progress import Display, make_display
+from pcmig.cli.options import check_policy, parse_settings
+from pcmig.cli.progress import Display, SafeDisplay, make_display
 from pcmig.cli.record import PROGRAM, resume_command, word
 from pcmig.cli.signals import SignalPipe
+from pcmig.cli.terminal import Keys, Screen
 from pcmig.cli.turn_back import bound, refuse_bound
+from pcmig.cli.watched import Beside, Watched, merged, told
 from pcmig.journal import Entry, Journal, JournalError
+from pcmig.shadow import Shadow
 from pcmig_common import units
+
+if TYPE_CHECKING:
+    from pcmig._core import Decision, Status
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # So long we look on when libvirt does not answer: a daemon that restarts needs a few seconds.
 SILENT_S = 30.0
@@ -36,50 +57,215 @@ CONFIRM_S = 5.0
 
 
 class Watch(Command):
-    """show a running migration until it ends
+    """show migrations of this host, or one until it ends
 
-    Connect to the source; once the guest runs at the destination, that host will do as well. Looks twice a
-    second and steers nothing: Ctrl-C leaves the migration as it is. With --dest the destination is asked as
-    well how it ended; without, that is judged from what was seen here, and the last line says by what.
+    Whoever drives them: Nova, virsh or pcmig. On a terminal without DOMAIN a screen of all that run, of their
+    phase, rates and requests, and of those that ended lately; with DOMAIN that one in detail, until it ends.
+    Elsewhere lines, and with --json one object for each look. Nothing is steered: q or Ctrl-C leaves
+    everything as it is. Connect to the source; once the guest runs at the destination, that host will do as
+    well. With --dest the destination is asked as well how it ended; without, that is judged from what was
+    seen here, and the last line says by what.
     """
 
     epilog = (
-        "exit codes: 0 the guest has moved; 1 no migration, or it ended and the guest runs on at the source; "
-        "2 usage; 3 the guest needs an operator; 4 left while the migration goes on"
+        "exit codes: 0 the guest has moved, or without DOMAIN: left; 1 no migration, or it ended and the "
+        "guest runs on at the source; 2 usage; 3 the guest needs an operator; 4 left while the migration "
+        "goes on"
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        add_guest(parser)
+        add_connect(parser)
+        parser.add_argument(
+            "domain", type=given, nargs="?", metavar="DOMAIN", help="this guest only: name, UUID or id"
+        )
         parser.add_argument(
             "--dest",
             type=given_uri,
             metavar="URI",
-            help="libvirt of the destination, to be asked how it ended",
+            help="libvirt of the destination, to be asked how it ended, and when the guest ran there",
         )
+        parser.add_argument(
+            "--shadow", action="store_true", help="say what pcmig would have decided, and when"
+        )
+        parser.add_argument(
+            "--policy", metavar="POLICY", help="with --shadow: the policy to judge by (default: auto)"
+        )
+        parser.add_argument(
+            "--set",
+            metavar="NAME=VALUE",
+            action="append",
+            default=[],
+            dest="settings",
+            help="with --shadow: a parameter of it (more than one: repeat it)",
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON object for each look")
         parser.add_argument("-q", "--quiet", action="store_true", help="print the result only")
         parser.add_argument("--no-progress", action="store_true", help="the same as --quiet")
         return parser
 
     def take_action(self, args: argparse.Namespace) -> int:
-        job = Job(args.connect, args.domain)
+        shadows = judged_by(args)
+        if args.domain is None:
+            return self._all(args, shadows)
+        job = Watched(args.connect, args.domain, shadows(), args.dest)
+        try:
+            return self._one(args, job)
+        finally:
+            job.close()
+
+    def _all(self, args: argparse.Namespace, shadows: Callable[[], Shadow]) -> int:
+        from pcmig.cli import watch_all
+
+        if args.dest:
+            raise UsageError("--dest is of one guest: name it, or leave --dest out")
+
+        def end(job: Job, since_s: float, entry: Entry | None) -> tuple[ExitCode, str] | None:
+            if job.half == "migrating":
+                return None
+            return ending(job, None, since_s, Known(entry))
+
+        with SignalPipe(SIGNALS) as signals:
+            return watch_all.watch_all(
+                args.connect,
+                shadows,
+                end,
+                signals,
+                shadow=args.shadow,
+                as_json=args.json,
+                quiet=args.quiet or args.no_progress,
+            )
+
+    def _one(self, args: argparse.Namespace, job: Watched) -> int:
         job.find()
         refuse_bound(job.uri, job.uuid, job.domain)
         other = Other(args.dest, job.uuid) if args.dest else None
         notes = Notes(job.uuid)
-        quiet = args.quiet or args.no_progress
-        display = make_display(sys.stdout, f"{job.domain} from {job.uri}", quiet=quiet, progress=True)
-        try:
-            with SignalPipe((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) as signals:
-                code, words = follow(job, display, signals, notes, other)
-        finally:
-            display.close()
+        view = View(job, shadow=args.shadow)
+        with SignalPipe(SIGNALS) as signals, contextlib.ExitStack() as stack:
+            display, keys = view.display(args, stack)
+            code, words = follow(job, display, signals, notes, other, view, keys)
+            view.ended(display, (code, words))
         if code in (ExitCode.DONE, ExitCode.FAILED):
             notes.close()
         if code in (ExitCode.FAILED, ExitCode.NEEDS_OPERATOR):
             raise CommandError(words, code)
-        print(words)
+        if not args.json:
+            print(words)
         return code
+
+
+def judged_by(args: argparse.Namespace) -> Callable[[], Shadow]:
+    """Makes accounts with the policy of ARGS. Raises UsageError."""
+    if not args.shadow and (args.policy is not None or args.settings):
+        raise UsageError("--policy and --set say by what --shadow judges: give that as well")
+    params = parse_settings(args.settings, _core.params())
+    policy = args.policy or "auto"
+    check_policy("--policy", policy, params)
+    return lambda: Shadow(policy, params)
+
+
+class View:
+    """One migration, as it is shown: with what pcmig's own processes tell of it."""
+
+    def __init__(self, job: Watched, *, shadow: bool) -> None:
+        self.job = job
+        self.shadow = shadow
+        self.beside = Beside()
+
+    def status(self) -> Status:
+        from pcmig.cli import watch_all
+
+        self.beside = watch_all.beside(self.job.domain, self.job.uuid)
+        return merged(self.job, self.beside)
+
+    def display(self, args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Display, Keys | None]:
+        """What suits ARGS and standard output; STACK closes it."""
+        title = f"{self.job.domain} from {self.job.uri}"
+        if args.json:
+            return JsonDisplay(self), None
+        quiet = args.quiet or args.no_progress
+        if not quiet and is_terminal(sys.stdout):
+            keys = stack.enter_context(Keys())
+            return SafeDisplay(ScreenDisplay(self, stack.enter_context(Screen()))), keys
+        display = make_display(sys.stdout, title, quiet=quiet, progress=True)
+        stack.callback(display.close)
+        return display, None
+
+    def ended(self, display: Display, end: tuple[ExitCode, str]) -> None:
+        if isinstance(display, JsonDisplay):
+            display.update(self.status(), end)
+        elif self.shadow:
+            display.note(self.job.seen.words())
+
+
+class JsonDisplay:
+    """One object for each look."""
+
+    interval_ms: int | None = None
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def update(self, status: Status, end: tuple[ExitCode, str] | None = None) -> None:
+        view = self._view
+        found = told(view.job.uri, view.job, status, view.beside, shadow=view.shadow, end=end)
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
+
+    def decision(self, decision: Decision) -> None: ...
+    def note(self, text: str) -> None: ...
+    def drop(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class ScreenDisplay:
+    """One migration on the whole screen."""
+
+    interval_ms: int | None = None
+
+    def __init__(self, view: View, terminal: Screen) -> None:
+        self._view = view
+        self._terminal = terminal
+        self._notes: list[str] = []
+
+    def update(self, status: Status) -> None:
+        from pcmig.cli import screen, watch_all
+
+        view = self._view
+        row = watch_all.row_of(
+            watch_all.Moment(view.job, status, view.beside, rates=tuple(view.job.rates)), view.shadow
+        )
+        width, height = self._terminal.size
+        self._terminal.draw(
+            screen.one(
+                view.job.uri,
+                row._replace(ledger=view.job.seen.ledger()),
+                time.monotonic(),
+                time.strftime("%H:%M:%S"),
+                width,
+                height,
+                self._notes[-3:],
+            )
+        )
+
+    def decision(self, decision: Decision) -> None: ...
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+    def drop(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Known:
+    """What is on record, as Notes tells it, for who has read it already."""
+
+    def __init__(self, entry: Entry | None) -> None:
+        self._entry = entry
+
+    def entry(self) -> Entry | None:
+        return self._entry
 
 
 class Notes:
@@ -132,13 +318,23 @@ class Other:
 
 
 def follow(
-    job: Job, display: Display, signals: SignalPipe, notes: Notes, other: Other | None = None
+    job: Watched,
+    display: Display,
+    signals: SignalPipe,
+    notes: Notes,
+    other: Other | None,
+    view: View,
+    keys: Keys | None = None,
 ) -> tuple[ExitCode, str]:
-    """Shows the job until it ends, a signal comes or libvirt stays silent: exit code and last words."""
+    """Shows the job until it ends, a signal or a key comes, or libvirt stays silent: exit code and last
+    words."""
+    said: str | None = None  # of what pcmig would have done
     heard_s = changed_s = time.monotonic()
     before = None
     poller = select.poll()
     poller.register(signals.fileno(), select.POLLIN)
+    if keys is not None:
+        keys.watch(poller)
     while True:
         if job.state != before:
             before, changed_s = job.state, time.monotonic()
@@ -147,9 +343,12 @@ def follow(
         attended = job.state == "paused" and notes.attended(display)
         if not attended and (end := ending(job, other, time.monotonic() - changed_s, notes)):
             return end
-        display.update(job.status())
-        poller.poll(POLL_S * 1000)
-        if signals.take():
+        if view.shadow and job.seen.verdict is not None and said is None:
+            said = job.seen.words()
+            display.note(said)
+        display.update(view.status())
+        poller.poll(min(POLL_S, job.patience_s(view.shadow)) * 1000)
+        if signals.take() or (keys is not None and keys.leave()):
             return ExitCode.DETACHED, f"left: the migration of {job.domain} goes on"
         try:
             job.look()
@@ -161,7 +360,9 @@ def follow(
             return ExitCode.DETACHED, f"left: {silence}; the migration may go on, see pcmig status"
 
 
-def ending(job: Job, other: Other | None, since_s: float, notes: Notes) -> tuple[ExitCode, str] | None:
+def ending(
+    job: Job, other: Other | None, since_s: float, notes: Notes | Known
+) -> tuple[ExitCode, str] | None:
     """The exit code and last words if the migration is over, else None. SINCE_S: seconds in this state."""
     if job.state == "paused":
         return interrupted(job, other, since_s, notes)
@@ -179,7 +380,9 @@ def ending(job: Job, other: Other | None, since_s: float, notes: Notes) -> tuple
     return ExitCode.NEEDS_OPERATOR, words
 
 
-def interrupted(job: Job, other: Other | None, since_s: float, notes: Notes) -> tuple[ExitCode, str] | None:
+def interrupted(
+    job: Job, other: Other | None, since_s: float, notes: Notes | Known
+) -> tuple[ExitCode, str] | None:
     """Post-copy counts as interrupted when both halves say so, or this one has said so for long. Nobody looks
     after it."""
     half = other.half() if other else "unknown"

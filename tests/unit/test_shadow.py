@@ -145,6 +145,7 @@ def test_the_recorded_migration() -> None:
     found = seen.look()
     assert (found["phase"], found["progress_permille"], found["eta"]["outlook"]) == ("finished", 1000, "over")
     assert found["downtime"] == {"ms": 1, "source": "events"}
+    assert seen.final["postcopy_requests"] == ledger["totals"]["requests"]
 
 
 def test_what_pcmig_would_have_done_is_what_the_replay_does() -> None:

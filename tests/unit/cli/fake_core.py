@@ -32,6 +32,7 @@ from pcmig._core import (
 from pcmig._core import (
     Migration as RealMigration,
 )
+from pcmig.shadow import sample_line
 
 __all__ = [
     "Judge",
@@ -122,7 +123,7 @@ STATUS: dict[str, Any] = {
 PRECOPY = {
     "phase": "precopy",
     "pass_permille": 450,
-    "progress_permille": 225,
+    "progress_permille": 450,
     "eta": {"outlook": "range", "least_ms": 11_000, "most_ms": 38_000},
     "memory_processed_bytes": 120 * MIB,
     "memory_remaining_bytes": 130 * MIB,
@@ -146,7 +147,7 @@ POSTCOPY = {
     "requests_ps": 412,
     "pace_mib": 3,
     "queue_bytes": 65536,
-    "progress_permille": 870,
+    "progress_permille": 750,
     "eta": {"outlook": "range", "least_ms": 9_000, "most_ms": 11_000},
     "eta_ms": 11_000,
     "decision": DECISION,
@@ -349,6 +350,42 @@ def job_status(uri: str, domain: str) -> dict[str, Any]:
     if isinstance(answer, Exception):
         raise answer
     return dict(answer)
+
+
+class JobWatch:
+    """Looks are job_status() under another name; there are no events."""
+
+    def __init__(self, uri: str, domain: str, *, source: bool = True) -> None:
+        self._uri, self._word, self._source = uri, domain, source
+        self._lines: list[str] = []
+        self._looks = 0
+
+    def look(self) -> dict[str, Any]:
+        if not self._source:
+            raise NoDomainError("no events are played")
+        answer = job_status(self._uri, self._word)
+        self._word = answer["uuid"]
+        self._looks += 1
+        figures = answer["sample"] or {}
+        if figures.get("memory_total_bytes"):
+            self._lines.append(sample_line(figures.get("elapsed_ms", self._looks) * 1000, figures))
+        return answer
+
+    def take(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        return lines
+
+    def now_us(self) -> int:
+        return self._looks * 1000
+
+    def close(self) -> None: ...
+
+
+steering: list[Any] = []  # what turns() answers
+
+
+def turns() -> list[dict[str, Any]]:
+    return steering
 
 
 class Clock:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pcmig.cli import abort, job, main, switch, watch
+from pcmig.cli import abort, job, main, switch, watch, watch_all, watched
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.fake_core import job as answer
 
@@ -17,13 +17,14 @@ URI = "qemu:///system"
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (abort, job, switch, watch):
+    for module in (abort, job, switch, watch, watch_all, watched):
         monkeypatch.setattr(module, "_core", fake)
     monkeypatch.setitem(main.sys.modules, "pcmig._core", fake)  # type: ignore[attr-defined]
     clock = fake.Clock()
     for module in (job, watch):
         monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(watched, "POLL_S", 0.01)
     monkeypatch.setattr(abort, "CONFIRM_S", 0.1)
     monkeypatch.setattr(switch, "CONFIRM_S", 0.1)
     monkeypatch.setattr(watch, "SILENT_S", 0.1)

@@ -42,11 +42,14 @@ def test_plain_lines(start: Start) -> None:
     told, *lines = text.splitlines()
     assert told == "pcmig: way back: nothing or seconds"
     assert re.fullmatch(
-        r"\d+\.\ds pre-copy pass 1 45% sent 120 MiB left 130 MiB rate 11\.8 MiB/s dirty 6\.1 MiB/s", lines[0]
+        r"\d+\.\ds pre-copy pass 1 45% sent 120 MiB left 130 MiB rate 11\.8 MiB/s dirty 6\.1 MiB/s "
+        r"eta 0:11-0:38",
+        lines[0],
     )
     assert "switch: pass 2 dirtied 31804 of 32768 pages (97 %)" in lines[1]
     assert (
-        "post-copy 75%" in lines[2] and "requests 1330 (412/s) pace 3 MiB/s queue 64 KiB eta 0:11" in lines[2]
+        "post-copy 75%" in lines[2]
+        and "requests 1330 (412/s) pace 3 MiB/s queue 64 KiB eta 0:09-0:11" in lines[2]
     )
     assert "\x1b" not in text
 
@@ -64,8 +67,8 @@ def test_no_progress_leaves_decisions_and_verdict(start: Start) -> None:
 def test_terminal_shows_bar_and_decisions(start: Start) -> None:
     code, text = start("quick", *MIGRATE, terminal=True).finish()
     assert code == 0
-    assert "pre-copy" in text and "45% of pass 1" in text and "━" in text
-    assert "75% of the guest's memory has arrived" in text
+    assert "pre-copy" in text and "45%  pass 1" in text and "━" in text
+    assert "75%" in text
     assert "requests\xa01330\xa0(412/s)" in text and "done: g1" in text
     assert "\x1b[?25h" in text, "the cursor is shown again"
     assert re.search(r"\x1b\[[0-9;]*3[0-9]", text), "colours on a terminal"

@@ -15,7 +15,22 @@ from typing import Any
 
 import pytest
 
-from pcmig.cli import abort, evidence, follow, job, main, migrate, options, pause, resume, run, status, watch
+from pcmig.cli import (
+    abort,
+    evidence,
+    follow,
+    job,
+    main,
+    migrate,
+    options,
+    pause,
+    resume,
+    run,
+    status,
+    watch,
+    watch_all,
+    watched,
+)
 from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import MIGRATE, Start, pcmig
@@ -46,7 +61,20 @@ GONE = fake.NoDomainError("Domain not found")
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (evidence, follow, job, migrate, options, pause, resume, run, status, watch):
+    for module in (
+        evidence,
+        follow,
+        job,
+        migrate,
+        options,
+        pause,
+        resume,
+        run,
+        status,
+        watch,
+        watch_all,
+        watched,
+    ):
         monkeypatch.setattr(module, "_core", fake)
     monkeypatch.setitem(main.sys.modules, "pcmig._core", fake)  # type: ignore[attr-defined]
     monkeypatch.setattr(fake.Migration, "script", [(0.0, fake.POSTCOPY), (0.05, fake.COMPLETED)])

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The screens of `pcmig watch`: values in, what rich draws out. Nothing here looks at a host or a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pcmig.cli.progress import figures
+from pcmig.cli.watched import Rates, bars
+from pcmig_common import phases, units
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.text import Text
+
+    from pcmig._core import Ledger, Status
+
+# Of a block of one migration, its blank line included.
+BLOCK_LINES = 6
+SPARKS = "▁▂▃▄▅▆▇█"
+GAP = " "
+
+
+class Row(NamedTuple):
+    """A migration as it is shown."""
+
+    name: str
+    status: Status
+    rates: Sequence[Rates]
+    driver: str | None = None  # who drives it, as far as that is known
+    tunnel: bool = False
+    arriving: bool = False
+    recovery: str | None = None
+    shadow: str | None = None
+    outcome: str | None = None  # its last words
+    good: bool = True  # they are of a guest that needs nobody
+    ledger: Ledger | None = None
+    decision: str | None = None
+
+
+def spark(values: Sequence[int], top: int) -> str:
+    """One character for each of VALUES, TOP as the highest."""
+    if top <= 0:
+        return "".join(GAP if value < 0 else SPARKS[0] for value in values)
+    last = len(SPARKS) - 1
+    return "".join(GAP if value < 0 else SPARKS[min(last, value * last // top)] for value in values)
+
+
+def everything(
+    uri: str, rows: Sequence[Row], now_s: float, clock: str, width: int, height: int, note: str | None = None
+) -> Group:
+    """All migrations of a host on a screen of WIDTH and HEIGHT."""
+    from rich.console import Group
+    from rich.text import Text
+
+    running = sum(row.outcome is None for row in rows)
+    lines: list[RenderableType] = [heading(f"{uri}  {_count(running)}", clock, width), Text("")]
+    room = height - 3
+    if not rows:
+        lines.append(_line(width, ("no migration runs on this host; new ones appear here", "dim")))
+    elif len(rows) * BLOCK_LINES <= room:
+        for row in rows:
+            lines += [*block(row, now_s, width), Text("")]
+    else:
+        lines += table(rows, now_s, width, room)
+    return Group(*_fitting(lines, height - 1), foot(note, width))
+
+
+def _count(running: int) -> str:
+    return f"{running} migration{'' if running == 1 else 's'}"
+
+
+def _fitting(lines: list[RenderableType], height: int) -> list[RenderableType]:
+    """No line more than fits; every one of them is one line of the screen."""
+    return lines[:height]
+
+
+def heading(left: str, right: str, width: int) -> Text:
+    from rich.text import Text
+
+    left = left[: max(0, width - len(right) - 2)]
+    return Text(f"{left}{right:>{max(0, width - len(left))}}", "reverse", no_wrap=True, overflow="crop")
+
+
+def foot(note: str | None, width: int) -> Text:
+    from rich.text import Text
+
+    words = "q or Ctrl-C leaves; nothing here steers anything" if note is None else note
+    return Text(words[:width], "dim" if note is None else "yellow", no_wrap=True, overflow="crop")
+
+
+def _line(width: int, *parts: tuple[str, str]) -> Text:
+    from rich.text import Text
+
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for words, style in parts:
+        text.append(words, style)
+    text.truncate(width, overflow="ellipsis")
+    return text
+
+
+def _phase(row: Row) -> tuple[str, str]:
+    if row.outcome is not None:
+        return ("ended", "dim" if row.good else "bold red")
+    if row.arriving:
+        return ("arriving", "bold green")
+    phase = row.status["phase"]
+    style = "bold green" if phase in phases.MOVED else "bold cyan"
+    return (phases.name(phase), "bold red" if phase == "paused" else style)
+
+
+def _share(row: Row, width: int) -> list[tuple[str, str]]:
+    """A bar of WIDTH and the share."""
+    status = row.status
+    permille = status["progress_permille"]
+    done = permille * width // 1000
+    endless = status["eta"]["outlook"] == "not-converging"
+    return [
+        ("━" * done, "red" if endless else "green"),
+        ("━" * (width - done), "bright_black"),
+        (f" {phases.share_words(status)}", "bold red" if endless else "bold"),
+    ]
+
+
+def block(row: Row, now_s: float, width: int) -> list[Text]:
+    """BLOCK_LINES - 1 lines on one migration."""
+    status = row.status
+    head = [(row.name, "bold"), ("  ", ""), _phase(row)]
+    if status["phase"] in ("precopy", "drain", "switchover") and row.outcome is None and not row.arriving:
+        head.append((f" pass {status['passes'] + 1}", ""))
+    head.append((f"  {units.clock(status['elapsed_ms'])}", ""))
+    if row.driver:
+        head.append((f"  by {row.driver}", "dim"))
+    if row.tunnel:
+        head.append(("  tunnel", "dim"))
+    lines = [_line(width, *head)]
+    if row.outcome is not None:
+        lines.append(_line(width, (f"  {row.outcome}", "" if row.good else "red")))
+        if downtime := phases.downtime_words(status["downtime"]):
+            lines.append(_line(width, (f"  downtime {downtime}", "")))
+    elif row.arriving:
+        lines.append(_line(width, ("  its source has the figures", "dim")))
+    else:
+        lines.append(_line(width, ("  ", ""), *_share(row, min(40, max(10, width - 40)))))
+        lines.append(_line(width, (f"  {_pairs(row)}", "")))
+        lines.append(_sparks(row, now_s, width))
+    if words := _last(row):
+        lines.append(_line(width, (f"  {words}", "yellow")))
+    while len(lines) < BLOCK_LINES - 1:
+        lines.append(_line(width, ("", "")))
+    return lines
+
+
+def _last(row: Row) -> str | None:
+    """What matters most of what there is a word for."""
+    waits = row.status["waits_for"]
+    parts = [row.recovery, None if waits is None else f"waits for {waits}", row.shadow, row.decision]
+    return "; ".join(part for part in parts if part) or None
+
+
+def _pairs(row: Row) -> str:
+    """Figures without the rates, which are beside their lines."""
+    found = [(name, value) for name, value in figures(row.status) if name not in ("rate", "dirty")]
+    if row.status["gate"] not in ("none",):
+        found.append(("gate", row.status["gate"]))
+    order = {"eta": 0, "left": 1, "requests": 2, "pace": 3, "queue": 4, "gate": 5, "sent": 6}
+    found.sort(key=lambda pair: order.get(pair[0], 7))
+    return "  ".join(f"{name} {value}" for name, value in found)
+
+
+def _sparks(row: Row, now_s: float, width: int) -> Text:
+    """Dirty rate and send rate of the last minute, on one scale."""
+    status = row.status
+    room = max(8, min(60, (width - 44) // 2))
+    dirty, send, top = bars(row.rates, now_s, room)
+    dirty_bps = status["dirty_pages_ps"] * units.PAGE_BYTES
+    parts = [("  send ", ""), (spark(send, top), "green"), (f" {units.rate(status['send_bps']):<12}", "")]
+    if status["phase"] not in phases.MOVED:
+        parts += [(" dirty ", ""), (spark(dirty, top), "red"), (f" {units.rate(dirty_bps)}", "")]
+    return _line(width, *parts)
+
+
+def table(rows: Sequence[Row], now_s: float, width: int, room: int) -> list[RenderableType]:
+    """One line for each, as many as fit in ROOM; those that run first."""
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].outcome is not None, i))
+    shown = [rows[i] for i in order]
+    left_out = max(0, len(shown) - (room - 1)) + (1 if len(shown) > room - 1 else 0)
+    if left_out:
+        shown = shown[: len(rows) - left_out]
+    names = max(4, min(20, max(len(row.name) for row in rows)))
+    sparks = max(0, min(20, (width - names - 62) // 2))
+    head = f"{'guest':<{names}} {'phase':<12} {'pass':>4} {'share':>7} {'time to go':<14} "
+    head += f"{'send':>12} {'dirty':>12}"
+    lines: list[RenderableType] = [_line(width, (head, "bold"))]
+    for row in shown:
+        status = row.status
+        words, style = _phase(row)
+        moved = status["phase"] in phases.MOVED
+        parts = [(f"{row.name[:names]:<{names}} ", ""), (f"{words:<12} ", style)]
+        if row.outcome is not None:
+            parts.append((row.outcome, "" if row.good else "red"))
+        elif row.arriving:
+            parts.append(("its source has the figures", "dim"))
+        else:
+            endless = status["eta"]["outlook"] == "not-converging"
+            share = "no end" if endless else f"{status['progress_permille'] // 10}%"
+            eta = phases.eta_words(status["eta"]) or ""
+            parts += [
+                (f"{'' if moved else status['passes'] + 1:>4} ", ""),
+                (f"{share:>7} ", "bold red" if endless else "bold"),
+                (f"{'unknown' if eta.startswith('unknown') else eta:<14.14} ", ""),
+                (f"{units.rate(status['send_bps']):>12} ", ""),
+                (f"{'' if moved else units.rate(status['dirty_pages_ps'] * units.PAGE_BYTES):>12}", ""),
+            ]
+            if sparks >= 5:
+                dirty, send, top = bars(row.rates, now_s, sparks)
+                parts += [(" ", ""), (spark(send, top), "green"), (" ", ""), (spark(dirty, top), "red")]
+        lines.append(_line(width, *parts))
+    if left_out:
+        lines.append(_line(width, (f"... and {left_out} more: a higher window shows them", "dim")))
+    return lines
+
+
+def one(
+    uri: str, row: Row, now_s: float, clock: str, width: int, height: int, notes: Sequence[str] = ()
+) -> Group:
+    """One migration in detail."""
+    from rich.console import Group
+
+    lines: list[RenderableType] = [heading(f"{row.name} from {uri}", clock, width), _line(width, ("", ""))]
+    lines += block(row, now_s, width)
+    ledger = row.ledger
+    if ledger is not None:
+        lines += [_line(width, ("", "")), *_phases(ledger, width)]
+        room = height - len(lines) - len(notes) - 3
+        lines += _passes(ledger, width, room)
+    lines += [_line(width, (note, "dim")) for note in notes]
+    return Group(*_fitting(lines, height - 1), foot(None, width))
+
+
+def _phases(ledger: Ledger, width: int) -> list[Text]:
+    heads = f"  {'phase':<12} {'took':>9} {'sent':>10} {'left':>10} {'requests':>9}"
+    lines = [_line(width, (heads, "bold"))]
+    for found in ledger["phases"][-6:]:
+        lines.append(
+            _line(
+                width,
+                (
+                    f"  {phases.name(found['phase']):<12} {found['duration_us'] / 1e6:>7.1f} s "
+                    f"{units.size(found['wire_bytes']):>10} {units.size(found['remaining_end_bytes']):>10} "
+                    f"{found['requests'] or '':>9}",
+                    "",
+                ),
+            )
+        )
+    return lines
+
+
+def _passes(ledger: Ledger, width: int, room: int) -> list[Text]:
+    passes: list[Any] = ledger["passes"][-max(0, room - 1) :] if room > 1 else []
+    if not passes:
+        return []
+    heads = f"  {'pass':<12} {'took':>9} {'sent':>10} {'left':>10} {'dirtied':>14}"
+    lines = [_line(width, (heads, "bold"))]
+    for found in passes:
+        dirtied = units.rate(found["dirty_pages_ps"] * units.PAGE_BYTES)
+        lines.append(
+            _line(
+                width,
+                (
+                    f"  {found['number']:<12} {found['duration_us'] / 1e6:>7.1f} s "
+                    f"{units.size(found['wire_bytes']):>10} {units.size(found['remaining_end_bytes']):>10} "
+                    f"{dirtied:>14}",
+                    "",
+                ),
+            )
+        )
+    return lines

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pcmig watch` without DOMAIN: all migrations of a host, whoever drives them. Each is looked at on a thread
+of its own, so that a guest that hangs delays no other; the main thread shows what they found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pcmig import _core
+from pcmig.cli import screen
+from pcmig.cli.base import ExitCode, is_terminal
+from pcmig.cli.books import books
+from pcmig.cli.job import HALVES, Job
+from pcmig.cli.progress import plain_line
+from pcmig.cli.record import PROGRAM
+from pcmig.cli.terminal import Keys, Screen
+from pcmig.cli.watched import Beside, Rates, Watched, merged, told
+from pcmig.journal import Entry, JournalError
+from pcmig.shadow import Shadow
+
+if TYPE_CHECKING:
+    from pcmig.cli.signals import SignalPipe
+
+# New migrations are looked for that often.
+SCAN_S = 1.0
+
+# Those that have ended stay for so long.
+KEEP_S = 120.0
+
+# The screen is drawn, and what came is printed, that often.
+DRAW_S = 0.25
+
+# Of a guest, a line for logs and pipes no more often than that.
+LINE_S = 2.0
+
+# libvirt that does not answer for so long is not looked at any more: the next scan finds the guest again.
+SILENT_S = 30.0
+
+Shadows = Callable[[], Shadow]
+# As watch.ending() has it; NOTES of the journal may be asked what to type.
+Ending = Callable[[Job, float, Entry | None], tuple[ExitCode, str] | None]
+
+
+class Moment(NamedTuple):
+    """A migration as it was found."""
+
+    job: Job
+    status: _core.Status
+    beside: Beside
+    end: tuple[ExitCode, str] | None = None
+    arriving: bool = False
+    rates: tuple[Rates, ...] = ()
+
+
+def entry_of(uuid: str) -> Entry | None:
+    """What the journals of this host have on record of a guest."""
+    for book in books(None):
+        with contextlib.suppress(JournalError):
+            entry = book.read(uuid)
+            if entry is not None:
+                return entry
+    return None
+
+
+def beside(name: str, uuid: str) -> Beside:
+    turn = next((turn for turn in _core.turns() if turn["name"] == name), None)
+    return Beside(turn, entry_of(uuid))
+
+
+class Followed:
+    """One migration. Its thread ends with it."""
+
+    def __init__(
+        self, uri: str, found: _core.Migrating, shadow: Shadow, closely: bool, ending: Ending
+    ) -> None:
+        self.uuid = found["uuid"]
+        self.moment: Moment | None = None  # None: nothing was seen yet
+        self.gone = False  # it turned out that none is under way
+        self.ended_s: float | None = None
+        self.job = Watched(uri, self.uuid, shadow)
+        self._closely = closely
+        self._ending = ending
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def start(self, news: queue.SimpleQueue[Moment]) -> None:
+        self._news = news
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def half(self, half: str) -> None:
+        """As the scan found it; only of guests that arrive."""
+
+    def _follow(self) -> None:
+        try:
+            self._look_on()
+        finally:
+            self.ended_s = time.monotonic()
+            self.gone = self.gone or self.moment is None or self.moment.end is None
+            self.job.close()
+
+    def _look_on(self) -> None:
+        heard_s = changed_s = time.monotonic()
+        before = None
+        while not self._stop.is_set():
+            try:
+                self.job.look()
+                if not self.job.silent:
+                    heard_s = time.monotonic()
+            except _core.LibvirtError:
+                if time.monotonic() - heard_s > SILENT_S or self.job.half == "unknown":
+                    return
+                self._stop.wait(SCAN_S)
+                continue
+            if self.job.state == "none" and before is None:
+                return  # it was over by then
+            if self.job.state != before:
+                before, changed_s = self.job.state, time.monotonic()
+            if self._told(time.monotonic() - changed_s):
+                return
+            self._stop.wait(self.job.patience_s(self._closely))
+
+    def _told(self, since_s: float) -> bool:
+        """Whether it has ended."""
+        job = self.job
+        found = beside(job.domain, job.uuid)
+        attended = job.state == "paused" and found.entry is not None and found.entry.keeper is not None
+        end = None if attended else self._ending(job, since_s, found.entry)
+        self.moment = Moment(job, merged(job, found), found, end, rates=tuple(job.rates))
+        self._news.put(self.moment)
+        return end is not None
+
+
+class Arriving:
+    """A guest that comes in. Statistics are its source's, and to ask for them here may block: only the scan
+    tells of it."""
+
+    def __init__(self, uri: str, found: _core.Migrating) -> None:
+        self.uuid = found["uuid"]
+        self.gone = False
+        self.ended_s: float | None = None
+        self._uri = uri
+        self._job = Job(uri, found["name"])
+        self._job.uuid = self.uuid
+        self._since_s = time.monotonic()
+        self.moment: Moment | None = None
+        self._tell(found["half"])
+
+    def stop(self) -> None: ...
+
+    def _tell(self, half: str, end: tuple[ExitCode, str] | None = None) -> None:
+        self._job.half = half
+        self._job.state = {"postcopy": "postcopy", "postcopy-failed": "paused"}.get(half, "precopy")
+        if end is not None:
+            self._job.state = "none"
+        status = self._job.status()
+        self.moment = Moment(self._job, status, Beside(None, entry_of(self.uuid)), end, arriving=True)
+
+    def half(self, half: str) -> None:
+        if half != self._job.half:
+            self._tell(half)
+
+    def settle(self) -> None:
+        """The scan does not find it any more."""
+        name, uri = self._job.domain, self._uri
+        try:
+            half = _core.half(uri, self.uuid)["half"]
+        except _core.LibvirtError:
+            return  # asked again with the next scan
+        if half in ("migrating", "postcopy", "postcopy-failed", "unknown"):
+            return
+        if half in ("running", "paused"):
+            end = (ExitCode.DONE, f"arrived: {name} is {HALVES[half]} at {uri} with all of its memory")
+        else:
+            end = (ExitCode.FAILED, f"{name} did not arrive at {uri}: it is {HALVES[half]}")
+        self._tell(half, end)
+        self.ended_s = time.monotonic()
+
+
+class Host:
+    """All migrations at URI."""
+
+    def __init__(self, uri: str, shadows: Shadows, closely: bool, ending: Ending) -> None:
+        self.uri = uri
+        self.news: queue.SimpleQueue[Moment] = queue.SimpleQueue()
+        self.trouble: str | None = None  # why the host does not answer
+        self._shadows = shadows
+        self._closely = closely
+        self._ending = ending
+        self._rows: dict[str, Followed | Arriving] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Raises LibvirtError when the host cannot be asked at all."""
+        self._scan()
+        threading.Thread(target=self._look_for_more, daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for row in self.rows():
+            row.stop()
+
+    def rows(self) -> list[Followed | Arriving]:
+        """Those that run, and those that ended lately, as they came."""
+        with self._lock:
+            return list(self._rows.values())
+
+    def _look_for_more(self) -> None:
+        while not self._stop.wait(SCAN_S):
+            try:
+                self._scan()
+                self.trouble = None
+            except _core.LibvirtError as err:
+                self.trouble = f"{self.uri} does not answer ({err})"
+
+    def _scan(self) -> None:
+        found = {each["uuid"]: each for each in _core.migrations(self.uri) if each["job_active"] is not None}
+        now_s = time.monotonic()
+        new: list[Followed | Arriving] = []
+        with self._lock:
+            for uuid, row in list(self._rows.items()):
+                old = row.ended_s is not None and now_s - row.ended_s > KEEP_S
+                if row.gone or old or (row.ended_s is not None and uuid in found):
+                    del self._rows[uuid]
+            for uuid, each in found.items():
+                if uuid not in self._rows:
+                    new.append(self._made(each))
+                    self._rows[uuid] = new[-1]
+            arriving = [row for row in self._rows.values() if isinstance(row, Arriving)]
+        for row in new:
+            if isinstance(row, Followed):
+                row.start(self.news)
+            elif row.moment is not None:
+                self.news.put(row.moment)
+        for one in arriving:
+            self._heed(one, found.get(one.uuid))
+
+    def _made(self, found: _core.Migrating) -> Followed | Arriving:
+        if found["half"] == "migrating":
+            return Arriving(self.uri, found)
+        return Followed(self.uri, found, self._shadows(), self._closely, self._ending)
+
+    def _heed(self, row: Arriving, found: _core.Migrating | None) -> None:
+        if row.ended_s is not None:
+            return
+        before = row.moment
+        if found is not None:
+            row.half(found["half"])
+        else:
+            row.settle()
+        if row.moment is not None and row.moment is not before:
+            self.news.put(row.moment)
+
+
+def driver_of(entry: Entry | None, turn: _core.Turn | None) -> str | None:
+    """Who drives a migration, as far as pcmig knows: who else does leaves no mark."""
+    keeper = entry.keeper if entry is not None else None
+    if entry is not None and keeper is not None:
+        program = str(entry.caller.get("program") or PROGRAM)
+        return f"{program} ({keeper.pid})"
+    return "pcmig" if turn is not None else None
+
+
+def row_of(moment: Moment, shadow: bool) -> screen.Row:
+    job, found = moment.job, moment.beside
+    entry = found.entry
+    kept = entry is not None and entry.keeper is not None
+    return screen.Row(
+        name=job.domain,
+        status=moment.status,
+        rates=moment.rates,
+        driver=driver_of(entry, found.turn),
+        tunnel=entry is not None and entry.tunnel is not None,
+        arriving=moment.arriving,
+        recovery=(entry.recovery or {}).get("text") if entry is not None and kept else None,
+        shadow=job.seen.words() if shadow and not moment.arriving else None,
+        outcome=None if moment.end is None else moment.end[1].splitlines()[0],
+        good=moment.end is None or moment.end[0] in (ExitCode.DONE, ExitCode.FAILED),
+    )
+
+
+class Lines:
+    """What comes, as lines for logs and pipes."""
+
+    def __init__(self, shadow: bool) -> None:
+        self._shadow = shadow
+        self._shown: dict[str, tuple[float, str]] = {}  # by UUID: when, and in which phase
+        self._verdicts: set[str] = set()
+
+    def show(self, moment: Moment) -> None:
+        job, now_s = moment.job, time.monotonic()
+        name = job.domain
+        if self._shadow and job.seen.verdict is not None and job.uuid not in self._verdicts:
+            self._verdicts.add(job.uuid)
+            _print(f"{name}: {job.seen.words()}")
+        if moment.end is not None:
+            self._verdicts.discard(job.uuid)
+            self._shown.pop(job.uuid, None)
+            if self._shadow and not moment.arriving and job.seen.verdict is None:
+                _print(f"{name}: {job.seen.words()}")
+            _print(f"{name}: {moment.end[1]}")
+            return
+        shown_s, phase = self._shown.get(job.uuid, (float("-inf"), ""))
+        now_phase = "arriving" if moment.arriving else moment.status["phase"]
+        if now_phase != phase or now_s - shown_s >= LINE_S:
+            self._shown[job.uuid] = (now_s, now_phase)
+            words = f"arriving ({HALVES[job.half]})" if moment.arriving else plain_line(moment.status)
+            _print(f"{name}: {words}")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def watch_all(
+    uri: str,
+    shadows: Shadows,
+    ending: Ending,
+    signals: SignalPipe,
+    *,
+    shadow: bool,
+    as_json: bool,
+    quiet: bool,
+) -> ExitCode:
+    """Until it is left. Raises LibvirtError when the host cannot be asked at all, BrokenPipeError when nobody
+    reads any more."""
+    host = Host(uri, shadows, shadow, ending)
+    host.start()
+    try:
+        if as_json:
+            _stream(host, signals, lambda moment: _print(_json(uri, moment, shadow)))
+        elif is_terminal(sys.stdout) and not quiet:
+            _on_screen(host, signals, shadow)
+        else:
+            lines = Lines(shadow)
+            _stream(host, signals, lines.show if not quiet else _only_ends)
+    finally:
+        host.stop()
+    return ExitCode.DONE
+
+
+def _only_ends(moment: Moment) -> None:
+    if moment.end is not None:
+        _print(f"{moment.job.domain}: {moment.end[1]}")
+
+
+def _json(uri: str, moment: Moment, shadow: bool) -> str:
+    found: dict[str, Any] = told(uri, moment.job, moment.status, moment.beside, shadow=shadow, end=moment.end)
+    if moment.arriving:
+        found["role"] = "destination"
+    return json.dumps(found)
+
+
+def _stream(host: Host, signals: SignalPipe, show: Callable[[Moment], None]) -> None:
+    trouble: str | None = None
+    while not signals.take():
+        with contextlib.suppress(queue.Empty):
+            show(host.news.get(timeout=DRAW_S))
+        if host.trouble != trouble:
+            trouble = host.trouble
+            if trouble is not None:
+                print(f"pcmig: {trouble}", file=sys.stderr)
+
+
+def _on_screen(host: Host, signals: SignalPipe, shadow: bool) -> None:
+    poller = select.poll()
+    poller.register(signals.fileno(), select.POLLIN)
+    with Keys() as keys, Screen() as terminal:
+        keys.watch(poller)
+        while not signals.take() and not keys.leave():
+            moments = [row.moment for row in host.rows() if row.moment is not None and not row.gone]
+            width, height = terminal.size
+            terminal.draw(
+                screen.everything(
+                    host.uri,
+                    [row_of(moment, shadow) for moment in moments],
+                    time.monotonic(),
+                    time.strftime("%H:%M:%S"),
+                    width,
+                    height,
+                    host.trouble,
+                )
+            )
+            poller.poll(DRAW_S * 1000)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pcmig watch` of a whole host, on answers of libvirt that are given here."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pcmig.cli import job, main, watch, watch_all, watched
+from tests.unit.cli import fake_core as fake
+from tests.unit.cli.conftest import Start
+from tests.unit.cli.fake_core import job as answer
+
+TOTAL = 256 * fake.MIB
+FOUND = {"uuid": fake.UUID, "name": "g1", "half": "running", "job_active": True}
+COMES = {**FOUND, "half": "migrating", "job_active": False}
+PRE = answer(
+    "precopy", memory_total_bytes=TOTAL, memory_remaining_bytes=TOTAL // 2, normal_pages=TOTAL // 8192
+)
+MOVED = answer("postcopy", "postcopy", memory_total_bytes=TOTAL, memory_remaining_bytes=TOTAL // 4)
+GONE = fake.NoDomainError("Domain not found")
+
+
+class Signals:
+    """Ctrl-C once ENOUGH objects were printed, or nothing more can come."""
+
+    def __init__(self, enough: Any) -> None:
+        self._enough = enough
+
+    def take(self) -> list[signal.Signals]:
+        return [signal.SIGINT] if self._enough() else []
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (job, watch, watch_all, watched):
+        monkeypatch.setattr(module, "_core", fake)
+    monkeypatch.setitem(main.sys.modules, "pcmig._core", fake)  # type: ignore[attr-defined]
+    monkeypatch.setattr(watch_all, "SCAN_S", 0.01)
+    monkeypatch.setattr(watch_all, "DRAW_S", 0.01)
+    monkeypatch.setattr(watched, "POLL_S", 0.0)
+    monkeypatch.setattr(watch, "CONFIRM_S", 0.0)
+    fake.asked.clear()
+    yield
+    fake.migrating[:] = []
+    fake.steering[:] = []
+
+
+def watched_to_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> list[str]:
+    """What `pcmig watch` prints until one migration has ended."""
+    printed: list[str] = []
+    monkeypatch.setattr(watch_all, "_print", printed.append)
+    ends = ("done: ", '"ended": true', "did not arrive", "arrived: ")
+    signals = Signals(lambda: any(end in line for line in printed for end in ends))
+
+    class Pipe:
+        def __init__(self, *_: Any) -> None: ...
+        def __enter__(self) -> Signals:
+            return signals
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(watch, "SignalPipe", Pipe)
+    assert main.main(["watch", *words]) == 0
+    assert "Traceback" not in "".join(capsys.readouterr())
+    return printed
+
+
+def test_the_stream_has_one_object_for_each_look(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.migrating[:] = [FOUND]
+    fake.steering[:] = [
+        {
+            "name": "g1",
+            "phase": "draining",
+            "turn": "held",
+            "waits_for": "g2",
+            "queue_bytes": 5,
+            "pace_mib": None,
+            "gate": "closed",
+        }
+    ]
+    fake.jobs[:] = [PRE, PRE, MOVED, GONE]
+    found = [json.loads(line) for line in watched_to_the_end(capsys, monkeypatch, "--json", "--shadow")]
+    assert {(each["schema"], each["command"], each["uuid"], each["name"]) for each in found} == {
+        (1, "watch", fake.UUID, "g1")
+    }
+    first, last = found[0], found[-1]
+    assert (first["phase"], first["waits_for"], first["gate"], first["queue_bytes"]) == (
+        "drain",
+        "g2",
+        "closed",
+        5,
+    )
+    assert first["role"] == "source" and not first["ended"] and first["ledger"] is None
+    assert first["shadow"]["would"] is None and first["shadow"]["policy"] == "auto"
+    shares = [each["progress_permille"] for each in found]
+    assert shares == sorted(shares) and shares[0] == 250
+    assert (last["ended"], last["exit_code"]) == (True, 0) and last["words"].startswith("done: g1 has left")
+    assert last["ledger"]["totals"]["guest_pages"] == TOTAL // 4096
+    assert last["shadow"]["switched_at_ms"] is not None
+
+
+def test_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.migrating[:] = [FOUND]
+    fake.jobs[:] = [PRE, MOVED, GONE]
+    lines = watched_to_the_end(capsys, monkeypatch)
+    assert lines[0].startswith("g1: ") and "pre-copy pass 1 25%" in lines[0]
+    assert any("post-copy" in line for line in lines)
+    assert lines[-1].startswith("g1: done: g1 has left qemu:///system")
+
+
+@pytest.mark.parametrize(
+    ("half", "words"),
+    [
+        (answer("none"), "arrived: g1 is running at qemu:///system"),
+        (GONE, "g1 did not arrive at qemu:///system: it is not running there"),
+    ],
+)
+def test_a_guest_that_comes_in(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, half: Any, words: str
+) -> None:
+    """Nobody asks for its statistics here, which may block."""
+    fake.migrating[:] = [COMES]
+    fake.jobs[:] = [half]
+    shown = 0
+
+    def migrations(_uri: str) -> list[dict[str, Any]]:
+        nonlocal shown
+        shown += 1
+        return [COMES] if shown < 3 else []
+
+    monkeypatch.setattr(fake, "migrations", migrations)
+    lines = watched_to_the_end(capsys, monkeypatch, "--shadow")
+    assert lines[0] == "g1: arriving (paused for a migration)"
+    assert words in lines[-1]
+
+
+def test_a_host_that_cannot_be_asked_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    fake.migrating[:] = [fake.ConnectError("refused")]
+    assert main.main(["watch"]) == 1
+    assert "refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--dest", fake.DEST), "--dest is of one guest"),
+        (("--policy", "never"), "--policy and --set say by what --shadow judges"),
+        (("--shadow", "--policy", "sometimes"), "sometimes"),
+        (("--shadow", "--set", "colour=3"), "colour"),
+    ],
+)
+def test_what_makes_no_sense(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str) -> None:
+    assert main.main(["watch", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_screen_comes_and_goes(start: Start) -> None:
+    running = start("watched", "watch", terminal=True)
+    running.read_until("no migration runs on this host")
+    running.send(signal.SIGINT)
+    code, text = running.finish()
+    assert code == 0 and "Traceback" not in text
+    assert text.index("\x1b[?1049h") < text.index("\x1b[?1049l"), "the alternate screen is left"
