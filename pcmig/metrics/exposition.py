@@ -21,6 +21,8 @@ MISSING = (
 )
 
 INFINITE = "+Inf"
+# Words on a migration that runs, labels of pcmig_migration_info.
+INFO = ("phase", "outlook", "policy", "destination")
 
 
 @dataclasses.dataclass
@@ -169,11 +171,11 @@ def _live(views: list[View]) -> Iterator[Metric]:
     info = GaugeMetricFamily(
         "pcmig_migration_info",
         "1 for each migration that runs",
-        labels=[PROGRAM, *GUEST, "phase", "policy", "destination"],
+        labels=[PROGRAM, *GUEST, *INFO],
     )
     rows = [(view.program, row) for view in views for row in view.rows]
     for program, row in rows:
-        words = [str(row[name]) for name in (*GUEST, "phase", "policy", "destination")]
+        words = [str(row[name]) for name in (*GUEST, *INFO)]
         info.add_metric([program, *words], 1)
     yield info
     for live in LIVE:

@@ -115,5 +115,5 @@ LIVE = (
     Live("pace_bytes_ps", "pcmig_migration_pace_bytes_per_second", "Bound of the pages nobody asked for"),
     Live("queue_bytes", "pcmig_migration_queue_bytes", "Sent, and not yet acknowledged by the destination"),
     Live("elapsed_s", "pcmig_migration_elapsed_seconds", "Since its start"),
-    Live("eta_s", "pcmig_migration_eta_seconds", "Until its end, as far as that can be told"),
+    Live("eta_s", "pcmig_migration_eta_seconds", "Until its end, the most of it, as far as that can be told"),
 )

@@ -29,6 +29,7 @@ def row(
         "destination": host(dest_uri),
         "policy": policy.partition("=")[0],
         "phase": status["phase"],
+        "outlook": status["eta"]["outlook"],
         "interrupted": recovery is not None or status["phase"] == "paused",
         "resume_impossible": cannot_resume(recovery),
         "total_bytes": status["memory_total_bytes"] + status["disk_total_bytes"],

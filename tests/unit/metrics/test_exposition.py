@@ -73,6 +73,7 @@ def test_guests_are_named_while_they_migrate_and_only_in_gauges() -> None:
     assert (its["eta_s"], its["pace_bytes_ps"], its["queue_bytes"]) == (9, 3 << 20, 7)
     info = next(dict(labels) for name, labels in found if name == "pcmig_migration_info")
     assert (info["destination"], info["phase"], info["policy"]) == ("b.example.org", "precopy", "deadline")
+    assert info["outlook"] == "range"
     after = text(view())
     assert "g1" not in after and UUID not in after
 
