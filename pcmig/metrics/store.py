@@ -114,17 +114,21 @@ class Store:
 
     def add(self, migration: str, more: Increments) -> bool:
         """Counts MORE for the ended MIGRATION, once: whether that was not done before. Raises StoreError."""
+        unusable = ""
         with self.locked():
             try:
                 counts = self.counts()
             except UnusableError as err:
-                counts = self._begin_anew(err)
-            if migration in counts.ended:
-                return False
-            counts.add(more)
-            counts.ended = [*counts.ended, migration][-REMEMBERED:]
-            self._write(COUNTS, _dumped(counts), durable=True)
-        return True
+                unusable = f"{err}: it is kept as {self._put_aside()}, and counting begins anew"
+                counts = Counts.fresh()
+            new = migration not in counts.ended
+            if new:
+                counts.add(more)
+                counts.ended = [*counts.ended, migration][-REMEMBERED:]
+                self._write(COUNTS, _dumped(counts), durable=True)
+        if unusable:  # without the lock: a log may let another of eventlet's threads run, which wants it
+            self._tell(unusable)
+        return new
 
     def counts(self) -> Counts:
         """As they are now; there need be none. Raises StoreError."""
@@ -145,14 +149,13 @@ class Store:
         except (KeyError, TypeError, ValueError) as err:
             raise UnusableError(f"{path} is not as pcmig writes it ({err})") from err
 
-    def _begin_anew(self, why: UnusableError) -> Counts:
-        path = self.folder / COUNTS
+    def _put_aside(self) -> pathlib.Path:
+        """The counts, over nothing that is there."""
         number = 1
         while (aside := self.folder / f"{COUNTS}.unusable-{number}").exists():
             number += 1
-        os.replace(path, aside)
-        self._tell(f"{why}: it is kept as {aside}, and counting begins anew")
-        return Counts.fresh()
+        os.replace(self.folder / COUNTS, aside)
+        return aside
 
     # What runs
 
