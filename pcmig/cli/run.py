@@ -191,11 +191,11 @@ class Run(Command):
                 "decisions": migration.decisions(),
                 "ledger": migration.ledger(),
             }
-            self._keep(args, plan, keeping, migration, status)
         code = EXIT_CODES[status["outcome"] or "failed"]
         if status["outcome"] == "detached" and (status["recovery"] or follower.left_unseen):
             code = ExitCode.NEEDS_OPERATOR
         self._conclude(args, plan, status, unseen=follower.left_unseen)
+        self._keep(plan, keeping, migration, status)
         return code
 
     def _keeping(self, args: argparse.Namespace, plan: options.Plan, record: Record) -> Keeping:
@@ -219,7 +219,6 @@ class Run(Command):
 
     def _keep(
         self,
-        args: argparse.Namespace,
         plan: options.Plan,
         keeping: Keeping,
         migration: _core.Migration,

@@ -468,7 +468,7 @@ Related options:
         help="""
 How many ledgers of live migrations are kept; the oldest make room.
 
-One takes about 100 kB.
+One takes 20 to 150 kB.
 
 Possible values:
 

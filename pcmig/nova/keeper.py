@@ -538,5 +538,7 @@ class Keeper:
             entry.uuid, entry.dest_uri, entry.engine, entry.tunnel, crossed=entry.crossed
         )
         data_gb = self._driver._live_migration_data_gb(instance, [])
-        monitor = steer.Monitor(steered, adopted.context, instance, guest, adopted.migration, data_gb)
+        monitor = steer.Monitor(
+            steered, adopted.context, instance, guest, adopted.migration, data_gb, crossed=entry.crossed
+        )
         return monitor.follow(engine)

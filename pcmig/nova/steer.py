@@ -25,7 +25,7 @@ from oslo_log import log as logging
 
 from pcmig import _core, accounting
 from pcmig.metrics import live
-from pcmig.nova import acknowledgements, interruption, progress, releases, waking
+from pcmig.nova import acknowledgements, interruption, notifications, progress, releases, waking
 from pcmig.nova.flags import BITS
 from pcmig.nova.keeping import Keeping
 from pcmig.nova.ports import Ports
@@ -358,7 +358,15 @@ class Monitor:
     """Follows the engine on Nova's monitor thread."""
 
     def __init__(
-        self, steered: Steered, context: Any, instance: Any, guest: Any, record: Any, data_gb: int
+        self,
+        steered: Steered,
+        context: Any,
+        instance: Any,
+        guest: Any,
+        record: Any,
+        data_gb: int,
+        *,
+        crossed: bool = False,  # before it was adopted
     ) -> None:
         self._steered = steered
         self._instance = instance
@@ -381,6 +389,9 @@ class Monitor:
         self._save_failed = False
         self._interruption = interruption.Interruption(
             context, instance, record, self._save_status, POST_COPY
+        )
+        self._notifications = notifications.Notifications(
+            context, instance, str(record.source_compute), crossed=crossed
         )
         self._acknowledgements = acknowledgements.Acknowledgements(instance)
         self._waking = waking.Waking(steered.wake)
@@ -424,6 +435,7 @@ class Monitor:
             self._tell_turn(status)
             self._keep_record(engine, status)
             self._interruption.look(status)
+            self._notifications.look(status)
             self._acknowledgements.look(status)
             self._waking.look(status)
             # The way is needed again, or not yet: the tunnel's daemon may have been restarted meanwhile.

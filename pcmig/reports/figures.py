@@ -148,7 +148,11 @@ def legend(axes: Any, documents: Sequence[Document]) -> None:
 
 def remaining(axes: Any, document: Document) -> None:
     shade(axes, document)
-    left = [value / MIB for value in document["samples"]["remaining_bytes"]]
+    samples = document["samples"]
+    left = [
+        None if phase == "setup" else value / MIB  # nothing was counted yet
+        for value, phase in zip(samples["remaining_bytes"], samples["phase"], strict=True)
+    ]
     axes.plot(seconds(document), left, color=SENT)
     for row in document["ledger"]["passes"]:
         if row["complete"]:
@@ -189,9 +193,12 @@ def rates(axes: Any, document: Document) -> None:
     page_bytes = document["ledger"]["totals"]["page_size_bytes"] or PAGE_BYTES
     times = seconds(document)
     axes.plot(times, [value / MIB for value in samples["send_bps"]], color=SENT, label="sent")
+    # QEMU tells a rate when it has synchronised its bitmap, after the first pass at the latest.
     dirtied = [
-        value * page_bytes / MIB if phase in ("setup", "precopy", "drain") else None
-        for value, phase in zip(samples["dirty_pages_ps"], samples["phase"], strict=True)
+        value * page_bytes / MIB if phase in ("precopy", "drain") and (value or passes) else None
+        for value, phase, passes in zip(
+            samples["dirty_pages_ps"], samples["phase"], samples["passes"], strict=True
+        )
     ]
     axes.plot(times, dirtied, color=DIRTIED, label="dirtied by the guest")
     if link := document["link"]["rate_bps"]:
@@ -279,7 +286,11 @@ def together(
 ) -> None:
     """One COLUMN of the samples of each, from the same zero."""
     for place, (document, name) in enumerate(zip(documents, names, strict=True)):
-        values = [value / scale for value in document["samples"][column]]
+        samples = document["samples"]
+        values = [
+            None if phase == "setup" else value / scale
+            for value, phase in zip(samples[column], samples["phase"], strict=True)
+        ]
         axes.plot(seconds(document), values, color=SEVERAL[place % len(SEVERAL)], label=name)
     axes.set_xlim(0, max(end_s(document) for document in documents))
     axes.set_ylim(bottom=0)
