@@ -55,7 +55,7 @@ def everything(
     from rich.text import Text
 
     running = sum(row.outcome is None for row in rows)
-    lines: list[RenderableType] = [heading(f"{uri}  {_count(running)}", clock, width), Text("")]
+    lines: list[RenderableType] = [heading(f"{_count(running)}  {uri}", clock, width), Text("")]
     room = height - 3
     if not rows:
         lines.append(_line(width, ("no migration runs on this host; new ones appear here", "dim")))

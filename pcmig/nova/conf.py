@@ -90,6 +90,27 @@ Related options:
 * ``[pcmig] policy``
 """,
     ),
+    cfg.BoolOpt(
+        "shadow",
+        default=False,
+        help="""
+Nova drives every live migration as it does without pcmig, and what pcmig would have
+decided, and when, is logged and kept in the ledger.
+
+No flag, no option of libvirt and no request is heeded then but by Nova itself, and no
+live migration goes through the tunnel. It is for trying the policy at no risk.
+
+Possible values:
+
+* False: pcmig drives the live migrations that may use post-copy. This is the default.
+* True: it looks on.
+
+Related options:
+
+* ``[pcmig] policy`` and ``params``: what it would decide by.
+* ``[pcmig] ledger_dir``: where its ledgers are.
+""",
+    ),
     cfg.IntOpt(
         "postcopy_bandwidth",
         default=0,
@@ -553,6 +574,7 @@ class Options:
     policy: str = "auto"  # as _core.parse_policy() takes it
     policy_setting: Setting | None = None
     params: dict[str, int] = dataclasses.field(default_factory=dict)  # only those that are set
+    shadow: bool = False  # Nova drives, pcmig looks on
     postcopy_bandwidth_mib: int = 0
     default_choice: Rule = "allowed"
     default_choice_setting: Setting | None = None
@@ -591,6 +613,7 @@ def load(conf: cfg.ConfigOpts) -> Options:
         policy=text,
         policy_setting=policy,
         params=_params(_read(conf, "params")),
+        shadow=bool(_read(conf, "shadow").value),
         postcopy_bandwidth_mib=_read(conf, "postcopy_bandwidth").value,
         default_choice=cast(Rule, default_choice.value),
         default_choice_setting=default_choice,

@@ -109,6 +109,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
 
     def _merge_flags(self, **versions: int) -> flags.MigrationFlags:
         merged = flags.merge(CONF, *self._nova_flags, **versions)
+        if self._options.shadow:
+            return merged  # Nova's own stay in force, and post-copy is nobody's business here
         self._flags = merged
         self._host_live_flags, self._host_block_flags = merged.live.bits, merged.block.bits
         return merged
@@ -128,8 +130,14 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             raise exception.InternalError(str(err)) from err
         for warning in (*merged.warnings, *unread.unread(unread.files_of(CONF))):
             LOG.warning("pcmig: %s", warning)
+        if self._options.shadow:
+            LOG.info(
+                "Shadow: Nova drives every live migration; what pcmig would have decided under policy "
+                "%(policy)s is logged and kept",
+                {"policy": self._options.policy},
+            )
         for name, kind in (("live", merged.live), ("block", merged.block)):
-            if kind.post_copy:
+            if kind.post_copy and not self._options.shadow:
                 LOG.info(
                     "Post-copy is permitted for %(kind)s migrations, policy %(policy)s (%(source)s), "
                     "flags %(flags)s",
@@ -140,7 +148,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                         "flags": ", ".join(kind.origins),
                     },
                 )
-        if merged.live.tunnel or merged.block.tunnel:
+        if (merged.live.tunnel or merged.block.tunnel) and not self._options.shadow:
             obstacle = self._options.tunnel.obstacle()
             if obstacle is None:
                 LOG.info("Migrations with post-copy go through pcmig's tunnel")
@@ -309,7 +317,8 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         self._guard.told.forget(str(instance.uuid))
         if not self._permitted(bool(migrate_data.block_migration)):
             self._forget_wish(instance)
-            super()._live_migration(*arguments)
+            with self._shadowing(context, instance, dest, migrate_data):
+                super()._live_migration(*arguments)
             return
         source_bdms = _source_bdms(post_method)
         plan = self._plan(

@@ -7,6 +7,7 @@ What is decided, pcmig_common.choice tells.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ from oslo_log import log as logging
 
 from pcmig import _core
 from pcmig import guest as guest_xml
-from pcmig.nova import capability, flags, recorded, releases, steer
+from pcmig.nova import capability, flags, recorded, releases, shadowing, steer
 from pcmig.ports import waiting
 from pcmig_common import choice
 
@@ -84,6 +85,8 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
 
     def _concerns(self, context: Any, instance: Any, block_migration: bool) -> bool:
         """Whether anybody speaks of post-copy: this host, the guest's rule, or the request."""
+        if self._options.shadow:
+            return False
         if self._permitted(block_migration):
             return True
         chosen = self._choose(context, instance, block_migration, [])
@@ -160,6 +163,25 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
         )
         steered = steer.Steered(orders, instance, self._ports(context, instance, dest))
         return steer.Plan(self._for_machine(instance, kind.bits), steered, chosen.reason)
+
+    def _shadowing(
+        self, context: Any, instance: Any, dest: str, migrate_data: Any
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Looks on at a migration that Nova drives, where that is wanted."""
+        if not self._options.shadow:
+            return contextlib.nullcontext()
+        policy = self._options.policy
+        limit_ms = bounded("downtime_limit_ms", CONF.libvirt.live_migration_downtime)
+        params = {**_core.parse_policy(policy)["params"], "downtime_limit_ms": limit_ms}
+        return shadowing.Shadowing(
+            instance,
+            self._uri(),
+            str(self._live_migration_uri(dest)),
+            policy,
+            {**params, **self._options.params},
+            self._store(),
+            self._by(context, migrate_data.migration),
+        )
 
     def _for_machine(self, instance: Any, bits: int) -> int:
         """BITS of a migration with post-copy, as the guest's machine type lets it have them."""

@@ -93,22 +93,29 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             then=self._options.ports_then,
         )
 
-    def _keeping(
-        self, context: Any, instance: Any, migration: Any, *, adopted: bool = False
-    ) -> keeping.Keeping:
-        """Keeps the ledger of MIGRATION, by the options."""
+    def _store(self) -> Store:
         beside_journal = self._options.journal_dir or os.path.join(CONF.state_path, "pcmig")
-        store = Store(
+        return Store(
             self._options.ledger_dir or os.path.join(beside_journal, "ledgers"),
             kept=self._options.ledgers_kept,
             days=self._options.ledgers_days,
         )
-        by = {
+
+    @staticmethod
+    def _by(context: Any, migration: Any) -> dict[str, Any]:
+        """Who asked for MIGRATION."""
+        return {
             "migration": str(migration.uuid),
             "request_id": context.request_id,
             "user_id": context.user_id,
             "project_id": context.project_id,
         }
+
+    def _keeping(
+        self, context: Any, instance: Any, migration: Any, *, adopted: bool = False
+    ) -> keeping.Keeping:
+        """Keeps the ledger of MIGRATION, by the options."""
+        store, by = self._store(), self._by(context, migration)
         timeout_ms = self._options.connect_timeout_ms
 
         def begun() -> str | None:
