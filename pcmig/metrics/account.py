@@ -11,6 +11,9 @@ from pcmig.metrics.families import PHASES
 
 Key = tuple[str, tuple[str, ...]]  # name of a family, values of its labels
 
+# The reason of a switch that was not pcmig's decision: by `pcmig switch`, by virsh.
+OTHERS = "others"
+
 POSTCOPY = {"postcopy", "paused"}
 PRECOPY = {"precopy", "drain", "switchover"}
 
@@ -54,10 +57,11 @@ def increments(
     kind = mode(ledger)
     totals: Mapping[str, Any] = ledger.get("totals", {})
     found.count("pcmig_migrations_total", outcome, kind)
-    switches = [decision for decision in decisions if decision["action"] == "switch"]
-    if switches and kind == "postcopy":
+    reasons = [str(decision["reason"]) for decision in decisions if decision["action"] == "switch"]
+    # Of one that was taken over in post-copy, whoever had it before has counted, or nobody knows.
+    if kind == "postcopy" and any(row["phase"] in PRECOPY for row in ledger["phases"]):
         # The number of a policy ("passes=3") is anybody's choice: no label.
-        found.count("pcmig_switches_total", policy.partition("=")[0], str(switches[-1]["reason"]))
+        found.count("pcmig_switches_total", policy.partition("=")[0], reasons[-1] if reasons else OTHERS)
     found.count("pcmig_page_requests_total", by=totals.get("requests", 0))
     interruptions = 0
     for row in ledger["phases"]:

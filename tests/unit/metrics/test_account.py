@@ -32,6 +32,15 @@ def test_it_is_the_ledgers() -> None:
     assert not any(name == "pcmig_interruptions_total" for name, _ in found.counters)
 
 
+def test_a_switch_that_others_made() -> None:
+    found = ended(decisions=[])
+    assert found.counters["pcmig_switches_total", ("passes", "others")] == 1
+    book = dict(ledger())
+    book["phases"] = [row for row in book["phases"] if row["phase"] == "postcopy"]
+    taken_over = ended(decisions=[], ledger=book)
+    assert not any(name == "pcmig_switches_total" for name, _ in taken_over.counters)
+
+
 def test_what_nobody_measured_is_not_observed() -> None:
     book = dict(ledger())
     book["totals"] = {**book["totals"], "downtime_events_us": None}
