@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import re
 import signal
@@ -19,6 +20,8 @@ from tests.functional.tunnel_scene import MARKERS, TunnelScene, seen, size_mib, 
 
 pytestmark = pytest.mark.timeout(300)
 
+# A machine type whose guests may have several streams of QEMU's own: see pcmig.guest.early_page_channel.
+SEVERAL = dataclasses.replace(IDLE, machine="pc-i440fx-8.2")
 DISK_MIB = 48
 MANY = 6
 
@@ -51,10 +54,10 @@ def figures(run: Run, kind: str = "memory") -> dict[str, int]:
     return found
 
 
-def settled(scene: TunnelScene, destination: Host) -> Command:
+def settled(scene: TunnelScene, destination: Host, *options: str) -> Command:
     """In post-copy for a while. Where the stream breaks at once, an emulated guest's QEMU waits for a page of
     the kernel with its own lock held, and libvirt for QEMU."""
-    command = scene.in_postcopy(destination)
+    command = scene.in_postcopy(destination, *options)
     time.sleep(1.5)
     assert destination.domain_state(scene.name) == "running (post-copy)"
     return command
@@ -142,7 +145,7 @@ def test_daemons_without_rights(scene: TunnelScene) -> None:
 
 def test_several_streams_of_qemus_own(scene: TunnelScene) -> None:
     """VIR_MIGRATE_PARALLEL: a guest's memory over them, and no page of it on the wire."""
-    scene.prepare(dataclasses.replace(IDLE, machine="pc-i440fx-8.2"))  # anew, wherever the last one was
+    scene.prepare(SEVERAL)  # anew, wherever the last one was
     source, destination = ends(scene)
     with wire(source, scene.folder) as path:
         run = scene.migrate("--policy", "first-pass", "--flags", "PARALLEL").expect(0, "done: ")
@@ -150,6 +153,25 @@ def test_several_streams_of_qemus_own(scene: TunnelScene) -> None:
     assert figures(run)["streams_ever"] >= 3, "the main one, and two of memory"
     assert size_mib(path) > 30 and seen(path, MARKERS) == 0
     path.unlink()
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_several_streams_of_qemus_own_are_interrupted(scene: TunnelScene, end: str) -> None:
+    """In post-copy, and resumed: pages come over the main stream and that of requests then."""
+    scene.prepare(SEVERAL)
+    source, destination = ends(scene)
+    command = settled(scene, destination, "--flags", "PARALLEL")
+    daemon = scene.daemon(source if end == "source" else destination)
+    if end == "destination":
+        shown = scene.run("tunnel", "show", "--json", host=source).expect(0)
+        (memory,) = json.loads(shown.out)["streams"].values()
+        assert memory["streams_ever"] >= 4, "the main one, two of memory, and one of requests"
+    daemon.kill()
+    scene.wait_for(lambda: "post-copy interrupted" in command.said(), "QEMU pauses")
+    daemon.start()
+    run = command.wait(120).expect(0, "resuming, attempt", "post-copy goes on", "done: ")
+    scene.expect_at(destination, run)
+    assert figures(run)["streams_ever"] >= (6 if end == "destination" else 2)
 
 
 def test_a_daemon_ends_in_pre_copy(scene: TunnelScene) -> None:
