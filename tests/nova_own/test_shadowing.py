@@ -14,7 +14,8 @@ import pytest
 from nova import context, objects
 from nova.virt.libvirt import driver as libvirt_driver
 
-from pcmig.nova import conf, driver, shadowing
+from pcmig import _core
+from pcmig.nova import conf, driver, flags, shadowing
 from tests.nova_own.test_asking import UUID, Instance, Nova, compute, nova
 from tests.unit import traces
 
@@ -64,8 +65,8 @@ class Watch:
 def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Watch]]:
     Watch.lines, Watch.closed = traces.inputs(), 0
     Watch.seen.clear()
-    monkeypatch.setattr(shadowing._core, "JobWatch", Watch)
-    monkeypatch.setattr(shadowing._core, "host_facts", lambda _uri: {})
+    monkeypatch.setattr(_core, "JobWatch", Watch)
+    monkeypatch.setattr(_core, "host_facts", lambda _uri: {})
     yield Watch
 
 
@@ -160,6 +161,6 @@ def test_flags_stay_novas(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Pat
 
     monkeypatch.setattr(libvirt_driver.LibvirtDriver, "_parse_migration_flags", stock)
     merged = mock.Mock()
-    monkeypatch.setattr(driver.flags, "merge", lambda *_, **__: merged)
+    monkeypatch.setattr(flags, "merge", lambda *_, **__: merged)
     made._parse_migration_flags()
     assert (made._live_migration_flags, made._block_migration_flags, made._flags) == (27, 91, None)
