@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See virt.h. Facts on events and errors: libvirt 8.0 to 12.8, include/libvirt/libvirt-domain.h and virterror.h. */
+#include "edge/clock.h"
 #include "edge/threads.h"
 #include "edge/virt_internal.h"
 
@@ -15,6 +16,8 @@
 /* Two missed answers more than libvirt's own client defaults would need minutes; the daemons use 5 x 5 s too. */
 #define KEEPALIVE_INTERVAL_S 2
 #define KEEPALIVE_COUNT      5
+/* A wait of more than thirty years is one for ever. */
+#define OPEN_MAX_MS          INT64_C(1000000000000)
 
 void pcmig_virt_error_take(struct pcmig_virt_error *error)
 {
@@ -310,23 +313,9 @@ void pcmig_virt_open_abandon(struct pcmig_virt_opening *opening)
         pcmig_virt_close(opening_take(opening, &ignored));
 }
 
-static struct timespec deadline_after(int64_t timeout_ms)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += timeout_ms / 1000;
-    t.tv_nsec += (timeout_ms % 1000) * 1000000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    return t;
-}
-
 struct pcmig_virt_conn *pcmig_virt_open(const char *uri, int64_t timeout_ms, struct pcmig_virt_error *error)
 {
-    struct timespec deadline = deadline_after(timeout_ms);
+    const int64_t until_us = pcmig_clock_us() + (timeout_ms < OPEN_MAX_MS ? timeout_ms : OPEN_MAX_MS) * 1000;
     struct pcmig_virt_opening *opening = pcmig_virt_open_begin(uri, NULL, NULL, error);
     bool over;
 
@@ -334,7 +323,7 @@ struct pcmig_virt_conn *pcmig_virt_open(const char *uri, int64_t timeout_ms, str
         return NULL;
     pthread_mutex_lock(&opening->lock);
     while (!opening->over) {
-        if (pthread_cond_timedwait(&opening->over_cond, &opening->lock, &deadline) != 0)
+        if (!pcmig_clock_wait(&opening->over_cond, &opening->lock, until_us))
             break;
     }
     over = opening->over;

@@ -283,7 +283,6 @@ static void on_barrier(int timer, void *opaque)
 static bool events_are_through(void)
 {
     const int64_t until_us = pcmig_clock_us() + THROUGH_US;
-    const struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
     struct barrier *barrier = calloc(1, sizeof(*barrier));
     bool reached = false, added;
 
@@ -295,7 +294,7 @@ static bool events_are_through(void)
     pthread_mutex_lock(&barrier_lock);
     added = virEventAddTimeout(0, on_barrier, barrier, barrier_unref) >= 0;
     while (added && !barrier->reached) {
-        if (pthread_cond_timedwait(&barrier->cond, &barrier_lock, &until) != 0)
+        if (!pcmig_clock_wait(&barrier->cond, &barrier_lock, until_us))
             break;
     }
     reached = barrier->reached;

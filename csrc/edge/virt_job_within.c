@@ -6,7 +6,6 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define STACK_BYTES (256 * 1024)
 
@@ -71,7 +70,6 @@ int pcmig_virt_job_within(struct pcmig_virt_domain *domain, int64_t patience_ms,
                           struct pcmig_virt_error *error)
 {
     const int64_t until_us = pcmig_clock_us() + patience_ms * 1000;
-    const struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
     struct question *question = question_new(domain);
     int result = -1;
     bool over;
@@ -85,7 +83,7 @@ int pcmig_virt_job_within(struct pcmig_virt_domain *domain, int64_t patience_ms,
     }
     pthread_mutex_lock(&question->lock);
     while (!question->over) {
-        if (pthread_cond_timedwait(&question->over_cond, &question->lock, &until) != 0)
+        if (!pcmig_clock_wait(&question->over_cond, &question->lock, until_us))
             break;
     }
     over = question->over;

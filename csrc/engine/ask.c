@@ -8,7 +8,6 @@
 #include "engine/control.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 /* So long the control thread waits for an answer. */
 #define PATIENCE_US 250000
@@ -411,12 +410,11 @@ static struct pcmig_asker *asker_of(const struct control *c, enum pcmig_side sid
 static bool wait_for(struct pcmig_asker *a, struct pcmig_question *q, int64_t patience_us)
 {
     const int64_t until_us = pcmig_clock_us() + patience_us;
-    const struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
     bool over;
 
     pthread_mutex_lock(&a->lock);
     while (!q->over) {
-        if (pthread_cond_timedwait(&a->over, &a->lock, &until) != 0)
+        if (!pcmig_clock_wait(&a->over, &a->lock, until_us))
             break;
     }
     over = q->over;

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* A cancel that libvirt refused, because the job has not begun yet, is tried again that often. */
 #define ABORT_AGAIN_US 200000
@@ -453,13 +452,10 @@ static void take_sample(struct control *c)
 
 static void wait_until(struct pcmig_migration *m, int64_t due_us)
 {
-    int64_t at_us = due_us == PCMIG_NEVER_US ? 0 : due_us + m->start_us;
-    struct timespec deadline = {.tv_sec = at_us / 1000000, .tv_nsec = at_us % 1000000 * 1000};
-
     if (due_us == PCMIG_NEVER_US)
         pthread_cond_wait(&m->cond, &m->lock);
     else
-        (void)pthread_cond_timedwait(&m->cond, &m->lock, &deadline);
+        (void)pcmig_clock_wait(&m->cond, &m->lock, due_us + m->start_us);
 }
 
 static bool has_mail(const struct pcmig_migration *m)

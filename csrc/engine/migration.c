@@ -411,20 +411,17 @@ struct pcmig_ledger *pcmig_migration_ledger(struct pcmig_migration *migration)
 
 bool pcmig_migration_join(struct pcmig_migration *migration, int64_t timeout_ms)
 {
-    struct timespec deadline;
     int64_t until_us;
     bool over;
 
     if (timeout_ms > JOIN_MAX_MS)
         timeout_ms = -1;
     until_us = pcmig_clock_us() + timeout_ms * 1000;
-    deadline.tv_sec = until_us / 1000000;
-    deadline.tv_nsec = until_us % 1000000 * 1000;
     pthread_mutex_lock(&migration->lock);
     while (!migration->over) {
         if (timeout_ms < 0) {
             pthread_cond_wait(&migration->cond, &migration->lock);
-        } else if (pthread_cond_timedwait(&migration->cond, &migration->lock, &deadline) != 0) {
+        } else if (!pcmig_clock_wait(&migration->cond, &migration->lock, until_us)) {
             break;
         }
     }

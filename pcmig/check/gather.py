@@ -16,6 +16,7 @@ from pcmig.check import many, model, network_facts, novadriver, novarights, proc
 from pcmig.tunnel.peer import Peer
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+ROUTE_TIMEOUT_S = 5  # of ip(8)
 
 
 def gather(
@@ -26,13 +27,13 @@ def gather(
     qemu_user: str | None = None,
     qemu_conf: str = qemuconf.DEFAULT_PATH,
     root: str = "/",
-    timeout_ms: int = 10_000,
+    timeout_ms: int | None = None,
     with_tunnel: bool = False,
     with_nova: bool = True,
     tunnel_peer: Peer | None = None,
 ) -> model.Facts:
     """All facts. What cannot be had becomes a text in them, never an exception. WITH_NOVA starts a Python, to
-    see whether nova-compute finds its driver."""
+    see whether nova-compute finds its driver. TIMEOUT_MS is for each connection, None the core's own."""
     # At once: a host may take seconds to answer (libvirt probes its QEMU) or the whole timeout not to.
     with futures.ThreadPoolExecutor(max_workers=1) as pool:
         peer_answer = pool.submit(ask, peer, timeout_ms) if peer is not None else None
@@ -73,9 +74,11 @@ def gather(
     )
 
 
-def ask(uri: str, timeout_ms: int, domain: str | None = None) -> model.Side:
+def ask(uri: str, timeout_ms: int | None, domain: str | None = None) -> model.Side:
     """What the libvirt at URI tells."""
     try:
+        if timeout_ms is None:
+            return model.Side(uri, _core.host_facts(uri, domain=domain))
         return model.Side(uri, _core.host_facts(uri, domain=domain, timeout_ms=timeout_ms))
     except _core.NoDomainError:
         raise
@@ -85,7 +88,7 @@ def ask(uri: str, timeout_ms: int, domain: str | None = None) -> model.Side:
         return model.Side(uri, error=f"{uri!r}: {err}")
 
 
-def ask_about_guest(uri: str, domain: str | None, timeout_ms: int) -> tuple[model.Side, str | None]:
+def ask_about_guest(uri: str, domain: str | None, timeout_ms: int | None) -> tuple[model.Side, str | None]:
     """What the libvirt at URI tells of its host and of DOMAIN, and why not of the latter."""
     try:
         return ask(uri, timeout_ms, domain), None
@@ -140,7 +143,7 @@ def quickack(address: str) -> bool | None:
     """Whether the route to ADDRESS has the option quickack (ip-route(8)); None when ip(8) does not tell."""
     command = ["ip", "-j", "route", "get", "fibmatch", address.partition("%")[0]]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ROUTE_TIMEOUT_S, check=False)
         routes = json.loads(answer.stdout) if answer.returncode == 0 else []
         metrics = [metric for route in routes for metric in route.get("metrics", [])]
         return any(metric.get("quickack") == 1 for metric in metrics) if routes else None

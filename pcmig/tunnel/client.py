@@ -95,9 +95,9 @@ class Client:
         the settings that take a restart. Raises TunnelError when it is refused: all is as it was then."""
         return [word for word in self._ask("reload", DIAL_TIMEOUT_S).split(",") if word]
 
-    def _ask(self, line: str, timeout_s: float = TIMEOUT_S) -> str:
-        """What follows "ok" in the answer. Raises TunnelError."""
-        answer = self._exchange(line, timeout_s)
+    def _ask(self, line: str, timeout_s: float | None = None) -> str:
+        """What follows "ok" in the answer, within TIMEOUT_S or what is given. Raises TunnelError."""
+        answer = self._exchange(line, TIMEOUT_S if timeout_s is None else timeout_s)
         word, _, rest = answer.partition(" ")
         if word == "ok":
             return rest.strip()

@@ -19,6 +19,7 @@
 #include "edge/clock.h"
 #include "engine_host.h"
 #include "engine_wait.h"
+#include "fair_clock.h"
 
 #define MIB       (1024 * 1024)
 #define UNLIMITED ((unsigned long)(INT64_MAX / MIB))

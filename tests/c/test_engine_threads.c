@@ -16,6 +16,7 @@
 
 #include "engine/migration.h"
 #include "engine_host.h"
+#include "fair_clock.h"
 
 #define REFUSED "qemu+tcp://127.0.0.1:1/system"
 #define READERS 3

@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fair_clock.h"
 #include "tunnel_pair.h"
 
 static atomic_uint asked_for_kernel_tls;
@@ -223,6 +224,42 @@ static void much_at_once(void **state)
     tunnel_pair_end(&pair);
 }
 
+static void let_pass(int64_t us)
+{
+    const int64_t until_us = pcmig_clock_us() + us;
+
+    while (pcmig_clock_us() < until_us)
+        usleep(10000);
+}
+
+/* Silence of QEMUs is no silence of peers, who speak in time. */
+static void an_idle_stream_is_alive(void **state)
+{
+    struct tunnel_pair pair;
+    char name[33], byte = 0;
+    int listening, here, there;
+
+    (void)state;
+    tunnel_pair_prepare(&pair, false);
+    pair.a.config.dead_after_ms = pair.b.config.dead_after_ms = 2000;
+    tunnel_side_start(&pair.a);
+    tunnel_side_start(&pair.b);
+    tunnel_open(&pair, name, 1);
+    listening = tunnel_listen(&pair.b, name);
+    here = tunnel_connect(&pair.a, name);
+    there = tunnel_accept(listening);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(send(here, "x", 1, 0), 1);
+        assert_int_equal(recv(there, &byte, 1, 0), 1);
+        let_pass(5000000);
+    }
+    shown(&pair.a, name, "lost=0");
+    close(here);
+    close(there);
+    close(listening);
+    tunnel_pair_end(&pair);
+}
+
 /* Whoever does not read for longer than dead_after_ms is slow, not dead: the daemon answers for it. */
 static void a_slow_reader_is_alive(void **state)
 {
@@ -241,7 +278,7 @@ static void a_slow_reader_is_alive(void **state)
     out.fd = tunnel_connect(&pair.a, name);
     in.fd = tunnel_accept(listening);
     assert_int_equal(pthread_create(&out.thread, NULL, write_all, &out), 0);
-    usleep(5000000);
+    let_pass(5000000);
     assert_int_equal(pthread_create(&in.thread, NULL, read_all, &in), 0);
     assert_int_equal(pthread_join(out.thread, NULL), 0);
     assert_int_equal(pthread_join(in.thread, NULL), 0);
@@ -297,6 +334,7 @@ int main(void)
         cmocka_unit_test(bytes_arrive),
         cmocka_unit_test(a_daemon_that_ends),
         cmocka_unit_test(much_at_once),
+        cmocka_unit_test(an_idle_stream_is_alive),
         cmocka_unit_test(a_slow_reader_is_alive),
         cmocka_unit_test(stopped_in_the_middle),
     };

@@ -129,13 +129,13 @@ static void a_worker_that_hangs(void **state)
     pair.b.config.workers = 1;
     tunnel_side_start(&pair.b);
     atomic_store(&late_us, HANG_US);
-    for (int i = 0; i < 1200 && silent_ms < HANG_US / 1000 - 500; i++) {
+    for (int i = 0; i < 6000 && silent_ms < HANG_US / 1000 - 500; i++) {
         usleep(50000);
         silent_ms = pcmig_tunnel_silent_ms(pair.b.tunnel);
     }
     atomic_store(&late_us, 0);
-    assert_in_range(silent_ms, HANG_US / 1000 - 500, 60000);
-    for (int i = 0; i < 1200 && silent_ms > 1200; i++) {
+    assert_true(silent_ms >= HANG_US / 1000 - 500);
+    for (int i = 0; i < 6000 && silent_ms > 1200; i++) {
         usleep(50000);
         silent_ms = pcmig_tunnel_silent_ms(pair.b.tunnel);
     }

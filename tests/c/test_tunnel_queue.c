@@ -153,17 +153,16 @@ static void a_daemon_that_does_not_tell_holds_nobody_up(void **state)
     for (size_t i = 0; i < 2; i++) {
         struct pcmig_tunnel_queue *queue;
         struct host host;
-        int64_t begin_us;
 
         start(&host, cases[i], 1);
         queue = pcmig_tunnel_queue_open(host.path, URI);
         assert_non_null(queue);
-        begin_us = pcmig_clock_us();
         assert_int_equal(pcmig_tunnel_queue_bytes(queue), -1);
-        /* And is left alone for a while: no attempt, no wait. */
+        /* And is left alone for a while: no attempt, no wait, which would never end now. */
+        clock_stands = true;
         for (int look = 0; look < 100; look++)
             assert_int_equal(pcmig_tunnel_queue_bytes(queue), -1);
-        assert_true(pcmig_clock_us() - begin_us < 4000000); /* 5 s, if each look waited */
+        clock_stands = false;
         pcmig_tunnel_queue_close(queue);
         end(&host);
     }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "edge/virt.h"
+#include "fair_clock.h"
 
 #define SEEN_MAX 32
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "edge/virt_qemu.h"
+#include "fair_clock.h"
 
 static struct {
     /* How it is played. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "edge/virt.h"
+#include "fair_clock.h"
 
 static atomic_int registrations_left; /* before one fails; negative = none does */
 static atomic_int releases, inputs;

@@ -19,7 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 60000 };
+enum { PATIENCE_MS = 600000 };
 
 static void must(bool worked, const char *what)
 {
@@ -65,18 +65,23 @@ void tunnel_pair_prepare(struct tunnel_pair *pair, bool plaintext)
 unsigned tunnel_quiet_port(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_un mine = {.sun_family = AF_UNIX}; /* its abstract name (unix(7)) is one process's */
 
-    for (int tries = 0; tries < 100; tries++) {
+    for (int tries = 0; tries < 1000; tries++) {
         const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const int name = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         uint16_t random = 0;
         bool is_free;
 
-        must(fd >= 0 && getrandom(&random, sizeof(random), 0) == sizeof(random), "a port");
+        must(fd >= 0 && name >= 0 && getrandom(&random, sizeof(random), 0) == sizeof(random), "a port");
         address.sin_port = htons(30000 + random % 2000);
-        is_free = bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+        snprintf(mine.sun_path + 1, sizeof(mine.sun_path) - 1, "pcmig-quiet-port-%u", ntohs(address.sin_port));
+        is_free = bind(name, (struct sockaddr *)&mine, sizeof(mine)) == 0 &&
+                  bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
         close(fd);
         if (is_free)
-            return ntohs(address.sin_port);
+            return ntohs(address.sin_port); /* the name's socket is open until this process ends */
+        close(name);
     }
     fail_msg("no free port from 30000 to 31999");
     return 0;

@@ -18,6 +18,7 @@
 #include "edge/link.h"
 #include "engine_host.h"
 #include "engine_wait.h"
+#include "fair_clock.h"
 
 #define MIB    (1024 * 1024)
 #define SOURCE "test:///default"

@@ -57,6 +57,8 @@ class Held(NamedTuple):
         )
 
 
+THREADS_GO_S = 20.0
+
 # What a round adds by itself: the marks that are kept here.
 NOISE = {"malloc_bytes": 64, "python_blocks": 10, "descriptors": 1, "threads": 1}
 
@@ -82,7 +84,8 @@ def grows(call: Callable[[], object], *, calls: int, blocks_allowed: float = 0.1
     A cache fills once and an allocator's noise comes and goes, but a leak grows with every round, however
     often one looks: here by a block or eight bytes for every tenth call. So no threshold depends on the
     machine.
-    Threads that a call has ended may still be about to go, so what looks like a leak is measured again.
+    Threads that a call has ended may still be about to go: they are waited for, and what looks like a leak is
+    measured again.
     BLOCKS_ALLOWED is per call, for one that makes the interpreter itself keep something.
     """
     found = None
@@ -94,6 +97,13 @@ def grows(call: Callable[[], object], *, calls: int, blocks_allowed: float = 0.1
     return found
 
 
+def _wait_for_threads(count: int) -> None:
+    """Until no more than COUNT are left, or are leaked. Each holds memory until it has gone."""
+    end_s = time.monotonic() + THREADS_GO_S
+    while len(os.listdir("/proc/self/task")) > count and time.monotonic() < end_s:
+        time.sleep(0.01)
+
+
 def _grows_once(call: Callable[[], object], calls: int, blocks_allowed: float, rounds: int = 5) -> str | None:
     for _ in range(max(2, calls // 4)):
         call()
@@ -101,6 +111,7 @@ def _grows_once(call: Callable[[], object], calls: int, blocks_allowed: float, r
     for _ in range(rounds):
         for _ in range(calls):
             call()
+        _wait_for_threads(marks[0].threads + NOISE["threads"])
         marks.append(Held.now())
     per_call = {
         "malloc_bytes": 0.8,

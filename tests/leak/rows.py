@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 
 from pcmig import _core
 from tests.unit import traces
+from tests.unit.patience import PATIENCE_MS
 
 Call = Callable[[], object]
+
+_core.set_connect_timeout(PATIENCE_MS)  # on a machine that may be very busy
 
 
 class Row(NamedTuple):
@@ -213,7 +216,7 @@ ROWS["resume_hold"] = Row(
 ROWS["half"] = Row(
     (
         lambda: _core.half(_TEST, _UUID),
-        lambda: _core.half(_TEST, _UUID.replace("6", "7"), connect_timeout_ms=5000),
+        lambda: _core.half(_TEST, _UUID.replace("6", "7"), connect_timeout_ms=PATIENCE_MS),
         fails(lambda: _core.half(_TEST, "no UUID")),
         fails(lambda: _core.half(_NOWHERE, _UUID)),
         fails(lambda: _core.half(_TEST, _UUID, connect_timeout_ms=0)),
@@ -249,7 +252,7 @@ ROWS["turn_back"] = Row(
     (
         fails(lambda: _core.turn_back(_TEST, _UUID)),
         fails(lambda: _core.turn_back(_TEST, "no UUID")),
-        fails(lambda: _core.turn_back(_NOWHERE, _UUID, connect_timeout_ms=5000)),
+        fails(lambda: _core.turn_back(_NOWHERE, _UUID, connect_timeout_ms=PATIENCE_MS)),
     ),
     repeat=40,
 )
@@ -275,7 +278,7 @@ ROWS["share_event_loop"] = Row((fails(_core.share_event_loop),), repeat=50)  # p
 
 ROWS["set_connect_timeout"] = Row(
     (
-        lambda: _core.set_connect_timeout(10_000),
+        lambda: _core.set_connect_timeout(PATIENCE_MS),
         fails(lambda: _core.set_connect_timeout(0)),
         fails(lambda: _core.set_connect_timeout("10")),  # type: ignore[arg-type]
     ),
@@ -405,8 +408,8 @@ def _finished() -> _core.Migration:
         policy="deadline=2", params={"downtime_limit_ms": 20}, disks=["vda"], dest_name="b"
     )
     migration.start()
-    if not migration.join(20_000):
-        raise AssertionError("a migration to a closed port did not fail within 20 s")
+    if not migration.join(PATIENCE_MS):
+        raise AssertionError("a migration to a closed port did not fail in time")
     return migration
 
 

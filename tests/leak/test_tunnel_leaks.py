@@ -216,7 +216,9 @@ def test_streams_leave_nothing_behind(folder: pathlib.Path) -> None:
                 here.sendall(block)
                 left = len(block)
                 while left:
-                    left -= len(there.recv(left))
+                    got = len(there.recv(left))
+                    assert got, "the stream has ended"
+                    left -= got
 
             assert grows(a_lot, calls=200) is None
             there.close()

@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import types
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
 
 from pcmig.nova import port_answers
 from pcmig.ports.model import Nic
-
-PATIENCE_S = 10.0
+from tests.unit.patience import PATIENCE_S, wait_for
 
 
 class Host:
     """In place of pcmig.ports.host.Host."""
 
-    looks = 0
+    looks_s: ClassVar[list[float]] = []
 
     def __init__(self, ovsdb: str) -> None: ...
 
@@ -29,7 +29,7 @@ class Host:
     def __exit__(self, *_: object) -> None: ...
 
     def look(self, nics: list[Nic]) -> list[Any]:
-        Host.looks += 1
+        Host.looks_s.append(time.monotonic())
         return []
 
 
@@ -42,7 +42,9 @@ def nics(noted: Any) -> list[Nic]:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[port_answers.PortAnswers]:
     """Of any guest there is a record, whose name is what it has noted."""
-    Host.looks = 0
+    Host.looks_s.clear()
+    monkeypatch.setattr(port_answers, "FRESH_S", PATIENCE_S)
+    monkeypatch.setattr(port_answers, "PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(port_answers, "Host", Host)
     monkeypatch.setattr(port_answers, "nics", nics)
     monkeypatch.setattr(port_answers, "KEPT_S", 2.0)
@@ -57,23 +59,23 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[port_answers.PortAnswer
     wait_for(lambda: not found._looks)
 
 
-def wait_for(reached: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+def pauses_s() -> list[float]:
+    """Between looks."""
+    return [after - before for before, after in itertools.pairwise(Host.looks_s)]
 
 
 def test_it_looks_often_only_while_a_switch_waits(answers: port_answers.PortAnswers) -> None:
     for _ in range(2):
         assert answers.answer("one")["ready"] is True
         time.sleep(1.0)
-    calm = Host.looks
-    assert calm <= 4
-    for _ in range(6):
+    assert all(pause_s >= port_answers.CALM_S for pause_s in pauses_s())
+
+    def is_often() -> bool:
         answers.answer("one")
         time.sleep(0.15)
-    assert Host.looks - calm >= 5
+        return any(pause_s < port_answers.HURRY_S for pause_s in pauses_s())
+
+    wait_for(is_often)
 
 
 def test_a_record_that_makes_no_sense_hides_no_other(

@@ -11,7 +11,6 @@ import dataclasses
 import os
 import pathlib
 import threading
-import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +33,7 @@ from pcmig.ports.asking import Said
 from pcmig.tunnel.passage import Names
 from pcmig.tunnel.peer import Peer
 from tests.nova_own.engine_status import MIB, PRECOPY
+from tests.unit.patience import PATIENCE_MS, PATIENCE_S, wait_for
 from tests.unit.tunnel.fake_daemon import FakeDaemon, fake_daemon
 
 STATUS = PRECOPY | {
@@ -317,11 +317,11 @@ def test_what_is_asked_before_the_engine_is_there_is_not_lost() -> None:
     done.start()
     monitor = steer.Monitor(steered, CONTEXT, Instance(), Guest(), Record(), 1)
     engine = monitor.wait_for_engine(threading.Event())
-    assert engine is not None and engine.join(10_000)
+    assert engine is not None and engine.join(PATIENCE_MS)
     assert engine.status()["outcome"] == "failed"
     assert steered.abort_asked
     steered.end()
-    done.join(10)
+    done.join(PATIENCE_S)
     assert not done.is_alive()
 
 
@@ -594,7 +594,7 @@ def test_a_migration_goes_through_the_tunnel(tmp_path: pathlib.Path) -> None:
         work.start()
         monitor = steer.Monitor(steered, CONTEXT, Instance(), Guest(), Record(), 1)
         engine = monitor.wait_for_engine(threading.Event())
-        assert engine is not None and engine.join(10_000)
+        assert engine is not None and engine.join(PATIENCE_MS)
         _, _, arguments, passage = noted
         assert set(daemon.names.values()) == {"10.0.0.2 16516"} and len(daemon.names) == 2
         assert arguments["migrate_uri"] == f"unix://{tmp_path}/{passage.names.memory}"
@@ -603,7 +603,7 @@ def test_a_migration_goes_through_the_tunnel(tmp_path: pathlib.Path) -> None:
         assert monitor.follow(engine)["outcome"] == "failed"
         assert not daemon.names
         steered.end()
-        work.join(10)
+        work.join(PATIENCE_S)
 
 
 def test_no_way_no_migration(tmp_path: pathlib.Path) -> None:
@@ -636,9 +636,7 @@ def test_an_adopted_one_is_told_to_the_daemon_again(tmp_path: pathlib.Path) -> N
         uri = f"unix://{tmp_path}/{names.memory}"
         uuid = "aaaaaaaa-0000-4000-8000-000000000001"
         engine = steered.adopt(uuid, "test:///nowhere", {"migrate_uri": uri}, names.as_entry())
-        deadline_s = time.monotonic() + 10
-        while not daemon.names and time.monotonic() < deadline_s:
-            time.sleep(0.01)
+        wait_for(lambda: daemon.names)
         assert daemon.names == {names.memory: "b 16516"}
         engine.detach()
-        engine.join(10_000)
+        engine.join(PATIENCE_MS)

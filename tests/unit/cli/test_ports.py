@@ -16,6 +16,7 @@ from pcmig.cli import ports
 from pcmig.ports import announcing
 from pcmig.ports.model import Port, Readiness, Verdict
 from tests.unit.cli.conftest import pcmig
+from tests.unit.patience import NEVER_S
 
 TEST_GUEST = "test:///default"
 UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
@@ -124,8 +125,9 @@ def test_only_where_it_runs(
     monkeypatch.setattr(_core, "half", lambda *_: half)
     incoming.look()
     assert incoming.runs is runs
+    monkeypatch.setattr(ports, "ASK_S", NEVER_S)
     assert not incoming.has_gone()  # it has begun a moment ago
-    incoming._asked_s = 0.0
+    monkeypatch.setattr(ports, "ASK_S", 0.0)
     assert incoming.has_gone() is not runs
 
 
@@ -138,7 +140,7 @@ def test_one_that_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Pat
         raise _core.ConnectError("no libvirt")
 
     monkeypatch.setattr(_core, "half", half)
-    incoming._asked_s = 0.0
+    monkeypatch.setattr(ports, "ASK_S", 0.0)
     assert not incoming.has_gone()
     incoming._events = cast("_core.GuestEvents", PlayedEvents())
     assert incoming.has_gone()

@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +23,7 @@ from pcmig.journal import Entry, Journal, Owner
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.fake_core import job as answer
 from tests.unit.cli.test_resume import BROKEN, ENTRY, GONE, POSTCOPY, RUNS, URI
-from tests.unit.patience import PATIENCE_S
+from tests.unit.patience import NEVER_S
 
 RESUME = f"pcmig resume -c {URI} g1 {fake.DEST}"
 WATCH = f"pcmig watch -c {URI} g1"
@@ -303,11 +302,9 @@ def test_hosts_that_hang_hide_no_guest(
     """Both hosts hang: what is on record is shown nevertheless, with what to type."""
     book.write(ENTRY)
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)
-    answers = threading.Event()
-    monkeypatch.setattr(fake, "half", lambda uri, uuid: answers.wait(PATIENCE_S))
-    begun_s = time.monotonic()
+    answers = threading.Event()  # which nobody waits for
+    monkeypatch.setattr(fake, "half", lambda uri, uuid: answers.wait(NEVER_S))
     code, [row] = rows(capsys)
-    assert time.monotonic() - begun_s < PATIENCE_S / 2
     answers.set()
     assert (code, row["name"], row["source"], row["destination"]) == (3, "g1", "unknown", "unknown")
     assert row["type"] == RESUME
@@ -320,7 +317,7 @@ def test_somebody_elses_guest_at_a_host_that_hangs(
     fake.migrating[:] = [MIGRATING]
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)
     answers = threading.Event()
-    monkeypatch.setattr(fake, "job_status", lambda uri, uuid: answers.wait(PATIENCE_S))
+    monkeypatch.setattr(fake, "job_status", lambda uri, uuid: answers.wait(NEVER_S))
     code, text = run(capsys)
     answers.set()
     assert code == 1 and "1 of 1 migrations are left out: libvirt does not answer" in text

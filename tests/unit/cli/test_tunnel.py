@@ -22,6 +22,7 @@ from pcmig.tunnel import keygen
 from pcmig.tunnel.client import ENVIRONMENT
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import pcmig
+from tests.unit.patience import PATIENCE_S
 from tests.unit.tunnel.fake_daemon import FakeDaemon, fake_daemon
 
 URI = "qemu:///system"
@@ -167,14 +168,24 @@ def test_one_that_goes_on_stays_open(daemon: FakeDaemon, capsys: pytest.CaptureF
     assert f"open {name} b 16516" in daemon.asked[-3:] and not daemon.names
 
 
-def test_a_daemon_that_was_restarted(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_daemon_that_was_restarted(
+    daemon: FakeDaemon,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """An interrupted migration has its way opened again."""
-    fake.Migration.script[:] = [(0.1, fake.POSTCOPY), (0.1, fake.BROKEN), (1.0, fake.COMPLETED)]
+    fake.Migration.script[:] = [(0.1, fake.POSTCOPY), (0.1, fake.BROKEN), (fake.GO, fake.COMPLETED)]
+    go = tmp_path / "go"
+    monkeypatch.setenv(fake.GO_ENVIRONMENT, str(go))
     real = daemon._reply
 
     def forgets(words: list[str]) -> str:
-        if words[0] == "show":
+        opened = sum(line.startswith("open") for line in daemon.asked)
+        if words[0] == "show" and opened == 1:
             daemon.names.clear()
+        if opened == 2:
+            go.touch()
         return real(words)
 
     daemon._reply = forgets  # type: ignore[method-assign]
@@ -370,7 +381,7 @@ def test_two_keygens_at_once(tmp_path: pathlib.Path) -> None:
         both = [subprocess.Popen([*words, name], stdout=subprocess.DEVNULL) for name in "bc"]
         time.sleep(1.5)
         assert [one.poll() for one in both] == [None, None] and not (out / "b").exists()
-    assert [one.wait(60) for one in both] == [0, 0]
+    assert [one.wait(PATIENCE_S) for one in both] == [0, 0]
     names = [one.subject.rfc4514_string() for one in keygen.issued(out)]
     assert sorted(names) == ["CN=a", "CN=b", "CN=c"]
 

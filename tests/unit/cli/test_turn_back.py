@@ -171,7 +171,6 @@ def answering(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object] = li
         return at_once(uri, uuid)
 
     monkeypatch.setattr(fake, "half", half)
-    monkeypatch.setattr(evidence, "PROMPT_S", 0.1)
     return asked
 
 
@@ -180,6 +179,7 @@ def test_two_silent_hosts_are_waited_for_once(
 ) -> None:
     book.write(CROSSED)
     fake.jobs[:], fake.dest_jobs[:] = [DOWN], [DOWN]
+    monkeypatch.setattr(evidence, "PROMPT_S", 0.1)
     asked = answering(monkeypatch, threading.Barrier(2, timeout=PATIENCE_S).wait)
     code, text = pcmig(capsys, "turn-back", "--destination-is-dead", "g1")
     assert code == 3 and text.count(": does not answer\n") == 2 and fake.turned == [], text

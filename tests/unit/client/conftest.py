@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import pytest
 
 from tests.unit.client.fake_cloud import FakeCloud
+from tests.unit.patience import PATIENCE_S
 
 ROOT = pathlib.Path(__file__).parents[3]
-TIMEOUT_S = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Forker:
             "no_proxy": "*",
         }
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.settimeout(TIMEOUT_S)
+        self._channel.settimeout(PATIENCE_S)
         # Not in ROOT: metadata that a build has left there would come before these entry points.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.unit.client.forker"], stdin=theirs.fileno(), env=self.env, cwd=home
@@ -94,7 +94,7 @@ class Forker:
 
     def close(self) -> None:
         self._channel.close()
-        self._process.wait(TIMEOUT_S)
+        self._process.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +157,6 @@ class Screen:
 
     def text(self) -> str:
         os.close(self.theirs)
-        self._reader.join(TIMEOUT_S)
+        self._reader.join(PATIENCE_S)
         os.close(self._ours)
         return b"".join(self._pieces).decode()

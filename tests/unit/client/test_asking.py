@@ -22,9 +22,7 @@ def test_the_plugins_need_nothing_of_a_compute_host() -> None:
     imported = ", ".join(f"pcmig_client.{name}" for name in MODULES)
     unwanted = "{'pcmig', 'libvirt', 'nova'}"
     program = f"import sys, {imported}; print(sorted({unwanted} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

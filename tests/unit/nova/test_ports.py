@@ -14,8 +14,7 @@ import pytest
 
 from pcmig.nova import port_asking, ports
 from pcmig.nova.activation import Activation
-
-PATIENCE_S = 10.0
+from tests.unit.patience import NEVER_MS, NEVER_S, PATIENCE_S, wait_for
 
 
 def answer(ready: bool | None, error: str | None = None) -> dict[str, Any]:
@@ -37,7 +36,7 @@ class Destination:
 
     def ask(self) -> dict[str, Any]:
         self.questions += 1
-        self.answers.wait(PATIENCE_S)
+        self.answers.wait(NEVER_S)
         return self.said
 
 
@@ -66,10 +65,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_asking, "UNKNOWN_S", 0.01)
     monkeypatch.setattr(port_asking, "HURRY_S", 0.01)
     monkeypatch.setattr(ports, "HURRY_S", 0.01)
+    monkeypatch.setattr(ports, "AFTER_S", NEVER_S)
 
 
 def made(
-    destination: Destination, wait_ms: int = 60_000, then: str = "switch"
+    destination: Destination, wait_ms: int = NEVER_MS, then: str = "switch"
 ) -> tuple[ports.Ports, Activated]:
     found = ports.made(None, "b", connect=lambda: None, ask=destination.ask, wait_ms=wait_ms, then=then)
     activated = Activated()
@@ -204,10 +204,9 @@ def test_after_the_switch_it_stops_asking_for_the_gate() -> None:
     found, _ = made(destination)
     until(found, "wanted", "open")
     assert found.answer(status("open", "switchover")) == "none"
-    time.sleep(0.05)
-    questions = destination.questions
-    time.sleep(0.05)
-    assert destination.questions == questions
+    assert found._asker is not None and found._asker._thread is not None
+    found._asker._thread.join(PATIENCE_S)
+    assert not found._asker._thread.is_alive()
 
 
 def test_a_port_that_does_not_forward_when_the_guest_runs_there(caplog: pytest.LogCaptureFixture) -> None:
@@ -218,7 +217,7 @@ def test_a_port_that_does_not_forward_when_the_guest_runs_there(caplog: pytest.L
     thread = threading.Thread(target=activated.then)
     with caplog.at_level(logging.INFO):
         thread.start()
-        time.sleep(0.1)
+        wait_for(lambda: destination.questions > 1)
         destination.said = answer(True)
         thread.join(PATIENCE_S)
     said = [record.getMessage() for record in caplog.records]

@@ -27,7 +27,7 @@ def controller(path: pathlib.Path, answers: dict[str, str | bytes]) -> Iterator[
                 return
             with connection, contextlib.suppress(OSError):
                 asked = json.loads(connection.recv(65536))
-                said = answers[asked["method"]]
+                said = answers.get(asked["method"], "")
                 if isinstance(said, bytes):
                     connection.sendall(said)
                     continue

@@ -114,7 +114,7 @@ def test_it_listens(ask: Ask, tmp_path: pathlib.Path) -> None:
         f"""echo "$@" > {tmp_path}/words
         printf %s '{blocked}'; sleep 0.3; echo
         while [ ! -e {go} ]; do sleep 0.05; done
-        echo '{blocked}'; echo '{ready}'; sleep 60"""
+        echo '{blocked}'; echo '{ready}'; exec sleep 600"""
     )
     assert asker.said.level == "untold" and asker.fileno() is None
     hear(asker, "blocked", "br0 learns")
@@ -147,7 +147,7 @@ def test_who_cannot_be_asked_holds_nothing(ask: Ask, monkeypatch: pytest.MonkeyP
     hear(asker, "unknown", "Permission denied (publickey).")
     assert asker.fileno() is None
     monkeypatch.setattr(asking, "AGAIN_S", 0.0)  # and is asked again
-    asker._argv = ["sh", "-c", f"echo '{answer(True)}'; sleep 60"]
+    asker._argv = ["sh", "-c", f"echo '{answer(True)}'; exec sleep 600"]
     hear(asker, "ready")
     monkeypatch.setattr(asking, "AGAIN_S", 60.0)
     asker.stop()
@@ -156,12 +156,12 @@ def test_who_cannot_be_asked_holds_nothing(ask: Ask, monkeypatch: pytest.MonkeyP
 
 def test_who_falls_silent_is_not_believed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "SILENT_S", 0.3)
-    hear(ask(f"echo '{answer(True)}'; sleep 60"), "unknown", "root@b says nothing any more")
+    hear(ask(f"echo '{answer(True)}'; exec sleep 600"), "unknown", "root@b says nothing any more")
 
 
 def test_the_terminal_does_not_end_it(ask: Ask) -> None:
     """A SIGHUP or Ctrl-C that ended it would open the gate."""
-    asker = ask('read -r _ _ _ _ group _ < /proc/$$/stat; echo "group $group"; sleep 60')
+    asker = ask('read -r _ _ _ _ group _ < /proc/$$/stat; echo "group $group"; exec sleep 600')
     hear(asker, "unknown", "group ")
     assert asker.said.text.split()[-1] != str(os.getpgrp())
 

@@ -38,9 +38,8 @@ class Place(Protocol):
 
 
 @pytest.fixture
-def place(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A folder with one socket, at which somebody answers, as soon as a busy machine lets it."""
-    monkeypatch.setattr(vswitchd, "TIMEOUT_S", PATIENCE_S)
+def place(tmp_path: pathlib.Path) -> Iterator[Place]:
+    """A folder with one socket, at which somebody answers."""
     threads: list[threading.Thread] = []
 
     def made(name: str, answer: Callable[[socket.socket], None], times: int = 1) -> pathlib.Path:
@@ -61,7 +60,7 @@ def place(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
     yield made
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE_S)
 
 
 def message(version: int, kind: int, xid: int = 0, body: bytes = b"") -> bytes:

@@ -28,11 +28,21 @@ from pcmig.tunnel import keygen
 from pcmig.tunnel.client import Client, TunnelError, new_name
 from pcmig.tunnel.daemon import Watchdog
 from pcmig.tunnel.peer import Peer
-from tests.unit.patience import PATIENCE_S
+from tests.unit.patience import NEVER_MS, NEVER_S, PATIENCE_S
 from tests.unit.tunnels import quiet_port
 
 ROOT = pathlib.Path(__file__).parents[3]
 MIB = 1024 * 1024
+
+# The command, with those of the daemon's times that have no option as long as a busy machine needs.
+PATIENT = f"""
+import sys
+from pcmig.cli.main import main
+from pcmig.tunnel.settings import Settings
+given = Settings.arguments
+Settings.arguments = lambda self: given(self) | dict(handshake_ms={NEVER_MS}, dial_ms={NEVER_MS})
+sys.exit(main())
+"""
 
 
 class Daemon:
@@ -49,10 +59,10 @@ class Daemon:
 
     def words(self, *options: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "pcmig.cli.main", "tunnel", "--certificates", str(self.certificates)),
+            *(sys.executable, "-c", PATIENT, "tunnel", "--certificates", str(self.certificates)),
             *("--run-dir", str(self.folder / "run"), "--control", self.client.control, "--workers", "1"),
             *("--user", f"+{os.getuid()}", "--group", f"+{os.getgid()}"),
-            *("--dead-after", str(PATIENCE_S), "--connect-wait", str(PATIENCE_S), *options),
+            *("--dead-after", str(NEVER_S), "--connect-wait", str(NEVER_S), *options),
         ]
 
     def start(self, *options: str, env: dict[str, str] | None = None) -> None:
