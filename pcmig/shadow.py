@@ -40,7 +40,7 @@ class Shadow:
         self.pace_mib: int | None = None  # that background pages would have had last
         self.decisions: list[Decision] = []  # the verdict, and paces after somebody's switch
         self.t_us = 0  # of the latest line
-        self._interrupted = False
+        self._precopy = False  # it was seen in pre-copy
 
     def feed(self, lines: Iterable[str]) -> None:
         """What was seen, in the order of time."""
@@ -58,6 +58,7 @@ class Shadow:
         if not t_us.isdigit():
             return  # header, params
         self.t_us = max(self.t_us, int(t_us))
+        self._precopy = self._precopy or (kind == "sample" and self.switched_us is None)
         if kind == "event" and what.endswith("-postcopy") and self.switched_us is None:
             self.switched_us = self.t_us
         if kind == "final" and self.ended_us is None:
@@ -88,6 +89,8 @@ class Shadow:
         if self.verdict is not None:
             did = VERDICTS[self.verdict["action"]]
             return f"pcmig would have {did} at {_seconds(self.verdict['t_us'])}: {self.verdict['text']}"
+        if self.switched_us is not None and not self._precopy:
+            return "it was in post-copy when it was first seen"
         if self.switched_us is not None:
             return f"it was switched at {_seconds(self.switched_us)}, before pcmig would have"
         if self.ended_us is not None:

@@ -87,6 +87,8 @@ class Job:
         if answer["sample"] is not None:
             self.figures = answer["sample"]
             self._count_requests()
+        if not seen and answer["state"] in POSTCOPY:
+            self.seen.saw(answer["state"])  # before figures that are of it
         self.seen.feed(self.heard(answer))
         # Only the source has statistics (libvirt refuses them at the destination).
         self.source = self.source or answer["state"] == "precopy" or answer["sample"] is not None

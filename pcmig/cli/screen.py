@@ -188,16 +188,16 @@ def table(rows: Sequence[Row], now_s: float, width: int, room: int) -> list[Rend
     left_out = max(0, len(shown) - (room - 1)) + (1 if len(shown) > room - 1 else 0)
     if left_out:
         shown = shown[: len(rows) - left_out]
-    names = max(4, min(20, max(len(row.name) for row in rows)))
+    names = max(5, min(16 if width < 100 else 24, max(len(row.name) for row in rows)))
     sparks = max(0, min(20, (width - names - 62) // 2))
-    head = f"{'guest':<{names}} {'phase':<12} {'pass':>4} {'share':>7} {'time to go':<14} "
-    head += f"{'send':>12} {'dirty':>12}"
+    head = f"{'guest':<{names}} {'phase':<11} {'pass':>4} {'share':>6} {'time to go':<13} "
+    head += f"{'send':>11} {'dirty':>11}"
     lines: list[RenderableType] = [_line(width, (head, "bold"))]
     for row in shown:
         status = row.status
         words, style = _phase(row)
         moved = status["phase"] in phases.MOVED
-        parts = [(f"{row.name[:names]:<{names}} ", ""), (f"{words:<12} ", style)]
+        parts = [(f"{row.name[:names]:<{names}} ", ""), (f"{words:<11.11} ", style)]
         if row.outcome is not None:
             parts.append((row.outcome, "" if row.good else "red"))
         elif row.arriving:
@@ -208,10 +208,10 @@ def table(rows: Sequence[Row], now_s: float, width: int, room: int) -> list[Rend
             eta = phases.eta_words(status["eta"]) or ""
             parts += [
                 (f"{'' if moved else status['passes'] + 1:>4} ", ""),
-                (f"{share:>7} ", "bold red" if endless else "bold"),
-                (f"{'unknown' if eta.startswith('unknown') else eta:<14.14} ", ""),
-                (f"{units.rate(status['send_bps']):>12} ", ""),
-                (f"{'' if moved else units.rate(status['dirty_pages_ps'] * units.PAGE_BYTES):>12}", ""),
+                (f"{share:>6} ", "bold red" if endless else "bold"),
+                (f"{'unknown' if eta.startswith('unknown') else eta:<13.13} ", ""),
+                (f"{units.rate(status['send_bps']):>11} ", ""),
+                (f"{'' if moved else units.rate(status['dirty_pages_ps'] * units.PAGE_BYTES):>11}", ""),
             ]
             if sparks >= 5:
                 dirty, send, top = bars(row.rates, now_s, sparks)

@@ -174,6 +174,12 @@ def test_a_switch_before_its_time() -> None:
     assert seen.told()["would"] is None
 
 
+def test_what_began_before_anybody_looked() -> None:
+    seen = Shadow()
+    seen.saw("postcopy")
+    assert seen.words() == "it was in post-copy when it was first seen"
+
+
 def test_pre_copy_that_ends_by_itself() -> None:
     seen = Shadow("never")
     seen.feed(each for each in traces.inputs() if "postcopy event" not in each)
