@@ -267,7 +267,7 @@ static void hangs(int destination, int refuses_ms, const char *guest)
     atomic_store(&hosts.source, BROKEN);
     WAIT_FOR(strstr(status_of(migration).recovery.text, "only its end helps") != NULL);
     assert_int_equal(status_of(migration).recovery.state, PCMIG_RECOVERY_STATE_HELD);
-    assert_non_null(strstr(status_of(migration).note, "it hangs"));
+    WAIT_FOR(strstr(status_of(migration).note, "it hangs") != NULL); /* which is told after that */
     assert_non_null(strstr(status_of(migration).note, guest));
     (void)snprintf(look, sizeof(look), "look first (virsh -c %s domstate --reason ", dest_host.uri);
     assert_true((strstr(status_of(migration).note, look) != NULL) == (destination == FETCHING));
