@@ -12,6 +12,8 @@
 #define PAGE_MAX_BYTES      (UINT64_C(1) << 30)
 /* libvirt counts in whole MiB/s, and 0 is unlimited. */
 #define PACE_MIN_MIB        1
+/* More than any guest asks for before its first sign of life. */
+#define RUSH_PAGES_MAX      1000000
 /* More than any link of today carries. */
 #define UNMEASURED_MAX_MIB  65536
 /* QEMU's slice: a pace is used up in a burst at its start. */
@@ -40,7 +42,9 @@
 #define WINDOW_DIVISOR      4
 /* What is to end so soon is no more held back. */
 #define LAST_US             300000
-/* A floor that is no longer needed goes down by a quarter per window. */
+/* A floor that is no longer needed goes down by a quarter per window at the most, and not below what is needed: near
+ * the link's rate the time that this would lose could not be made up for. Where the queue is not seen it goes on down:
+ * only a pace that falls and rises shows a link there that is faster than thought. */
 #define FLOOR_DIVISOR       4
 /* Of what the bound on total time allows, in any case. */
 #define LEAST_SLACK_DIVISOR 8
@@ -75,6 +79,15 @@ static bool gains_nothing(const struct pcmig_pacing *pacing, const struct pcmig_
     int64_t wait_ms = pacing->params.value[PCMIG_PARAM_REQUEST_WAIT_MS];
 
     return pcmig_rate_queue_us(rate) <= wait_ms * wait_ms * 1000 / (2 * SLICE_MS);
+}
+
+/* Right after the switch the guest asks for its first pages one after the other, and waits for the queue as many times:
+ * as long as that is more than one may wait, a pace gains something on any link. */
+static bool rushes(const struct pcmig_pacing *pacing, const struct pcmig_rate *rate)
+{
+    int64_t wait_us = pacing->params.value[PCMIG_PARAM_REQUEST_WAIT_MS] * 1000;
+
+    return !pacing->rushed && pcmig_rate_queue_us(rate) > wait_us / (pacing->rush_pages + 1);
 }
 
 static uint64_t growth(uint64_t before, uint64_t now)
@@ -200,19 +213,26 @@ void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *
                         int64_t baseline_us, int64_t waited_us, unsigned wire_permille, int64_t t_us,
                         uint64_t remaining_bytes)
 {
-    int64_t sharers = pacing->sharers;
+    int64_t sharers = pacing->sharers, rush = pacing->rush_pages;
 
     memset(pacing, 0, sizeof(*pacing));
     pacing->sharers = sharers;
+    pacing->rush_pages = rush;
     pacing->params = *params;
     pacing->baseline_us = baseline_us;
     pacing->waited_us = waited_us;
     pacing->wire_permille = wire_permille;
     pacing->busy_permille = 1000;
     pacing->page_bytes = DEFAULT_PAGE_BYTES;
-    pacing->pace_mib = gains_nothing(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
+    pacing->pace_mib =
+        gains_nothing(pacing, rate) && !rushes(pacing, rate) ? 0 : share_mib(rate, first_share_permille(pacing));
     if (pacing->pace_mib > 0 && pcmig_rate_known(rate))
         bound_the_first(pacing, t_us, remaining_bytes / 1000 * wire_permille, rate);
+}
+
+void pcmig_pacing_rush(struct pcmig_pacing *pacing, int64_t pages)
+{
+    pacing->rush_pages = pages < 0 ? 0 : pages < RUSH_PAGES_MAX ? pages : RUSH_PAGES_MAX;
 }
 
 void pcmig_pacing_share(struct pcmig_pacing *pacing, int64_t sharers)
@@ -235,10 +255,12 @@ static bool requests_fill_it(const struct pcmig_pacing *pacing, const struct pcm
            sent_bps >= permille * FULL_PERMILLE;
 }
 
-static void lower_floor(struct pcmig_pacing *pacing)
+static void lower_floor(struct pcmig_pacing *pacing, uint64_t spare_bps)
 {
-    if (pacing->floor_mib > 0)
-        pacing->floor_mib -= (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
+    int64_t step_mib = (pacing->floor_mib + FLOOR_DIVISOR - 1) / FLOOR_DIVISOR;
+    int64_t spare_mib = spare_bps / MIB < (uint64_t)step_mib ? (int64_t)(spare_bps / MIB) : step_mib;
+
+    pacing->floor_mib -= spare_mib;
 }
 
 /* Keeps the floor of the pace at what the bound on total time asks for. */
@@ -289,7 +311,7 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
     pacing->window_remaining_bytes = remaining;
     pacing->window_processed_bytes = sample->memory_processed_bytes;
     if (requests_fill_it(pacing, rate, sent_bps)) {
-        lower_floor(pacing);
+        lower_floor(pacing, UINT64_MAX);
         return;
     }
     /* So near the link's rate, and yet too slow: it carries more than was thought, or others take what the pace leaves
@@ -305,7 +327,7 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
     if (missing_mib > 0)
         pacing->floor_mib = missing_mib < late_mib ? pacing->pace_mib + missing_mib : late_mib;
     else
-        lower_floor(pacing);
+        lower_floor(pacing, sample->queue_bytes < 0 ? UINT64_MAX : seen_bps - needed_bps);
     if (pacing->floor_mib > late_mib)
         pacing->floor_mib = late_mib;
 }
@@ -352,7 +374,7 @@ enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t
         /* Nothing to take a share of (a switch before the link was measured): open up step by step instead. */
         if (pacing->has_last)
             pace = pace < UNMEASURED_MAX_MIB ? pace * 2 : pace;
-    } else if (gains_nothing(pacing, rate)) {
+    } else if (gains_nothing(pacing, rate) && !(rushes(pacing, rate) && pace > 0)) {
         pace = 0;
         pacing->finish_by_us = 0;
     } else {
@@ -363,6 +385,7 @@ enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t
         if (bound)
             pace = pacing->floor_mib;
     }
+    pacing->rushed = pacing->has_last;
     pacing->last_us = t_us;
     pacing->last_requests = sample->postcopy_requests;
     pacing->last_processed_bytes = sample->memory_processed_bytes;

@@ -50,6 +50,8 @@ struct pcmig_pacing {
     int64_t last_us;
     int64_t baseline_us;    /* when it would have ended, switched as early as pre-copy could be judged; 0 = not known */
     int64_t sharers;        /* of what it may take longer */
+    int64_t rush_pages;     /* that the guest asks for first, one after the other */
+    bool rushed;            /* it has got them */
     int64_t waited_us;      /* before the migrate call, which is none of its time */
     unsigned wire_permille; /* of what is missing: no zero pages */
     int64_t finish_by_us;   /* the bound on total time; 0 until what remains is known */
@@ -73,6 +75,9 @@ struct pcmig_pacing {
 void pcmig_pacing_begin(struct pcmig_pacing *pacing, const struct pcmig_params *params, const struct pcmig_rate *rate,
                         int64_t baseline_us, int64_t waited_us, unsigned wire_permille, int64_t t_us,
                         uint64_t remaining_bytes);
+
+/* The guest will ask for PAGES of its pages one after the other before it gives a sign of life. Begin keeps it. */
+void pcmig_pacing_rush(struct pcmig_pacing *pacing, int64_t pages);
 
 /* Others wait, and what the whole may take longer than an unpaced migration is shared with so many of them from now on.
  * Begin keeps it. */

@@ -32,6 +32,8 @@
 #define FIRST_RUSH_BYTES        (FIRST_RUSH_PAGES * 4096)
 /* Of a fault at the destination, beside the round trip. */
 #define FAULT_US                60
+/* A guest that is silent for so much less may take so many times that longer. */
+#define SILENCE_WORTH           200
 /* So many times what a request may have to wait, the pages that it asks for first may take, before a first pass is
  * rather sent to its end. */
 #define RUSH_WAITS              1
@@ -208,11 +210,31 @@ static int64_t standstill_permille(const struct pcmig_policy *policy)
     return permille > 1000 ? permille : 1000;
 }
 
+/* Guest pages in a page of the host. */
+static uint64_t pages_per_host_page(const struct pcmig_policy *policy)
+{
+    uint64_t pages = (uint64_t)policy->host_page_bytes / pcmig_passes_page_bytes(&policy->sample);
+
+    return pages > 1 ? pages : 1;
+}
+
+/* Pages that the guest asks for first, one after the other, as far as a first pass has not come to them yet. */
+static int64_t rush_pages(const struct pcmig_policy *policy)
+{
+    const struct pcmig_pass *pass = &policy->passes.running;
+    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages < total ? pass->sent_pages : total;
+
+    if (policy->passes.done > 0 || total == 0 || total > UINT32_MAX)
+        return 0;
+    return (int64_t)(FIRST_RUSH_PAGES / pages_per_host_page(policy) * (total - sent) / total);
+}
+
 void pcmig_policy_begin_pacing(struct pcmig_policy *policy)
 {
     /* Zero pages count only where the first pass was cut short to save time: a switch that was asked for at once leaves
      * what they save to the guest. */
     pcmig_rate_faster(&policy->rate, (uint64_t)standstill_permille(policy));
+    pcmig_pacing_rush(&policy->pacing, rush_pages(policy));
     pcmig_pacing_begin(&policy->pacing, &policy->params, &policy->rate, policy->baseline_us,
                        policy->now_us - pcmig_policy_running_us(policy),
                        policy->baseline_us != 0 ? wire_permille(policy) : 1000, policy->now_us,
@@ -353,26 +375,14 @@ static bool misses_the_first_pass(const struct pcmig_policy *policy)
     return switch_us + pcmig_rate_time_us(missing, policy->rate.link_bps) > wait_us * (1 + policy->behind);
 }
 
-/* Guest pages in a page of the host. */
-static uint64_t pages_per_host_page(const struct pcmig_policy *policy)
-{
-    uint64_t pages = (uint64_t)policy->host_page_bytes / pcmig_passes_page_bytes(&policy->sample);
-
-    return pages > 1 ? pages : 1;
-}
-
 /* Whether what it asks for first, page after page, takes so long for the round trips alone, as far as that was not sent
  * yet: a little later it is less. */
 static bool rushes_for_long(const struct pcmig_policy *policy)
 {
-    const struct pcmig_pass *pass = &policy->passes.running;
-    uint64_t total = pass->start_remaining_pages, sent = pass->sent_pages < total ? pass->sent_pages : total;
-    int64_t wait_us = pcmig_policy_param_us(policy, PCMIG_PARAM_REQUEST_WAIT_MS), missing;
+    int64_t wait_us = pcmig_policy_param_us(policy, PCMIG_PARAM_REQUEST_WAIT_MS);
 
-    if (policy->round_trip_us == 0 || total == 0 || total > UINT32_MAX)
-        return false;
-    missing = (int64_t)(FIRST_RUSH_PAGES / pages_per_host_page(policy) * (total - sent) / total);
-    return missing * (policy->round_trip_us + FAULT_US) > wait_us * (RUSH_WAITS + policy->behind);
+    return policy->round_trip_us > 0 &&
+           rush_pages(policy) * (policy->round_trip_us + FAULT_US) > wait_us * (RUSH_WAITS + policy->behind);
 }
 
 /* What a first pass has cost beside what it sent for good. */
@@ -449,17 +459,32 @@ static bool sends_in_vain(const struct pcmig_policy *policy, const struct in_vai
                               limit_us > next_us ? limit_us - next_us : 0);
 }
 
+/* What the whole pass sends in vain, and stands still, is more than the guest's first silence is worth, which it
+ * shortens: by all that the guest asks for first, page after page. */
+static bool dearer_than_silence(const struct pcmig_policy *policy, const struct in_vain *vain)
+{
+    int64_t each_us = pcmig_rate_time_us(FIRST_RUSH_BYTES, policy->rate.link_bps) / FIRST_RUSH_PAGES, cost_us;
+
+    if (policy->round_trip_us > 0)
+        each_us += policy->round_trip_us + FAULT_US;
+    cost_us = vain->still_us + vain->again_us;
+    return cost_us > SILENCE_WORTH * FIRST_RUSH_PAGES / (int64_t)pages_per_host_page(policy) * each_us * 1000 /
+                         (int64_t)vain->more_permille;
+}
+
 /* A first pass that is not worth its end. Returns whether it decided. */
 static bool cut_the_first_pass(struct pcmig_policy *policy, struct pcmig_decision *out)
 {
     const struct pcmig_pass *pass = &policy->passes.running;
     struct in_vain vain;
-    bool too_much;
+    bool too_much, dear;
 
-    if (policy->kind != PCMIG_POLICY_AUTO || pcmig_policy_turn_bounds(policy) || misses_the_first_pass(policy) ||
-        !reckon_in_vain(policy, &vain))
+    if (policy->kind != PCMIG_POLICY_AUTO || pcmig_policy_turn_bounds(policy) || !reckon_in_vain(policy, &vain))
         return false;
-    too_much = costs_too_much(&vain);
+    dear = dearer_than_silence(policy, &vain);
+    if (!dear && misses_the_first_pass(policy))
+        return false;
+    too_much = dear && costs_too_much(&vain);
     if (!too_much && ((rushes_for_long(policy) && vain.still_us + vain.again_us <= vain.allowance_us) ||
                       !sends_in_vain(policy, &vain)))
         return false;

@@ -210,7 +210,8 @@ void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struc
     int64_t took_us;
 
     if (!rate->started || t_us < rate->last_us || acked(sample) < acked(&rate->window) ||
-        seen != (rate->window.queue_bytes >= 0)) {
+        seen != (rate->window.queue_bytes >= 0) || (unlimited && rate->paced_bytes > 0)) {
+        /* The last of these: for a part of the window only QEMU was held back, which says nothing about the link. */
         begin_window(rate, t_us, sample, requested_bytes);
         return;
     }

@@ -352,6 +352,50 @@ static void requests_that_fill_the_link_are_left_alone(void **state)
     }
 }
 
+/* On a link whose queue drains at once nothing is gained by a pace, but for the guest's first pages, which it asks for
+ * one after the other: each would wait for the queue, a hundred of them for 0.3 s. */
+static void the_first_pages_are_paced_on_a_fast_link(void **state)
+{
+    const uint64_t fast_bps = LINK_BPS * 100;
+    struct world w;
+
+    (void)state;
+    for (int pages = 0; pages <= 300; pages += 100) {
+        begin(&w, fast_bps, fast_bps);
+        pcmig_pacing_rush(&w.pacing, pages);
+        pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, 0, 1000, w.t_us, PLENTY);
+        if (pages == 0) {
+            assert_int_equal(w.pacing.pace_mib, 0);
+            continue;
+        }
+        assert_in_range(w.pacing.pace_mib, 1, 100 * LINK_MIB / 3);
+        w.requests_ps = 2000;
+        run(&w, PERIOD_US);
+        assert_in_range(w.pacing.pace_mib, 1, 100 * LINK_MIB / 2);
+        run(&w, 3 * PERIOD_US);
+        assert_int_equal(w.pacing.pace_mib, 0); /* they are there */
+    }
+}
+
+/* It is late, and needs nearly all of the link: the pace stays at what is needed. It went down by a quarter in each
+ * second window, and what that lost could not be made up for. */
+static void a_floor_stays_at_what_is_needed(void **state)
+{
+    struct world w;
+
+    (void)state;
+    begin(&w, LINK_BPS, LINK_BPS);
+    w.params.value[PCMIG_PARAM_TIME_FACTOR_PERMILLE] = 1060;
+    w.requests_ps = 110;
+    w.sample.memory_remaining_bytes = 60 * LINK_BPS;
+    pcmig_pacing_begin(&w.pacing, &w.params, &w.rate, 0, w.t_us, 1000, w.t_us, w.sample.memory_remaining_bytes);
+    run(&w, 5000000);
+    for (int i = 0; i < 200; i++) {
+        run(&w, PERIOD_US);
+        assert_in_range(w.pacing.pace_mib, LINK_MIB * 85 / 100, LINK_MIB);
+    }
+}
+
 /* Others came, and wait for it: it has less time from now on. */
 static void makes_haste_for_others(void **state)
 {
@@ -530,6 +574,8 @@ int main(void)
         cmocka_unit_test(what_requests_brought_is_made_up_for),
         cmocka_unit_test(makes_haste_for_others),
         cmocka_unit_test(requests_that_fill_the_link_are_left_alone),
+        cmocka_unit_test(the_first_pages_are_paced_on_a_fast_link),
+        cmocka_unit_test(a_floor_stays_at_what_is_needed),
         cmocka_unit_test(opens_and_closes),
         cmocka_unit_test(waits_no_longer),
         cmocka_unit_test(frequent_by_number),

@@ -225,12 +225,68 @@ static void windows_are_whole_passes(void **state)
     assert_true(c.known);
 }
 
+/* A guest of a second. QEMU 10 has synchronised when a third of the first pass was left, as that fits in the downtime
+ * limit; what it finds then is found in the second pass, which is seen from there on. It was seen from its end on. */
+static void a_pass_that_ends_early_begins_the_next(void **state)
+{
+    struct pcmig_passes p;
+    struct pcmig_convergence c;
+    struct pcmig_sample s;
+    int64_t t_us = 0;
+
+    (void)state;
+    pcmig_passes_init(&p, PCMIG_PASSES_TOLERANCE_PERMILLE);
+    pcmig_convergence_init(&c);
+    for (uint64_t pass = 0, sent = 0, left = GUEST_PAGES; pass < 2; pass++) {
+        uint64_t until = sent + (pass == 0 ? GUEST_PAGES * 2 / 3 : GUEST_PAGES);
+
+        for (; sent < until; sent += GUEST_PAGES / 20, left -= GUEST_PAGES / 20, t_us += 50000) {
+            assert_false(c.known);
+            s = sample(sent, left, pass + 1);
+            (void)pcmig_passes_feed(&p, t_us, &s);
+            pcmig_convergence_feed(&c, t_us, &s, &p);
+        }
+        left = GUEST_PAGES; /* all that was sent is dirty again */
+        s = sample(sent, left, pass + 2);
+        (void)pcmig_passes_feed(&p, t_us, &s);
+        pcmig_convergence_feed(&c, t_us, &s, &p);
+    }
+    assert_true(c.known);
+    assert_in_range(pcmig_convergence_permille(&c.lowest), 900, 1100);
+}
+
+/* QEMU 11 synchronises within a pass, from which nothing is learned: what was not sent yet cannot be dirty again. */
+static void a_turn_is_no_pass(void **state)
+{
+    struct pcmig_passes p;
+    struct pcmig_convergence c;
+
+    (void)state;
+    pcmig_passes_init(&p, PCMIG_PASSES_TOLERANCE_PERMILLE);
+    pcmig_convergence_init(&c);
+    for (uint64_t sent = 0; sent < GUEST_PAGES * 9 / 10; sent += GUEST_PAGES / 20) {
+        struct pcmig_sample s = sample(sent, GUEST_PAGES - sent, 1 + sent * 20 / GUEST_PAGES);
+
+        (void)pcmig_passes_feed(&p, (int64_t)sent * 100, &s);
+        pcmig_convergence_feed(&c, (int64_t)sent * 100, &s, &p);
+        assert_false(c.started);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(saw_tooth),   cmocka_unit_test(synchronised_early), cmocka_unit_test(continuous),
-        cmocka_unit_test(idle_guest),  cmocka_unit_test(late_and_backwards), cmocka_unit_test(first_sample_late),
-        cmocka_unit_test(odd_reports), cmocka_unit_test(extremes),           cmocka_unit_test(windows_are_whole_passes),
+        cmocka_unit_test(saw_tooth),
+        cmocka_unit_test(synchronised_early),
+        cmocka_unit_test(continuous),
+        cmocka_unit_test(idle_guest),
+        cmocka_unit_test(late_and_backwards),
+        cmocka_unit_test(first_sample_late),
+        cmocka_unit_test(odd_reports),
+        cmocka_unit_test(extremes),
+        cmocka_unit_test(windows_are_whole_passes),
+        cmocka_unit_test(a_pass_that_ends_early_begins_the_next),
+        cmocka_unit_test(a_turn_is_no_pass),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -417,6 +417,40 @@ static void a_slow_link_has_its_first_pass(void **state)
     }
 }
 
+/* What the guest asks for first is as much for a large guest as for a small one, and what is sent in vain is not: a
+ * pass of ten minutes is cut for it. It cost a large guest five minutes that it was silent for 0.1 s less. */
+static void a_slow_link_does_not_send_for_ever(void **state)
+{
+    const uint64_t bps = 100 * UINT64_C(117000);
+
+    (void)state;
+    begin(PCMIG_POLICY_AUTO, 600 * bps, 0, bps);
+    w.written_bps = bps / 2;
+    (void)run(1);
+    tell(PCMIG_INPUT_DIRTY_RATE, (int64_t)(3 * bps));
+    assert_in_range(run(1000), 10, 120);
+    assert_string_equal(decided(), "dirty-rate");
+}
+
+/* QEMU 11 stands still for a third of the time. With a round trip of 15 ms the guest would be silent for seconds, was
+ * it switched for that: it has its first pass. */
+static void a_far_guest_has_its_first_pass(void **state)
+{
+    double at[2];
+
+    (void)state;
+    for (int far = 0; far < 2; far++) {
+        begin(PCMIG_POLICY_AUTO, 60 * GB, 0, GB);
+        w.still_us = STEP_US / 2;
+        w.written_bps = GB / 1000;
+        (void)run(1);
+        tell(PCMIG_INPUT_ROUND_TRIP, far ? 15000 : 20);
+        at[far] = run(1000);
+    }
+    assert_in_range(at[0], 1, 20);
+    assert_in_range(at[1], 80, 200);
+}
+
 /* What the guest asks for first takes a round trip each. Where that is long, the first pass goes on until little of it
  * is missing, as long as that costs no more than it may. */
 static void a_long_round_trip_has_more_of_its_first_pass(void **state)
@@ -659,6 +693,8 @@ int main(void)
         TEST(a_slow_link_has_its_first_pass),
         TEST(known_although_it_was_bounded),
         TEST(a_long_round_trip_has_more_of_its_first_pass),
+        TEST(a_slow_link_does_not_send_for_ever),
+        TEST(a_far_guest_has_its_first_pass),
         TEST(huge_pages_make_a_first_pass_vain),
         TEST(those_who_wait_are_reckoned_with),
         TEST(a_second_pass_is_dear_to_those_who_wait),

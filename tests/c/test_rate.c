@@ -196,6 +196,23 @@ static void a_faster_link_shows_in_post_copy(void **state)
     assert_true(f.rate.link_bps > 4 * LINK_BPS);
 }
 
+/* A pace ends within a window. What went through while it held says nothing about the link, and the rest of the window
+ * not more than that: a link seemed to be half as fast as it is, and its post-copy was paced for minutes. */
+static void a_pace_that_ends_is_no_slower_link(void **state)
+{
+    struct feeder f = start();
+
+    (void)state;
+    run(&f, LINK_BPS, 5000000, 1000000, false);
+    run_postcopy(&f, 0, 10, 1);
+    f.sample.queue_bytes = 1000000;
+    for (int i = 0; i < 5; i++, f.t_us += LOOK_US) {
+        pcmig_rate_feed_postcopy(&f.rate, f.t_us, &f.sample, 0, 0);
+        f.sample.memory_processed_bytes += LINK_BPS * (uint64_t)LOOK_US / 1000000;
+        assert_true(f.rate.link_bps >= LINK_BPS * 95 / 100);
+    }
+}
+
 /* Counters that fall, a clock that stands still or goes back, a queue larger than all that was sent. */
 static void strange_input(void **state)
 {
@@ -245,6 +262,7 @@ int main(void)
         cmocka_unit_test(times),
         cmocka_unit_test(requests_are_no_faster_link),
         cmocka_unit_test(a_faster_link_shows_in_post_copy),
+        cmocka_unit_test(a_pace_that_ends_is_no_slower_link),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
