@@ -33,7 +33,7 @@ def comparison(documents: Sequence[Document], files: Sequence[str]) -> str:
     columns = [facts.compared(document) for document in documents]
     rows = [
         _row("", [escape(facts.outcome(d)) for d in documents], "end"),
-        _row("", [facts.mode(d) for d in documents], "mode"),
+        _row("", [escape(facts.mode(d)) for d in documents], "mode"),
         _row("", [escape(d["policy"]) for d in documents], "policy"),
         *(
             _row(
@@ -123,7 +123,7 @@ def _data(document: Document, fact: Fact) -> str:
     """The figure as it is read, with the document's own number, and which it is."""
     if fact.of is None:
         return escape(fact.text)
-    value = facts.at(document, fact.of)
+    value = escape(str(facts.at(document, fact.of)))  # who wrote the file may have put a text for a number
     return f'<data value="{value}" data-of="{escape(fact.of)}">{escape(fact.text)}</data>'
 
 

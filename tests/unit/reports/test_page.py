@@ -138,6 +138,16 @@ def test_what_others_named_is_no_markup(document: dict[str, Any]) -> None:
     assert "<script" not in text
 
 
+def test_what_stands_for_a_number_or_a_mode_is_no_markup(document: dict[str, Any]) -> None:
+    """A ledger may come from another host, and from anybody."""
+    foreign = '"><script>alert(1)</script>'
+    document["ledger"]["totals"]["passes"] = foreign
+    document["mode"] = foreign
+    for text in (page.page([document], ["f"]), page.comparison([document, document], ["f", "g"])):
+        assert "<script" not in text
+        assert foreign in [value for of, value, _ in Read(text).data if of == "ledger.totals.passes"]
+
+
 def test_a_name_is_no_formula(document: dict[str, Any]) -> None:
     """matplotlib would set what stands between dollars, or fail."""
     document["guest"]["name"] = r"$\frac{$ g"
