@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pcmig.cli import report
 from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, given, given_path, natural, say
@@ -89,7 +90,7 @@ class Report(Command):
             json.dump([each.document for each in kept], sys.stdout, indent=2)
             print()
         elif bare or args.list:
-            show(kept)
+            errors += show(kept)
         else:
             if not kept:
                 raise CommandError("; ".join(map(str, errors)) if len(errors) == 1 else nothing(args))
@@ -151,32 +152,49 @@ def nothing(args: argparse.Namespace) -> str:
     return f"no ledger is kept in {folders}: each migration that ends leaves one, see pcmig migrate --help"
 
 
-def show(kept: Sequence[Kept]) -> None:
-    """One line for each."""
-    from pcmig.reports import facts
+# What becomes of a document in which something is missing, or is of another type: the schema is not checked.
+DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
-    rows = [("ended", "guest", "from", "to", "end", "mode", "took", "stood still")]
+
+def damaged(kept: Kept, err: Exception) -> LedgerError:
+    """Says that KEPT is left out."""
+    error = LedgerError(f"{kept.path} cannot be shown, it is damaged: {type(err).__name__}: {err}")
+    say(f"pcmig: note: {error}", sys.stderr)
+    return error
+
+
+def show(kept: Sequence[Kept]) -> list[LedgerError]:
+    """One line for each. Returns what is wrong with ledgers that are left out."""
+    rows: list[tuple[str, ...]] = [("ended", "guest", "from", "to", "end", "mode", "took", "stood still")]
+    errors = []
     for each in kept:
-        document = each.document
-        source, destination = facts.ends(document)
-        seen = document["ledger"]["totals"]["downtime_events_us"]
-        rows.append(
-            (
-                str(document["ended"])[:19].replace("T", " "),
-                facts.name(document),
-                source,
-                destination,
-                str(document["outcome"]),
-                facts.mode(document),
-                facts.duration(document["elapsed_ms"] * 1000),
-                "-" if seen is None else facts.duration(seen),
-            )
-        )
+        try:
+            rows.append(_line(each.document))
+        except DAMAGED as err:
+            errors.append(damaged(each, err))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows if kept else ():
+    for row in rows if len(rows) > 1 else ():
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if not kept:
         print("no ledger is kept here yet")
+    return errors
+
+
+def _line(document: dict[str, Any]) -> tuple[str, ...]:
+    from pcmig.reports import facts
+
+    source, destination = facts.ends(document)
+    seen = document["ledger"]["totals"]["downtime_events_us"]
+    return (
+        str(document["ended"])[:19].replace("T", " "),
+        facts.name(document),
+        source,
+        destination,
+        str(document["outcome"]),
+        facts.mode(document),
+        facts.duration(document["elapsed_ms"] * 1000),
+        "-" if seen is None else facts.duration(seen),
+    )
 
 
 def write(args: argparse.Namespace, kept: Sequence[Kept]) -> list[LedgerError]:
@@ -192,10 +210,8 @@ def write(args: argparse.Namespace, kept: Sequence[Kept]) -> list[LedgerError]:
     for each in kept:
         try:
             page.page([each.document], [str(each.path)])
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as err:
-            error = LedgerError(f"{each.path} cannot be shown, it is damaged: {type(err).__name__}: {err}")
-            say(f"pcmig: note: {error}", sys.stderr)
-            errors.append(error)
+        except DAMAGED as err:
+            errors.append(damaged(each, err))
         else:
             good.append(each)
     if not good:

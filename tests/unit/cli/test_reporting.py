@@ -176,6 +176,19 @@ def test_one_that_is_damaged_within(kept: list[pathlib.Path], capsys: pytest.Cap
     assert str(kept[3]) in page and str(kept[2]) not in page
 
 
+def test_the_list_without_one_that_is_damaged_within(
+    kept: list[pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    document: dict[str, Any] = json.loads(kept[2].read_text())
+    del document["ledger"]["totals"]["downtime_events_us"]
+    kept[2].write_text(json.dumps(document))
+    code, text = pcmig(capsys, "report")
+    assert code == 1
+    assert f"note: {kept[2]} cannot be shown, it is damaged: KeyError: 'downtime_events_us'" in text
+    lines = [line.split() for line in text.splitlines() if line.startswith("2026-")]
+    assert [line[2] for line in lines] == ["g1", "g2", "g1"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
