@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,10 @@ NOVA_FOLDER = journal.NOVA_FOLDER.parent / "ledgers"  # of a nova-compute as it 
 
 KEPT = 1000
 DAYS = 365
+
+# How the name of a file begins that is being written; one so old is written by nobody any more.
+NEW = ".new-"
+LEFT_S = 3600
 
 # 20261129T202011123Z-UUID.json, by the time of the end: names sort by age.
 _NAME = re.compile(r"(\d{8}T\d{9})Z-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?\.json")
@@ -94,8 +99,10 @@ class Store:
         text = json.dumps(document, separators=(",", ":")) + "\n"
         with self._locked():
             path = self._free_name(document)
-            self._write(path, text)
-            self._prune()
+            try:
+                self._prune()  # first: on a full disk the old ones make room for this one
+            finally:  # which is kept also beside one that cannot be removed
+                self._write(path, text)
         return path
 
     def newest(self, number: int) -> tuple[list[Kept], list[LedgerError]]:
@@ -153,7 +160,7 @@ class Store:
     def _write(self, path: pathlib.Path, text: str) -> None:
         temporary = None
         try:
-            handle, temporary = tempfile.mkstemp(prefix=".new-", dir=self.folder)  # 0600
+            handle, temporary = tempfile.mkstemp(prefix=NEW, dir=self.folder)  # 0600
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 journal.hand_over(handle, self.folder)
                 file.write(text)
@@ -168,12 +175,17 @@ class Store:
                     os.unlink(temporary)
 
     def _prune(self) -> None:
+        """Leaves room for one more, and nothing that a process left which was killed while it wrote."""
         paths = self.paths()
         oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=self.days)
         old = [path for path in paths if _ended(path) < oldest]
-        for path in sorted({*paths[: max(0, len(paths) - self.kept)], *old}):
+        for path in sorted({*paths[: max(0, len(paths) - self.kept + 1)], *old}):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+        for path in self.folder.glob(f"{NEW}*"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < time.time() - LEFT_S:
+                    path.unlink()
 
 
 def read(path: pathlib.Path | str) -> dict[str, Any]:

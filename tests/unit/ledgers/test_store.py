@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import stat
+import time
 from typing import Any
 
 import pytest
@@ -143,6 +144,52 @@ def test_what_could_not_be_written_leaves_nothing(
     with pytest.raises(LedgerError, match="No space left on device"):
         Store(folder).add(document)
     assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_old_ones_make_room_on_a_full_disk(
+    folder: pathlib.Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Store(folder, kept=3, days=100)
+    for day in (90, 2, 1):
+        kept.add({**document, "ended": now(day), "policy": f"passes={day}"})
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode) and len(kept.paths()) == 3:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    kept.add({**document, "ended": now(), "policy": "passes=0"})
+    assert [each.document["policy"] for each in kept.all()[0]] == ["passes=2", "passes=1", "passes=0"]
+    kept.days = 1
+    kept.kept = 9
+    kept.add({**document, "ended": now(), "policy": "passes=7"})
+    assert [each.document["policy"] for each in kept.all()[0]] == ["passes=0", "passes=7"]
+
+
+def test_one_that_cannot_be_removed_keeps_no_other_from_being_kept(
+    folder: pathlib.Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    kept = Store(folder, kept=1)
+    kept.add({**document, "ended": now(1)})
+    monkeypatch.setattr(pathlib.Path, "unlink", refused)
+    with pytest.raises(LedgerError, match="Operation not permitted"):
+        kept.add({**document, "ended": now(), "policy": "passes=0"})
+    assert kept.all()[0][-1].document["policy"] == "passes=0"
+
+
+def test_what_a_killed_process_left_half_written_goes(folder: pathlib.Path, document: dict[str, Any]) -> None:
+    folder.mkdir()
+    old, fresh = folder / ".new-old", folder / ".new-fresh"
+    for path in (old, fresh):
+        path.write_text("{")
+    os.utime(old, (time.time() - 2 * store.LEFT_S,) * 2)
+    Store(folder).add(document)
+    assert not old.exists() and fresh.exists(), "somebody may be writing that"
 
 
 def test_default_folders(monkeypatch: pytest.MonkeyPatch) -> None:
