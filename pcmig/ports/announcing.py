@@ -82,7 +82,8 @@ class _Row:
         self._rule = _core.Announce(round(for_s * 1000))
         self._ear: Ear | None = None
         self._forwards = False
-        self._deaf = False  # it cannot be listened to: what its device has counted has to do
+        self._deaf = False  # it cannot be listened to: what its device counts has to do
+        self._counted: int | None = None  # by its device, when the port began to forward
         self._unheard: str | None = None  # why nobody can tell: announced to the end
         self._frames: list[bytes] = []
         if nic.pulled:  # whoever has this address may be elsewhere, as with a pair of which one is out
@@ -111,7 +112,7 @@ class _Row:
         heard = self._listen(port, host)
         self._forwards = port.forwards
         if not self._forwards:
-            self.account.heard_ms = None
+            self.account.heard_ms = self._counted = None
         elif heard and self.account.heard_ms is None:
             self.account.heard_ms = now_ms
             self.close()
@@ -120,7 +121,8 @@ class _Row:
 
     def _listen(self, port: Port, host: Host) -> bool:
         """Whether it was heard since the last look. Who may open no packet socket goes by what its device has
-        counted, which was made for the guest that arrives: more than the frames that QEMU sends."""
+        counted since the port forwards: more than the frames that QEMU sends, all of which may come after
+        that. What was sent before taught nobody."""
         if self._ear is not None:
             return self._ear.heard()
         if port.device is None or self.account.heard_ms is not None:
@@ -134,7 +136,14 @@ class _Row:
                 self._deaf = True
                 if host.frames_from(port.device) is None:
                     self._unheard = self.account.problem = str(err)
-        return self._unheard is None and (host.frames_from(port.device) or 0) > BY_QEMU
+        if self._unheard is not None or not port.forwards:
+            return False
+        count = host.frames_from(port.device)
+        if count is None:
+            return False
+        if self._counted is None:
+            self._counted = count
+        return count - self._counted > BY_QEMU
 
     def _announce(self, now_ms: int, port: Port, host: Host) -> None:
         try:

@@ -148,11 +148,38 @@ def test_each_port_by_itself(played: Played) -> None:
 
 
 def test_who_may_not_listen_goes_by_what_the_device_has_counted(played: Played) -> None:
-    """QEMU's own five are no word of the guest's."""
-    played.at[4] = lambda: played.counted.update(tap3=5)
-    played.at[40] = lambda: played.counted.update(tap3=6)
+    """QEMU's own five, which may all come after the port began to forward, are no word of the guest's."""
+    played.at[4] = lambda: played.counted.update(tap3=7)
+    played.at[40] = lambda: played.counted.update(tap3=8)
     (row,) = announce_until_learned([UNHEARD], played.host())
     assert row.heard_ms == 39 * announcing.LOOK_MS and row.sent == 5 and row.problem is None
+
+
+def test_what_was_counted_before_the_port_forwarded_taught_nobody(played: Played) -> None:
+    """Also when it stops, and begins again."""
+    played.readiness[UNHEARD.mac] = Readiness.WAITING
+    played.counted["tap3"] = 20
+
+    def forwards(ready: Readiness, count: int) -> None:
+        played.readiness[UNHEARD.mac] = ready
+        played.counted["tap3"] = count
+
+    played.at[3] = lambda: forwards(Readiness.READY, 100)
+    played.at[5] = lambda: forwards(Readiness.READY, 106)
+    played.at[7] = lambda: forwards(Readiness.WAITING, 106)
+    played.at[9] = lambda: forwards(Readiness.READY, 106)
+    heard: list[int] = []  # the looks after which the guest counts as heard
+    rule = announcing._Row.look
+
+    def look(row: announcing._Row, now_ms: int, port: Port, host: Host) -> None:
+        rule(row, now_ms, port, host)
+        if row.account.heard_ms is not None:
+            heard.append(played.looks)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(announcing._Row, "look", look)
+        announce_until_learned([UNHEARD], played.host(), stop=lambda: played.looks >= 12)
+    assert heard == [5, 6]
 
 
 def test_what_goes_wrong(played: Played) -> None:
