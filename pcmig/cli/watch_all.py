@@ -91,7 +91,7 @@ class Followed:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def start(self, news: queue.SimpleQueue[Moment]) -> None:
+    def start(self, news: queue.SimpleQueue[Moment] | None) -> None:
         self._news = news
         self._thread.start()
 
@@ -137,7 +137,8 @@ class Followed:
         attended = job.state == "paused" and found.entry is not None and found.entry.keeper is not None
         end = None if attended else self._ending(job, since_s, found.entry)
         self.moment = Moment(job, merged(job, found), found, end, rates=tuple(job.rates))
-        self._news.put(self.moment)
+        if self._news is not None:
+            self._news.put(self.moment)
         return end is not None
 
 
@@ -188,11 +189,19 @@ class Arriving:
 
 
 class Host:
-    """All migrations at URI."""
+    """All migrations at URI. NEWS gets each moment; None where nobody takes them: a queue would grow as long
+    as the screen is looked at."""
 
-    def __init__(self, uri: str, shadows: Shadows, closely: bool, ending: Ending) -> None:
+    def __init__(
+        self,
+        uri: str,
+        shadows: Shadows,
+        closely: bool,
+        ending: Ending,
+        news: queue.SimpleQueue[Moment] | None = None,
+    ) -> None:
         self.uri = uri
-        self.news: queue.SimpleQueue[Moment] = queue.SimpleQueue()
+        self.news = news
         self.trouble: str | None = None  # why the host does not answer
         self._shadows = shadows
         self._closely = closely
@@ -242,7 +251,7 @@ class Host:
             if isinstance(row, Followed):
                 row.start(self.news)
             elif row.moment is not None:
-                self.news.put(row.moment)
+                self._tell(row.moment)
         for one in arriving:
             self._heed(one, found.get(one.uuid))
 
@@ -260,7 +269,11 @@ class Host:
         else:
             row.settle()
         if row.moment is not None and row.moment is not before:
-            self.news.put(row.moment)
+            self._tell(row.moment)
+
+    def _tell(self, moment: Moment) -> None:
+        if self.news is not None:
+            self.news.put(moment)
 
 
 def driver_of(entry: Entry | None, turn: _core.Turn | None) -> str | None:
@@ -336,16 +349,17 @@ def watch_all(
 ) -> ExitCode:
     """Until it is left. Raises LibvirtError when the host cannot be asked at all, BrokenPipeError when nobody
     reads any more."""
-    host = Host(uri, shadows, shadow, ending)
+    on_screen = not as_json and not quiet and is_terminal(sys.stdout)
+    news: queue.SimpleQueue[Moment] = queue.SimpleQueue()
+    host = Host(uri, shadows, shadow, ending, None if on_screen else news)
     host.start()
     try:
-        if as_json:
-            _stream(host, signals, lambda moment: _print(_json(uri, moment, shadow)))
-        elif is_terminal(sys.stdout) and not quiet:
+        if on_screen:
             _on_screen(host, signals, shadow)
+        elif as_json:
+            _stream(host, news, signals, lambda moment: _print(_json(uri, moment, shadow)))
         else:
-            lines = Lines(shadow)
-            _stream(host, signals, lines.show if not quiet else _only_ends)
+            _stream(host, news, signals, Lines(shadow).show if not quiet else _only_ends)
     finally:
         host.stop()
     return ExitCode.DONE
@@ -363,11 +377,13 @@ def _json(uri: str, moment: Moment, shadow: bool) -> str:
     return json.dumps(found)
 
 
-def _stream(host: Host, signals: SignalPipe, show: Callable[[Moment], None]) -> None:
+def _stream(
+    host: Host, news: queue.SimpleQueue[Moment], signals: SignalPipe, show: Callable[[Moment], None]
+) -> None:
     trouble: str | None = None
     while not signals.take():
         with contextlib.suppress(queue.Empty):
-            show(host.news.get(timeout=DRAW_S))
+            show(news.get(timeout=DRAW_S))
         if host.trouble != trouble:
             trouble = host.trouble
             if trouble is not None:

@@ -14,6 +14,7 @@ from pcmig.cli import job, main, watch, watch_all, watched
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import Start
 from tests.unit.cli.fake_core import job as answer
+from tests.unit.patience import wait_for
 
 TOTAL = 256 * fake.MIB
 FOUND = {"uuid": fake.UUID, "name": "g1", "half": "running", "job_active": True}
@@ -163,6 +164,27 @@ def test_a_host_that_cannot_be_asked_is_an_error(capsys: pytest.CaptureFixture[s
 def test_what_makes_no_sense(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str) -> None:
     assert main.main(["watch", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("found", [FOUND, COMES])
+def test_nothing_piles_up_behind_the_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, found: Any
+) -> None:
+    """It shows how each migration is now, and takes no news."""
+    fake.migrating[:] = [found]
+    fake.jobs[:] = [PRE]
+    hosts: list[watch_all.Host] = []
+
+    def on_screen(host: watch_all.Host, *_: Any) -> None:
+        hosts.append(host)
+        wait_for(lambda: [row for row in host.rows() if row.moment is not None], "it is seen")
+
+    monkeypatch.setattr(watch_all, "is_terminal", lambda _: True)
+    monkeypatch.setattr(watch_all, "_on_screen", on_screen)
+    assert main.main(["watch"]) == 0
+    assert "Traceback" not in "".join(capsys.readouterr())
+    (host,) = hosts
+    assert host.news is None
 
 
 def test_the_screen_comes_and_goes(start: Start) -> None:
