@@ -64,14 +64,15 @@ def increments(
         found.count("pcmig_switches_total", policy.partition("=")[0], reasons[-1] if reasons else OTHERS)
     found.count("pcmig_page_requests_total", by=totals.get("requests", 0))
     interruptions = 0
-    for row in ledger["phases"]:
-        if row["phase"] not in PHASES:
-            continue
+    lasted = [row for row in ledger["phases"] if row["phase"] in PHASES]
+    for row in lasted:
         found.count("pcmig_sent_bytes_total", row["phase"], by=row["wire_bytes"])
         found.count("pcmig_phase_seconds_total", row["phase"], by=row["duration_us"] / 1e6)
         interruptions += row["merged"] + 1 if row["phase"] == "paused" else 0
     found.count("pcmig_interruptions_total", by=interruptions)
-    left = int(interruptions > 0 and outcome != "completed")
+    # One that was resumed may fail later, for another reason. A row has the end of its last stay.
+    last = max(reversed(lasted), key=lambda row: row["end_us"], default={"phase": None})["phase"]
+    left = int(last == "paused" and outcome != "completed")
     found.count("pcmig_resumes_total", "resumed", by=interruptions - left)
     found.count("pcmig_resumes_total", "not-resumed", by=left)
     if outcome == "completed":

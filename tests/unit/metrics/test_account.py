@@ -75,6 +75,23 @@ def test_a_switch_that_came_to_nothing_is_none() -> None:
     assert "pcmig_switches_total" not in {name for name, _ in found.counters}
 
 
+@pytest.mark.parametrize("outcome", ["failed", "needs-operator"])
+def test_one_that_was_resumed_and_failed_later_was_resumed(outcome: str) -> None:
+    book = dict(ledger())
+    post = next(row for row in book["phases"] if row["phase"] == "postcopy")
+    end_us = post["end_us"]
+    paused = {**post, "phase": "paused", "end_us": end_us + 10}
+    finished = {**post, "phase": "finished", "end_us": end_us + 40}
+    book["phases"] = [post, paused, {**post, "end_us": end_us + 20}, finished]
+    found = ended(outcome, ledger=book).counters
+    assert found["pcmig_resumes_total", ("resumed",)] == 1
+    assert ("pcmig_resumes_total", ("not-resumed",)) not in found
+    # As it is when the table of phases was full: a later stay is in the row of an earlier one.
+    book["phases"] = [{**paused, "merged": 1, "end_us": end_us + 30}, {**post, "end_us": end_us + 20}]
+    found = ended(outcome, ledger=book).counters
+    assert found["pcmig_resumes_total", ("resumed",)] == found["pcmig_resumes_total", ("not-resumed",)] == 1
+
+
 @pytest.mark.parametrize(("outcome", "resumed", "left"), [("completed", 3, 0), ("needs-operator", 2, 1)])
 def test_interruptions(outcome: str, resumed: int, left: int) -> None:
     book = dict(ledger())
