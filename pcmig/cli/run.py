@@ -173,7 +173,8 @@ class Run(Command):
             finally:
                 record.close(settled=settled)
                 if figures is not None:
-                    figures.close()
+                    with contextlib.suppress(Exception):  # figures keep nothing below from being put away
+                        figures.close()
                 if self.ports is not None:
                     if (text := self.ports.end()) and not args.quiet:
                         say(f"pcmig: {text}", self.out)

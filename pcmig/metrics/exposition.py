@@ -31,7 +31,7 @@ class View:
 
     program: str
     counts: Counts
-    rows: list[Mapping[str, Any]]  # of those that somebody follows (live.py)
+    rows: list[Mapping[str, Any]]  # of those that somebody follows (live.py), maybe with another version
     unattended: int  # on record, and nobody follows them
     interrupted: int  # of those
     half_lost: int
@@ -122,7 +122,7 @@ def _gauges(views: list[View]) -> Iterator[Metric]:
         "pcmig_migrations_running", "Migrations that run, by phase", labels=[PROGRAM, "phase"]
     )
     for view in views:
-        phases = collections.Counter(str(row["phase"]) for row in view.rows)
+        phases = collections.Counter(str(row.get("phase")) for row in view.rows)
         for phase in PHASES:
             running.add_metric([view.program, phase], phases[phase])
     yield running
@@ -136,7 +136,7 @@ def _gauges(views: list[View]) -> Iterator[Metric]:
     yield gauge(
         "pcmig_interrupted",
         "Migrations whose post-copy is interrupted: the guest waits",
-        lambda view: sum(bool(row["interrupted"]) for row in view.rows) + view.interrupted,
+        lambda view: sum(bool(row.get("interrupted")) for row in view.rows) + view.interrupted,
     )
     yield gauge(
         "pcmig_half_lost",
@@ -146,7 +146,7 @@ def _gauges(views: list[View]) -> Iterator[Metric]:
     yield gauge(
         "pcmig_resume_impossible",
         "Interrupted migrations that this libvirt cannot resume",
-        lambda view: sum(bool(row["resume_impossible"]) for row in view.rows) + view.resume_impossible,
+        lambda view: sum(bool(row.get("resume_impossible")) for row in view.rows) + view.resume_impossible,
     )
     yield gauge(
         "pcmig_unattended",
@@ -175,12 +175,12 @@ def _live(views: list[View]) -> Iterator[Metric]:
     )
     rows = [(view.program, row) for view in views for row in view.rows]
     for program, row in rows:
-        words = [str(row[name]) for name in (*GUEST, *INFO)]
+        words = [str(row.get(name, "")) for name in (*GUEST, *INFO)]
         info.add_metric([program, *words], 1)
     yield info
     for live in LIVE:
         found = GaugeMetricFamily(live.name, live.meaning, labels=[PROGRAM, *GUEST])
         for program, row in rows:
-            if row.get(live.key) is not None:
-                found.add_metric([program, *(str(row[name]) for name in GUEST)], row[live.key])
+            if isinstance(value := row.get(live.key), (int, float)):
+                found.add_metric([program, *(str(row.get(name, "")) for name in GUEST)], value)
         yield found

@@ -177,7 +177,8 @@ class Store:
             try:
                 data = json.loads(path.read_bytes())
                 alive = journal.Owner(**data["owner"]).alive
-                found = list(data["rows"])
+                # A row without its guest cannot be told apart from another one.
+                found = [row for row in data["rows"] if isinstance(row, dict) and "instance_uuid" in row]
             except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue  # gone meanwhile; or nobody's
             if alive:

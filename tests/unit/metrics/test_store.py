@@ -160,12 +160,13 @@ def test_a_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_runs_ends_with_its_process(tmp_path: pathlib.Path) -> None:
-    row = {"domain": "g1", "phase": "precopy"}
+    row = {"domain": "g1", "instance_uuid": "1", "phase": "precopy"}
     mine = Store(tmp_path)
     mine.write_live([row])
     assert Store(tmp_path).live() == [row]
     other = child(
-        "Store(sys.argv[1]).write_live([{'domain': 'g2'}])\nprint('there', flush=True)\nsys.stdin.read()",
+        "Store(sys.argv[1]).write_live([{'instance_uuid': '2'}])\n"
+        "print('there', flush=True)\nsys.stdin.read()",
         str(tmp_path),
     )
     assert other.stdout is not None
