@@ -22,6 +22,9 @@ ENVIRONMENT = "PCMIG_METRICS_DIR"  # empty: no file is written
 
 LOOK_MS = round(meter.EVERY_S * 1000)
 
+# So long another process that writes is waited for when there is no next time; it may be stopped.
+END_S = 2.0
+
 
 def textfiles(given: str | None) -> str | None:
     """The folder for node_exporter's file: the one GIVEN, or that of the environment, or Debian's where that
@@ -77,17 +80,19 @@ class Metering:
         """Counts it, unless it was left to itself. GATED: its switch was to wait for ports."""
         if status["outcome"] in (None, "detached"):
             return
-        self._meter.ended(
-            f"{self._entry.uuid} {self._entry.started} {status['outcome']}",
-            account.increments(
+        try:
+            more = account.increments(
                 outcome=str(status["outcome"]),
                 policy=self._policy,
                 ledger=self._migration.ledger(),
                 decisions=self._migration.decisions(),
                 gated=gated,
-            ),
-        )
+            )
+        except Exception as err:  # a defect of ours ends no migration
+            self._meter.tell(f"this migration is not counted: {type(err).__name__}: {err}")
+            return
+        self._meter.ended(f"{self._entry.uuid} {self._entry.started} {status['outcome']}", more, END_S)
 
     def close(self) -> None:
         """This process looks after it no more."""
-        self._meter.close()
+        self._meter.close(END_S)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pcmig import journal
 from pcmig.cli import status
 from pcmig.cli.base import Command, CommandError, ExitCode, given_path
-from pcmig.cli.metering import make_meter
+from pcmig.cli.metering import END_S, make_meter
 from pcmig.journal import Journal
 from pcmig.metrics import exposition, view
 from pcmig.metrics.families import COMMAND, NOVA
@@ -46,8 +46,8 @@ class Metrics(Command):
         situations = asked(journal.default_folder())
         try:
             if args.textfile is not None:
-                meter.publish(situations=situations)
-                meter.write(args.textfile)
+                meter.publish(situations=situations, wait_s=0)  # what is busy is told by the next
+                meter.write(args.textfile, END_S)
                 return ExitCode.DONE
             views = [view.view(COMMAND, meter.store, meter.book, situations=situations)]
             views += of_nova()

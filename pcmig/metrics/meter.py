@@ -15,7 +15,7 @@ from pcmig import files
 from pcmig.metrics import exposition
 from pcmig.metrics.account import Increments
 from pcmig.metrics.families import COMMAND, NOVA
-from pcmig.metrics.store import Store, StoreError
+from pcmig.metrics.store import BusyError, Store, StoreError
 from pcmig.metrics.view import view
 
 # Where Debian's node_exporter looks for text files.
@@ -25,6 +25,8 @@ FILES = {COMMAND: "pcmig.prom", NOVA: "pcmig-nova-compute.prom"}
 MODE = 0o644  # node_exporter has a user of its own
 
 EVERY_S = 5.0
+
+TEXT_LOCK = ".text-lock"  # whoever has it writes the file for node_exporter
 
 
 def usable_folder(folder: str = TEXTFILE_FOLDER) -> str | None:
@@ -54,7 +56,7 @@ class Meter:
         tell: Callable[[str], None],
     ) -> None:
         self.program = program
-        self.store = Store(folder, self._tell)
+        self.store = Store(folder, self.tell)
         self.book = book
         self._path = None if textfiles is None else os.path.join(textfiles, FILES[program])
         self._say = tell
@@ -69,30 +71,44 @@ class Meter:
         if news == self._news and time.monotonic() - self._looked_s < EVERY_S:
             return
         self._looked_s, self._news = time.monotonic(), news
-        self.publish(rows())
+        try:
+            self.publish(rows(), wait_s=0)
+        except Exception as err:  # a defect of ours, in what makes rows
+            self._tell_defect(err)
 
     def publish(
-        self, rows: list[dict[str, Any]] | None = None, situations: Mapping[str, str] | None = None
+        self,
+        rows: list[dict[str, Any]] | None = None,
+        situations: Mapping[str, str] | None = None,
+        wait_s: float | None = None,
     ) -> None:
         """Writes all figures. ROWS are of the migrations that run in this process, SITUATIONS of what nobody
-        follows; None: as they were."""
+        follows; None: as they were. WAIT_S: for another process that writes, which may be stopped, no longer
+        than that; 0: nothing is told then, as there is a next time. Never raises."""
         try:
             if rows is not None and (rows or self._live):
-                self.store.write_live(rows)
+                self.store.write_live(rows, wait_s)
                 self._live = bool(rows)
             if situations is not None and situations != self.store.situations():
-                self.store.write_situations(situations)
-            self.write(self._path)
+                self.store.write_situations(situations, wait_s)
+            self.write(self._path, wait_s)
+        except BusyError as err:
+            if wait_s:
+                self.tell(str(err))
         except StoreError as err:
-            self._tell(str(err))
+            self.tell(str(err))
         except ImportError as err:
-            self._tell(exposition.MISSING.format(err))
+            self.tell(exposition.MISSING.format(err))
+        except Exception as err:  # such as a file that another version of pcmig wrote
+            self._tell_defect(err)
 
-    def write(self, path: str | None) -> None:
+    def write(self, path: str | None, wait_s: float | None = None) -> None:
         """Raises StoreError, ImportError without prometheus-client."""
         if path is None:
             return
-        with self.store.locked():  # of two that write, the one that comes last knows more
+        # Of two that write, the one that comes last knows more. The lock is its own: PATH may be on a file
+        # system that hangs, and who only counts is not to wait for that.
+        with self.store.locked(wait_s, name=TEXT_LOCK):
             found = self.view()
             text = exposition.text(lambda: exposition.families([found]))
             try:
@@ -104,18 +120,25 @@ class Meter:
         """Raises StoreError."""
         return view(self.program, self.store, self.book)
 
-    def ended(self, migration: str, more: Increments) -> None:
-        """MIGRATION, named so for ever, has ended: MORE is added, once, however often this is called."""
+    def ended(self, migration: str, more: Increments, wait_s: float | None = None) -> None:
+        """MIGRATION, named so for ever, has ended: MORE is added, once, however often this is called. WAIT_S
+        as for publish(). Never raises."""
         try:
-            self.store.add(migration, more)
+            self.store.add(migration, more, wait_s)
         except StoreError as err:
-            self._tell(str(err))
+            self.tell(str(err))
+        except Exception as err:
+            self._tell_defect(err)
 
-    def close(self) -> None:
+    def close(self, wait_s: float | None = None) -> None:
         """This process follows nothing any more."""
-        self.publish([])
+        self.publish([], wait_s=wait_s)
 
-    def _tell(self, text: str) -> None:
+    def _tell_defect(self, err: Exception) -> None:
+        self.tell(f"metrics are not written: {type(err).__name__}: {err}")
+
+    def tell(self, text: str) -> None:
+        """Once."""
         if text not in self._told:
             self._told.add(text)
             self._say(text)

@@ -34,9 +34,15 @@ _FAMILIES = {family.name: family for family in (*COUNTERS, *HISTOGRAMS)}
 # Of so many migrations that were counted last it is known that they were.
 REMEMBERED = 500
 
+AGAIN_S = 0.05  # how soon a lock that another process has is asked for again
+
 
 class StoreError(Exception):
     """The folder, or a file in it, cannot be used; the text names it."""
+
+
+class BusyError(StoreError):
+    """Another process writes there."""
 
 
 class UnusableError(StoreError):
@@ -92,15 +98,16 @@ class Store:
         self._tell = tell
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else writes meanwhile. The lock ends with the process, however that ends. Raises StoreError,
-        also for an OSError of the caller's."""
+    def locked(self, wait_s: float | None = None, *, name: str = ".lock") -> Iterator[None]:
+        """Nobody else writes meanwhile. The lock ends with the process, however that ends; one that is
+        stopped keeps it. Raises BusyError when another one has it for longer than WAIT_S (None: waits for
+        ever), StoreError also for an OSError of the caller's."""
         handle = -1
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             journal.hand_over(handle, self.folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            self._lock(handle, wait_s)
             yield
         except OSError as err:
             raise StoreError(
@@ -109,13 +116,30 @@ class Store:
         finally:
             if handle >= 0:
                 os.close(handle)
+    def _lock(self, handle: int, wait_s: float | None) -> None:
+        if wait_s is None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            return
+        end_s = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= end_s:
+                    raise BusyError(
+                        f"metrics cannot be written in {self.folder}: another process is at it, and does not "
+                        "come to an end"
+                    ) from None
+            time.sleep(AGAIN_S)
+
 
     # Counts
 
-    def add(self, migration: str, more: Increments) -> bool:
+    def add(self, migration: str, more: Increments, wait_s: float | None = None) -> bool:
         """Counts MORE for the ended MIGRATION, once: whether that was not done before. Raises StoreError."""
         unusable = ""
-        with self.locked():
+        with self.locked(wait_s):
             try:
                 counts = self.counts()
             except UnusableError as err:
@@ -159,10 +183,10 @@ class Store:
 
     # What runs
 
-    def write_live(self, rows: list[dict[str, Any]]) -> None:
+    def write_live(self, rows: list[dict[str, Any]], wait_s: float | None = None) -> None:
         """The migrations that this process follows; none: its file goes. Raises StoreError."""
         name = f"{LIVE}{os.getpid()}.json"
-        with self.locked():
+        with self.locked(wait_s):
             if rows:
                 owner = journal.Owner.of(os.getpid())
                 assert owner is not None
@@ -190,9 +214,9 @@ class Store:
 
     # What nobody follows
 
-    def write_situations(self, situations: Mapping[str, str]) -> None:
+    def write_situations(self, situations: Mapping[str, str], wait_s: float | None = None) -> None:
         """As both hosts said, by the UUID of the guest. Raises StoreError."""
-        with self.locked():
+        with self.locked(wait_s):
             self._write(SITUATIONS, dict(situations))
 
     def situations(self) -> dict[str, str]:

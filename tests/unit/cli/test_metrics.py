@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import signal
 import sys
+from unittest import mock
 
 import pytest
 
-from pcmig.cli import metering, metrics
+from pcmig.cli import metering, metrics, run
+from pcmig.cli.base import CommandError
 from pcmig.journal import Journal
+from pcmig.metrics.meter import TEXT_LOCK
 from pcmig.metrics.store import Store, default_folder
 from tests.unit.cli.conftest import MIGRATE, Start, pcmig
 from tests.unit.cli.fake_core import GO_ENVIRONMENT, UUID
@@ -126,6 +130,55 @@ def test_counts_that_cannot_be_used_are_named(start: Start, tmp_path: pathlib.Pa
     code, text = start("quick", *MIGRATE).finish()
     assert code == 0 and f"pcmig: note: {path} is no JSON" in text and "counting begins anew" in text
     assert start("quick", *MIGRATE, "-q").finish() == (0, "")
+
+
+@pytest.mark.parametrize(("name", "counted"), [(".lock", 0), (TEXT_LOCK, 1)])
+def test_another_process_that_is_stopped_ends_no_migration(
+    start: Start, tmp_path: pathlib.Path, name: str, counted: int
+) -> None:
+    """It is told in one line, and those that follow are counted."""
+    env = {metering.ENVIRONMENT: str(tmp_path)}
+    with Store(default_folder()).locked(name=name):
+        code, text = start("quick", *MIGRATE, env=env).finish()
+    assert code == 0 and text.count("pcmig: note: metrics") == text.count("another process is at it") == 1
+    assert len(Store(default_folder()).counts().ended) == counted
+    assert start("quick", *MIGRATE, env=env).finish()[0] == 0
+    assert len(Store(default_folder()).counts().ended) == counted + 1
+
+
+def test_one_that_waits_for_a_stopped_process_is_no_pile(capsys: pytest.CaptureFixture[str]) -> None:
+    """As cron begins one each minute."""
+    with Store(default_folder()).locked(name=TEXT_LOCK):
+        code, text = pcmig(capsys, "metrics", "--textfile", "/nowhere/at/all/pcmig.prom")
+    assert code == 1 and "another process is at it" in text
+
+
+def test_a_defect_ends_no_migration(capsys: pytest.CaptureFixture[str]) -> None:
+    found = metering.Metering(
+        metering.make_meter(None),
+        mock.Mock(ledger=lambda: {}, decisions=list),
+        mock.Mock(uuid=UUID, started="2026-11-29T10:00:00Z"),
+        "auto",
+    )
+    found.ended({"outcome": "completed"}, gated=False)  # type: ignore[typeddict-item]
+    assert "pcmig: note: this migration is not counted: KeyError: 'phases'" in capsys.readouterr().err
+
+
+def test_figures_that_cannot_be_closed_keep_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ports' watchers end, and the way through the tunnel is closed."""
+    signals = mock.MagicMock()
+    signals.__enter__.return_value.take.return_value = [signal.SIGINT]
+    monkeypatch.setattr(run, "SignalPipe", lambda _: signals)
+    command = mock.Mock(spec=run.Run, adopts=False, ports=mock.Mock(), passage=mock.Mock(), out=sys.stderr)
+    command.result = {}
+    command.prepare.return_value = (mock.Mock(), mock.Mock())
+    command._figures.return_value.close.side_effect = RuntimeError("a defect")
+    command.ports.end.return_value = None
+    plan = mock.Mock(domain="g1", dest_uri="qemu+tcp://b/system")
+    with pytest.raises(CommandError, match="interrupted before anything was started"):
+        run.Run._follow(command, argparse.Namespace(quiet=True, no_progress=True), plan)
+    command.ports.end.assert_called_once()
+    command.passage.close.assert_called_once()
 
 
 def test_without_the_library(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
