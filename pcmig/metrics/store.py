@@ -110,12 +110,12 @@ class Store:
             self._lock(handle, wait_s)
             yield
         except OSError as err:
-            raise StoreError(
-                f"metrics cannot be written in {err.filename or self.folder}: {err.strerror}"
-            ) from err
+            # The folder, not the file: that has another name each time, and what goes wrong is told once.
+            raise StoreError(f"metrics cannot be written in {self.folder}: {err.strerror}") from err
         finally:
             if handle >= 0:
                 os.close(handle)
+
     def _lock(self, handle: int, wait_s: float | None) -> None:
         if wait_s is None:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -132,7 +132,6 @@ class Store:
                         "come to an end"
                     ) from None
             time.sleep(AGAIN_S)
-
 
     # Counts
 
@@ -153,6 +152,24 @@ class Store:
         if unusable:  # without the lock: a log may let another of eventlet's threads run, which wants it
             self._tell(unusable)
         return new
+
+    def begin(self) -> None:
+        """Writes down when counting began, if nobody has. Waits for nobody: who else writes does it. Raises
+        StoreError."""
+        if os.path.exists(
+            self.folder / COUNTS
+        ):  # no pathlib: it raises where a folder may not be looked into
+            return
+        with self.locked(wait_s=0):
+            if not os.path.exists(self.folder / COUNTS):
+                self._write(COUNTS, _dumped(Counts.fresh()), durable=True)
+
+    def unusable_since_s(self) -> float:
+        """When the counts were written last, since 1970, of which nothing more can be said."""
+        try:
+            return (self.folder / COUNTS).stat().st_mtime
+        except OSError:  # moved aside meanwhile
+            return time.time()
 
     def counts(self) -> Counts:
         """As they are now; there need be none. Raises StoreError."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from pcmig.journal import Entry, Journal
 from pcmig.metrics.exposition import View
 from pcmig.metrics.live import cannot_resume
-from pcmig.metrics.store import Counts, Store, UnusableError
+from pcmig.metrics.store import Counts, Store, StoreError, UnusableError
 
 # Situations (core/situation.h) in which the guest waits until post-copy goes on; "held": as somebody wants.
 INTERRUPTED = ("interrupted", "held", "cut-off")
@@ -50,10 +51,12 @@ def view(
     rows = store.live() if rows is None else rows
     known = store.situations() if situations is None else situations
     left = unattended(Journal(book).all()[0], (str(row["instance_uuid"]) for row in rows))
+    with contextlib.suppress(StoreError):  # who may only read needs no file to do so
+        store.begin()
     try:
         counts = store.counts()
     except UnusableError:  # moved aside, and told, by the next that counts something
-        counts = Counts.fresh()
+        counts = Counts(store.unusable_since_s())
     return View(
         program=program,
         counts=counts,

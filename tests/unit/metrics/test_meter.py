@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 import pytest
 
 from pcmig.journal import Entry, Journal, Owner
-from pcmig.metrics import live, meter
+from pcmig.metrics import live, meter, store, view
 from pcmig.metrics.families import COMMAND, NOVA
 from pcmig.metrics.meter import Meter
+from pcmig.metrics.store import Store
 from tests.unit.cli import fake_core as fake
 from tests.unit.metrics.figures import UUID, ended, names, read, status, value
+from tests.unit.patience import PATIENCE_S
 
 OTHER = "aaaaaaaa-0000-4000-8000-000000000002"
 
@@ -169,6 +173,50 @@ def test_what_goes_wrong_is_told_once(stage: Stage) -> None:
     assert one.store.counts().counters["pcmig_migrations_total", ("completed", "postcopy")] == 1
 
 
+def test_a_full_disk_is_told_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file has another name while it is written."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(stage.folder / "metrics" / f".new-{letters.pop()}"))
+
+    letters = list("abc")
+    monkeypatch.setattr(store.os, "replace", full)  # type: ignore[attr-defined]
+    one = stage.meter()
+    one.ended("m", ended())
+    one.ended("m2", ended())
+    assert stage.told == [f"metrics cannot be written in {stage.folder / 'metrics'}: No space left on device"]
+
+
+def test_counting_began_when_it_began(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also as long as nothing was counted, and when the counts cannot be used."""
+    now_s = 1000.0
+    monkeypatch.setattr(store.time, "time", lambda: now_s)  # type: ignore[attr-defined]
+
+    def since_s() -> float:
+        return view.view(COMMAND, stage.meter().store, stage.book.folder).counts.since_s
+
+    assert since_s() == 1000.0
+    now_s = 2000.0
+    assert since_s() == 1000.0
+    stage.meter().publish()
+    stage.meter().ended("m", ended())
+    assert since_s() == value(stage.read(), "pcmig_counting_since_timestamp_seconds") == 1000.0
+    path = stage.folder / "metrics" / "counts.json"
+    path.write_text("{")
+    os.utime(path, (1500, 1500))
+    assert since_s() == 1500.0, "from then on nothing was counted"
+    now_s = 3000.0
+    assert since_s() == 1500.0
+
+
+def test_who_may_only_read(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store.pathlib.Path, "mkdir", read_only)  # type: ignore[attr-defined]
+    assert view.view(COMMAND, stage.meter().store, stage.book.folder).counts.counters == {}
+
+
 def test_counts_that_cannot_be_used_do_not_keep_the_rest_from_the_file(stage: Stage) -> None:
     one = stage.meter()
     one.publish()
@@ -177,6 +225,89 @@ def test_counts_that_cannot_be_used_do_not_keep_the_rest_from_the_file(stage: St
     assert value(stage.read(), "pcmig_migrations_running", phase="precopy") == 1
     one.ended("m", ended())
     assert "counting begins anew" in stage.told[0]
+
+
+def test_another_version_follows_a_migration(stage: Stage) -> None:
+    """Its rows have not all that this one's have, or something else; its figures are there, and ours."""
+    folder = stage.folder / "metrics"
+    folder.mkdir()
+    owner = Owner.of(os.getpid())
+    assert owner is not None
+    others = [{"instance_uuid": OTHER, "passes": 3, "total_bytes": "many"}, {"domain": "g3"}, 7]
+    text = json.dumps({"owner": dataclasses.asdict(owner), "rows": others})
+    (folder / "live-0.json").write_text(text)
+    stage.meter().publish(rows())
+    found = stage.read()
+    assert value(found, "pcmig_migration_info", instance_uuid=UUID) == 1
+    assert value(found, "pcmig_migration_info", instance_uuid=OTHER) == 1
+    assert value(found, "pcmig_migration_passes", instance_uuid=OTHER) == 3
+    assert value(found, "pcmig_migration_data_total_bytes") == 256 << 20, "of ours alone"
+
+
+def test_a_defect_is_told_once_and_ends_no_migration(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("phase")
+
+    monkeypatch.setattr(meter, "view", broken)
+    monkeypatch.setattr(store.Store, "add", broken)
+    one = stage.meter()
+    one.look(rows)
+    one.look(broken, "another phase")  # type: ignore[arg-type]
+    one.ended("m", ended())
+    one.close()
+    assert stage.told == ["metrics are not written: KeyError: 'phase'"]
+
+
+def test_who_only_counts_does_not_wait_for_a_file_system_that_hangs(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[bool] = []
+    real = meter.files.replace  # type: ignore[attr-defined]
+
+    def replace(*arguments: Any) -> None:
+        """While it lasts, which may be for ever."""
+        counted.append(Store(stage.folder / "metrics").add("m", ended(), wait_s=0))
+        real(*arguments)
+
+    monkeypatch.setattr(meter.files, "replace", replace)  # type: ignore[attr-defined]
+    stage.meter().publish(rows())
+    assert counted == [True] and stage.file.exists()
+
+
+@pytest.mark.parametrize("name", [".lock", meter.TEXT_LOCK])
+def test_a_round_is_left_out_while_another_process_is_at_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It may be stopped, and never end."""
+    one = stage.meter()
+    with Store(stage.folder / "metrics").locked(name=name):
+        one.look(rows)
+        assert stage.told == [] and not stage.file.exists()
+        one.ended("m", ended(), wait_s=0.1)
+        one.close(wait_s=0.1)
+    (said,) = stage.told
+    assert f"{stage.folder / 'metrics'}: another process is at it" in said
+    stage.told.clear()
+    one.look(rows, "another phase")
+    assert value(stage.read(), "pcmig_migrations_running", phase="precopy") == 1
+
+
+def test_who_comes_to_an_end_is_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Store(stage.folder / "metrics").locked()
+    other.__enter__()
+    waits = 0
+
+    def wait(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            other.__exit__(None, None, None)
+
+    monkeypatch.setattr(store.time, "sleep", wait)  # type: ignore[attr-defined]
+    one = stage.meter()
+    one.ended("m", ended(), wait_s=PATIENCE_S)
+    assert waits == 3 and stage.told == []
+    assert one.store.counts().ended == ["m"]
 
 
 def test_without_the_library(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
