@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +15,16 @@ from pcmig.metrics import account, exposition, live
 from pcmig.metrics.account import Increments
 from pcmig.metrics.families import NOVA
 from pcmig.metrics.meter import EVERY_S, Meter, Where
+from pcmig.metrics.store import REMEMBERED
 from pcmig.metrics.view import view
+from pcmig.nova import releases
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 LOG = logging.getLogger(__name__)
+
+STOP_S = 5.0  # so long the end of the service waits for figures that are being written
 
 COUNTED = ("completed", "failed", "needs-operator")
 
@@ -40,7 +45,12 @@ class Metering:
         self._where = where
         self._rows = rows
         self._situations = situations
-        self._meter = Meter(NOVA, folder, journal, where.textfiles, _warn)
+        # What goes wrong may be told off the hub, where no log is to be written.
+        self._said: collections.deque[str] = collections.deque()
+        self._meter = Meter(NOVA, folder, journal, where.textfiles, self._said.append)
+        # What ended, and is not counted yet: a lock, a disk or a file system that hangs is waited for by the
+        # thread of this, and by no migration. Should it hang for so long, the oldest are lost.
+        self._ended: collections.deque[tuple[str, Increments]] = collections.deque(maxlen=REMEMBERED)
         self._news = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -55,12 +65,16 @@ class Metering:
         try:
             self._thread.start()
         except RuntimeError as err:  # no thread is to be had
+            self._thread = None
             _warn(f"metrics are not written: {err}")
 
     def stop(self) -> None:
-        """What runs goes on without this process, which knows no more of it."""
+        """What runs goes on without this process, which knows no more of it. What ended before is counted
+        yet, if that can be done soon."""
         self._stopping = True
         self._news.set()
+        if self._thread is not None:
+            self._thread.join(STOP_S)
 
     def ended(
         self,
@@ -72,7 +86,7 @@ class Metering:
         decisions: Callable[[], list[Any]],
     ) -> None:
         """The engine has said how MIGRATION, by Nova's UUID of it, ended. One that it was to leave has not
-        ended. Never raises."""
+        ended. Counted soon; waits for nothing, and never raises."""
         if outcome not in COUNTED:
             return
         try:
@@ -86,14 +100,17 @@ class Metering:
         except Exception:  # a defect of ours ends no migration
             LOG.exception("Live migration %s is not counted", migration)
             return
-        self._meter.ended(f"{migration} {outcome}", more)
-        self._news.set()
+        self._count(f"{migration} {outcome}", more)
 
     def activated(self, migration: str, seconds: float) -> None:
         """All ports of MIGRATION's guest are bound to the destination, so long after it stopped here."""
         more = Increments()
         more.observe("pcmig_port_activation_seconds", value=seconds)
-        self._meter.ended(f"{migration} ports", more)
+        self._count(f"{migration} ports", more)
+
+    def _count(self, name: str, more: Increments) -> None:
+        self._ended.append((name, more))
+        self._news.set()
 
     def _write(self) -> None:
         while not self._stopping:
@@ -104,9 +121,14 @@ class Metering:
 
     def _look(self, rows: Callable[[], list[live.Row]]) -> None:
         try:
-            self._meter.publish(rows(), self._situations())
+            while self._ended:
+                releases.off_hub(self._meter.ended, *self._ended.popleft())
+            # Rows are made here, as what they are made of is eventlet's.
+            releases.off_hub(self._meter.publish, rows(), self._situations())
         except Exception:  # a defect of ours, which is not to end all figures
             LOG.exception("Metrics are not written")
+        while self._said:
+            _warn(self._said.popleft())
 
     def _listen(self) -> None:
         where = f"{self._where.address}:{self._where.port}"

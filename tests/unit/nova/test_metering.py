@@ -7,6 +7,7 @@ import logging
 import pathlib
 import socket
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from pcmig.metrics import live, meter
 from pcmig.metrics.meter import Where
+from pcmig.metrics.store import Store
 from pcmig.nova import conf as pcmig_conf
+from pcmig.nova import metering
 from pcmig.nova.metering import Metering
 from pcmig.nova.settings import ConfigError
 from tests.unit.cli import fake_core as fake
@@ -118,7 +121,13 @@ def test_what_is_left_to_others_has_not_ended_and_what_ended_counts_once(
     end(one, "detached")
     end(one, None)
     end(one)
-    end(start())  # adopted after a restart, as its end was not written down
+    one.stop()
+    end(other := start())  # adopted after a restart, as its end was not written down
+    other.stop()
+    for each in (one, other):
+        assert each._thread is not None
+        each._thread.join(PATIENCE_S)
+        assert not each._ended
     counts = one._meter.store.counts()
     assert counts.counters["pcmig_migrations_total", ("completed", "postcopy")] == 1
 
@@ -165,7 +174,72 @@ def test_a_port_that_is_taken(start: Start, caplog: pytest.LogCaptureFixture) ->
         port = server.getsockname()[1]
         end(one := start(port=port))
     assert f"[pcmig] metrics_port: metrics are not on 127.0.0.1:{port}: Address already in use" in caplog.text
-    assert one._meter.store.counts().ended == [f"{MIGRATION} completed"]
+    wait_for(lambda: one._meter.store.counts().ended == [f"{MIGRATION} completed"], "it is counted")
+
+
+def test_a_migration_waits_for_no_file_system_that_hangs(
+    tmp_path: pathlib.Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, go = threading.Event(), threading.Event()
+    real = meter.files.replace  # type: ignore[attr-defined]
+
+    def replace(*arguments: Any) -> None:
+        hangs.set()
+        go.wait(PATIENCE_S)
+        real(*arguments)
+
+    monkeypatch.setattr(meter.files, "replace", replace)  # type: ignore[attr-defined]
+    one = start(textfiles=str(tmp_path))
+    assert hangs.wait(PATIENCE_S)
+    try:
+        end(one)
+        one.activated(MIGRATION, 0.1)
+        assert not go.is_set() and one._meter.store.counts().ended == []
+    finally:
+        go.set()
+    counted = [f"{MIGRATION} completed", f"{MIGRATION} ports"]
+    wait_for(lambda: one._meter.store.counts().ended == counted, "it is counted later")
+
+
+def test_a_migration_waits_for_no_process_that_is_stopped(tmp_path: pathlib.Path, start: Start) -> None:
+    one = start()
+    other = Store(tmp_path / "metrics").locked()
+    other.__enter__()
+    ends = threading.Thread(target=end, args=(one,), daemon=True)
+    try:
+        ends.start()
+        ends.join(PATIENCE_S)
+        assert not ends.is_alive()
+    finally:
+        other.__exit__(None, None, None)
+    wait_for(lambda: one._meter.store.counts().ended == [f"{MIGRATION} completed"], "it is counted later")
+
+
+def test_what_may_block_is_done_off_the_hub(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what goes wrong there is logged by the thread of the figures."""
+    off: set[str] = set()
+    logged_off_it: list[bool] = []
+    there = threading.local()
+
+    def off_hub(call: Callable[..., Any], *arguments: Any) -> Any:
+        off.add(call.__name__)
+        there.now = True
+        try:
+            return call(*arguments)
+        finally:
+            there.now = False
+
+    def broken(*_: object) -> None:
+        raise KeyError("phase")
+
+    monkeypatch.setattr(metering.releases, "off_hub", off_hub)  # type: ignore[attr-defined]
+    monkeypatch.setattr(metering, "_warn", lambda _: logged_off_it.append(getattr(there, "now", False)))
+    monkeypatch.setattr(Store, "add", broken)
+    end(start())
+    wait_for(lambda: logged_off_it, "it is told")
+    assert off == {"ended", "publish"} and logged_off_it == [False]
 
 
 def test_without_the_library(
@@ -178,7 +252,7 @@ def test_without_the_library(
     one = start(port=free_port(), textfiles=str(tmp_path))
     wait_for(lambda: "python3-prometheus-client" in caplog.text, "it is said")
     end(one)
-    assert one._meter.store.counts().ended == [f"{MIGRATION} completed"]
+    wait_for(lambda: one._meter.store.counts().ended == [f"{MIGRATION} completed"], "it is counted")
 
 
 def options(folder: pathlib.Path, text: str) -> Where:
