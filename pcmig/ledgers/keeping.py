@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pcmig import _core
 from pcmig.ledgers.document import Facts, Samples, document, utc_now
 from pcmig.ledgers.store import LedgerError, Store
 
-if TYPE_CHECKING:
-    from pcmig._core import Migration
+
+class Accounts(Protocol):
+    """What of a migration that has ended is kept: a _core.Migration has it, or whoever took it from one."""
+
+    def ledger(self) -> Mapping[str, Any]: ...
+
+    def decisions(self) -> Sequence[Mapping[str, Any]]: ...
 
 
 class Keeping:
@@ -70,23 +75,25 @@ class Keeping:
 
     def end(
         self,
-        migration: Migration,
+        migration: Accounts,
         status: Mapping[str, Any],
         *,
         words: str | None = None,
         tunnel: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         patience_s: float = 1.0,
+        ended: str | None = None,
     ) -> pathlib.Path | None:
-        """It has ended with STATUS, in WORDS. Returns where its ledger is; None when none is to be kept.
-        PATIENCE_S: so long a host that has not told its facts yet is waited for. Raises LedgerError."""
+        """It has ended with STATUS, in WORDS; ENDED: when, if that is not now. Returns where its ledger is;
+        None when none is to be kept. PATIENCE_S: so long a host that has not told its facts yet is waited
+        for. Raises LedgerError."""
         if self.store.kept <= 0 or self._facts is None:
             return None
         try:
             found = document(
                 **self._about,
                 by=self.by,
-                ended=utc_now(),
+                ended=ended or utc_now(),
                 hosts=self._facts.take(patience_s),
                 status=status,
                 ledger=migration.ledger(),

@@ -3,18 +3,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from oslo_log import log as logging
 
 from pcmig import _core
 from pcmig.ledgers import keeping
+from pcmig.ledgers.document import utc_now
 from pcmig.ledgers.store import LedgerError, Store
-from pcmig.nova import releases
+from pcmig.nova import aside, releases
 
 LOG = logging.getLogger(__name__)
+
+# Nova goes on with the server as soon as its migration has ended: a disk that is slow, or another process
+# that prunes the folder, holds up neither that nor another migration.
+_WRITER = aside.Aside("pcmig-ledgers", "Ledgers of live migrations", 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """Of an engine, which may be gone when it is written. Is a keeping.Accounts."""
+
+    its_ledger: Mapping[str, Any]
+    its_decisions: Sequence[Mapping[str, Any]]
+
+    def ledger(self) -> Mapping[str, Any]:
+        return self.its_ledger
+
+    def decisions(self) -> Sequence[Mapping[str, Any]]:
+        return self.its_decisions
 
 
 class Keeping:
@@ -34,6 +54,7 @@ class Keeping:
         self._instance = instance
         self._begun = begun
         self._adopted = adopted
+        self._look_failed = False
         ask = functools.partial(
             releases.off_hub, functools.partial(_core.host_facts, timeout_ms=connect_timeout_ms)
         )
@@ -50,22 +71,54 @@ class Keeping:
                 adopted=self._adopted,
                 arguments=arguments,
             )
-        except (_core.Error, TypeError, ValueError) as err:  # of an entry that another release noted
+        except Exception as err:  # of an entry that another release noted, or a defect of ours
             LOG.warning("The ledger of the live migration will not be kept: %s", err, instance=self._instance)
 
     def look(self, status: Mapping[str, Any]) -> None:
-        self._keeping.look(status)
+        """Told once if it goes wrong: this comes many times a second."""
+        try:
+            self._keeping.look(status)
+        except Exception as err:  # a defect of ours, of which the curves suffer alone
+            if not self._look_failed:
+                LOG.warning(
+                    "The ledger of the live migration will lack figures over time: %s",
+                    f"{type(err).__name__}: {err}",
+                    instance=self._instance,
+                )
+            self._look_failed = True
 
     def end(
-        self, engine: _core.Migration, status: Mapping[str, Any], tunnel: Mapping[str, Any] | None
+        self,
+        engine: _core.Migration,
+        status: Mapping[str, Any],
+        tunnel: Mapping[str, Any] | None,
+        *,
+        at_once: bool = False,
     ) -> None:
-        """Hosts that have not told their facts by now are not waited for: Nova goes on."""
+        """What there is to write is taken now. AT_ONCE: it is written now as well."""
+        try:
+            taken = Taken(engine.ledger(), engine.decisions())
+        except Exception as err:
+            self._lost(err)
+            return
+        write = functools.partial(self._write, taken, dict(status), tunnel, utc_now())
+        if at_once:
+            write()
+        else:
+            _WRITER.do(write)
+
+    def _write(
+        self, taken: Taken, status: Mapping[str, Any], tunnel: Mapping[str, Any] | None, ended: str
+    ) -> None:
+        """Hosts that have not told their facts by now are not waited for."""
         try:
             path = releases.off_hub(
-                functools.partial(self._keeping.end, engine, status, tunnel=tunnel, patience_s=0.0)
+                functools.partial(
+                    self._keeping.end, taken, status, tunnel=tunnel, patience_s=0.0, ended=ended
+                )
             )
-        except (LedgerError, _core.Error) as err:
-            LOG.warning("The ledger of the live migration is lost: %s", err, instance=self._instance)
+        except Exception as err:  # the disk, or a defect of ours
+            self._lost(err)
             return
         if path is not None:
             LOG.info(
@@ -73,3 +126,10 @@ class Keeping:
                 {"path": path},
                 instance=self._instance,
             )
+
+    def _lost(self, err: Exception) -> None:
+        LOG.warning(
+            "The ledger of the live migration is lost: %s",
+            err if isinstance(err, LedgerError) else f"{type(err).__name__}: {err}",
+            instance=self._instance,
+        )

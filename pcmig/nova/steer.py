@@ -181,9 +181,21 @@ class Steered:
         """The guest's fate is settled: nothing goes through the tunnel any more."""
         if self.passage is None:
             return
-        for line in accounting.tunnel_lines(self.passage.accounting()):
+        for line in accounting.tunnel_lines(self._carried):
             LOG.info("Live migration: %(what)s", {"what": line}, instance=self._instance)
-        self.passage.close()
+        try:
+            self.passage.close()
+        except Exception as err:  # the daemon drops in time what nobody uses
+            LOG.warning("The way through the tunnel stays open: %s", err, instance=self._instance)
+
+    @functools.cached_property
+    def _carried(self) -> dict[str, Any] | None:
+        """What went through the tunnel until the end, which the daemon is asked for once."""
+        try:
+            return None if self.passage is None else self.passage.accounting()
+        except Exception as err:  # figures are not worth the migration
+            LOG.warning("What went through the tunnel is not known: %s", err, instance=self._instance)
+            return None
 
     def adopt(
         self,
@@ -230,8 +242,9 @@ class Steered:
     def keep(self, engine: _core.Migration, status: Any) -> None:
         """It has ended: its ledger is kept."""
         if self._orders.keeping is not None:
-            tunnel = None if self.passage is None else self.passage.accounting()
-            self._orders.keeping.end(engine, status, tunnel)
+            # One that is left to libvirt hands on nothing that could wait, and the process may end before
+            # another thread has written it.
+            self._orders.keeping.end(engine, status, self._carried, at_once=self.detached)
 
     def note_dest_host(self, uuid: str) -> None:
         """The destination's host has this UUID."""

@@ -56,6 +56,8 @@ class AdoptionTest(two_hosts.TwoHosts):
         self.halves = {"source": "absent", "destination": "running"}
         engine.play(outcome="completed", phase="finished")
         self._moved()
+        # They are written beside what Nova does at the end.
+        self._wait(lambda: len(self._ledgers("src")) == 2, "both ledgers are there")
         left, moved = (kept.document for kept in self._ledgers("src"))
         assert (left["outcome"], left["adopted"]) == ("detached", False)
         assert (moved["outcome"], moved["adopted"]) == ("completed", True)

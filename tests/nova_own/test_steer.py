@@ -23,8 +23,9 @@ from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 
 from pcmig import _core
+from pcmig.ledgers.document import utc_now
 from pcmig.ledgers.store import Store
-from pcmig.nova import driver, interruption, keeping, ports, steer
+from pcmig.nova import driver, interruption, keeping, ports, releases, steer
 from pcmig.nova.activation import Activation
 from pcmig.nova.flags import BITS
 from pcmig.nova.way import Way
@@ -551,6 +552,7 @@ def test_the_ledger_is_kept(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
     )
     engine.ledger = _core.Migration("g1", "test:///default").ledger  # type: ignore[attr-defined]
     follow(engine, Record(), steered)
+    wait_for(lambda: Store(tmp_path).paths(), "the ledger")
     ((one,), errors) = Store(tmp_path).all()
     assert errors == []
     found = one.document
@@ -572,7 +574,96 @@ def test_a_ledger_that_cannot_be_kept_ends_nothing(
     engine.ledger = _core.Migration("g1", "test:///default").ledger  # type: ignore[attr-defined]
     status, _, _ = follow(engine, Record(), steered)
     assert status["outcome"] == "completed"
-    assert "The ledger of the live migration is lost" in caplog.text
+    wait_for(lambda: "The ledger of the live migration is lost" in caplog.text, "the warning")
+
+
+def begun(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, passage: Any = None) -> steer.Steered:
+    """One whose ledger is to be kept in FOLDER."""
+    monkeypatch.setattr(_core, "host_facts", lambda uri, **_: {"hostname": uri})
+    kept = keeping.Keeping(Store(folder), Instance(), {}, 1000)
+    steered = steer.Steered(dataclasses.replace(ORDERS, keeping=kept), Instance())
+    steered._begins(Instance.uuid, "qemu+tcp://b/system", {})
+    steered.passage = passage
+    return steered
+
+
+def ends(*statuses: dict[str, Any], outcome: str = "completed") -> Engine:
+    engine = Engine(*statuses, {"phase": "finished", "outcome": outcome})
+    engine.ledger = _core.Migration("g1", "test:///default").ledger  # type: ignore[attr-defined]
+    return engine
+
+
+def test_nova_does_not_wait_for_the_ledger(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_on, written = threading.Event(), threading.Event()
+    add = Store.add
+
+    def slow(store: Store, document: Any) -> Any:
+        assert handed_on.wait(PATIENCE_S)
+        path = add(store, document)
+        written.set()
+        return path
+
+    monkeypatch.setattr(Store, "add", slow)
+    monkeypatch.setattr(releases, "off_hub", lambda call: call())  # as without eventlet
+    status, _, _ = follow(ends({}), Record(), begun(tmp_path, monkeypatch))
+    assert status["outcome"] == "completed"
+    # What is written is of the end, whatever becomes of the engine.
+    before = utc_now()
+    handed_on.set()
+    assert written.wait(PATIENCE_S)
+    ((one,), _) = Store(tmp_path).all()
+    assert one.document["outcome"] == "completed" and one.document["ended"] <= before
+    assert [each["action"] for each in one.document["decisions"]] == ["drain"]
+
+
+def test_what_is_left_to_libvirt_is_written_before_the_process_ends(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steered = begun(tmp_path, monkeypatch)
+    steered.detached = True
+    follow(ends({}, outcome="detached"), Record(), steered)
+    ((one,), _) = Store(tmp_path).all()
+    assert one.document["outcome"] == "detached"
+
+
+class Odd:
+    """A defect of whatever kind, of a passage or an engine."""
+
+    closed = 0
+
+    def accounting(self) -> Any:
+        raise KeyError("what nobody thought of")
+
+    def keep(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed += 1
+        raise OSError("the daemon's socket is odd")
+
+
+def test_no_defect_of_the_ledger_reaches_the_migration(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(*_: Any) -> Any:
+        raise KeyError("what nobody thought of")
+
+    passage = Odd()
+    steered = begun(tmp_path, monkeypatch, passage)
+    kept = steered._orders.keeping
+    assert kept is not None
+    monkeypatch.setattr(kept._keeping, "look", odd)
+    engine = ends({}, {})
+    engine.ledger = odd  # type: ignore[attr-defined]
+    status, instance, _ = follow(engine, Record(), steered)
+    assert (status["outcome"], passage.closed) == ("completed", 1)
+    assert instance.saves >= 1  # Nova's statistics
+    for text in (
+        "will lack figures over time",
+        "What went through the tunnel is not known",
+        "The ledger of the live migration is lost: KeyError",
+        "The way through the tunnel stays open: the daemon's socket is odd",
+    ):
+        assert caplog.text.count(text) == 1, text
 
 
 def tunnelled(daemon: FakeDaemon, noted: list[Any]) -> steer.Orders:
