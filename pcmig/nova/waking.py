@@ -10,17 +10,24 @@ privileged daemon types it.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 from oslo_log import log as logging
 
+from pcmig.nova import aside
+
 LOG = logging.getLogger(__name__)
 
 # As long as a stream has to have been silent there; and between two requests at first, as one may come too
 # early, or not arrive.
 AGAIN_S = 10.0
+
+# Each may take a minute of one of the few workers that Nova's privileged daemon has, whom Nova itself needs:
+# one at a time, and the source asks again where the news were dropped.
+_WAKER = aside.Aside("pcmig-wake", "Requests to look at streams that may be dead", 200)
 
 
 class Waking:
@@ -46,7 +53,11 @@ class Waking:
 
 def reset(uri: str, uuid: str) -> None:
     """At the destination: what brings nothing any more to the guest with UUID, which libvirt at URI has, is
-    reset. Raises nothing."""
+    reset soon. Waits for nothing, raises nothing; one request at a time counts for a guest."""
+    _WAKER.do(functools.partial(_reset, uri, uuid), key=uuid)
+
+
+def _reset(uri: str, uuid: str) -> None:
     try:
         from nova.virt.pcmig import privileged
 

@@ -50,7 +50,13 @@ def wake(uri: str, uuid: str) -> str:
     with CAP_SYS_PTRACE may see, and Nova's context leaves that out."""
     words = [sys.executable, "-m", "pcmig.cli.main", "wake", "-c", uri, uuid]
     done = subprocess.run(
-        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAKE_S, check=False
+        words,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WAKE_S,
+        check=False,
+        umask=0o022,  # the daemon's own is 0, and what root leaves is not to be anybody's to write
     )
     return (done.stdout + done.stderr).strip()[-500:]
 

@@ -4,9 +4,16 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import threading
+import types
 from typing import Any
 
+import pytest
+
+from pcmig.nova import waking as module
 from pcmig.nova.waking import AGAIN_S, Waking
+from tests.unit.patience import PATIENCE_S, wait_for
 
 
 def status(broken: bool, outcome: str | None = None) -> dict[str, Any]:
@@ -45,3 +52,51 @@ def test_not_of_one_that_is_over() -> None:
         now_s = second
         waking.look(status(True, "needs operator"))
     assert asked == []
+
+
+class Daemon:
+    """In place of Nova's privileged daemon: who looks does so until the test lets it end."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+        self.begun: list[str] = []
+        self.now = self.most = 0
+
+    def wake(self, uri: str, uuid: str) -> str:
+        assert uri == "qemu:///system"
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.begun.append(uuid)
+        assert self.end.wait(PATIENCE_S)
+        self.now -= 1
+        if uuid == "broken":
+            raise RuntimeError("it does not start")
+        return "nothing was reset"
+
+
+def test_one_at_a_time_and_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    daemon = Daemon()
+    monkeypatch.setitem(sys.modules, "nova.virt.pcmig", types.SimpleNamespace(privileged=daemon))
+
+    def ask(*uuids: str) -> None:
+        for uuid in uuids:
+            module.reset("qemu:///system", uuid)
+
+    ask("a")
+    wait_for(lambda: daemon.begun, "the first one")
+    ask("a", "broken", "c", "broken", "a", "c")
+    assert daemon.begun == ["a"]
+    daemon.end.set()
+    wait_for(lambda: caplog.text.count("The stream of guest") == 3, "all that was asked for")
+    assert daemon.begun == ["a", "broken", "c"] and daemon.most == 1
+    for uuid, said in (
+        ("a", "nothing was reset"),
+        ("broken", "Nova's privileged daemon did not look (RuntimeError: it does not start)"),
+    ):
+        assert f"The stream of guest {uuid}: {said}" in caplog.text
+    wait_for(lambda: not module._WAKER._keys, "the end of the last one")
+    ask("a")
+    wait_for(lambda: daemon.begun[3:] == ["a"], "one that is asked for later")
