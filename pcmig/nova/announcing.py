@@ -43,6 +43,8 @@ class Announcer:
         elif transition != virtevent.EVENT_LIFECYCLE_STARTED:
             with self._lock:
                 gone = self._gone.get(uuid)
+                if transition == virtevent.EVENT_LIFECYCLE_STOPPED:
+                    self._begun.pop(uuid, None)  # or every guest that ever came here would be remembered
             if gone is not None:
                 gone.set()
 

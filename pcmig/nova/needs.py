@@ -185,6 +185,7 @@ TABLE: tuple[Need, ...] = (
     there("nova.virt.event:EVENT_LIFECYCLE_POSTCOPY_STARTED"),
     there("nova.virt.event:EVENT_LIFECYCLE_RESUMED"),
     there("nova.virt.event:EVENT_LIFECYCLE_STARTED"),
+    there("nova.virt.event:EVENT_LIFECYCLE_STOPPED"),
     called("nova.virt.event:LifecycleEvent.get_instance_uuid", "self"),
     called("nova.virt.event:LifecycleEvent.get_transition", "self"),
     called(

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import pathlib
+import subprocess
 import sys
 import threading
 import types
@@ -135,6 +137,21 @@ def test_not_when_it_has_gone(played: Played, transition: int) -> None:
     assert played.ended == ["gone"]
 
 
+def test_one_that_has_ended_here_is_forgotten(played: Played) -> None:
+    announcer = announcing.Announcer({UUID: record()}.get)
+    played.heard.set()
+    for transition in (
+        virtevent.EVENT_LIFECYCLE_RESUMED,
+        virtevent.EVENT_LIFECYCLE_PAUSED,
+        virtevent.EVENT_LIFECYCLE_SUSPENDED,
+    ):
+        announcer.look(event(transition))
+        settle()
+        assert list(announcer._begun) == [UUID]
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_STOPPED))
+    assert announcer._begun == {} and played.calls == 1
+
+
 def test_the_service_ends(played: Played) -> None:
     announcer = announcing.Announcer({UUID: record()}.get)
     announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
@@ -183,14 +200,40 @@ def test_a_privileged_daemon_that_does_not_do_it(monkeypatch: pytest.MonkeyPatch
         announcing._packet_out("/run/openvswitch", "br-int", 3, [b""])
 
 
-def test_the_daemons_part_is_that_of_any_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes over oslo.privsep's channel has tuples for lists."""
-    sent: list[Any] = []
-    monkeypatch.setattr(vswitchd, "send", lambda *words: sent.append(words))
+def in_the_daemon(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module as the daemon runs it."""
     monkeypatch.setattr(nova.privsep.sys_admin_pctxt, "entrypoint", lambda function: function)
     spec = importlib.util.spec_from_file_location("privileged", SHIM / "privileged.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_what_root_starts_leaves_nothing_to_be_written_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = in_the_daemon(monkeypatch)
+    run, umasks = subprocess.run, list[str]()
+
+    def played(words: list[str], **how: Any) -> Any:
+        assert words[-4:] == ["wake", "-c", "qemu:///system", UUID]
+        code = "import os; print(f'{os.umask(0):03o}')"
+        done = run([sys.executable, "-c", code], **(how | {"timeout": PATIENCE_S}))
+        umasks.append(done.stdout.strip())
+        return done
+
+    monkeypatch.setattr(subprocess, "run", played)
+    before = os.umask(0)  # as the daemon has it
+    try:
+        module.wake("qemu:///system", UUID)
+    finally:
+        os.umask(before)
+    assert umasks == ["022"]
+
+
+def test_the_daemons_part_is_that_of_any_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes over oslo.privsep's channel has tuples for lists."""
+    sent: list[Any] = []
+    monkeypatch.setattr(vswitchd, "send", lambda *words: sent.append(words))
+    module = in_the_daemon(monkeypatch)
     module.packet_out("/run/openvswitch", "br-int", 3, (b"frame",))
     assert sent == [("/run/openvswitch", "br-int", 3, [b"frame"])]
