@@ -167,9 +167,20 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
     def _shadowing(
         self, context: Any, instance: Any, dest: str, migrate_data: Any
     ) -> contextlib.AbstractContextManager[Any]:
-        """Looks on at a migration that Nova drives, where that is wanted."""
+        """Looks on at a migration that Nova drives, where that is wanted. Raises nothing."""
         if not self._options.shadow:
             return contextlib.nullcontext()
+        try:
+            return self._looks_on(context, instance, dest, migrate_data)
+        except Exception as err:  # a defect of ours, or of what was configured for us alone
+            LOG.warning(
+                "Shadow: nothing is seen of it: %(kind)s: %(err)s",
+                {"kind": type(err).__name__, "err": err},
+                instance=instance,
+            )
+            return contextlib.nullcontext()
+
+    def _looks_on(self, context: Any, instance: Any, dest: str, migrate_data: Any) -> shadowing.Shadowing:
         policy = self._options.policy
         limit_ms = bounded("downtime_limit_ms", CONF.libvirt.live_migration_downtime)
         params = {**_core.parse_policy(policy)["params"], "downtime_limit_ms": limit_ms}

@@ -91,7 +91,7 @@ class Looks:
                 self._look(watch)
             self._look(watch)
         finally:
-            watch.close()
+            releases.off_hub(watch.close)  # it waits for libvirt, too
         if self._began:
             LOG.info("Shadow: %s", self._seen.words(), instance=of._instance)
             self._keep()
@@ -171,7 +171,7 @@ class Looks:
             more={"shadow": self._seen.told()},
         )
         try:
-            path = of._store.add(found)
+            path = releases.off_hub(of._store.add, found)
         except LedgerError as err:
             LOG.warning("Shadow: the ledger is lost: %s", err, instance=of._instance)
             return

@@ -15,7 +15,7 @@ from nova import context, objects
 from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig import _core
-from pcmig.nova import conf, driver, flags, shadowing
+from pcmig.nova import conf, driver, flags, planning, releases, shadowing
 from tests.nova_own.test_asking import UUID, Instance, Nova, compute, nova
 from tests.unit import traces
 
@@ -140,6 +140,37 @@ def test_what_goes_wrong_beside_it_does_not_reach_nova(
             pass
         assert one.join(DEADLINE_S)
     assert "what nobody thought of" in str(warned.call_args)
+
+
+def test_what_goes_wrong_before_it_does_not_reach_nova(
+    nova: Nova, played: type[Watch], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: str) -> Any:
+        raise RuntimeError("what nobody thought of")
+
+    made = in_shadow(tmp_path, monkeypatch)
+    monkeypatch.setattr(made, "_live_migration_uri", broken, raising=False)
+    with mock.patch.object(planning.LOG, "warning") as warned:
+        assert looked_on(made, Instance({}), monkeypatch) == []
+    assert [name for name, _ in nova.calls] == ["_live_migration"]
+    assert "what nobody thought of" in str(warned.call_args)
+    assert not played.seen.is_set()
+
+
+def test_what_blocks_is_done_beside_eventlets_hub(
+    nova: Nova, played: type[Watch], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirt's calls are C, and a file is written and synced: no other green thread runs meanwhile."""
+    beside: list[str] = []
+    off_hub = releases.off_hub
+
+    def noted(call: Any, *arguments: Any) -> Any:
+        beside.append(getattr(call, "__name__", ""))
+        return off_hub(call, *arguments)
+
+    monkeypatch.setattr(releases, "off_hub", noted)
+    looked_on(in_shadow(tmp_path, monkeypatch), Instance({}), monkeypatch)
+    assert [name for name in beside if name in ("close", "add")] == ["close", "add"]
 
 
 def test_requests_are_novas_own_business(
