@@ -178,20 +178,23 @@ static int connect_again(struct watch_object *self, long long timeout_ms, struct
 
 struct look {
     struct pcmig_virt_job job;
+    int64_t start_us; /* of the migration, on the host's clock, where `start_known` */
+    bool start_known;
     enum pcmig_half half;
     bool busy; /* the job was asked for in vain */
     char *name;
     struct pcmig_virt_error error;
 };
 
-static void note_sample(struct watch_object *self, struct look *look)
+static void note_sample(const struct watch_object *self, struct look *look)
 {
     struct pcmig_input input = {.kind = PCMIG_INPUT_SAMPLE, .sample = look->job.sample};
     int64_t now_us = pcmig_clock_us();
 
-    if (!self->start_known && input.sample.elapsed_ms > 0 && input.sample.elapsed_ms < INT64_MAX / 1000) {
-        self->start_us = now_us - (int64_t)input.sample.elapsed_ms * 1000;
-        self->start_known = true;
+    /* Into the object with the GIL only: now_us() reads it whenever anybody asks. */
+    if (input.sample.elapsed_ms > 0 && input.sample.elapsed_ms < INT64_MAX / 1000) {
+        look->start_us = now_us - (int64_t)input.sample.elapsed_ms * 1000;
+        look->start_known = true;
     }
     if (self->link != NULL)
         input.sample.queue_bytes = pcmig_link_queue_bytes(self->link);
@@ -258,15 +261,25 @@ static int watch_init(PyObject *op, PyObject *args, PyObject *kwargs)
     return -1;
 }
 
+/* All of it is taken out of the object with the GIL: another thread may close it meanwhile. */
 static void let_go(struct watch_object *self)
 {
     struct box *box = self->box;
+    struct pcmig_link *link = self->link;
+    struct pcmig_virt_conn *conn = self->conn;
+    struct pcmig_virt_domain *domain = self->domain;
+    struct pcmig_virt_watch *watch = self->watch;
 
     self->box = NULL;
-    Py_BEGIN_ALLOW_THREADS
-    disconnect(self);
-    pcmig_link_close(self->link);
     self->link = NULL;
+    self->conn = NULL;
+    self->domain = NULL;
+    self->watch = NULL;
+    Py_BEGIN_ALLOW_THREADS
+    pcmig_virt_unwatch(watch);
+    pcmig_virt_domain_free(domain);
+    pcmig_virt_close(conn);
+    pcmig_link_close(link);
     if (box != NULL)
         box_unref(box);
     Py_END_ALLOW_THREADS
@@ -311,6 +324,10 @@ static PyObject *watch_look(PyObject *op, PyObject *ignored)
     result = look_once(self, timeout_ms, &look);
     Py_END_ALLOW_THREADS
     self->busy = false;
+    if (look.start_known && !self->start_known) {
+        self->start_us = look.start_us;
+        self->start_known = true;
+    }
     if (result < 0) {
         pcmig_errors_raise(module, &look.error);
         return NULL;

@@ -10,6 +10,7 @@ import pathlib
 import select
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -418,3 +419,28 @@ def test_a_destination_that_only_the_source_reaches(optional: bool, told: str) -
     status = migration.status()
     assert status["outcome"] == "failed"
     assert status["error"] is not None and told in status["error"]
+
+
+def test_a_job_watch_that_several_threads_close() -> None:
+    """Closing gives the GIL up: what the first thread is about to free is not there for the next one."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            watch = _core.JobWatch(TEST, "test")
+            watch.look()
+            together = threading.Barrier(4)
+
+            def close(watch: _core.JobWatch = watch, together: threading.Barrier = together) -> None:
+                together.wait()
+                watch.close()
+
+            threads = [threading.Thread(target=close) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            with pytest.raises(ValueError, match="closed"):
+                watch.look()
+    finally:
+        sys.setswitchinterval(before_s)
