@@ -298,9 +298,10 @@ static size_t read_others(int fd, struct pcmig_turns_row rows[PCMIG_TURNS_ROWS])
     size_t count = 0;
 
     for (unsigned i = 0; n > 0 && i < (size_t)n / PCMIG_TURNS_ROW_BYTES; i++) {
-        /* A row that is torn is whole at the next look. */
-        if (here.used[i] || !pcmig_turns_unpack(bytes + (size_t)i * PCMIG_TURNS_ROW_BYTES, &rows[count]) ||
-            !is_held(fd, i))
+        /* Ours are in the file only where this process had it when it took them; otherwise somebody else's is there. A
+         * row that is torn is whole at the next look. */
+        if ((here.fd >= 0 && here.used[i]) ||
+            !pcmig_turns_unpack(bytes + (size_t)i * PCMIG_TURNS_ROW_BYTES, &rows[count]) || !is_held(fd, i))
             continue;
         rows[count++].number = i;
     }

@@ -319,6 +319,36 @@ static void no_folder(void **state)
     assert_string_equal(pcmig_turns_file_state_name(PCMIG_TURNS_FILE_STATE_COUNT), "unknown");
 }
 
+/* Rows that were taken before there was a file are not in it, and whoever came later has taken theirs there. */
+static void without_the_file_and_with_it(void **state)
+{
+    struct pcmig_turns_row row = row_of("mine"), rows[PCMIG_TURNS_ROWS];
+    struct pcmig_turns_file_facts facts;
+    struct pcmig_turns_seat *seat;
+    bool mine = false, theirs = false;
+    size_t count;
+    pid_t other;
+
+    (void)state;
+    setenv("PCMIG_RUN_DIR", "/proc/no/such", 1);
+    seat = pcmig_turns_join();
+    setenv("PCMIG_RUN_DIR", folder, 1);
+    assert_non_null(seat);
+    pcmig_turns_write(seat, &row);
+    other = neighbour("theirs");
+    count = pcmig_turns_file_rows(rows);
+    for (size_t i = 0; i < count; i++) {
+        mine = mine || strcmp(rows[i].name, "mine") == 0;
+        theirs = theirs || strcmp(rows[i].name, "theirs") == 0;
+    }
+    pcmig_turns_file_probe(&facts);
+    pcmig_turns_leave(seat);
+    end(other);
+    assert_int_equal(count, 2);
+    assert_true(mine && theirs);
+    assert_int_equal(facts.rows, 1);
+}
+
 static void networks(void **state)
 {
     (void)state;
@@ -354,6 +384,7 @@ int main(void)
         cmocka_unit_test_setup(not_ours, fresh),
         cmocka_unit_test_setup(garbage, fresh),
         cmocka_unit_test_setup(no_folder, fresh),
+        cmocka_unit_test_setup(without_the_file_and_with_it, fresh),
         cmocka_unit_test_setup(networks, fresh),
         cmocka_unit_test_setup(interfaces, fresh),
     };
