@@ -267,10 +267,13 @@ void pcmig_forecast_feed(struct pcmig_forecast *f, const struct pcmig_input *inp
     tell_time(f);
 }
 
-void pcmig_forecast_end(struct pcmig_forecast *f, bool completed)
+void pcmig_forecast_end(struct pcmig_forecast *f, bool completed, enum pcmig_phase phase)
 {
-    f->phase = PCMIG_PHASE_FINISHED;
+    f->phase = phase;
     f->completed = completed;
+    /* What was fed may have looked like the end. */
+    if (!completed && f->permille > NEARLY)
+        f->permille = NEARLY;
     tell_share(f);
     tell_time(f);
 }

@@ -60,8 +60,8 @@ void pcmig_forecast_init(struct pcmig_forecast *forecast, bool bounded);
 /* Takes one input; PHASE is the ledger's after it. */
 void pcmig_forecast_feed(struct pcmig_forecast *forecast, const struct pcmig_input *input, enum pcmig_phase phase);
 
-/* It is over, whatever was fed. */
-void pcmig_forecast_end(struct pcmig_forecast *forecast, bool completed);
+/* Nobody looks after it any more, whatever was fed. PHASE: PAUSED where it waits to be resumed, otherwise FINISHED. */
+void pcmig_forecast_end(struct pcmig_forecast *forecast, bool completed, enum pcmig_phase phase);
 
 /* Completed passes as seen here, and the share of the running one. */
 unsigned pcmig_forecast_passes(const struct pcmig_forecast *forecast, unsigned *permille);

@@ -132,6 +132,9 @@ void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advi
 {
     struct pcmig_migration *m = c->m;
     const char *hint;
+    const enum pcmig_phase phase = outcome == PCMIG_OUTCOME_NEEDS_OPERATOR && advice == PCMIG_ADVICE_RESUME
+                                       ? PCMIG_PHASE_PAUSED
+                                       : PCMIG_PHASE_FINISHED;
 
     pcmig_control_trigger(c, PCMIG_TRIGGER_FINISHED);
     pcmig_control_publish(c);
@@ -146,12 +149,10 @@ void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advi
     m->route = NULL;
     pthread_mutex_lock(&m->lock);
     m->status.outcome = outcome;
-    if (outcome != PCMIG_OUTCOME_DETACHED)
-        pcmig_forecast_end(&m->status.forecast, outcome == PCMIG_OUTCOME_COMPLETED);
-    if (outcome != PCMIG_OUTCOME_DETACHED)
-        m->status.phase = outcome == PCMIG_OUTCOME_NEEDS_OPERATOR && advice == PCMIG_ADVICE_RESUME
-                              ? PCMIG_PHASE_PAUSED
-                              : PCMIG_PHASE_FINISHED;
+    if (outcome != PCMIG_OUTCOME_DETACHED) {
+        pcmig_forecast_end(&m->status.forecast, outcome == PCMIG_OUTCOME_COMPLETED, phase);
+        m->status.phase = phase;
+    }
     if (error != NULL && outcome != PCMIG_OUTCOME_COMPLETED)
         m->status.error = *error;
     hint = m->status.error.code != 0 ? pcmig_hint(m->status.error.message) : NULL;

@@ -96,16 +96,37 @@ static void test_disks_count_as_well(void **state)
 
 static void test_an_end_that_is_none_is_not_whole(void **state)
 {
+    struct pcmig_input end = {.t_us = 2000000, .kind = PCMIG_INPUT_EVENT, .code = PCMIG_EVENT_CALL_SUCCEEDED};
     struct pcmig_forecast f;
 
     (void)state;
     pcmig_forecast_init(&f, false);
     sample(&f, 1000000, TOTAL / 2, TOTAL / 2, 1);
-    pcmig_forecast_end(&f, false);
+    pcmig_forecast_end(&f, false, PCMIG_PHASE_FINISHED);
     assert_int_equal(f.permille, 250);
     assert_int_equal(f.outlook, PCMIG_OUTLOOK_OVER);
-    pcmig_forecast_end(&f, true);
+    pcmig_forecast_end(&f, true, PCMIG_PHASE_FINISHED);
     assert_int_equal(f.permille, 1000);
+    /* What libvirt called one was none: post-copy goes on without it, or a person has to resume it. */
+    pcmig_forecast_init(&f, false);
+    pcmig_forecast_feed(&f, &end, PCMIG_PHASE_POSTCOPY);
+    assert_int_equal(f.permille, 1000);
+    pcmig_forecast_end(&f, false, PCMIG_PHASE_FINISHED);
+    assert_int_equal(f.permille, 999);
+}
+
+static void test_a_stream_that_waits_to_be_resumed_is_not_over(void **state)
+{
+    struct pcmig_forecast f;
+
+    (void)state;
+    pcmig_forecast_init(&f, false);
+    sample(&f, 1000000, TOTAL / 2, TOTAL / 2, 1);
+    pcmig_forecast_end(&f, false, PCMIG_PHASE_PAUSED);
+    assert_int_equal(f.permille, 250);
+    assert_int_equal(f.outlook, PCMIG_OUTLOOK_INTERRUPTED);
+    assert_int_equal(f.least_us, -1);
+    assert_int_equal(f.most_us, -1);
 }
 
 static void test_every_outlook_has_a_name(void **state)
@@ -119,8 +140,11 @@ static void test_every_outlook_has_a_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_first_pass_is_a_half), cmocka_unit_test(test_post_copy_goes_on_where_pre_copy_was),
-        cmocka_unit_test(test_disks_count_as_well),      cmocka_unit_test(test_an_end_that_is_none_is_not_whole),
+        cmocka_unit_test(test_the_first_pass_is_a_half),
+        cmocka_unit_test(test_post_copy_goes_on_where_pre_copy_was),
+        cmocka_unit_test(test_disks_count_as_well),
+        cmocka_unit_test(test_an_end_that_is_none_is_not_whole),
+        cmocka_unit_test(test_a_stream_that_waits_to_be_resumed_is_not_over),
         cmocka_unit_test(test_every_outlook_has_a_name),
     };
 
