@@ -175,6 +175,25 @@ static void has(struct scene *scene, unsigned count)
         fail_msg("'%s' lacks '%s'", answer, wanted);
 }
 
+/* Until the host has said that nothing more comes. */
+static void reads_the_end(struct dialled *d)
+{
+    const int64_t until_us = pcmig_clock_us() + PATIENCE_US;
+    enum pcmig_channel_result result;
+    bool readable = true;
+    size_t there;
+
+    do {
+        result = pcmig_channel_fill(d->channel, &readable, false);
+        pcmig_channel_peek(d->channel, &there);
+        pcmig_channel_consume(d->channel, there);
+        if (result == PCMIG_CHANNEL_AGAIN)
+            await(d->fd);
+        readable = true;
+    } while ((result == PCMIG_CHANNEL_OK || result == PCMIG_CHANNEL_AGAIN) && pcmig_clock_us() < until_us);
+    assert_int_equal(result, PCMIG_CHANNEL_EOF);
+}
+
 /* The peer does not say that it has read the end. */
 static void a_stream_that_has_ended(void **state)
 {
@@ -198,9 +217,18 @@ static void a_stream_that_has_ended(void **state)
         assert_int_equal(try_to_begin(&scene, &fresh[i], name), PCMIG_TUNNEL_ACCEPTED);
     assert_int_equal(try_to_begin(&scene, &more, name), PCMIG_TUNNEL_REFUSED_LIMIT);
     hang_up(&more);
-    /* No more than as many stay: these do not, with as many before them. */
+    /* No more than as many stay: these keep their places, and are not cut for that. */
     tunnel_ask(scene.host, answer, sizeof(answer), "close %s", name);
+    for (unsigned i = 0; i < LIMIT; i++)
+        reads_the_end(&fresh[i]);
+    has(&scene, LIMIT);
+    assert_int_equal(try_to_begin(&scene, &more, name), PCMIG_TUNNEL_REFUSED_LIMIT);
+    hang_up(&more);
+    for (unsigned i = 0; i < LIMIT; i++)
+        hang_up(&fresh[i]);
     has(&scene, 0);
+    for (unsigned i = 0; i < LIMIT; i++)
+        assert_int_equal(try_to_begin(&scene, &fresh[i], name), PCMIG_TUNNEL_ACCEPTED);
     for (unsigned i = 0; i < LIMIT; i++) {
         hang_up(&ended[i]);
         hang_up(&fresh[i]);

@@ -24,7 +24,7 @@ struct pcmig_roster_entry *pcmig_roster_enter(struct pcmig_roster *roster, const
                                               const char *address, bool has_dialled, bool *moderate);
 
 /* An accepted connection whose stream is over stays a moment, for its last bytes to be read: another may come in its
- * place. False when as many stay already as may be connected. */
+ * place. False when as many stay already as may be connected: then it counts as connected for that moment as well. */
 bool pcmig_roster_stay(struct pcmig_roster *roster, struct pcmig_roster_entry *entry);
 
 /* One less. An ENTRY of NULL is fine. STAYED: pcmig_roster_stay has counted it. */

@@ -156,13 +156,9 @@ void pcmig_carrier_set_deadline(struct pcmig_carrier *c, int64_t after_us)
 
 void pcmig_carrier_leave(struct pcmig_carrier *c)
 {
-    if (c->peer == NULL && c->entry != NULL && !c->stays) {
+    /* With too many that stay before it, it keeps the place that it has: its last bytes are not cut for that. */
+    if (c->peer == NULL && c->entry != NULL && !c->stays)
         c->stays = pcmig_roster_stay(c->tunnel->roster, c->entry);
-        if (!c->stays) {
-            pcmig_carrier_bury(c);
-            return;
-        }
-    }
     pcmig_loop_cancel(c->worker->loop, &c->tick);
     pcmig_carrier_set_load(c, PCMIG_CARRIER_WAITS);
     pcmig_carrier_set_deadline(c, (int64_t)c->rules->config.leave_ms * 1000);

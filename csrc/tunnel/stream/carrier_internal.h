@@ -103,7 +103,8 @@ void pcmig_carrier_fail(struct pcmig_carrier *c, enum pcmig_messages_kind kind, 
 /* Whether the peer, whose certificate is known, is welcome by the rules in force; if not, the connection has failed. */
 bool pcmig_carrier_review(struct pcmig_carrier *c);
 
-/* All was said: waits for the peer to read it, and counts no longer as one of its certificate's connections. */
+/* All was said: waits for the peer to read it, and counts no longer as one of its certificate's connections, unless as
+ * many wait like this already. */
 void pcmig_carrier_leave(struct pcmig_carrier *c);
 
 /* Gone at once. The memory goes with the last task that waits. */
