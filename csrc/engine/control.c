@@ -64,7 +64,7 @@ void pcmig_control_note(struct control *c, const char *text, const char *command
     struct pcmig_migration_status *status = &c->m->status;
 
     pthread_mutex_lock(&c->m->lock);
-    snprintf(status->note, sizeof(status->note), "%.500s%s%.500s", text, command[0] != '\0' ? ":\n  " : "", command);
+    snprintf(status->note, sizeof(status->note), "%.800s%s%.600s", text, command[0] != '\0' ? ":\n  " : "", command);
     pthread_mutex_unlock(&c->m->lock);
     c->publish = true;
 }

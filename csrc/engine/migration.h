@@ -80,7 +80,7 @@ struct pcmig_migration_status {
     struct pcmig_virt_error error; /* code 0 = none */
     char text[768];                /* behind the outcome; "" while running */
     char operator_command[4096];   /* whole, for a shell; "" = none */
-    char note[1024];               /* what people should hear of meanwhile, the latest; "" = nothing */
+    char note[1536];               /* what people should hear of meanwhile, the latest; "" = nothing */
     int64_t elapsed_us;
     unsigned passes;
     unsigned pass_permille;
