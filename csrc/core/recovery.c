@@ -52,7 +52,13 @@ void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsi
                                         .networks = networks > 0 ? networks : 1,
                                         .silent_us = -1,
                                         .broken_us = -1,
-                                        .stuck_us = -1};
+                                        .stuck_us = -1,
+                                        .sent_bytes = -1};
+}
+
+void pcmig_recovery_pause_failed(struct pcmig_recovery *recovery)
+{
+    recovery->paused = false;
 }
 
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery)
@@ -67,12 +73,21 @@ bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pc
     return recovery->stuck_us >= 0 && view->t_us - recovery->stuck_us >= stall_us * PCMIG_RECOVERY_HANGS_TIMES;
 }
 
+/* Whether it is the destination's QEMU for which libvirt refuses to resume, and not for want of a network over which it
+ * could notice. Until the source's has said after an attempt which of the two it is, what was known before holds. */
+static bool takes_no_resume(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    const bool unsaid = !view->source_waits && !view->source_sends;
+
+    return view->refused && view->wakeable && (view->source_waits || (unsaid && recovery->stuck_us >= 0));
+}
+
 static void note_stuck(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
     const bool stuck =
         view->source == PCMIG_HALF_POSTCOPY_FAILED && !view->source_runs && !view->source_unclear &&
-        (view->destination == PCMIG_HALF_POSTCOPY || (view->destination == PCMIG_HALF_POSTCOPY_FAILED &&
-                                                      (view->call_running || (view->refused && view->source_waits))));
+        (view->destination == PCMIG_HALF_POSTCOPY ||
+         (view->destination == PCMIG_HALF_POSTCOPY_FAILED && (view->call_running || takes_no_resume(recovery, view))));
 
     if (!stuck)
         recovery->stuck_us = -1;
@@ -122,19 +137,24 @@ static bool is_silent(const struct pcmig_recovery *recovery, const struct pcmig_
 
 /* A pause cannot be taken back, so one look is not enough: the next one, for which the kernel is asked again, must
  * agree. */
-static struct pcmig_recovery_order while_healthy(struct pcmig_recovery *recovery,
-                                                 const struct pcmig_recovery_view *view)
+static bool has_been_silent(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
     if (!is_silent(recovery, view)) {
         recovery->silent_us = -1;
-        return order(PCMIG_RECOVERY_NONE, INT64_MAX);
+        return false;
     }
     if (recovery->silent_us < 0 || view->t_us - recovery->silent_last_us > SAME_SILENCE_US)
         recovery->silent_us = view->t_us;
     recovery->silent_last_us = view->t_us;
-    if (view->t_us - recovery->silent_us < LOOK_US)
-        return order(PCMIG_RECOVERY_NONE, recovery->silent_us + LOOK_US);
-    return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
+    return view->t_us - recovery->silent_us >= LOOK_US;
+}
+
+static struct pcmig_recovery_order while_healthy(struct pcmig_recovery *recovery,
+                                                 const struct pcmig_recovery_view *view)
+{
+    if (has_been_silent(recovery, view))
+        return order(PCMIG_RECOVERY_PAUSE, view->t_us + LOOK_US);
+    return order(PCMIG_RECOVERY_NONE, recovery->silent_us < 0 ? INT64_MAX : recovery->silent_us + LOOK_US);
 }
 
 /* The source serves pages as far as it knows. */
@@ -144,7 +164,7 @@ static struct pcmig_recovery_order while_serving(struct pcmig_recovery *recovery
     if (view->destination != PCMIG_HALF_POSTCOPY_FAILED) {
         recovery->broken_us = -1;
         recovery->attempts = 0;
-        recovery->retry_us = recovery->wake_us = 0;
+        recovery->retry_us = recovery->wake_us = recovery->pause_us = 0;
         recovery->woken = recovery->paused = false;
         return while_healthy(recovery, view);
     }
@@ -166,19 +186,52 @@ static bool wake_due(const struct pcmig_recovery *recovery, const struct pcmig_r
     return recovery->attempts > 0 && !view->call_running && !recovery->woken && view->t_us >= recovery->retry_us;
 }
 
+static void count_refusals(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    if (recovery->attempts == 0) {
+        recovery->judged = recovery->refusals = 0;
+    } else if (!view->call_running && recovery->judged != recovery->attempts) {
+        recovery->judged = recovery->attempts;
+        recovery->refusals = view->refused ? recovery->refusals + 1 : 0;
+        recovery->sent_bytes = -1;
+    }
+}
+
 /* libvirt's resume failed, and QEMU at the source went on with it, or waits in its handshake for a word that was lost:
  * libvirt calls the half broken, does not look at it again, and refuses each resume. Once may be the moment in which
  * QEMU notices by itself. */
-static bool pause_due(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+static bool may_pause(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
-    return view->refused && view->source_sends && !view->call_running && recovery->attempts > 1 && !recovery->paused;
+    return view->source == PCMIG_HALF_POSTCOPY_FAILED && view->destination != PCMIG_HALF_POSTCOPY && view->refused &&
+           view->source_sends && !view->call_running && recovery->refusals > 1 && !recovery->paused;
 }
 
-struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+/* The stream of a QEMU that went on with a resume may live: only one on which nothing moves, at two looks, is paused,
+ * or one that is silent. */
+static bool pause_due(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
-    bool reachable = view->destination != PCMIG_HALF_UNKNOWN;
+    bool silent, still = false;
+
+    if (!may_pause(recovery, view)) {
+        recovery->silent_us = -1;
+        return false;
+    }
+    silent = has_been_silent(recovery, view);
+    if (view->sent_bytes < 0 || view->sent_bytes != recovery->sent_bytes) {
+        recovery->sent_bytes = view->sent_bytes;
+        recovery->sent_us = view->said_us;
+    } else {
+        still = view->said_us - recovery->sent_us >= LOOK_US;
+    }
+    return (silent || still) && view->t_us >= recovery->pause_us;
+}
+
+static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    bool reachable = view->destination != PCMIG_HALF_UNKNOWN, pause;
     struct pcmig_recovery_order resume;
 
+    count_refusals(recovery, view);
     note_stuck(recovery, view);
     if (view->source_runs)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* it turned back: its memory is not the stream's any more */
@@ -186,7 +239,7 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
         return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
     if (view->source == PCMIG_HALF_POSTCOPY)
         return while_serving(recovery, view);
-    recovery->silent_us = -1;
+    pause = pause_due(recovery, view);
     if (view->source != PCMIG_HALF_POSTCOPY_FAILED)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX);
     if (view->destination != PCMIG_HALF_POSTCOPY_FAILED && view->destination != PCMIG_HALF_POSTCOPY && reachable)
@@ -199,8 +252,9 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
     recovery->was_reachable = reachable;
     if (!reachable && view->destination_asked)
         return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
-    if (pause_due(recovery, view)) {
+    if (pause) {
         recovery->paused = true;
+        recovery->pause_us = view->t_us + WAKE_AGAIN_US;
         recovery->retry_us = view->t_us + WAKE_US;
         return order(PCMIG_RECOVERY_PAUSE_QEMU, view->t_us + WAKE_US);
     }
@@ -217,10 +271,25 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
         return order(PCMIG_RECOVERY_HELD, view->t_us + HELD_LOOK_US);
     if (view->t_us < recovery->retry_us)
         return order(PCMIG_RECOVERY_WAIT, recovery->retry_us);
+    /* It may still be carried out, and the next stream must not be the one that it finds. */
+    if (view->pausing)
+        return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
     recovery->woken = recovery->paused = false;
+    recovery->pause_us = 0;
     resume = order(PCMIG_RECOVERY_RESUME, view->t_us + LOOK_US);
     resume.network = recovery->attempts % recovery->networks;
     recovery->attempts++;
     recovery->retry_us = view->t_us + back_off_us(recovery->attempts);
     return resume;
+}
+
+struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    struct pcmig_recovery_order next = next_step(recovery, view);
+    const int64_t asked_us = view->said_us > view->t_us ? view->said_us : view->t_us;
+
+    /* The source is asked again, whether its stream stands still. */
+    if (next.step == PCMIG_RECOVERY_WAIT && may_pause(recovery, view) && next.next_us > asked_us + LOOK_US)
+        next.next_us = asked_us + LOOK_US;
+    return next;
 }

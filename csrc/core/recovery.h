@@ -38,9 +38,13 @@ struct pcmig_recovery_view {
     bool source_unclear;    /* its processors run, and whether it is a source, or a destination, is not known */
     bool call_running;      /* the migrate call, or a resume, has not returned */
     bool refused;           /* the latest attempt that has returned: pcmig_recovery_refused */
-    /* And what QEMU at the source says of itself then; neither: it has not said it yet. */
+    bool wakeable;          /* a WAKE since the interruption could have got through */
+    bool pausing;           /* a PAUSE_QEMU is out, and nobody knows whether it was heard */
+    /* And what QEMU at the source has said of itself since that attempt; neither: it has not said it yet. */
     bool source_waits;  /* to be resumed */
-    bool source_sends;  /* said since that attempt: it takes its stream for one that flows */
+    bool source_sends;  /* it takes its stream for one that flows */
+    int64_t sent_bytes; /* what it has sent then; -1 = it does not say */
+    int64_t said_us;    /* when it said so, */
     int64_t silence_ms; /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
     int64_t still_ms;   /* nothing was sent for so long although pages are left; -1 = not known, or nothing is left */
     unsigned long source_libvirt; /* versions, major * 1000000 + minor * 1000 + micro; 0 = not known */
@@ -66,6 +70,11 @@ struct pcmig_recovery {
     int64_t wake_us;        /* not before, again */
     bool woken;             /* since the last attempt */
     bool paused;            /* likewise, QEMU at the source */
+    int64_t pause_us;       /* not before, again */
+    unsigned judged;        /* attempts of which it is known how they ended, */
+    unsigned refusals;      /* and how many of the latest of them were refused, in a row */
+    int64_t sent_bytes;     /* what the source had sent when it said so first; -1 = nothing since the last attempt, */
+    int64_t sent_us;        /* which was then */
 };
 
 /* A stream whose other end has been silent for STALL_MS, or on which nothing has moved for twice as long, and that
@@ -77,10 +86,14 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
                                                 const struct pcmig_recovery_view *view);
 
 /* Whether the destination most likely hangs: the source has long known that the stream is gone, libvirt there answers,
- * and has either not heard it of its QEMU yet, or does not get on with a resume, or refuses each. Such a QEMU waits for
+ * and has either not heard it of its QEMU yet, or does not get on with a resume, or refuses each although its QEMU was
+ * told that its stream is gone, as far as anybody here can tell. Such a QEMU waits for
  * a page with its own lock held, and answers nobody; or a connection that brought nothing has ended its wait for good;
  * or the network between the two is still broken. */
 bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
+
+/* QEMU at the source was not to be paused: the order counts as not given. It is given again, but not at once. */
+void pcmig_recovery_pause_failed(struct pcmig_recovery *recovery);
 
 /* An attempt is due at once: somebody asked, or a network is known to be back. */
 void pcmig_recovery_hurry(struct pcmig_recovery *recovery);

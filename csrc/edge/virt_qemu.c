@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error)
+int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, int64_t *sent_bytes,
+                              struct pcmig_virt_error *error)
 {
     char *answer = NULL;
     int result;
@@ -19,6 +20,7 @@ int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_
         return -1;
     }
     result = pcmig_qemu_migration_status(answer, strlen(answer), out, size);
+    *sent_bytes = pcmig_qemu_migration_ram(answer, strlen(answer), "transferred");
     if (result < 0)
         pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
                              "QEMU's answer to query-migrate is not what QEMU 5.2 to 11 give");

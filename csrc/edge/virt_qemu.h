@@ -9,9 +9,10 @@
 #include "core/turn_back.h"
 #include "edge/virt.h"
 
-/* The status of the guest's latest outgoing migration in QEMU's words ("none", "active", "cancelled", ...). Reads only.
- * Returns 0, or -1 with ERROR. */
-int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, struct pcmig_virt_error *error);
+/* The status of the guest's latest outgoing migration in QEMU's words ("none", "active", "cancelled", ...), and the
+ * bytes that it has sent, -1 = it does not say. Reads only. Returns 0, or -1 with ERROR. */
+int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, int64_t *sent_bytes,
+                              struct pcmig_virt_error *error);
 
 /* Has QEMU pause an outgoing post-copy whose stream is dead or stands still, where libvirt calls it paused already and
  * so does not pass that on. QEMU keeps what it has, and waits to be resumed. Returns 0, or -1 with ERROR. */

@@ -2,6 +2,7 @@
 /* See ask.h. */
 #include "engine/ask.h"
 
+#include "core/qemu_migration.h"
 #include "edge/clock.h"
 #include "edge/threads.h"
 #include "edge/virt_facts.h"
@@ -113,7 +114,7 @@ static int direction(struct pcmig_asker *a, struct pcmig_ask *ask)
 
 static int qemu(struct pcmig_asker *a, struct pcmig_ask *ask)
 {
-    return pcmig_virt_qemu_migration(a->domain, ask->status, sizeof(ask->status), &ask->error);
+    return pcmig_virt_qemu_migration(a->domain, ask->status, sizeof(ask->status), &ask->sent_bytes, &ask->error);
 }
 
 static int version(struct pcmig_asker *a, struct pcmig_ask *ask)
@@ -165,10 +166,20 @@ static int pause_postcopy(struct pcmig_asker *a, struct pcmig_ask *ask)
     return pcmig_virt_pause_postcopy(a->domain, &ask->error);
 }
 
-/* By libvirt, if it passes it on: it marks a guest whose monitor was used. */
+/* By libvirt, if it passes it on: it marks a guest whose monitor was used. Only where libvirt calls the migration
+ * paused QEMU is told without it, and only if it says just before that it is not: libvirt may have taken its time. */
 static int pause_qemu(struct pcmig_asker *a, struct pcmig_ask *ask)
 {
-    return pcmig_virt_pause_postcopy(a->domain, &ask->error) == 0 ? 0 : pcmig_virt_qemu_pause(a->domain, &ask->error);
+    if (pcmig_virt_pause_postcopy(a->domain, &ask->error) == 0)
+        return 0;
+    if (pcmig_virt_classify(&ask->error) != PCMIG_VIRT_FAILURE_INVALID ||
+        pcmig_virt_qemu_migration(a->domain, ask->status, sizeof(ask->status), &ask->sent_bytes, &ask->error) < 0)
+        return -1;
+    if (pcmig_qemu_migration_sends(ask->status))
+        return pcmig_virt_qemu_pause(a->domain, &ask->error);
+    pcmig_virt_error_set(&ask->error, PCMIG_VIRT_FAILURE_INVALID, "QEMU at the source says of its migration: %s",
+                         ask->status);
+    return -1;
 }
 
 static int run(struct pcmig_asker *a, struct pcmig_ask *ask)

@@ -36,7 +36,7 @@ enum pcmig_ask_kind {
     PCMIG_ASK_WRITES,     /* what QEMU sampled of the guest's writing: bytes_ps; the result is 1, or 0 = not yet */
     PCMIG_ASK_MEMORY,     /* what the guest may have at the most: bytes */
     PCMIG_ASK_DIRECTION,  /* whether QEMU's migration is one that goes out: the result is 1 or 0 */
-    PCMIG_ASK_QEMU,       /* status of QEMU's migration: status */
+    PCMIG_ASK_QEMU,       /* status of QEMU's migration: status, sent_bytes */
     PCMIG_ASK_VERSION,    /* of the daemon: version */
     PCMIG_ASK_DEFINED,    /* whether the guest has a definition: the result is 1 or 0, -1 also where it is not known */
     PCMIG_ASK_SAVED,      /* whether there is a saved state of the guest: the result is 1 or 0 */
@@ -64,6 +64,7 @@ struct pcmig_ask {
     struct pcmig_virt_job job;
     int64_t bytes_ps;
     uint64_t bytes;
+    int64_t sent_bytes; /* -1 = it does not say */
     unsigned long version;
     char status[32];
     char host[PCMIG_HOST_UUID_SIZE]; /* "" = it does not say */

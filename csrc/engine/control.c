@@ -548,6 +548,8 @@ static void on_answers(struct control *c)
     if (pcmig_ask_take(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_ABORT, &ask, &result) && result == 0 &&
         c->abort.state == ABORT_WANTED)
         on_abort(c);
+    if (pcmig_ask_take(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU, &ask, &result))
+        pcmig_recover_paused(c, result, &ask.error);
     if (c->recovery.pause_again)
         pcmig_recover_pause(c);
     if (job)

@@ -179,6 +179,10 @@ struct control {
         bool refused;            /* the latest attempt that has returned: a QEMU does not wait to be resumed */
         unsigned asked;          /* attempts that there were when QEMU at the source was asked whether it is its, */
         char source[32];         /* and what it said of its migration, the latest; "" = nothing yet */
+        int64_t sent_bytes;      /* likewise, what it has sent; -1 = it does not say */
+        int64_t said_us;         /* when */
+        bool woken;              /* the destination was knocked at since the interruption */
+        char unpaused[160];      /* why QEMU at the source was not to be paused; "" = it was, or need not be */
         bool pause_again;        /* the order to pause did not go out: the source had not answered something else */
         int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */
         int64_t silence_ms;      /* as seen then */
@@ -294,5 +298,7 @@ bool pcmig_recover_stalled(struct control *c);
 void pcmig_recover_sample(struct control *c);
 /* Pauses post-copy if it runs. */
 void pcmig_recover_pause(struct control *c);
+/* What came of an order to pause QEMU at the source. */
+void pcmig_recover_paused(struct control *c, int result, const struct pcmig_virt_error *error);
 
 #endif

@@ -12,6 +12,8 @@
 #define WAKE_WAIT_MS    300
 /* Silence is a matter of seconds. */
 #define SILENCE_LOOK_US 1000000
+/* A stream that flows moves within that (core/recovery.c). */
+#define SOURCE_LOOK_US  1000000
 
 /* The destination's silence as last seen; the kernel is not asked more often than it changes. */
 static int64_t silence_ms(struct control *c)
@@ -101,25 +103,38 @@ static void tell_resuming(struct control *c)
 static void look_at_refusal(struct control *c, struct pcmig_recovery_view *view)
 {
     const unsigned attempts = c->recovery.core.attempts;
-    struct pcmig_ask ask = {0};
+    /* An answer that comes late is of the attempt before which it was asked. */
+    struct pcmig_ask ask = {.number = attempts};
+    bool again;
 
     if (attempts == 0) {
-        c->recovery.refused = false;
+        c->recovery.refused = c->recovery.woken = false;
         c->recovery.asked = 0;
-        c->recovery.source[0] = '\0';
+        c->recovery.source[0] = c->recovery.unpaused[0] = '\0';
     } else if (!view->call_running) {
         c->recovery.refused = pcmig_recovery_refused(c->call_error.message);
     }
     view->refused = c->recovery.refused;
+    /* Through the tunnel both daemons notice, and end what their QEMU holds. */
+    view->wakeable = c->recovery.woken || c->m->tunnel != NULL;
+    view->pausing = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU);
     if (!view->refused || view->call_running)
         return;
-    if (c->recovery.asked != attempts && c->end[PCMIG_SIDE_SOURCE].known &&
+    /* One that sends is asked again, whether it still does, and gets on. */
+    again = pcmig_qemu_migration_sends(c->recovery.source) && view->t_us - c->recovery.said_us >= SOURCE_LOOK_US;
+    if ((c->recovery.asked != attempts || again) && c->end[PCMIG_SIDE_SOURCE].known && !view->pausing &&
         pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_QEMU, &ask) == 0) {
         memcpy(c->recovery.source, ask.status, sizeof(c->recovery.source));
+        c->recovery.sent_bytes = ask.sent_bytes;
+        c->recovery.said_us = pcmig_migration_now_us(c->m);
         c->recovery.asked = attempts;
     }
+    if (c->recovery.asked != attempts)
+        return;
     view->source_waits = pcmig_qemu_migration_waits(c->recovery.source);
-    view->source_sends = c->recovery.asked == attempts && pcmig_qemu_migration_sends(c->recovery.source);
+    view->source_sends = pcmig_qemu_migration_sends(c->recovery.source);
+    view->sent_bytes = c->recovery.sent_bytes;
+    view->said_us = c->recovery.said_us;
 }
 _Static_assert(sizeof(((struct control *)NULL)->recovery.source) == sizeof(((struct pcmig_ask *)NULL)->status),
                "copied whole");
@@ -135,11 +150,12 @@ static void tell_hang(struct control *c, const struct pcmig_recovery_view *view,
     const char *const destroy[] = {"virsh", "-c", args->dest_uri, "destroy", guest};
     /* Not stopped there: it does what it can with the pages that it has. */
     const bool may_run = view->destination == PCMIG_HALF_POSTCOPY || c->end[PCMIG_SIDE_DESTINATION].guest.runs_on;
-    char command[512] = "", first[128] = "", text[640];
+    char command[512] = "", first[128] = "", text[800];
 
     snprintf(text, sizeof(text),
              "QEMU at the destination %s, and only its end helps (%svirsh destroy there, then turn back)",
-             view->refused ? "takes no resume" : "does not notice: if the network is there, it hangs",
+             view->refused ? "takes no resume; if the network between the hosts is there, it hangs"
+                           : "does not notice: if the network between the hosts is there, it hangs",
              may_run ? "the guest may still run there, so look first; " : "");
     tell(c, PCMIG_RECOVERY_STATE_HELD, next_us, text);
     if (c->recovery.hang_told)
@@ -152,8 +168,9 @@ static void tell_hang(struct control *c, const struct pcmig_recovery_view *view,
     snprintf(text, sizeof(text),
              "QEMU at the destination %s: no resume gets through, and the guest %s%s%s. Ending that half lets it go on "
              "at the source from the switch (how is printed then); what it did since is undone",
-             view->refused ? "does not wait to be resumed: either it hangs (it waits for a page, and answers nobody), "
-                             "or a connection that brought nothing has ended its wait"
+             view->refused ? "does not wait to be resumed. If the network between the hosts is there, either it hangs "
+                             "(it waits for a page, and answers nobody), or a connection that brought nothing has "
+                             "ended its wait"
                            : "does not say that its stream is gone. If the network between the hosts is there, it "
                              "hangs (it waits for a page, and answers nobody)",
              may_run ? "may still run there on the pages that it has: look first (" : "stands still",
@@ -165,7 +182,7 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
 {
     char text[sizeof(c->m->status.recovery.text)];
     int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
-    const char *hint = pcmig_hint(c->call_error.message);
+    const char *hint = c->recovery.unpaused[0] != '\0' ? c->recovery.unpaused : pcmig_hint(c->call_error.message);
 
     if (pcmig_recovery_hangs(&c->recovery.core, view)) {
         tell_hang(c, view, next_us);
@@ -181,6 +198,11 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
         snprintf(text, sizeof(text), "waiting until the destination answers");
     else if (c->call == CALL_RUNS)
         snprintf(text, sizeof(text), "waiting for libvirt to end the broken migration");
+    else if (view->pausing)
+        snprintf(text, sizeof(text), "waiting for QEMU at the source to pause its stream");
+    else if (view->refused && view->source_waits && !view->wakeable)
+        snprintf(text, sizeof(text), "waiting until QEMU at the destination notices, attempt %u in %lld s",
+                 c->recovery.core.attempts + 1, (long long)left_s);
     else if (c->recovery.core.attempts > 0)
         snprintf(text, sizeof(text), "attempt %u failed (%.220s%s%.200s), next in %lld s", c->recovery.core.attempts,
                  c->call_error.message, hint != NULL ? "; " : "", hint != NULL ? hint : "", (long long)left_s);
@@ -208,6 +230,16 @@ void pcmig_recover_pause(struct control *c)
         return;
     c->recovery.pause_again = pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE);
     c->call_error = ask.error; /* told with the next attempt; tried again while the stream is dead */
+}
+
+void pcmig_recover_paused(struct control *c, int result, const struct pcmig_virt_error *error)
+{
+    c->recovery.unpaused[0] = '\0';
+    if (result == 0)
+        return;
+    pcmig_recovery_pause_failed(&c->recovery.core);
+    snprintf(c->recovery.unpaused, sizeof(c->recovery.unpaused), "QEMU at the source was not to be paused: %.110s",
+             error->message);
 }
 
 /* Post-copy flows, or there is none to recover. */
@@ -243,26 +275,30 @@ void pcmig_recover(struct control *c)
         .call_running = c->call == CALL_RUNS,
         .silence_ms = -1,
         .still_ms = -1,
+        .sent_bytes = -1,
     };
     struct pcmig_recovery_order order;
     struct pcmig_ask pause = {0};
+    int paused;
 
     c->recovery.look_us = PCMIG_NEVER_US;
     if (c->recovery.held && may_be_held(&view)) {
         tell(c, PCMIG_RECOVERY_STATE_HELD, -1, "paused on request until it is resumed");
         return;
     }
-    if (view.source == PCMIG_HALF_POSTCOPY) {
-        view.silence_ms = silence_ms(c);
-        view.still_ms = c->recovery.still_ms;
-    } else { /* what was seen says nothing about the next stream */
-        c->recovery.silence_look_us = 0;
-        c->recovery.sent_us = 0;
-        c->recovery.still_ms = -1;
-    }
     if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
         ask_versions(c);
     look_at_refusal(c, &view);
+    if (view.source == PCMIG_HALF_POSTCOPY || view.source_sends)
+        view.silence_ms = silence_ms(c);
+    else /* what was seen says nothing about the next stream */
+        c->recovery.silence_look_us = 0;
+    if (view.source == PCMIG_HALF_POSTCOPY) {
+        view.still_ms = c->recovery.still_ms;
+    } else {
+        c->recovery.sent_us = 0;
+        c->recovery.still_ms = -1;
+    }
     view.destination_libvirt = c->end[PCMIG_SIDE_DESTINATION].libvirt;
     view.source_libvirt = c->end[PCMIG_SIDE_SOURCE].libvirt;
     order = pcmig_recovery_next(&c->recovery.core, &view);
@@ -281,12 +317,15 @@ void pcmig_recover(struct control *c)
         pcmig_recover_pause(c);
         return;
     case PCMIG_RECOVERY_PAUSE_QEMU:
-        (void)pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU, &pause);
+        paused = pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU, &pause);
+        view.pausing = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU);
+        if (!view.pausing)
+            pcmig_recover_paused(c, paused, &pause.error);
         tell_waiting(c, &view, order.next_us);
         return;
     case PCMIG_RECOVERY_WAKE:
-        if (c->m->link != NULL)
-            (void)pcmig_link_wake(c->m->link, WAKE_WAIT_MS);
+        if (c->m->link != NULL && pcmig_link_wake(c->m->link, WAKE_WAIT_MS) > 0)
+            c->recovery.woken = true;
         tell_waiting(c, &view, order.next_us);
         return;
     case PCMIG_RECOVERY_RESUME:

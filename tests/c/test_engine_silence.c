@@ -271,7 +271,7 @@ static void hangs(int destination, int refuses_ms, const char *guest)
     assert_non_null(strstr(status_of(migration).note, guest));
     (void)snprintf(look, sizeof(look), "look first (virsh -c %s domstate --reason ", dest_host.uri);
     assert_true((strstr(status_of(migration).note, look) != NULL) == (destination == FETCHING));
-    assert_non_null(strstr(status_of(migration).note, ":\n  virsh -c "));
+    assert_non_null(strstr(status_of(migration).note, "what it did since is undone:\n  virsh -c "));
     assert_non_null(strstr(status_of(migration).note, " destroy "));
     assert_int_equal(status_of(migration).outcome, PCMIG_OUTCOME_RUNNING);
     atomic_store(&hosts.destination, BROKEN);
@@ -293,6 +293,8 @@ static void takes_no_resume(void **state)
 
 /* libvirt refuses each resume, as one of the two QEMUs does not wait for it. */
 static char still_running[] = "Requested operation is not valid: QEMU reports migration is still running";
+static char not_in_postcopy[] =
+    "Requested operation is not valid: current job is not outgoing migration in post-copy mode";
 
 static struct pcmig_migration *refused(const char *qemu)
 {
@@ -303,6 +305,7 @@ static struct pcmig_migration *refused(const char *qemu)
     stall_ms = 0;
     atomic_store(&hosts.qemu, qemu);
     atomic_store(&hosts.pausable, false); /* libvirt calls it paused already */
+    atomic_store(&hosts.unpausable, not_in_postcopy);
     atomic_store(&hosts.refusal, still_running);
     atomic_store(&hosts.refuses_ms, 1);
     atomic_store(&hosts.job, false);
@@ -325,6 +328,88 @@ static void source_does_not_wait(void **state)
     assert_int_equal(atomic_load(&hosts.qemu_pauses), 1);
 }
 
+/* The same, and its stream flows: it is let alone. */
+static void source_flows(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.sent, -1);
+    migration = refused("postcopy-active");
+    WAIT_FOR(atomic_load(&hosts.resumes) == 4);
+    assert_int_equal(atomic_load(&hosts.pauses), 0);
+    assert_int_equal(atomic_load(&hosts.qemu_pauses), 0);
+    atomic_store(&hosts.refuses_ms, 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+/* QEMU is told without libvirt only where libvirt calls it paused; otherwise people hear why not, and it is tried
+ * again. */
+static void source_cannot_be_paused(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    migration = refused("postcopy-recover");
+    atomic_store(&hosts.unpausable, NULL);
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "QEMU at the source was not to be paused: ") != NULL);
+    WAIT_FOR(atomic_load(&hosts.pauses) > 1);
+    assert_int_equal(atomic_load(&hosts.qemu_pauses), 0);
+    atomic_store(&hosts.refuses_ms, 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+/* Nor where it has come to wait meanwhile. */
+static void source_waits_by_then(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.then, "postcopy-paused");
+    migration = refused("postcopy-recover");
+    WAIT_FOR(atomic_load(&hosts.pauses) == 1);
+    atomic_store(&hosts.refuses_ms, 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.qemu_pauses), 0);
+}
+
+/* As long as nobody knows whether the order was heard there is no next stream, which it would end. */
+static void order_to_pause_that_is_out(void **state)
+{
+    struct pcmig_migration *migration;
+    int resumes;
+
+    (void)state;
+    hold(&held_pause);
+    migration = refused("postcopy-recover");
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "waiting for QEMU at the source to pause") != NULL);
+    assert_int_equal(atomic_load(&held_pause.waiting), 1);
+    resumes = atomic_load(&hosts.resumes);
+    (void)usleep(4000000);
+    assert_int_equal(atomic_load(&hosts.resumes), resumes);
+    atomic_store(&hosts.refuses_ms, 0);
+    let_go(&held_pause);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&hosts.resumes), resumes + 1);
+    assert_int_equal(atomic_load(&hosts.qemu_pauses), 1);
+}
+
+/* Nothing could have woken the destination's: it is waited for, and nobody is told to end it. */
+static void destination_that_nobody_wakes(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.wakes, false);
+    migration = refused("postcopy-paused");
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "until QEMU at the destination notices") != NULL);
+    (void)usleep(2000000); /* three times what makes it a hang otherwise */
+    assert_int_not_equal(status_of(migration).recovery.state, PCMIG_RECOVERY_STATE_HELD);
+    assert_string_equal(status_of(migration).note, "");
+    atomic_store(&hosts.refuses_ms, 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
 /* The destination's: its monitor is out of reach until the migration is over. */
 static void destination_does_not_wait(void **state)
 {
@@ -332,8 +417,10 @@ static void destination_does_not_wait(void **state)
 
     (void)state;
     migration = refused("postcopy-paused");
-    WAIT_FOR(strstr(status_of(migration).recovery.text, "takes no resume, and only its end helps") != NULL);
-    WAIT_FOR(strstr(status_of(migration).note, "does not wait to be resumed: either it hangs") != NULL);
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "takes no resume; if the network between the hosts is there") !=
+             NULL);
+    WAIT_FOR(strstr(status_of(migration).note, "If the network between the hosts is there, either it hangs") != NULL);
+    assert_non_null(strstr(status_of(migration).note, "what it did since is undone:\n  virsh "));
     assert_non_null(strstr(status_of(migration).note, " destroy "));
     assert_int_equal(atomic_load(&hosts.qemu_pauses), 0);
     atomic_store(&hosts.refuses_ms, 0); /* should it get on after all */
@@ -414,6 +501,11 @@ int main(void)
         TEST(does_not_notice),
         TEST(takes_no_resume),
         TEST(source_does_not_wait),
+        TEST(source_flows),
+        TEST(source_cannot_be_paused),
+        TEST(source_waits_by_then),
+        TEST(order_to_pause_that_is_out),
+        TEST(destination_that_nobody_wakes),
         TEST(destination_does_not_wait),
         TEST(without_figures),
         TEST(moved_from_a_source_that_is_gone),

@@ -19,6 +19,8 @@ static struct pcmig_recovery_view view(int64_t t_us, enum pcmig_half source, enu
                                         .source = source,
                                         .destination = destination,
                                         .destination_asked = true,
+                                        .wakeable = true,
+                                        .sent_bytes = -1,
                                         .silence_ms = -1,
                                         .still_ms = -1};
 }
@@ -131,9 +133,9 @@ static void a_destination_that_hangs(void **state)
     assert_false(pcmig_recovery_hangs(&recovery, &at));
 }
 
-/* libvirt refuses each attempt. Where the source's QEMU says that it sends, it is told to pause, from the second on,
- * once between two of them, and the next one is made soon; where it waits, it is the destination's that does not, and
- * that hangs. */
+/* libvirt refuses each attempt. Where the source's QEMU says that it sends, and nothing moves, it is told to pause,
+ * from the second on, once between two of them, and the next one is made soon; where it waits, it is the destination's
+ * that does not, and that hangs. */
 static void refusals(void **state)
 {
     struct pcmig_recovery recovery;
@@ -148,8 +150,10 @@ static void refusals(void **state)
     pcmig_recovery_init(&recovery, 10000, 1);
     assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
     at.refused = at.source_sends = true;
+    at.sent_bytes = 4096;
     for (int looks = 0; looks < 600; looks++) {
         at.t_us += S / 10;
+        at.said_us = at.t_us;
         found = step(&recovery, at);
         if (found == PCMIG_RECOVERY_PAUSE_QEMU) {
             pauses++;
@@ -182,6 +186,135 @@ static void refusals(void **state)
     }
     assert_true(pcmig_recovery_hangs(&recovery, &at));
     at.refused = false; /* it failed in another way: its end is not all that helps */
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+}
+
+/* Two attempts that were refused, then a look each tenth of a second, at which the source has sent MOVES bytes more.
+ * Returns how many there are before a pause is ordered, or -1 when none is before the next attempt. */
+static int pause_after(struct pcmig_recovery *recovery, struct pcmig_recovery_view *at, int64_t moves,
+                       int64_t silence_ms)
+{
+    pcmig_recovery_init(recovery, 10000, 1);
+    while (recovery->attempts < 2) {
+        (void)step(recovery, *at);
+        at->t_us += S;
+        at->refused = recovery->attempts > 0;
+    }
+    at->source_sends = true;
+    at->silence_ms = silence_ms;
+    for (int looks = 0; looks < 20; looks++) {
+        at->said_us = at->t_us;
+        if (step(recovery, *at) == PCMIG_RECOVERY_PAUSE_QEMU)
+            return looks;
+        at->t_us += S / 10;
+        at->sent_bytes += moves;
+    }
+    return -1;
+}
+
+/* A QEMU that went on with a resume may serve its guest: it is left alone as long as anything moves. */
+static void a_stream_that_lives_is_not_paused(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+
+    (void)state;
+    at.sent_bytes = 0;
+    assert_int_equal(pause_after(&recovery, &at, 1, 0), -1);
+    at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    at.sent_bytes = 0;
+    assert_int_equal(pause_after(&recovery, &at, 0, 0), 10); /* not before a second has passed between two looks */
+    at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    at.sent_bytes = 0;
+    assert_int_equal(pause_after(&recovery, &at, 1, 10000), 10); /* into the void */
+    at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    assert_int_equal(pause_after(&recovery, &at, 0, 0), -1); /* it does not say what it has sent */
+    at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY);
+    at.sent_bytes = 0;
+    assert_int_equal(pause_after(&recovery, &at, 0, 10000), -1); /* libvirt there says that it flows */
+}
+
+/* Refused once, then failed in another way: that is no second time. */
+static void refusals_are_counted_in_a_row(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    unsigned attempts = 0;
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.sent_bytes = 4096;
+    at.source_sends = true;
+    for (int looks = 0; looks < 600; looks++) {
+        at.refused = recovery.attempts % 2 != 0;
+        assert_int_not_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE_QEMU);
+        at.t_us += S / 10;
+        at.said_us = at.t_us;
+        attempts = recovery.attempts;
+    }
+    assert_true(attempts > 3);
+}
+
+/* An order to pause that may still be carried out must not find the next stream; one that failed is given again, and
+ * attempts go on meanwhile. */
+static void a_pause_that_is_out(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    unsigned pauses = 0, attempts;
+
+    (void)state;
+    at.sent_bytes = 0;
+    assert_int_equal(pause_after(&recovery, &at, 0, 0), 10);
+    at.pausing = true;
+    for (int looks = 0; looks < 600; looks++) {
+        enum pcmig_recovery_step found;
+
+        at.t_us = at.said_us = at.t_us + S / 10;
+        found = step(&recovery, at);
+        assert_true(found == PCMIG_RECOVERY_WAIT || found == PCMIG_RECOVERY_WAKE);
+    }
+    at.pausing = false;
+    attempts = recovery.attempts;
+    pcmig_recovery_pause_failed(&recovery);
+    for (int looks = 0; looks < 600; looks++) {
+        at.t_us = at.said_us = at.t_us + S / 10;
+        if (step(&recovery, at) == PCMIG_RECOVERY_PAUSE_QEMU) {
+            pcmig_recovery_pause_failed(&recovery);
+            pauses++;
+        }
+    }
+    assert_true(recovery.attempts > attempts + 2);
+    assert_in_range(pauses, 3, 600 / 10);
+}
+
+/* The source is asked anew after each attempt: until it has said, what was known holds, and nothing new is made of it.
+ * Where nothing could have woken the destination it is waited for. */
+static void hanging_is_certain(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    (void)step(&recovery, at);
+    at.refused = at.source_waits = true;
+    at.wakeable = false; /* the network may be down */
+    at.t_us += S;
+    (void)step(&recovery, at);
+    at.t_us += 61 * S;
+    (void)step(&recovery, at);
+    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    at.wakeable = true;
+    (void)step(&recovery, at);
+    at.t_us += 30 * S;
+    at.source_waits = false; /* another attempt: it has not said yet */
+    (void)step(&recovery, at);
+    at.t_us += 30 * S;
+    (void)step(&recovery, at);
+    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    at.source_sends = true; /* it was not the destination's */
     (void)step(&recovery, at);
     assert_false(pcmig_recovery_hangs(&recovery, &at));
 }
@@ -468,6 +601,10 @@ int main(void)
         cmocka_unit_test(nothing_moves),
         cmocka_unit_test(a_destination_that_hangs),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(a_stream_that_lives_is_not_paused),
+        cmocka_unit_test(refusals_are_counted_in_a_row),
+        cmocka_unit_test(a_pause_that_is_out),
+        cmocka_unit_test(hanging_is_certain),
         cmocka_unit_test(no_two_calls_at_once),
         cmocka_unit_test(destination_away),
         cmocka_unit_test(destination_never_asked),

@@ -57,8 +57,12 @@ static struct {
     atomic_int refuses_ms;    /* each takes so long and fails, and nothing has changed; 0 = it does not */
     char *_Atomic refusal;    /* with this error; NULL = with none */
     atomic_int qemu_pauses;   /* migrate-pause */
+    atomic_int sent;          /* bytes that QEMU has sent; -1 = more with each question */
+    atomic_bool wakes;        /* the destination's kernel can be knocked at */
     atomic_int calls;         /* migrate calls of any kind */
-    atomic_bool pausable;     /* a pause breaks the stream */
+    atomic_bool pausable;     /* a pause breaks the stream; otherwise it is refused with this error: */
+    char *_Atomic unpausable;
+    const char *_Atomic then; /* what QEMU says of its migration once that was refused; NULL = the same */
     atomic_int silence_ms;    /* of the destination's kernel */
     atomic_bool stream_known; /* the address that QEMU sends to */
     const char *_Atomic qemu; /* what QEMU says of its migration; NULL = its monitor does not answer */
@@ -103,6 +107,7 @@ struct held {
 static struct held held_destination; /* its libvirt */
 static struct held held_job;         /* the source's, of QEMU's figures */
 static struct held held_switch;      /* likewise, the order to switch */
+static struct held held_pause;       /* and the one to pause post-copy */
 
 static inline void hold(struct held *held)
 {
@@ -281,11 +286,16 @@ int virDomainMigrateSetMaxDowntime(virDomainPtr domain, unsigned long long downt
 
 int virDomainAbortJobFlags(virDomainPtr domain, unsigned int flags)
 {
-    (void)domain;
     (void)flags;
     atomic_fetch_add(&hosts.pauses, 1);
-    if (!atomic_load(&hosts.pausable))
+    wait_for_leave(&held_pause, domain);
+    refused_with = (virError){0};
+    if (!atomic_load(&hosts.pausable)) {
+        if (atomic_load(&hosts.then) != NULL)
+            atomic_store(&hosts.qemu, atomic_load(&hosts.then));
+        refused_with = (virError){.code = VIR_ERR_OPERATION_INVALID, .message = atomic_load(&hosts.unpausable)};
         return -1;
+    }
     atomic_store(&hosts.source, BROKEN);
     atomic_store(&hosts.destination, BROKEN);
     atomic_store(&hosts.silence_ms, 0); /* the next stream is a new one */
@@ -379,9 +389,11 @@ int virDomainQemuMonitorCommand(virDomainPtr domain, const char *cmd, char **res
     if (*result == NULL)
         assert_string_equal(cmd, status != NULL ? "{\"execute\":\"query-migrate\"}" : cmd);
     if (*result == NULL && status != NULL &&
-        asprintf(result, "{\"return\":{\"status\":\"%s\"%s}}", status,
-                 atomic_load(&hosts.goes_out) ? ",\"ram\":{\"remaining\":4096}" : "") < 0)
+        asprintf(result, "{\"return\":{\"status\":\"%s\",\"ram\":{\"transferred\":%d%s}}}", status,
+                 atomic_load(&hosts.sent) >= 0 ? atomic_load(&hosts.sent) : atomic_load(&hosts.questions),
+                 atomic_load(&hosts.goes_out) ? ",\"remaining\":4096" : "") < 0)
         *result = NULL;
+    refused_with = (virError){0};
     atomic_fetch_add(&hosts.questions, 1);
     return *result != NULL ? 0 : -1;
 }
@@ -432,7 +444,7 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
 {
     (void)link;
     (void)wait_ms;
-    return 0;
+    return atomic_load(&hosts.wakes) ? 1 : 0;
 }
 
 /* --- a migration -------------------------------------------------------------------------------------------------- */
@@ -473,6 +485,11 @@ static int reset(void **state)
     atomic_store(&hosts.refuses_ms, 0);
     atomic_store(&hosts.refusal, NULL);
     atomic_store(&hosts.qemu_pauses, 0);
+    atomic_store(&hosts.sent, 0);
+    atomic_store(&hosts.unpausable, NULL);
+    atomic_store(&hosts.then, NULL);
+    atomic_store(&hosts.wakes, true);
+    refused_with = (virError){0};
     atomic_store(&hosts.calls, 0);
     atomic_store(&hosts.pausable, true);
     atomic_store(&hosts.silence_ms, 0);
@@ -489,6 +506,7 @@ static int reset(void **state)
     let_go(&held_destination);
     let_go(&held_job);
     let_go(&held_switch);
+    let_go(&held_pause);
     return 0;
 }
 
