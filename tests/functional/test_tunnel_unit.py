@@ -94,7 +94,9 @@ def test_the_unit(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     command = root / "usr/local/bin/pcmig"  # where pip puts it
     command.unlink(missing_ok=True)
     # The unit sees neither /home nor /tmp, where a checkout may be.
-    command.write_text('#!/bin/sh\nPYTHONPATH=/opt/tree exec /opt/venv/bin/python -m pcmig.cli.main "$@"\n')
+    command.write_text(
+        '#!/bin/sh\nPYTHONPATH=/opt/tree:/opt/tree/common exec /opt/venv/bin/python -m pcmig.cli.main "$@"\n'
+    )
     command.chmod(0o755)
     script = root / "root/script"
     script.write_text(SCRIPT)
