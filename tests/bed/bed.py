@@ -74,6 +74,11 @@ class Bed:
     def other(self, host: Host) -> Host:
         return self.b if host is self.a else self.a
 
+    def where(self, guest: Guest) -> Host:
+        """The host that was heard from last; there must have been one."""
+        name = guest.host()
+        return next(host for host in self.hosts if host.name == name)
+
     @property
     def log(self) -> pathlib.Path:
         """The guests' consoles, as the collector stamped them."""

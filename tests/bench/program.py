@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -184,6 +184,35 @@ def say_if_left_out(console: Console, row: Row) -> bool:
 
 def complain(error: BedError) -> None:
     print(f"bench: {error}", file=sys.stderr)
+
+
+class Measuring(Protocol):
+    """A bench, made of its options before anything is started. CONTENT is what it has measured so far."""
+
+    content: dict[str, Any]
+
+    def run(self) -> None: ...
+
+
+def run(
+    args: argparse.Namespace,
+    check: Callable[[argparse.Namespace], None],
+    make: Callable[[argparse.Namespace, Console], Measuring],
+    key: str,
+    show: Callable[[Console, dict[str, Any]], None],
+) -> int:
+    """What options that were parsed ask for: CHECK, and MAKE the bench, before an hour of measuring; or show
+    a recorded run, which has KEY. Returns the exit status."""
+    console = make_console()
+    try:
+        check(args)
+        bench = None if args.recorded else make(args, console)
+    except BedError as error:
+        complain(error)
+        return 2
+    content: dict[str, Any] = bench.content if bench else {}
+    fill = bench.run if bench else lambda: content.update(read(args.recorded, key))
+    return finish(content, fill, lambda: show(console, content))
 
 
 def finish(content: dict[str, Any], fill: Callable[[], None], show: Callable[[], None]) -> int:

@@ -136,17 +136,28 @@ def _runs_tunnel(pid: int) -> bool:
     return False
 
 
+def make_daemons(bed: Bed, pki: pathlib.Path) -> dict[str, Daemon]:
+    """One for each host, by its name, with certificates in PKI; none is started."""
+    keygen.make_ca(pki, 30)
+    for host in bed.hosts:
+        keygen.make_host(pki, [host.name, host.address], 10)
+    return {host.name: Daemon(host, pki) for host in bed.hosts}
+
+
+def start_daemons(daemons: dict[str, Daemon]) -> None:
+    """Those that do not run."""
+    for daemon in daemons.values():
+        if daemon.process is None or not daemon.process.alive():
+            daemon.start()
+
+
 class TunnelScene(Scene):
     """Every migration takes the tunnel, unless `clear` is set."""
 
     def __init__(self, bed: Bed, folder: pathlib.Path) -> None:
         super().__init__(bed, folder)
         self.clear = False
-        pki = folder / "pki"
-        keygen.make_ca(pki, 30)
-        for host in bed.hosts:
-            keygen.make_host(pki, [host.name, host.address], 10)
-        self.daemons = {host.name: Daemon(host, pki) for host in bed.hosts}
+        self.daemons = make_daemons(bed, folder / "pki")
 
     def way(self, destination: Host) -> list[str]:
         return super().way(destination) if self.clear else ["--tunnel"]
@@ -159,9 +170,7 @@ class TunnelScene(Scene):
 
     def start_daemons(self) -> None:
         """Those that a test has ended run again."""
-        for daemon in self.daemons.values():
-            if daemon.process is None or not daemon.process.alive():
-                daemon.start()
+        start_daemons(self.daemons)
 
 
 @contextlib.contextmanager

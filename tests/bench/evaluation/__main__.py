@@ -25,7 +25,7 @@ from tests.bench.evaluation.cells import (
     parse_list,
     parse_rates,
 )
-from tests.bench.evaluation.figures import FIGURES, WINDOWS_S, derived, outcome, places, statements
+from tests.bench.evaluation.figures import FIGURES, WINDOWS_S, derived, known, outcome, places, statements
 from tests.bench.evaluation.session import LoadSession
 from tests.bench.switchover import machine, plot
 from tests.bench.switchover.session import GuestGone
@@ -92,26 +92,20 @@ def show(console: Console, content: dict[str, Any]) -> None:
             box=None,
             pad_edge=False,
         )
-        found_by = {way: outcome(content["rounds"], place, way) for way in content["ways"]}
-        known = {way: found for way, found in found_by.items() if found is not None}
-        shown = [f for f in FIGURES if any(found.median(f.key) is not None for found in known.values())]
+        found = {way: each for way in content["ways"] if (each := outcome(content["rounds"], place, way))}
+        shown = known(found.values())
         table.add_column("way", no_wrap=True)
         table.add_column("ended", justify="right")
         for figure in shown:
             table.add_column(f"{figure.title}, {figure.unit}", justify="right")
         table.add_column("limited by")
-        for way, found in known.items():
-            values = [(found.median(figure.key), figure) for figure in shown]
-            table.add_row(
-                way,
-                f"{found.ended} of {len(found.rows)}",
-                *("-" if value is None else f"{value / f.per:.{f.digits}f}" for value, f in values),
-                found.limits,
-            )
+        for way, each in found.items():
+            values = (each.text(figure) for figure in shown)
+            table.add_row(way, f"{each.ended} of {len(each.rows)}", *values, each.limits)
         console.print(table)
     console.print()
-    for each in statements(content["rounds"]):
-        console.print(f"{each.text}: [bold]{each.word}[/bold] ({each.evidence})", soft_wrap=True)
+    for said in statements(content["rounds"]):
+        console.print(f"{said.text}: [bold]{said.word}[/bold] ({said.evidence})", soft_wrap=True)
     for row in content["rounds"]:
         program.say_if_left_out(console, row)
 
@@ -128,9 +122,9 @@ def make_parser() -> argparse.ArgumentParser:
         default="backports",
         help="QEMU and libvirt (default: backports, whose counter of iterations counts passes)",
     )
-    for option, known in (("--loads", LOADS), ("--transports", TRANSPORTS)):
+    for option, names in (("--loads", LOADS), ("--transports", TRANSPORTS)):
         parser.add_argument(
-            option, metavar="LIST", default=",".join(known), help="between commas (default: %(default)s)"
+            option, metavar="LIST", default=",".join(names), help="between commas (default: %(default)s)"
         )
     parser.add_argument(
         "--rates", metavar="LIST", default="100,1000,10000", help="of the link, Mb/s (default: %(default)s)"
@@ -179,24 +173,15 @@ def check(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    console = program.make_console()
-    try:
-        check(args)
-        bench = None if args.recorded else Bench(args, console)
-    except BedError as error:
-        program.complain(error)
-        return 2
-    content: dict[str, Any] = bench.content if bench else {}
 
-    def tell() -> None:
+    def tell(console: Console, content: dict[str, Any]) -> None:
         show(console, content)
         if args.html:
             page.write(content, args.html)
         if args.rst:
             rst.write(content, args.rst)
 
-    fill = bench.run if bench else lambda: content.update(program.read(args.recorded, "evaluation"))
-    return program.finish(content, fill, tell)
+    return program.run(args, check, Bench, "evaluation", tell)
 
 
 if __name__ == "__main__":

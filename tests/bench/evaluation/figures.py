@@ -65,6 +65,11 @@ class Outcome:
         found = spread(row.get(key) for row in self.rows if row["ended"])
         return found.median if found else None
 
+    def text(self, figure: Figure) -> str:
+        """The median as it is shown."""
+        value = self.median(figure.key)
+        return "-" if value is None else f"{value / figure.per:.{figure.digits}f}"
+
     @property
     def limits(self) -> str:
         return ", ".join(dict.fromkeys(row["limited_by"] for row in self.rows))
@@ -85,6 +90,12 @@ def outcome(rows: Iterable[Row], place: Place, way: str) -> Outcome | None:
         if (row["load"], row["rate_mbit"], row["transport"], row["way"]) == (*place, way) and not row["error"]
     ]
     return Outcome(tuple(found)) if found else None
+
+
+def known(outcomes: Iterable[Outcome]) -> list[Figure]:
+    """The figures of which any of OUTCOMES has one: how long a guest was watched decides."""
+    outcomes = list(outcomes)
+    return [figure for figure in FIGURES if any(each.median(figure.key) is not None for each in outcomes)]
 
 
 # What the original documents say

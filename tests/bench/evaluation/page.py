@@ -9,8 +9,7 @@ import pathlib
 from typing import Any
 
 from tests.bed import BedError
-from tests.bench.evaluation.figures import FIGURES, Outcome, Place, outcome, places, statements
-from tests.bench.figures import Figure
+from tests.bench.evaluation.figures import FIGURES, Outcome, Place, known, outcome, places, statements
 from tests.bench.switchover import plot
 
 STYLE = """
@@ -77,15 +76,13 @@ def _place(content: dict[str, Any], place: Place) -> list[str]:
     title = f"{load} guest, {rate_mbit:g} Mb/s" + (
         ", through pcmig's tunnel" if transport == "tunnel" else ""
     )
-    shown = [
-        figure for figure in FIGURES if any(each.median(figure.key) is not None for each in found.values())
-    ]
+    shown = known(found.values())
     heads = ["way", "ended", *(f"{figure.title}, {figure.unit}" for figure in shown), "limited by"]
     lines = [
         [
             html.escape(way),
             _ended(each, content["give_up_s"]),
-            *(_value(each, figure) for figure in shown),
+            *(each.text(figure) for figure in shown),
             html.escape(each.limits),
         ]
         for way, each in found.items()
@@ -102,11 +99,6 @@ def _ended(found: Outcome, give_up_s: float) -> str:
     if found.ended == 0:
         return f"<span class=never>{NEVER} {give_up_s:g} s</span>"
     return f"{found.ended} of {count}"
-
-
-def _value(found: Outcome, figure: Figure) -> str:
-    value = found.median(figure.key)
-    return "-" if value is None else f"{value / figure.per:.{figure.digits}f}"
 
 
 def _picture(found: dict[str, Outcome]) -> str:

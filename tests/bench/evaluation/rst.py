@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from tests.bed import BedError
-from tests.bench.evaluation.figures import FIGURES, Outcome, outcome, places, statements
+from tests.bench.evaluation.figures import Outcome, known, outcome, places, statements
 from tests.bench.figures import Figure
 
 MADE_BY = "python -m tests.bench.evaluation --from FILE --rst FILE"
@@ -34,7 +34,7 @@ def tables(content: dict[str, Any]) -> str:
             for way in content["ways"]
             if (each := outcome(rows, place, way)) is not None
         ]
-        shown = [f for f in FIGURES if any(each.median(f.key) is not None for _, _, each in found)]
+        shown = known(each for _, _, each in found)
         heads = ["Link, way", *(f"{figure.title}, {figure.unit}" for figure in shown), "limited by"]
         lines = [
             [_name(place, way), *_values(each, shown, content["give_up_s"]), each.limits]
@@ -53,14 +53,10 @@ def _name(place: tuple[str, float, str], way: str) -> str:
 
 
 def _values(found: Outcome, shown: list[Figure], give_up_s: float) -> list[str]:
-    values = []
-    for figure in shown:
-        value = found.median(figure.key)
-        if not found.ended and figure.key == "complete_s":
-            values.append(f"**not within {give_up_s:g} s**")
-        else:
-            values.append("-" if value is None else f"{value / figure.per:.{figure.digits}f}")
-    return values
+    never = f"**not within {give_up_s:g} s**"
+    return [
+        never if not found.ended and figure.key == "complete_s" else found.text(figure) for figure in shown
+    ]
 
 
 def _table(title: str, heads: list[str], lines: list[list[str]]) -> str:

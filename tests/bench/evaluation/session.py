@@ -10,7 +10,6 @@ import tempfile
 import time
 from typing import Any
 
-from pcmig.tunnel import keygen
 from tests.bed import Host
 from tests.bed.layer import Reporter
 from tests.bench.calm import Work
@@ -18,7 +17,7 @@ from tests.bench.evaluation.cells import LOADS, Cell
 from tests.bench.evaluation.figures import HUGE_AT_S, WINDOWS_S
 from tests.bench.switchover.commands import Place, Ran
 from tests.bench.switchover.session import Session
-from tests.functional.tunnel_scene import Daemon
+from tests.functional.tunnel_scene import Daemon, make_daemons, start_daemons
 
 _HUGE = re.compile(r"^AnonHugePages:\s+(\d+) kB", re.M)
 
@@ -41,7 +40,7 @@ class LoadSession(Session):
         self._tunnel = cell.transport == "tunnel"
         if self._tunnel:
             self._start_tunnel()
-        before_mib = self._huge_of(next(host for host in self.bed.hosts if host.name == self.guest.host()))
+        before_mib = self._huge_of(self.bed.where(self.guest))
         row = self.measure(cell.way, number)
         row |= {"load": cell.load, "rate_mbit": cell.rate_mbit, "transport": cell.transport}
         row["ended"] = row["complete_s"] is not None
@@ -57,7 +56,7 @@ class LoadSession(Session):
 
     def _watch(self, row: dict[str, Any]) -> list[dict[str, float]]:
         """What the guest got done in each window after the end, against what it did before the start."""
-        destination = next(host for host in self.bed.hosts if host.name == row["guest_host"])
+        destination = self.bed.where(self.guest)
         for at_s in HUGE_AT_S[1:]:
             if at_s <= self.after_s:
                 time.sleep(max(0.0, self._ended_s + at_s - time.monotonic()))
@@ -92,11 +91,6 @@ class LoadSession(Session):
 
     def _start_tunnel(self) -> None:
         if not self._daemons:
-            pki = pathlib.Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="pcmig-bench.")))
-            keygen.make_ca(pki, 30)
-            for host in self.bed.hosts:
-                keygen.make_host(pki, [host.name, host.address], 10)
-                self._daemons[host.name] = Daemon(host, pki)
-        for daemon in self._daemons.values():
-            if daemon.process is None or not daemon.process.alive():
-                daemon.start()
+            pki = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="pcmig-bench."))
+            self._daemons = make_daemons(self.bed, pathlib.Path(pki))
+        start_daemons(self._daemons)

@@ -130,16 +130,7 @@ def check(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    console = program.make_console()
-    try:
-        check(args)
-        bench = None if args.recorded else Bench(args, console)
-    except BedError as error:
-        program.complain(error)
-        return 2
-    content: dict[str, Any] = bench.content if bench else {}
-    fill = bench.run if bench else lambda: content.update(program.read(args.recorded, "many"))
-    return program.finish(content, fill, lambda: show(console, content))
+    return program.run(args, check, Bench, "many", show)
 
 
 if __name__ == "__main__":

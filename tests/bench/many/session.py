@@ -83,7 +83,7 @@ class Session:
     def measure(self, way: Way, number: int) -> dict[str, Any]:
         """All guests migrate to the other host; raw figures as they go into the JSON."""
         settle = [self._calm[guest.name].wait(guest.log)["disturbed"] for guest in self.guests]
-        source = next(host for host in self.bed.hosts if host.name == self.guests[0].host())
+        source = self.bed.where(self.guests[0])
         destination = self.bed.other(source)
         sent, cpu = machine.bytes_sent(source), machine.CpuTimes.now()
         start_s = time.monotonic()

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bed import BedError
 from tests.bench import program
 from tests.bench.ports.figures import FIGURES
 from tests.bench.ports.session import Session
@@ -92,16 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    console = program.make_console()
-    try:
-        program.check_options(args)
-        bench = None if args.recorded else Bench(args, console)
-    except BedError as error:
-        program.complain(error)
-        return 2
-    content: dict[str, Any] = bench.content if bench else {}
-    fill = bench.run if bench else lambda: content.update(program.read(args.recorded, "setups"))
-    return program.finish(content, fill, lambda: show(console, content))
+    return program.run(args, program.check_options, Bench, "setups", show)
 
 
 if __name__ == "__main__":

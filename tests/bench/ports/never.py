@@ -29,7 +29,7 @@ class Case:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.source = next(host for host in session.bed.hosts if host.name == session.guest.host())
+        self.source = session.bed.where(session.guest)
         self.destination = session.bed.other(self.source)
         self.client: Pinger = session.wiring.pinger(None)
         self.told: list[str] = []

@@ -61,7 +61,7 @@ class Session:
 
     def measure(self, way: str, number: int) -> dict[str, Any]:
         """Migrate the guest to the other host; raises BedError when it is not fit for another migration."""
-        source = next(host for host in self.bed.hosts if host.name == self.guest.host())
+        source = self.bed.where(self.guest)
         destination = self.bed.other(source)
         watching = {"client": self.wiring.pinger(None), "neighbour": self.wiring.pinger(source)}
         self.settle(watching)

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bed import BedError
 from tests.bench import program
 from tests.bench.switchover import machine, plot, report
 from tests.bench.switchover.figures import FIGURES, engine_cpu_percent
@@ -99,22 +98,13 @@ def check(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    console = program.make_console()
-    try:
-        check(args)
-        bench = None if args.recorded else Bench(args, console)
-    except BedError as error:
-        program.complain(error)
-        return 2
-    content: dict[str, Any] = bench.content if bench else {}
 
-    def show() -> None:
+    def show(console: Console, content: dict[str, Any]) -> None:
         report.show(console, content)
         if args.plot:
             plot.draw(content, args.plot)
 
-    fill = bench.run if bench else lambda: content.update(program.read(args.recorded, "rate_mbit"))
-    return program.finish(content, fill, show)
+    return program.run(args, check, Bench, "rate_mbit", show)
 
 
 if __name__ == "__main__":

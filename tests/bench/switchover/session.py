@@ -61,7 +61,7 @@ class Session:
         """Migrate the guest to the other host; returns raw figures as they go into the JSON. Raises GuestGone
         when the guest is not fit for another migration."""
         settle = self._calm.wait(self.bed.log)
-        source = next(host for host in self.bed.hosts if host.name == self.guest.host())
+        source = self.bed.where(self.guest)
         place = self._place(source)
         with self._trace_file(way, number) as trace:
             sent, cpu = machine.bytes_sent(source), machine.CpuTimes.now()
