@@ -343,6 +343,12 @@ class Cloud(Bed):
         action = {"os-migrateLive": {"host": name, "block_migration": block_migration}}
         self.api.post("compute", f"/servers/{server.id}/action", action)
 
+    def force_complete(self, server: Server) -> None:
+        """Ask for the switch of a server's newest live migration to post-copy. Raises ApiError when Nova
+        refuses."""
+        path = f"/servers/{server.id}/migrations/{self.migrations(server)[0]['id']}/action"
+        self.api.post("compute", path, {"force_complete": None})
+
     def migrations(self, server: Server) -> list[dict[str, Any]]:
         """Nova's migration records of a server, the newest first."""
         records = self.api.get("compute", f"/os-migrations?instance_uuid={server.id}")["migrations"]

@@ -209,7 +209,7 @@ def test_abort_and_force_complete_in_post_copy_change_nothing(cloud: Cloud, busy
         cloud.api.request("DELETE", "compute", path)
     assert refused.value.status in (400, 404)
     with pytest.raises(ApiError) as refused:
-        cloud.api.post("compute", f"{path}/action", {"force_complete": None})
+        cloud.force_complete(busy)
     assert refused.value.status in (400, 404)
     move.end()
     move.check_moved(target)
@@ -314,10 +314,7 @@ def test_force_complete_switches_now(cloud: Cloud, idle: Server) -> None:
         move = Move(cloud, idle)
         cloud.live_migrate(idle, other(source))
         move.wait_for("running")
-        record = cloud.migrations(idle)[0]
-        cloud.api.post(
-            "compute", f"/servers/{idle.id}/migrations/{record['id']}/action", {"force_complete": None}
-        )
+        cloud.force_complete(idle)
         move.end()
         move.check_moved(other(source))
         assert POST_COPY in move.statuses

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -48,11 +49,35 @@ def ends(cloud: Cloud, move: Move) -> tuple[Compute, Compute]:
     return cloud.computes[move.source], cloud.computes[other(move.source)]
 
 
+@contextlib.contextmanager
+def dies_before_it_runs(cloud: Cloud, move: Move, patience_s: float = 30) -> Iterator[None]:
+    """Switches while the destination's libvirt is stopped, which so never lets its QEMU run; at the end of
+    the block that QEMU dies, and libvirt goes on. PATIENCE_S: for the first bytes."""
+    source, target = ends(cloud, move)
+    server, libvirtd = move.server, target.host.libvirtd()
+    assert libvirtd is not None
+    # Nova says "running" before libvirt has begun, which needs the destination's for what it sets up.
+    wait_until(lambda: source.host.processed_bytes(server.domain) > 0, patience_s, "memory flows")
+    libvirtd.signal(signal.SIGSTOP)
+    try:
+        cloud.force_complete(server)
+        yield
+        [qemu] = target.host.qemu_pids(server.domain)
+        target.host.signal_process(qemu, signal.SIGKILL)
+        wait_until(lambda: not target.host.qemu_pids(server.domain), 15, "its QEMU is gone")
+    finally:
+        libvirtd.signal(signal.SIGCONT)
+
+
+def is_switched(source: Compute, server: Server) -> bool:
+    """By libvirt at SOURCE."""
+    return "post-copy" in str(source.host.domain_state(server.domain))
+
+
 def switch(cloud: Cloud, move: Move) -> None:
     """Into post-copy, which does not end either."""
     server = move.server
-    path = f"/servers/{server.id}/migrations/{cloud.migrations(server)[0]['id']}/action"
-    cloud.api.post("compute", path, {"force_complete": None})
+    cloud.force_complete(server)
     move.wait_for(POST_COPY)
     there = cloud.computes[other(move.source)].host
     wait_until(lambda: "post-copy" in str(there.domain_state(server.domain)), 30, "it runs there")

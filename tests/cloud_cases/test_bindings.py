@@ -20,7 +20,7 @@ from tests.cloud.cloud import Cloud
 from tests.cloud.compute import Compute
 from tests.cloud.server import Server
 from tests.cloud.test_driver import Move, other
-from tests.cloud_cases.scene import BUSY, RATE_MBIT, ends, idle, slow_move
+from tests.cloud_cases.scene import BUSY, RATE_MBIT, dies_before_it_runs, ends, idle, slow_move
 from tests.cloud_cases.test_turned_back import back_at_source, rebooted_is_like_any_other
 
 # Each wait has a limit of its own, and says what did not come: this is more than all of them come to.
@@ -38,11 +38,6 @@ def many(cloud: Cloud) -> Iterator[Server]:
     cloud.delete(server)
 
 
-def force(cloud: Cloud, server: Server) -> None:
-    path = f"/servers/{server.id}/migrations/{cloud.migrations(server)[0]['id']}/action"
-    cloud.api.post("compute", path, {"force_complete": None})
-
-
 def is_bound_at(cloud: Cloud, server: Server, host: str) -> bool:
     """All of its ports, and to no other host."""
     return cloud.all_port_bindings(server) == [{host: "ACTIVE"}] * len(server.ports)
@@ -55,7 +50,7 @@ def settled_at(cloud: Cloud, server: Server, host: str) -> None:
 def test_all_ports_are_bound_while_post_copy_goes_on(cloud: Cloud, many: Server) -> None:
     with slow_move(cloud, many) as move:
         target = other(move.source)
-        force(cloud, many)
+        cloud.force_complete(many)
         wait_until(lambda: BOUND.search(move.log()) is not None, 30, "the ports are bound")
         found = [bindings[target] for bindings in cloud.all_port_bindings(many)]
         assert found == ["ACTIVE"] * PORTS and move.look() == "running (post-copy)"
@@ -75,7 +70,7 @@ def test_neutron_is_away_for_ten_seconds_at_the_switch(cloud: Cloud, many: Serve
         back_s = 0.0
         domain = many.domain  # Nova asks Neutron before it says so
         with cloud.api_away("network"):
-            force(cloud, many)
+            cloud.force_complete(many)
             there = cloud.computes[target].host
             wait_until(lambda: "post-copy" in str(there.domain_state(domain)), 30, "it runs there")
             time.sleep(10)
@@ -120,7 +115,7 @@ def test_the_destinations_agent_is_paused_around_the_switch(cloud: Cloud, busy: 
     go_on = threading.Event()
     with paused_agent(target, go_on):
         asked_s = time.monotonic()
-        force(cloud, busy)
+        cloud.force_complete(busy)
         wait_until(lambda: BOUND.search(move.log()) is not None, 20, "the port is bound")
         time.sleep(max(0.0, asked_s + 1 - time.monotonic()))
         go_on.set()
@@ -166,20 +161,10 @@ def the_switch_waits_for_the_agent(cloud: Cloud, busy: Server) -> None:
 def test_a_switch_that_fails_when_the_ports_are_bound(cloud: Cloud, busy: Server, move: Move) -> None:
     """The destination's libvirt, stopped, never lets its QEMU run, which dies: the guest goes on at the
     source, where its port is bound again and is in the bridge."""
-    source, target = ends(cloud, move)
-    libvirtd, domain = target.host.libvirtd(), busy.domain
-    assert libvirtd is not None
-    wait_until(lambda: source.host.processed_bytes(domain) > 0, 30, "memory flows")
-    libvirtd.signal(signal.SIGSTOP)
-    try:
-        force(cloud, busy)
+    _, target = ends(cloud, move)
+    with dies_before_it_runs(cloud, move):
         wait_until(lambda: BOUND.search(move.log()) is not None, 60, "the port is bound there")
         assert cloud.port_bindings(busy)[target.host.name] == "ACTIVE"
-        [qemu] = target.host.qemu_pids(domain)
-        target.host.signal_process(qemu, signal.SIGKILL)
-        wait_until(lambda: not target.host.qemu_pids(domain), 15, "its QEMU is gone")
-    finally:
-        libvirtd.signal(signal.SIGCONT)
     back_at_source(cloud, move, time.monotonic())
     settled_at(cloud, busy, move.source)
     rebooted_is_like_any_other(cloud, move)
@@ -217,7 +202,7 @@ def test_ports_that_were_bound_to_the_destination_come_back(
     moved = Move(cloud, many)  # nothing of before is in its way
     cloud.live_migrate(many, target.host.name)
     moved.wait_for("running")
-    force(cloud, many)
+    cloud.force_complete(many)
     moved.end()
     moved.check_moved(target.host.name)
     settled_at(cloud, many, target.host.name)

@@ -16,7 +16,7 @@ from tests.cloud.cloud import PCMIG_DRIVER, Cloud
 from tests.cloud.server import Server
 from tests.cloud.test_driver import ARRIVED, Move
 from tests.cloud_cases.scene import CONF, RATE_MBIT, ends
-from tests.cloud_cases.test_bindings import BOUND, force, settled_at, the_switch_waits_for_the_agent
+from tests.cloud_cases.test_bindings import BOUND, settled_at, the_switch_waits_for_the_agent
 
 pytestmark = pytest.mark.timeout(1200, func_only=True)
 
@@ -38,7 +38,7 @@ def test_a_server_moves_by_post_copy(cloud: Cloud, busy: Server, move: Move) -> 
     assert "additional-chassis-activated" not in cloud.ovn.found(port), "shut until it is announced"
 
     switched_s = time.monotonic()
-    force(cloud, busy)
+    cloud.force_complete(busy)
     wait_until(lambda: BOUND.search(move.log()) is not None, 30, "the port is bound there")
     assert move.look() == "running (post-copy)"
 

@@ -16,7 +16,16 @@ from tests.cloud.cloud import Cloud
 from tests.cloud.outage import power_off, power_on, waits
 from tests.cloud.server import Server
 from tests.cloud.test_driver import Move
-from tests.cloud_cases.scene import RATE_MBIT, ask, ends, idle, sound, switch
+from tests.cloud_cases.scene import (
+    RATE_MBIT,
+    ask,
+    dies_before_it_runs,
+    ends,
+    idle,
+    is_switched,
+    sound,
+    switch,
+)
 
 # Of the server, in the action of its live migration (pcmig/nova/turned_back.py).
 EVENT = "turned back: goes on at its host from before the live migration, whose destination was lost"
@@ -119,22 +128,9 @@ def test_the_destination_dies_and_an_administrator_has_the_server_turn_back(
 
 def test_by_itself_where_it_never_ran(cloud: Cloud, busy: Server, move: Move) -> None:
     """The destination's libvirt, stopped, never lets its QEMU run: it says so when it goes on."""
-    source, target = ends(cloud, move)
-    libvirtd = target.host.libvirtd()
-    assert libvirtd is not None
-    # Nova says "running" before libvirt has begun, which needs the destination's for what it sets up.
-    wait_until(lambda: source.host.processed_bytes(busy.domain) > 0, 30, "memory flows")
-    libvirtd.signal(signal.SIGSTOP)
-    try:
-        path = f"/servers/{busy.id}/migrations/{cloud.migrations(busy)[0]['id']}/action"
-        cloud.api.post("compute", path, {"force_complete": None})
-        wait_until(lambda: "post-copy" in str(source.host.domain_state(busy.domain)), 60, "it has switched")
+    source, _ = ends(cloud, move)
+    with dies_before_it_runs(cloud, move):
+        wait_until(lambda: is_switched(source, busy), 60, "it has switched")
         time.sleep(0.5)
-        domain = busy.domain
-        [qemu] = target.host.qemu_pids(domain)
-        target.host.signal_process(qemu, signal.SIGKILL)
-        wait_until(lambda: not target.host.qemu_pids(domain), 15, "its QEMU is gone")
-    finally:
-        libvirtd.signal(signal.SIGCONT)
     back_at_source(cloud, move, time.monotonic())
     rebooted_is_like_any_other(cloud, move)

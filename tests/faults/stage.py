@@ -517,9 +517,7 @@ class CloudStage(Stage):
     def switch(self) -> None:
         assert self.server is not None
         with contextlib.suppress(BedError):
-            record = self.cloud.migrations(self.server)[0]
-            path = f"/servers/{self.server.id}/migrations/{record['id']}/action"
-            self.cloud.api.post("compute", path, {"force_complete": None})
+            self.cloud.force_complete(self.server)
 
     def over(self) -> bool:
         try:

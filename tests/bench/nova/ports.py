@@ -64,8 +64,7 @@ class Bench:
         cloud.live_migrate(server, target)
         wait_until(lambda: self._status(server, before) == "running", 60, "it runs")
         wait_until(lambda: host.processed_bytes(server.domain) > 0, 30, "memory flows")
-        path = f"/servers/{server.id}/migrations/{cloud.migrations(server)[0]['id']}/action"
-        cloud.api.post("compute", path, {"force_complete": None})
+        cloud.force_complete(server)
         wait_until(lambda: self._status(server, before) in MIGRATION_ENDED, 120, "it ends")
         status = self._status(server, before)
         if status != "completed":
