@@ -135,6 +135,8 @@ size_t pcmig_ledger_events(const struct pcmig_ledger *ledger, const struct pcmig
                            unsigned *lost);
 
 void pcmig_ledger_totals(const struct pcmig_ledger *ledger, struct pcmig_ledger_totals *out);
+/* The two downtimes of the totals alone, which add up no rows. */
+void pcmig_ledger_downtimes(const struct pcmig_ledger *ledger, int64_t *events_us, int64_t *reported_ms);
 void pcmig_ledger_balance(const struct pcmig_ledger *ledger, struct pcmig_ledger_balance *out);
 
 /* One line: "balanced", "no final statistics", "not balanced: normal-pages +12, requests -3" (+ = the phases have

@@ -98,6 +98,17 @@ static void add_row(struct pcmig_ledger_row *sum, const struct pcmig_ledger_row 
         sum->end_us = row->end_us;
 }
 
+void pcmig_ledger_downtimes(const struct pcmig_ledger *ledger, int64_t *events_us, int64_t *reported_ms)
+{
+    *reported_ms = -1;
+    if (ledger->final && ledger->final_sample.downtime_ms != 0)
+        *reported_ms =
+            ledger->final_sample.downtime_ms < INT64_MAX ? (int64_t)ledger->final_sample.downtime_ms : INT64_MAX;
+    *events_us = -1;
+    if (ledger->suspended_us >= 0 && ledger->resumed_us >= 0)
+        *events_us = ledger->resumed_us > ledger->suspended_us ? ledger->resumed_us - ledger->suspended_us : 0;
+}
+
 void pcmig_ledger_totals(const struct pcmig_ledger *ledger, struct pcmig_ledger_totals *out)
 {
     struct pcmig_ledger_row *sum = &out->sum;
@@ -123,14 +134,7 @@ void pcmig_ledger_totals(const struct pcmig_ledger *ledger, struct pcmig_ledger_
     out->guest_pages = ledger->guest_pages;
     out->page_size_bytes = ledger->page_size_bytes;
     out->passes = ledger->passes.done;
-    out->downtime_reported_ms = -1;
-    if (ledger->final && ledger->final_sample.downtime_ms != 0)
-        out->downtime_reported_ms =
-            ledger->final_sample.downtime_ms < INT64_MAX ? (int64_t)ledger->final_sample.downtime_ms : INT64_MAX;
-    out->downtime_events_us = -1;
-    if (ledger->suspended_us >= 0 && ledger->resumed_us >= 0)
-        out->downtime_events_us =
-            ledger->resumed_us > ledger->suspended_us ? ledger->resumed_us - ledger->suspended_us : 0;
+    pcmig_ledger_downtimes(ledger, &out->downtime_events_us, &out->downtime_reported_ms);
     out->late_samples = ledger->late_samples;
     out->counters_backwards = ledger->counters_backwards;
 }

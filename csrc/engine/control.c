@@ -29,7 +29,6 @@ void pcmig_control_publish(struct control *c)
 {
     struct pcmig_migration *m = c->m;
     struct pcmig_migration_status *status = &m->status;
-    struct pcmig_ledger_totals totals;
     bool left_now;
 
     c->publish = false;
@@ -44,9 +43,7 @@ void pcmig_control_publish(struct control *c)
     pcmig_policy_progress(m->policy, &status->passes, &status->pass_permille);
     status->sample = c->sample;
     status->forecast = m->forecast;
-    pcmig_ledger_totals(m->ledger, &totals);
-    status->downtime_events_us = totals.downtime_events_us;
-    status->downtime_reported_ms = totals.downtime_reported_ms;
+    pcmig_ledger_downtimes(m->ledger, &status->downtime_events_us, &status->downtime_reported_ms);
     status->link_bps = pcmig_policy_link_bps(m->policy);
     status->requests_ps = pcmig_policy_requests_ps(m->policy);
     status->gate = pcmig_policy_gate(m->policy);
