@@ -65,6 +65,47 @@ static void replace_all(const char *dir, const char *victim)
     }
 }
 
+/* FOLDER is made of a template, and DIR the tunnel's in it. */
+static void make_place(char *folder, char dir[64])
+{
+    char error[PCMIG_PLACE_ERROR_BYTES];
+
+    assert_non_null(mkdtemp(folder));
+    snprintf(dir, 64, "%s/run", folder);
+    assert_true(pcmig_place_prepare(dir, error));
+}
+
+static struct pcmig_arrivals *watch(const char *dir, unsigned keep_ms)
+{
+    char error[PCMIG_PLACE_ERROR_BYTES];
+    struct pcmig_arrivals *arrivals = pcmig_arrivals_new(dir, keep_ms, error, sizeof(error));
+
+    assert_non_null(arrivals);
+    return arrivals;
+}
+
+static void remove_folder(const char *folder)
+{
+    char command[64];
+
+    snprintf(command, sizeof(command), "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+static void expect(const char *dir, const char *name, struct pcmig_arrivals *arrivals, const char *refusal)
+{
+    char error[PCMIG_PLACE_ERROR_BYTES];
+    int fd;
+
+    if (refusal == NULL) {
+        assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
+        close(fd);
+    } else {
+        assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_FORBIDDEN);
+        assert_non_null(strstr(error, refusal));
+    }
+}
+
 static void a_link_is_not_followed(void **state)
 {
     char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], victim[64], path[160], error[PCMIG_PLACE_ERROR_BYTES];
@@ -104,8 +145,7 @@ static void a_link_is_not_followed(void **state)
     }
     kill(attacker, SIGKILL);
     waitpid(attacker, NULL, 0);
-    snprintf(path, sizeof(path), "rm -r %s", folder);
-    assert_int_equal(system(path), 0);
+    remove_folder(folder);
     assert_true(replaced > 0); /* it was tried */
     assert_int_equal(changed, 0);
 }
@@ -135,8 +175,7 @@ static void a_link_that_is_there_in_time_is_not_followed(void **state)
     assert_int_equal(after.st_gid, before.st_gid);
     assert_int_equal(fd, -1);
     assert_non_null(strstr(error, "somebody has replaced the socket"));
-    snprintf(path, sizeof(path), "rm -r %s", folder);
-    assert_int_equal(system(path), 0);
+    remove_folder(folder);
 }
 
 static int listening(const char *path)
@@ -158,14 +197,11 @@ static void the_first_socket_is_the_right_one(void **state)
                                         "00000000000000000000000000000003", "00000000000000000000000000000004"};
     char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES], error[PCMIG_PLACE_ERROR_BYTES];
     struct pcmig_arrivals *arrivals;
-    int once, removed, removed_again, moved, moved_again, seen, seen_again, fd;
+    int once, removed, removed_again, moved, moved_again, seen, seen_again;
 
     (void)state;
-    assert_non_null(mkdtemp(folder));
-    snprintf(dir, sizeof(dir), "%s/run", folder);
-    assert_true(pcmig_place_prepare(dir, error));
-    arrivals = pcmig_arrivals_new(dir, 1000000, error, sizeof(error));
-    assert_non_null(arrivals);
+    make_place(folder, dir);
+    arrivals = watch(dir, 1000000);
     pcmig_place_path(dir, names[0], path);
     once = listening(path);
     pcmig_place_path(dir, names[1], path);
@@ -183,14 +219,10 @@ static void the_first_socket_is_the_right_one(void **state)
     pcmig_arrivals_tidy(arrivals);
     seen_again = listening(path);
     /* Twice: the process is known from then on. */
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(pcmig_place_connect(dir, names[0], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
-        close(fd);
-    }
-    for (int i = 1; i < 4; i++) {
-        assert_int_equal(pcmig_place_connect(dir, names[i], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_FORBIDDEN);
-        assert_non_null(strstr(error, "was replaced before anybody was connected"));
-    }
+    for (int i = 0; i < 2; i++)
+        expect(dir, names[0], arrivals, NULL);
+    for (int i = 1; i < 4; i++)
+        expect(dir, names[i], arrivals, "was replaced before anybody was connected");
     pcmig_arrivals_free(arrivals);
     close(once);
     close(removed);
@@ -199,8 +231,7 @@ static void the_first_socket_is_the_right_one(void **state)
     close(moved_again);
     close(seen);
     close(seen_again);
-    snprintf(path, sizeof(path), "rm -r %s", folder);
-    assert_int_equal(system(path), 0);
+    remove_folder(folder);
 }
 
 /* A NAME is not forgotten while nobody was connected to it: with disks that are copied the destination listens for
@@ -208,37 +239,31 @@ static void the_first_socket_is_the_right_one(void **state)
 static void a_place_that_was_left_is_not_taken(void **state)
 {
     static const char *const names[] = {"00000000000000000000000000000001", "00000000000000000000000000000002"};
-    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES], error[PCMIG_PLACE_ERROR_BYTES];
+    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES];
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 660}};
     struct pcmig_arrivals *arrivals;
-    int first, second, other, fd;
+    int first, second, other;
 
     (void)state;
-    assert_non_null(mkdtemp(folder));
-    snprintf(dir, sizeof(dir), "%s/run", folder);
-    assert_true(pcmig_place_prepare(dir, error));
-    arrivals = pcmig_arrivals_new(dir, 1000000, error, sizeof(error));
-    assert_non_null(arrivals);
+    make_place(folder, dir);
+    arrivals = watch(dir, 1000000);
     pcmig_place_path(dir, names[0], path);
     first = listening(path);
     assert_return_code(unlink(path), errno);
     pcmig_place_path(dir, names[1], path);
     other = listening(path);
-    assert_int_equal(pcmig_place_connect(dir, names[1], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
-    close(fd);
+    expect(dir, names[1], arrivals, NULL);
     snprintf(path, sizeof(path), "%s/known/%s", dir, names[0]);
     assert_return_code(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), errno);
     pcmig_arrivals_tidy(arrivals);
     pcmig_place_path(dir, names[0], path);
     second = listening(path);
-    assert_int_equal(pcmig_place_connect(dir, names[0], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_FORBIDDEN);
-    assert_non_null(strstr(error, "was replaced before anybody was connected"));
+    expect(dir, names[0], arrivals, "was replaced before anybody was connected");
     pcmig_arrivals_free(arrivals);
     close(first);
     close(second);
     close(other);
-    snprintf(path, sizeof(path), "rm -r %s", folder);
-    assert_int_equal(system(path), 0);
+    remove_folder(folder);
 }
 
 /* As at a start of the daemon: a socket of which nobody has seen whose it is. What is made anew, as for a resume, is
@@ -246,29 +271,23 @@ static void a_place_that_was_left_is_not_taken(void **state)
 static void made_while_nobody_looked(void **state)
 {
     static const char name[] = "00000000000000000000000000000001";
-    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES], error[PCMIG_PLACE_ERROR_BYTES];
+    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES];
     struct pcmig_arrivals *arrivals;
-    int before, after, fd;
+    int before, after;
 
     (void)state;
-    assert_non_null(mkdtemp(folder));
-    snprintf(dir, sizeof(dir), "%s/run", folder);
-    assert_true(pcmig_place_prepare(dir, error));
+    make_place(folder, dir);
     pcmig_place_path(dir, name, path);
     before = listening(path);
-    arrivals = pcmig_arrivals_new(dir, 1000000, error, sizeof(error));
-    assert_non_null(arrivals);
-    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_FORBIDDEN);
-    assert_non_null(strstr(error, "was not there to see it: migrate, or resume, again"));
+    arrivals = watch(dir, 1000000);
+    expect(dir, name, arrivals, "was not there to see it: migrate, or resume, again");
     assert_return_code(unlink(path), errno);
     after = listening(path);
-    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
-    close(fd);
+    expect(dir, name, arrivals, NULL);
     pcmig_arrivals_free(arrivals);
     close(before);
     close(after);
-    snprintf(path, sizeof(path), "rm -r %s", folder);
-    assert_int_equal(system(path), 0);
+    remove_folder(folder);
 }
 
 /* Whose a NAME is stays known as long as that process lives: a guest may wait for days to be resumed, and makes a
@@ -277,20 +296,16 @@ static void a_guest_that_waits_for_long(void **state)
 {
     static const char name[] = "00000000000000000000000000000001";
     const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 660}};
-    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES], error[PCMIG_PLACE_ERROR_BYTES];
+    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES];
     struct pcmig_arrivals *arrivals;
-    int sockets[3], fd;
+    int sockets[3];
 
     (void)state;
-    assert_non_null(mkdtemp(folder));
-    snprintf(dir, sizeof(dir), "%s/run", folder);
-    assert_true(pcmig_place_prepare(dir, error));
-    arrivals = pcmig_arrivals_new(dir, 600000, error, sizeof(error));
-    assert_non_null(arrivals);
+    make_place(folder, dir);
+    arrivals = watch(dir, 600000);
     pcmig_place_path(dir, name, path);
     sockets[0] = listening(path);
-    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
-    close(fd);
+    expect(dir, name, arrivals, NULL);
     snprintf(path, sizeof(path), "%s/known/%s", dir, name);
     assert_return_code(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), errno);
     pcmig_arrivals_tidy(arrivals);
@@ -299,13 +314,11 @@ static void a_guest_that_waits_for_long(void **state)
         assert_return_code(unlink(path), errno);
         sockets[i] = listening(path);
     }
-    assert_int_equal(pcmig_place_connect(dir, name, (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
-    close(fd);
+    expect(dir, name, arrivals, NULL);
     pcmig_arrivals_free(arrivals);
     for (int i = 0; i < 3; i++)
         close(sockets[i]);
-    snprintf(path, sizeof(path), "rm -r %s", folder);
-    assert_int_equal(system(path), 0);
+    remove_folder(folder);
 }
 
 /* A guest that makes and removes files without end, until the kernel has dropped what it had to tell: what is there
@@ -325,15 +338,11 @@ static void more_than_the_kernel_tells(void **state)
     fclose(limit);
     for (int i = 0; i < 5; i++)
         snprintf(names[i], sizeof(names[i]), "%030x%02x", (unsigned)getpid(), (unsigned)i);
-    assert_non_null(mkdtemp(folder));
-    snprintf(dir, sizeof(dir), "%s/run", folder);
-    assert_true(pcmig_place_prepare(dir, error));
-    arrivals = pcmig_arrivals_new(dir, 1000000, error, sizeof(error));
-    assert_non_null(arrivals);
+    make_place(folder, dir);
+    arrivals = watch(dir, 1000000);
     pcmig_place_path(dir, names[0], path);
     sockets[0] = listening(path);
-    assert_int_equal(pcmig_place_connect(dir, names[0], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
-    close(fd);
+    expect(dir, names[0], arrivals, NULL);
     pcmig_place_path(dir, names[1], path);
     sockets[1] = listening(path);
     snprintf(path, sizeof(path), "%s/%s", dir, "noise");
@@ -355,19 +364,14 @@ static void more_than_the_kernel_tells(void **state)
     sockets[5] = listening(path);
     pcmig_place_path(dir, names[3], path);
     sockets[3] = listening(path);
-    for (int i = 0; i < 4; i += 3) { /* who was connected before still is the right one */
-        assert_int_equal(pcmig_place_connect(dir, names[i], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_CONNECTED);
-        close(fd);
-    }
-    for (int i = 1; i < 5; i += i == 2 ? 2 : 1) {
-        assert_int_equal(pcmig_place_connect(dir, names[i], (uid_t)-1, arrivals, &fd, error), PCMIG_PLACE_FORBIDDEN);
-        assert_non_null(strstr(error, "was replaced before anybody was connected"));
-    }
+    for (int i = 0; i < 4; i += 3) /* who was connected before still is the right one */
+        expect(dir, names[i], arrivals, NULL);
+    for (int i = 1; i < 5; i += i == 2 ? 2 : 1)
+        expect(dir, names[i], arrivals, "was replaced before anybody was connected");
     pcmig_arrivals_free(arrivals);
     for (int i = 0; i < 6; i++)
         close(sockets[i]);
-    snprintf(path, sizeof(path), "rm -r %s", folder);
-    assert_int_equal(system(path), 0);
+    remove_folder(folder);
 }
 
 static void a_label_for_qemu(void **state)
