@@ -9,16 +9,13 @@ a switch are known to the millisecond, and all else is the network's.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import threading
 import time
-import types
-from typing import Self
 
 from tests.ovn import frames
 from tests.ovn.frames import Station
-from tests.ovn.pinger import INTERVAL_S, receive, socket_at
+from tests.ovn.pinger import INTERVAL_S, Talker, socket_at
 
 # After the source has stopped, in ms: QEMU's announcements (its defaults: 50 ms, and 100 more each time), the
 # first one as it begins to load the guest's state, and libvirt's `cont`.
@@ -27,32 +24,20 @@ SILENT_MS = 60
 PORT = 5514
 
 
-class Mover:
+class Mover(Talker):
     """AT: host -> path of its network namespace and device of the guest there. It runs at the first."""
 
     def __init__(self, me: Station, client: Station, at: dict[str, tuple[str, str]]) -> None:
+        super().__init__()
         self.me = me
         self.client = client
-        self._sockets = {host: socket_at(*where) for host, where in at.items()}
+        self._at = {host: socket_at(*where) for host, where in at.items()}
+        self._sockets += self._at.values()
         self.running: str | None = next(iter(at))
         self.unheard: dict[str, list[float]] = {
             host: [] for host in at
         }  # what came to a copy that stood still
         self._lock = threading.Lock()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join()
-        for raw in self._sockets.values():
-            raw.close()
 
     def switch(
         self, host: str, silent_ms: float = SILENT_MS, announced_ms: tuple[int, ...] = ANNOUNCED_MS
@@ -73,7 +58,7 @@ class Mover:
 
     def _send(self, host: str, frame: bytes) -> None:
         with contextlib.suppress(OSError):
-            self._sockets[host].send(frame)
+            self._at[host].send(frame)
 
     def _run(self) -> None:
         next_s, number = time.monotonic(), 0
@@ -86,18 +71,14 @@ class Mover:
                     if host is not None:
                         self._send(host, frames.datagram(self.me, self.client, PORT, b"%d" % number))
                         number += 1
-            ready, _, _ = select.select(
-                list(self._sockets.values()), [], [], max(0.0, min(next_s - time.monotonic(), 0.01))
-            )
-            for raw in ready:
-                self._take(raw)
+            for raw, when_s, frame in self._heard(min(next_s - time.monotonic(), 0.01)):
+                self._take(raw, when_s, frame)
 
-    def _take(self, raw: socket.socket) -> None:
-        (host,) = (name for name, each in self._sockets.items() if each is raw)
-        while (came := receive(raw)) is not None:
-            heard = frames.hear(came[1])
-            with self._lock:
-                if heard.kind == "request" and self.running != host:
-                    self.unheard[host].append(came[0])
-                elif self.running == host and (reply := frames.answer(self.me, heard)) is not None:
-                    self._send(host, reply)
+    def _take(self, raw: socket.socket, when_s: float, frame: bytes) -> None:
+        (host,) = (name for name, each in self._at.items() if each is raw)
+        heard = frames.hear(frame)
+        with self._lock:
+            if heard.kind == "request" and self.running != host:
+                self.unheard[host].append(when_s)
+            elif self.running == host and (reply := frames.answer(self.me, heard)) is not None:
+                self._send(host, reply)

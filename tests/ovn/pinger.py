@@ -19,6 +19,7 @@ import struct
 import threading
 import time
 import types
+from collections.abc import Iterator
 from typing import Self
 
 from tests.ovn import frames
@@ -102,21 +103,11 @@ def longest(times: list[float], start_s: float, end_s: float) -> tuple[float, fl
     return gap_s * 1000, since_s
 
 
-class Pinger:
-    """`with Pinger(...) as pinger:` pings until the end of the block, or stop()."""
+class Talker:
+    """`with` it, it runs on a thread of its own until the end of the block, or stop()."""
 
-    def __init__(
-        self, namespace: str, device: str, me: Station, guest: Station, interval_s: float = INTERVAL_S
-    ) -> None:
-        self.me = me
-        self.guest = guest
-        self.interval_s = interval_s
-        self.sent: list[float] = []
-        self.answered: dict[int, float] = {}  # number of the echo -> when
-        self.heard: list[tuple[float, str]] = []  # what else the guest says: when, and of which kind
-        self.said: list[bytes] = []  # what was in its datagrams
-        self._ident = os.getpid() & 0xFFFF
-        self._socket = socket_at(namespace, device)
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -132,7 +123,38 @@ class Pinger:
     def stop(self) -> None:
         self._end.set()
         self._thread.join()
-        self._socket.close()
+        for raw in self._sockets:
+            raw.close()
+
+    def _run(self) -> None:
+        """Until `_end` is set."""
+        raise NotImplementedError
+
+    def _heard(self, wait_s: float) -> Iterator[tuple[socket.socket, float, bytes]]:
+        """What comes in the next WAIT_S: where, when, and the frame."""
+        ready, _, _ = select.select(list(self._sockets), [], [], max(0.0, wait_s))
+        for raw in ready:
+            while (came := receive(raw)) is not None:
+                yield raw, *came
+
+
+class Pinger(Talker):
+    """`with Pinger(...) as pinger:` pings."""
+
+    def __init__(
+        self, namespace: str, device: str, me: Station, guest: Station, interval_s: float = INTERVAL_S
+    ) -> None:
+        super().__init__()
+        self.me = me
+        self.guest = guest
+        self.interval_s = interval_s
+        self.sent: list[float] = []
+        self.answered: dict[int, float] = {}  # number of the echo -> when
+        self.heard: list[tuple[float, str]] = []  # what else the guest says: when, and of which kind
+        self.said: list[bytes] = []  # what was in its datagrams
+        self._ident = os.getpid() & 0xFFFF
+        self._socket = socket_at(namespace, device)
+        self._sockets.append(self._socket)
 
     def _run(self) -> None:
         next_s = time.monotonic()
@@ -141,9 +163,8 @@ class Pinger:
             if now_s >= next_s:
                 self._ping(now_s)
                 next_s = max(next_s + self.interval_s, now_s)
-            select.select([self._socket], [], [], max(0.0, next_s - time.monotonic()))
-            while (came := receive(self._socket)) is not None:
-                self._take(*came)
+            for _, when_s, frame in self._heard(next_s - time.monotonic()):
+                self._take(when_s, frame)
 
     def _ping(self, now_s: float) -> None:
         number = len(self.sent)
@@ -192,27 +213,13 @@ class Pinger:
         return sum(number not in self.answered for number in numbers[::step])
 
 
-class Listener:
+class Listener(Talker):
     """What a guest says at devices, before any switch has it: its own silence."""
 
     def __init__(self, mac: str) -> None:
+        super().__init__()
         self.mac = mac
         self.times: dict[str, list[float]] = {}  # kind -> when
-        self._sockets: list[socket.socket] = []
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join()
-        for raw in self._sockets:
-            raw.close()
 
     def add(self, namespace: str, device: str) -> None:
         """From now on DEVICE is listened at as well."""
@@ -220,12 +227,10 @@ class Listener:
 
     def _run(self) -> None:
         while not self._end.is_set():
-            ready, _, _ = select.select(list(self._sockets), [], [], 0.02)
-            for raw in ready:
-                while (came := receive(raw)) is not None:
-                    heard = frames.hear(came[1])
-                    if heard.source == self.mac:
-                        self.times.setdefault(heard.kind, []).append(came[0])
+            for _, when_s, frame in self._heard(0.02):
+                heard = frames.hear(frame)
+                if heard.source == self.mac:
+                    self.times.setdefault(heard.kind, []).append(when_s)
 
     def silence(self, kind: str, start_s: float, end_s: float) -> float:
         """Longest time, in ms, in which the guest sent nothing of KIND at any of the devices."""
