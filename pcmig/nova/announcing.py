@@ -16,7 +16,7 @@ from oslo_log import log as logging
 from pcmig.nova import port_answers, records
 from pcmig.ports import vswitchd
 from pcmig.ports.announcing import announce_until_learned, in_words
-from pcmig.ports.host import Host
+from pcmig.ports.host import Host, HostError
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Announcer:
         try:
             nics = port_answers.nics(noted)
             if nics:
-                with Host(port_answers.ovsdb(), packet_out=_packet_out) as host:
+                with Host(port_answers.ovsdb(), packet_out=_packet_out, beside=_beside) as host:
                     rows = announce_until_learned(nics, host, addresses=addresses(noted), stop=gone.is_set)
                 LOG.info("Guest %(uuid)s has arrived: %(how)s", {"uuid": uuid, "how": in_words(rows)})
         except Exception as err:  # libraries of the environment; QEMU has announced it
@@ -77,6 +77,8 @@ class Announcer:
             with self._lock:
                 if self._gone.get(uuid) is gone:
                     del self._gone[uuid]
+                    if gone.is_set():  # before it was heard: once more, when it runs again
+                        self._begun.pop(uuid, None)
 
 
 def addresses(noted: Any) -> Mapping[str, Sequence[str]]:
@@ -90,13 +92,23 @@ def addresses(noted: Any) -> Mapping[str, Sequence[str]]:
 
 def _packet_out(folder: str, bridge: str, ofport: int, frames: list[bytes]) -> None:
     """As vswitchd.send, whose sockets are root's."""
+    _by_the_daemon("packet_out", (folder, bridge, ofport, frames), vswitchd.VswitchdError, "Open vSwitch")
+
+
+def _beside(device: str, mac: str, frames: list[bytes]) -> None:
+    """As beside.send, for which it takes CAP_NET_ADMIN and CAP_NET_RAW."""
+    _by_the_daemon("beside", (device, mac, frames), HostError, "a Linux bridge")
+
+
+def _by_the_daemon(name: str, words: tuple[Any, ...], error: type[Exception], switch: str) -> None:
+    """Raises ERROR."""
     try:
         from nova.virt.pcmig import privileged
 
-        privileged.packet_out(folder, bridge, ofport, frames)
-    except vswitchd.VswitchdError:
+        getattr(privileged, name)(*words)
+    except error:
         raise
     except Exception as err:  # the daemon does not start, or is of another installation
-        raise vswitchd.VswitchdError(
-            f"Nova's privileged daemon hands no frame to Open vSwitch: {type(err).__name__}: {err}"
+        raise error(
+            f"Nova's privileged daemon hands no frame to {switch}: {type(err).__name__}: {err}"
         ) from err

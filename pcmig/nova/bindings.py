@@ -30,6 +30,8 @@ HYBRID_PORT = "qvo"  # with which the name of an Open vSwitch port begins that h
 AGAIN = " (bound again)"  # at the end of a port's description for a moment
 DESCRIPTION_CHARS = 255  # Neutron takes
 
+_late: dict[str, object] = {}  # guest to the call whose thread looks after its ports: the last one's
+
 
 def remove_inactive(context: Any, instance: Any) -> bool:
     """For when no live migration of INSTANCE can go on: whether one has left bindings on another host than
@@ -109,31 +111,52 @@ def return_with_guest(
             plug_again(driver, instance, vifs)
         except Exception as err:  # _plug_late() tries it again
             LOG.warning("Cannot plug the ports here again: %s", err, instance=instance)
-        tell_agents(context, instance)
-        threading.Thread(
-            target=_plug_late, args=(driver, instance, vifs), name="pcmig-plug", daemon=True
-        ).start()
+        untold = tell_agents(context, instance, neutron_ports.ids(instance))
+        this = _late[str(instance.uuid)] = object()
+        try:
+            threading.Thread(
+                target=_plug_late,
+                args=(driver, instance, vifs, context, untold, this),
+                name="pcmig-plug",
+                daemon=True,
+            ).start()
+        except RuntimeError as err:  # no thread is to be had
+            LOG.warning("Nobody looks after the ports here any longer: %s", err, instance=instance)
 
 
-def _plug_late(driver: Any, instance: Any, vifs: Any) -> None:
+def _plug_late(driver: Any, instance: Any, vifs: Any, context: Any, untold: list[str], this: object) -> None:
     """Neutron's agent takes the ports out of the bridge for the switch whenever it gets to it, also when they
-    are bound here again by then. The guest may have been stopped meanwhile, or an interface been detached."""
+    are bound here again by then. The guest may have been stopped meanwhile, or an interface been detached.
+    UNTOLD: ports of which its agents were not told yet. THIS: what it is done for; nobody else began after
+    that."""
     uuid = str(instance.uuid)
     plan = driver._plans.get(uuid)
-    for pause_s in PLUG_LATE_S:
-        time.sleep(pause_s)
-        if driver._plans.get(uuid) not in (None, plan):
-            return  # another migration
-        try:
-            guest = driver._host.get_guest(instance)
-            if not guest.is_active():
+    try:
+        for pause_s in PLUG_LATE_S:
+            time.sleep(pause_s)
+            if driver._plans.get(uuid) not in (None, plan) or _late.get(uuid) is not this:
+                return  # another migration, or the same one's ports once more
+            if not _plug_once_more(driver, instance, vifs):
                 return
-            xml = str(guest.get_xml_desc()).lower()
-            plug_again(driver, instance, [vif for vif in vifs if str(vif["address"]).lower() in xml])
-        except exception.InstanceNotFound:
-            return
-        except Exception as err:  # the next time
-            LOG.warning("Cannot plug the ports here again: %s", err, instance=instance)
+            untold = tell_agents(context, instance, untold)
+    finally:
+        if _late.get(uuid) is this:
+            del _late[uuid]
+
+
+def _plug_once_more(driver: Any, instance: Any, vifs: Any) -> bool:
+    """Whether the guest still runs here."""
+    try:
+        guest = driver._host.get_guest(instance)
+        if not guest.is_active():
+            return False
+        xml = str(guest.get_xml_desc()).lower()
+        plug_again(driver, instance, [vif for vif in vifs if str(vif["address"]).lower() in xml])
+    except exception.InstanceNotFound:
+        return False
+    except Exception as err:  # the next time
+        LOG.warning("Cannot plug the ports here again: %s", err, instance=instance)
+    return True
 
 
 def come_back(context: Any, instance: Any, migration: Any, manager: Any) -> None:
@@ -204,16 +227,28 @@ def plug_again(driver: Any, instance: Any, vifs: Any) -> None:
         driver.plug_vifs(instance, network_model.NetworkInfo([port]))
 
 
-def tell_agents(context: Any, instance: Any) -> None:
+def tell_agents(context: Any, instance: Any, ports: list[str]) -> list[str]:
     """Has Neutron's agents hear the whole of each port, of a guest that runs: they do not hear of a binding
     that goes, and wire no port that may be on its way to another host. Any change does; this one is taken
-    back."""
+    back. Returns those of PORTS with which it failed, and may not another time."""
+    if not ports:
+        return []
     try:
         client = neutron_client.client(context)
-        for port in neutron_ports.ids(instance):
+
+        def tell(port: str) -> None:
             found = str(client.show_port(port)["port"].get("description") or "")
             text = found.removesuffix(AGAIN)  # left by one that came no further
             for said in (text[: DESCRIPTION_CHARS - len(AGAIN)] + AGAIN, text):
                 client.update_port(port, {"port": {"description": said}})
-    except Exception as err:  # the guest runs, and a hard reboot plugs its ports anew
-        LOG.warning("Neutron's agents may not hear that the ports are here again: %s", err, instance=instance)
+
+        failed = neutron_ports.errors(neutron_ports.each(ports, tell))
+    except Exception as err:
+        failed = dict.fromkeys(ports, err)
+    for port, error in failed.items():  # the guest runs, and a hard reboot plugs its ports anew
+        LOG.warning(
+            "Neutron's agents may not hear that port %(port)s is here again: %(err)s",
+            {"port": port, "err": error},
+            instance=instance,
+        )
+    return [port for port, error in failed.items() if not neutron_ports.is_final(error)]

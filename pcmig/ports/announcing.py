@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pcmig.ports.model import Nic, Port
 
 FOR_S = 30.0
-LOOK_MS = 50  # how soon it is seen that a port forwards
+LOOK_MS = 50  # how soon it is seen that a port forwards,
+CALM_LOOK_MS = 500  # and that one does not any more
 BY_QEMU = 5  # so many frames QEMU sends for the guest as it arrives (announce-rounds)
 
 
@@ -59,14 +60,16 @@ def announce_until_learned(
         rows = [_Row(nic, (addresses or {}).get(nic.mac.lower(), ()), for_s) for nic in nics]
         for row in rows:
             opened.callback(row.close)
+        looked_ms = 0
         while True:
-            if ports is None:
-                ports = host.look(list(nics))
             now_ms = int((time.monotonic() - begun_s) * 1000)
+            calm = ports is not None and all(port.forwards for port in ports)
+            if ports is None or now_ms - looked_ms >= (CALM_LOOK_MS if calm else LOOK_MS):
+                looked_ms, ports = now_ms, host.look(list(nics))
+                told(list(ports))
+                now_ms = int((time.monotonic() - begun_s) * 1000)  # a look may take its time
             for row, port in zip(rows, ports, strict=True):
                 row.look(now_ms, port, host)
-            told(list(ports))
-            ports = None
             waits_ms = [wait_ms for row in rows if (wait_ms := row.wait_ms(now_ms)) is not None]
             if not waits_ms or stop():
                 return [row.account for row in rows]

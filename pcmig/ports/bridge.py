@@ -38,6 +38,12 @@ class Kernel:
             self._netlink = IPRoute()
         except OSError as err:
             raise BridgeError(f"no netlink socket: {err.strerror or err}") from err
+        self._ports: dict[int, list[Any]] = {}  # of bridges that this look has asked about
+
+    def begin_look(self) -> None:
+        """What is asked from now on is as it is now. Which ports a bridge has is asked once in a look: on a
+        host of many guests the answer is long."""
+        self._ports.clear()
 
     def close(self) -> None:
         self._netlink.close()
@@ -159,12 +165,9 @@ class Kernel:
             return
         bridge = self._link(ifname=port.master)
         vlans = vlans_by_port(self._netlink.get_vlans()) if port.filtering else {}
-        for link in self._netlink.get_links():
-            state = _value(_info(link, "IFLA_INFO_SLAVE_DATA"), "IFLA_BRPORT_STATE")
+        for link in self._ports_of(bridge["index"]) if bridge is not None else ():
             name = str(link.get_attr("IFLA_IFNAME"))
-            if bridge is None or link.get_attr("IFLA_MASTER") != bridge["index"] or name == device:
-                continue
-            if state != FORWARDING or not link["flags"] & IFF_UP:
+            if name == device or _state(link) != FORWARDING or not link["flags"] & IFF_UP:
                 continue
             found = (
                 egress_in(name, port.pvid, vlans.get(link["index"], {})) if port.filtering else Egress(name)
@@ -189,20 +192,21 @@ class Kernel:
         port, bridge = _info(link, "IFLA_INFO_SLAVE_DATA"), _info(over, "IFLA_INFO_DATA")
         filtering = bool(_value(bridge, "IFLA_BR_VLAN_FILTERING"))
         vlans, pvid = self._vlans(link["index"]) if filtering else ((), None)
+        state = _value(port, "IFLA_BRPORT_STATE")
         return LinuxPort(
             device,
             up,
             name,
             kind,
             over_up,
-            state=_value(port, "IFLA_BRPORT_STATE"),
+            state=state,
             stp=bool(_value(bridge, "IFLA_BR_STP_STATE")),
             timer_ms=(_value(port, "IFLA_BRPORT_FORWARD_DELAY_TIMER") or 0) * CLOCK_MS,
             forward_delay_ms=(_value(bridge, "IFLA_BR_FORWARD_DELAY") or 0) * CLOCK_MS,
             filtering=filtering,
             vlans=vlans,
             pvid=pvid,
-            others_forwarding=self._others_forwarding(master, link["index"]),
+            others_forwarding=self._others_forwarding(master, link["index"]) if state == FORWARDING else None,
         )
 
     def _link(self, **selector: Any) -> Any:
@@ -212,11 +216,14 @@ class Kernel:
         return None
 
     def _others_forwarding(self, bridge: int, port: int) -> int:
-        return sum(
-            _value(_info(link, "IFLA_INFO_SLAVE_DATA"), "IFLA_BRPORT_STATE") == FORWARDING
-            for link in self._netlink.get_links()
-            if link.get_attr("IFLA_MASTER") == bridge and link["index"] != port
-        )
+        if bridge not in self._ports:
+            self._ports[bridge] = self._ports_of(bridge)
+        return sum(_state(link) == FORWARDING for link in self._ports[bridge] if link["index"] != port)
+
+    def _ports_of(self, bridge: int) -> list[Any]:
+        """Kernels before 4.6 tell of all devices."""
+        links = self._netlink.link("dump", master=bridge)
+        return [link for link in links if link.get_attr("IFLA_MASTER") == bridge]
 
     def _vlans(self, index: int) -> tuple[tuple[int, ...], int | None]:
         return vlans_of(self._netlink.get_vlans(), index)
@@ -231,6 +238,11 @@ def _bridge(link: Any, leads_out: bool) -> LinuxBridge:
         ageing_ms=(_value(data, "IFLA_BR_AGEING_TIME") or 0) * CLOCK_MS,
         leads_out=leads_out,
     )
+
+
+def _state(link: Any) -> int | None:
+    """Of a bridge's port."""
+    return _value(_info(link, "IFLA_INFO_SLAVE_DATA"), "IFLA_BRPORT_STATE")
 
 
 def vlans_of(dump: Any, index: int) -> tuple[tuple[int, ...], int | None]:

@@ -7,13 +7,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import socket
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from pcmig.ports import ovn_controller, vswitchd
-from pcmig.ports.frames import tagged
 from pcmig.ports.looking import SwitchError, look
 from pcmig.ports.model import Nic, Port, SwitchPort
 
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
 OVSDB = f"unix:{os.environ.get('OVS_RUNDIR', '/run/openvswitch')}/db.sock"  # as Open vSwitch's own tools
 PacketOut = Callable[[str, str, int, list[bytes]], None]  # vswitchd.send
+Beside = Callable[[str, str, list[bytes]], None]  # beside.send, without the kernel
 LINUX_BRIDGE, OPEN_VSWITCH = "Linux bridge", ("Open vSwitch", "OVN")  # as Port.switch begins
 
 
@@ -31,15 +30,19 @@ class HostError(Exception):
 
 class Host:
     """`with Host() as host:` keeps what it has opened; OVSDB: where Open vSwitch's database listens;
-    PACKET_OUT: who hands frames to ovs-vswitchd, as root may."""
+    PACKET_OUT, BESIDE: who hands frames to ovs-vswitchd and to a Linux bridge's other ports, as root may."""
 
-    def __init__(self, ovsdb: str = OVSDB, *, packet_out: PacketOut = vswitchd.send) -> None:
+    def __init__(
+        self, ovsdb: str = OVSDB, *, packet_out: PacketOut = vswitchd.send, beside: Beside | None = None
+    ) -> None:
         try:
+            from pcmig.ports import beside as own
             from pcmig.ports import bridge
         except ImportError as err:
             raise HostError(f"{err}: install pyroute2, which pip has as 'pcmig[ports]'") from err
         self.ovsdb = ovsdb
         self._packet_out = packet_out
+        self._beside = beside or (lambda *words: own.send(self._kernel, *words))
         self._bridge = bridge
         try:
             self._kernel = bridge.Kernel()
@@ -61,6 +64,7 @@ class Host:
     def look(self, nics: list[Nic]) -> list[Port]:
         """Raises HostError."""
         self._asked = False
+        self._kernel.begin_look()
         try:
             return look(nics, self._kernel, self._switch_port)
         except self._bridge.BridgeError as err:
@@ -72,7 +76,7 @@ class Host:
         if port.device is None:
             raise HostError("it has no device")
         if port.switch.startswith(LINUX_BRIDGE):
-            self._announce_on_bridge(port.device, port.mac, frames)
+            self._beside(port.device, port.mac, frames)
         elif port.switch in OPEN_VSWITCH:
             found = self._in_switch(port.device)
             if found is None or found.bridge is None or not found.ofport or found.ofport < 0:
@@ -123,30 +127,6 @@ class Host:
             return self._switch_port(device)
         except SwitchError as err:
             raise HostError(str(err)) from err
-
-    def _announce_on_bridge(self, device: str, mac: str, frames: list[bytes]) -> None:
-        """Out of the bridge's other ports. The bridge itself may have learned that the guest is beyond one of
-        them, from frames that it sent at its old host: it would drop what comes from there for the guest."""
-        try:
-            port = self._kernel.port(device)
-            vlan = port.pvid if port is not None and port.filtering else None
-            self._kernel.has_moved_here(device, mac, vlan)
-            egresses = self._kernel.egresses(device)
-            failed = None if egresses else f"no other port of {device}'s bridge takes its frames"
-            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
-                for egress in egresses:
-                    for frame in frames:
-                        content = frame if egress.vlan is None else tagged(frame, egress.vlan)
-                        try:
-                            out.sendto(content, (egress.device, 0))
-                        except OSError as err:  # the others may do
-                            failed = f"{egress.device}: {err.strerror}"
-        except self._bridge.BridgeError as err:
-            raise HostError(str(err)) from err
-        except OSError as err:
-            raise HostError(f"no packet socket: {err.strerror}") from err
-        if failed is not None:
-            raise HostError(failed)
 
     def _switch_port(self, device: str) -> SwitchPort | None:
         if self._database is None:

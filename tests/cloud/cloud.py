@@ -54,6 +54,7 @@ class Cloud(Bed):
     eventlet:  Nova's services run with eventlet instead of native threads
     storage:   "ceph": servers' disks are in a Ceph of its own, and Cinder makes volumes there
     ovn:       neutron has its OVN driver, in place of its Open vSwitch agents
+    hybrid:    neutron's Open vSwitch agents want a Linux bridge before each port ("hybrid plugging")
     api_filter: nova-api has pcmig's filter; not said: where the driver is one of pcmig's
     Where pcmig has the driver or the filter, the wheel is in the clients' environment as well.
     """
@@ -69,6 +70,7 @@ class Cloud(Bed):
         api_filter: bool | None = None,
         storage: str = "",
         ovn: bool = False,
+        hybrid: bool = False,
         qemu_conf: str = "",
         keep: bool = False,
         reporter: Reporter = lambda _: None,
@@ -86,6 +88,7 @@ class Cloud(Bed):
         self._wants_storage = bool(storage)
         self.storage: Storage | None = None
         self._wants_ovn = ovn
+        self._hybrid = hybrid
         self.ovn: Ovn | None = None
         self.computes: dict[str, Compute] = {}
         self.servers: list[Server] = []
@@ -145,7 +148,8 @@ class Cloud(Bed):
         )
         more = storage.nova_sections if storage else None
         self.computes = {
-            host.name: Compute(host, folder, dict(nova_env), more, self.ovn) for host in self.hosts
+            host.name: Compute(host, folder, dict(nova_env), more, self.ovn, self._hybrid)
+            for host in self.hosts
         }
         for compute in self.computes.values():
             compute.configure(self.driver, self.nova_conf)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from tests.cloud.network import CONTROL, FLAT, PHYSICAL_NETWORK, management_addr
 from tests.cloud.ovn import Ovn
 from tests.cloud.service import RUN, Service, outside
 
+HYBRID = pathlib.Path(__file__).parent / "hybrid"  # what the agent imports of it
 OVS_RUN = "/run/openvswitch"
 # With the rights that a distribution's package gives it: its own user, libvirt's group, and sudo for
 # the helper of its privileged daemons.
@@ -46,6 +48,7 @@ class Compute:
         nova_env: dict[str, str],
         more: Sections | None = None,
         ovn: Ovn | None = None,
+        hybrid: bool = False,
     ) -> None:
         self.host = host
         self.name = f"pcmig-{host.name}"
@@ -54,12 +57,15 @@ class Compute:
         self.nova_env = nova_env
         self.more = more or {}  # sections of nova.conf beside the bed's own
         self.ovn = ovn  # in place of neutron's own agent
+        self.hybrid = hybrid
         self.services: dict[str, Service] = {}
         self.started_at = 0.0  # of nova-compute, by time.time()
         self.as_root = False  # from its next start on
 
     def configure(self, driver: str, nova_conf: Sections | str) -> None:
-        files = config.host_files(self.venv, self.host.name, driver, nova_conf, self.name, self.more)
+        files = config.host_files(
+            self.venv, self.host.name, driver, nova_conf, self.name, self.more, self.hybrid
+        )
         config.write(outside(self.host) / "etc", files)
 
     def prepare(self, wheels: Sequence[pathlib.Path]) -> None:
@@ -109,6 +115,11 @@ class Compute:
             for table, columns in tables
         )
 
+    def ports_of(self, bridge: str) -> list[str]:
+        """Devices in a Linux bridge."""
+        found = self._inside(["ip", "-json", "link", "show", "master", bridge], f"asking what is in {bridge}")
+        return [str(link["ifname"]) for link in json.loads(found)]
+
     def start_agent(self) -> None:
         """Who wires neutron's ports on this host."""
         if self.ovn is not None:
@@ -116,7 +127,8 @@ class Compute:
             self.services[agent.name] = agent.start()
             return
         argv = [f"{self.venv}/bin/neutron-openvswitch-agent", "--config-file", f"{ETC}/neutron/agent.conf"]
-        self._start("neutron-openvswitch-agent", argv)
+        own = {"PYTHONPATH": str(HYBRID)} if self.hybrid else None
+        self._start("neutron-openvswitch-agent", argv, own)
 
     def start_nova(self) -> Service:
         self.started_at = time.time()

@@ -197,8 +197,10 @@ def host_files(
     extra: Sections | str,
     hostname: str,
     more: Sections | None = None,
+    hybrid: bool = False,
 ) -> dict[str, Sections | str]:
-    """A compute host's files, by their name below ETC; `more` adds to nova.conf, what `extra` says wins."""
+    """A compute host's files, by their name below ETC; `more` adds to nova.conf, what `extra` says wins.
+    HYBRID: neutron's agent wants a Linux bridge before each port."""
     files = compute_config_files()
     helper = " ".join(["sudo", "-n", f"{venv}/bin/privsep-helper", *files])
     agent_files = f"--config-file {ETC}/neutron/agent.conf"
@@ -251,7 +253,10 @@ def host_files(
             "ovsdb_connection": f"tcp:127.0.0.1:{OVSDB_PORT}",
         },
         "agent": {"tunnel_types": "", "extensions": "", "root_helper": "env", "polling_interval": 1},
-        "securitygroup": {"enable_security_group": False, "firewall_driver": "noop"},
+        "securitygroup": {
+            "enable_security_group": False,
+            "firewall_driver": "hybrid_firewall.Hybrid" if hybrid else "noop",
+        },
         "oslo_concurrency": {"lock_path": f"{RUN}/neutron/lock"},
     }
     for section in ("", "_dhcp_release", "_ovs_vsctl", "_namespace", "_conntrack", "_link"):

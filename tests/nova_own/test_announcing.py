@@ -20,8 +20,9 @@ from nova.objects import migrate_data
 from nova.virt import event as virtevent
 
 from pcmig.nova import announcing, port_answers
-from pcmig.ports import vswitchd
+from pcmig.ports import beside, vswitchd
 from pcmig.ports.announcing import Announced
+from pcmig.ports.host import HostError
 from pcmig.ports.model import Nic
 
 PATIENCE_S = 60.0
@@ -54,8 +55,8 @@ class Played:
 class Host:
     """In place of pcmig.ports.host.Host."""
 
-    def __init__(self, ovsdb: str, *, packet_out: Any) -> None:
-        assert packet_out is announcing._packet_out
+    def __init__(self, ovsdb: str, *, packet_out: Any, beside: Any) -> None:
+        assert (packet_out, beside) == (announcing._packet_out, announcing._beside)
 
     def __enter__(self) -> Host:
         return self
@@ -152,6 +153,19 @@ def test_one_that_has_ended_here_is_forgotten(played: Played) -> None:
     assert announcer._begun == {} and played.calls == 1
 
 
+def test_one_that_stood_still_before_it_was_heard_is_announced_again(played: Played) -> None:
+    """Post-copy was interrupted, and goes on."""
+    announcer = announcing.Announcer({UUID: record()}.get)
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    wait(played.begun)
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_PAUSED))
+    settle()
+    played.heard.set()
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    settle()
+    assert played.ended == ["gone", "heard"]
+
+
 def test_the_service_ends(played: Played) -> None:
     announcer = announcing.Announcer({UUID: record()}.get)
     announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
@@ -189,15 +203,27 @@ def test_its_addresses() -> None:
     assert found == {"fa:16:3e:00:00:01": ["10.0.0.9", "fd00::9"]}
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no daemon"), vswitchd.VswitchdError("it refuses")])
-def test_a_privileged_daemon_that_does_not_do_it(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (RuntimeError("no daemon"), "hands no frame to .*: RuntimeError: no daemon"),
+        (vswitchd.VswitchdError("it refuses"), "it refuses"),
+        (HostError("no other port"), "no other port"),
+    ],
+)
+def test_a_privileged_daemon_that_does_not_do_it(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: str
+) -> None:
     def fails(*_: object) -> None:
         raise error
 
-    daemon = types.SimpleNamespace(privileged=types.SimpleNamespace(packet_out=fails))
+    functions = types.SimpleNamespace(packet_out=fails, beside=fails)
+    daemon = types.SimpleNamespace(privileged=functions)
     monkeypatch.setitem(sys.modules, "nova.virt.pcmig", daemon)
-    with pytest.raises(vswitchd.VswitchdError, match=str(error)):
+    with pytest.raises(vswitchd.VswitchdError, match=raised):
         announcing._packet_out("/run/openvswitch", "br-int", 3, [b""])
+    with pytest.raises(HostError, match=raised):
+        announcing._beside("tap1", NIC.mac, [b""])
 
 
 def in_the_daemon(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -236,4 +262,6 @@ def test_the_daemons_part_is_that_of_any_host(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(vswitchd, "send", lambda *words: sent.append(words))
     module = in_the_daemon(monkeypatch)
     module.packet_out("/run/openvswitch", "br-int", 3, (b"frame",))
-    assert sent == [("/run/openvswitch", "br-int", 3, [b"frame"])]
+    monkeypatch.setattr(beside, "send_as_root", lambda *words: sent.append(words))
+    module.beside("tap1", NIC.mac, (b"frame",))
+    assert sent == [("/run/openvswitch", "br-int", 3, [b"frame"]), ("tap1", NIC.mac, [b"frame"])]

@@ -75,6 +75,7 @@ class Neutron:
         self.description = "a port"
         self.said: list[str] = []
         self.fails: dict[str, Exception] = {}  # by what is asked
+        self.refused: str | None = None  # a port that it does not know
         self.late = False  # what was asked at the switch is carried out after what is asked now
 
     def _asked(self, what: str) -> None:
@@ -98,6 +99,8 @@ class Neutron:
         del self.bound[host]
 
     def show_port(self, port: str) -> dict[str, Any]:
+        if port == self.refused:
+            raise NeutronError(404)
         return {"port": {"description": self.description}}
 
     def update_port(self, port: str, body: dict[str, Any]) -> None:
@@ -233,23 +236,60 @@ def test_what_is_plugged_late_is_what_the_guest_has(scene: Scene, monkeypatch: p
     monkeypatch.setattr(bindings, "PLUG_LATE_S", (0.0,))
     here, detached = vif(), vif()
     detached.update(id=OTHER_PORT, address="fa:16:3e:70:00:11")
-    bindings._plug_late(scene.driver, scene.guest, [here, detached])
+    late(scene, [here, detached])
     assert [plugged.id for plugged in scene.driver.plugged] == [PORT]
     scene.guest.active = False
-    bindings._plug_late(scene.driver, scene.guest, [here, detached])
+    late(scene, [here, detached])
     assert len(scene.driver.plugged) == 1
+
+
+def late(scene: Scene, vifs: list[Any], untold: list[str] | None = None, this: object = "this") -> None:
+    bindings._late[scene.guest.uuid] = "this"
+    bindings._plug_late(scene.driver, scene.guest, vifs, None, untold or [], this)
+
+
+def test_agents_hear_of_a_port_when_neutron_answers_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was away when the guest came back, and a port of which no agent hears is not wired."""
+    monkeypatch.setattr(bindings, "PLUG_LATE_S", (0.0, 0.0, 0.0))
+    scene.neutron.fails["update"] = NeutronError(503)
+    untold = bindings.tell_agents(None, scene.guest, [PORT])
+    assert untold == [PORT]
+
+    def plugged(*_: Any) -> None:  # it comes back meanwhile
+        if len(scene.driver.plugged) == 1:
+            scene.neutron.fails.clear()
+
+    monkeypatch.setattr("pcmig.nova.bindings.time.sleep", plugged)
+    late(scene, [vif()], untold)
+    assert scene.neutron.said == ["a port (bound again)", "a port"], "once"
+    assert scene.guest.uuid not in bindings._late
+
+
+def test_one_port_of_which_neutron_refuses_to_tell_keeps_no_other_from_it(scene: Scene) -> None:
+    scene.neutron.refused = OTHER_PORT
+    assert bindings.tell_agents(None, scene.guest, [OTHER_PORT, PORT]) == [], "it is not asked again"
+    assert scene.neutron.said == ["a port (bound again)", "a port"]
+
+
+def test_only_the_last_call_looks_after_the_ports(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be done yet is called again every few seconds: no thread is left of each time."""
+    monkeypatch.setattr(bindings, "PLUG_LATE_S", (0.0,))
+    late(scene, [vif()], this="an earlier one")
+    assert scene.driver.plugged == [] and bindings._late.pop(scene.guest.uuid) == "this"
 
 
 @pytest.mark.parametrize("found", ["a port (bound again)", "a port"])
 def test_the_description_is_what_it_was(scene: Scene, found: str) -> None:
     """Also where Neutron went away between the two changes, the time before."""
     scene.neutron.description = found
-    bindings.tell_agents(None, scene.guest)
+    bindings.tell_agents(None, scene.guest, [PORT])
     assert scene.neutron.said == ["a port (bound again)", "a port"]
 
 
 def test_a_long_description_changes_as_well(scene: Scene) -> None:
     scene.neutron.description = text = "x" * bindings.DESCRIPTION_CHARS
-    bindings.tell_agents(None, scene.guest)
+    bindings.tell_agents(None, scene.guest, [PORT])
     changed, back = scene.neutron.said
     assert changed != text and len(changed) == len(text) and back == text

@@ -31,12 +31,12 @@ class Played:
         self.counted = {"tap3": 2}  # frames of the guest, by device
         self.sent: list[tuple[str, list[bytes]]] = []
         self.problem: str | None = None
-        self.looks = 0
-        self.at: dict[int, Callable[[], object]] = {}  # what happens at a look
+        self.now_ms = 0
+        self.looks_ms: list[int] = []
+        self.at: dict[int, Callable[[], object]] = {}  # what happens when, in ms
 
     def look(self, nics: list[Nic]) -> list[Port]:
-        self.looks += 1
-        self.at.get(self.looks, lambda: None)()
+        self.looks_ms.append(self.now_ms)
         return [
             Port(
                 nic.mac,
@@ -96,30 +96,34 @@ class PlayedEar:
 class PlayedTime:
     """It passes only where the code waits, and no ear ends a wait early."""
 
-    now_ms = 0
+    def __init__(self, played: Played) -> None:
+        self.played = played
 
     def monotonic(self) -> float:
-        return self.now_ms / 1000
+        return self.played.now_ms / 1000
 
     def select(self, _readers: object, _writers: object, _others: object, wait_s: float) -> None:
-        self.now_ms += round(wait_s * 1000)
+        self.played.now_ms += round(wait_s * 1000)
+        for when_ms in [each for each in self.played.at if each <= self.played.now_ms]:
+            self.played.at.pop(when_ms)()
 
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(announcing, "Ear", PlayedEar)
     PlayedEar.heard_macs, PlayedEar.opened = set(), 0
-    time = PlayedTime()
+    played = Played()
+    time = PlayedTime(played)
     monkeypatch.setattr(announcing, "time", time)
     monkeypatch.setattr(announcing, "select", time)
-    return Played()
+    return played
 
 
 def test_until_it_is_heard(played: Played) -> None:
-    played.at[3] = lambda: PlayedEar.heard_macs.add(NIC.mac)
+    played.at[100] = lambda: PlayedEar.heard_macs.add(NIC.mac)
     (row,) = announce_until_learned([NIC], played.host(), addresses={NIC.mac: ("fd00::9", "10.0.0.9")})
     assert (row.sent, row.first_ms, row.problem) == (4, 0, None)
-    assert row.heard_ms == 100  # at the third look
+    assert row.heard_ms == 100
     assert PlayedEar.opened == 0
     assert [mac for mac, _ in played.sent] == [NIC.mac] * 4
     assert played.sent[0][1] == frames.announcements(NIC.mac, ["10.0.0.9", "fd00::9"])
@@ -128,12 +132,12 @@ def test_until_it_is_heard(played: Played) -> None:
 def test_not_before_its_port_forwards(played: Played) -> None:
     played.readiness[NIC.mac] = Readiness.WAITING
     PlayedEar.heard_macs.add(NIC.mac)  # in vain: nobody has learned from it
-    played.at[5] = lambda: played.readiness.update({NIC.mac: Readiness.READY})
+    played.at[200] = lambda: played.readiness.update({NIC.mac: Readiness.READY})
     told: list[bool] = []
     (row,) = announce_until_learned(
         [NIC], played.host(), for_s=0.5, told=lambda ports: told.append(ports[0].forwards)
     )
-    assert row.first_ms == 200  # at the fifth look
+    assert row.first_ms == 200
     assert (row.heard_ms, row.sent) == (None, 3)  # at 0, 100 and 300 ms, and then the time is over
     assert told[:5] == [False] * 4 + [True]
 
@@ -141,7 +145,7 @@ def test_not_before_its_port_forwards(played: Played) -> None:
 def test_each_port_by_itself(played: Played) -> None:
     """One that cannot be listened to is announced to the end."""
     PlayedEar.heard_macs.add(NIC.mac)
-    played.at[2] = lambda: PlayedEar.heard_macs.add(NIC.mac)
+    played.at[50] = lambda: PlayedEar.heard_macs.add(NIC.mac)
     rows = announce_until_learned([NIC, OTHER], played.host(), for_s=1.0)
     assert [(row.sent, row.heard_ms is None) for row in rows] == [(4, False), (4, True)]
     assert rows[1].problem == "macvtap0 cannot be listened to: Operation not permitted"
@@ -149,10 +153,10 @@ def test_each_port_by_itself(played: Played) -> None:
 
 def test_who_may_not_listen_goes_by_what_the_device_has_counted(played: Played) -> None:
     """QEMU's own five, which may all come after the port began to forward, are no word of the guest's."""
-    played.at[4] = lambda: played.counted.update(tap3=7)
-    played.at[40] = lambda: played.counted.update(tap3=8)
+    played.at[150] = lambda: played.counted.update(tap3=7)
+    played.at[1950] = lambda: played.counted.update(tap3=8)
     (row,) = announce_until_learned([UNHEARD], played.host())
-    assert row.heard_ms == 39 * announcing.LOOK_MS and row.sent == 5 and row.problem is None
+    assert row.heard_ms == 1950 and row.sent == 5 and row.problem is None
 
 
 def test_what_was_counted_before_the_port_forwarded_taught_nobody(played: Played) -> None:
@@ -164,22 +168,32 @@ def test_what_was_counted_before_the_port_forwarded_taught_nobody(played: Played
         played.readiness[UNHEARD.mac] = ready
         played.counted["tap3"] = count
 
-    played.at[3] = lambda: forwards(Readiness.READY, 100)
-    played.at[5] = lambda: forwards(Readiness.READY, 106)
-    played.at[7] = lambda: forwards(Readiness.WAITING, 106)
-    played.at[9] = lambda: forwards(Readiness.READY, 106)
-    heard: list[int] = []  # the looks after which the guest counts as heard
+    played.at[100] = lambda: forwards(Readiness.READY, 100)
+    played.at[200] = lambda: forwards(Readiness.READY, 106)
+    played.at[300] = lambda: forwards(Readiness.WAITING, 106)
+    played.at[1000] = lambda: forwards(Readiness.READY, 106)
+    heard: list[int] = []  # when the guest counts as heard
     rule = announcing._Row.look
 
     def look(row: announcing._Row, now_ms: int, port: Port, host: Host) -> None:
         rule(row, now_ms, port, host)
         if row.account.heard_ms is not None:
-            heard.append(played.looks)
+            heard.append(played.now_ms)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(announcing._Row, "look", look)
-        announce_until_learned([UNHEARD], played.host(), stop=lambda: played.looks >= 12)
-    assert heard == [5, 6]
+        announce_until_learned([UNHEARD], played.host(), stop=lambda: played.now_ms >= 2000)
+    assert heard[0] == 200 and heard[-1] < 300 + announcing.CALM_LOOK_MS
+
+
+def test_ports_that_forward_are_looked_at_less_often(played: Played) -> None:
+    """What the host has to say is long where it has many guests."""
+    played.readiness[UNHEARD.mac] = Readiness.WAITING
+    played.at[1000] = lambda: played.readiness.update({UNHEARD.mac: Readiness.READY})
+    announce_until_learned([UNHEARD], played.host(), for_s=4.0)
+    early = [each for each in played.looks_ms if each <= 1000]
+    assert early == list(range(0, 1001, announcing.LOOK_MS))
+    assert len(played.looks_ms) - len(early) <= 4000 / announcing.CALM_LOOK_MS
 
 
 def test_what_goes_wrong(played: Played) -> None:
@@ -194,7 +208,7 @@ def test_what_goes_wrong(played: Played) -> None:
 
 def test_what_went_wrong_for_a_moment(played: Played) -> None:
     played.problem = "br0.mgmt: No such file or directory"
-    played.at[3] = lambda: setattr(played, "problem", None)
+    played.at[100] = lambda: setattr(played, "problem", None)
     (row,) = announce_until_learned([NIC], played.host(), for_s=0.5)
     assert row.sent and row.problem is None
 
@@ -206,8 +220,8 @@ def test_one_whose_link_is_down(played: Played) -> None:
 
 
 def test_somebody_ends_it(played: Played) -> None:
-    (row,) = announce_until_learned([NIC], played.host(), stop=lambda: played.looks >= 2)
-    assert played.looks == 2 and row.sent == 1
+    (row,) = announce_until_learned([NIC], played.host(), stop=lambda: played.now_ms > 0)
+    assert played.now_ms == announcing.LOOK_MS and row.sent == 1
     assert announce_until_learned([], played.host()) == []
 
 

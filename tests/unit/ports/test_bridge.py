@@ -8,7 +8,10 @@ import contextlib
 import socket
 from typing import Any
 
-from pcmig.ports.bridge import Kernel, egress_in, vlans_by_port, vlans_of
+import pytest
+
+from pcmig.ports import bridge
+from pcmig.ports.bridge import FORWARDING, IFF_UP, Kernel, egress_in, vlans_by_port, vlans_of
 from pcmig.ports.model import Egress
 
 
@@ -18,13 +21,64 @@ class Attributes:
         self._index = index
 
     def __getitem__(self, name: str) -> int:
-        return {"index": self._index}[name]
+        return {"index": self._index, "flags": IFF_UP}[name]
 
     def get_attr(self, name: str) -> Any:
         return next((value for key, value in self._pairs if key == name), None)
 
     def get_attrs(self, name: str) -> list[Any]:
         return [value for key, value in self._pairs if key == name]
+
+
+class Netlink:
+    """A bridge, number 1, and its ports, 2 and more, each with a state."""
+
+    def __init__(self, *states: int) -> None:
+        self.states = states
+        self.dumps = 0
+
+    def link(self, command: str, **wanted: Any) -> list[Attributes]:
+        bridge = Attributes(
+            ("IFLA_IFNAME", "br0"),
+            ("IFLA_LINKINFO", Attributes(("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", Attributes()))),
+            index=1,
+        )
+        links = [bridge, *(self._port(number, state) for number, state in enumerate(self.states, 2))]
+        if command == "dump":  # as a kernel that minds no filter
+            self.dumps += 1
+            return links
+        return [
+            each for each in links if (each.get_attr("IFLA_IFNAME"), each["index"]) in _wanted(wanted, each)
+        ]
+
+    @staticmethod
+    def _port(number: int, state: int) -> Attributes:
+        data = Attributes(("IFLA_BRPORT_STATE", state))
+        info = Attributes(("IFLA_INFO_SLAVE_DATA", data))
+        name = f"tap{number}"
+        return Attributes(("IFLA_IFNAME", name), ("IFLA_MASTER", 1), ("IFLA_LINKINFO", info), index=number)
+
+    def close(self) -> None: ...
+
+
+def _wanted(wanted: dict[str, Any], each: Attributes) -> list[tuple[Any, Any]]:
+    return [(wanted.get("ifname", each.get_attr("IFLA_IFNAME")), wanted.get("index", each["index"]))]
+
+
+def test_a_bridge_is_asked_for_its_ports_once_in_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at all while the guest's do not forward, when it is looked at most often."""
+    netlink = Netlink(FORWARDING, FORWARDING, 1, 0)
+    monkeypatch.setattr(bridge, "IPRoute", lambda: netlink)
+    with contextlib.closing(Kernel()) as kernel:
+        for look in (1, 2):
+            kernel.begin_look()
+            found = [kernel.port(f"tap{number}") for number in (2, 3)]
+            assert [each and each.others_forwarding for each in found] == [1, 1]
+            assert netlink.dumps == look
+        kernel.begin_look()
+        waiting = kernel.port("tap4")
+        assert waiting is not None and waiting.others_forwarding is None and netlink.dumps == 2
+        assert kernel.egresses("tap4") == [Egress("tap2"), Egress("tap3")]
 
 
 def vlan(vid: int, flags: int = 0) -> tuple[str, dict[str, int]]:
