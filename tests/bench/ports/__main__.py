@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from tests.bench import program
-from tests.bench.ports.figures import FIGURES
+from tests.bench.ports.figures import FIGURES, complaint
 from tests.bench.ports.session import Session
 from tests.bench.ports.ways import SETUPS, WAYS, chosen, chosen_ways
 from tests.bench.switchover import machine
@@ -66,12 +66,10 @@ def show(console: Console, content: dict[str, Any]) -> None:
         console.print(f"\n[bold]{name}[/bold]: {meaning}")
         console.print(program.table_of_ways(FIGURES, content["ways"], rows))
         for row in rows:
-            if (
-                not program.say_if_left_out(console, row)
-                and row["way"] == "pcmig-ports"
-                and row["over_the_bar"]
-            ):
-                console.print(f"[red]over the bar: round {row['round']}[/red]")
+            if program.say_if_left_out(console, row) or row["way"] != "pcmig-ports":
+                continue
+            if said := complaint(row):
+                console.print(f"[red]round {row['round']}: {said}[/red]")
 
 
 def make_parser() -> argparse.ArgumentParser:

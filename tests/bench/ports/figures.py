@@ -13,6 +13,8 @@ Ping = tuple[int, float]  # its number, and when
 BAR_RATIO, BAR_MORE_MS = 1.5, 50.0  # of the guest's own silence
 METER_EVERY = 20  # tempest's: a ping each 0.2 s
 METER_PATIENCE_S = 1.0
+METER_MAY_LOSE = 1  # tempest itself takes up to 5 s, which is 25
+EARLY_S = 0.001  # that one clock may seem to be before the other
 
 FIGURES = (
     Figure("guest_ms", "guest", "ms"),
@@ -38,7 +40,7 @@ def meter_lost(sent: Sequence[Ping], came: Sequence[Ping], start_s: float, end_s
     arrived = dict(reversed([(number, time_s) for number, time_s in came]))
     inside = [(number, time_s) for number, time_s in sent if start_s <= time_s <= end_s]
     lost = [
-        number not in arrived or not 0 <= arrived[number] - time_s <= METER_PATIENCE_S
+        number not in arrived or not -EARLY_S <= arrived[number] - time_s <= METER_PATIENCE_S
         for number, time_s in inside
     ]
     return max((sum(lost[phase::METER_EVERY]) for phase in range(METER_EVERY)), default=0)
@@ -50,3 +52,11 @@ def bar_ms(guest_ms: float) -> float:
 
 def over_the_bar(row: Row) -> bool:
     return bool(max(row["client_ms"], row["neighbour_ms"]) > row["bar_ms"])
+
+
+def complaint(row: Row) -> str | None:
+    """What a round of pcmig's with --ports did not come up to; None: nothing."""
+    if row["over_the_bar"]:
+        return "over the bar"
+    lost = row["meter_lost"]
+    return f"{lost} pings of five a second were lost" if lost > METER_MAY_LOSE else None

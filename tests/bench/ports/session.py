@@ -180,7 +180,8 @@ class Session:
     def _ssh(self, destination: Host) -> pathlib.Path:
         """In ssh's place: it goes nowhere but to DESTINATION."""
         path = f"PATH={pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-        there = destination.inside(["env", f"PYTHONPATH={ROOT}", path, "sh", "-c"])
+        folder = f"OVS_RUNDIR={OVS_FOLDER}"  # as the host sees it, and not as the machine does
+        there = destination.inside(["env", f"PYTHONPATH={ROOT}", path, folder, "sh", "-c"])
         program = self.folder / "ssh"
         program.write_text(
             '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\n' + f'exec {shlex.join(there)} "$3"\n'

@@ -31,6 +31,7 @@ def test_what_a_slower_meter_loses() -> None:
     late = [(number, 3.2) for number, time_s in sent if 2.0 <= time_s < 3.0]
     assert figures.meter_lost(sent, came + late, 0, 10) == 1  # the first ones waited for too long
     assert figures.meter_lost(sent, [(n, s + 0.001) for n, s in sent], 0, 10) == 0
+    assert figures.meter_lost(sent, [(n, s - 0.0005) for n, s in sent], 0, 10) == 0  # two clocks
     assert figures.meter_lost([], [], 0, 10) == 0
 
 
@@ -38,6 +39,14 @@ def test_the_bar() -> None:
     row = {"bar_ms": figures.bar_ms(100), "client_ms": 200.0, "neighbour_ms": 150.0}
     assert not figures.over_the_bar(row)
     assert figures.over_the_bar(row | {"neighbour_ms": 201.0})
+
+
+@pytest.mark.parametrize(
+    ("over", "lost", "said"),
+    [(False, 1, None), (False, 2, "2 pings of five a second were lost"), (True, 0, "over the bar")],
+)
+def test_what_is_complained_of(over: bool, lost: int, said: str | None) -> None:
+    assert figures.complaint({"over_the_bar": over, "meter_lost": lost}) == said
 
 
 def test_how_often() -> None:
