@@ -52,7 +52,6 @@ void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsi
                                         .networks = networks > 0 ? networks : 1,
                                         .silent_us = -1,
                                         .broken_us = -1,
-                                        .stuck_us = -1,
                                         .sent_bytes = -1};
 }
 
@@ -66,33 +65,45 @@ void pcmig_recovery_hurry(struct pcmig_recovery *recovery)
     recovery->retry_us = 0;
 }
 
-bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+enum pcmig_recovery_stuck pcmig_recovery_stuck(const struct pcmig_recovery *recovery,
+                                               const struct pcmig_recovery_view *view)
 {
     const int64_t stall_us = recovery->stall_us > 0 ? recovery->stall_us : HANGS_STALL_US;
 
-    return recovery->stuck_us >= 0 && view->t_us - recovery->stuck_us >= stall_us * PCMIG_RECOVERY_HANGS_TIMES;
+    return view->t_us - recovery->stuck_us >= stall_us * PCMIG_RECOVERY_HANGS_TIMES ? recovery->stuck
+                                                                                    : PCMIG_RECOVERY_NOT_STUCK;
 }
 
-/* Whether it is the destination's QEMU for which libvirt refuses to resume, and not for want of a network over which it
- * could notice. Until the source's has said after an attempt which of the two it is, what was known before holds. */
-static bool takes_no_resume(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+static enum pcmig_recovery_stuck look_whether_stuck(const struct pcmig_recovery *recovery,
+                                                    const struct pcmig_recovery_view *view)
 {
-    const bool unsaid = !view->source_waits && !view->source_sends;
+    /* Whose QEMU libvirt refuses to resume, the source's says after each attempt; until then what was known holds. */
+    const bool unsaid = !view->source_waits && !view->source_sends && recovery->stuck != PCMIG_RECOVERY_NOT_STUCK;
+    const bool heard = view->wakes == PCMIG_RECOVERY_WAKES_HEARD;
 
-    return view->refused && view->wakeable && (view->source_waits || (unsaid && recovery->stuck_us >= 0));
+    if (view->source != PCMIG_HALF_POSTCOPY_FAILED || view->source_runs || view->source_unclear)
+        return PCMIG_RECOVERY_NOT_STUCK;
+    if (view->destination == PCMIG_HALF_POSTCOPY)
+        return heard ? PCMIG_RECOVERY_HANGS : PCMIG_RECOVERY_UNNOTICED;
+    if (view->destination != PCMIG_HALF_POSTCOPY_FAILED)
+        return PCMIG_RECOVERY_NOT_STUCK;
+    /* Where a knock was not answered, the network is broken over which the resume goes, too. */
+    if (view->call_running && recovery->stuck == PCMIG_RECOVERY_NOT_STUCK)
+        return view->wakes == PCMIG_RECOVERY_WAKES_UNHEARD ? PCMIG_RECOVERY_UNNOTICED : PCMIG_RECOVERY_HANGS;
+    if (view->call_running)
+        return recovery->stuck;
+    if (!view->refused || !(view->source_waits || unsaid))
+        return PCMIG_RECOVERY_NOT_STUCK;
+    return heard ? PCMIG_RECOVERY_HANGS : PCMIG_RECOVERY_UNNOTICED;
 }
 
 static void note_stuck(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
-    const bool stuck =
-        view->source == PCMIG_HALF_POSTCOPY_FAILED && !view->source_runs && !view->source_unclear &&
-        (view->destination == PCMIG_HALF_POSTCOPY ||
-         (view->destination == PCMIG_HALF_POSTCOPY_FAILED && (view->call_running || takes_no_resume(recovery, view))));
+    const enum pcmig_recovery_stuck now = look_whether_stuck(recovery, view);
 
-    if (!stuck)
-        recovery->stuck_us = -1;
-    else if (recovery->stuck_us < 0)
+    if (now != recovery->stuck)
         recovery->stuck_us = view->t_us;
+    recovery->stuck = now;
 }
 
 /* libvirt 8.5 to 12.8: of the source's QEMU in the first phase of a resume, of the destination's in the second. */

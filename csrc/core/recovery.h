@@ -28,6 +28,21 @@ enum pcmig_recovery_step {
     PCMIG_RECOVERY_RESUME, /* over network `network` */
 };
 
+/* What came of orders to WAKE since the interruption. */
+enum pcmig_recovery_wakes {
+    PCMIG_RECOVERY_WAKES_NONE = 0, /* nothing could be tried */
+    PCMIG_RECOVERY_WAKES_UNHEARD, /* the destination's host has not answered: that network is broken, as far as is known
+                                   */
+    PCMIG_RECOVERY_WAKES_HEARD,   /* QEMU there has been told that its stream is gone */
+};
+
+/* Why a destination does not get on. */
+enum pcmig_recovery_stuck {
+    PCMIG_RECOVERY_NOT_STUCK = 0,
+    PCMIG_RECOVERY_UNNOTICED, /* as far as anybody here can tell, nothing has told its QEMU that the stream is gone */
+    PCMIG_RECOVERY_HANGS,     /* it was told, or libvirt there does not get on with a resume */
+};
+
 /* What is seen at one moment. */
 struct pcmig_recovery_view {
     int64_t t_us;
@@ -38,8 +53,8 @@ struct pcmig_recovery_view {
     bool source_unclear;    /* its processors run, and whether it is a source, or a destination, is not known */
     bool call_running;      /* the migrate call, or a resume, has not returned */
     bool refused;           /* the latest attempt that has returned: pcmig_recovery_refused */
-    bool wakeable;          /* a WAKE since the interruption could have got through */
-    bool pausing;           /* a PAUSE_QEMU is out, and nobody knows whether it was heard */
+    enum pcmig_recovery_wakes wakes;
+    bool pausing; /* a PAUSE_QEMU is out, and nobody knows whether it was heard */
     /* And what QEMU at the source has said of itself since that attempt; neither: it has not said it yet. */
     bool source_waits;  /* to be resumed */
     bool source_sends;  /* it takes its stream for one that flows */
@@ -66,15 +81,16 @@ struct pcmig_recovery {
     int64_t broken_us;      /* since when; -1 = not broken */
     int64_t retry_us;       /* no attempt before this */
     bool was_reachable;     /* the destination could be asked at the last look */
-    int64_t stuck_us;       /* since when it does not notice, or a call does not return; -1 = not so */
-    int64_t wake_us;        /* not before, again */
-    bool woken;             /* since the last attempt */
-    bool paused;            /* likewise, QEMU at the source */
-    int64_t pause_us;       /* not before, again */
-    unsigned judged;        /* attempts of which it is known how they ended, */
-    unsigned refusals;      /* and how many of the latest of them were refused, in a row */
-    int64_t sent_bytes;     /* what the source had sent when it said so first; -1 = nothing since the last attempt, */
-    int64_t sent_us;        /* which was then */
+    enum pcmig_recovery_stuck stuck; /* as seen at the last look, */
+    int64_t stuck_us;                /* and since when in this way */
+    int64_t wake_us;                 /* not before, again */
+    bool woken;                      /* since the last attempt */
+    bool paused;                     /* likewise, QEMU at the source */
+    int64_t pause_us;                /* not before, again */
+    unsigned judged;                 /* attempts of which it is known how they ended, */
+    unsigned refusals;               /* and how many of the latest of them were refused, in a row */
+    int64_t sent_bytes; /* what the source had sent when it said so first; -1 = nothing since the last attempt, */
+    int64_t sent_us;    /* which was then */
 };
 
 /* A stream whose other end has been silent for STALL_MS, or on which nothing has moved for twice as long, and that
@@ -85,12 +101,13 @@ void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsi
 struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
                                                 const struct pcmig_recovery_view *view);
 
-/* Whether the destination most likely hangs: the source has long known that the stream is gone, libvirt there answers,
- * and has either not heard it of its QEMU yet, or does not get on with a resume, or refuses each although its QEMU was
- * told that its stream is gone, as far as anybody here can tell. Such a QEMU waits for
- * a page with its own lock held, and answers nobody; or a connection that brought nothing has ended its wait for good;
- * or the network between the two is still broken. */
-bool pcmig_recovery_hangs(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
+/* Why the destination has not got on for so long that waiting alone will not help: the source has long known that the
+ * stream is gone, libvirt there answers, and has either not heard it of its QEMU yet, or does not get on with a resume,
+ * or refuses each. A QEMU that HANGS waits for a page with its own lock held, and answers nobody; or a connection that
+ * brought nothing has ended its wait for good; or the network between the two is still broken. One that has not noticed
+ * can be woken on its own host. */
+enum pcmig_recovery_stuck pcmig_recovery_stuck(const struct pcmig_recovery *recovery,
+                                               const struct pcmig_recovery_view *view);
 
 /* QEMU at the source was not to be paused: the order counts as not given. It is given again, but not at once. */
 void pcmig_recovery_pause_failed(struct pcmig_recovery *recovery);

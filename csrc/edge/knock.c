@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/sock_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,6 +20,31 @@
 /* As many as are asked at once; a migration rarely has more. */
 #define AT_ONCE     64
 #define STACK_BYTES (512 * 1024)
+
+struct pcmig_knocks {
+    atomic_uint holders; /* the caller, and the threads that still wait */
+    atomic_uint answers;
+};
+
+struct pcmig_knocks *pcmig_knocks_open(void)
+{
+    struct pcmig_knocks *knocks = calloc(1, sizeof(*knocks));
+
+    if (knocks != NULL)
+        atomic_init(&knocks->holders, 1);
+    return knocks;
+}
+
+void pcmig_knocks_close(struct pcmig_knocks *knocks)
+{
+    if (knocks != NULL && atomic_fetch_sub(&knocks->holders, 1) == 1)
+        free(knocks);
+}
+
+unsigned pcmig_knocks_answers(const struct pcmig_knocks *knocks)
+{
+    return atomic_load(&knocks->answers);
+}
 
 static socklen_t address(const struct pcmig_socket *socket, bool peer, struct sockaddr_storage *out)
 {
@@ -95,8 +122,28 @@ static int begin(const struct pcmig_socket *old)
     return -1;
 }
 
+/* What the other end says of the old connection, or that it has none, comes in as a segment (Linux 4.2); a listener's
+ * answer is dropped by the filter (4.12). The kernel counts both. */
+static bool has_answered(int fd)
+{
+    struct tcp_info info = {0};
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t info_size = sizeof(info), memory_size = sizeof(memory);
+
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_size) == 0 && info.tcpi_segs_in > 0)
+        return true;
+    return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &memory_size) == 0 && memory[SK_MEMINFO_DROPS] > 0;
+}
+
+static void finish(struct pcmig_knocks *knocks, int fd)
+{
+    if (has_answered(fd))
+        atomic_fetch_add(&knocks->answers, 1);
+    close(fd);
+}
+
 /* Whatever comes of an attempt, the other end has answered by then, or cannot be reached. */
-static void wait_for_all(struct pollfd *waits, size_t count, int wait_ms)
+static void wait_for_all(struct pcmig_knocks *knocks, struct pollfd *waits, size_t count, int wait_ms)
 {
     int64_t until_us = pcmig_clock_us() + (int64_t)wait_ms * 1000;
     size_t open = count;
@@ -112,14 +159,14 @@ static void wait_for_all(struct pollfd *waits, size_t count, int wait_ms)
         for (size_t i = 0; i < count; i++) {
             if (waits[i].fd < 0 || waits[i].revents == 0)
                 continue;
-            close(waits[i].fd);
+            finish(knocks, waits[i].fd);
             waits[i].fd = -1; /* which poll passes over */
             open--;
         }
     }
 }
 
-static void knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
+static void knock(struct pcmig_knocks *knocks, const struct pcmig_socket *sockets, size_t count, int wait_ms)
 {
     struct pollfd waits[AT_ONCE];
     size_t open = 0;
@@ -130,14 +177,15 @@ static void knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
         if (fd >= 0)
             waits[open++] = (struct pollfd){.fd = fd, .events = POLLOUT};
     }
-    wait_for_all(waits, open, wait_ms);
+    wait_for_all(knocks, waits, open, wait_ms);
     for (size_t i = 0; i < open; i++) {
         if (waits[i].fd >= 0)
-            close(waits[i].fd);
+            finish(knocks, waits[i].fd);
     }
 }
 
 struct job {
+    struct pcmig_knocks *knocks;
     int wait_ms;
     size_t count;
     struct pcmig_socket sockets[];
@@ -147,12 +195,13 @@ static void *job_main(void *arg)
 {
     struct job *job = arg;
 
-    knock(job->sockets, job->count, job->wait_ms);
+    knock(job->knocks, job->sockets, job->count, job->wait_ms);
+    pcmig_knocks_close(job->knocks);
     free(job);
     return NULL;
 }
 
-void pcmig_knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
+void pcmig_knock(struct pcmig_knocks *knocks, const struct pcmig_socket *sockets, size_t count, int wait_ms)
 {
     struct job *job;
 
@@ -160,12 +209,15 @@ void pcmig_knock(const struct pcmig_socket *sockets, size_t count, int wait_ms)
         return;
     job = calloc(1, sizeof(*job) + count * sizeof(*sockets));
     if (job != NULL) {
+        atomic_fetch_add(&knocks->holders, 1);
+        job->knocks = knocks;
         job->wait_ms = wait_ms;
         job->count = count;
         memcpy(job->sockets, sockets, count * sizeof(*sockets));
         if (pcmig_thread_begin(STACK_BYTES, job_main, job) == 0)
             return;
+        pcmig_knocks_close(knocks); /* the thread's */
         free(job);
     }
-    knock(sockets, count, wait_ms);
+    knock(knocks, sockets, count, wait_ms);
 }

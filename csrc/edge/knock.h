@@ -7,10 +7,20 @@
 
 #include <stddef.h>
 
+/* What has come of the attempts so far. */
+struct pcmig_knocks;
+
+struct pcmig_knocks *pcmig_knocks_open(void); /* NULL when memory is short */
+/* Attempts that are under way go on. */
+void pcmig_knocks_close(struct pcmig_knocks *knocks); /* NULL is fine */
+/* How many were answered, by whoever has the old connection's address: whatever it said, it was reached, and nothing
+ * of the old connection is left there. */
+unsigned pcmig_knocks_answers(const struct pcmig_knocks *knocks);
+
 /* A connection attempt from the old port of each of COUNT connections has the other end answer with what it believes
  * of the old connection, and this host's kernel refuses that (RFC 9293, 3.5.1, half-open connections): the other end
  * is reset. None comes of it where somebody listens at the old port. All at once, and on a thread of its own, which
  * waits for up to WAIT_MS and ends: the caller does not wait, unless there is no thread to be had. */
-void pcmig_knock(const struct pcmig_socket *sockets, size_t count, int wait_ms);
+void pcmig_knock(struct pcmig_knocks *knocks, const struct pcmig_socket *sockets, size_t count, int wait_ms);
 
 #endif

@@ -56,6 +56,7 @@ struct pcmig_link {
     size_t channel_count;
     struct channel channels[CHANNELS_MAX];
     struct sockaddr_storage peer; /* ss_family AF_UNSPEC until a connection was seen */
+    struct pcmig_knocks *knocks;
 };
 
 static struct pcmig_endpoint peer_of(const struct pcmig_socket *socket)
@@ -421,6 +422,11 @@ struct pcmig_link *pcmig_link_open(const struct pcmig_link_args *args)
 
     if (link == NULL)
         return NULL;
+    link->knocks = pcmig_knocks_open();
+    if (link->knocks == NULL) {
+        free(link);
+        return NULL;
+    }
     memcpy(link->uuid, args->uuid, strnlen(args->uuid, sizeof(link->uuid) - 1));
     link->at_source = args->at_source;
     link->find_every_us = FIND_FIRST_US;
@@ -436,6 +442,7 @@ void pcmig_link_close(struct pcmig_link *link)
         return;
     free(link->held);
     free(link->before);
+    pcmig_knocks_close(link->knocks);
     free(link);
 }
 
@@ -563,6 +570,11 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
         gone[count++] = link->channels[i].socket;
     }
     close(fd);
-    pcmig_knock(gone, count, wait_ms);
+    pcmig_knock(link->knocks, gone, count, wait_ms);
     return count;
+}
+
+unsigned pcmig_link_wakes_answered(const struct pcmig_link *link)
+{
+    return pcmig_knocks_answers(link->knocks);
 }

@@ -173,15 +173,16 @@ struct control {
 
     struct {
         struct pcmig_recovery core;
-        int64_t look_us;         /* when it wants to look again */
-        bool held;               /* paused on request: no attempt until one is asked for */
-        bool hang_told;          /* people know that the destination's QEMU seems to hang */
-        bool refused;            /* the latest attempt that has returned: a QEMU does not wait to be resumed */
+        int64_t look_us;                /* when it wants to look again */
+        bool held;                      /* paused on request: no attempt until one is asked for */
+        enum pcmig_recovery_stuck told; /* what people know of a destination that does not get on */
+        bool refused;                   /* the latest attempt that has returned: a QEMU does not wait to be resumed */
         unsigned asked;          /* attempts that there were when QEMU at the source was asked whether it is its, */
         char source[32];         /* and what it said of its migration, the latest; "" = nothing yet */
         int64_t sent_bytes;      /* likewise, what it has sent; -1 = it does not say */
         int64_t said_us;         /* when */
-        bool woken;              /* the destination was knocked at since the interruption */
+        bool knocked;            /* at the destination, since the interruption */
+        unsigned answers;        /* that there had been to knocks before it */
         char unpaused[160];      /* why QEMU at the source was not to be paused; "" = it was, or need not be */
         bool pause_again;        /* the order to pause did not go out: the source had not answered something else */
         int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */

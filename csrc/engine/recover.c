@@ -99,6 +99,21 @@ static void tell_resuming(struct control *c)
     tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
 }
 
+/* Whether QEMU at the destination can know that its stream is gone. */
+static enum pcmig_recovery_wakes look_at_wakes(struct control *c)
+{
+    const unsigned answers = c->m->link != NULL ? pcmig_link_wakes_answered(c->m->link) : 0;
+
+    if (c->recovery.core.broken_us < 0) { /* what follows is another interruption */
+        c->recovery.knocked = false;
+        c->recovery.answers = answers;
+    }
+    /* Through the tunnel both daemons notice, and end what their QEMU holds. */
+    if (c->m->tunnel != NULL || answers != c->recovery.answers)
+        return PCMIG_RECOVERY_WAKES_HEARD;
+    return c->recovery.knocked ? PCMIG_RECOVERY_WAKES_UNHEARD : PCMIG_RECOVERY_WAKES_NONE;
+}
+
 /* Whether libvirt refuses to resume, and for which of the two QEMUs. */
 static void look_at_refusal(struct control *c, struct pcmig_recovery_view *view)
 {
@@ -108,15 +123,13 @@ static void look_at_refusal(struct control *c, struct pcmig_recovery_view *view)
     bool again;
 
     if (attempts == 0) {
-        c->recovery.refused = c->recovery.woken = false;
+        c->recovery.refused = false;
         c->recovery.asked = 0;
         c->recovery.source[0] = c->recovery.unpaused[0] = '\0';
     } else if (!view->call_running) {
         c->recovery.refused = pcmig_recovery_refused(c->call_error.message);
     }
     view->refused = c->recovery.refused;
-    /* Through the tunnel both daemons notice, and end what their QEMU holds. */
-    view->wakeable = c->recovery.woken || c->m->tunnel != NULL;
     view->pausing = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU);
     if (!view->refused || view->call_running)
         return;
@@ -139,18 +152,35 @@ static void look_at_refusal(struct control *c, struct pcmig_recovery_view *view)
 _Static_assert(sizeof(((struct control *)NULL)->recovery.source) == sizeof(((struct pcmig_ask *)NULL)->status),
                "copied whole");
 
+/* Not stopped at the destination: it does what it can with the pages that it has. */
+static bool may_run_there(const struct control *c, const struct pcmig_recovery_view *view)
+{
+    return view->destination == PCMIG_HALF_POSTCOPY || c->end[PCMIG_SIDE_DESTINATION].guest.runs_on;
+}
+
+/* TEXT, and below it the command of WORDS; once for each way of being stuck. */
+static void note_stuck(struct control *c, enum pcmig_recovery_stuck stuck, const char *text, const char *const *words,
+                       size_t count)
+{
+    char command[512] = "";
+
+    if (c->recovery.told == stuck)
+        return;
+    c->recovery.told = stuck;
+    if (!pcmig_shell_command(words, count, command, sizeof(command)))
+        command[0] = '\0';
+    pcmig_control_note(c, text, command);
+}
+
 /* What helps where waiting does not. Nobody does it unasked, as it undoes what the guest did at the destination. When
  * the half there ends, that is seen, and what to type then is told. */
-static void tell_hang(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
+static void tell_hang(struct control *c, const struct pcmig_recovery_view *view, const char *guest, int64_t next_us)
 {
-    const struct pcmig_migration_args *args = &c->m->args;
-    const char *name = args->dest_name != NULL ? args->dest_name : c->m->name != NULL ? c->m->name : args->domain;
-    const char *const guest = pcmig_shell_guest(name, c->m->uuid);
-    const char *const look[] = {"virsh", "-c", args->dest_uri, "domstate", "--reason", guest};
-    const char *const destroy[] = {"virsh", "-c", args->dest_uri, "destroy", guest};
-    /* Not stopped there: it does what it can with the pages that it has. */
-    const bool may_run = view->destination == PCMIG_HALF_POSTCOPY || c->end[PCMIG_SIDE_DESTINATION].guest.runs_on;
-    char command[512] = "", first[128] = "", text[800];
+    const char *const uri = c->m->args.dest_uri;
+    const char *const look[] = {"virsh", "-c", uri, "domstate", "--reason", guest};
+    const char *const destroy[] = {"virsh", "-c", uri, "destroy", guest};
+    const bool may_run = may_run_there(c, view);
+    char first[128] = "", text[800];
 
     snprintf(text, sizeof(text),
              "QEMU at the destination %s, and only its end helps (%svirsh destroy there, then turn back)",
@@ -158,11 +188,6 @@ static void tell_hang(struct control *c, const struct pcmig_recovery_view *view,
                            : "does not notice: if the network between the hosts is there, it hangs",
              may_run ? "the guest may still run there, so look first; " : "");
     tell(c, PCMIG_RECOVERY_STATE_HELD, next_us, text);
-    if (c->recovery.hang_told)
-        return;
-    c->recovery.hang_told = true;
-    if (!pcmig_shell_command(destroy, sizeof(destroy) / sizeof(destroy[0]), command, sizeof(command)))
-        command[0] = '\0';
     if (!pcmig_shell_command(look, sizeof(look) / sizeof(look[0]), first, sizeof(first)))
         snprintf(first, sizeof(first), "virsh domstate there");
     snprintf(text, sizeof(text),
@@ -175,7 +200,56 @@ static void tell_hang(struct control *c, const struct pcmig_recovery_view *view,
                              "hangs (it waits for a page, and answers nobody)",
              may_run ? "may still run there on the pages that it has: look first (" : "stands still",
              may_run ? first : "", may_run ? ")" : "");
-    pcmig_control_note(c, text, command);
+    note_stuck(c, PCMIG_RECOVERY_HANGS, text, destroy, sizeof(destroy) / sizeof(destroy[0]));
+}
+
+/* Nothing is lost, and nothing has to be: its end is not what is told first. */
+static void tell_unnoticed(struct control *c, const struct pcmig_recovery_view *view, const char *guest,
+                           int64_t next_us)
+{
+    const char *const wake[] = {"pcmig", "wake", guest};
+    const char *const destroy[] = {"virsh", "-c", c->m->args.dest_uri, "destroy", guest};
+    const bool unheard = view->wakes == PCMIG_RECOVERY_WAKES_UNHEARD;
+    char end[256], text[1024];
+
+    snprintf(text, sizeof(text),
+             "QEMU at the destination has not noticed%s: %spcmig wake there, as root, has it notice",
+             unheard ? ", and its host does not answer over the network of the migration" : ", as it seems",
+             unheard ? "mend that network; or " : "");
+    tell(c, PCMIG_RECOVERY_STATE_HELD, next_us, text);
+    if (!pcmig_shell_command(destroy, sizeof(destroy) / sizeof(destroy[0]), end, sizeof(end)))
+        snprintf(end, sizeof(end), "virsh destroy there");
+    snprintf(
+        text, sizeof(text),
+        "QEMU at the destination does not wait to be resumed%s. Nothing is lost: keep both halves. %s what follows, "
+        "typed on the destination host as root, has QEMU notice, and the resume follows%s. Where the network is "
+        "there and that does not help, QEMU hangs, and only its end does (%s): the guest then goes on at the source "
+        "from the switch, and what it did since is undone",
+        unheard ? ", and its host does not answer over the network of the migration"
+                : ": as it seems, it has not noticed that its stream is gone",
+        unheard ? "Mend that network; where it stays away," : "In that case",
+        unheard ? " over another one (--resume-uri)" : "", end);
+    note_stuck(c, PCMIG_RECOVERY_UNNOTICED, text, wake, sizeof(wake) / sizeof(wake[0]));
+}
+
+/* Returns whether there was something to tell. */
+static bool tell_stuck(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
+{
+    const struct pcmig_migration_args *args = &c->m->args;
+    const char *name = args->dest_name != NULL ? args->dest_name : c->m->name != NULL ? c->m->name : args->domain;
+    const char *const guest = pcmig_shell_guest(name, c->m->uuid);
+
+    switch (pcmig_recovery_stuck(&c->recovery.core, view)) {
+    case PCMIG_RECOVERY_HANGS:
+        tell_hang(c, view, guest, next_us);
+        return true;
+    case PCMIG_RECOVERY_UNNOTICED:
+        tell_unnoticed(c, view, guest, next_us);
+        return true;
+    case PCMIG_RECOVERY_NOT_STUCK:
+        break;
+    }
+    return false;
 }
 
 static void tell_waiting(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
@@ -184,10 +258,8 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
     int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
     const char *hint = c->recovery.unpaused[0] != '\0' ? c->recovery.unpaused : pcmig_hint(c->call_error.message);
 
-    if (pcmig_recovery_hangs(&c->recovery.core, view)) {
-        tell_hang(c, view, next_us);
+    if (tell_stuck(c, view, next_us))
         return;
-    }
     if (c->call == CALL_RUNS && c->recovery.core.attempts > 0) {
         tell_resuming(c);
         return;
@@ -200,7 +272,7 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
         snprintf(text, sizeof(text), "waiting for libvirt to end the broken migration");
     else if (view->pausing)
         snprintf(text, sizeof(text), "waiting for QEMU at the source to pause its stream");
-    else if (view->refused && view->source_waits && !view->wakeable)
+    else if (view->refused && view->source_waits && view->wakes != PCMIG_RECOVERY_WAKES_HEARD)
         snprintf(text, sizeof(text), "waiting until QEMU at the destination notices, attempt %u in %lld s",
                  c->recovery.core.attempts + 1, (long long)left_s);
     else if (c->recovery.core.attempts > 0)
@@ -245,7 +317,7 @@ void pcmig_recover_paused(struct control *c, int result, const struct pcmig_virt
 /* Post-copy flows, or there is none to recover. */
 static void end_recovery(struct control *c)
 {
-    c->recovery.hang_told = false;
+    c->recovery.told = PCMIG_RECOVERY_NOT_STUCK;
     if (c->m->status.recovery.state != PCMIG_RECOVERY_STATE_NONE)
         tell(c, PCMIG_RECOVERY_STATE_NONE, -1, "");
     /* The event may have been missed. */
@@ -289,6 +361,7 @@ void pcmig_recover(struct control *c)
     if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
         ask_versions(c);
     look_at_refusal(c, &view);
+    view.wakes = look_at_wakes(c);
     if (view.source == PCMIG_HALF_POSTCOPY || view.source_sends)
         view.silence_ms = silence_ms(c);
     else /* what was seen says nothing about the next stream */
@@ -325,7 +398,7 @@ void pcmig_recover(struct control *c)
         return;
     case PCMIG_RECOVERY_WAKE:
         if (c->m->link != NULL && pcmig_link_wake(c->m->link, WAKE_WAIT_MS) > 0)
-            c->recovery.woken = true;
+            c->recovery.knocked = true;
         tell_waiting(c, &view, order.next_us);
         return;
     case PCMIG_RECOVERY_RESUME:

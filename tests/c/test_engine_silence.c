@@ -394,20 +394,39 @@ static void order_to_pause_that_is_out(void **state)
     assert_int_equal(atomic_load(&hosts.qemu_pauses), 1);
 }
 
-/* Nothing could have woken the destination's: it is waited for, and nobody is told to end it. */
-static void destination_that_nobody_wakes(void **state)
+/* Nothing could have woken the destination's: it is tried on, and people hear what wakes it before they hear of its
+ * end.
+ */
+static void nobody_wakes_it(const char *status, const char *note)
 {
     struct pcmig_migration *migration;
 
-    (void)state;
-    atomic_store(&hosts.wakes, false);
     migration = refused("postcopy-paused");
-    WAIT_FOR(strstr(status_of(migration).recovery.text, "until QEMU at the destination notices") != NULL);
-    (void)usleep(2000000); /* three times what makes it a hang otherwise */
-    assert_int_not_equal(status_of(migration).recovery.state, PCMIG_RECOVERY_STATE_HELD);
-    assert_string_equal(status_of(migration).note, "");
+    WAIT_FOR(strstr(status_of(migration).recovery.text, status) != NULL);
+    assert_int_equal(status_of(migration).recovery.state, PCMIG_RECOVERY_STATE_HELD);
+    WAIT_FOR(strstr(status_of(migration).note, note) != NULL); /* which is told after that */
+    assert_non_null(strstr(status_of(migration).note, "undone:\n  pcmig wake "));
+    assert_null(strstr(status_of(migration).note, "undone:\n  virsh "));
     atomic_store(&hosts.refuses_ms, 0);
     expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
+/* The connections were gone before anybody saw which they are. */
+static void destination_that_nobody_wakes(void **state)
+{
+    (void)state;
+    atomic_store(&hosts.wakes, false);
+    nobody_wakes_it("has not noticed, as it seems: pcmig wake there", "it has not noticed that its stream is gone");
+}
+
+/* Nobody answers where they led to: the network is broken. */
+static void destination_that_hears_nothing(void **state)
+{
+    (void)state;
+    atomic_store(&hosts.hears, false);
+    nobody_wakes_it("does not answer over the network of the migration: mend that network; or pcmig wake there",
+                    "Mend that network");
+    assert_true(atomic_load(&hosts.knocks) > 0);
 }
 
 /* The destination's: its monitor is out of reach until the migration is over. */
@@ -506,6 +525,7 @@ int main(void)
         TEST(source_waits_by_then),
         TEST(order_to_pause_that_is_out),
         TEST(destination_that_nobody_wakes),
+        TEST(destination_that_hears_nothing),
         TEST(destination_does_not_wait),
         TEST(without_figures),
         TEST(moved_from_a_source_that_is_gone),

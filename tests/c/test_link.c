@@ -707,6 +707,14 @@ static void expect_quiet(const struct pair *pair)
     assert_int_equal(poll(&wait, 1, 200), 0);
 }
 
+/* So many attempts to have the destination notice are answered. */
+static void expect_answers(const struct pcmig_link *link, unsigned count)
+{
+    for (int waited_ms = 0; pcmig_link_wakes_answered(link) < count && waited_ms < PATIENCE_MS; waited_ms++)
+        sleep_ms(1);
+    assert_int_equal(pcmig_link_wakes_answered(link), count);
+}
+
 /* The destination has nothing to send and would wait for ever. */
 static void a_half_open_end_is_reset(void **state)
 {
@@ -723,6 +731,10 @@ static void a_half_open_end_is_reset(void **state)
     assert_int_equal(pcmig_link_queue_bytes(link), -1);
     assert_int_equal(pcmig_link_wake(link, 300), 1);
     expect_reset(&pair);
+    expect_answers(link, 1);
+    /* Nobody has the connection there any more, and it is no secret. */
+    assert_int_equal(pcmig_link_wake(link, 300), 1);
+    expect_answers(link, 2);
     close(pair.destination);
     pcmig_link_close(link);
 }
@@ -805,7 +817,27 @@ static void a_listener_at_the_old_port_sees_nothing(void **state)
     close(pair.source);
     assert_int_equal(pcmig_link_wake(link, 300), 1);
     assert_int_equal(poll(&wait, 1, 1500), 0);
+    expect_answers(link, 1);
     close(listener);
+    pcmig_link_close(link);
+}
+
+static void a_deaf_destination_has_not_answered(void **state)
+{
+    struct pair pair;
+    struct pcmig_link *link;
+
+    (void)state;
+    if (!can_lose())
+        skip();
+    pair = connect_pair();
+    link = open_and_look();
+    make_deaf(pair.destination);
+    lose(&pair);
+    assert_int_equal(pcmig_link_wake(link, 50), 1);
+    sleep_ms(500);
+    assert_int_equal(pcmig_link_wakes_answered(link), 0);
+    close(pair.destination);
     pcmig_link_close(link);
 }
 
@@ -931,6 +963,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(of_two_migrations_none_is_guessed),
         cmocka_unit_test(a_guests_own_cgroup_tells),
         cmocka_unit_test(a_guest_of_another_host),
+        cmocka_unit_test(a_deaf_destination_has_not_answered),
         cmocka_unit_test(nobody_waits_for_a_deaf_destination),
         cmocka_unit_test(a_live_stream_is_left_alone),
         cmocka_unit_test(a_half_open_end_is_reset),

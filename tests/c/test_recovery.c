@@ -19,7 +19,7 @@ static struct pcmig_recovery_view view(int64_t t_us, enum pcmig_half source, enu
                                         .source = source,
                                         .destination = destination,
                                         .destination_asked = true,
-                                        .wakeable = true,
+                                        .wakes = PCMIG_RECOVERY_WAKES_HEARD,
                                         .sent_bytes = -1,
                                         .silence_ms = -1,
                                         .still_ms = -1};
@@ -102,35 +102,35 @@ static void a_destination_that_hangs(void **state)
 
     (void)state;
     pcmig_recovery_init(&recovery, 5000, 1);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
     (void)step(&recovery, at);
     at.t_us += 30 * S - 1;
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
     at.t_us += 1;
     at.call_running = true;
     at.destination = PCMIG_HALF_POSTCOPY_FAILED; /* it has noticed, and takes no resume */
     (void)step(&recovery, at);
-    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_HANGS);
     at.call_running = false; /* an attempt failed: the next one may not */
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
 
     pcmig_recovery_init(&recovery, 0, 1); /* where no silence counts as dead */
     at.call_running = true;
     (void)step(&recovery, at);
     at.t_us += 60 * S;
     (void)step(&recovery, at);
-    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_HANGS);
     at.destination = PCMIG_HALF_UNKNOWN; /* that is told as such */
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
     at.destination = PCMIG_HALF_POSTCOPY_FAILED;
     at.source_runs = true; /* the guest turned back */
     (void)step(&recovery, at);
     at.t_us += 60 * S;
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
 }
 
 /* libvirt refuses each attempt. Where the source's QEMU says that it sends, and nothing moves, it is told to pause,
@@ -161,7 +161,7 @@ static void refusals(void **state)
             assert_true(recovery.retry_us <= at.t_us + 2 * S);
         }
         resumes += found == PCMIG_RECOVERY_RESUME;
-        assert_false(pcmig_recovery_hangs(&recovery, &at));
+        assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
     }
     assert_true(pauses > 3);
     at.call_running = true;
@@ -172,22 +172,23 @@ static void refusals(void **state)
     (void)step(&recovery, at);
     at.t_us += 60 * S;
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at)); /* it has not said whether it is its own */
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at),
+                     PCMIG_RECOVERY_NOT_STUCK); /* it has not said whether it is its own */
     at.source_waits = true;
     (void)step(&recovery, at);
     for (int looks = 0; looks < 599; looks++) {
         at.t_us += S / 10;
         assert_int_not_equal(step(&recovery, at), PCMIG_RECOVERY_PAUSE_QEMU);
-        assert_false(pcmig_recovery_hangs(&recovery, &at));
+        assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
     }
     for (int looks = 0; looks < 10; looks++) {
         at.t_us += S / 10;
         (void)step(&recovery, at);
     }
-    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_HANGS);
     at.refused = false; /* it failed in another way: its end is not all that helps */
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
 }
 
 /* Two attempts that were refused, then a look each tenth of a second, at which the source has sent MOVES bytes more.
@@ -290,7 +291,7 @@ static void a_pause_that_is_out(void **state)
 }
 
 /* The source is asked anew after each attempt: until it has said, what was known holds, and nothing new is made of it.
- * Where nothing could have woken the destination it is waited for. */
+ * Where nothing has reached the destination's kernel, it has not noticed. */
 static void hanging_is_certain(void **state)
 {
     struct pcmig_recovery recovery;
@@ -300,23 +301,62 @@ static void hanging_is_certain(void **state)
     pcmig_recovery_init(&recovery, 10000, 1);
     (void)step(&recovery, at);
     at.refused = at.source_waits = true;
-    at.wakeable = false; /* the network may be down */
+    at.wakes = PCMIG_RECOVERY_WAKES_UNHEARD;
     at.t_us += S;
     (void)step(&recovery, at);
-    at.t_us += 61 * S;
+    at.t_us += 59 * S;
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
-    at.wakeable = true;
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
+    at.t_us += 1 * S;
+    at.call_running = true; /* another attempt, which is no other way of being stuck */
     (void)step(&recovery, at);
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_UNNOTICED);
+    at.call_running = false;
+    at.wakes = PCMIG_RECOVERY_WAKES_HEARD;
+    (void)step(&recovery, at);
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
     at.t_us += 30 * S;
     at.source_waits = false; /* another attempt: it has not said yet */
     (void)step(&recovery, at);
     at.t_us += 30 * S;
     (void)step(&recovery, at);
-    assert_true(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_HANGS);
     at.source_sends = true; /* it was not the destination's */
     (void)step(&recovery, at);
-    assert_false(pcmig_recovery_hangs(&recovery, &at));
+    assert_int_equal(pcmig_recovery_stuck(&recovery, &at), PCMIG_RECOVERY_NOT_STUCK);
+}
+
+/* Over a network that is broken, one that merely waits looks as one that hangs; so does one of which nobody saw the
+ * connections. */
+static void what_was_not_woken_is_no_hang(void **state)
+{
+    static const struct {
+        enum pcmig_half destination;
+        enum pcmig_recovery_wakes wakes;
+        enum pcmig_recovery_stuck stuck;
+    } rows[] = {
+        {PCMIG_HALF_POSTCOPY, PCMIG_RECOVERY_WAKES_HEARD, PCMIG_RECOVERY_HANGS},
+        {PCMIG_HALF_POSTCOPY, PCMIG_RECOVERY_WAKES_UNHEARD, PCMIG_RECOVERY_UNNOTICED},
+        {PCMIG_HALF_POSTCOPY, PCMIG_RECOVERY_WAKES_NONE, PCMIG_RECOVERY_UNNOTICED},
+        {PCMIG_HALF_POSTCOPY_FAILED, PCMIG_RECOVERY_WAKES_HEARD, PCMIG_RECOVERY_HANGS},
+        {PCMIG_HALF_POSTCOPY_FAILED, PCMIG_RECOVERY_WAKES_UNHEARD, PCMIG_RECOVERY_UNNOTICED},
+        {PCMIG_HALF_POSTCOPY_FAILED, PCMIG_RECOVERY_WAKES_NONE,
+         PCMIG_RECOVERY_HANGS}, /* a resume, which does not end */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_recovery recovery;
+        struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, rows[i].destination);
+
+        pcmig_recovery_init(&recovery, 10000, 1);
+        at.call_running = true;
+        at.wakes = rows[i].wakes;
+        (void)step(&recovery, at);
+        at.t_us += 60 * S;
+        (void)step(&recovery, at);
+        assert_int_equal(pcmig_recovery_stuck(&recovery, &at), rows[i].stuck);
+    }
 }
 
 static void no_two_calls_at_once(void **state)
@@ -605,6 +645,7 @@ int main(void)
         cmocka_unit_test(refusals_are_counted_in_a_row),
         cmocka_unit_test(a_pause_that_is_out),
         cmocka_unit_test(hanging_is_certain),
+        cmocka_unit_test(what_was_not_woken_is_no_hang),
         cmocka_unit_test(no_two_calls_at_once),
         cmocka_unit_test(destination_away),
         cmocka_unit_test(destination_never_asked),

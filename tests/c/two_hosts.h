@@ -58,9 +58,11 @@ static struct {
     char *_Atomic refusal;    /* with this error; NULL = with none */
     atomic_int qemu_pauses;   /* migrate-pause */
     atomic_int sent;          /* bytes that QEMU has sent; -1 = more with each question */
-    atomic_bool wakes;        /* the destination's kernel can be knocked at */
-    atomic_int calls;         /* migrate calls of any kind */
-    atomic_bool pausable;     /* a pause breaks the stream; otherwise it is refused with this error: */
+    atomic_bool wakes;        /* the destination's kernel can be knocked at, */
+    atomic_bool hears;        /* and answers */
+    atomic_int knocks;
+    atomic_int calls;     /* migrate calls of any kind */
+    atomic_bool pausable; /* a pause breaks the stream; otherwise it is refused with this error: */
     char *_Atomic unpausable;
     const char *_Atomic then; /* what QEMU says of its migration once that was refused; NULL = the same */
     atomic_int silence_ms;    /* of the destination's kernel */
@@ -444,7 +446,16 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
 {
     (void)link;
     (void)wait_ms;
-    return atomic_load(&hosts.wakes) ? 1 : 0;
+    if (!atomic_load(&hosts.wakes))
+        return 0;
+    atomic_fetch_add(&hosts.knocks, 1);
+    return 1;
+}
+
+unsigned pcmig_link_wakes_answered(const struct pcmig_link *link)
+{
+    (void)link;
+    return atomic_load(&hosts.hears) ? (unsigned)atomic_load(&hosts.knocks) : 0;
 }
 
 /* --- a migration -------------------------------------------------------------------------------------------------- */
@@ -489,6 +500,8 @@ static int reset(void **state)
     atomic_store(&hosts.unpausable, NULL);
     atomic_store(&hosts.then, NULL);
     atomic_store(&hosts.wakes, true);
+    atomic_store(&hosts.hears, true);
+    atomic_store(&hosts.knocks, 0);
     refused_with = (virError){0};
     atomic_store(&hosts.calls, 0);
     atomic_store(&hosts.pausable, true);
