@@ -22,7 +22,7 @@ from tests.cloud.storage.guest import disk_beats, wait_writes
 from tests.cloud.storage.volumes import root_volume, watching
 from tests.cloud.test_driver import Move
 from tests.cloud_cases.scene import ask, dies_before_it_runs, ends, idle, is_switched, slow_move, switch
-from tests.storage.checks import acknowledged, check_alone, reboot_hard
+from tests.storage.checks import acknowledged, check_alone, domains, reboot_hard
 from tests.storage.conftest import NOVA_CONF
 from tests.storage.test_migration import BOTH, BUSY
 from tests.storage.test_recovery import Backed
@@ -76,6 +76,8 @@ def back_with_its_volumes(
             90,
             "it alone has its volumes",
         )
+    # The destination is told, and clears up in its own time.
+    wait_until(lambda: domains(cloud, server) == [move.source], 90, "the destination has nothing of it")
     check_alone(cloud, ceph, server, backed.volumes.values(), move.source)
     assert list(cloud.placement_allocations(server)) == [move.source]
     # As any other after a power cycle, from disks that miss nothing.

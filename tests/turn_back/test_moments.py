@@ -11,7 +11,7 @@ import pytest
 
 from tests.functional.scene import BUSY, Scene
 from tests.functional.test_lost import end_qemu, status
-from tests.turn_back.test_asking import WITHIN_S, expect_alone_and_whole, turn_back
+from tests.turn_back.test_asking import expect_alone_and_whole, turn_back
 
 # At 40 Mb/s post-copy of the busy guest takes more than 20 s.
 SLOW_MBIT = 40
@@ -52,7 +52,6 @@ def one_try(scene: Scene, after_s: float, number: int) -> None:
     if words:
         turn_back(scene, source).expect(3, "nobody saw its QEMU end", *words)
     run = turn_back(scene, source, *words).expect(0, "done: ", "what it did since the switch is undone")
-    assert run.elapsed_s < WITHIN_S
     assert scene.guest is not None and scene.guest.wait_verified(time.monotonic()), "every page"
     expect_alone_and_whole(scene, source)
     print(
