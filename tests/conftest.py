@@ -17,6 +17,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Tests know how long a guest takes under emulation, and have it everywhere; PCMIG_ACCEL=kvm is to try KVM.
+os.environ.setdefault("PCMIG_ACCEL", "tcg")
+
 # Migrations of the machine that the tests run on, other tests' among them, are none of their business: what
 # a session starts knows of each other, and of nobody else.
 _run_dir = tempfile.mkdtemp(prefix="pcmig-run.")

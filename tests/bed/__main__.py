@@ -24,6 +24,7 @@ def _up(arguments: argparse.Namespace) -> int:
         rate_mbit,
         qemu_user=arguments.qemu_user,
         keep=True,
+        accel=arguments.accel,
         reporter=program.reporter("bed"),
     ) as bed:
         try:
@@ -92,7 +93,8 @@ def _describe(bed: KeptBed) -> None:
     condition = "up" if bed.running else "crashed (python -m tests.bed clean)"
     rate = bed.content.get("rate_mbit")
     limit = f"{rate:g} Mb/s" if rate else "no rate limit"
-    print(f"bed {bed.id}: {condition}, stack {bed.content.get('stack')}, {limit}")
+    guests = f", guests under {accel}" if (accel := bed.content.get("accel")) else ""
+    print(f"bed {bed.id}: {condition}, stack {bed.content.get('stack')}, {limit}{guests}")
     for name in "ab":
         host = bed.host(name)
         print(f"  host {name}: --connect {host.uri}")
@@ -111,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="bring a bed up and leave it up")
     program.add_bed(up)
+    program.add_accel(up)
     up.add_argument("--qemu-user", default="root", metavar="USER")
     program.add_guest(up)
     up.add_argument(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,10 +15,11 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from tests.bed import environment, layer, network
+from tests.bed.accel import choose as accel_of
 from tests.bed.errors import BedError
 from tests.bed.guest import Guest, GuestSpec, ensure_images
 from tests.bed.host import Host
@@ -37,6 +39,8 @@ class Bed:
     keepalive_s: libvirt's keepalive interval, of which it waits five
     qemu_conf:  more lines for the hosts' qemu.conf
     keep:       leave the bed up at the end; `python -m tests.bed down` takes it down
+    accel:      of its guests: "auto", "kvm" or "tcg"; None: what the environment says (accel.py)
+    images:     makes the folder with the kernel and the initramfs of its guests
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Bed:
         keepalive_s: int = 5,
         qemu_conf: str = "",
         keep: bool = False,
+        accel: str | None = None,
+        images: Callable[[Reporter], pathlib.Path] = ensure_images,
         reporter: Reporter = lambda _: None,
     ) -> None:
         if stack not in layer.STACKS:
@@ -58,6 +64,8 @@ class Bed:
         self.stack = stack
         self.rate_mbit = rate_mbit
         self.keep = keep
+        self.accel = accel_of(accel)
+        self.images = images
         self.reporter = reporter
         self.state = BEDS / self.id
         self.network = Network(self.id)
@@ -86,7 +94,7 @@ class Bed:
 
     def start_guest(self, spec: GuestSpec | None = None, host: Host | None = None) -> Guest:
         """Boot a guest, on host a unless told, and wait for its heartbeats. One guest at a time."""
-        guest = Guest(spec or GuestSpec(), self.log)
+        guest = Guest(dataclasses.replace(spec or GuestSpec(), accel=self.accel), self.log)
         guest.start(host or self.a)
         return guest
 
@@ -116,7 +124,7 @@ class Bed:
     def up(self) -> None:
         clean()  # what crashed beds left: their processes are gone already
         folder = layer.ensure(self.stack, self.reporter)
-        images = ensure_images(self.reporter)
+        images = self.images(self.reporter)
         self._make_state()
         self.network.up()
         self.network.limit(self.rate_mbit)
@@ -182,6 +190,7 @@ class Bed:
         state: dict[str, object] = {
             "stack": self.stack,
             "rate_mbit": self.rate_mbit,
+            "accel": self.accel.meaning,
             "keep": self.keep,
             "owner": [owner.pid, owner.start_ticks],
             "processes": [[process.pid, process.start_ticks] for process in processes],

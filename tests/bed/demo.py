@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bed import environment, layer
+from tests.bed import environment, layer, program
 from tests.bed.bed import Bed
 from tests.bed.errors import BedError
 from tests.bed.fallback import IN_TURN, on_a_stack
@@ -31,7 +31,8 @@ SETTLE_S = 3.5  # the guest's undisturbed rate is measured in this time before a
 EPILOG = """\
 Exit status: 0 the guest runs on the destination with zero page errors, 1 it does not or something went wrong,
 2 wrong usage, 130 interrupted. PCMIG_CACHE names the folder that keeps QEMU, libvirt and the guest's kernel
-(default: /var/cache/pcmig), PCMIG_MIRROR a Debian mirror other than apt's."""
+(default: /var/cache/pcmig), PCMIG_MIRROR a Debian mirror other than apt's,
+PCMIG_ACCEL what --accel does not."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -95,6 +96,7 @@ class Options:
     tool: Tool
     json_file: pathlib.Path | None
     keep: bool
+    accel: str | None  # None: what the environment says
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,7 +129,11 @@ class Demo:
         with on_a_stack(options.stack, self._bed, screen.say) as bed:
             versions = layer.versions(layer.ensure(bed.stack))
             self.report["versions"] = versions
-            screen.say(f"up: QEMU {versions.get('qemu')}, libvirt {versions.get('libvirt')}")
+            self.report["accelerator"] = bed.accel.meaning
+            screen.say(
+                f"up: QEMU {versions.get('qemu')}, libvirt {versions.get('libvirt')}; guests under "
+                f"{bed.accel.meaning}"
+            )
             guest = self._boot(bed)
             self._precopy(bed, guest)
             outcome, verdict = self._postcopy(bed, guest)
@@ -141,7 +147,13 @@ class Demo:
         return EXIT_OK if ok else EXIT_FAILED
 
     def _bed(self, stack: str) -> Bed:
-        return Bed(stack, self.options.rate_mbit, keep=self.options.keep, reporter=self.screen.say)
+        return Bed(
+            stack,
+            self.options.rate_mbit,
+            keep=self.options.keep,
+            accel=self.options.accel,
+            reporter=self.screen.say,
+        )
 
     def _announce(self) -> None:
         spec, screen = self.options.spec, self.screen
@@ -290,7 +302,7 @@ def parse(argv: list[str] | None) -> Options:
     )
     try:
         spec.check()
-        Bed(given.stack or IN_TURN[0], given.rate)
+        Bed(given.stack or IN_TURN[0], given.rate, accel=given.accel)
         _check_policy(given.policy, given.tool)
     except BedError as error:
         parser.error(str(error))
@@ -307,6 +319,7 @@ def parse(argv: list[str] | None) -> Options:
         tool=TOOLS[given.tool],
         json_file=given.json,
         keep=given.keep,
+        accel=given.accel,
     )
 
 
@@ -352,6 +365,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how long plain pre-copy may try (default: 25)",
     )
     add_stack(parser)
+    program.add_accel(parser)
     parser.add_argument(
         "--tool",
         default="pcmig",

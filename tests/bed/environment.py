@@ -19,7 +19,7 @@ KEPT = re.compile(
     # The terminal of who looks on.
     r"|TERM|COLORTERM|NO_COLOR|FORCE_COLOR|COLUMNS|LINES"
     # Options of the beds and their tests.
-    r"|PCMIG_(CACHE|MIRROR|VENV|SCREENSHOTS|NOVA|RUN_DIR|TEST_SET_UP|WERROR)"
+    r"|PCMIG_(ACCEL|CACHE|MIRROR|VENV|SCREENSHOTS|NOVA|RUN_DIR|TEST_SET_UP|WERROR)"
     # What counts tests and their lines.
     r"|(PYTEST|COVERAGE|COV)_\w+"
 )

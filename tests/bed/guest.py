@@ -17,8 +17,10 @@ import tarfile
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from xml.sax.saxutils import escape
 
+from tests.bed.accel import Accel
 from tests.bed.errors import BedError
 from tests.bed.host import Host
 from tests.bed.layer import Reporter, cache_lock
@@ -52,6 +54,7 @@ class GuestSpec:
     panic: bool = False  # QEMU is told when the guest crashes
     bridge: str = ""  # of the hosts, which have one of this name each, for a network card; "" = none
     machine: str = MACHINE
+    accel: Accel = Accel.TCG
 
     @property
     def disk(self) -> str:
@@ -106,7 +109,7 @@ class GuestSpec:
             f"console=ttyS0 quiet mitigations=off random.trust_cpu=on no_timer_check -- {self.options()}"
         )
         return f"""\
-<domain type='qemu'>
+<domain type='{self.accel.domain_type}'>
   <name>{escape(self.name)}</name>
   <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, self.name)}</uuid>
   <memory unit='MiB'>{self.memory_mib}</memory>
@@ -118,7 +121,7 @@ class GuestSpec:
     <cmdline>{cmdline}</cmdline>
   </os>
   <features><acpi/></features>
-  <cpu mode='custom' match='exact'><model fallback='forbid'>qemu64</model></cpu>
+  <cpu mode='custom' match='exact'><model fallback='forbid'>{self.accel.cpu}</model></cpu>
   <on_crash>preserve</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
@@ -283,24 +286,34 @@ def read_log(log: pathlib.Path) -> list[Heartbeat]:
 
 def ensure_images(reporter: Reporter = lambda _: None) -> pathlib.Path:
     """The folder with the guest's vmlinuz and initramfs; downloads a kernel (27 MB) the first time."""
-    source = WORKER_SOURCE.read_bytes()
-    key = hashlib.sha256(source + KERNEL_PACKAGE.encode()).hexdigest()[:12]
+    return images(WORKER_SOURCE.read_bytes(), _make_initramfs, reporter)
+
+
+def images(
+    key: bytes, make: Callable[[pathlib.Path, pathlib.Path], None], reporter: Reporter
+) -> pathlib.Path:
+    """The folder with the kernel and the initramfs that MAKE writes to a path, in a folder for its work. What
+    was made for the same KEY is used again."""
+    name = hashlib.sha256(key + KERNEL_PACKAGE.encode()).hexdigest()[:12]
     with cache_lock(reporter) as cache:
-        folder = cache / "guests" / key
+        folder = cache / "guests" / name
         if not folder.is_dir():
             folder.parent.mkdir(exist_ok=True)
             work = pathlib.Path(tempfile.mkdtemp(prefix=".making.", dir=folder.parent))
             try:
-                work.chmod(0o755)
-                shutil.copy(_kernel(cache, reporter), work / "vmlinuz")
-                _build_worker(work / "init")
-                (work / "initramfs").write_bytes(
-                    gzip.compress(newc_archive({"init": (work / "init").read_bytes()}))
-                )
-                work.rename(folder)
+                result = work / "result"
+                result.mkdir(mode=0o755)
+                shutil.copy(_kernel(cache, reporter), result / "vmlinuz")
+                make(result / "initramfs", work)
+                result.rename(folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         return folder
+
+
+def _make_initramfs(path: pathlib.Path, work: pathlib.Path) -> None:
+    build_program(WORKER_SOURCE, work / "init")
+    path.write_bytes(gzip.compress(newc_archive({"init": (work / "init").read_bytes()})))
 
 
 def _kernel(cache: pathlib.Path, reporter: Reporter) -> pathlib.Path:
@@ -356,26 +369,43 @@ def _run_in(folder: pathlib.Path, argv: list[str]) -> None:
         raise BedError(f"{' '.join(argv)} failed:\n  {done.stderr.strip()}\n  (apt-get update may help)")
 
 
-def _build_worker(program: pathlib.Path) -> None:
+def build_program(source: pathlib.Path, program: pathlib.Path) -> None:
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-Wall", "-Wextra"]
-    run(["gcc", *flags, str(WORKER_SOURCE), "-o", str(program)], "compiling the guest's worker")
+    run(["gcc", *flags, str(source), "-o", str(program)], f"compiling the guest's {source.stem}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What an initramfs has of one name; a symbolic link's content is where it points to."""
+
+    name: str
+    mode: int
+    content: bytes = b""
+    owner: int = 0
+    device: tuple[int, int] = (0, 0)
+
+
+# The console that the kernel opens for the first program.
+CONSOLE_NODE = Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
 
 
 def newc_archive(programs: dict[str, bytes], files: dict[str, bytes] | None = None) -> bytes:
-    """An initramfs ("newc" cpio): programs, the console that the kernel opens for the first one, files."""
+    """An initramfs of programs, the console, and files."""
     files = files or {}
     folders = dict.fromkeys(["dev", *(name.rpartition("/")[0] for name in files if "/" in name)])
-    entries: list[tuple[str, int, bytes, tuple[int, int]]] = [
-        *((folder, stat.S_IFDIR | 0o755, b"", (0, 0)) for folder in folders),
-        ("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)),
-    ]
-    entries += [(name, stat.S_IFREG | 0o755, content, (0, 0)) for name, content in programs.items()]
-    entries += [(name, stat.S_IFREG | 0o644, content, (0, 0)) for name, content in files.items()]
-    entries.append(("TRAILER!!!", 0, b"", (0, 0)))
+    entries = [*(Entry(folder, stat.S_IFDIR | 0o755) for folder in folders), CONSOLE_NODE]
+    entries += [Entry(name, stat.S_IFREG | 0o755, content) for name, content in programs.items()]
+    entries += [Entry(name, stat.S_IFREG | 0o644, content) for name, content in files.items()]
+    return newc(entries)
+
+
+def newc(entries: Iterable[Entry]) -> bytes:
+    """A "newc" cpio; a folder has to come before what is in it."""
     archive = bytearray()
-    for inode, (name, mode, content, device) in enumerate(entries, 1):
-        header = [inode, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(name) + 1, 0]
-        archive += b"070701" + b"".join(b"%08X" % field for field in header) + name.encode() + b"\0"
-        archive += bytes(-len(archive) % 4) + content
+    for inode, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], 1):
+        size, owner = len(entry.content), entry.owner
+        header = [inode, entry.mode, owner, owner, 1, 0, size, 0, 0, *entry.device, len(entry.name) + 1, 0]
+        archive += b"070701" + b"".join(b"%08X" % field for field in header) + entry.name.encode() + b"\0"
+        archive += bytes(-len(archive) % 4) + entry.content
         archive += bytes(-len(archive) % 4)
     return bytes(archive)

@@ -58,7 +58,10 @@ class Host:
     uri:         its libvirtd, from anywhere on the machine
     remote_uri:  its libvirtd, from the other host
     migrate_uri: where the other host's QEMU sends a guest
+    inner_uri:   its libvirtd, for what inside() runs
     """
+
+    inner_uri = "qemu:///system"
 
     UNSHARE: tuple[str, ...] = (
         "--mount",
@@ -205,7 +208,7 @@ class Host:
 
     def virsh(self, *words: str, timeout_s: float | None = 60.0) -> str:
         """Output of a virsh command on this host; BedError with virsh's words when it fails."""
-        argv = self.inside(["virsh", "--quiet", "--connect", "qemu:///system", *words])
+        argv = self.inside(["virsh", "--quiet", "--connect", self.inner_uri, *words])
         return run(argv, f"host {self.name}: virsh {' '.join(words)}", timeout_s)
 
     def domain_state(self, domain: str) -> str | None:

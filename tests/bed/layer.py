@@ -116,7 +116,16 @@ OVN = Stack(
     told=(("ovn", "ovn-common"), ("openvswitch", "openvswitch-common")),
     trial="ovn-controller --version && /usr/lib/openvswitch-switch/ovs-vswitchd --version",
 )
-LAYERS = {**STACKS, **RBD_STACKS, CEPH.name: CEPH, OVN.name: OVN}
+DATABASE = Stack(
+    "database",
+    ("bookworm",),  # as the guest's kernel is this machine's release's: any will do
+    ("postgresql-15",),
+    holds="PostgreSQL",
+    needed_mib=900,
+    told=(("postgresql", "postgresql-15"),),
+    trial="/usr/lib/postgresql/15/bin/postgres --version",
+)
+LAYERS = {**STACKS, **RBD_STACKS, **{layer.name: layer for layer in (CEPH, OVN, DATABASE)}}
 
 
 def cache_dir() -> pathlib.Path:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from tests.bed import environment, layer
+from tests.bed import accel, environment, layer
 from tests.bed.errors import BedError
 from tests.bed.guest import GuestSpec
 from tests.bed.layer import Reporter
@@ -62,6 +62,15 @@ def add_bed(up: argparse.ArgumentParser) -> None:
     """Stack and link."""
     up.add_argument("--stack", default="forky", choices=layer.STACKS)
     up.add_argument("--rate", type=float, default=100, metavar="MBIT", help="0: no limit (default: 100)")
+
+
+def add_accel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accel",
+        choices=accel.WORDS,
+        help="of guests: KVM where the machine has it, or else QEMU's emulation (auto), or one of the two "
+        f"(default: ${accel.VARIABLE}, or auto)",
+    )
 
 
 def add_guest(up: argparse.ArgumentParser) -> None:

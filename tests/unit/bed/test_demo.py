@@ -32,6 +32,7 @@ def test_worker_is_half_of_the_guest() -> None:
         (["--write-rate", "-5"], "negative"),
         (["--precopy-limit", "0"], "--precopy-limit"),
         (["--stack", "woody"], "--stack"),
+        (["--accel", "xen"], "--accel"),
         (["--json", "/no/such/folder/file"], "--json /no/such/folder/file"),
         (["--pol", "auto"], "--pol"),
     ],
