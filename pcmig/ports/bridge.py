@@ -39,11 +39,13 @@ class Kernel:
         except OSError as err:
             raise BridgeError(f"no netlink socket: {err.strerror or err}") from err
         self._ports: dict[int, list[Any]] = {}  # of bridges that this look has asked about
+        self._table: list[Any] | None = None  # of all bridges, likewise
 
     def begin_look(self) -> None:
-        """What is asked from now on is as it is now. Which ports a bridge has is asked once in a look: on a
-        host of many guests the answer is long."""
+        """What is asked from now on is as it is now. Which ports a bridge has, and what the bridges have
+        learned, is asked once in a look: on a host of many guests the answer is long."""
         self._ports.clear()
+        self._table = None
 
     def close(self) -> None:
         self._netlink.close()
@@ -111,9 +113,11 @@ class Kernel:
         link = self._link(ifname=device)
         if link is None:
             return []
+        if self._table is None:
+            self._table = list(self._netlink.fdb("dump"))
         return [
             entry.get_attr("NDA_VLAN")
-            for entry in self._netlink.fdb("dump")
+            for entry in self._table
             if entry["ifindex"] == link["index"]
             and entry.get_attr("NDA_MASTER") == link.get_attr("IFLA_MASTER")
             and (entry.get_attr("NDA_LLADDR") or "").lower() == mac.lower()

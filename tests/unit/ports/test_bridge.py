@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from pcmig.ports import bridge
-from pcmig.ports.bridge import FORWARDING, IFF_UP, Kernel, egress_in, vlans_by_port, vlans_of
+from pcmig.ports.bridge import (
+    FORWARDING,
+    IFF_UP,
+    NUD_REACHABLE,
+    Kernel,
+    egress_in,
+    vlans_by_port,
+    vlans_of,
+)
 from pcmig.ports.model import Egress
 
 
@@ -21,7 +29,7 @@ class Attributes:
         self._index = index
 
     def __getitem__(self, name: str) -> int:
-        return {"index": self._index, "flags": IFF_UP}[name]
+        return {"index": self._index, "ifindex": self._index, "flags": IFF_UP, "state": NUD_REACHABLE}[name]
 
     def get_attr(self, name: str) -> Any:
         return next((value for key, value in self._pairs if key == name), None)
@@ -36,6 +44,7 @@ class Netlink:
     def __init__(self, *states: int) -> None:
         self.states = states
         self.dumps = 0
+        self.forgotten: list[tuple[int, str, int]] = []
 
     def link(self, command: str, **wanted: Any) -> list[Attributes]:
         bridge = Attributes(
@@ -58,7 +67,24 @@ class Netlink:
         name = f"tap{number}"
         return Attributes(("IFLA_IFNAME", name), ("IFLA_MASTER", 1), ("IFLA_LINKINFO", info), index=number)
 
+    def fdb(self, command: str) -> list[Attributes]:
+        """Each port has learned one address, in VLAN 7."""
+        assert command == "dump"
+        self.dumps += 1
+        return [
+            Attributes(("NDA_MASTER", 1), ("NDA_LLADDR", mac(number)), ("NDA_VLAN", 7), index=number)
+            for number, _ in enumerate(self.states, 2)
+        ]
+
+    def neigh(self, command: str, **wanted: Any) -> None:
+        assert command == "del"
+        self.forgotten.append((wanted["ifindex"], wanted["lladdr"], wanted["vlan"]))
+
     def close(self) -> None: ...
+
+
+def mac(number: int) -> str:
+    return f"52:54:00:00:00:{number:02x}"
 
 
 def _wanted(wanted: dict[str, Any], each: Attributes) -> list[tuple[Any, Any]]:
@@ -79,6 +105,19 @@ def test_a_bridge_is_asked_for_its_ports_once_in_a_look(monkeypatch: pytest.Monk
         waiting = kernel.port("tap4")
         assert waiting is not None and waiting.others_forwarding is None and netlink.dumps == 2
         assert kernel.egresses("tap4") == [Egress("tap2"), Egress("tap3")]
+
+
+def test_bridges_are_asked_once_what_they_have_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ports the guest has: its address is forgotten at the port where it was."""
+    netlink = Netlink(FORWARDING, FORWARDING, FORWARDING)
+    monkeypatch.setattr(bridge, "IPRoute", lambda: netlink)
+    with contextlib.closing(Kernel()) as kernel:
+        kernel.begin_look()
+        assert [kernel.forget(f"tap{number}", mac(number)) for number in (2, 3)] == [1, 1]
+        assert kernel.forget("tap4", mac(2)) == 0, "it is elsewhere"
+        assert netlink.forgotten == [(2, mac(2), 7), (3, mac(3), 7)] and netlink.dumps == 1
+        kernel.begin_look()
+        assert kernel.forget("tap4", mac(4)) == 1 and netlink.dumps == 2
 
 
 def vlan(vid: int, flags: int = 0) -> tuple[str, dict[str, int]]:
