@@ -35,12 +35,17 @@ class Announcer:
         if not isinstance(event, virtevent.LifecycleEvent):
             return
         uuid, transition = str(event.get_instance_uuid()), event.get_transition()
-        if transition == virtevent.EVENT_LIFECYCLE_RESUMED:
+        # It is started when it begins to come in, and resumed when it runs.
+        work = {
+            virtevent.EVENT_LIFECYCLE_STARTED: self._comes,
+            virtevent.EVENT_LIFECYCLE_RESUMED: self._runs,
+        }.get(transition)
+        if work is not None:
             try:
-                threading.Thread(target=self._runs, args=(uuid,), name="pcmig-announce", daemon=True).start()
+                threading.Thread(target=work, args=(uuid,), name="pcmig-announce", daemon=True).start()
             except RuntimeError as err:  # no thread is to be had: QEMU has announced it
                 LOG.warning("Guest %(uuid)s is not announced: %(err)s", {"uuid": uuid, "err": err})
-        elif transition != virtevent.EVENT_LIFECYCLE_STARTED:
+        else:
             with self._lock:
                 gone = self._gone.get(uuid)
                 if transition == virtevent.EVENT_LIFECYCLE_STOPPED:
@@ -52,6 +57,19 @@ class Announcer:
         with self._lock:
             for gone in self._gone.values():
                 gone.set()
+
+    def _comes(self, uuid: str) -> None:
+        """The daemon may have to start, and libraries to be loaded: not when the guest runs."""
+        noted = port_answers.noted_of(self._record(uuid))
+        if noted is None:
+            return
+        try:
+            nics = port_answers.nics(noted) or []
+            if nics:
+                in_bridges = any(nic.kind == "bridge" and not nic.openvswitch for nic in nics)
+                _by_the_daemon("prepare", (in_bridges,), HostError, "any switch")
+        except Exception as err:  # it is told when the guest cannot be announced
+            LOG.debug("Not prepared to announce guest %(uuid)s: %(err)s", {"uuid": uuid, "err": err})
 
     def _runs(self, uuid: str) -> None:
         """It does here, perhaps because somebody has resumed a guest that was here all the time."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -166,6 +167,25 @@ def test_one_that_stood_still_before_it_was_heard_is_announced_again(played: Pla
     assert played.ended == ["gone", "heard"]
 
 
+def test_what_it_takes_is_there_when_it_runs(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nova's daemon is started, and the socket opened, when the guest begins to come in."""
+    prepared: list[bool] = []
+    daemon = types.SimpleNamespace(privileged=types.SimpleNamespace(prepare=prepared.append))
+    monkeypatch.setitem(sys.modules, "nova.virt.pcmig", daemon)
+    announcer = announcing.Announcer({UUID: record()}.get)
+    for nic in (NIC, dataclasses.replace(NIC, openvswitch=False)):
+        monkeypatch.setattr(port_answers, "nics", lambda noted, nic=nic: [nic])
+        announcer.look(event(virtevent.EVENT_LIFECYCLE_STARTED))
+        settle()
+    assert prepared == [False, True] and played.calls == 0
+    daemon.privileged = None  # of another installation
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_STARTED))
+    settle()
+    announcing.Announcer({UUID: record("source")}.get).look(event(virtevent.EVENT_LIFECYCLE_STARTED))
+    settle()
+    assert prepared == [False, True]
+
+
 def test_the_service_ends(played: Played) -> None:
     announcer = announcing.Announcer({UUID: record()}.get)
     announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
@@ -265,3 +285,7 @@ def test_the_daemons_part_is_that_of_any_host(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(beside, "send_as_root", lambda *words: sent.append(words))
     module.beside("tap1", NIC.mac, (b"frame",))
     assert sent == [("/run/openvswitch", "br-int", 3, [b"frame"]), ("tap1", NIC.mac, [b"frame"])]
+    monkeypatch.setattr(beside, "packet_socket_of_root", lambda: sent.append("opened"))
+    for for_bridges in (False, True):
+        module.prepare(for_bridges)
+    assert sent[2:] == ["opened"]

@@ -68,6 +68,15 @@ def packet_out(folder: str, bridge: str, ofport: int, frames: list[bytes]) -> No
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]
+def prepare(for_bridges: bool) -> None:
+    """For what is below, of which the first time would be late."""
+    if for_bridges:
+        from pcmig.ports import beside as ports_beside
+
+        ports_beside.packet_socket_of_root()
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]
 def beside(device: str, mac: str, frames: list[bytes]) -> None:
     """As beside.send. Nova's context has CAP_NET_ADMIN for the bridge's table, and no CAP_NET_RAW."""
     from pcmig.ports import beside as ports_beside  # only hosts that announce need pyroute2
