@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Prometheus, Debian's, and what it scrapes: a folder of text files, as node_exporter serves it."""
+"""A real Prometheus and the real node_exporter that it scrapes, both Debian's."""
 
 from __future__ import annotations
 
 import contextlib
-import http.server
+import http
 import json
 import math
 import pathlib
 import shutil
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -22,40 +21,56 @@ from typing import Any
 PATIENCE_S = 60.0
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    folder: pathlib.Path
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
-    def do_GET(self) -> None:
-        body = b"".join(path.read_bytes() for path in sorted(self.folder.glob("*.prom")))
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None: ...
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name)
+    assert found is not None, f"{name} is missing: apt-get install {package} (tools/bootstrap test)"
+    return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
-def text_files(folder: pathlib.Path) -> Iterator[int]:
-    """Serves those of FOLDER; gives the port."""
-    handler = type("Handler", (_Handler,), {"folder": folder})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def node_exporter(folder: pathlib.Path) -> Iterator[int]:
+    """Serves the text files of FOLDER, and nothing else of the machine; gives the port."""
+    port = _free_port()
+    with (folder.parent / "node_exporter.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                _program("prometheus-node-exporter", "prometheus-node-exporter"),
+                "--collector.disable-defaults",
+                "--collector.textfile",
+                f"--collector.textfile.directory={folder}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
     try:
-        yield server.server_port
+        yield port
     finally:
-        server.shutdown()
-        server.server_close()
+        _end(process)
 
 
 class Prometheus:
     """Scrapes the port SCRAPED of this machine each second, with pcmig's alerts."""
 
     def __init__(self, folder: pathlib.Path, scraped: int, rules: pathlib.Path) -> None:
-        program = shutil.which("prometheus")
-        assert program is not None, "prometheus is missing: apt-get install prometheus (tools/bootstrap test)"
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self._port = server.getsockname()[1]
+        program = _program("prometheus", "prometheus")
+        self._port = _free_port()
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(rules)],
@@ -84,12 +99,7 @@ class Prometheus:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        _end(self._process)
 
     def said(self) -> str:
         return self._log.read_text(errors="replace")

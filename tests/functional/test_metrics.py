@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Prometheus scrapes a real migration: the ledger's numbers are in it, and every query of the
-dashboard finds something."""
+"""A real Prometheus scrapes a real migration from node_exporter: the ledger's numbers are in it, and every
+query of the dashboard finds something."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from pcmig.tunnel import metrics as tunnel_metrics
 from pcmig.tunnel.client import Client
-from tests.functional.prometheus import Prometheus, text_files
+from tests.functional.prometheus import Prometheus, node_exporter
 from tests.functional.scene import ROOT, Scene
 from tests.unit.certificates import Authority
 from tests.unit.tunnels import Daemon, authority, folder
@@ -45,7 +45,7 @@ def test_prometheus_sees_a_migration(
     with Daemon(folder / "a", authority, authority.issue("a", "localhost", days=300)) as daemon:
         text = tunnel_metrics.text(Client(daemon.control).metrics())
     (textfiles / "pcmig-tunnel.prom").write_text(text)
-    with text_files(textfiles) as port, Prometheus(tmp_path, port, RULES) as prometheus:
+    with node_exporter(textfiles) as port, Prometheus(tmp_path, port, RULES) as prometheus:
         command = scene.migration("--policy", "manual", "--metrics-dir", str(textfiles))
         prometheus.wait_for(f'pcmig_migration_data_processed_bytes{{domain="{scene.name}"}} > 0')
         prometheus.wait_for('pcmig_migrations_running{phase="precopy"} == 1')
@@ -62,6 +62,12 @@ def test_prometheus_sees_a_migration(
         assert total == status["memory_total_bytes"] + status["disk_total_bytes"]
         assert prometheus.value('pcmig_migrations_total{outcome="completed", mode="postcopy"}') == 1
         assert prometheus.value("sum(pcmig_migrations_total)") == 1
+        assert prometheus.value("node_textfile_scrape_error") == 0, "node_exporter takes every line"
+        read = prometheus.now("node_textfile_mtime_seconds")
+        assert {pathlib.Path(each["metric"]["file"]).name for each in read} == {
+            "pcmig.prom",
+            "pcmig-tunnel.prom",
+        }
         (switch,) = prometheus.now("pcmig_switches_total")
         assert "switch" not in run.actions
         assert (switch["metric"]["policy"], switch["metric"]["reason"]) == ("manual", "others")

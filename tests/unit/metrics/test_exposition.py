@@ -154,6 +154,33 @@ def test_alerts_and_dashboard_ask_for_what_there_is() -> None:
         assert asked(expression) and asked(expression) <= written(), expression
 
 
+def test_grafana_can_take_the_dashboard() -> None:
+    """As far as it is known without Grafana: what its import and its editor insist on."""
+    board = json.loads((ROOT / "etc" / "grafana" / "pcmig.json").read_text())
+    assert 36 <= board["schemaVersion"] <= 41, "data sources by uid; what a Grafana of today still reads"
+    assert re.fullmatch(r"[\w-]{1,40}", board["uid"]) and board.get("id") is None, "an id is of one Grafana"
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    covered: dict[tuple[int, int], str] = {}
+    for panel in panels:
+        place, title = panel["gridPos"], panel["title"]
+        assert title and min(place["w"], place["h"]) > 0 <= min(place["x"], place["y"]), title
+        assert place["x"] + place["w"] <= 24, title
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert covered.setdefault((x, y), title) == title, f"{title} lies on {covered[x, y]}"
+    variables = {each["name"] for each in board["templating"]["list"]}
+    assert set(re.findall(r"\$\{?([a-z]\w*)", json.dumps(board))) == variables
+    for panel in (panel for panel in panels if panel["type"] != "row"):
+        title = panel["title"]
+        assert panel["description"], title
+        assert panel["fieldConfig"]["defaults"]["unit"], title
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, title
+        letters = [target["refId"] for target in panel["targets"]]
+        assert letters and len(set(letters)) == len(letters), title
+        assert all(target["datasource"] == panel["datasource"] for target in panel["targets"]), title
+
+
 def test_each_alert_is_tested_and_on_the_page() -> None:
     rules = yaml.safe_load((ROOT / "etc" / "prometheus" / "pcmig.rules.yml").read_text())
     tests = yaml.safe_load((ROOT / "etc" / "prometheus" / "pcmig.rules.test.yml").read_text())
