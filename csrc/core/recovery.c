@@ -9,6 +9,8 @@
  * may need to come back without anybody's waiting minutes once it has. */
 #define BACK_OFF_FIRST_US 1000000
 #define BACK_OFF_MAX_US   30000000
+/* So many attempts that reached the destination's QEMU count as no failure of the network. */
+#define REACHED_MAX       8
 /* The destination says that the stream is broken and the source does not: it may be about to notice. */
 #define ONE_SIDED_US      2000000
 /* After the destination's socket was reset, QEMU and libvirt need a moment to say so. */
@@ -197,6 +199,24 @@ static bool wake_due(const struct pcmig_recovery *recovery, const struct pcmig_r
     return recovery->attempts > 0 && !view->call_running && !recovery->woken && view->t_us >= recovery->retry_us;
 }
 
+/* The destination's QEMU asked for pages over the stream of the latest attempt, and the handshake failed all the same,
+ * within milliseconds: so does QEMU 11.1 at the source now and then ("resume_prepare() failure detected"), up to three
+ * times in a row. The network is there, so it is not waited for; the guest stands still meanwhile. */
+static void note_reached(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    const int64_t soon_us = view->t_us + BACK_OFF_FIRST_US;
+
+    if (recovery->attempts == 0)
+        recovery->reached = recovery->reached_count = 0;
+    if (recovery->attempts == recovery->reached || view->call_running || view->requests <= recovery->requests ||
+        recovery->reached_count >= REACHED_MAX)
+        return;
+    recovery->reached = recovery->attempts;
+    recovery->reached_count++;
+    if (recovery->retry_us > soon_us)
+        recovery->retry_us = soon_us;
+}
+
 static void count_refusals(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
     if (recovery->attempts == 0) {
@@ -243,6 +263,7 @@ static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, co
     struct pcmig_recovery_order resume;
 
     count_refusals(recovery, view);
+    note_reached(recovery, view);
     note_stuck(recovery, view);
     if (view->source_runs)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* it turned back: its memory is not the stream's any more */
@@ -290,7 +311,8 @@ static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, co
     resume = order(PCMIG_RECOVERY_RESUME, view->t_us + LOOK_US);
     resume.network = recovery->attempts % recovery->networks;
     recovery->attempts++;
-    recovery->retry_us = view->t_us + back_off_us(recovery->attempts);
+    recovery->requests = view->requests;
+    recovery->retry_us = view->t_us + back_off_us(recovery->attempts - recovery->reached);
     return resume;
 }
 

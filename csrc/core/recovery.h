@@ -61,6 +61,7 @@ struct pcmig_recovery_view {
     int64_t sent_bytes; /* what it has sent then; -1 = it does not say */
     int64_t said_us;    /* when it said so, */
     int64_t silence_ms; /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
+    uint64_t requests;  /* pages that the destination has asked for, in all */
     int64_t still_ms;   /* nothing was sent for so long although pages are left; -1 = not known, or nothing is left */
     unsigned long source_libvirt; /* versions, major * 1000000 + minor * 1000 + micro; 0 = not known */
     unsigned long destination_libvirt;
@@ -80,6 +81,9 @@ struct pcmig_recovery {
     int64_t silent_last_us; /* and the last of them */
     int64_t broken_us;      /* since when; -1 = not broken */
     int64_t retry_us;       /* no attempt before this */
+    uint64_t requests;      /* that there were before the latest attempt */
+    unsigned reached;       /* the latest attempt in which the destination asked for more, */
+    unsigned reached_count; /* and how many there were */
     bool was_reachable;     /* the destination could be asked at the last look */
     enum pcmig_recovery_stuck stuck; /* as seen at the last look, */
     int64_t stuck_us;                /* and since when in this way */

@@ -347,6 +347,7 @@ void pcmig_recover(struct control *c)
         .call_running = c->call == CALL_RUNS,
         .silence_ms = -1,
         .still_ms = -1,
+        .requests = c->sample.postcopy_requests,
         .sent_bytes = -1,
     };
     struct pcmig_recovery_order order;

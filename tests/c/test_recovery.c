@@ -359,6 +359,33 @@ static void what_was_not_woken_is_no_hang(void **state)
     }
 }
 
+/* The network is there: the destination asked for pages in the attempt, which failed in its handshake. */
+static void an_attempt_that_reached_the_destination(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    int64_t last_us = 0;
+    unsigned quick = 0;
+
+    (void)state;
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.requests = 1000;
+    while (recovery.attempts < 20) {
+        if (step(&recovery, at) == PCMIG_RECOVERY_RESUME) {
+            /* Not before the first failed attempts have shown that it is not the network. */
+            quick += recovery.attempts > 5 && at.t_us - last_us <= 3 * S;
+            assert_true(recovery.attempts <= 4 || recovery.attempts > 12 || at.t_us - last_us <= 10 * S);
+            last_us = at.t_us;
+            if (recovery.attempts >= 4)
+                at.requests += 10;
+        }
+        at.t_us += S / 10;
+    }
+    assert_in_range(quick, 6, 9); /* and not for ever */
+    assert_true(at.t_us - last_us < S);
+    assert_true(recovery.retry_us - last_us > 20 * S);
+}
+
 static void no_two_calls_at_once(void **state)
 {
     struct pcmig_recovery recovery;
@@ -646,6 +673,7 @@ int main(void)
         cmocka_unit_test(a_pause_that_is_out),
         cmocka_unit_test(hanging_is_certain),
         cmocka_unit_test(what_was_not_woken_is_no_hang),
+        cmocka_unit_test(an_attempt_that_reached_the_destination),
         cmocka_unit_test(no_two_calls_at_once),
         cmocka_unit_test(destination_away),
         cmocka_unit_test(destination_never_asked),
