@@ -81,7 +81,7 @@ def back_with_its_volumes(
     check_alone(cloud, ceph, server, backed.volumes.values(), move.source)
     assert list(cloud.placement_allocations(server)) == [move.source]
     # As any other after a power cycle, from disks that miss nothing.
-    reboot_hard(cloud, server, backed.volumes)
+    reboot_hard(cloud, server, backed.volumes, since_s)
     check_alone(cloud, ceph, server, backed.volumes.values(), move.source)
 
 
