@@ -13,6 +13,9 @@
 /* Pages that become dirty per page sent: as many is no end, and so near to as many that the next pass tells the same.
  */
 #define ENDLESS_PERMILLE 950
+/* From here on (the policy's NOT_CONVERGING) each pass leaves so much that a little more of it puts the end off by as
+ * much as all that was told. */
+#define UNSURE_PERMILLE  667
 #define FALL_WINDOW_US   2000000
 /* Of a time that was reckoned from one rate, which changes. */
 #define LEAST_PERMILLE   900
@@ -229,8 +232,11 @@ static void foresee_precopy(struct pcmig_forecast *f)
         uint64_t began = f->always ? left : f->passes.running.start_remaining_pages * pcmig_passes_page_bytes(s);
         int64_t most_us = once_us + time_us(began, bps) / (int64_t)(WHOLE - permille) * (int64_t)permille;
 
-        tell(f, PCMIG_OUTLOOK_RANGE, least_us,
-             disk_us + (most_us < TIME_MAX_US ? most_us : TIME_MAX_US) / WHOLE * MOST_PERMILLE);
+        if (permille >= UNSURE_PERMILLE)
+            tell(f, PCMIG_OUTLOOK_LEAST, least_us, -1);
+        else
+            tell(f, PCMIG_OUTLOOK_RANGE, least_us,
+                 disk_us + (most_us < TIME_MAX_US ? most_us : TIME_MAX_US) / WHOLE * MOST_PERMILLE);
     } else if (left <= f->rate.link_bps / 1000 * DOWNTIME_MS && !f->always) {
         tell(f, PCMIG_OUTLOOK_LEAST, least_us, -1); /* about to end, unless it is not */
     } else {

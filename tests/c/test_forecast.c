@@ -129,6 +129,44 @@ static void test_a_stream_that_waits_to_be_resumed_is_not_over(void **state)
     assert_int_equal(f.most_us, -1);
 }
 
+/* Passes of which each leaves PERMILLE of what it began with, as QEMU up to 10 tells them. */
+static void converge(struct pcmig_forecast *f, uint64_t permille)
+{
+    uint64_t left = TOTAL, sent = 0;
+    int64_t t_us = 0;
+
+    pcmig_forecast_init(f, true);
+    for (uint64_t pass = 1; pass <= 5; pass++) {
+        for (uint64_t part = 1; part < 4; part++) {
+            t_us += 1000000;
+            sample(f, t_us, sent + left * part / 4, left - left * part / 4, pass);
+        }
+        sent += left;
+        left = left * permille / 1000;
+        t_us += 1000000;
+        sample(f, t_us, sent, left, pass + 1);
+    }
+}
+
+static void test_an_end_that_is_far_off_has_no_most(void **state)
+{
+    struct pcmig_forecast f;
+
+    (void)state;
+    converge(&f, 500);
+    assert_int_equal(f.outlook, PCMIG_OUTLOOK_RANGE);
+    assert_true(f.most_us > f.least_us);
+    /* Each pass leaves most of the one before: a little more of it, and the end is twice as far. */
+    for (uint64_t permille = 700; permille <= 900; permille += 100) {
+        converge(&f, permille);
+        assert_int_equal(f.outlook, PCMIG_OUTLOOK_LEAST);
+        assert_true(f.least_us > 0);
+        assert_int_equal(f.most_us, -1);
+    }
+    converge(&f, 1100);
+    assert_int_equal(f.outlook, PCMIG_OUTLOOK_NOT_CONVERGING);
+}
+
 static void test_every_outlook_has_a_name(void **state)
 {
     (void)state;
@@ -145,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_disks_count_as_well),
         cmocka_unit_test(test_an_end_that_is_none_is_not_whole),
         cmocka_unit_test(test_a_stream_that_waits_to_be_resumed_is_not_over),
+        cmocka_unit_test(test_an_end_that_is_far_off_has_no_most),
         cmocka_unit_test(test_every_outlook_has_a_name),
     };
 
