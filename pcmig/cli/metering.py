@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pcmig import journal
+from pcmig.cli.aside import Aside, within
 from pcmig.cli.base import UsageError, say
 from pcmig.metrics import account, live, meter
 from pcmig.metrics.families import COMMAND
@@ -22,6 +23,9 @@ ENVIRONMENT = "PCMIG_METRICS_DIR"  # empty: no file is written
 
 LOOK_MS = round(meter.EVERY_S * 1000)
 
+# So long a file system that does not answer is waited for: none does that for less than its own time-outs.
+HUNG_S = 10.0
+
 # So long another process that writes is waited for when there is no next time; it may be stopped.
 END_S = 2.0
 
@@ -32,14 +36,26 @@ def textfiles(given: str | None) -> str | None:
     for name, folder in (("--metrics-dir", given), (f"${ENVIRONMENT}", os.environ.get(ENVIRONMENT))):
         if folder is None:
             continue
-        if folder and meter.usable_folder(folder) is None:
-            why = "permission denied" if os.path.isdir(folder) else "there is no such folder"
+        if folder and (why := unusable(folder)):
             raise UsageError(
                 f"{name} {folder!r} cannot be written to: {why}; give the folder of node_exporter's "
                 "--collector.textfile.directory, or '' for none"
             )
         return folder or None
-    return meter.usable_folder()
+    return None if unusable(meter.TEXTFILE_FOLDER) else meter.TEXTFILE_FOLDER
+
+
+def unusable(folder: str) -> str | None:
+    """Why no file can be written to FOLDER."""
+    found: list[str | None] = []
+
+    def look() -> None:
+        if meter.usable_folder(folder) is not None:
+            found.append(None)
+        else:
+            found.append("permission denied" if os.path.isdir(folder) else "there is no such folder")
+
+    return found[0] if within(HUNG_S, look) else f"it has not answered for {HUNG_S:g} s"
 
 
 def make_meter(folder: str | None, *, quiet: bool = False) -> meter.Meter:
@@ -53,17 +69,24 @@ def make_meter(folder: str | None, *, quiet: bool = False) -> meter.Meter:
 
 
 class Metering:
-    """Of the migration of ENTRY. POLICY is what the engine was told."""
+    """Of the migration of ENTRY. POLICY is what the engine was told. The file for node_exporter is written
+    aside: one that hangs keeps nobody from following a migration, whose end waits HUNG_S for it."""
 
     def __init__(self, meter: meter.Meter, migration: Migration, entry: Entry, policy: str) -> None:
         self._meter = meter
         self._migration = migration
         self._entry = entry
         self._policy = policy
+        self._writer = Aside("pcmig-metrics")
 
     def look(self, status: Status) -> None:
         """Writes what is new, now and then, and each phase as it begins."""
-        self._meter.look(lambda: [self._row(status)], status["phase"])
+        # What was not written by the next time is written then.
+        if not self._writer.busy and self._meter.due(status["phase"]):
+            self._write([self._row(status)], 0)
+
+    def _write(self, rows: list[live.Row], wait_s: float) -> None:
+        self._writer.begin(lambda: self._meter.publish(rows, wait_s=wait_s))
 
     def _row(self, status: Status) -> live.Row:
         totals: Mapping[str, Any] = self._migration.ledger().get("totals") or {}
@@ -91,8 +114,16 @@ class Metering:
         except Exception as err:  # a defect of ours ends no migration
             self._meter.tell(f"this migration is not counted: {type(err).__name__}: {err}")
             return
-        self._meter.ended(f"{self._entry.uuid} {self._entry.started} {status['outcome']}", more, END_S)
+        name = f"{self._entry.uuid} {self._entry.started} {status['outcome']}"
+        # What hangs may be the folder of the counts as well; what is counted by then is in the file below.
+        if not within(HUNG_S, lambda: self._meter.ended(name, more, END_S)):
+            self._meter.tell(f"this migration is not counted: {self._meter.store.folder} does not answer")
 
     def close(self) -> None:
         """This process looks after it no more."""
-        self._meter.close(END_S)
+        if self._writer.wait(HUNG_S):
+            self._write([], END_S)
+        if not self._writer.wait(HUNG_S):
+            self._meter.tell(
+                f"metrics are not written: {self._meter.textfiles} has not answered for {HUNG_S:g} s"
+            )

@@ -9,7 +9,8 @@ import pathlib
 from collections.abc import Mapping
 
 from pcmig import journal
-from pcmig.cli import status
+from pcmig.cli import metering, status
+from pcmig.cli.aside import within
 from pcmig.cli.base import Command, CommandError, ExitCode, given_path
 from pcmig.cli.metering import END_S, make_meter
 from pcmig.journal import Journal
@@ -47,7 +48,10 @@ class Metrics(Command):
         try:
             if args.textfile is not None:
                 meter.publish(situations=situations, wait_s=0)  # what is busy is told by the next
-                meter.write(args.textfile, END_S)
+                if not within(metering.HUNG_S, lambda: meter.write(args.textfile, END_S)):
+                    raise CommandError(
+                        f"{args.textfile} is not written: it has not answered for {metering.HUNG_S:g} s"
+                    )
                 return ExitCode.DONE
             views = [view.view(COMMAND, meter.store, meter.book, situations=situations)]
             views += of_nova()

@@ -58,6 +58,7 @@ class Meter:
         self.program = program
         self.store = Store(folder, self.tell)
         self.book = book
+        self.textfiles = textfiles
         self._path = None if textfiles is None else os.path.join(textfiles, FILES[program])
         self._say = tell
         self._told: set[str] = set()
@@ -68,13 +69,19 @@ class Meter:
     def look(self, rows: Callable[[], list[dict[str, Any]]], news: object = None) -> None:
         """ROWS are of the migrations that run in this process. To be called often; it does something each
         EVERY_S, and when NEWS are others than before."""
-        if news == self._news and time.monotonic() - self._looked_s < EVERY_S:
+        if not self.due(news):
             return
-        self._looked_s, self._news = time.monotonic(), news
         try:
             self.publish(rows(), wait_s=0)
         except Exception as err:  # a defect of ours, in what makes rows
             self._tell_defect(err)
+
+    def due(self, news: object = None) -> bool:
+        """Whether look() is to do something, which begins the time until the next one."""
+        if news == self._news and time.monotonic() - self._looked_s < EVERY_S:
+            return False
+        self._looked_s, self._news = time.monotonic(), news
+        return True
 
     def publish(
         self,

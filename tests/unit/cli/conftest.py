@@ -104,6 +104,7 @@ Start = Callable[..., Running]
 def book(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
     """The journal of every command that the test runs."""
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "journal"))
+    monkeypatch.setattr(metering, "HUNG_S", PATIENCE_S)
     monkeypatch.setenv(metering.ENVIRONMENT, "")  # nor is a file for this machine's node_exporter written
     return Journal()
 

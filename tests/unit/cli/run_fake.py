@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 from tests.unit.cli import fake_core as fake
+from tests.unit.patience import PATIENCE_S
 
 LATER_S = 3600.0  # than any test
 SLOW = [(0.0, fake.PRECOPY), (LATER_S, fake.COMPLETED)]
@@ -33,6 +34,9 @@ if __name__ == "__main__":
         from pcmig.cli.follow import Follower
 
         Follower._is_news = lambda self, decision: 1 / 0  # type: ignore[assignment,method-assign,return-value]
+    from pcmig.cli import metering
     from pcmig.cli.main import main
+
+    metering.HUNG_S = PATIENCE_S  # a machine may leave this no processor for long
 
     sys.exit(main(sys.argv[2:]))

@@ -7,6 +7,8 @@ import argparse
 import pathlib
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from unittest import mock
 
 import pytest
@@ -14,12 +16,13 @@ import pytest
 from pcmig.cli import metering, metrics, run
 from pcmig.cli.base import CommandError
 from pcmig.journal import Journal
+from pcmig.metrics import meter
 from pcmig.metrics.meter import TEXT_LOCK
 from pcmig.metrics.store import Store, default_folder
 from tests.unit.cli.conftest import MIGRATE, Start, pcmig
 from tests.unit.cli.fake_core import GO_ENVIRONMENT, UUID
-from tests.unit.metrics.figures import names, read, value
-from tests.unit.patience import wait_for
+from tests.unit.metrics.figures import ledger, names, read, status, value
+from tests.unit.patience import PATIENCE_S, wait_for
 
 
 def test_a_migration_leaves_its_figures(start: Start, tmp_path: pathlib.Path) -> None:
@@ -162,6 +165,69 @@ def test_a_defect_ends_no_migration(capsys: pytest.CaptureFixture[str]) -> None:
     )
     found.ended({"outcome": "completed"}, gated=False)  # type: ignore[typeddict-item]
     assert "pcmig: note: this migration is not counted: KeyError: 'phases'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A folder that does not answer, until this is set; nobody waits for it for long."""
+    answers = threading.Event()
+    real = meter.files.replace  # type: ignore[attr-defined]
+
+    def replace(*arguments: object) -> None:
+        answers.wait(PATIENCE_S)
+        real(*arguments)
+
+    monkeypatch.setattr(meter.files, "replace", replace)  # type: ignore[attr-defined]
+    yield answers
+    answers.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("pcmig-"):
+            thread.join(PATIENCE_S)
+
+
+def test_a_folder_that_hangs_holds_no_migration(
+    tmp_path: pathlib.Path,
+    hung: threading.Event,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = metering.Metering(
+        metering.make_meter(str(tmp_path)),
+        mock.Mock(ledger=ledger, decisions=list),
+        mock.Mock(uuid=UUID, started="2026-11-29T10:00:00Z", dest_uri="qemu+tcp://b/system"),
+        "auto",
+    )
+    # It is the thread of this test that would stand still.
+    found.look(status())  # type: ignore[arg-type]
+    found.look(status(phase="postcopy"))  # type: ignore[arg-type]
+    found.ended(status(outcome="completed"), gated=False)  # type: ignore[arg-type]
+    assert not hung.is_set() and not (tmp_path / "pcmig.prom").exists()
+    assert len(Store(default_folder()).counts().ended) == 1, "that is on another disk"
+    monkeypatch.setattr(metering, "HUNG_S", 0.05)
+    found.close()
+    assert f"metrics are not written: {tmp_path} has not answered for 0.05 s" in capsys.readouterr().err
+    hung.set()
+    wait_for((tmp_path / "pcmig.prom").exists, "it is written late")
+
+
+def test_a_folder_that_hangs_ends_the_command(
+    tmp_path: pathlib.Path,
+    hung: threading.Event,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metering, "HUNG_S", 0.05)
+    file = tmp_path / "pcmig.prom"
+    code, text = pcmig(capsys, "metrics", "--textfile", str(file))
+    assert code == 1 and f"{file} is not written: it has not answered for 0.05 s" in text
+
+    def stat(_: str) -> bool:
+        hung.wait(PATIENCE_S)
+        return True
+
+    monkeypatch.setattr("pcmig.metrics.meter.os.path.isdir", stat)
+    code, text = pcmig(capsys, *MIGRATE, "--metrics-dir", str(tmp_path))
+    assert code == 2 and f"--metrics-dir '{tmp_path}' cannot be written to: it has not answered" in text
 
 
 def test_figures_that_cannot_be_closed_keep_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
