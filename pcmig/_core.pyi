@@ -124,6 +124,14 @@ class Downtime(TypedDict):
     ]  # both hosts' events, libvirt's final figure, QEMU's guess
 
 @type_check_only
+class LatencyNow(TypedDict):
+    """Of page requests; None as a whole where nothing is known."""
+
+    source: Literal["estimated", "qemu"]
+    mean_us: int  # so far
+    now_us: int | None  # of a page that is asked for now, as estimated
+
+@type_check_only
 class Judged(TypedDict):
     """Where a migration is that somebody else drives."""
 
@@ -135,6 +143,7 @@ class Judged(TypedDict):
     downtime: Downtime | None
     link_bps: int | None
     requests_ps: int
+    latency: LatencyNow | None
     due_us: int | None  # when the policy wants to hear next; None = only events
 
 @type_check_only
@@ -159,6 +168,7 @@ class Status(TypedDict):
     setup_time_ms: int
     send_bps: int
     link_bps: int | None
+    latency: LatencyNow | None
     dirty_pages_ps: int
     postcopy_requests: int
     requests_ps: int
@@ -423,6 +433,17 @@ class LedgerBalance(TypedDict):
     quantities: dict[str, LedgerQuantity]  # empty without final statistics
 
 @type_check_only
+class LedgerLatency(TypedDict):
+    """How long page requests took, see doc/refer/ledger.rst."""
+
+    source: Literal["estimated", "qemu"]
+    requests: int
+    mean_us: int
+    vcpu_us: int | None
+    other_us: int | None
+    buckets: list[int]
+
+@type_check_only
 class Ledger(TypedDict):
     phase: str
     phases: list[LedgerRow]
@@ -430,6 +451,7 @@ class Ledger(TypedDict):
     events: list[LedgerEvent]
     events_lost: int
     totals: LedgerTotals
+    latency: LedgerLatency | None
     balance: LedgerBalance
 
 def gone_param(name: str) -> str | None:
@@ -833,6 +855,7 @@ class Migration:
         | None = None,  # of pcmig's tunnel, if migrate_uri is one of its: to see its queue
         autostart: bool = False,  # the definition that moves has it: it is to be on at the destination alone
         crossed: bool = False,  # with adopt: the switch was issued before, as somebody noted (status)
+        count_faults: bool = False,  # QEMU at the destination counts how long page requests take (>= 10.1)
         adopt: bool = False,  # DOMAIN, a UUID, migrates already, or did: look after what is there
     ) -> Migration: ...
     def start(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pcmig import latency
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -59,6 +61,8 @@ def summary(ledger: Ledger) -> list[str]:
     """Sentences below the tables."""
     totals = ledger["totals"]
     lines = [_downtime(totals)]
+    if waited := latency.words(ledger.get("latency")):  # older ledgers have none
+        lines.append(waited)
     if totals["gate_us"]:
         lines.append(f"gate: the switch waited for it, {totals['gate_us'] / 1e6:.3f} s of pre-copy")
     if totals["disk_bytes"]:

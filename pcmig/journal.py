@@ -49,6 +49,7 @@ ENGINE: dict[str, type | tuple[type, ...]] = {
     "resume_uris": list,
     "tunnel_control": str,
     "autostart": bool,
+    "count_faults": bool,
 }
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -23,6 +23,7 @@ static const struct {
     {PCMIG_FACT_SLOWED, PCMIG_ENDING_RESTORE},
     {PCMIG_FACT_LEFTOVER, PCMIG_ENDING_CLEAR},
     {PCMIG_FACT_AUTOSTART, PCMIG_ENDING_AUTOSTART},
+    {PCMIG_FACT_UNCOUNTED, PCMIG_ENDING_WAIT},
 };
 
 enum pcmig_ending_step pcmig_ending_next(unsigned facts)

@@ -36,7 +36,8 @@ enum pcmig_ending_fact {
     PCMIG_FACT_SLOWED = 1 << 8,      /* the source's half is there, and pre-copy has the bandwidth of a drain */
     PCMIG_FACT_LEFTOVER = 1 << 9,    /* completed, and nobody has looked yet what is left at the source */
     PCMIG_FACT_AUTOSTART = 1 << 10,  /* completed, and it is to start with its host */
-    PCMIG_FACTS = (1 << 11) - 1,
+    PCMIG_FACT_UNCOUNTED = 1 << 11,  /* completed, and what QEMU has counted of page requests may yet come */
+    PCMIG_FACTS = (1 << 12) - 1,
 };
 
 enum pcmig_ending_step pcmig_ending_next(unsigned facts);

@@ -37,6 +37,16 @@ struct pcmig_sample {
     int64_t queue_bytes;             /* sent by QEMU, not yet acknowledged by the destination; -1 = not known */
 };
 
+#define PCMIG_LATENCY_BUCKETS 24
+
+/* What QEMU says of the page requests of a post-copy: answer to query-migrate at the destination, QEMU >= 10.1. */
+struct pcmig_latency_figures {
+    uint64_t bucket[PCMIG_LATENCY_BUCKETS]; /* postcopy-latency-dist: N has those that took from 2^N to 2^(N+1) us */
+    uint64_t mean_us;                       /* postcopy-latency */
+    uint64_t vcpu_us;                       /* postcopy-vcpu-latency: mean of the processor with the highest one */
+    uint64_t other_us;                      /* postcopy-non-vcpu-latency: mean of QEMU's other threads */
+};
+
 enum pcmig_input_kind {
     PCMIG_INPUT_SAMPLE = 0,         /* `sample` holds statistics; the job is active */
     PCMIG_INPUT_QUEUE = 1,          /* only sample.queue_bytes is new */
@@ -52,6 +62,8 @@ enum pcmig_input_kind {
     PCMIG_INPUT_BEHIND = 11,        /* `code` migrations wait until this one leaves them the link */
     PCMIG_INPUT_ROUND_TRIP = 12,    /* to the destination and back, with nothing in the way: `code` us */
     PCMIG_INPUT_HOST_PAGE = 13,     /* the guest's memory lies in pages of the host of `code` bytes: huge ones */
+    PCMIG_INPUT_LATENCY = 14,       /* `latency` holds what QEMU at the destination has counted */
+    PCMIG_INPUT_VCPUS = 15,         /* the guest has `code` virtual processors */
     PCMIG_INPUT_KIND_COUNT
 };
 
@@ -109,6 +121,7 @@ struct pcmig_input {
                        asks. */
     bool paused;    /* with DST_POSTCOPY_FAILED: libvirt has its processors stopped. Likewise not in traces. */
     struct pcmig_sample sample;
+    struct pcmig_latency_figures latency;
 };
 
 #endif

@@ -43,6 +43,7 @@ struct pcmig_ledger *pcmig_ledger_new(void)
     if (ledger == NULL)
         return NULL;
     pcmig_passes_init(&ledger->passes, PCMIG_PASSES_TOLERANCE_PERMILLE);
+    pcmig_latency_init(&ledger->latency);
     ledger->page_size_bytes = DEFAULT_PAGE;
     ledger->suspended_us = -1;
     ledger->resumed_us = -1;
@@ -281,6 +282,16 @@ static void on_sample(struct pcmig_ledger *ledger, const struct pcmig_sample *sa
     }
 }
 
+/* After the phase is that of the input. One that was late is in no figure. */
+static void feed_latency(struct pcmig_ledger *ledger, const struct pcmig_input *input)
+{
+    const unsigned phase = 1u << phase_of_rules(ledger);
+    struct pcmig_input now = *input;
+
+    now.t_us = ledger->now_us;
+    pcmig_latency_feed(&ledger->latency, &now, (phase & BIT(PRECOPY)) != 0, (phase & PCMIG_LEDGER_AFTER) != 0);
+}
+
 void pcmig_ledger_feed(struct pcmig_ledger *ledger, const struct pcmig_input *input)
 {
     begin(ledger, input->t_us);
@@ -321,9 +332,12 @@ void pcmig_ledger_feed(struct pcmig_ledger *ledger, const struct pcmig_input *in
     case PCMIG_INPUT_BEHIND:
     case PCMIG_INPUT_ROUND_TRIP:
     case PCMIG_INPUT_HOST_PAGE:
+    case PCMIG_INPUT_LATENCY:
+    case PCMIG_INPUT_VCPUS:
     case PCMIG_INPUT_KIND_COUNT:
         break;
     }
+    feed_latency(ledger, input);
 }
 
 void pcmig_ledger_note_action(struct pcmig_ledger *ledger, const struct pcmig_decision *decision)

@@ -15,6 +15,7 @@
 #define PCMIG_CORE_LEDGER_H
 
 #include "core/input.h"
+#include "core/latency.h"
 #include "core/params.h"
 #include "core/policy.h"
 
@@ -137,6 +138,8 @@ size_t pcmig_ledger_events(const struct pcmig_ledger *ledger, const struct pcmig
 void pcmig_ledger_totals(const struct pcmig_ledger *ledger, struct pcmig_ledger_totals *out);
 /* The two downtimes of the totals alone, which add up no rows. */
 void pcmig_ledger_downtimes(const struct pcmig_ledger *ledger, int64_t *events_us, int64_t *reported_ms);
+/* How long requested pages took. */
+const struct pcmig_latency *pcmig_ledger_latency(const struct pcmig_ledger *ledger);
 void pcmig_ledger_balance(const struct pcmig_ledger *ledger, struct pcmig_ledger_balance *out);
 
 /* One line: "balanced", "no final statistics", "not balanced: normal-pages +12, requests -3" (+ = the phases have

@@ -109,6 +109,11 @@ void pcmig_ledger_downtimes(const struct pcmig_ledger *ledger, int64_t *events_u
         *events_us = ledger->resumed_us > ledger->suspended_us ? ledger->resumed_us - ledger->suspended_us : 0;
 }
 
+const struct pcmig_latency *pcmig_ledger_latency(const struct pcmig_ledger *ledger)
+{
+    return &ledger->latency;
+}
+
 void pcmig_ledger_totals(const struct pcmig_ledger *ledger, struct pcmig_ledger_totals *out)
 {
     struct pcmig_ledger_row *sum = &out->sum;

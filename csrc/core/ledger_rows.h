@@ -3,6 +3,7 @@
 #ifndef PCMIG_CORE_LEDGER_ROWS_H
 #define PCMIG_CORE_LEDGER_ROWS_H
 
+#include "core/latency.h"
 #include "core/ledger.h"
 #include "core/passes.h"
 
@@ -55,6 +56,8 @@ struct pcmig_ledger {
     uint64_t page_size_bytes;
     int64_t requests_since_us; /* the window of the highest request rate */
     uint64_t requests_before;
+
+    struct pcmig_latency latency; /* of page requests */
 
     bool dst_seen; /* events of the destination reach us */
     int64_t suspended_us;

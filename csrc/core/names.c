@@ -22,6 +22,8 @@ static const char *const input_kinds[] = {
     [PCMIG_INPUT_BEHIND] = "behind",
     [PCMIG_INPUT_ROUND_TRIP] = "round-trip",
     [PCMIG_INPUT_HOST_PAGE] = "host-page",
+    [PCMIG_INPUT_LATENCY] = "latency",
+    [PCMIG_INPUT_VCPUS] = "vcpus",
 };
 
 static const char *const events[] = {

@@ -841,6 +841,8 @@ void pcmig_policy_feed(struct pcmig_policy *policy, const struct pcmig_input *in
         policy->round_trip_us = input->code < 0 ? 0 : input->code < ROUND_TRIP_MAX_US ? input->code : ROUND_TRIP_MAX_US;
         break;
     case PCMIG_INPUT_FINAL:
+    case PCMIG_INPUT_LATENCY:
+    case PCMIG_INPUT_VCPUS:
     case PCMIG_INPUT_KIND_COUNT:
         break;
     }

@@ -82,6 +82,76 @@ int64_t pcmig_qemu_migration_ram(const char *answer, size_t len, const char *nam
     return number;
 }
 
+/* The number of this name in an answer, in ns: 1 with OUT in us, 0 = there is none, -1. */
+static int read_ns(const char *answer, size_t len, const char *name, uint64_t *out)
+{
+    struct pcmig_json j = {answer, answer + len};
+    int64_t ns;
+    int found;
+
+    if (pcmig_json_enter(&j, "return") != 1)
+        return -1;
+    found = pcmig_json_enter(&j, name);
+    if (found != 1)
+        return found;
+    if (!pcmig_json_natural(&j, &ns))
+        return -1;
+    *out = (uint64_t)ns / 1000;
+    return 1;
+}
+
+/* What each number of a list of this name does to OUT: 1, 0 = there is no list, -1. */
+static int read_list(const char *answer, size_t len, const char *name, struct pcmig_latency_figures *out,
+                     void (*take)(struct pcmig_latency_figures *out, size_t place, uint64_t number))
+{
+    struct pcmig_json j = {answer, answer + len};
+    size_t place = 0;
+    int64_t number;
+    int more;
+
+    if (pcmig_json_enter(&j, "return") != 1)
+        return -1;
+    more = pcmig_json_enter(&j, name);
+    if (more != 1)
+        return more;
+    for (more = pcmig_json_next(&j, true); more == 1; more = pcmig_json_next(&j, false)) {
+        if (!pcmig_json_natural(&j, &number))
+            return -1;
+        take(out, place++, (uint64_t)number);
+    }
+    return more == 0 ? 1 : -1;
+}
+
+/* A QEMU that has more of them has them for longer ones. */
+static void take_bucket(struct pcmig_latency_figures *out, size_t place, uint64_t number)
+{
+    uint64_t *bucket = &out->bucket[place < PCMIG_LATENCY_BUCKETS ? place : PCMIG_LATENCY_BUCKETS - 1];
+
+    *bucket = number > UINT64_MAX - *bucket ? UINT64_MAX : *bucket + number;
+}
+
+static void take_vcpu(struct pcmig_latency_figures *out, size_t place, uint64_t ns)
+{
+    (void)place;
+    if (ns / 1000 > out->vcpu_us)
+        out->vcpu_us = ns / 1000;
+}
+
+int pcmig_qemu_migration_latency(const char *answer, size_t len, struct pcmig_latency_figures *out)
+{
+    struct pcmig_latency_figures found = {0};
+    int result = read_list(answer, len, "postcopy-latency-dist", &found, take_bucket);
+
+    if (result != 1)
+        return result;
+    if (read_ns(answer, len, "postcopy-latency", &found.mean_us) < 0 ||
+        read_ns(answer, len, "postcopy-non-vcpu-latency", &found.other_us) < 0 ||
+        read_list(answer, len, "postcopy-vcpu-latency", &found, take_vcpu) < 0)
+        return -1;
+    *out = found;
+    return 1;
+}
+
 int pcmig_qemu_run_state(const char *answer, size_t len, char *out, size_t size)
 {
     struct pcmig_json j = {answer, answer + len};

@@ -4,6 +4,8 @@
 #ifndef PCMIG_CORE_QEMU_MIGRATION_H
 #define PCMIG_CORE_QEMU_MIGRATION_H
 
+#include "core/input.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +28,10 @@ bool pcmig_qemu_migration_waits(const char *status);
 /* Of the same answer, a number of its "ram", as "remaining" (memory still to be sent, in bytes), "transferred" or
  * "postcopy-requests". -1 = it does not say, as of a migration that comes in. */
 int64_t pcmig_qemu_migration_ram(const char *answer, size_t len, const char *name);
+
+/* Of the same answer, of a migration that came in: 1 and OUT, 0 = page requests were not counted (capability
+ * postcopy-blocktime, QEMU >= 10.1), -1 = ANSWER is nothing of the kind. */
+int pcmig_qemu_migration_latency(const char *answer, size_t len, struct pcmig_latency_figures *out);
 
 /* query-status: "running", "finish-migrate", ... Returns 0 or -1. */
 int pcmig_qemu_run_state(const char *answer, size_t len, char *out, size_t size);

@@ -61,6 +61,31 @@ static void put_sample(struct out *out, const struct pcmig_sample *sample)
         put(out, " queue_bytes=%" PRId64, sample->queue_bytes);
 }
 
+/* Its numbers by name; the first ones are no buckets. */
+static const char *const latency_names[] = {"mean_us", "vcpu_us", "other_us"};
+#define LATENCY_NAMES 3
+
+static uint64_t *latency_slot(struct pcmig_latency_figures *latency, size_t index)
+{
+    uint64_t *const slots[] = {&latency->mean_us, &latency->vcpu_us, &latency->other_us};
+
+    return index < LATENCY_NAMES ? slots[index] : &latency->bucket[index - LATENCY_NAMES];
+}
+
+static void put_latency(struct out *out, const struct pcmig_latency_figures *latency)
+{
+    struct pcmig_latency_figures copy = *latency;
+
+    for (size_t i = 0; i < LATENCY_NAMES + PCMIG_LATENCY_BUCKETS; i++) {
+        const uint64_t value = *latency_slot(&copy, i);
+
+        if (value != 0 && i < LATENCY_NAMES)
+            put(out, " %s=%" PRIu64, latency_names[i], value);
+        else if (value != 0)
+            put(out, " b%zu=%" PRIu64, i - LATENCY_NAMES, value);
+    }
+}
+
 int pcmig_trace_write_input(char *buf, size_t size, const struct pcmig_input *input)
 {
     struct out out = {buf, size, 0};
@@ -86,9 +111,13 @@ int pcmig_trace_write_input(char *buf, size_t size, const struct pcmig_input *in
     case PCMIG_INPUT_BEHIND:
     case PCMIG_INPUT_ROUND_TRIP:
     case PCMIG_INPUT_HOST_PAGE:
+    case PCMIG_INPUT_VCPUS:
         put(&out, " %" PRId64, input->code);
         break;
     case PCMIG_INPUT_TICK:
+        break;
+    case PCMIG_INPUT_LATENCY:
+        put_latency(&out, &input->latency);
         break;
     case PCMIG_INPUT_REQUEST:
         if (input->code < 0 || input->code >= PCMIG_REQUEST_COUNT)
@@ -341,6 +370,42 @@ static int parse_sample(struct parser *p, struct pcmig_sample *sample)
     return 0;
 }
 
+/* Its place among the numbers, or -1. */
+static int find_latency(struct token key)
+{
+    uint64_t bucket;
+
+    for (int i = 0; i < LATENCY_NAMES; i++) {
+        if (is(key, latency_names[i]))
+            return i;
+    }
+    if (key.len < 2 || key.text[0] != 'b' || !parse_u64((struct token){key.text + 1, key.len - 1}, &bucket) ||
+        bucket >= PCMIG_LATENCY_BUCKETS)
+        return -1;
+    return LATENCY_NAMES + (int)bucket;
+}
+
+static int parse_latency(struct parser *p, struct pcmig_latency_figures *latency)
+{
+    struct token key, value;
+    uint64_t seen = 0;
+
+    while (!at_end(p)) {
+        int index;
+
+        if (split(p, next(p), &key, &value) < 0)
+            return -1;
+        index = find_latency(key);
+        if (index < 0)
+            return fail(p, "unknown key", key, " in a latency");
+        if (!first_time(&seen, index))
+            return fail(p, "key", key, " stands twice");
+        if (!parse_u64(value, latency_slot(latency, (size_t)index)))
+            return fail(p, "value", value, " is not a whole number from 0 to 2^64 - 1");
+    }
+    return 0;
+}
+
 static int parse_input(struct parser *p, struct token kind, struct pcmig_input *input)
 {
     int found = pcmig_names_find_input_kind(kind.text, kind.len);
@@ -348,12 +413,15 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
     struct token word;
 
     if (found < 0)
-        return fail(p, "unknown kind of line", kind,
-                    "; known are sample, queue, event, iteration, tick, request, final, turn, "
-                    "dirty-rate, downtime-limit, link-rate, behind, round-trip, host-page and decision");
+        return fail(
+            p, "unknown kind of line", kind,
+            "; known are sample, queue, event, iteration, tick, request, final, turn, "
+            "dirty-rate, downtime-limit, link-rate, behind, round-trip, host-page, latency, vcpus and decision");
     input->kind = (enum pcmig_input_kind)found;
     if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
         return parse_sample(p, &input->sample);
+    if (input->kind == PCMIG_INPUT_LATENCY)
+        return parse_latency(p, &input->latency);
     if (input->kind != PCMIG_INPUT_TICK) {
         if (!more)
             return fail(p, "nothing follows", kind, "");
@@ -365,7 +433,8 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
             return fail(p, "iteration", word, " is not a whole number");
         if ((input->kind == PCMIG_INPUT_DIRTY_RATE || input->kind == PCMIG_INPUT_DOWNTIME_LIMIT ||
              input->kind == PCMIG_INPUT_LINK_RATE || input->kind == PCMIG_INPUT_BEHIND ||
-             input->kind == PCMIG_INPUT_ROUND_TRIP || input->kind == PCMIG_INPUT_HOST_PAGE) &&
+             input->kind == PCMIG_INPUT_ROUND_TRIP || input->kind == PCMIG_INPUT_HOST_PAGE ||
+             input->kind == PCMIG_INPUT_VCPUS) &&
             (!parse_i64(word, &input->code) || input->code < 0))
             return fail(p, pcmig_names_input_kind((int64_t)input->kind), word, " is not a whole number from 0 on");
         if (input->kind == PCMIG_INPUT_EVENT && (input->code = pcmig_names_find_event(word.text, word.len)) < 0)

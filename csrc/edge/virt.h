@@ -81,6 +81,10 @@ int pcmig_virt_domain_persistent(struct pcmig_virt_domain *domain, struct pcmig_
 int pcmig_virt_domain_emulated(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 /* Memory that the guest may have at the most; 0 when libvirt does not tell. */
 uint64_t pcmig_virt_domain_memory_bytes(struct pcmig_virt_domain *domain);
+/* Virtual processors of a guest that runs; 0 = libvirt does not tell. */
+int pcmig_virt_domain_vcpus(struct pcmig_virt_domain *domain);
+/* As the destination takes it, with what is secret in it. free() it. */
+char *pcmig_virt_migratable_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);
 char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error); /* free() it */
 
 /* What a host says of a guest, all of it at once. */

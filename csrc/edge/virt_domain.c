@@ -129,6 +129,22 @@ uint64_t pcmig_virt_domain_memory_bytes(struct pcmig_virt_domain *domain)
     return (uint64_t)virDomainGetMaxMemory(domain->ptr) * 1024;
 }
 
+int pcmig_virt_domain_vcpus(struct pcmig_virt_domain *domain)
+{
+    int vcpus = virDomainGetVcpusFlags(domain->ptr, VIR_DOMAIN_AFFECT_LIVE);
+
+    return vcpus > 0 ? vcpus : 0;
+}
+
+char *pcmig_virt_migratable_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
+{
+    char *xml = virDomainGetXMLDesc(domain->ptr, VIR_DOMAIN_XML_MIGRATABLE | VIR_DOMAIN_XML_SECURE);
+
+    if (xml == NULL)
+        pcmig_virt_error_take(error);
+    return xml;
+}
+
 char *pcmig_virt_domain_xml(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error)
 {
     char *xml = virDomainGetXMLDesc(domain->ptr, 0);

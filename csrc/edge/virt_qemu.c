@@ -9,21 +9,41 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char query[] = "{\"execute\":\"query-migrate\"}";
+static const char strange[] = "QEMU's answer to query-migrate is not what QEMU 5.2 to 11 give";
+
+int pcmig_virt_qemu_latency(struct pcmig_virt_domain *domain, struct pcmig_latency_figures *out,
+                            struct pcmig_virt_error *error)
+{
+    char *answer = NULL;
+    int result;
+
+    if (virDomainQemuMonitorCommand(domain->ptr, query, &answer, 0) < 0 || answer == NULL) {
+        pcmig_virt_error_take(error);
+        free(answer);
+        return -1;
+    }
+    result = pcmig_qemu_migration_latency(answer, strlen(answer), out);
+    if (result < 0)
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED, "%s", strange);
+    free(answer);
+    return result;
+}
+
 int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, int64_t *sent_bytes,
                               struct pcmig_virt_error *error)
 {
     char *answer = NULL;
     int result;
 
-    if (virDomainQemuMonitorCommand(domain->ptr, "{\"execute\":\"query-migrate\"}", &answer, 0) < 0 || answer == NULL) {
+    if (virDomainQemuMonitorCommand(domain->ptr, query, &answer, 0) < 0 || answer == NULL) {
         pcmig_virt_error_take(error);
         return -1;
     }
     result = pcmig_qemu_migration_status(answer, strlen(answer), out, size);
     *sent_bytes = pcmig_qemu_migration_ram(answer, strlen(answer), "transferred");
     if (result < 0)
-        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED,
-                             "QEMU's answer to query-migrate is not what QEMU 5.2 to 11 give");
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_UNSUPPORTED, "%s", strange);
     free(answer);
     return result;
 }

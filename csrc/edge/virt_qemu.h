@@ -14,6 +14,11 @@
 int pcmig_virt_qemu_migration(struct pcmig_virt_domain *domain, char *out, size_t size, int64_t *sent_bytes,
                               struct pcmig_virt_error *error);
 
+/* What the guest's QEMU, at the destination, has counted of page requests: 1 and OUT, 0 = it counted none, -1 with
+ * ERROR. While the guest comes in libvirt lets nobody at its monitor. */
+int pcmig_virt_qemu_latency(struct pcmig_virt_domain *domain, struct pcmig_latency_figures *out,
+                            struct pcmig_virt_error *error);
+
 /* Has QEMU pause an outgoing post-copy whose stream is dead or stands still, where libvirt calls it paused already and
  * so does not pass that on. QEMU keeps what it has, and waits to be resumed. Returns 0, or -1 with ERROR. */
 int pcmig_virt_qemu_pause(struct pcmig_virt_domain *domain, struct pcmig_virt_error *error);

@@ -117,6 +117,11 @@ static int qemu(struct pcmig_asker *a, struct pcmig_ask *ask)
     return pcmig_virt_qemu_migration(a->domain, ask->status, sizeof(ask->status), &ask->sent_bytes, &ask->error);
 }
 
+static int latency(struct pcmig_asker *a, struct pcmig_ask *ask)
+{
+    return pcmig_virt_qemu_latency(a->domain, &ask->latency, &ask->error);
+}
+
 static int version(struct pcmig_asker *a, struct pcmig_ask *ask)
 {
     unsigned long ignored;
@@ -218,6 +223,8 @@ static const struct {
     [PCMIG_ASK_QEMU] = {qemu, true, PCMIG_LANE_QEMU},
     [PCMIG_ASK_VERSION] = {version, false, PCMIG_LANE_HOST},
     [PCMIG_ASK_DEFINED] = {defined, false, PCMIG_LANE_HOST},
+    /* The destination's guest is not looked up there but for this. */
+    [PCMIG_ASK_LATENCY] = {latency, false, PCMIG_LANE_QEMU},
     [PCMIG_ASK_SAVED] = {saved, false, PCMIG_LANE_HOST},
     [PCMIG_TELL_PRECOPY_SPEED] = {precopy_speed, true, PCMIG_LANE_HOST},
     [PCMIG_TELL_POSTCOPY_SPEED] = {postcopy_speed, true, PCMIG_LANE_HOST},
@@ -278,10 +285,13 @@ static void disconnect(struct pcmig_asker *a)
 
 /* For the questions that go to QEMU: its connection is opened when the first of them comes, and again where it broke.
  */
-static int connect_to_source(struct pcmig_asker *a, struct pcmig_virt_error *error)
+static int connect_for_qemu(struct pcmig_asker *a, struct pcmig_virt_error *error)
 {
+    const struct pcmig_migration_args *args = &a->m->args;
+    const char *uri = a->side == PCMIG_SIDE_SOURCE ? args->source_uri : args->dest_uri;
+
     if (a->conn == NULL)
-        a->conn = pcmig_virt_open(a->m->args.source_uri, a->m->args.connect_timeout_ms, error);
+        a->conn = pcmig_virt_open(uri, args->connect_timeout_ms, error);
     if (a->conn != NULL && a->domain == NULL)
         a->domain = pcmig_virt_lookup(a->conn, a->m->uuid, error);
     return a->domain != NULL ? 0 : -1;
@@ -289,7 +299,7 @@ static int connect_to_source(struct pcmig_asker *a, struct pcmig_virt_error *err
 
 static int put(struct pcmig_asker *a, enum pcmig_ask_kind kind, struct pcmig_ask *ask)
 {
-    if (kinds[kind].lane == PCMIG_LANE_QEMU && connect_to_source(a, &ask->error) < 0)
+    if (kinds[kind].lane == PCMIG_LANE_QEMU && connect_for_qemu(a, &ask->error) < 0)
         return -1;
     if (kinds[kind].of_domain && a->domain == NULL) {
         pcmig_virt_error_set(&ask->error, PCMIG_VIRT_FAILURE_NO_DOMAIN, "the guest is not known there");

@@ -2,10 +2,10 @@
 /* What libvirt is asked and told, without waiting for one who does not answer.
  *
  * An asker is a thread with a connection of its own, which nobody else uses and which it closes itself. Each end has
- * one, and the source a second one for what only its QEMU knows: a QEMU that stands still keeps whoever asks for that
- * for 30 s, and the daemon answers everything else meanwhile. One question at a time goes over a connection, because
- * libvirt's client (9.0.0, seen) touches a stack that is gone when a connection breaks that two threads wait on
- * (CVE-2024-4418), and so that an order goes out only where the host has just answered.
+ * one, and a second one for what only its QEMU knows, the destination in the end alone: a QEMU that stands still keeps
+ * whoever asks for that for 30 s, and the daemon answers everything else meanwhile. One question at a time goes over a
+ * connection, because libvirt's client (9.0.0, seen) touches a stack that is gone when a connection breaks that two
+ * threads wait on (CVE-2024-4418), and so that an order goes out only where the host has just answered.
  *
  * The control thread waits for the answer for a moment, which is as long as a host that is well needs. After that the
  * question is pending, and whoever asks the same asker for anything is told so at once. When the answer comes, the
@@ -39,6 +39,7 @@ enum pcmig_ask_kind {
     PCMIG_ASK_QEMU,       /* status of QEMU's migration: status, sent_bytes */
     PCMIG_ASK_VERSION,    /* of the daemon: version */
     PCMIG_ASK_DEFINED,    /* whether the guest has a definition: the result is 1 or 0, -1 also where it is not known */
+    PCMIG_ASK_LATENCY,    /* what QEMU at the destination has counted of page requests: latency; 1, or 0 = nothing */
     PCMIG_ASK_SAVED,      /* whether there is a saved state of the guest: the result is 1 or 0 */
     /* Orders. */
     PCMIG_TELL_PRECOPY_SPEED,  /* number: MiB/s, 0 = unlimited */
@@ -65,6 +66,7 @@ struct pcmig_ask {
     int64_t bytes_ps;
     uint64_t bytes;
     int64_t sent_bytes; /* -1 = it does not say */
+    struct pcmig_latency_figures latency;
     unsigned long version;
     char status[32];
     char host[PCMIG_HOST_UUID_SIZE]; /* "" = it does not say */

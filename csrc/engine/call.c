@@ -89,12 +89,13 @@ static void *call_main(void *arg)
     return NULL;
 }
 
-static void tell_host_page(struct control *c)
+/* What is known of the guest, and is more than nothing. */
+static void tell(struct control *c, enum pcmig_input_kind kind, int64_t number)
 {
-    struct pcmig_input input = {
-        .t_us = pcmig_migration_now_us(c->m), .kind = PCMIG_INPUT_HOST_PAGE, .code = c->m->host_page_bytes};
+    struct pcmig_input input = {.t_us = pcmig_migration_now_us(c->m), .kind = kind, .code = number};
 
-    pcmig_control_feed(c, &input);
+    if (number > 0)
+        pcmig_control_feed(c, &input);
 }
 
 int pcmig_call_start(struct control *c, const char *resume_uri)
@@ -117,8 +118,8 @@ int pcmig_call_start(struct control *c, const char *resume_uri)
         c->others.called_us = pcmig_migration_now_us(m);
         c->others.set_again = c->others.bound_mib > 0;
         pcmig_control_event(c, PCMIG_EVENT_MIGRATE_CALLED);
-        if (m->host_page_bytes > 0)
-            tell_host_page(c);
+        tell(c, PCMIG_INPUT_HOST_PAGE, m->host_page_bytes);
+        tell(c, PCMIG_INPUT_VCPUS, m->vcpus);
     }
     if (pcmig_thread_begin(STACK_BYTES, call_main, call) != 0) {
         end(call);

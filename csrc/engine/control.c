@@ -44,6 +44,7 @@ void pcmig_control_publish(struct control *c)
     status->sample = c->sample;
     status->forecast = m->forecast;
     pcmig_ledger_downtimes(m->ledger, &status->downtime_events_us, &status->downtime_reported_ms);
+    status->latency = pcmig_latency_now(pcmig_ledger_latency(m->ledger));
     status->link_bps = pcmig_policy_link_bps(m->policy);
     status->requests_ps = pcmig_policy_requests_ps(m->policy);
     status->gate = pcmig_policy_gate(m->policy);

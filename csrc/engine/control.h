@@ -132,6 +132,7 @@ struct control {
     } restart;
     bool restored; /* no bandwidth is left behind that needs somebody to steer it, as far as libvirt lets us */
     enum leftover_state leftover;
+    bool latency_done;   /* the destination's QEMU was asked what it has counted of page requests */
     bool autostart_done; /* set at the destination, or told that it cannot be */
 
     struct {
@@ -289,6 +290,10 @@ void pcmig_restart(struct control *c, const struct pcmig_evidence *evidence, int
 enum leftover_state pcmig_leftover_remove(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 /* The guest boots with the host that has it now, and with no other. */
 void pcmig_leftover_autostart(struct control *c, int64_t waited_us);
+
+/* latency.c: whether what QEMU at the destination has counted of page requests may yet come. The guest has moved, for
+ * WAITED_US. */
+bool pcmig_latency_pending(struct control *c, int64_t waited_us);
 
 /* recover.c: one step of recovery, by the halves as last seen. */
 void pcmig_recover(struct control *c);

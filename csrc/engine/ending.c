@@ -184,6 +184,7 @@ static unsigned facts(struct control *c, const struct seen *seen)
         {PCMIG_FACT_SLOWED, !completed && e->source != PCMIG_HALF_ABSENT && !c->restored},
         {PCMIG_FACT_LEFTOVER, completed && c->leftover == LEFTOVER_LATER},
         {PCMIG_FACT_AUTOSTART, completed && c->m->args.autostart && !c->autostart_done},
+        {PCMIG_FACT_UNCOUNTED, completed && pcmig_latency_pending(c, seen->waited_us)},
     };
     unsigned set = 0;
 

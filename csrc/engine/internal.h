@@ -67,6 +67,7 @@ struct pcmig_migration {
     char *name;
     atomic_llong sampled_us; /* since when QEMU samples what the guest writes; -1 = it does not */
     bool paused;             /* by a user, before the migration: it stays so */
+    int64_t vcpus;           /* of the guest; 0 = not known */
     int64_t host_page_bytes; /* huge pages that the guest's memory lies in; 0 = none, or not known */
 };
 
@@ -75,6 +76,9 @@ void *pcmig_control_main(void *migration);
 
 /* Connects, and refuses what can be known to fail before the guest is touched. Returns 0 or -1 with ERROR. */
 int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *error);
+
+/* latency.c: has QEMU at the destination count page requests, if that was asked for and it can. */
+void pcmig_latency_arrange(struct pcmig_migration *migration);
 
 /* Finds the stream's queue: right before the migrate call, so that what QEMU had open already is not taken for the
  * stream. */

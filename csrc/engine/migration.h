@@ -42,10 +42,12 @@ struct pcmig_migration_args {
     bool recover; /* an interrupted post-copy is resumed, for as long as it takes, instead of being left to an operator
                    */
     bool adopt;   /* DOMAIN, a UUID, is migrating already, or was: no migrate call, what is there is looked after */
-    bool autostart; /* the definition that moves has it: set at the destination, and nowhere else, once the guest is
-                       there */
-    bool crossed;   /* with ADOPT: the switch may have been issued, as somebody noted */
-    bool gated;     /* no switch before PCMIG_REQUEST_OPEN_GATE */
+    bool autostart;    /* the definition that moves has it: set at the destination, and nowhere else, once the guest is
+                          there */
+    bool crossed;      /* with ADOPT: the switch may have been issued, as somebody noted */
+    bool count_faults; /* QEMU at the destination is to count how long page requests take, and is asked for it at its
+                          monitor */
+    bool gated;        /* no switch before PCMIG_REQUEST_OPEN_GATE */
     bool destination_optional;  /* go on when only the source host can reach the destination, and not we */
     int bandwidth_mib;          /* of pre-copy, 0 = unlimited */
     int postcopy_bandwidth_mib; /* upper bound of the pace, 0 = none */
@@ -84,11 +86,12 @@ struct pcmig_migration_status {
     int64_t elapsed_us;
     unsigned passes;
     unsigned pass_permille;
-    struct pcmig_sample sample;     /* the latest */
-    struct pcmig_forecast forecast; /* how far it is, and how long it still takes */
-    int64_t downtime_events_us;     /* from the guest's stop to its start, as events have it; -1 = not seen */
-    int64_t downtime_reported_ms;   /* libvirt's final figure; -1 = not told */
-    uint64_t link_bps;              /* 0 = not known */
+    struct pcmig_sample sample;       /* the latest */
+    struct pcmig_forecast forecast;   /* how far it is, and how long it still takes */
+    int64_t downtime_events_us;       /* from the guest's stop to its start, as events have it; -1 = not seen */
+    int64_t downtime_reported_ms;     /* libvirt's final figure; -1 = not told */
+    struct pcmig_latency_now latency; /* of page requests */
+    uint64_t link_bps;                /* 0 = not known */
     uint64_t requests_ps;
     int64_t pace_mib; /* post-copy bandwidth in force; -1 = none was set, 0 = unlimited */
     bool crossed;     /* the switch was issued, or the guest was seen beyond it */

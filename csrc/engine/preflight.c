@@ -305,6 +305,8 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
         check_emulation(migration, error) < 0 || plan_paused(migration, error) < 0)
         return -1;
     note_host_page(migration);
+    migration->vcpus = pcmig_virt_domain_vcpus(migration->domain);
+    pcmig_latency_arrange(migration);
     migration->call_conn = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
     if (migration->call_conn == NULL) {
         explain(error, "cannot connect to the source", args->source_uri);

@@ -133,6 +133,15 @@ static void disconnect(struct watch_object *self)
     self->conn = NULL;
 }
 
+/* For the account. */
+static void note_vcpus(const struct watch_object *self)
+{
+    const struct pcmig_input input = {.kind = PCMIG_INPUT_VCPUS, .code = pcmig_virt_domain_vcpus(self->domain)};
+
+    if (input.code > 0)
+        on_input(self->box, &input);
+}
+
 /* The connection that there is, or another one. Returns 0, or -1 with ERROR. */
 static int connect_again(struct watch_object *self, long long timeout_ms, struct pcmig_virt_error *error)
 {
@@ -159,6 +168,7 @@ static int connect_again(struct watch_object *self, long long timeout_ms, struct
             return -1;
         memcpy(self->uuid, pcmig_virt_domain_uuid(self->domain), sizeof(self->uuid));
         self->found = true;
+        note_vcpus(self);
     }
     if (self->watch == NULL) {
         pthread_mutex_lock(&self->box->lock);

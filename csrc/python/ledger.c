@@ -192,6 +192,40 @@ static PyObject *balance_as_dict(const struct pcmig_ledger *ledger)
     return dict; /* "N" took the quantities, also where it failed */
 }
 
+PyObject *pcmig_latency_now_as_dict(struct pcmig_latency_now latency)
+{
+    if (latency.source == PCMIG_LATENCY_NONE)
+        Py_RETURN_NONE;
+    return Py_BuildValue("{s:s,s:K,s:N}", "source", pcmig_latency_source_name(latency.source), "mean_us",
+                         (unsigned long long)latency.mean_us, "now_us", int_or_none(latency.now_us));
+}
+
+/* None where nothing is known of it. */
+static PyObject *latency_as_dict(const struct pcmig_latency *latency)
+{
+    const struct pcmig_latency_figures *f = &latency->figures;
+    const bool counted = latency->source == PCMIG_LATENCY_COUNTED;
+    PyObject *buckets;
+
+    if (latency->source == PCMIG_LATENCY_NONE)
+        Py_RETURN_NONE;
+    buckets = PyList_New(PCMIG_LATENCY_BUCKETS);
+    for (Py_ssize_t i = 0; buckets != NULL && i < PCMIG_LATENCY_BUCKETS; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(f->bucket[i]);
+
+        if (number == NULL)
+            Py_CLEAR(buckets);
+        else
+            PyList_SET_ITEM(buckets, i, number);
+    }
+    if (buckets == NULL)
+        return NULL;
+    return Py_BuildValue("{s:s,s:K,s:K,s:N,s:N,s:N}", "source", pcmig_latency_source_name(latency->source), "requests",
+                         (unsigned long long)pcmig_latency_requests(f), "mean_us", (unsigned long long)f->mean_us,
+                         "vcpu_us", counted ? PyLong_FromUnsignedLongLong(f->vcpu_us) : Py_NewRef(Py_None), "other_us",
+                         counted ? PyLong_FromUnsignedLongLong(f->other_us) : Py_NewRef(Py_None), "buckets", buckets);
+}
+
 PyObject *pcmig_ledger_as_dict(const struct pcmig_ledger *ledger)
 {
     PyObject *dict = PyDict_New();
@@ -204,7 +238,9 @@ PyObject *pcmig_ledger_as_dict(const struct pcmig_ledger *ledger)
         put(dict, "passes", rows_as_list(ledger, pcmig_ledger_pass)) < 0 ||
         put(dict, "events", events_as_list(ledger, &lost)) < 0 ||
         put(dict, "events_lost", PyLong_FromUnsignedLong(lost)) < 0 ||
-        put(dict, "totals", totals_as_dict(ledger)) < 0 || put(dict, "balance", balance_as_dict(ledger)) < 0) {
+        put(dict, "totals", totals_as_dict(ledger)) < 0 ||
+        put(dict, "latency", latency_as_dict(pcmig_ledger_latency(ledger))) < 0 ||
+        put(dict, "balance", balance_as_dict(ledger)) < 0) {
         Py_DECREF(dict);
         return NULL;
     }

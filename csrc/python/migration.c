@@ -125,6 +125,7 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
                             "tunnel_control",
                             "autostart",
                             "crossed",
+                            "count_faults",
                             NULL};
     struct pcmig_migration_args a = {.source_uri = "qemu:///system"};
     PyObject *module = PyType_GetModule(type);
@@ -132,16 +133,16 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     const char *policy = "auto";
     const char **disk_names = NULL, **resume_uris = NULL;
     long long timeout = module != NULL ? pcmig_get_state(module)->connect_timeout_ms : 0, flags = 0;
-    int gated = 0, destination_optional = 0, recover = 0, adopt = 0, autostart = 0, crossed = 0;
+    int gated = 0, destination_optional = 0, recover = 0, adopt = 0, autostart = 0, crossed = 0, count_faults = 0;
     struct migration_object *self = NULL;
 
     if (module == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOpzpp:Migration", names, &a.domain,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "ss|$sLzsOiizOzzLzpzzizppOpzppp:Migration", names, &a.domain,
                                      &a.dest_uri, &a.source_uri, &flags, &a.migrate_uri, &policy, &params,
                                      &a.bandwidth_mib, &a.postcopy_bandwidth_mib, &a.dest_name, &disks,
                                      &a.listen_address, &a.disks_uri, &timeout, &a.trace_path, &gated, &a.dest_xml,
                                      &a.persist_xml, &a.parallel_connections, &a.tls_destination, &destination_optional,
-                                     &recover, &uris, &adopt, &a.tunnel_control, &autostart, &crossed))
+                                     &recover, &uris, &adopt, &a.tunnel_control, &autostart, &crossed, &count_faults))
         return NULL;
     a.gated = gated != 0;
     a.destination_optional = destination_optional != 0;
@@ -149,6 +150,7 @@ static PyObject *migration_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     a.adopt = adopt != 0;
     a.autostart = autostart != 0;
     a.crossed = crossed != 0;
+    a.count_faults = count_faults != 0;
     if (flags < 0 || flags > UINT32_MAX) {
         PyErr_Format(PyExc_ValueError, "flags: %lld is not a set of VIR_MIGRATE_* bits, 0 to 0xffffffff", flags);
         return NULL;
@@ -428,7 +430,7 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
     running = s.outcome == PCMIG_OUTCOME_RUNNING;
     return Py_BuildValue(
         "{s:s,s:N,s:N,s:N,s:L,s:I,s:I,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N,s:K,s:K,s:K,s:N,s:N,s:I,s:N,s:N,s:N,s:N,"
-        "s:N,s:L,s:I,s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N}",
+        "s:N,s:L,s:I,s:I,s:s,s:s,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:s,s:s,s:N,s:N,s:N}",
         "phase", pcmig_phase_name(s.phase), "outcome",
         running ? Py_NewRef(Py_None) : PyUnicode_FromString(pcmig_outcome_name(s.outcome)), "error",
         none_or_text(s.text), "operator_command", none_or_text(s.operator_command), "elapsed_ms",
@@ -454,7 +456,8 @@ static PyObject *migration_status(PyObject *op, PyObject *ignored)
         numeric_address(&s.stream_peer), "note", none_or_text(s.note), "crossed", PyBool_FromLong(s.crossed), "left",
         PyBool_FromLong(s.left), "unrun", PyBool_FromLong(s.unrun), "dest_ended", PyBool_FromLong(s.dest_ended),
         "state", pcmig_engine_state_name(s.state), "turn", pcmig_names_turn(s.turn), "waits_for",
-        none_or_text(s.waits_for), "dest_host", none_or_text(s.dest_host));
+        none_or_text(s.waits_for), "dest_host", none_or_text(s.dest_host), "latency",
+        pcmig_latency_now_as_dict(s.latency));
 }
 
 static PyObject *migration_decisions(PyObject *op, PyObject *args, PyObject *kwargs)

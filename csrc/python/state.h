@@ -73,6 +73,8 @@ PyObject *pcmig_job_as_dict(const char *name, const char *uuid, enum pcmig_half 
 /* judge.c: how long it still takes; and the guest's pause, by the best that tells it: events, libvirt's final figure,
  * what QEMU expects. Negative: not known; None when nothing is. */
 PyObject *pcmig_forecast_as_dict(const struct pcmig_forecast *forecast);
+/* ledger.c: of page requests; None where nothing is known. */
+PyObject *pcmig_latency_now_as_dict(struct pcmig_latency_now latency);
 PyObject *pcmig_downtime_as_dict(int64_t events_us, int64_t reported_ms, int64_t expected_ms);
 
 /* policy.c: sets PARAMS from a dict of name -> int. Returns 0, or -1 with TypeError or PolicyError. */

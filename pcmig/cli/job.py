@@ -175,6 +175,7 @@ class Job:
             "setup_time_ms": figures.get("setup_time_ms", 0),
             "send_bps": figures.get("memory_bps", 0),
             "link_bps": judged["link_bps"],
+            "latency": judged["latency"],
             "dirty_pages_ps": figures.get("dirty_pages_ps", 0),
             "postcopy_requests": figures.get("postcopy_requests", 0),
             "requests_ps": self._requests_ps,

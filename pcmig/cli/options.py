@@ -65,6 +65,10 @@ PARAM_OPTIONS = (
 )
 
 
+# Who says how long requested pages took.
+FAULT_LATENCY = ("estimate", "monitor")
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds everything `pcmig migrate` takes."""
     parser.add_argument("domain", type=given, metavar="DOMAIN", help="guest to move: name, UUID or id")
@@ -94,6 +98,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--listen-address", type=given, metavar="ADDRESS", help="where the destination's QEMU listens"
     )
 
+    parser.add_argument(
+        "--fault-latency",
+        choices=FAULT_LATENCY,
+        default=FAULT_LATENCY[0],
+        help="who says how long requested pages took: 'estimate', pcmig, from the link's queue; 'monitor', "
+        "QEMU 10.1 or newer at the destination (its command line gets an argument; its monitor is asked in "
+        "the end)",
+    )
     broken = parser.add_argument_group(
         "a post-copy that is interrupted (default: it is resumed, however long it takes)"
     )
@@ -494,6 +506,8 @@ def make_plan(args: argparse.Namespace, rows: list[Param]) -> Plan:
             "trace_path": args.trace,
             "recover": not args.no_resume,
             "resume_uris": args.resume_uri,
+            # In no journal where it was not asked for: an older pcmig knows nothing of it.
+            **({"count_faults": True} if getattr(args, "fault_latency", "") == FAULT_LATENCY[1] else {}),
             **(
                 {}
                 if args.connect_timeout is None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from pcmig import latency
 from pcmig.cli.base import is_terminal, make_console
 from pcmig_common import phases, units
 
@@ -179,6 +180,7 @@ def figures(status: Status) -> list[tuple[str, str]]:
     if status["phase"] in phases.MOVED:
         rows += [
             ("requests", f"{status['postcopy_requests']} ({status['requests_ps']}/s)"),
+            ("page", latency.now_words(status["latency"]) if status["phase"] == "postcopy" else None),
             ("pace", pace(status["pace_mib"])),
         ]
     else:

@@ -189,6 +189,7 @@ _SAME = (
     "disk_remaining_bytes",
     "send_bps",
     "link_bps",
+    "latency",
     "postcopy_requests",
     "requests_ps",
     "queue_bytes",

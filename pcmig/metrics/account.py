@@ -24,6 +24,8 @@ class Increments:
 
     counters: dict[Key, float] = dataclasses.field(default_factory=dict)
     observations: list[tuple[Key, float]] = dataclasses.field(default_factory=list)
+    # Observed by somebody else: how many fell into each bucket of the family, and what all add up to.
+    observed: dict[Key, tuple[list[int], float]] = dataclasses.field(default_factory=dict)
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
         if by > 0:
@@ -82,6 +84,9 @@ def increments(
         )
     if "total_us" in totals:
         found.observe("pcmig_migration_duration_seconds", outcome, kind, value=totals["total_us"] / 1e6)
+    if (waited := ledger.get("latency")) is not None and waited["requests"]:
+        key = ("pcmig_page_request_latency_seconds", (str(waited["source"]),))
+        found.observed[key] = (list(waited["buckets"]), waited["mean_us"] * waited["requests"] / 1e6)
     if gated and kind == "postcopy" and "gate_us" in totals:
         found.observe("pcmig_gate_wait_seconds", value=totals["gate_us"] / 1e6)
     return found

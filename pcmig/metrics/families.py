@@ -72,6 +72,13 @@ HISTOGRAMS = (
         (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
     ),
     Family(
+        "pcmig_page_request_latency_seconds",
+        "How long pages took that the guest asked for in post-copy",
+        ("source",),
+        (("estimated",), ("qemu",)),
+        tuple(2.0**n / 1e6 for n in range(1, 24)),  # as QEMU counts them: element n is below 2^(n+1) us
+    ),
+    Family(
         "pcmig_migration_duration_seconds",
         "From the migrate call to the end",
         ("outcome", "mode"),
@@ -112,6 +119,11 @@ LIVE = (
     Live("passes", "pcmig_migration_passes", "Completed passes over the guest's memory"),
     Live("requests", "pcmig_migration_page_requests", "Pages that the guest asked for so far"),
     Live("requests_ps", "pcmig_migration_page_requests_per_second", "Pages that the guest asks for"),
+    Live(
+        "latency_s",
+        "pcmig_migration_page_request_latency_seconds",
+        "What a page that the guest asks for now takes, as estimated",
+    ),
     Live("pace_bytes_ps", "pcmig_migration_pace_bytes_per_second", "Bound of the pages nobody asked for"),
     Live("queue_bytes", "pcmig_migration_queue_bytes", "Sent, and not yet acknowledged by the destination"),
     Live("elapsed_s", "pcmig_migration_elapsed_seconds", "Since its start"),

@@ -23,6 +23,7 @@ def row(
     """PAGE_BYTES is the unit of its dirty pages. Figures that are not known are None."""
     recovery = status["recovery"]
     pace, eta = status.get("pace_mib"), status["eta_ms"]
+    wait_us = (status.get("latency") or {}).get("now_us")
     return {
         "domain": name,
         "instance_uuid": uuid,
@@ -40,6 +41,7 @@ def row(
         "passes": status["passes"],
         "requests": status["postcopy_requests"],
         "requests_ps": status["requests_ps"],
+        "latency_s": None if wait_us is None or status["phase"] != "postcopy" else wait_us / 1e6,
         "pace_bytes_ps": pace << 20 if pace else None,  # 0: none
         "queue_bytes": status.get("queue_bytes"),
         "elapsed_s": status["elapsed_ms"] / 1000,

@@ -88,6 +88,11 @@ class Counts:
             histogram = self.histograms.setdefault(key, Histogram([0] * (len(bounds) + 1)))
             histogram.buckets[sum(bound < value for bound in bounds)] += 1
             histogram.sum += value
+        for key, (buckets, total) in more.observed.items():
+            bounds = _FAMILIES[key[0]].buckets
+            histogram = self.histograms.setdefault(key, Histogram([0] * (len(bounds) + 1)))
+            histogram.buckets = [old + new for old, new in zip(histogram.buckets, buckets, strict=True)]
+            histogram.sum += total
 
 
 class Store:

@@ -111,6 +111,27 @@ Related options:
 * ``[pcmig] ledger_dir``: where its ledgers are.
 """,
     ),
+    cfg.StrOpt(
+        "fault_latency",
+        default="estimate",
+        choices=[
+            ("estimate", "pcmig, from what stands in the link's queue"),
+            ("monitor", "QEMU at the destination, if it is 10.1 or newer"),
+        ],
+        help="""
+Who says how long pages took that a guest asked for in post-copy.
+
+With ``monitor`` the domain at the destination gets an argument for QEMU,
+``-global migration.postcopy-blocktime=on``, and keeps it until its next start; a host
+with an older QEMU cannot take it then. libvirt marks it as one whose command line and
+monitor were used. QEMU is asked when the migration has ended, so the figure while it
+runs is an estimate in any case.
+
+Related options:
+
+* ``[pcmig] metrics_dir`` and ``ledger_dir``: where the figure is found.
+""",
+    ),
     cfg.IntOpt(
         "postcopy_bandwidth",
         default=0,
@@ -576,6 +597,7 @@ class Options:
     params: dict[str, int] = dataclasses.field(default_factory=dict)  # only those that are set
     shadow: bool = False  # Nova drives, pcmig looks on
     postcopy_bandwidth_mib: int = 0
+    count_faults: bool = False  # QEMU at the destination counts how long page requests take
     default_choice: Rule = "allowed"
     default_choice_setting: Setting | None = None
     image_property: ImageMode = "hint"
@@ -615,6 +637,7 @@ def load(conf: cfg.ConfigOpts) -> Options:
         params=_params(_read(conf, "params")),
         shadow=bool(_read(conf, "shadow").value),
         postcopy_bandwidth_mib=_read(conf, "postcopy_bandwidth").value,
+        count_faults=_read(conf, "fault_latency").value == "monitor",
         default_choice=cast(Rule, default_choice.value),
         default_choice_setting=default_choice,
         image_property=cast(ImageMode, _read(conf, "image_property").value),

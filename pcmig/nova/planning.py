@@ -152,6 +152,7 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             connect_timeout_ms=self._options.connect_timeout_ms,
             trace_path=os.path.join(trace_dir, f"{migrate_data.migration.uuid}.trace") if trace_dir else None,
             resume_uris=self._options.resume_uris(dest),
+            count_faults=self._options.count_faults,
             way=self._options.tunnel if kind.tunnel else None,
             note=functools.partial(self._note, instance, noted),
             dest_host=functools.partial(self._note_dest_host, str(instance.uuid)),

@@ -69,6 +69,7 @@ class Orders:
     connect_timeout_ms: int
     trace_path: str | None
     resume_uris: tuple[str, ...] = ()
+    count_faults: bool = False
     # Called with the guest's UUID, the destination's URI, the engine's arguments and the way through the
     # tunnel before anything begins.
     note: Callable[[str, str, dict[str, Any], Passage | None], None] = lambda *_: None
@@ -141,6 +142,8 @@ class Steered:
             "destination_optional": True,
             "recover": True,
             "resume_uris": list(self._orders.resume_uris),
+            # In no journal where it was not asked for: an older pcmig knows nothing of it.
+            **({"count_faults": True} if self._orders.count_faults else {}),
         }
         if self._orders.way is not None:
             copies = bool(flags & (BITS["VIR_MIGRATE_NON_SHARED_INC"] | BITS["VIR_MIGRATE_NON_SHARED_DISK"]))

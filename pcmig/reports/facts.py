@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pcmig import latency
 from pcmig.ledgers.opening import MADE_OF
 from pcmig_common import units
 
@@ -103,6 +104,15 @@ def figures(document: Document) -> list[Fact]:
                 f"at most {totals['requests_peak_ps']} a second" if totals["requests"] else "",
             )
         )
+    if (waited := document["ledger"].get("latency")) is not None:  # older ledgers have none
+        found.append(
+            Fact(
+                "a requested page took",
+                latency.milliseconds(waited["mean_us"]),
+                "ledger.latency.mean_us",
+                f"on average, {latency.source_words(waited['source'])}",
+            )
+        )
     if document["link"]["rate_bps"] is not None:
         found.append(Fact("link", units.rate(document["link"]["rate_bps"]), "link.rate_bps", "as measured"))
     return found
@@ -122,15 +132,20 @@ COMPARED = (
     ("ledger.totals.retransmitted_permille", "sent again", lambda value: f"{value / 10:.1f} %"),
     ("ledger.totals.requests", "page requests", str),
     ("ledger.totals.requests_peak_ps", "at most a second", str),
+    ("ledger.latency.mean_us", "a requested page took", latency.milliseconds),
     ("link.rate_bps", "link", units.rate),
 )
+
+
+# Ledgers of older versions have none.
+NEWER = ("ledger.latency.mean_us",)
 
 
 def compared(document: Document) -> list[Fact]:
     """One column of a comparison; as many as in every other one."""
     found = []
     for path, label, write in COMPARED:
-        value = at(document, path)
+        value = None if path in NEWER and document["ledger"].get("latency") is None else at(document, path)
         found.append(
             Fact(label, "not known" if value is None else write(value), None if value is None else path)
         )

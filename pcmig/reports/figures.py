@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pcmig import latency
 from pcmig_common.units import MIB, PAGE_BYTES
 
 Document = Mapping[str, Any]
@@ -239,6 +240,22 @@ def requests(axes: Any, document: Document) -> None:
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.1)
 
 
+def latencies(axes: Any, document: Document) -> None:
+    """How many requests took how long, in steps of two."""
+    waited = document["ledger"]["latency"]
+    places = [place for place, count in enumerate(waited["buckets"]) if count]
+    shown = range(places[0], places[-1] + 1)
+    axes.bar(
+        [place - shown[0] for place in shown], [waited["buckets"][place] for place in shown], color=ASKED
+    )
+    step = max(1, len(shown) // 8)
+    names = [latency.milliseconds(latency.bound_us(place)) for place in shown]
+    axes.set_xticks(list(range(len(shown)))[::step], names[::step])
+    axes.set_xlabel(f"took less than ({latency.source_words(waited['source'])})")
+    axes.set_ylabel("requests")
+    axes.grid(axis="x", visible=False)
+
+
 def _legend_above(axes: Any) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.1)
 
@@ -264,6 +281,10 @@ def drawings(document: Document) -> list[tuple[str, str, Draw, float]]:
             found.append(
                 ("Page requests in post-copy", "page requests a second and the pace", requests, HEIGHT_IN)
             )
+    if (waited := ledger.get("latency")) is not None and waited["requests"]:
+        found.append(
+            ("How long requested pages took", "page requests by how long they took", latencies, HEIGHT_IN)
+        )
     return found
 
 

@@ -21,7 +21,7 @@ __all__ = ["authority", "folder"]  # fixtures
 
 RULES = ROOT / "etc" / "prometheus" / "pcmig.rules.yml"
 # In pre-copy that does not converge there is no estimate, and post-copy may be over before there is one.
-MAY_BE_UNKNOWN = {"pcmig_migration_eta_seconds"}
+MAY_BE_UNKNOWN = {"pcmig_migration_eta_seconds", "pcmig_migration_page_request_latency_seconds"}
 
 
 def queries() -> list[str]:
@@ -80,6 +80,12 @@ def test_prometheus_sees_a_migration(
             assert prometheus.value(its) == pytest.approx(lasted_s, abs=1e-5)
         silence = 'pcmig_guest_silence_seconds_sum{mode="postcopy"}'
         assert prometheus.value(silence) == pytest.approx(totals["downtime_events_us"] / 1e6)
+        waited = ledger["latency"]
+        latency = f'pcmig_page_request_latency_seconds_count{{source="{waited["source"]}"}}'
+        assert prometheus.value(latency) == waited["requests"] > 0
+        assert prometheus.value(latency.replace("_count", "_sum")) == pytest.approx(
+            waited["mean_us"] * waited["requests"] / 1e6
+        )
         duration = 'pcmig_migration_duration_seconds_sum{outcome="completed", mode="postcopy"}'
         assert prometheus.value(duration) == pytest.approx(totals["total_us"] / 1e6)
         assert prometheus.value("pcmig_interrupted") == prometheus.value("pcmig_unattended") == 0

@@ -86,6 +86,7 @@ static void next_input(struct bytes *b, struct pcmig_input *input)
     case PCMIG_INPUT_BEHIND:
     case PCMIG_INPUT_ROUND_TRIP:
     case PCMIG_INPUT_HOST_PAGE:
+    case PCMIG_INPUT_VCPUS:
         input->code = (int64_t)number(b);
         return;
     case PCMIG_INPUT_QUEUE:

@@ -10,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    struct pcmig_latency_figures latency = {.mean_us = UINT64_MAX};
     char status[32], text[64];
 
     if (pcmig_qemu_migration_status((const char *)data, size, status, sizeof(status)) == 0) {
@@ -20,6 +21,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (pcmig_qemu_run_state((const char *)data, size, status, sizeof(status)) == 0 && strlen(status) == 0)
         abort();
     if (pcmig_qemu_migration_ram((const char *)data, size, "remaining") < -1)
+        abort();
+    /* What is no answer leaves OUT alone; a time in us is of one in ns, which fits. */
+    if ((pcmig_qemu_migration_latency((const char *)data, size, &latency) == 1) == (latency.mean_us == UINT64_MAX))
         abort();
     if (pcmig_qemu_version((const char *)data, size) > 999999999)
         abort();

@@ -93,6 +93,7 @@ STATUS: dict[str, Any] = {
     "setup_time_ms": 0,
     "send_bps": 0,
     "link_bps": None,
+    "latency": None,
     "dirty_pages_ps": 0,
     "postcopy_requests": 0,
     "requests_ps": 0,

@@ -63,7 +63,9 @@ def test_counts() -> None:
 
 
 def test_guests_are_named_while_they_migrate_and_only_in_gauges() -> None:
-    found = read(text(view(rows=[row(eta_ms=9000, pace_mib=3, queue_bytes=7)])))
+    waits = {"source": "estimated", "mean_us": 5000, "now_us": 7000}
+    its_row = row(eta_ms=9000, pace_mib=3, queue_bytes=7, phase="postcopy", latency=waits)
+    found = read(text(view(rows=[its_row])))
     named = {name for name, labels in found if "domain" in dict(labels)}
     assert named == {each.name for each in LIVE} | {"pcmig_migration_info"}
     assert all(set(GUEST) <= dict(labels).keys() for name, labels in found if name in named)
@@ -71,8 +73,9 @@ def test_guests_are_named_while_they_migrate_and_only_in_gauges() -> None:
     assert its["total_bytes"] == 256 << 20
     assert its["dirty_bytes_ps"] == 1562 * 4096
     assert (its["eta_s"], its["pace_bytes_ps"], its["queue_bytes"]) == (9, 3 << 20, 7)
+    assert its["latency_s"] == 0.007
     info = next(dict(labels) for name, labels in found if name == "pcmig_migration_info")
-    assert (info["destination"], info["phase"], info["policy"]) == ("b.example.org", "precopy", "deadline")
+    assert (info["destination"], info["phase"], info["policy"]) == ("b.example.org", "postcopy", "deadline")
     assert info["outlook"] == "range"
     after = text(view())
     assert "g1" not in after and UUID not in after
@@ -135,7 +138,8 @@ def test_names_are_as_prometheus_wants_them() -> None:
 
 def written() -> set[str]:
     """Every name that can be in what Prometheus reads."""
-    rows = [row(eta_ms=1, pace_mib=1, queue_bytes=1)]
+    waits = {"source": "estimated", "mean_us": 1, "now_us": 1}
+    rows = [row(eta_ms=1, pace_mib=1, queue_bytes=1, phase="postcopy", latency=waits)]
     figures: dict[str, object] = {**dict.fromkeys(tunnel_metrics.ROWS, 1), "refused_peer": 1, "ends_ca": 1}
     return names(read(text(view(rows=rows)) + tunnel_metrics.text(figures)))
 

@@ -182,7 +182,7 @@ def test_many_side_by_side_have_letters() -> None:
 def test_without_figures_over_time(document: dict[str, Any]) -> None:
     document["samples"] = {name: [] for name in document["samples"]}
     titles = [title for title, *_ in figures.drawings(document)]
-    assert titles == ["Phases", "Pass by pass"]
+    assert titles == ["Phases", "Pass by pass", "How long requested pages took"]
     Read(page.page([document], ["f"]))
     Read(page.comparison([document, document], ["f", "g"]))
 
