@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -79,7 +80,8 @@ def _fitting(lines: list[RenderableType], height: int) -> list[RenderableType]:
 def heading(left: str, right: str, width: int) -> Text:
     from rich.text import Text
 
-    left = left[: max(0, width - len(right) - 2)]
+    room = max(0, width - len(right) - 2)
+    left = left if len(left) <= room else f"{left[: room - 1]}…"[:room]
     return Text(f"{left}{right:>{max(0, width - len(left))}}", "reverse", no_wrap=True, overflow="crop")
 
 
@@ -111,20 +113,33 @@ def _phase(row: Row) -> tuple[str, str]:
 
 
 def _share(row: Row, width: int) -> list[tuple[str, str]]:
-    """A bar of WIDTH and the share."""
+    """A bar, the share, and how long it still takes, in WIDTH."""
     status = row.status
     permille = status["progress_permille"]
-    done = permille * width // 1000
     endless = status["eta"]["outlook"] == "not-converging"
+    share, eta = f" {phases.share_words(status)}", phases.eta_words(status["eta"])
+    # Why there is no time to tell is the share's own word already, or the phase's.
+    words = "" if eta is None else f"  eta {'unknown' if eta.startswith('unknown') else eta}"
+    bar = min(40, max(10, width - len(share) - len(words)))
+    done = permille * bar // 1000
     return [
         ("━" * done, "red" if endless else "green"),
-        ("━" * (width - done), "bright_black"),
-        (f" {phases.share_words(status)}", "bold red" if endless else "bold"),
+        ("━" * (bar - done), "bright_black"),
+        (share, "bold red" if endless else "bold"),
+        (words, ""),
     ]
 
 
-def block(row: Row, now_s: float, width: int) -> list[Text]:
-    """BLOCK_LINES - 1 lines on one migration."""
+def _wrapped(words: str, style: str, width: int, most: int) -> list[Text]:
+    """WORDS on as many lines as it takes, but no more than MOST."""
+    lines = textwrap.wrap(words, max(10, width - 2)) or [""]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]  # its end is cut off
+    return [_line(width, (f"  {line}", style)) for line in lines]
+
+
+def block(row: Row, now_s: float, width: int, words: Sequence[str] | None = None) -> list[Text]:
+    """BLOCK_LINES - 1 lines on one migration. WORDS: what there is to say of it stands elsewhere."""
     status = row.status
     head = [(row.name, "bold"), ("  ", ""), _phase(row)]
     if status["phase"] in ("precopy", "drain", "switchover") and row.outcome is None and not row.arriving:
@@ -136,37 +151,53 @@ def block(row: Row, now_s: float, width: int) -> list[Text]:
         head.append(("  tunnel", "dim"))
     lines = [_line(width, *head)]
     if row.outcome is not None:
-        lines.append(_line(width, (f"  {row.outcome}", "" if row.good else "red")))
+        lines += _wrapped(row.outcome, "" if row.good else "red", width, 2)
         if downtime := phases.downtime_words(status["downtime"]):
             lines.append(_line(width, (f"  downtime {downtime}", "")))
     elif row.arriving:
         lines.append(_line(width, ("  its source has the figures", "dim")))
     else:
-        lines.append(_line(width, ("  ", ""), *_share(row, min(40, max(10, width - 40)))))
+        lines.append(_line(width, ("  ", ""), *_share(row, width - 2)))
         lines.append(_line(width, (f"  {_pairs(row)}", "")))
         lines.append(_sparks(row, now_s, width))
-    if words := _last(row):
-        lines.append(_line(width, (f"  {words}", "yellow")))
+    if words is None and (said := _last(row, width - 2)) and len(lines) < BLOCK_LINES - 1:
+        lines.append(_line(width, (f"  {said}", "yellow")))
     while len(lines) < BLOCK_LINES - 1:
         lines.append(_line(width, ("", "")))
     return lines
 
 
-def _last(row: Row) -> str | None:
-    """What matters most of what there is a word for."""
+def _words(row: Row) -> list[str]:
+    """What there is a word for; what matters most first."""
     waits = row.status["waits_for"]
     parts = [row.recovery, None if waits is None else f"waits for {waits}", row.shadow, row.decision]
-    return "; ".join(part for part in parts if part) or None
+    return [part for part in parts if part]
+
+
+def _last(row: Row, width: int) -> str | None:
+    """As many of them as fit."""
+    said: str | None = None
+    for part in _words(row):
+        if said is not None and len(said) + len(part) + 2 > width:
+            break
+        said = part if said is None else f"{said}; {part}"
+    return said
 
 
 def _pairs(row: Row) -> str:
-    """Figures without the rates, which are beside their lines."""
-    found = [(name, value) for name, value in figures(row.status) if name not in ("rate", "dirty")]
+    """Figures without those that stand on another line."""
+    elsewhere = ("rate", "dirty", "eta", *_beside(row))
+    found = [(name, value) for name, value in figures(row.status) if name not in elsewhere]
     if row.status["gate"] not in ("none",):
         found.append(("gate", row.status["gate"]))
-    order = {"eta": 0, "left": 1, "requests": 2, "pace": 3, "queue": 4, "gate": 5, "sent": 6}
-    found.sort(key=lambda pair: order.get(pair[0], 7))
+    order = {"left": 1, "requests": 2, "page": 3, "pace": 4, "queue": 5, "gate": 6, "sent": 7}
+    found.sort(key=lambda pair: order.get(pair[0], 8))
     return "  ".join(f"{name} {value}" for name, value in found)
+
+
+def _beside(row: Row) -> tuple[str, ...]:
+    """Figures beside what is sent: nothing is dirtied any more, and there is room."""
+    return ("queue", "sent") if row.status["phase"] in phases.MOVED else ()
 
 
 def _sparks(row: Row, now_s: float, width: int) -> Text:
@@ -178,6 +209,7 @@ def _sparks(row: Row, now_s: float, width: int) -> Text:
     parts = [("  send ", ""), (spark(send, top), "green"), (f" {units.rate(status['send_bps']):<12}", "")]
     if status["phase"] not in phases.MOVED:
         parts += [(" dirty ", ""), (spark(dirty, top), "red"), (f" {units.rate(dirty_bps)}", "")]
+    parts += [(f"  {name} {value}", "") for name, value in figures(status) if name in _beside(row)]
     return _line(width, *parts)
 
 
@@ -229,20 +261,27 @@ def one(
     from rich.console import Group
 
     lines: list[RenderableType] = [heading(f"{row.name} from {uri}", clock, width), _line(width, ("", ""))]
-    lines += block(row, now_s, width)
+    words = _words(row)
+    lines += block(row, now_s, width, words)[: BLOCK_LINES - 2]
+    for said in words:
+        lines += _wrapped(said, "yellow", width, 3)
+    # Who looks after it stands above already.
+    told = [note for note in notes if row.recovery is None or not note.startswith(row.recovery)]
+    below = [line for note in told if note not in words for line in _wrapped(note, "dim", width, 2)]
     ledger = row.ledger
     if ledger is not None:
         lines += [_line(width, ("", "")), *_phases(ledger, width)]
-        room = height - len(lines) - len(notes) - 3
-        lines += _passes(ledger, width, room)
-    lines += [_line(width, (note, "dim")) for note in notes]
+        room = height - len(lines) - len(below) - 3
+        if passes := _passes(ledger, width, room - 1):
+            lines += [_line(width, ("", "")), *passes]
+    lines += [_line(width, ("", "")), *below] if below else []
     return Group(*_fitting(lines, height - 1), foot(None, width))
 
 
 def _phases(ledger: Ledger, width: int) -> list[Text]:
     heads = f"  {'phase':<12} {'took':>9} {'sent':>10} {'left':>10} {'requests':>9}"
     lines = [_line(width, (heads, "bold"))]
-    for found in ledger["phases"][-6:]:
+    for found in [row for row in ledger["phases"] if row["phase"] != "finished"][-6:]:
         lines.append(
             _line(
                 width,

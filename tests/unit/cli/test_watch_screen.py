@@ -78,7 +78,7 @@ def test_a_block_has_what_matters() -> None:
     for words in (
         "web1  pre-copy pass 7  0:42",
         "does not converge",
-        "eta unknown: pre-copy does not",
+        "does not converge  eta unknown",
         "send ",
         " dirty ",
         "q or Ctrl-C leaves",
@@ -86,6 +86,37 @@ def test_a_block_has_what_matters() -> None:
         assert words in text, text
     assert "%" not in text, "no share of what has no end"
     assert any(each in text for each in screen.SPARKS)
+
+
+def test_no_figure_is_cut_off_in_a_window_of_80_columns() -> None:
+    changes = {**fake.POSTCOPY, "postcopy_requests": 123456, "requests_ps": 23456, "pace_mib": 1200}
+    changes |= {"memory_processed_bytes": 123 << 30, "memory_remaining_bytes": 101 << 30}
+    changes |= {"latency": {"source": "estimated", "mean_us": 690, "now_us": 690}}
+    text = text_of(row("db1", changes, rates=[]))
+    for words in ("left 101 GiB", "requests 123456 (23456/s)", "page ~0.69 ms", "pace 1200 MiB/s"):
+        assert words in text, text
+    assert "queue 64 KiB" in text and "sent 123 GiB" in text and "eta 0:09-0:11" in text
+    assert "…" not in text
+    text = text_of(row("web1", {"eta": {"outlook": "least", "least_ms": 4_000_000, "most_ms": None}}))
+    assert "eta at least 1:06:40" in text and "…" not in text
+
+
+def test_what_matters_most_is_not_cut_off_by_what_matters_less() -> None:
+    why = "post-copy interrupted at 89 %, paused on request until it is resumed"
+    broken = row("g1", fake.BROKEN, recovery=why, shadow="it was switched at 8.6 s, before pcmig would have")
+    text = text_of(broken)
+    assert why in text and "…" not in text
+    note = f"{why} (process 9702 looks after it)"
+    picture = screen.one("qemu:///system", broken, 100.0, "12:00:00", 80, 24, [note])
+    text = "\n".join(drawn(picture, 80, 24))
+    assert text.count(why) == 1 and "it was switched at 8.6 s, before pcmig would have" in text
+    gone = row(
+        "g1", outcome="done: g1 has left qemu+unix:///system?socket=/run/libvirt-of-another-kind/libvirt-sock"
+    )
+    assert "libvirt-sock" in text_of(gone)
+    uri = "qemu+ssh://root@a-host-with-a-long-name.example.org:2222/system?keyfile=/root/key"
+    picture = screen.everything(uri, [], 100.0, "12:00:00", 80, 24)
+    assert "…  12:00:00" in drawn(picture, 80, 24)[0]
 
 
 def test_what_others_tell_stands_beside_it() -> None:
