@@ -186,7 +186,7 @@ def _line(document: dict[str, Any]) -> tuple[str, ...]:
     source, destination = facts.ends(document)
     seen = document["ledger"]["totals"]["downtime_events_us"]
     return (
-        str(document["ended"])[:19].replace("T", " "),
+        facts.moment(document["ended"]),
         facts.name(document),
         source,
         destination,

@@ -60,7 +60,8 @@ class Watched(Job):
         if figures is not None:
             now_s = time.monotonic()
             dirty = figures.get("dirty_pages_ps", 0) * (figures.get("page_size_bytes") or units.PAGE_BYTES)
-            self.rates.append(Rates(now_s, dirty, figures.get("memory_bps", 0)))
+            sent = 0 if answer["state"] == "paused" else figures.get("memory_bps", 0)  # that was before
+            self.rates.append(Rates(now_s, dirty, sent))
             while self.rates[0].t_s < now_s - HISTORY_S:
                 self.rates.popleft()
         return sorted(lines, key=lambda line: int(line.partition(" ")[0]))

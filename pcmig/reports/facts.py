@@ -68,7 +68,17 @@ def sides(document: Document) -> Mapping[str, Mapping[str, Any]]:
 def figures(document: Document) -> list[Fact]:
     """The ones that are looked for first."""
     totals = document["ledger"]["totals"]
-    found = [Fact("took", duration(totals["total_us"]), "ledger.totals.total_us")]
+    before_us = document["elapsed_ms"] * 1000 - totals["total_us"]
+    found = [
+        Fact(
+            "took",
+            duration(document["elapsed_ms"] * 1000),
+            "elapsed_ms",
+            f"of it {duration(before_us)} before the migrate call, and after the end"
+            if before_us >= 100_000
+            else "",
+        )
+    ]
     if totals["downtime_events_us"] is not None:
         found.append(
             Fact(
@@ -153,10 +163,15 @@ def compared(document: Document) -> list[Fact]:
 
 
 def reason(document: Document) -> str | None:
-    """Why it switched."""
+    """Why it switched; None where it did not, or had done so before it was taken over."""
     switches = [row["text"] for row in document["decisions"] if row["action"] == "switch"]
     drains = [row["text"] for row in document["decisions"] if row["action"] == "drain"]
-    return next(iter([*drains[-1:], *switches[-1:]]), None)
+    if (known := next(iter([*drains[-1:], *switches[-1:]]), None)) is not None:
+        return str(known)
+    names = {row["phase"] for row in document["ledger"]["phases"]}
+    if document["mode"] != "postcopy" or not names & {"precopy", "drain"}:
+        return None
+    return "somebody else switched it: pcmig switch, virsh migrate-postcopy, or Nova"
 
 
 def hosts(document: Document) -> list[tuple[str, str, str]]:
@@ -263,6 +278,11 @@ def silences(document: Document) -> list[tuple[Fact, str, str]]:
         )
         for i, row in enumerate(document["silences"])
     ]
+
+
+def moment(text: str) -> str:
+    """ "2026-11-30T00:41:45.950Z" -> "2026-11-30 00:41:45"."""
+    return str(text)[:19].replace("T", " ")
 
 
 def duration(value_us: int) -> str:

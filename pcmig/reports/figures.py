@@ -193,7 +193,12 @@ def rates(axes: Any, document: Document) -> None:
     samples = document["samples"]
     page_bytes = document["ledger"]["totals"]["page_size_bytes"] or PAGE_BYTES
     times = seconds(document)
-    axes.plot(times, [value / MIB for value in samples["send_bps"]], color=SENT, label="sent")
+    # QEMU goes on telling its last rate where post-copy is interrupted, and nothing is sent.
+    sent = [
+        0 if phase == "paused" else value / MIB
+        for value, phase in zip(samples["send_bps"], samples["phase"], strict=True)
+    ]
+    axes.plot(times, sent, color=SENT, label="sent")
     # QEMU tells a rate when it has synchronised its bitmap, after the first pass at the latest.
     dirtied = [
         value * page_bytes / MIB if phase in ("precopy", "drain") and (value or passes) else None
@@ -309,7 +314,7 @@ def together(
     for place, (document, name) in enumerate(zip(documents, names, strict=True)):
         samples = document["samples"]
         values = [
-            None if phase == "setup" else value / scale
+            None if phase == "setup" else 0 if column == "send_bps" and phase == "paused" else value / scale
             for value, phase in zip(samples[column], samples["phase"], strict=True)
         ]
         axes.plot(seconds(document), values, color=SEVERAL[place % len(SEVERAL)], label=name)

@@ -46,9 +46,11 @@ def comparison(documents: Sequence[Document], files: Sequence[str]) -> str:
         _row("", [escape(" → ".join(facts.ends(d))) for d in documents], "hosts"),
         _row("", [_versions(d, "qemu") for d in documents], "QEMU"),
         _row("", [_versions(d, "libvirt") for d in documents], "libvirt"),
-        _row("", [escape(d["ended"]) for d in documents], "ended"),
+        _row("", [escape(facts.moment(d["ended"])) for d in documents], "ended"),
     ]
-    table = f'<div class="wide"><table class="numbers"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+    table = (
+        f'<div class="wide"><table class="numbers side"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+    )
     drawn = "".join(
         _figure(
             title_,
@@ -160,7 +162,7 @@ def _silences(document: Document) -> str:
     )
     return (
         "<h2>When the guest stood still</h2>"
-        '<div class="wide"><table class="text">'
+        '<div class="wide"><table class="text few">'
         "<tr><th>what</th><th>how long</th><th>by</th><th>at second</th></tr>"
         f'{cells}</table></div><p class="soft">libvirt&rsquo;s figure is QEMU&rsquo;s, and ends when the '
         "guest&rsquo;s state has arrived; the events tell when it ran. What a guest feels beyond that are "

@@ -8,10 +8,11 @@ import pathlib
 import re
 import zlib
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from pcmig import accounting
+from pcmig import accounting, latency
 from pcmig.reports import facts, figures, page, paper
 from tests.unit.ledgers import made
 
@@ -79,7 +80,12 @@ def test_its_figures_are_the_ledgers(document: dict[str, Any]) -> None:
     }
     totals = document["ledger"]["totals"]
     assert shown["ledger.totals.wire_bytes"] == (str(totals["wire_bytes"]), "452 MiB")
-    assert shown["ledger.totals.total_us"] == (str(totals["total_us"]), "38.4 s")
+    assert shown["elapsed_ms"] == (str(document["elapsed_ms"]), facts.duration(document["elapsed_ms"] * 1000))
+    waited = document["ledger"]["latency"]
+    assert shown["ledger.latency.mean_us"] == (
+        str(waited["mean_us"]),
+        latency.milliseconds(waited["mean_us"]),
+    )
     assert shown["ledger.totals.downtime_events_us"] == ("1000", "1 ms")
     assert shown["ledger.totals.downtime_reported_ms"] == ("4", "4 ms")
     assert shown["ledger.totals.requests"] == (str(totals["requests"]), str(totals["requests"]))
@@ -103,6 +109,35 @@ def test_it_shows_each_decision_with_its_reason(document: dict[str, Any]) -> Non
     assert len(document["decisions"]) > 2
     for decision in document["decisions"]:
         assert [f"{decision['t_us'] / 1e6:.3f}", decision["action"], decision["text"]] in rows
+
+
+def test_a_switch_of_somebody_elses_is_one(document: dict[str, Any]) -> None:
+    """By `pcmig switch` or virsh: there is no decision then, and the guest has been switched all the same."""
+    document["decisions"] = [row for row in document["decisions"] if row["action"] == "set-pace"]
+    assert "somebody else switched it" in str(facts.reason(document))
+    assert "somebody else switched it" in page.comparison([document, document], ["f", "g"])
+    document["mode"] = "precopy"
+    assert facts.reason(document) is None
+    assert "no switch" in page.comparison([document, document], ["f", "g"])
+
+
+def test_nothing_is_sent_while_it_is_interrupted(document: dict[str, Any]) -> None:
+    """QEMU goes on telling its last rate."""
+    axes = mock.Mock()
+    samples = document["samples"]
+    samples["phase"] = ["paused"] * len(samples["phase"])
+    assert any(samples["send_bps"])
+    figures.rates(axes, document)
+    assert axes.plot.call_args_list[0].kwargs["label"] == "sent"
+    assert not any(axes.plot.call_args_list[0].args[1])
+    figures.together(axes, [document], ["A"], "send_bps", 1.0, "sent")
+    assert not any(axes.plot.call_args.args[1])
+
+
+def test_a_ledger_of_an_older_version_is_shown(document: dict[str, Any]) -> None:
+    del document["ledger"]["latency"]
+    assert "a requested page took" not in page.page([document], ["f"])
+    assert "not known" in page.comparison([document, document], ["f", "g"])
 
 
 def test_it_shows_both_hosts(document: dict[str, Any]) -> None:
