@@ -6,18 +6,22 @@
 
 #define LASTS_MIN_US     150000
 #define LASTS_MAX_US     1500000
-#define LASTS_DIVISOR    10 /* of the time since the start */
+#define LASTS_DIVISOR    10 /* of the time since the first page */
 /* QEMU's first synchronisation belongs to the set-up; the second follows pages. */
 #define SECOND_ITERATION 2
 
 void pcmig_convergence_init(struct pcmig_convergence *convergence)
 {
     memset(convergence, 0, sizeof(*convergence));
+    convergence->first_us = -1;
 }
 
 void pcmig_convergence_pause(struct pcmig_convergence *convergence)
 {
+    int64_t first_us = convergence->first_us;
+
     pcmig_convergence_init(convergence);
+    convergence->first_us = first_us;
 }
 
 uint64_t pcmig_convergence_permille(const struct pcmig_convergence_window *window)
@@ -26,16 +30,17 @@ uint64_t pcmig_convergence_permille(const struct pcmig_convergence_window *windo
                                    : window->dirtied_pages * 1000 / window->sent_pages;
 }
 
-static int64_t lasts_us(int64_t t_us)
+/* The set-up and a wait for other migrations are no part of it: nothing is learnt of the guest meanwhile. */
+static int64_t lasts_us(const struct pcmig_convergence *c, int64_t t_us)
 {
-    int64_t us = t_us / LASTS_DIVISOR;
+    int64_t us = c->first_us >= 0 && t_us > c->first_us ? (t_us - c->first_us) / LASTS_DIVISOR : 0;
 
     return us < LASTS_MIN_US ? LASTS_MIN_US : us > LASTS_MAX_US ? LASTS_MAX_US : us;
 }
 
-int64_t pcmig_convergence_window_us(int64_t t_us)
+int64_t pcmig_convergence_window_us(const struct pcmig_convergence *convergence, int64_t t_us)
 {
-    return lasts_us(t_us) / PCMIG_CONVERGENCE_WINDOWS;
+    return lasts_us(convergence, t_us) / PCMIG_CONVERGENCE_WINDOWS;
 }
 
 static void judge(struct pcmig_convergence *c, int64_t long_enough_us)
@@ -67,20 +72,23 @@ void pcmig_convergence_feed(struct pcmig_convergence *c, int64_t t_us, const str
     /* Had nothing been dirtied, what remains would fall by each page sent: so this sum grows by what is found dirty,
      * and by nothing else. */
     uint64_t dirtied = sent + pcmig_passes_pages(sample, sample->memory_remaining_bytes);
-    int64_t long_enough_us = lasts_us(t_us);
+    int64_t long_enough_us;
     /* Between two synchronisations less and less is left, and nothing is found: a window that ended or began there
      * would hold what was found without all that was sent for it. */
     bool between = sample->iteration != 0 && sample->iteration == c->last_iteration;
 
+    if (c->first_us < 0 && sent > 0)
+        c->first_us = t_us;
+    long_enough_us = lasts_us(c, t_us);
     c->last_iteration = sample->iteration;
     if (between || (passes->done == 0 && !ended_by_synchronisation(passes, sample)))
         return;
     if (!c->started || t_us < c->window_us || sent < c->window_sent || dirtied < c->window_dirtied) {
-        pcmig_convergence_init(c);
+        pcmig_convergence_pause(c);
         c->started = true;
         c->last_iteration = sample->iteration;
     } else {
-        if (t_us - c->window_us < pcmig_convergence_window_us(t_us) ||
+        if (t_us - c->window_us < pcmig_convergence_window_us(c, t_us) ||
             (sample->iteration != 0 && sample->iteration <= c->window_iteration))
             return;
         if (sent == c->window_sent && dirtied == c->window_dirtied)

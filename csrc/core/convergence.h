@@ -8,7 +8,7 @@
  * together have lasted long enough. A burst - a collector, a checkpoint, memory given to a new process - is over
  * before it has filled three, and the pages that it leaves are sent once.
  *
- * Long enough is a tenth of the time since the start, so that looking never costs more than that, and no more than
+ * Long enough is a tenth of the time since the first page, so that looking never costs more than that, and no more than
  * a second and a half: bursts are the guests', and as long on a fast link as on a slow one. Plain values, no
  * allocation.
  */
@@ -33,6 +33,7 @@ struct pcmig_convergence {
 
     /* Private. */
     bool started;
+    int64_t first_us; /* of the first sample with a page; -1 = there was none yet */
     int64_t window_us;
     uint64_t window_sent, window_dirtied, window_iteration, last_iteration;
     struct pcmig_convergence_window windows[PCMIG_CONVERGENCE_WINDOWS]; /* the latest first */
@@ -45,7 +46,7 @@ void pcmig_convergence_feed(struct pcmig_convergence *convergence, int64_t t_us,
                             const struct pcmig_passes *passes);
 
 /* How long a window lasts at the least, T_US after the start. */
-int64_t pcmig_convergence_window_us(int64_t t_us);
+int64_t pcmig_convergence_window_us(const struct pcmig_convergence *convergence, int64_t t_us);
 
 /* Pages dirtied per 1000 sent in WINDOW. */
 uint64_t pcmig_convergence_permille(const struct pcmig_convergence_window *window);

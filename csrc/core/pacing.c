@@ -66,6 +66,15 @@ static uint64_t busy_share_permille(const struct pcmig_pacing *pacing)
     return share < OPEN_PERMILLE ? share : OPEN_PERMILLE;
 }
 
+/* Those who wait for the link lose all that is left idle of it, each of them: so once more as long for each. What is
+ * asked for goes before that all the same, as far as it fills the link. */
+static uint64_t shared_share_permille(const struct pcmig_pacing *pacing)
+{
+    uint64_t share = busy_share_permille(pacing) * (1 + (uint64_t)pacing->sharers);
+
+    return share < OPEN_PERMILLE ? share : OPEN_PERMILLE;
+}
+
 /* Right after the switch: every page is missing. */
 static uint64_t first_share_permille(const struct pcmig_pacing *pacing)
 {
@@ -135,14 +144,17 @@ static void measure_requests(struct pcmig_pacing *pacing, int64_t t_us, const st
     pacing->requests_ps = requests * 1000000 / elapsed_us;
     requests_bps =
         pacing->requests_ps < UINT64_MAX / PAGE_MAX_BYTES ? pacing->requests_ps * pacing->page_bytes : UINT64_MAX / 2;
-    pacing->requests_bps = pacing->requests_bps == 0 ? requests_bps : pacing->requests_bps / 2 + requests_bps / 2;
+    if (pacing->requests_bps == 0 || (pacing->sharers > 0 && requests_bps < pacing->requests_bps))
+        pacing->requests_bps = requests_bps;
+    else
+        pacing->requests_bps = pacing->requests_bps / 2 + requests_bps / 2;
     pacing->requested_bytes += requests * pacing->page_bytes;
     busy = pacing->requests_ps * 1000 / FREQUENT_PS;
     if (requests_bps / (rate->link_bps / 1000 + 1) >= FREQUENT_PERMILLE)
         busy = 1000;
     if (busy > 1000)
         busy = 1000;
-    if (busy >= pacing->busy_permille)
+    if (busy >= pacing->busy_permille || pacing->sharers > 0)
         pacing->busy_permille = busy;
     else
         pacing->busy_permille -= (pacing->busy_permille - busy + OPENING_DIVISOR - 1) / OPENING_DIVISOR;
@@ -335,9 +347,10 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
 /* The share of the link for background pages, in permille. */
 static uint64_t background_permille(const struct pcmig_pacing *pacing, const struct pcmig_rate *rate)
 {
-    uint64_t first = first_share_permille(pacing), busy_max = busy_share_permille(pacing);
+    uint64_t first = first_share_permille(pacing), busy_max = shared_share_permille(pacing);
+    uint64_t fill = pacing->sharers > 0 ? LATE_PERMILLE : FILL_PERMILLE;
     uint64_t asked = pacing->requests_bps / (rate->link_bps / 1000 + 1);
-    uint64_t left = FILL_PERMILLE > asked ? FILL_PERMILLE - asked : 0;
+    uint64_t left = fill > asked ? fill - asked : 0;
     uint64_t ceiling = OPEN_PERMILLE - (OPEN_PERMILLE - busy_max) * pacing->busy_permille / 1000;
 
     if (left < first)

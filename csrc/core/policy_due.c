@@ -19,17 +19,18 @@ int64_t pcmig_policy_param_us(const struct pcmig_policy *policy, enum pcmig_para
 
 /* A quarter of the time that the running pass still takes, so that its end is seen late by little, and often enough in
  * absolute terms that nothing is missed, rarely enough that nobody is disturbed. In the first seconds no longer than a
- * small part of the time so far: a guest that is moved in a second is judged within it. */
+ * small part of the time since the first page: a guest that is moved in a second is judged within it. */
 static int64_t next_sample_us(const struct pcmig_policy *policy)
 {
     const struct pcmig_pass *pass = &policy->passes.running;
-    int64_t longest = pcmig_policy_running_us(policy) / SAMPLE_DIVISOR;
+    int64_t sent_for_us = policy->memory_us >= 0 ? policy->now_us - policy->memory_us : pcmig_policy_running_us(policy);
+    int64_t longest = sent_for_us / SAMPLE_DIVISOR;
     int64_t interval = SAMPLE_MAX_US;
 
     if (longest > SAMPLE_MAX_US)
         longest = SAMPLE_MAX_US;
-    if (policy->passes.done > 0 && longest > pcmig_convergence_window_us(policy->now_us))
-        longest = pcmig_convergence_window_us(policy->now_us);
+    if (policy->passes.done > 0 && longest > pcmig_convergence_window_us(&policy->convergence, policy->now_us))
+        longest = pcmig_convergence_window_us(&policy->convergence, policy->now_us);
     if (!policy->has_sample) {
         interval = SAMPLE_MIN_US;
     } else if (pass->number > 0 && pass->sent_pages > 0 && policy->now_us > pass->start_us) {

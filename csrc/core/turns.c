@@ -155,13 +155,19 @@ static int64_t share_mib(const struct view *v, uint64_t divisor)
     return mib > PCMIG_TURNS_TRICKLE_MIB ? mib : PCMIG_TURNS_TRICKLE_MIB;
 }
 
-/* What post-copy does not take of the link. */
+/* What post-copy does not take of the link. Its pace counts where it sends less: who sends beside it takes away from
+ * what it sends, which is no reason to leave him more. */
 static int64_t spare_mib(const struct view *v, const struct pcmig_turns_row *postcopy)
 {
-    uint64_t most = v->link_bps / POSTCOPY_SHARE;
-    uint64_t spare = v->link_bps > postcopy->send_bps ? v->link_bps - postcopy->send_bps : 0;
-    int64_t mib = (int64_t)(((spare < most ? spare : most) + MIB / 2) / MIB);
+    uint64_t most = v->link_bps / POSTCOPY_SHARE, taken = postcopy->send_bps, spare;
+    int64_t mib;
 
+    if (postcopy->pace_mib == 0)
+        return PCMIG_TURNS_TRICKLE_MIB;
+    if (postcopy->pace_mib > 0 && (uint64_t)postcopy->pace_mib > taken / MIB)
+        taken = (uint64_t)postcopy->pace_mib * MIB;
+    spare = v->link_bps > taken ? v->link_bps - taken : 0;
+    mib = (int64_t)(((spare < most ? spare : most) + MIB / 2) / MIB);
     return mib > PCMIG_TURNS_TRICKLE_MIB ? mib : PCMIG_TURNS_TRICKLE_MIB;
 }
 

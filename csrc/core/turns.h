@@ -76,9 +76,8 @@ struct pcmig_turns_row {
     uint64_t link_bps;        /* as measured by it; 0 = not known */
     int64_t queue_bytes;      /* -1 = not known */
     int64_t bound_mib;        /* in force for the sake of others, MiB/s; 0 = none */
-    /* For people who look on: the pace of background pages in post-copy, MiB/s, 0 = unlimited, -1 = none was set; and
-     * the gate before the switch. */
-    int64_t pace_mib;
+    int64_t pace_mib;         /* of background pages in post-copy, MiB/s; 0 = unlimited, -1 = none was set */
+    /* For people who look on: the gate before the switch. */
     enum pcmig_gate_state gate;
     char name[PCMIG_TURNS_NAME_SIZE]; /* the guest's */
 };

@@ -255,6 +255,36 @@ static void a_pass_that_ends_early_begins_the_next(void **state)
     assert_in_range(pcmig_convergence_permille(&c.lowest), 900, 1100);
 }
 
+/* A minute of waiting for other migrations, or of set-up, tells nothing of a guest: it is judged as soon as one that
+ * began at once. It took a second and a half for 0.15 s. */
+static void waiting_is_no_evidence_to_wait_for(void **state)
+{
+    int64_t took_us[2];
+
+    (void)state;
+    for (int waited = 0; waited < 2; waited++) {
+        struct pcmig_passes p = {.done = 1};
+        struct pcmig_convergence c;
+        int64_t start_us = waited * 60 * SECOND, t_us = start_us;
+        uint64_t sent = GUEST_PAGES, iteration = 2;
+        struct pcmig_sample s = sample(0, 0, 1);
+
+        pcmig_convergence_init(&c);
+        pcmig_convergence_feed(&c, start_us, &s, &p);
+        for (; !c.known && t_us < start_us + 10 * SECOND; t_us += 25000, sent += 1000, iteration++) {
+            s = sample(sent, 5000, iteration);
+            pcmig_convergence_feed(&c, t_us, &s, &p);
+        }
+        assert_true(c.known);
+        took_us[waited] = t_us - start_us;
+        /* Nor does it count again when the others' turn has been in between. */
+        pcmig_convergence_pause(&c);
+        assert_int_equal(pcmig_convergence_window_us(&c, t_us), 50000);
+    }
+    assert_int_equal(took_us[0], took_us[1]);
+    assert_in_range(took_us[1], 150000, 250000);
+}
+
 /* QEMU 11 synchronises within a pass, from which nothing is learned: what was not sent yet cannot be dirty again. */
 static void a_turn_is_no_pass(void **state)
 {
@@ -287,6 +317,7 @@ int main(void)
         cmocka_unit_test(windows_are_whole_passes),
         cmocka_unit_test(a_pass_that_ends_early_begins_the_next),
         cmocka_unit_test(a_turn_is_no_pass),
+        cmocka_unit_test(waiting_is_no_evidence_to_wait_for),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

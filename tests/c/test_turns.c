@@ -26,7 +26,7 @@
         .link = 2, .phase = (phase_), .fill = PCMIG_TURNS_FILLS, .since_us = NOW - 500 * SECOND,                       \
         .phase_us = NOW - (age_s_)*SECOND, .turn_us = (turn_) ? NOW - (age_s_)*SECOND : 0, .stamp_us = NOW,            \
         .setup_us = SECOND, .moved_us = NOW, .total_bytes = 1024 * MIB, .remaining_bytes = (left_mib)*MIB,             \
-        .send_bps = LINK, .link_bps = LINK, .queue_bytes = 0                                                           \
+        .send_bps = LINK, .link_bps = LINK, .queue_bytes = 0, .pace_mib = -1                                           \
     }
 
 #define WAITING(left)  ROW(PCMIG_TURNS_WAITING, false, 5, left)
@@ -52,6 +52,8 @@ enum change {
     BOUND_FULL, /* likewise, and its queue is not empty yet */
     PACED,      /* it takes four fifths of the link */
     SLOW,       /* it takes half of the link */
+    SLOWED,     /* it takes half of the link, and would take nine tenths of it */
+    UNPACED,    /* it takes half of the link, and would take all of it */
     SET_UP,     /* its set-up is under way, longer than anything else may stand still */
     SET_UP_LONG,
     SLOWLY_SET_UP, /* its set-up took long */
@@ -114,6 +116,8 @@ static const struct rule {
     {"post-copy before pre-copy", PRECOPY(500), POSTCOPY(500), AS_IT_IS, PCMIG_TURN_BOUNDED, 1, true},
     {"what its pace leaves", PRECOPY(500), POSTCOPY(500), PACED, PCMIG_TURN_BOUNDED, 2, true},
     {"and a quarter at the most", PRECOPY(500), POSTCOPY(500), SLOW, PCMIG_TURN_BOUNDED, 3, true},
+    {"what it does not get is no more to spare", PRECOPY(500), POSTCOPY(500), SLOWED, PCMIG_TURN_BOUNDED, 1, true},
+    {"nor without a pace", PRECOPY(500), POSTCOPY(500), UNPACED, PCMIG_TURN_BOUNDED, 1, true},
     {"post-copy before what waits", WAITING(500), POSTCOPY(500), PACED, PCMIG_TURN_WAITING, 0, true},
     {"post-copy leaves the link idle: the next one is set up", WAITING(500), POSTCOPY(500), SLOW, PCMIG_TURN_BOUNDED, 3,
      true},
@@ -169,6 +173,14 @@ static struct pcmig_turns_row changed(struct pcmig_turns_row row, enum change ch
         break;
     case SLOW:
         row.send_bps = LINK / 2;
+        break;
+    case SLOWED:
+        row.send_bps = LINK / 2;
+        row.pace_mib = 11;
+        break;
+    case UNPACED:
+        row.send_bps = LINK / 2;
+        row.pace_mib = 0;
         break;
     case SET_UP:
     case SET_UP_LONG:

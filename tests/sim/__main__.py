@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from tests.sim import bed, compare, figure, program, scenarios, thresholds
+from tests.sim import bed, compare, figure, program, scenarios, several, thresholds
 
 # Scenarios between two lines that tell how far it is.
 CHUNK = 20
@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rivals", action="store_true", help="with --try: the rivals as well")
     parser.add_argument("--traces", metavar="FOLDER", help="with --try: pcmig's traces, for 'pcmig replay'")
     parser.add_argument("--bed", action="store_true", help="the simulator against what the bed measured")
+    parser.add_argument("--several", action="store_true", help="guests that leave a host at once")
     parser.add_argument("--thresholds", action="store_true", help="what each threshold of pcmig costs")
     parser.add_argument("--figure", metavar="FILE.svg", help="draw the picture of the manual")
     return parser.parse_args()
@@ -107,6 +108,10 @@ def main() -> int:
             return 0
         if options.bed:
             print("\n".join(bed.table()))
+            return 0
+        if options.several:
+            for line in several.table():
+                print(line, flush=True)
             return 0
         if options.figure:
             figure.draw(pathlib.Path(options.figure))

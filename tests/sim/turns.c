@@ -32,6 +32,8 @@ bool turns_look(struct migration *m, const struct migration *all, unsigned count
 
     if (!m->waits)
         pcmig_turns_meter_phase(&m->meter, now_us, pcmig_ledger_phase_now(m->ledger));
+    if (m->qemu.state == QEMU_SWITCHING || m->qemu.state == QEMU_POSTCOPY)
+        m->meter.row.pace_mib = (int64_t)(m->qemu.postcopy_bps / 1048576);
     for (unsigned i = 0; i < count; i++) {
         if (all[i].look_us == NEVER_US || all[i].meter.row.phase == PCMIG_TURNS_NONE)
             continue;

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from pcmig import _core
-from tests.sim import bed, compare, program, scenarios, thresholds
+from tests.sim import bed, compare, program, scenarios, several, thresholds
 from tests.sim.__main__ import words
 
 # The simulator agrees with the bed within this, or lies between the least and the greatest that was measured.
@@ -82,17 +82,8 @@ def test_migrations_of_one_host_take_turns() -> None:
     """Three busy guests of the bed's bench: with turns one is switched at a time, so that none is silent for
     long, the first arrive early and the last no later than side by side; with QEMU 11 auto sends first passes
     to their ends, and virsh none. The last arrived at 1.07 of virsh's time with QEMU 10."""
-    many: program.Scenario = {
-        **bed.GUEST,
-        "memory_mib": 128,
-        "hot_mib": 32,
-        "hot_wps": 3000,
-        "scan_pps": 3000,
-        "setup_ms": 1500,
-        "guests": 3,
-    }
     for qemu in (10, 11):
-        told: program.Scenario = {**many, **bed.STACKS[qemu]}
+        told: program.Scenario = {**several.MANY, **bed.STACKS[qemu], "guests": 3}
         virsh, ours, alone = program.run(
             [{**told, "way": "virsh"}, {**told, "way": "pcmig"}, {**told, "way": "pcmig", "turns": 0}]
         )
@@ -105,19 +96,27 @@ def test_migrations_of_one_host_take_turns() -> None:
 def test_slow_set_ups_do_not_leave_the_link_idle() -> None:
     """On a busy host a set-up takes 8 s instead of 1.5: once, as each is under way while the one before
     sends. It was 57 s for 42, as 5 s without a byte counted as standing still."""
-    many: program.Scenario = {
-        **bed.GUEST,
-        **bed.STACKS[10],
-        "memory_mib": 128,
-        "hot_mib": 32,
-        "hot_wps": 3000,
-        "scan_pps": 3000,
-        "guests": 4,
-        "way": "pcmig",
-    }
+    many: program.Scenario = {**several.MANY, **bed.STACKS[10], "guests": 4, "way": "pcmig"}
     quick, slow = program.run([{**many, "setup_ms": 1500}, {**many, "setup_ms": 8000}])
     assert float(slow["total_ms"]) < float(quick["total_ms"]) + 6500 + 4000
     assert compare.silence(slow) < 1.5 * compare.silence(quick)
+
+
+def test_what_requests_leave_of_the_link_is_theirs_who_wait() -> None:
+    """The same three, switched at once. All had arrived at 1.14 of virsh's time: a second of the link was
+    left idle for each, as pace and requests together did not fill it."""
+    told: program.Scenario = {**several.MANY, **bed.STACKS[11], "guests": 3}
+    virsh, ours = program.run([{**told, "way": "virsh"}, {**told, "way": "pcmig", "policy": "immediate"}])
+    assert float(ours["total_ms"]) < 1.12 * float(virsh["total_ms"])
+    assert float(ours["arrival_ms"]) < 0.78 * float(virsh["arrival_ms"])
+    assert compare.silence(ours) < 0.1 * compare.silence(virsh)
+
+
+def test_several_are_shown_beside_virsh() -> None:
+    heads, *rows = several.table((3,))
+    assert heads.split() == list(several.WAYS)
+    assert [row.split(",")[0] for row in rows] == ["3", "3"]
+    assert all(row.count(" ms") == len(several.WAYS) for row in rows)
 
 
 def test_slots_are_taken_one_after_the_other() -> None:
