@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import logging
+import os
 import re
 import sys
 import traceback
@@ -160,6 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code. Nothing but argparse's SystemExit comes out of it."""
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    open_streams()
     try:
         code = Pcmig().run(argv)
         sys.stdout.flush()
@@ -177,11 +180,30 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as err:
         return complain(f"pcmig is not installed properly: {err}", ExitCode.INTERNAL, debug)
     except Exception as err:
+        if isinstance(err, OSError) and err.errno in UNWRITABLE and err.filename is None:
+            silence(sys.stdout)
+            return complain(f"standard output cannot be written: {err.strerror}", ExitCode.FAILED, debug)
         core, journal = sys.modules.get("pcmig._core"), sys.modules.get("pcmig.journal")
         if (core and isinstance(err, core.Error)) or (journal and isinstance(err, journal.JournalError)):
             return complain(str(err), ExitCode.FAILED, debug)
         message = f"internal error: {type(err).__name__}: {err}; please report it, with the output of --debug"
         return complain(message, ExitCode.INTERNAL, debug)
+
+
+# What a standard output says that is full, or was closed. Files that commands write are theirs to tell of.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
+def open_streams() -> None:
+    """What was closed by whoever started this ('>&-') gets no other file of ours: it is /dev/null, to which
+    standard output cannot be written, so that who wants to print something hears of it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
 
 
 def complain(message: str, code: ExitCode, debug: bool) -> int:

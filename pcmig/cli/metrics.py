@@ -16,6 +16,7 @@ from pcmig.cli.metering import END_S, make_meter
 from pcmig.journal import Journal
 from pcmig.metrics import exposition, view
 from pcmig.metrics.families import COMMAND, NOVA
+from pcmig.metrics.meter import FILES, Meter
 from pcmig.metrics.store import NOVA_FOLDER, Store, StoreError, default_folder
 
 
@@ -48,7 +49,7 @@ class Metrics(Command):
         try:
             if args.textfile is not None:
                 meter.publish(situations=situations, wait_s=0)  # what is busy is told by the next
-                if not within(metering.HUNG_S, lambda: meter.write(args.textfile, END_S)):
+                if not within(metering.HUNG_S, lambda: write(meter, args.textfile)):
                     raise CommandError(
                         f"{args.textfile} is not written: it has not answered for {metering.HUNG_S:g} s"
                     )
@@ -61,6 +62,13 @@ class Metrics(Command):
         except ImportError as err:
             raise CommandError(exposition.MISSING.format(err)) from err
         return ExitCode.DONE
+
+
+def write(meter: Meter, path: str) -> None:
+    """Raises StoreError, ImportError."""
+    if os.path.isdir(path):
+        raise StoreError(f"{path} is a folder: name the file in it, {os.path.join(path, FILES[COMMAND])}")
+    meter.write(path, END_S)
 
 
 def of_nova() -> list[exposition.View]:

@@ -153,7 +153,8 @@ def nothing(args: argparse.Namespace) -> str:
 
 
 # What becomes of a document in which something is missing, or is of another type: the schema is not checked.
-DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+# Numbers that are too large for anything are arithmetic's.
+DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 
 def damaged(kept: Kept, err: Exception) -> LedgerError:
@@ -174,7 +175,8 @@ def show(kept: Sequence[Kept]) -> list[LedgerError]:
             errors.append(damaged(each, err))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows if len(rows) > 1 else ():
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        print("".join(letter if letter.isprintable() else "?" for letter in line))  # a file may have anything
     if not kept:
         print("no ledger is kept here yet")
     return errors
@@ -220,10 +222,19 @@ def write(args: argparse.Namespace, kept: Sequence[Kept]) -> list[LedgerError]:
     html = args.html or (None if args.pdf else default_name(good))
     if html:
         make = page.comparison if args.compare else page.page
-        put(html, make(documents, files).encode())
+        try:
+            text = make(documents, files)
+        except DAMAGED as err:  # side by side more is asked of each
+            names = ", ".join(files)
+            raise CommandError(f"no page can be made of {names}: {type(err).__name__}: {err}") from err
+        put(html, text.encode())
     if args.pdf:
         target = io.BytesIO()
-        paper.write(target, documents, files, compare=args.compare)
+        try:
+            paper.write(target, documents, files, compare=args.compare)
+        except DAMAGED as err:  # of what the page above does not show
+            names = ", ".join(files)
+            raise CommandError(f"no PDF can be made of {names}: {type(err).__name__}: {err}") from err
         put(args.pdf, target.getvalue())
     return errors
 

@@ -126,15 +126,18 @@ class Watch(Command):
             return ending(job, None, since_s, Known(entry))
 
         with SignalPipe(SIGNALS) as signals:
-            return watch_all.watch_all(
-                args.connect,
-                shadows,
-                end,
-                signals,
-                shadow=args.shadow,
-                as_json=args.json,
-                quiet=args.quiet or args.no_progress,
-            )
+            try:
+                return watch_all.watch_all(
+                    args.connect,
+                    shadows,
+                    end,
+                    signals,
+                    shadow=args.shadow,
+                    as_json=args.json,
+                    quiet=args.quiet or args.no_progress,
+                )
+            except _core.LibvirtError as err:  # libvirt's own words need not name the host
+                raise CommandError(f"{args.connect} cannot be asked for its migrations: {err}") from err
 
     def _one(self, args: argparse.Namespace, job: Watched) -> int:
         job.find()

@@ -70,6 +70,11 @@ def test_one_that_is_killed(
     assert (value(found, "pcmig_half_lost"), value(found, "pcmig_interrupted")) == (1, 0)
 
 
+def test_a_folder_instead_of_a_file(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = pcmig(capsys, "metrics", "--textfile", str(tmp_path))
+    assert code == 1 and f"{tmp_path} is a folder: name the file in it, {tmp_path}/pcmig.prom" in text
+
+
 def test_the_hosts_are_asked(
     start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal
 ) -> None:

@@ -176,6 +176,47 @@ def test_one_that_is_damaged_within(kept: list[pathlib.Path], capsys: pytest.Cap
     assert str(kept[3]) in page and str(kept[2]) not in page
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        (("ledger", "latency", "mean_us"), 10**400, "OverflowError"),
+        (("ledger", "latency"), "x", "TypeError"),
+        (("ledger", "latency", "buckets"), ["a"] * 24, "TypeError"),
+        (("tunnel",), "x", "AttributeError"),
+    ],
+    ids=["huge", "text", "texts", "tunnel"],
+)
+@pytest.mark.parametrize("more", [(), ("--compare",)])
+def test_whatever_a_figure_is_there_is_no_traceback(
+    kept: list[pathlib.Path],
+    capsys: pytest.CaptureFixture[str],
+    path: tuple[str, ...],
+    value: Any,
+    why: str,
+    more: tuple[str, ...],
+) -> None:
+    document: dict[str, Any] = json.loads(kept[2].read_text())
+    place = document
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    kept[2].write_text(json.dumps(document))
+    code, text = pcmig(capsys, "report", "g1", "--last", "2", "--html", "r.html", *more)
+    assert code == 1, text
+    assert "internal error" not in text and "Traceback" not in text
+    assert f"{kept[2]} cannot be shown, it is damaged: {why}" in text
+
+
+def test_a_name_does_nothing_to_the_terminal(
+    kept: list[pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    document: dict[str, Any] = json.loads(kept[2].read_text())
+    document["guest"]["name"] = "g\x1b[31m1"
+    kept[2].write_text(json.dumps(document))
+    code, text = pcmig(capsys, "report")
+    assert code == 0 and "g?[31m1" in text and "\x1b" not in text
+
+
 def test_the_list_without_one_that_is_damaged_within(
     kept: list[pathlib.Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,8 +148,9 @@ def test_a_guest_that_comes_in(
 
 def test_a_host_that_cannot_be_asked_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     fake.migrating[:] = [fake.ConnectError("refused")]
-    assert main.main(["watch"]) == 1
-    assert "refused" in capsys.readouterr().err
+    assert main.main(["watch", "-c", "qemu+tcp://nowhere/system"]) == 1
+    said = capsys.readouterr().err
+    assert "qemu+tcp://nowhere/system cannot be asked for its migrations: refused" in said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from pcmig.cli import main
@@ -90,6 +95,20 @@ def test_guest_that_cannot_be(capsys: pytest.CaptureFixture[str], command: str) 
 def test_guest_that_is_not_there(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, text = run(capsys, command, "nosuch", "-c", "test:///default")
     assert (code, 'no guest "nosuch" on test:///default' in text) == (1, True), text
+
+
+@pytest.mark.parametrize("words", ["report --list", "report --json", "metrics"])
+@pytest.mark.parametrize(("where", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left")])
+def test_an_output_that_takes_nothing(words: str, where: str, why: str, tmp_path: pathlib.Path) -> None:
+    run = subprocess.run(
+        f"{sys.executable} -m pcmig.cli.main {words} {where}",
+        shell=True,
+        env={**os.environ, "PCMIG_LEDGERS_DIR": str(tmp_path), "PCMIG_JOURNAL_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"pcmig: standard output cannot be written: {why}"), run.stderr
 
 
 def test_help_for_a_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
