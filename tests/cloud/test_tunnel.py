@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from pcmig.tunnel import keygen
 from tests.bed.guest import GuestSpec
 from tests.cloud.api import wait_until
 from tests.cloud.cloud import Cloud
@@ -16,7 +15,7 @@ from tests.cloud.config import Sections
 from tests.cloud.conftest import RATE_MBIT, configured
 from tests.cloud.server import Server
 from tests.cloud.test_driver import POST_COPY, Move, other
-from tests.functional.tunnel_scene import MARKERS, Daemon, seen, size_mib, wire
+from tests.functional.tunnel_scene import MARKERS, Daemon, make_daemons, seen, size_mib, start_daemons, wire
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -35,13 +34,8 @@ SLOW_MBIT = 20  # at the switch: post-copy takes long enough for what happens me
 
 @pytest.fixture(scope="module")
 def daemons(pcmig_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Daemon]]:
-    pki = tmp_path_factory.mktemp("pki")
-    keygen.make_ca(pki, 30)
-    found = {}
-    for host in pcmig_cloud.hosts:
-        keygen.make_host(pki, [host.name, host.address], 10)
-        found[host.name] = Daemon(host, pki, control_group="nova")
-        found[host.name].start()
+    found = make_daemons(pcmig_cloud, tmp_path_factory.mktemp("pki"), control_group="nova")
+    start_daemons(found)
     yield found
     for daemon in found.values():
         print(f"--- tunnel of host {daemon.host.name}\n{daemon.said()}")

@@ -136,12 +136,12 @@ def _runs_tunnel(pid: int) -> bool:
     return False
 
 
-def make_daemons(bed: Bed, pki: pathlib.Path) -> dict[str, Daemon]:
+def make_daemons(bed: Bed, pki: pathlib.Path, control_group: str | None = None) -> dict[str, Daemon]:
     """One for each host, by its name, with certificates in PKI; none is started."""
     keygen.make_ca(pki, 30)
     for host in bed.hosts:
         keygen.make_host(pki, [host.name, host.address], 10)
-    return {host.name: Daemon(host, pki) for host in bed.hosts}
+    return {host.name: Daemon(host, pki, control_group) for host in bed.hosts}
 
 
 def start_daemons(daemons: dict[str, Daemon]) -> None:
