@@ -49,6 +49,7 @@ struct pcmig_control {
     struct pcmig_tunnel *tunnel;
     struct pcmig_source source;
     char path[PCMIG_PLACE_PATH_BYTES];
+    bool late; /* a connection found no descriptor */
     unsigned client_count;
     struct client *clients;
     struct pcmig_door *doors;
@@ -225,11 +226,21 @@ static void end_job(struct job *job)
         serve(client);
 }
 
+/* Closes what the job has made, unless somebody has closed it meanwhile, or has been told that it is open. */
+static void take_back(struct job *job)
+{
+    const struct pcmig_door *door = *find_door(job->control, job->request.name);
+
+    if (door != NULL && door == job->made && !door->told)
+        (void)close_name(job->control, job->request.name, "the peer did not answer");
+}
+
 /* In the control thread: the peer was asked. */
 static void on_probed(struct pcmig_task *task)
 {
     struct job *job = OWNER(task, struct job, task);
     const struct pcmig_probe_result *result = &job->result;
+    struct pcmig_door *door = *find_door(job->control, job->request.name); /* of "open" */
     char subject[PCMIG_TLS_SUBJECT_BYTES], own[PCMIG_TLS_SUBJECT_BYTES] = "";
     long long own_not_after_s = 0;
     struct pcmig_rules *rules = pcmig_tunnel_rules(job->control->tunnel);
@@ -241,8 +252,7 @@ static void on_probed(struct pcmig_task *task)
     }
     pcmig_rules_unref(rules);
     if (!result->ok) {
-        if (job->made != NULL)
-            (void)close_name(job->control, job->request.name, "the peer did not answer");
+        take_back(job);
         answer(job->client, "error %s:%u: %s", job->request.peer, job->request.port, result->error);
     } else if (job->request.verb == PCMIG_TUNNEL_VERB_PROBE) {
         answer(
@@ -250,9 +260,12 @@ static void on_probed(struct pcmig_task *task)
             "ok subject=%s not_after=%lld clock_skew_ms=%lld rtt_us=%lld version=%d own_subject=%s own_not_after=%lld",
             subject, (long long)result->not_after_s, (long long)result->clock_skew_ms, (long long)result->rtt_us,
             PCMIG_TUNNEL_FRAME_VERSION, own, own_not_after_s);
+    } else if (door == NULL) {
+        answer(job->client, "error %s was closed while its peer was asked", job->request.name);
     } else {
         char path[PCMIG_PLACE_PATH_BYTES];
 
+        door->told = true;
         pcmig_place_path(job->control->tunnel->config->run_dir, job->request.name, path);
         pcmig_messages_add(job->control->tunnel->messages, PCMIG_MESSAGES_NAME, PCMIG_MESSAGES_INFO,
                            "%s leads to %s:%u (%s)", job->request.name, job->request.peer, job->request.port,
@@ -277,8 +290,10 @@ static const char *open_door(struct job *job, char error[PCMIG_PLACE_ERROR_BYTES
 {
     struct pcmig_control *control = job->control;
     struct pcmig_door *door = *find_door(control, job->request.name);
-    struct pcmig_account *account;
+    struct pcmig_account *account = pcmig_registry_account(control->tunnel->registry, job->request.name, false);
+    const bool was_known = account != NULL; /* a stream has come under it from elsewhere */
 
+    pcmig_account_unref(account);
     if (door != NULL) {
         if (strcmp(door->peer->name, job->peer->name) != 0 || door->peer->port != job->peer->port)
             return "this name leads to another peer already: close it first";
@@ -290,7 +305,8 @@ static const char *open_door(struct job *job, char error[PCMIG_PLACE_ERROR_BYTES
     pcmig_account_unref(account);
     door = pcmig_door_open(control->tunnel, job->request.name, job->peer, job->request.streams, error);
     if (door == NULL) {
-        pcmig_registry_forget(control->tunnel->registry, job->request.name);
+        if (!was_known)
+            pcmig_registry_forget(control->tunnel->registry, job->request.name);
         return error;
     }
     pcmig_registry_keep(control->tunnel->registry, job->request.name);
@@ -505,14 +521,22 @@ static void on_connection(struct pcmig_source *source, uint32_t events)
     struct pcmig_control *control = OWNER(source, struct pcmig_control, source);
 
     (void)events;
+    control->late = false;
     for (;;) {
         const int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         struct client *client;
 
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
-        if (fd < 0)
+        if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
+        if (fd < 0) {
+            /* Epoll does not tell of it again. */
+            control->late = true;
+            pcmig_messages_add(control->tunnel->messages, PCMIG_MESSAGES_LIMIT, PCMIG_MESSAGES_ERROR,
+                               "no connection to the control socket can be accepted: %s", strerror(errno));
+            return;
+        }
         client = control->client_count < CLIENTS_MAX && may_ask(control, fd) ? calloc(1, sizeof(*client)) : NULL;
         if (client == NULL) {
             pcmig_messages_add(control->tunnel->messages, PCMIG_MESSAGES_LIMIT, PCMIG_MESSAGES_WARNING,
@@ -594,6 +618,10 @@ void pcmig_control_tidy(struct pcmig_control *control)
     char name[PCMIG_TUNNEL_NAME_LEN + 1];
 
     pcmig_rules_unref(rules);
+    if (control->late)
+        on_connection(&control->source, 0);
+    for (struct pcmig_door *door = control->doors; door != NULL; door = door->next)
+        pcmig_door_look(door);
     while (pcmig_registry_idle(control->tunnel->registry, pcmig_clock_us() - idle_us, name)) {
         if (!close_name(control, name, "the name was not used"))
             return;

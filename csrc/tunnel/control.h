@@ -20,7 +20,8 @@ unsigned pcmig_control_reload_asked(struct pcmig_tunnel *tunnel);
 /* Answers those up to that number with the line TEXT. False when memory is short. From any thread. */
 bool pcmig_control_answer_reload(struct pcmig_tunnel *tunnel, unsigned upto, const char *text);
 
-/* Drops names that have had no stream for long: call it now and then. */
+/* Drops names that have had no stream for long, and takes connections that had to wait for a descriptor: call it now
+ * and then. */
 void pcmig_control_tidy(struct pcmig_control *control);
 
 #endif

@@ -204,7 +204,9 @@ int pcmig_peer_listen(const char *where, const char *congestion, bool beside, ch
     }
     status = getaddrinfo(strcmp(host, "*") == 0 ? "::" : host, colon + 1, &hints, &found);
     if (status != 0) {
-        snprintf(error, error_size, "'%s' is no address to listen on: %s", where, gai_strerror(status));
+        snprintf(error, error_size,
+                 "'%s' is no address to listen on: %s; give an IP address of this host, or [::] for all", where,
+                 gai_strerror(status));
         return -1;
     }
     fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -7,15 +7,19 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "fair_clock.h"
@@ -290,6 +294,192 @@ static void a_slow_reader_is_alive(void **state)
     tunnel_pair_end(&pair);
 }
 
+/* And has the last bytes, though whoever sent them has ended long before, and has nothing more to wait for. */
+static void a_slow_reader_has_all(void **state)
+{
+    enum { BYTES = 600000, READ = 12000 };
+    static uint8_t bytes[READ], expected[READ];
+    struct flow out = {.bytes = BYTES, .chunk = 65536};
+    struct tunnel_pair pair;
+    char name[33];
+    int listening, there;
+    size_t at = 0;
+    ssize_t n;
+
+    (void)state;
+    tunnel_pair_prepare(&pair, false);
+    pair.a.config.leave_ms = pair.b.config.leave_ms = 1000;
+    pair.a.config.dead_after_ms = pair.b.config.dead_after_ms = 1000;
+    tunnel_side_start(&pair.a);
+    tunnel_side_start(&pair.b);
+    tunnel_open(&pair, name, 1);
+    listening = tunnel_listen(&pair.b, name);
+    out.fd = tunnel_connect(&pair.a, name);
+    there = tunnel_accept(listening);
+    assert_return_code(shutdown(there, SHUT_WR), errno);
+    assert_int_equal(pthread_create(&out.thread, NULL, write_all, &out), 0);
+    while ((n = recv(there, bytes, sizeof(bytes), 0)) > 0) {
+        fill(expected, (size_t)n, at);
+        assert_memory_equal(bytes, expected, (size_t)n);
+        at += (size_t)n;
+        let_pass(60000);
+    }
+    assert_int_equal(pthread_join(out.thread, NULL), 0);
+    assert_true(out.right);
+    assert_int_equal(at, BYTES);
+    shown(&pair.b, name, "lost=0");
+    close(there);
+    close(out.fd);
+    close(listening);
+    tunnel_pair_end(&pair);
+}
+
+/* Whoever comes meanwhile has to wait, and not for somebody else to come later. */
+static void no_descriptor_is_left(void **state)
+{
+    enum { MOST = 256 };
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct rlimit before, less;
+    struct tunnel_pair pair;
+    char name[33], byte = 0, answer[64] = "";
+    int listening, here, asking, there, fillers[MOST], count = 0;
+
+    (void)state;
+    tunnel_pair_start(&pair, false);
+    tunnel_open(&pair, name, 1);
+    listening = tunnel_listen(&pair.b, name);
+    here = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    asking = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(here >= 0 && asking >= 0);
+    assert_return_code(getrlimit(RLIMIT_NOFILE, &before), errno);
+    less = (struct rlimit){.rlim_cur = MOST, .rlim_max = before.rlim_max};
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &less), errno);
+    while (count < MOST && (fillers[count] = dup(here)) >= 0)
+        count++;
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", pair.a.run_dir, name);
+    assert_return_code(connect(here, (struct sockaddr *)&address, sizeof(address)), errno);
+    tunnel_logged(&pair.a, "cannot begin: Too many open files");
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", pair.a.control);
+    assert_return_code(connect(asking, (struct sockaddr *)&address, sizeof(address)), errno);
+    tunnel_logged(&pair.a, "no connection to the control socket can be accepted: Too many open files");
+    while (count > 0)
+        close(fillers[--count]);
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &before), errno);
+    there = tunnel_accept(listening);
+    assert_int_equal(send(here, "x", 1, 0), 1);
+    assert_int_equal(recv(there, &byte, 1, 0), 1);
+    assert_int_equal(send(asking, "list\n", 5, 0), 5);
+    assert_true(recv(asking, answer, sizeof(answer) - 1, 0) > 0);
+    assert_memory_equal(answer, "ok", 2);
+    close(asking);
+    close(here);
+    close(there);
+    close(listening);
+    tunnel_pair_end(&pair);
+}
+
+/* A socket of TCP that listens at PORT, which was 0. */
+static int listen_quietly(unsigned *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(address);
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_return_code(bind(fd, (struct sockaddr *)&address, len), errno);
+    assert_return_code(listen(fd, 4), errno);
+    assert_return_code(getsockname(fd, (struct sockaddr *)&address, &len), errno);
+    *port = ntohs(address.sin_port);
+    return fd;
+}
+
+/* "open NAME" to who listens quietly, which is not answered yet; PEER is the daemon's connection to there. */
+static int ask_to_open(struct tunnel_side *side, const char *name, int *peer)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    unsigned port;
+    const int quiet = listen_quietly(&port);
+    char line[128];
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", side->control);
+    assert_return_code(connect(fd, (struct sockaddr *)&address, sizeof(address)), errno);
+    snprintf(line, sizeof(line), "open %s localhost %u\n", name, port);
+    assert_int_equal(send(fd, line, strlen(line), 0), strlen(line));
+    *peer = accept(quiet, NULL, NULL);
+    assert_return_code(*peer, errno);
+    close(quiet);
+    return fd;
+}
+
+static void is_answered(int fd, const char *beginning)
+{
+    char answer[256] = "";
+
+    assert_true(recv(fd, answer, sizeof(answer) - 1, 0) > 0);
+    assert_memory_equal(answer, beginning, strlen(beginning));
+    close(fd);
+}
+
+/* What ONE says to OTHER, and the other way round, until there is something at UNTIL. */
+static void pass_on(int one, int other, int until)
+{
+    struct pollfd looks[] = {
+        {.fd = one, .events = POLLIN}, {.fd = other, .events = POLLIN}, {.fd = until, .events = POLLIN}};
+    uint8_t bytes[4096];
+
+    while (poll(looks, 3, -1) > 0 && looks[2].revents == 0) {
+        for (size_t i = 0; i < 2; i++) {
+            const ssize_t n = looks[i].revents != 0 ? recv(looks[i].fd, bytes, sizeof(bytes), 0) : 0;
+
+            if (n > 0)
+                assert_int_equal(send(i == 0 ? other : one, bytes, (size_t)n, MSG_NOSIGNAL), n);
+            else if (looks[i].revents != 0)
+                looks[i].fd = -1;
+        }
+    }
+}
+
+/* Whoever opened it first is told what became of that, and does not close what another has opened since. */
+static void closed_while_the_peer_is_asked(void **state)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct tunnel_pair pair;
+    char name[33], answer[1024];
+    int asking, peer, other;
+
+    (void)state;
+    tunnel_pair_prepare(&pair, false);
+    pair.a.config.dial_ms = 1;
+    tunnel_side_start(&pair.a);
+    tunnel_side_start(&pair.b);
+    for (int good = 0; good < 2; good++) {
+        tunnel_open(&pair, name, 1); /* a new name */
+        tunnel_ask(&pair.a, answer, sizeof(answer), "close %s", name);
+        assert_string_equal(answer, "ok");
+        asking = ask_to_open(&pair.a, name, &peer);
+        tunnel_ask(&pair.a, answer, sizeof(answer), "close %s", name);
+        assert_string_equal(answer, "ok");
+        if (good) {
+            address.sin_port = htons((uint16_t)pair.b.port);
+            other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+            assert_return_code(connect(other, (struct sockaddr *)&address, sizeof(address)), errno);
+            pass_on(peer, other, asking);
+            snprintf(answer, sizeof(answer), "error %s was closed while its peer was asked\n", name);
+            is_answered(asking, answer);
+            close(other);
+            close(peer);
+            continue;
+        }
+        tunnel_ask(&pair.a, answer, sizeof(answer), "open %s localhost %u", name, pair.b.port);
+        assert_memory_equal(answer, "ok ", 3);
+        close(peer);
+        is_answered(asking, "error localhost:");
+        tunnel_ask(&pair.a, answer, sizeof(answer), "show %s", name);
+        assert_memory_equal(answer, "ok role=source ", 15);
+    }
+    tunnel_pair_end(&pair);
+}
+
 /* Stopped with everything half done. */
 static void stopped_in_the_middle(void **state)
 {
@@ -336,6 +526,9 @@ int main(void)
         cmocka_unit_test(much_at_once),
         cmocka_unit_test(an_idle_stream_is_alive),
         cmocka_unit_test(a_slow_reader_is_alive),
+        cmocka_unit_test(a_slow_reader_has_all),
+        cmocka_unit_test(no_descriptor_is_left),
+        cmocka_unit_test(closed_while_the_peer_is_asked),
         cmocka_unit_test(stopped_in_the_middle),
     };
 

@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,6 +40,18 @@ int bind(int fd, const struct sockaddr *address, socklen_t len)
     put_there = NULL;
     if (result == 0 && link != NULL && rename(link, ((const struct sockaddr_un *)(const void *)address)->sun_path) < 0)
         abort();
+    return result;
+}
+
+static bool is_old; /* this kernel, in which processes have no inodes of their own */
+
+/* In the place of the C library's. */
+int fstatfs(int fd, struct statfs *out)
+{
+    const int result = (int)syscall(SYS_fstatfs, fd, out);
+
+    if (is_old)
+        out->f_type = 0;
     return result;
 }
 
@@ -175,6 +188,30 @@ static void a_link_that_is_there_in_time_is_not_followed(void **state)
     assert_int_equal(after.st_gid, before.st_gid);
     assert_int_equal(fd, -1);
     assert_non_null(strstr(error, "somebody has replaced the socket"));
+    remove_folder(folder);
+}
+
+static void what_is_in_the_way_is_named(void **state)
+{
+    char folder[] = "/tmp/pcmig-place-XXXXXX", path[64], error[PCMIG_PLACE_ERROR_BYTES];
+    int fd;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/file", folder);
+    fd = open(path, O_CREAT | O_WRONLY, 0600);
+    assert_return_code(fd, errno);
+    close(fd);
+    assert_false(pcmig_place_prepare(path, error));
+    assert_non_null(strstr(error, "/file: this is not a folder"));
+    assert_int_equal(pcmig_place_listen(path, getegid(), 0660, error), -1);
+    assert_non_null(strstr(error, "/file: this is not a socket, and in its way"));
+    snprintf(path, sizeof(path), "%s/socket", folder);
+    fd = pcmig_place_listen(path, getegid(), 0660, error);
+    assert_return_code(fd, errno);
+    assert_int_equal(pcmig_place_listen(path, getegid(), 0660, error), -1);
+    assert_non_null(strstr(error, "/socket: somebody uses this socket already"));
+    close(fd);
     remove_folder(folder);
 }
 
@@ -321,6 +358,75 @@ static void a_guest_that_waits_for_long(void **state)
     remove_folder(folder);
 }
 
+/* NAME is DIR's, as TEXT has it, for longer than it is kept without being of use. */
+static void note(const char *dir, const char *name, const char *text)
+{
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 660}};
+    char path[160];
+
+    snprintf(path, sizeof(path), "%s/known/%s", dir, name);
+    if (unlink(path) < 0)
+        assert_int_equal(errno, ENOENT);
+    assert_return_code(symlink(text, path), errno);
+    assert_return_code(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), errno);
+}
+
+static bool is_noted(const char *dir, const char *name)
+{
+    char path[160];
+    struct stat st;
+
+    snprintf(path, sizeof(path), "%s/known/%s", dir, name);
+    return lstat(path, &st) == 0;
+}
+
+/* The number of a process that has ended is given to another: that one has no part in the NAME, which is forgotten in
+ * time. What daemons have noted that knew no more than the number holds on. */
+static void is_used_again(void)
+{
+    static const char *const names[] = {"00000000000000000000000000000001", "00000000000000000000000000000002",
+                                        "00000000000000000000000000000003"};
+    char folder[] = "/tmp/pcmig-place-XXXXXX", dir[64], path[PCMIG_PLACE_PATH_BYTES], texts[3][64], same[64] = "";
+    struct pcmig_arrivals *arrivals;
+    int sockets[3];
+
+    make_place(folder, dir);
+    arrivals = watch(dir, 600000);
+    for (int i = 0; i < 3; i++) {
+        pcmig_place_path(dir, names[i], path);
+        sockets[i] = listening(path);
+        expect(dir, names[i], arrivals, NULL);
+    }
+    snprintf(path, sizeof(path), "%s/known/%s", dir, names[2]);
+    assert_true(readlink(path, same, sizeof(same) - 1) > 0);
+    snprintf(texts[0], sizeof(texts[0]), "process %d of user %u (1)", (int)getpid(), (unsigned)getuid());
+    snprintf(texts[1], sizeof(texts[1]), "process %d of user %u", (int)getpid(), (unsigned)getuid());
+    snprintf(texts[2], sizeof(texts[2]), "%s", same);
+    assert_string_not_equal(texts[1], same);
+    for (int i = 0; i < 3; i++)
+        note(dir, names[i], texts[i]);
+    expect(dir, names[0], arrivals, "listens, but the guest's QEMU was another with that number");
+    pcmig_arrivals_tidy(arrivals);
+    assert_false(is_noted(dir, names[0]));
+    for (int i = 1; i < 3; i++) {
+        assert_true(is_noted(dir, names[i]));
+        expect(dir, names[i], arrivals, NULL);
+    }
+    pcmig_arrivals_free(arrivals);
+    for (int i = 0; i < 3; i++)
+        close(sockets[i]);
+    remove_folder(folder);
+}
+
+static void a_number_that_is_used_again(void **state)
+{
+    (void)state;
+    is_used_again();
+    is_old = true;
+    is_used_again();
+    is_old = false;
+}
+
 /* A guest that makes and removes files without end, until the kernel has dropped what it had to tell: what is there
  * then is refused, and what comes after the next look is not, without the daemon being started again. What takes the
  * place of a socket that was removed unseen, and that somebody listens at yet, is refused as well. */
@@ -421,10 +527,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_link_is_not_followed),
         cmocka_unit_test(a_link_that_is_there_in_time_is_not_followed),
+        cmocka_unit_test(what_is_in_the_way_is_named),
         cmocka_unit_test(the_first_socket_is_the_right_one),
         cmocka_unit_test(a_place_that_was_left_is_not_taken),
         cmocka_unit_test(made_while_nobody_looked),
         cmocka_unit_test(a_guest_that_waits_for_long),
+        cmocka_unit_test(a_number_that_is_used_again),
         cmocka_unit_test(more_than_the_kernel_tells),
         cmocka_unit_test(a_label_for_qemu),
         cmocka_unit_test(a_socket_whatever_the_kernel_has),

@@ -18,6 +18,8 @@
 #include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,12 +28,19 @@ enum {
     TIDY_US = 60 * 1000000,
     EVENTS_BYTES = 16384,
     TEXT_BYTES = 64,
+    PIDFS = 0x50494446,    /* PID_FS_MAGIC, which no header has yet */
+    START_TIME_FIELD = 20, /* of /proc/PID/stat, behind the command's bracket (proc(5)) */
 };
 
+#define NEW ".new" /* until it has its name */
+
 /* Texts of DIR/known/NAME. */
-#define MADE     "inode %" PRIu64 /* the first socket under this name; nobody was connected to it yet */
-#define REPLACED "replaced"       /* more has happened to it since */
-#define PROCESS  "process %d of user %u"
+#define MADE       "inode %" PRIu64 /* the first socket under this name; nobody was connected to it yet */
+#define REPLACED   "replaced"       /* more has happened to it since */
+#define PROCESS    "process %d of user %u"
+/* Behind it: which of all that have had that number, see which_process. */
+#define WHICH      " (%" PRIu64 ")"
+#define WHICH_READ " (%" SCNu64 ")"
 
 struct pcmig_arrivals {
     pthread_mutex_t lock;
@@ -52,13 +61,20 @@ static bool read_known(const struct pcmig_arrivals *arrivals, const char *name, 
     return true;
 }
 
+/* What was known before stays so until the new text is there, or where there is no room for it. */
 static bool write_known(struct pcmig_arrivals *arrivals, const char *name, const char *text)
 {
-    if (unlinkat(arrivals->known, name, 0) == 0)
-        arrivals->count--;
-    if (symlinkat(text, arrivals->known, name) < 0)
+    char before[TEXT_BYTES];
+    const bool was_known = read_known(arrivals, name, before);
+
+    unlinkat(arrivals->known, NEW, 0); /* of a daemon that has died just there */
+    if (symlinkat(text, arrivals->known, NEW) < 0)
         return false;
-    arrivals->count++;
+    if (renameat(arrivals->known, NEW, arrivals->known, name) < 0) {
+        unlinkat(arrivals->known, NEW, 0);
+        return false;
+    }
+    arrivals->count += !was_known;
     return true;
 }
 
@@ -67,13 +83,79 @@ static bool is_process(const char *text)
     return strncmp(text, PROCESS, 8) == 0;
 }
 
+/* When PID began, in ticks since the host did; 0: it is not shown (ProtectProc=invisible, hidepid). */
+static uint64_t start_time(int pid)
+{
+    char path[32], text[1024];
+    const char *field;
+    uint64_t ticks = 0;
+    FILE *stat;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    stat = fopen(path, "re");
+    if (stat == NULL)
+        return 0;
+    /* The command may have brackets and blanks in it. */
+    field = fgets(text, sizeof(text), stat) != NULL ? strrchr(text, ')') : NULL;
+    for (int i = 0; field != NULL && i < START_TIME_FIELD; i++)
+        field = strchr(field + 1, ' ');
+    if (field != NULL)
+        ticks = strtoull(field, NULL, 10);
+    fclose(stat);
+    return ticks;
+}
+
+/* Tells a process from all others that have had its number before or will: since Linux 6.9 each has an inode of its
+ * own, of older ones it is known when they began. 0: neither is, or there is no such process. */
+static uint64_t which_process(int pid)
+{
+    const int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    uint64_t which = 0;
+    struct statfs fs;
+    struct stat st;
+
+    if (fd >= 0) {
+        if (fstatfs(fd, &fs) == 0 && fs.f_type == PIDFS && fstat(fd, &st) == 0)
+            which = st.st_ino;
+        close(fd);
+    }
+    return which != 0 || pid <= 0 ? which : start_time(pid);
+}
+
+struct process {
+    int pid; /* 0 where it is in a PID namespace that this one does not see */
+    unsigned uid;
+    uint64_t which; /* 0: is not known; daemons before did not note it either */
+};
+
+static bool read_process(const char *text, struct process *out)
+{
+    *out = (struct process){0};
+    return sscanf(text, PROCESS WHICH_READ, &out->pid, &out->uid, &out->which) >= 2;
+}
+
+static void print_process(const struct process *process, char text[TEXT_BYTES])
+{
+    if (process->which != 0)
+        snprintf(text, TEXT_BYTES, PROCESS WHICH, process->pid, process->uid, process->which);
+    else
+        snprintf(text, TEXT_BYTES, PROCESS, process->pid, process->uid);
+}
+
+/* Both may be, as far as that is known. */
+static bool is_same(uint64_t which, uint64_t other)
+{
+    return which == 0 || other == 0 || which == other;
+}
+
 /* A guest that waits to be resumed is there however long that takes: whose the NAME is must not be forgotten. */
 static bool is_alive(const char *text)
 {
-    int pid;
+    struct process process;
 
     /* That it may not be sent a signal is of no interest. */
-    return sscanf(text, "process %d", &pid) == 1 && pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH);
+    return read_process(text, &process) && process.pid > 0 && (kill(process.pid, 0) == 0 || errno != ESRCH) &&
+           is_same(process.which, which_process(process.pid));
 }
 
 /* Of a NAME of which nothing is known yet. Where there is no room for it (/run may be full, too) what comes under it
@@ -314,6 +396,7 @@ bool pcmig_arrivals_is_right(struct pcmig_arrivals *arrivals, const char *name, 
 {
     char key[PCMIG_TUNNEL_NAME_LEN + 1], whom[TEXT_BYTES], text[TEXT_BYTES];
     struct ucred peer;
+    struct process now, before;
     socklen_t peer_bytes = sizeof(peer);
     const char *problem;
     bool right = false, known;
@@ -323,17 +406,22 @@ bool pcmig_arrivals_is_right(struct pcmig_arrivals *arrivals, const char *name, 
         snprintf(error, error_bytes, "who listens is not known: %s", strerror(errno));
         return false;
     }
-    /* The process is 0 where it is in a PID namespace that this one does not see. */
-    snprintf(whom, sizeof(whom), PROCESS, (int)peer.pid, (unsigned)peer.uid);
+    now = (struct process){.pid = peer.pid, .uid = peer.uid, .which = which_process(peer.pid)};
+    print_process(&now, whom);
     pthread_mutex_lock(&arrivals->lock);
     catch_up(arrivals);
     known = read_known(arrivals, key, text);
     if (known && is_process(text)) {
-        right = strcmp(text, whom) == 0;
+        right = read_process(text, &before) && now.pid == before.pid && now.uid == before.uid &&
+                is_same(now.which, before.which);
         if (right)
             (void)utimensat(arrivals->known, key, NULL, AT_SYMLINK_NOFOLLOW); /* it is of use */
+        else if (now.pid == before.pid && now.uid == before.uid)
+            snprintf(error, error_bytes, PROCESS " listens, but the guest's QEMU was another with that number", now.pid,
+                     now.uid);
         else
-            snprintf(error, error_bytes, "%s listens, but the guest's QEMU is %s", whom, text);
+            snprintf(error, error_bytes, PROCESS " listens, but the guest's QEMU is " PROCESS, now.pid, now.uid,
+                     before.pid, before.uid);
     } else if ((problem = unlike_the_first(arrivals, known, text, ino)) != NULL) {
         snprintf(error, error_bytes, "%s", problem);
     } else {

@@ -6,7 +6,8 @@
  * bits; after that, /proc/net/unix has it. So the socket that was there first is the right one, and its process is the
  * right one for as long as the NAME is of use: a guest that is resumed listens again. The kernel tells both: inotify
  * whether anything was removed, renamed or made anew under the NAME, and the socket which process listens
- * (SO_PEERCRED).
+ * (SO_PEERCRED). Numbers of processes are used again, so it is noted, too, which one of those that have the number in
+ * turn: by its inode (Linux 6.9), or by when it began where /proc shows that; elsewhere the number has to do.
  *
  * What is known outlives the daemon: DIR/known/NAME is a symbolic link to a text. */
 #ifndef PCMIG_TUNNEL_LOCAL_ARRIVALS_H

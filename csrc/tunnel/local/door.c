@@ -66,6 +66,7 @@ static void on_ready(struct pcmig_source *source, uint32_t events)
     struct pcmig_door *door = (struct pcmig_door *)(void *)((char *)source - offsetof(struct pcmig_door, source));
 
     (void)events;
+    door->late = false;
     for (;;) {
         const int local = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         const char *problem;
@@ -79,9 +80,16 @@ static void on_ready(struct pcmig_source *source, uint32_t events)
                            problem != NULL ? PCMIG_MESSAGES_ERROR : PCMIG_MESSAGES_INFO, "stream of %s to %s:%u%s%s",
                            door->name, door->peer->name, door->peer->port,
                            problem != NULL ? " cannot begin: " : " begins", problem != NULL ? problem : "");
+        door->late = local < 0;
         if (local < 0)
             return;
     }
+}
+
+void pcmig_door_look(struct pcmig_door *door)
+{
+    if (door->late)
+        on_ready(&door->source, 0);
 }
 
 static void on_grave(struct pcmig_task *task)

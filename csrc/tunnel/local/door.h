@@ -16,6 +16,8 @@ struct pcmig_door {
     struct pcmig_peer *peer;
     unsigned connections;            /* TCP, of each stream */
     struct pcmig_stream_order *last; /* of the latest stream */
+    bool late;                       /* a connection found no descriptor: see pcmig_door_look */
+    bool told;                       /* who asked for it knows that it is open */
     struct pcmig_task grave;
     struct pcmig_door *next;
 };
@@ -23,6 +25,9 @@ struct pcmig_door {
 /* Binds and listens. NULL with a sentence in ERROR. Takes a reference of PEER. */
 struct pcmig_door *pcmig_door_open(struct pcmig_tunnel *tunnel, const char *name, struct pcmig_peer *peer,
                                    unsigned connections, char error[PCMIG_PLACE_ERROR_BYTES]);
+
+/* To be called now and then: takes who had to wait for a descriptor, of whom epoll does not tell again. */
+void pcmig_door_look(struct pcmig_door *door);
 
 /* Removes the socket; streams go on. The memory goes at the end of the loop's round. NULL is fine. */
 void pcmig_door_close(struct pcmig_door *door);

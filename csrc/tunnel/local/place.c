@@ -82,6 +82,7 @@ static bool make_folder(const char *path, mode_t mode, char error[PCMIG_PLACE_ER
 bool pcmig_place_prepare(const char *dir, char error[PCMIG_PLACE_ERROR_BYTES])
 {
     char path[FOLDER_BYTES];
+    struct stat st;
 
     if (strlen(dir) >= PCMIG_PLACE_DIR_BYTES)
         return fail(error, dir, "the folder's path is too long: at most 71 characters", 0);
@@ -89,6 +90,8 @@ bool pcmig_place_prepare(const char *dir, char error[PCMIG_PLACE_ERROR_BYTES])
     /* What is in it first: as soon as others may write there, they could be in the way. */
     if (mkdir(dir, 0700) < 0 && errno != EEXIST)
         return fail(error, dir, "the folder cannot be made", errno);
+    if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
+        return fail(error, dir, "this is not a folder", 0);
     snprintf(path, sizeof(path), "%s/" SOURCE, dir);
     if (!make_folder(path, 0711, error))
         return false;
@@ -124,6 +127,14 @@ static bool is_stale(const char *path, const struct sockaddr_un *address)
         close(fd);
     }
     return stale;
+}
+
+static const char *in_the_way(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode) ? "this is not a socket, and in its way"
+                                                          : "somebody uses this socket already";
 }
 
 /* Gives the socket at PATH, which this process has just made, to GID, with MODE. What is at PATH may be another file by
@@ -170,7 +181,7 @@ static int bind_at(const char *path, int (*make)(int domain, int type, int proto
         unlink(path);
     /* The mode of the descriptor becomes the file's, so nobody else can connect before it is given away. */
     if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        fail(error, path, errno == EADDRINUSE ? "somebody uses this socket already" : "the socket cannot be made",
+        fail(error, path, errno == EADDRINUSE ? in_the_way(path) : "the socket cannot be made",
              errno == EADDRINUSE ? 0 : errno);
         close(fd);
         return -1;

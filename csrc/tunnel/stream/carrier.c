@@ -17,6 +17,7 @@
 enum {
     ORDER_US = 2000,        /* between two looks whether the stream before has arrived */
     DIAL_PAUSE_US = 100000, /* before dialling again; doubles */
+    LEAVE_TIMES = 20,       /* so often as long as nothing is heard, it may take until the peer has read all */
 };
 
 static void unref(struct pcmig_carrier *c)
@@ -162,7 +163,22 @@ void pcmig_carrier_leave(struct pcmig_carrier *c)
     pcmig_loop_cancel(c->worker->loop, &c->tick);
     pcmig_carrier_set_load(c, PCMIG_CARRIER_WAITS);
     pcmig_carrier_set_deadline(c, (int64_t)c->rules->config.leave_ms * 1000);
+    c->leave_heard = pcmig_channel_stats(c->channel)->calls_in;
     pcmig_carrier_set_state(c, PCMIG_CARRIER_LEAVE);
+}
+
+/* A stream's peer that speaks is there, and its QEMU reads slowly: were the connection closed before it has read all,
+ * what it says next would fail, and the rest be cut off. Who was refused has nothing to read. */
+static void leave_late(struct pcmig_carrier *c)
+{
+    const uint64_t heard = pcmig_channel_stats(c->channel)->calls_in;
+
+    if (c->relay.channel == NULL || heard == c->leave_heard || ++c->leave_late >= LEAVE_TIMES) {
+        pcmig_carrier_bury(c);
+        return;
+    }
+    c->leave_heard = heard;
+    pcmig_carrier_set_deadline(c, (int64_t)c->rules->config.leave_ms * 1000);
 }
 
 static void run_new(struct pcmig_carrier *c)
@@ -288,7 +304,7 @@ static const struct {
     [PCMIG_CARRIER_JOIN] = {pcmig_carrier_run_join, look},
     [PCMIG_CARRIER_ANSWER] = {pcmig_carrier_run_answer, too_late},
     [PCMIG_CARRIER_RELAY] = {run_relay, run_nothing},
-    [PCMIG_CARRIER_LEAVE] = {run_leave, pcmig_carrier_bury},
+    [PCMIG_CARRIER_LEAVE] = {run_leave, leave_late},
     [PCMIG_CARRIER_GONE] = {run_nothing, run_nothing},
 };
 _Static_assert(sizeof(states) / sizeof(states[0]) == PCMIG_CARRIER_COUNT, "every state has a row");

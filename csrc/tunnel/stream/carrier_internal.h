@@ -58,6 +58,8 @@ struct pcmig_carrier {
     int64_t not_after_s;
     struct pcmig_certificate *certificate; /* of the other end, once the handshake is done; NULL in plaintext */
     struct pcmig_roster_entry *entry;      /* NULL in plaintext, and where its certificate has too many */
+    uint64_t leave_heard;                  /* reads that had brought something when its time was over last */
+    unsigned leave_late;                   /* how often that was */
     bool stays;                            /* its place is another's already, see pcmig_roster_stay */
     struct pcmig_stream *stream;
     unsigned index;

@@ -113,7 +113,7 @@ static bool load_crl(SSL_CTX *context, const char *file, char error[PCMIG_TLS_ER
     X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
 
     if (lookup == NULL || X509_load_crl_file(lookup, file, X509_FILETYPE_PEM) <= 0)
-        return fail(error, "the list of revoked certificates cannot be read:", file);
+        return fail(error, "no list of revoked certificates in PEM can be read from", file);
     if (X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) != 1)
         return fail(error, "the list of revoked certificates cannot be used:", file);
     return true;
