@@ -239,6 +239,11 @@ def read_ca(
         with warnings.catch_warnings():  # on what older CAs have in them
             warnings.simplefilter("ignore")
             ca = x509.load_pem_x509_certificate(certificate)
+    except FileNotFoundError as err:
+        raise KeygenError(
+            f"{err.filename}: {err.strerror}: --out names the folder of the CA, which 'pcmig tunnel keygen "
+            "HOST' makes with the first host"
+        ) from err
     except OSError as err:
         raise KeygenError(f"{err.filename}: {err.strerror}") from err
     except ValueError as err:
@@ -281,6 +286,8 @@ def pem_key(key: PrivateKey) -> bytes:
 def make_folder(folder: pathlib.Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except FileExistsError as err:
+        raise KeygenError(f"{folder} is a file, and no folder: --out names another one") from err
     except OSError as err:
         raise KeygenError(f"{folder} cannot be made: {err.strerror}") from err
 

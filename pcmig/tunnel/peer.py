@@ -41,7 +41,8 @@ def parse(text: str) -> Peer:
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise ValueError(f"{text!r}: {port!r} is no port from 1 to 65535")
     if not _NAME.fullmatch(host) and not _is_address(host):
-        raise ValueError(f"{text!r}: {host!r} is neither a host's name nor an address; {wanted}")
+        where = f"{text!r}: " if host != text else ""
+        raise ValueError(f"{where}{host!r} is neither a host's name nor an address; {wanted}")
     return Peer(host, int(port))
 
 

@@ -31,6 +31,7 @@ from pcmig.tunnel.keygen import (
 )
 
 REQUEST = "host.csr"
+WANTED_REQUEST = f"give the {REQUEST} that 'pcmig tunnel keygen --request' makes on the host"
 DROPPED_CRL = "dropped-crl.pem"  # lists of CAs that nobody trusts any more: their keys stay revoked
 RSA_BITS = 2048  # at least
 
@@ -60,9 +61,9 @@ def sign(
     try:
         found = x509.load_pem_x509_csr(path.read_bytes())
     except OSError as err:
-        raise KeygenError(f"{path}: {err.strerror}") from err
+        raise KeygenError(f"{path}: {err.strerror}; {WANTED_REQUEST}") from err
     except ValueError as err:
-        raise KeygenError(f"{path} is no signing request in PEM: {err}") from err
+        raise KeygenError(f"{path} is no signing request in PEM; {WANTED_REQUEST}") from err
     key = found.public_key()
     if not found.is_signature_valid:
         raise KeygenError(f"{path} is not signed with its own key")

@@ -25,6 +25,10 @@ FILE = "/etc/pcmig/tunnel.conf"
 SECTION = "tunnel"
 RUN_DIR = "/run/pcmig/tunnel"
 
+LISTENERS_MAX, WORKERS_MAX = 8, 8  # csrc/tunnel/internal.h
+DEAD_AFTER_MIN_S = 0.5  # csrc/tunnel/rules.c
+IDLE_DROP_MIN_S = 60
+
 
 class SettingsError(Exception):
     """A setting cannot be used. The text names the file or option, the value, and what would be right."""
@@ -66,6 +70,12 @@ def _listen(text: str) -> list[str]:
         found.append(f"{host}:{peer.port}")
     if not found:
         raise ValueError("names no address")
+    if twice := [word for word in found if found.count(word) > 1]:
+        raise ValueError(f"names {twice[0]} twice")
+    if len(found) > LISTENERS_MAX:
+        raise ValueError(
+            f"names {len(found)} addresses; {LISTENERS_MAX} is the most, and [::] stands for all"
+        )
     return found
 
 
@@ -81,6 +91,28 @@ def _natural(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text.strip()):
         raise ValueError("is no whole number")
     return int(text)
+
+
+def _workers(text: str) -> int:
+    if (found := _natural(text)) > WORKERS_MAX:
+        raise ValueError(f"is more than {WORKERS_MAX}; 0 is one for each core")
+    return found
+
+
+def _dead_after(text: str) -> float:
+    if (found := _seconds(text)) < DEAD_AFTER_MIN_S:
+        raise ValueError(
+            f"is less than {DEAD_AFTER_MIN_S} seconds, in which a peer that is well may say nothing"
+        )
+    return found
+
+
+def _idle_drop(text: str) -> int:
+    if (found := _natural(text)) < IDLE_DROP_MIN_S:
+        raise ValueError(
+            f"is less than {IDLE_DROP_MIN_S} seconds, which a migration may take until its stream begins"
+        )
+    return found
 
 
 def _seconds(text: str) -> float:
@@ -101,8 +133,10 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "path": _path,
     "listen": _listen,
     "allow": _allow,
-    "natural": _natural,
+    "workers": _workers,
     "seconds": _seconds,
+    "dead_after": _dead_after,
+    "idle_drop": _idle_drop,
     "switch": _switch,
 }
 
@@ -127,7 +161,7 @@ ROWS = (
     Row("control_group", "text", None, "GROUP", "who may give orders besides root"),
     Row("run_dir", "path", RUN_DIR, "FOLDER", "the folder with the sockets"),
     Row("control", "path", CONTROL, "SOCKET", "the control socket"),
-    Row("workers", "natural", 0, "N", "threads that encrypt; 0: one for each core, 8 at the most"),
+    Row("workers", "workers", 0, "N", "threads that encrypt; 0: one for each core, 8 at the most"),
     Row(
         "congestion",
         "text",
@@ -136,9 +170,9 @@ ROWS = (
         "TCP congestion control; 'host': that of the host (default: cubic)",
     ),
     Row("kernel_tls", "switch", False, "", "the kernel encrypts; refused where it cannot renew keys"),
-    Row("dead_after", "seconds", 5.0, "SECONDS", "a peer that says nothing for so long is gone"),
+    Row("dead_after", "dead_after", 5.0, "SECONDS", "a peer that says nothing for so long is gone"),
     Row("connect_wait", "seconds", 5.0, "SECONDS", "how long a guest's socket may take to appear here"),
-    Row("idle_drop", "natural", 24 * 3600, "SECONDS", "a name that nobody uses for so long is dropped"),
+    Row("idle_drop", "idle_drop", 24 * 3600, "SECONDS", "a name that nobody uses for so long is dropped"),
     Row("plaintext", "switch", False, "", "do not encrypt; needs the next one too, on both ends"),
     Row("memory_in_clear", "switch", False, "", "yes, guests' memory may be read and changed on the wire"),
 )
@@ -177,6 +211,10 @@ def read_file(path: str, *, required: bool) -> dict[str, Any]:
         return {}
     except OSError as err:
         raise SettingsError(f"{path}: {err.strerror}") from err
+    except configparser.MissingSectionHeaderError as err:
+        raise SettingsError(
+            f"{path}: line {err.lineno} stands in no section; all settings stand in [{SECTION}]"
+        ) from err
     except (configparser.Error, UnicodeDecodeError) as err:
         raise SettingsError(f"{path}: {' '.join(str(err).split())}") from err
     found: dict[str, Any] = {}
@@ -341,7 +379,8 @@ def _owner_gid(user: str | None, group: str | None, qemu_conf: str) -> int:
         if group is not None:
             raise
         raise SettingsError(
-            f"{err}, which would be QEMU's by {qemu_conf}, or as distributions have it: give 'group'"
+            f"group: there is no group {found!r}, which would be QEMU's by {qemu_conf}, or as distributions "
+            "have it: give 'group'"
         ) from err
 
 
@@ -351,4 +390,5 @@ def _gid(setting: str, name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as err:
-        raise SettingsError(f"{setting}: there is no group {name!r}") from err
+        whose = "that QEMU runs with" if setting == "group" else "of who may give orders, as nova-compute"
+        raise SettingsError(f"{setting}: there is no group {name!r}; name the one {whose}") from err

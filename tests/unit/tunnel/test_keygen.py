@@ -101,6 +101,13 @@ def test_a_folder_that_cannot_be_made(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(keygen.KeygenError, match="cannot be made"):
         keygen.make_ca(tmp_path / "file" / "x", 5)
+    with pytest.raises(keygen.KeygenError, match="file is a file, and no folder: --out names another"):
+        keygen.make_ca(tmp_path / "file", 5)
+
+
+def test_a_folder_without_a_ca(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(keygen.KeygenError, match=r"nowhere/ca\.pem: No such file.*: --out names the folder"):
+        keygen.make_host(tmp_path / "nowhere", ["c"], 10)
 
 
 def test_pairs_that_would_be_refused(pki: pathlib.Path, tmp_path: pathlib.Path) -> None:
