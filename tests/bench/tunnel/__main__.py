@@ -101,8 +101,7 @@ def show(console: Console, content: dict[str, Any]) -> None:
     results = Results(content["rounds"])
     console.print(program.table_of_ways(FIGURES.values(), results.ways, results.rows))
     for goal, value in results.goals():
-        word = "reached" if goal.reached(value) else "missed"
-        console.print(f"pcmig: {value:.2f} {goal.text}: {word}")
+        console.print(f"pcmig: {value:.2f} {goal.text}{goal.verdict(value)}")
     program.say_how_calm(console, results.rows, content["steal_percent"])
     for row in results.rows:
         program.say_if_left_out(console, row)

@@ -60,13 +60,20 @@ class Session:
             with running(way, place) as carrier:
                 pids = [process.pid for process in carrier.processes]
                 with concurrent.futures.ThreadPoolExecutor() as pool:
-                    rows = pool.map(lambda ends: self.stream(ends[0], ends[1], pids), carrier.pairs())
-                row |= together(list(rows))
+                    running_now = [
+                        pool.submit(self.stream, *ends, pids, carrier.cpus_of(number))
+                        for number, ends in enumerate(carrier.pairs())
+                    ]
+                row |= together([stream.result() for stream in running_now])
         except BedError as error:
             row["error"] = f"{error}{_last_words(place.folder)}"
         return row
 
-    def stream(self, source: pathlib.Path, destination: pathlib.Path, pids: list[int]) -> Row:
+    def stream(
+        self, source: pathlib.Path, destination: pathlib.Path, pids: list[int], cpus: frozenset[int]
+    ) -> Row:
+        """On a thread of its own: whose children run where it does."""
+        os.sched_setaffinity(0, cpus)
         argv = [str(self.load), "destination", str(destination), str(self.ms), str(self.ms)]
         receiver = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         sender = None

@@ -26,11 +26,11 @@ SOCAT_BUFFER = 65536  # the best of 8 (its default), 16, 64 and 256 KiB
 PCMIG = "pcmig"
 PLAIN = "pcmig-plain"
 STUNNEL = "stunnel"
-PARALLEL, ONE_CORE = "pcmig+2", "pcmig@1"
-DEFAULT_WAYS = f"direct,{PLAIN},{PCMIG},{PARALLEL},{ONE_CORE},{STUNNEL},socat,socat-plain"
+PARALLEL, ONE_CORE, APART = "pcmig+2", "pcmig@1", "pcmig@1+1"
+DEFAULT_WAYS = f"direct,{PLAIN},{PCMIG},{PARALLEL},{ONE_CORE},{APART},{STUNNEL},socat,socat-plain"
 GRAMMAR = (
-    "direct, pcmig, pcmig*CONNECTIONS, pcmig+2, pcmig@1, pcmig-plain, stunnel, socat, socat-plain, between "
-    "commas"
+    "direct, pcmig, pcmig*CONNECTIONS, pcmig+2, pcmig@1, pcmig@1+1, pcmig-plain, stunnel, socat, "
+    "socat-plain, between commas"
 )
 
 
@@ -52,9 +52,14 @@ class Carrier:
     more: list[tuple[pathlib.Path, pathlib.Path]] = dataclasses.field(
         default_factory=list
     )  # of other streams
+    cpus: list[int] = dataclasses.field(default_factory=list)  # of each stream, where it has one to itself
 
     def pairs(self) -> list[tuple[pathlib.Path, pathlib.Path]]:
         return [(self.source, self.destination), *self.more]
+
+    def cpus_of(self, number: int) -> frozenset[int]:
+        """On which the ends of that stream run."""
+        return frozenset(self.cpus[number : number + 1] or os.sched_getaffinity(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +122,32 @@ def _pcmig(place: Place, streams: int, encrypted: bool, parallel: int = 1) -> Ca
         ends.append((pathlib.Path(source), place.folder / "b" / name))
     (carrier.source, carrier.destination), *carrier.more = ends
     return carrier
+
+
+def _apart(place: Place) -> Carrier:
+    """Two streams that share nothing but the machine: daemons of their own, and a core."""
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        raise BedError(f"{APART} needs two cores")
+    found: list[Carrier] = []
+    try:
+        for cpu in sorted(before)[:2]:
+            os.sched_setaffinity(0, [cpu])  # children have it from here
+            folder = place.folder / str(cpu)
+            folder.mkdir()
+            found.append(_pcmig(Place(folder, place.certificates), streams=1, encrypted=True))
+            found[0].cpus.append(cpu)
+    except BaseException:
+        for process in (process for carrier in found for process in carrier.processes):
+            process.kill()
+            process.wait()
+        raise
+    finally:
+        os.sched_setaffinity(0, before)
+    first, second = found
+    first.processes += second.processes
+    first.more += second.pairs()
+    return first
 
 
 def _stunnel(place: Place) -> Carrier:
@@ -189,6 +220,7 @@ _FIXED = {
             functools.partial(_pcmig, streams=1, encrypted=True),
             frozenset([min(os.sched_getaffinity(0))]),
         ),
+        Way(APART, "two streams with daemons of their own, each pair on one core", _apart),
         Way(STUNNEL, "stunnel, mutual TLS 1.3", _stunnel),
         Way("socat", "socat with OpenSSL, mutual TLS 1.3", functools.partial(_socat, encrypted=True)),
         Way("socat-plain", "socat without encryption", functools.partial(_socat, encrypted=False)),
