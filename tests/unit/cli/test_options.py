@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pcmig.cli import base, options
 from pcmig.cli.base import UsageError
+from pcmig.journal import engine_arguments
 from tests.unit.cli.fake_core import params
 
 
@@ -44,6 +45,14 @@ def test_seconds_become_milliseconds() -> None:
     assert plan("--deadline", "1234567").policy == "deadline=1234567"
     assert plan("--deadline", "12345.678").policy == "deadline=12345.678"
     assert plan("--deadline", "300").policy == "deadline=300"
+
+
+def test_who_says_how_long_requested_pages_took() -> None:
+    """In no journal unless it was asked for: an older pcmig does not take it."""
+    assert "count_faults" not in plan().engine
+    assert "count_faults" not in plan("--fault-latency", "estimate").engine
+    assert plan("--fault-latency", "monitor").engine["count_faults"] is True
+    assert engine_arguments(plan("--fault-latency", "monitor").engine)["count_faults"] is True
 
 
 def test_flags_of_options_and_of_nova() -> None:

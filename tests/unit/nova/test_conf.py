@@ -43,6 +43,7 @@ def test_defaults(tmp_path: pathlib.Path) -> None:
     assert options.image_property == "hint"
     assert (options.connect_timeout_ms, options.trace_dir) == (10_000, None)
     assert options.policy_setting == Setting("pcmig", "policy", "auto")
+    assert not options.count_faults
 
 
 @pytest.mark.parametrize(
@@ -60,13 +61,14 @@ def test_everything_set(tmp_path: pathlib.Path) -> None:
     options = loaded(
         tmp_path,
         "params = still_ms=5, request_wait_ms = 3,\nparams = quickack=0\npostcopy_bandwidth = 40\n"
-        "default_choice = forbidden\nimage_property = honour\n"
+        "default_choice = forbidden\nimage_property = honour\nfault_latency = monitor\n"
         "request_sources = metadata, api\nconnect_timeout = 3\n"
         f"trace_dir = {tmp_path}",
     )
     assert options.params == {"still_ms": 5, "request_wait_ms": 3, "quickack": 0}
     assert options.postcopy_bandwidth_mib == 40
     assert options.default_choice == "forbidden"
+    assert options.count_faults
     assert options.image_property == "honour"
     assert options.request_sources == ("metadata", "api")
     assert options.connect_timeout_ms == 3000
