@@ -101,7 +101,7 @@ class Bed:
     # Life
 
     def __enter__(self) -> Self:
-        _need_root()
+        need_root()
         environment.drop_the_callers()
         self._terminated.install()
         try:
@@ -274,9 +274,9 @@ def clean() -> list[str]:
     return gone
 
 
-def _need_root() -> None:
+def need_root() -> None:
     if os.geteuid() != 0:
-        raise BedError("the bed needs root for network and mount namespaces: use sudo")
+        raise BedError("this needs root for network and mount namespaces: use sudo")
 
 
 class _TerminateAsException:

@@ -22,7 +22,12 @@ LOG_TAIL_BYTES = 100_000  # more than SETTLE_S of heartbeats
 
 
 def unsteady(
-    beats: Sequence[Heartbeat], now_s: float, host: str, period_ms: int, best_pps: float = 0.0
+    beats: Sequence[Heartbeat],
+    now_s: float,
+    host: str,
+    period_ms: int,
+    best_pps: float = 0.0,
+    work_ratio: float = STEADY_WORK_RATIO,
 ) -> str | None:
     """Why the guest's last SETTLE_S seconds are no calm to measure against; None when they are.
 
@@ -37,7 +42,7 @@ def unsteady(
         return f"a heartbeat took {gap_ms:.0f} ms"
     seconds = [now_s - SETTLE_S + i for i in range(int(SETTLE_S))]
     rates = [Work.between(last, second, second + 1).pps for second in seconds]
-    if min(rates) < STEADY_WORK_RATIO * max(*rates, best_pps):
+    if min(rates) < work_ratio * max(*rates, best_pps):
         return f"{min(rates):.0f} pages/s of work in a second, and {max(*rates, best_pps):.0f} in others"
     return None
 
@@ -64,9 +69,10 @@ class Work:
 class Calm:
     """Waits for it, and remembers the most that the guest ever did undisturbed."""
 
-    def __init__(self, period_ms: int, patience_s: float) -> None:
+    def __init__(self, period_ms: int, patience_s: float, work_ratio: float = STEADY_WORK_RATIO) -> None:
         self._period_ms = period_ms
         self._patience_s = patience_s
+        self._work_ratio = work_ratio
         self._best_pps = 0.0
 
     def wait(self, log: pathlib.Path, host: str | None = None) -> dict[str, Any]:
@@ -79,7 +85,7 @@ class Calm:
             now_s = time.monotonic() - self._period_ms / 1000  # the latest ones may be on their way
             beats = recent_beats(log)
             where = host or (beats[-1].host if beats else "")
-            why = unsteady(beats, now_s, where, self._period_ms, self._best_pps)
+            why = unsteady(beats, now_s, where, self._period_ms, self._best_pps, self._work_ratio)
         self._best_pps = max(self._best_pps, Work.between(beats, now_s - SETTLE_S, now_s).pps)
         return {"waited_s": round(time.monotonic() - start_s, 1), "disturbed": why}
 

@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bed import BedError
+from tests.bed import Bed, BedError, accel
+from tests.bed.program import add_accel
 from tests.bench import program
 from tests.bench.evaluation import page, rst
 from tests.bench.evaluation.cells import (
@@ -25,11 +26,23 @@ from tests.bench.evaluation.cells import (
     parse_list,
     parse_rates,
 )
-from tests.bench.evaluation.figures import FIGURES, WINDOWS_S, derived, known, outcome, places, statements
-from tests.bench.evaluation.session import LoadSession
+from tests.bench.evaluation.figures import (
+    FIGURES,
+    WINDOWS_S,
+    derived,
+    known,
+    limits,
+    merge,
+    outcome,
+    places,
+    statements,
+)
+from tests.bench.evaluation.remote import Pair, RemoteSession, check_uri
+from tests.bench.evaluation.session import LoadSession, images_of
 from tests.bench.switchover import machine, plot
 from tests.bench.switchover.session import GuestGone
 
+RATES = "100,1000,10000"
 MIGRATION_S = 30  # for the forecast only
 
 
@@ -40,9 +53,18 @@ class Bench:
         self.args = args
         self.console = console
         ways = [WAYS[name] for name in parse_list("--ways", args.ways, WAYS)]
+        self.ways = ways
         self.loads = parse_list("--loads", args.loads, LOADS)
-        transports = parse_list("--transports", args.transports, TRANSPORTS)
-        self.cells = list(cells(self.loads, parse_rates(args.rates), transports, ways))
+        transports = parse_list("--transports", args.transports or ",".join(TRANSPORTS), TRANSPORTS)
+        rates = parse_rates(args.rates or RATES)
+        self.addresses: tuple[str, str] | None = None
+        if args.source:
+            self.addresses = (
+                check_uri("--source", args.source),
+                check_uri("--destination", args.destination),
+            )
+            rates, transports = [0.0], ["plain"]  # the rate is measured
+        self.cells = list(cells(self.loads, rates, transports, ways))
         self.content: dict[str, Any] = {
             "ways": {cell.way.name: cell.way.meaning for cell in self.cells},
         }
@@ -59,21 +81,50 @@ class Bench:
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "give_up_s": self.args.give_up,
             "after_s": self.args.after,
-            "accelerator": "QEMU's emulation (TCG)",
-            "machine": machine.facts([self.args.stack]),
             "rounds": [],
         }
+        if not self.addresses:
+            self._say_where(accel.choose(self.args.accel).meaning, machine.facts([self.args.stack]))
         for load in self.loads:
-            own = [cell for cell in self.cells if cell.load == load]
-            self.console.print(f"\n[bold]{self.args.stack}, {load} guest[/bold]")
+            self.console.print(
+                f"\n[bold]{self.args.stack if not self.addresses else 'hosts'}, {load} guest[/bold]"
+            )
             try:
-                with LoadSession(
-                    self.args.stack, load, self.args.after, self.args.give_up, self._say
-                ) as session:
+                with self._session(load) as session:
+                    own = [cell for cell in self.cells if cell.load == load]
+                    if isinstance(session, RemoteSession):
+                        own = self._measured(session, load)
                     for number, cell in program.in_turn(own, self.args.rounds):
                         self._take(cell, session.play(cell, number))
             except GuestGone as error:
                 self._say(f"{error}; on with the next load")
+
+    def _session(self, load: str) -> LoadSession:
+        args = self.args
+        times = (args.after, args.give_up, self._say)
+        if self.addresses:
+            pair = Pair(
+                args.stack,
+                (args.source, args.destination),
+                self.addresses,
+                accelerator=args.accel,
+                images=images_of(load),
+                reporter=self._say,
+            )
+            return RemoteSession(pair, load, *times)
+        bed = Bed(args.stack, None, accel=args.accel, images=images_of(load), reporter=self._say)
+        return LoadSession(bed, load, *times)
+
+    def _measured(self, session: RemoteSession, load: str) -> list[Cell]:
+        """The cells of hosts whose link is what it is: measured once, with the first guest."""
+        if "link_mbit" not in self.content:
+            self._say_where(session.pair.accel.meaning, session.pair.machine())
+            self.content["link_mbit"] = session.measure_link()
+            self._say(f"a plain migration sends {self.content['link_mbit']:g} Mb/s: the link's rate here")
+        return list(cells([load], [self.content["link_mbit"]], ["plain"], self.ways))
+
+    def _say_where(self, accelerator: str, facts: dict[str, Any]) -> None:
+        self.content |= {"accelerator": accelerator, "machine": facts}
 
     def _take(self, cell: Cell, row: dict[str, Any]) -> None:
         self.console.print(f"   {cell.name}" + ("" if row["ended"] else ": did not end, given up"))
@@ -101,7 +152,9 @@ def show(console: Console, content: dict[str, Any]) -> None:
         table.add_column("limited by")
         for way, each in found.items():
             values = (each.text(figure) for figure in shown)
-            table.add_row(way, f"{each.ended} of {len(each.rows)}", *values, each.limits)
+            table.add_row(
+                way, f"{each.ended} of {len(each.rows)}", *values, limits(each, content["accelerator"])
+            )
         console.print(table)
     console.print()
     for said in statements(content["rounds"]):
@@ -122,13 +175,20 @@ def make_parser() -> argparse.ArgumentParser:
         default="backports",
         help="QEMU and libvirt (default: backports, whose counter of iterations counts passes)",
     )
-    for option, names in (("--loads", LOADS), ("--transports", TRANSPORTS)):
-        parser.add_argument(
-            option, metavar="LIST", default=",".join(names), help="between commas (default: %(default)s)"
-        )
     parser.add_argument(
-        "--rates", metavar="LIST", default="100,1000,10000", help="of the link, Mb/s (default: %(default)s)"
+        "--loads", metavar="LIST", default=",".join(LOADS), help="between commas (default: %(default)s)"
     )
+    parser.add_argument(
+        "--transports", metavar="LIST", help=f"between commas (default: {','.join(TRANSPORTS)})"
+    )
+    parser.add_argument("--rates", metavar="LIST", help=f"of the link, Mb/s (default: {RATES})")
+    for option, which in (("--source", "one host"), ("--destination", "the other")):
+        parser.add_argument(
+            option,
+            metavar="URI",
+            help=f"libvirt of {which}, as this machine and the other host reach it, such as "
+            "qemu+ssh://root@HOST/system: two real hosts instead of the bed",
+        )
     parser.add_argument(
         "--ways",
         metavar="LIST",
@@ -150,10 +210,21 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"watch the guest so long after each migration; windows end at "
         f"{', '.join(str(end) for _, end in WINDOWS_S)} s (default: 90)",
     )
+    add_accel(parser)
     program.add_options(parser, rounds=1, rate=False)
+    parser.add_argument(
+        "--add",
+        type=pathlib.Path,
+        metavar="FILE",
+        action="append",
+        help="with --from: the migrations of this --json file as well",
+    )
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE", help="a page with pictures")
     parser.add_argument(
-        "--rst", type=pathlib.Path, metavar="FILE", help="the tables of doc/refer/evaluation.rst"
+        "--rst",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the tables of doc/refer/evaluation.rst; what is said of post-copy goes beside it",
     )
     return parser
 
@@ -167,6 +238,18 @@ def check(args: argparse.Namespace) -> None:
         raise BedError(f"--give-up {args.give_up:g}: use 5 s or more")
     if args.after < 0:
         raise BedError(f"--after {args.after:g}: use 0 s or more")
+    if args.add and not args.recorded:
+        raise BedError("--add: adds a recorded run to another one, which --from names")
+    if bool(args.source) != bool(args.destination):
+        raise BedError("--source and --destination: hosts of your own are two, so name both")
+    if args.source:
+        for option, value in (("--rates", args.rates), ("--transports", args.transports)):
+            if value is not None:
+                raise BedError(
+                    f"{option} {value}: the link of hosts of your own is measured, not set; leave it out"
+                )
+    else:
+        accel.choose(args.accel)
     if args.html is not None:
         plot.need_matplotlib()
 
@@ -175,6 +258,8 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
 
     def tell(console: Console, content: dict[str, Any]) -> None:
+        for path in args.add or ():
+            merge(content, program.read(path, "evaluation"))
         show(console, content)
         if args.html:
             page.write(content, args.html)

@@ -7,14 +7,17 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from tests.bed import BedError, GuestSpec
+from tests.bench.evaluation.database import DatabaseSpec
 from tests.bench.switchover.ways import Kind, Way, parse_way
 
 # Of the guest's 4 KiB pages. What "heavy" writes is more than a link of 100 Mb/s carries (2,900 pages/s), and
 # less than one of 1 Gb/s does, as far as the processor lets the guest.
-LOADS = {
+DATABASE = "database"
+LOADS: dict[str, GuestSpec] = {
     "idle": GuestSpec(write_pps=0, verify_pps=0),
     "medium": GuestSpec(write_pps=1_000, verify_pps=4_000),
     "heavy": GuestSpec(write_pps=10_000, verify_pps=10_000),
+    DATABASE: DatabaseSpec(),
 }
 TRANSPORTS = ("plain", "tunnel")
 PAGE_BYTES = 4096

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from tests.bench.evaluation.cells import LOADS, PAGE_BYTES
+from tests.bed import BedError
+from tests.bench.evaluation.cells import DATABASE, LOADS, PAGE_BYTES
 from tests.bench.figures import Figure, Row, spread
 
 # A guest that has arrived has lost its huge pages, and works slower for that, for longer than the migration.
@@ -20,33 +22,44 @@ FIGURES = (
     Figure("guest_switch_silence_ms", "silence at switch", "ms"),
     Figure("guest_later_silence_ms", "later silence", "ms"),
     Figure("bytes", "sent", "MB", 0, 1e6),
+    Figure("tps_before", "transactions before", "1/s"),
+    Figure("tps_during", "transactions during", "1/s"),
+    *(Figure(f"tps_{start}_{end}", f"transactions {start}-{end} s after", "1/s") for start, end in WINDOWS_S),
     Figure("kept_during", "work during", "%", 0, 0.01),
     *(Figure(f"kept_{start}_{end}", f"{start}-{end} s after", "%", 0, 0.01) for start, end in WINDOWS_S),
+    Figure("dirty_mb_s", "writes before", "MB/s"),
+    Figure("slowest_before", "slowest transaction before", "ms"),
+    Figure("slowest_during", "slowest during", "ms"),
+    *(Figure(f"slowest_{start}_{end}", f"slowest {start}-{end} s after", "ms") for start, end in WINDOWS_S),
     Figure("huge_before", "huge pages before", "MiB"),
     *(Figure(f"huge_{at}", f"{at} s after", "MiB") for at in HUGE_AT_S),
 )
 
 
 def derived(row: Row) -> Row:
-    """The row with the figures made of it. Work is a share of what the guest did before the start."""
+    """The row with the figures made of it. Work is a share of what the guest did before the start; of a
+    database, which is never even, it is as it was."""
     base = row["baseline_pps"]
     during = row["work_pages"] / row["work_elapsed_s"] if row["work_elapsed_s"] else None
-    found: Row = {
-        "limited_by": limited_by(row),
-        "kept_during": during / base if base and during is not None else None,
-    }
-    for window in row["after"]:
-        key = f"kept_{window['from_s']}_{window['to_s']}"
-        found[key] = window["pps"] / base if base else None
+    rates = {"during": during} | {f"{each['from_s']}_{each['to_s']}": each["pps"] for each in row["after"]}
+    found: Row = {"limited_by": limited_by(row)}
+    if row["load"] == DATABASE:
+        found |= {f"tps_{when}": rate for when, rate in (rates | {"before": base}).items()}
+    else:
+        found |= {
+            f"kept_{when}": rate / base if base and rate is not None else None for when, rate in rates.items()
+        }
     for at, mib in row["huge_mib"].items():
         found[f"huge_{at}"] = mib
+    for window, slowest_ms in row.get("slowest_ms", {}).items():
+        found[f"slowest_{window}"] = slowest_ms
     return row | found
 
 
 def limited_by(row: Row) -> str:
     """What kept the migration from ending sooner."""
     elapsed_s = row["complete_s"] or row["command_s"]
-    if row["bytes"] * 8 / 1e6 >= FULL_LINK * row["rate_mbit"] * elapsed_s:
+    if (row["bytes"] or 0) * 8 / 1e6 >= FULL_LINK * row["rate_mbit"] * elapsed_s:
         return "link"
     return "processor" if row["busy_percent"] >= FULL_MACHINE_PERCENT else "QEMU and libvirt"
 
@@ -73,6 +86,24 @@ class Outcome:
     @property
     def limits(self) -> str:
         return ", ".join(dict.fromkeys(row["limited_by"] for row in self.rows))
+
+
+def limits(found: Outcome, accelerator: str) -> str:
+    """As it is shown: under emulation the guest's own work takes most of the processor."""
+    emulated = "TCG" in accelerator
+    return found.limits.replace("processor", "processor (emulation)") if emulated else found.limits
+
+
+def merge(content: dict[str, Any], other: dict[str, Any]) -> None:
+    """The migrations of another run into CONTENT. Raises BedError where they do not compare."""
+    for key in ("accelerator", "give_up_s", "machine"):
+        one, two = content.get(key), other.get(key)
+        if one != two:
+            raise BedError(
+                f"runs that do not belong together: {key} is {one!r} in one, and {two!r} in the other"
+            )
+    content["ways"] |= other["ways"]
+    content["rounds"] += other["rounds"]
 
 
 Place = tuple[str, float, str]  # load, rate in Mb/s, transport
@@ -136,7 +167,9 @@ def statements(rows: Sequence[Row]) -> list[Statement]:
 
 
 def _writes_more(row: Row) -> bool:
-    """As the guest wrote before the start; what it writes is a part of its work."""
+    """As the guest wrote before the start; what it writes is a part of its work, or was sampled."""
+    if row["load"] == DATABASE:
+        return bool((row.get("dirty_mb_s") or 0.0) * 8 > row["rate_mbit"])
     spec = LOADS[row["load"]]
     work = spec.write_pps + spec.verify_pps
     written_pps = row["baseline_pps"] * spec.write_pps / work if work else 0.0
@@ -146,8 +179,14 @@ def _writes_more(row: Row) -> bool:
 def _of_all(text: str, rows: Sequence[Row], holds: Callable[[Row], bool]) -> Statement:
     if not rows:
         return Statement(text, "not measured", "no such migration")
-    count = sum(holds(row) for row in rows)
-    return Statement(text, "holds" if count == len(rows) else "does not hold", f"{count} of {len(rows)}")
+    held = [row for row in rows if holds(row)]
+    by_load = [
+        f"{load} {sum(row['load'] == load for row in held)} of {count}"
+        for load in LOADS
+        if (count := sum(row["load"] == load for row in rows))
+    ]
+    word = "holds" if len(held) == len(rows) else "does not hold"
+    return Statement(text, word, f"{len(held)} of {len(rows)}: {', '.join(by_load)}")
 
 
 def _faster(rows: Sequence[Row], way: str) -> Statement:

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from tests.bed import BedError
-from tests.bench.evaluation.figures import FIGURES, Outcome, Place, known, outcome, places, statements
+from tests.bench.evaluation.figures import FIGURES, Outcome, Place, known, limits, outcome, places, statements
 from tests.bench.switchover import plot
 
 STYLE = """
@@ -83,7 +83,7 @@ def _place(content: dict[str, Any], place: Place) -> list[str]:
             html.escape(way),
             _ended(each, content["give_up_s"]),
             *(each.text(figure) for figure in shown),
-            html.escape(each.limits),
+            html.escape(limits(each, content["accelerator"])),
         ]
         for way, each in found.items()
     ]

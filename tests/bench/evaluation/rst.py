@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of doc/refer/evaluation.rst, from a run's file."""
+"""The tables of doc/refer/evaluation.rst, from a run's file: of migrations, and of what is said of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from tests.bed import BedError
-from tests.bench.evaluation.figures import Outcome, known, outcome, places, statements
+from tests.bench.evaluation.figures import Outcome, known, limits, outcome, places, statements
 from tests.bench.figures import Figure
 
 MADE_BY = "python -m tests.bench.evaluation --from FILE --rst FILE"
@@ -15,15 +15,26 @@ HEAD = f".. SPDX-License-Identifier: Apache-2.0\n.. made by {MADE_BY}\n"
 
 
 def write(content: dict[str, Any], path: pathlib.Path) -> None:
-    """Raises BedError."""
-    try:
-        path.write_text(tables(content), encoding="utf-8")
-    except OSError as error:
-        raise BedError(f"--rst {path}: {error.strerror}") from error
+    """PATH, and what is said beside it: evaluation-said.inc of evaluation-table.inc. Raises BedError."""
+    for file, text in ((path, tables(content)), (beside(path), said(content))):
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise BedError(f"--rst {file}: {error.strerror}") from error
+
+
+def beside(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.stem.removesuffix('-table')}-said{path.suffix}")
+
+
+def said(content: dict[str, Any]) -> str:
+    """What the original documents said, one by one."""
+    judged = [[each.text, each.word, each.evidence] for each in statements(content["rounds"])]
+    return f"{HEAD}\n{_table('What is said', ['statement', '', 'migrations'], judged)}"
 
 
 def tables(content: dict[str, Any]) -> str:
-    """A table for each load of the guest, and one of the statements."""
+    """A table for each load of the guest."""
     rows = content["rounds"]
     parts = [HEAD]
     for load in dict.fromkeys(row["load"] for row in rows):
@@ -37,12 +48,14 @@ def tables(content: dict[str, Any]) -> str:
         shown = known(each for _, _, each in found)
         heads = ["Link, way", *(f"{figure.title}, {figure.unit}" for figure in shown), "limited by"]
         lines = [
-            [_name(place, way), *_values(each, shown, content["give_up_s"]), each.limits]
+            [
+                _name(place, way),
+                *_values(each, shown, content["give_up_s"]),
+                limits(each, content["accelerator"]),
+            ]
             for place, way, each in found
         ]
         parts.append(_table(f"{load} guest", heads, lines))
-    judged = [[each.text, each.word, each.evidence] for each in statements(rows)]
-    parts.append(_table("What is said", ["statement", "", "migrations"], judged))
     return "\n".join(parts)
 
 

@@ -78,7 +78,7 @@ def migrate(way: Way, place: Place, trace: pathlib.Path) -> Ran:
 
 def _virsh(place: Place, *options: str) -> list[str]:
     to = [place.domain, place.destination.remote_uri, "--migrateuri", place.destination.migrate_uri]
-    words = ["virsh", "--connect", "qemu:///system", "migrate", "--live", "--p2p", *options, *to]
+    words = ["virsh", "--connect", place.source.inner_uri, "migrate", "--live", "--p2p", *options, *to]
     return place.source.inside(words)
 
 
@@ -140,7 +140,7 @@ def _pcmig(way: Way, place: Place, trace: pathlib.Path) -> Ran:
 @contextlib.contextmanager
 def _given_up(place: Place) -> Iterator[None]:
     """virsh has no option for it: `domjobabort`, which libvirt refuses once the guest has been switched."""
-    abort = place.source.inside(["virsh", "--connect", "qemu:///system", "domjobabort", place.domain])
+    abort = place.source.inside(["virsh", "--connect", place.source.inner_uri, "domjobabort", place.domain])
     timer = threading.Timer(
         place.give_up_s or 0.0, lambda: subprocess.run(abort, stdin=subprocess.DEVNULL, capture_output=True)
     )

@@ -52,8 +52,8 @@ class Listeners:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Listeners:
-        words = ["virsh", "--connect", "qemu:///system", "event", "--event", "lifecycle", "--loop"]
         for host in self.hosts:
+            words = ["virsh", "--connect", host.inner_uri, "event", "--event", "lifecycle", "--loop"]
             process = subprocess.Popen(
                 host.inside(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
             )

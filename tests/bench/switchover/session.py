@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 import tempfile
 import types
+from collections.abc import Callable
 from typing import Any, Self
 
 from tests.bed import Bed, BedError, Guest, GuestSpec, Host
@@ -29,6 +30,8 @@ TAIL_S = 2.0
 class Session:
     """`with Session(...) as session: session.measure(way)`, as often as wanted."""
 
+    damage = "pages do not hold what the guest wrote"
+
     def __init__(
         self,
         stack: str,
@@ -36,11 +39,13 @@ class Session:
         spec: GuestSpec,
         traces: pathlib.Path | None,
         reporter: Reporter,
+        *,
+        bed: Bed | None = None,
     ) -> None:
         self.stack = stack
         self.spec = spec
         self.traces = traces
-        self.bed = Bed(stack, rate_mbit, reporter=reporter)
+        self.bed = bed or Bed(stack, rate_mbit, reporter=reporter)
         self._exits = contextlib.ExitStack()
         self._calm = Calm(spec.heartbeat_ms, SETTLE_PATIENCE_S)
 
@@ -64,10 +69,10 @@ class Session:
         source = self.bed.where(self.guest)
         place = self._place(source)
         with self._trace_file(way, number) as trace:
-            sent, cpu = machine.bytes_sent(source), machine.CpuTimes.now()
+            read_meters = self._meters(source)
             ran = migrate(way, place, trace)
             seen = self._end(place, ran)
-            sent, load = machine.bytes_sent(source) - sent, machine.CpuTimes.now().shares_since(cpu)
+            meters = read_meters()
             late_us = trace_late_us(trace.read_text()) if way.kind is Kind.PCMIG and trace.exists() else None
         end_s = seen.get("complete_s") or ran.end_s
         verdict = self.guest.verdict(ran.start_s, end_s, TAIL_S)
@@ -83,7 +88,7 @@ class Session:
             "direction": f"{source.name}->{place.destination.name}",
             **{key: since(ran.start_s, seen.get(key)) for key in ("switch_s", "complete_s", "source_gone_s")},
             "command_s": round(ran.end_s - ran.start_s, 3),
-            "bytes": sent,
+            "bytes": meters.pop("bytes"),
             **{f"guest_{key}": value for key, value in dataclasses.asdict(verdict).items()},
             "baseline_pps": round(before.pps),
             "work_pages": during.pages,
@@ -93,16 +98,24 @@ class Session:
             **_cpu_figures(ran),
             "trace_switch_late_us": late_us,
             "settle": settle,
-            **load,
+            **meters,
             "events": [
                 [since(ran.start_s, e.time_s), e.host, e.text] for e in self.listeners.since(ran.start_s)
             ],
             "report": _without_ledger(ran.report),
         }
-        row["error"] = _error(row, ran, place, self.guest.said())
+        row["error"] = _error(row, ran, place, self.guest.said(), self.damage)
         if not verdict.alive:
             raise GuestGone(f"the guest fell silent after {way.name}: {row['error']}", row)
         return row
+
+    def _meters(self, source: Host) -> Callable[[], dict[str, Any]]:
+        """Begins to count what SOURCE sends and how busy the machine is; the result of what is returned."""
+        sent, cpu = machine.bytes_sent(source), machine.CpuTimes.now()
+        return lambda: {
+            "bytes": machine.bytes_sent(source) - sent,
+            **machine.CpuTimes.now().shares_since(cpu),
+        }
 
     def _place(self, source: Host) -> Place:
         return Place(source, self.bed.other(source), self.guest.name)
@@ -152,7 +165,7 @@ def _without_ledger(report: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if report is None else {key: value for key, value in report.items() if key != "ledger"}
 
 
-def _error(row: dict[str, Any], ran: Ran, place: Place, said: str) -> str | None:
+def _error(row: dict[str, Any], ran: Ran, place: Place, said: str, damage: str) -> str | None:
     """What makes a round worthless."""
     if ran.error:
         return ran.error
@@ -161,7 +174,7 @@ def _error(row: dict[str, Any], ran: Ran, place: Place, said: str) -> str | None
     if row["guest_host"] != place.destination.name:
         return f"the guest does not run on host {place.destination.name}"
     if row["guest_page_errors"]:
-        return f"{row['guest_page_errors']} pages do not hold what the guest wrote"
+        return f"{row['guest_page_errors']} {damage}"
     if row["complete_s"] is None:
         return f"host {place.destination.name} never said {events.COMPLETE!r}"
     return None
