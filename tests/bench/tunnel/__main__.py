@@ -22,7 +22,7 @@ from tests.bench import program
 from tests.bench.switchover import machine
 from tests.bench.tunnel.figures import FIGURES, Results
 from tests.bench.tunnel.session import Session
-from tests.bench.tunnel.ways import DEFAULT_WAYS, GRAMMAR, Way, parse_ways
+from tests.bench.tunnel.ways import DEFAULT_WAYS, GRAMMAR, PARALLEL, Way, parse_ways
 
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # <linux/sockios.h>, <net/if.h>
@@ -92,6 +92,16 @@ def measure(args: argparse.Namespace, ways: list[Way], content: dict[str, Any], 
             program.take(args, content, console, row, FIGURES.values())
 
 
+def say_bound(console: Console, results: Results, cores: int) -> None:
+    """Why two streams do not get more, where it is the machine."""
+    bound, two = results.bound_mb_s(cores), results.spread(PARALLEL, "bulk_mb_s")
+    if bound is not None and two is not None:
+        console.print(
+            f"pcmig: {cores} cores move {bound:.0f} MB/s at the CPU that one stream and its load take; two "
+            f"streams {two.median:.0f}"
+        )
+
+
 def show(console: Console, content: dict[str, Any]) -> None:
     facts = content["machine"]
     console.print(
@@ -102,6 +112,7 @@ def show(console: Console, content: dict[str, Any]) -> None:
     console.print(program.table_of_ways(FIGURES.values(), results.ways, results.rows))
     for goal, value in results.goals():
         console.print(f"pcmig: {value:.2f} {goal.text}{goal.verdict(value)}")
+    say_bound(console, results, facts["cores"])
     program.say_how_calm(console, results.rows, content["steal_percent"])
     for row in results.rows:
         program.say_if_left_out(console, row)

@@ -70,10 +70,15 @@ class Session:
         return row
 
     def stream(
-        self, source: pathlib.Path, destination: pathlib.Path, pids: list[int], cpus: frozenset[int]
+        self,
+        source: pathlib.Path,
+        destination: pathlib.Path,
+        pids: list[int],
+        cpus: frozenset[int] | None = None,
     ) -> Row:
-        """On a thread of its own: whose children run where it does."""
-        os.sched_setaffinity(0, cpus)
+        """CPUS: with them, on a thread of its own, whose children run where it does."""
+        if cpus is not None:
+            os.sched_setaffinity(0, cpus)
         argv = [str(self.load), "destination", str(destination), str(self.ms), str(self.ms)]
         receiver = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         sender = None
@@ -84,7 +89,7 @@ class Session:
             sender = subprocess.Popen(
                 [str(self.load), "source", str(source)], stderr=subprocess.PIPE, text=True
             )
-            row = self._phases(receiver, pids)
+            row = self._phases(receiver, pids, [receiver.pid, sender.pid])
             if receiver.wait(END_PATIENCE_S):
                 raise BedError(f"the stream failed: {_words(receiver)} {_words(sender)}")
             return row
@@ -96,20 +101,21 @@ class Session:
                     process.kill()
                     process.wait()
 
-    def _phases(self, receiver: subprocess.Popen[str], pids: list[int]) -> Row:
+    def _phases(self, receiver: subprocess.Popen[str], pids: list[int], ends: list[int]) -> Row:
         """Follows the destination's lines; processor time is looked at as each phase begins and ends."""
         row: Row = {}
-        before_s, machine = 0.0, CpuTimes.now()
+        before_s, ends_before_s, machine = 0.0, 0.0, CpuTimes.now()
         assert receiver.stdout is not None
         for line in receiver.stdout:
             phase, what, *numbers = line.split()
             if what == "begin":
-                before_s, machine = _cpu_s(pids), CpuTimes.now()
+                before_s, ends_before_s, machine = _cpu_s(pids), _cpu_s(ends), CpuTimes.now()
             elif what == "end":
                 row |= _rates(phase, int(numbers[0]), int(numbers[1]), _cpu_s(pids) - before_s)
                 shares = CpuTimes.now().shares_since(machine)
                 if phase == "bulk":
                     row |= shares
+                    row["bulk_ends_s_gb"] = (_cpu_s(ends) - ends_before_s) / (int(numbers[0]) / 1e9)
                 elif phase == "busy":
                     row["steal_percent"] = max(row["steal_percent"], shares["steal_percent"])
             else:
@@ -128,6 +134,9 @@ def together(rows: list[Row]) -> Row:
     for key in [key for key in row if key.endswith("_cpu_s_gb")]:
         shares = [1 / one[key] for one in rows if one[key]]
         row[key] = 1 / sum(shares) if shares else None
+    if "bulk_ends_s_gb" in row:
+        taken_s = sum(one["bulk_ends_s_gb"] * one["bulk_bytes"] for one in rows)
+        row["bulk_ends_s_gb"] = taken_s / row["bulk_bytes"]
     return row
 
 

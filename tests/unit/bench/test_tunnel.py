@@ -10,6 +10,7 @@ import pytest
 from tests.bed import BedError
 from tests.bench import program
 from tests.bench.tunnel.figures import Results
+from tests.bench.tunnel.session import together
 from tests.bench.tunnel.ways import DEFAULT_WAYS, parse_ways
 
 
@@ -39,6 +40,18 @@ def test_what_is_missed_is_no_success() -> None:
     )
     assert not any(goal.reached(value) for goal, value in results.goals())
     assert len(results.goals()) == 3
+
+
+def test_what_two_streams_can_get() -> None:
+    one = row("pcmig", bulk_cpu_s_gb=1.5, bulk_ends_s_gb=0.5)
+    assert Results([one]).bound_mb_s(2) == 1000
+    assert Results([row("pcmig", bulk_cpu_s_gb=1.5)]).bound_mb_s(2) is None
+    streams = [
+        {"bulk_bytes": 3_000, "bulk_ends_s_gb": 0.4, "bulk_cpu_s_gb": 2.0, "busy_rtt_us": 1},
+        {"bulk_bytes": 1_000, "bulk_ends_s_gb": 0.8, "bulk_cpu_s_gb": 2.0, "busy_rtt_us": 2},
+    ]
+    both = together(streams)
+    assert both["bulk_ends_s_gb"] == pytest.approx(0.5) and both["bulk_cpu_s_gb"] == 1.0
 
 
 def test_ways() -> None:
