@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.bed import BedError, GuestSpec
+from tests.bed.layer import STACKS
 from tests.bench.nova import logs
 from tests.bench.switchover.events import COMPLETE, Listeners
 from tests.cloud.api import wait_until
@@ -22,6 +24,7 @@ from tests.cloud.config import Sections
 from tests.cloud.server import Server
 
 RATE_MBIT = 200
+PORTS_MOST = 25  # well below the 32 places of the bus, some of which are taken
 STOPPED = "Suspended Migrated"  # of the source's guest, for its switch
 PERMIT: Sections = {"libvirt": {"live_migration_permit_post_copy": True}}
 # Both switch when they are told to. The line that says that the last port is bound, as nova-compute logs it.
@@ -106,7 +109,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of each (default: 3)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every round's figures")
     args = parser.parse_args()
-    ways, counts = args.ways.split(","), [int(count) for count in args.ports.split(",")]
+    ways, words = args.ways.split(","), args.ports.split(",")
+    if not all(word.isdecimal() and 1 <= int(word) <= PORTS_MOST for word in words):
+        parser.error(f"--ports {args.ports}: use numbers from 1 to {PORTS_MOST}, between commas")
+    counts = [int(word) for word in words]
+    if args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: use 1 or more")
+    if args.stack not in STACKS:
+        parser.error(f"--stack {args.stack}: use {', '.join(STACKS)}")
+    if args.json is not None and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
+        parser.error(f"--json {args.json}: cannot be written")
     if set(ways) - set(WAYS):
         parser.error(f"--ways {args.ways}: use {','.join(WAYS)}")
     with Cloud(args.stack, RATE_MBIT, driver=PCMIG_DRIVER, nova_conf=PERMIT, reporter=print) as cloud:

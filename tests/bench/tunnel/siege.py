@@ -367,6 +367,10 @@ def main() -> int:
     )
     args = parser.parse_args()
     rows = [row for row in ATTACKS if args.only in row.name]
+    if not args.seconds > 0:
+        parser.error(f"--seconds {args.seconds:g}: use more than 0")
+    if args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: use 1 or more")
     if not rows:
         parser.error(f"--only {args.only}: there are {', '.join(row.name for row in ATTACKS)}")
     with tempfile.TemporaryDirectory(prefix="pcmig-") as name:
