@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from tests.bed import BedError
-from tests.bench.evaluation.figures import FIGURES, Outcome, Place, known, limits, outcome, places, statements
+from tests.bench.evaluation.figures import Outcome, Place, known, limits, outcome, places, statements
 from tests.bench.switchover import plot
 
 STYLE = """
@@ -25,7 +25,14 @@ th:first-child, td:first-child, .words th { text-align: left }
 @media print { body { margin: 0; max-width: none } h2 { break-after: avoid }
   table, svg { break-inside: avoid } }
 """
-PICTURES = ("complete_s", "guest_switch_silence_ms", "kept_during", "kept_0_10")
+PICTURES = (
+    "complete_s",
+    "guest_switch_silence_ms",
+    "kept_during",
+    "kept_0_10",
+    "tps_during",
+    "slowest_during",
+)
 NEVER = "not within"
 
 
@@ -106,12 +113,12 @@ def _picture(found: dict[str, Outcome]) -> str:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    shown = {figure.key: figure for figure in FIGURES if figure.key in PICTURES}
+    shown = {figure.key: figure for figure in known(found.values()) if figure.key in PICTURES}
     style: Any = {"svg.hashsalt": "pcmig", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(style):
         canvas = Canvas(figsize=(11, 0.6 + 0.28 * len(found)), layout="constrained")
-        axes = canvas.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axis, figure in zip(axes, shown.values(), strict=True):
+        axes = canvas.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
+        for axis, figure in zip(axes, shown.values(), strict=False):
             values = [(each.median(figure.key) or 0.0) / figure.per for each in found.values()]
             bars = axis.barh(
                 list(found), values, color=["#3465a4" if "pcmig" in w else "#999" for w in found]
