@@ -82,8 +82,14 @@ class Metering:
     def look(self, status: Status) -> None:
         """Writes what is new, now and then, and each phase as it begins."""
         # What was not written by the next time is written then.
-        if not self._writer.busy and self._meter.due(status["phase"]):
-            self._write([self._row(status)], 0)
+        if self._writer.busy or not self._meter.due(status["phase"]):
+            return
+        try:
+            rows = [self._row(status)]
+        except Exception as err:  # a defect of ours ends no migration
+            self._meter.tell(f"metrics are not written: {type(err).__name__}: {err}")
+            return
+        self._write(rows, 0)
 
     def _write(self, rows: list[live.Row], wait_s: float) -> None:
         self._writer.begin(lambda: self._meter.publish(rows, wait_s=wait_s))
@@ -123,7 +129,8 @@ class Metering:
         """This process looks after it no more."""
         if self._writer.wait(HUNG_S):
             self._write([], END_S)
-        if not self._writer.wait(HUNG_S):
-            self._meter.tell(
-                f"metrics are not written: {self._meter.textfiles} has not answered for {HUNG_S:g} s"
-            )
+            if self._writer.wait(HUNG_S):
+                return
+        self._meter.tell(
+            f"metrics are not written: {self._meter.textfiles} has not answered for {HUNG_S:g} s"
+        )

@@ -114,7 +114,7 @@ def figures(document: Document) -> list[Fact]:
                 f"at most {totals['requests_peak_ps']} a second" if totals["requests"] else "",
             )
         )
-    if (waited := document["ledger"].get("latency")) is not None:  # older ledgers have none
+    if (waited := _latency(document)) is not None:
         found.append(
             Fact(
                 "a requested page took",
@@ -126,6 +126,12 @@ def figures(document: Document) -> list[Fact]:
     if document["link"]["rate_bps"] is not None:
         found.append(Fact("link", units.rate(document["link"]["rate_bps"]), "link.rate_bps", "as measured"))
     return found
+
+
+def _latency(document: Document) -> Mapping[str, Any] | None:
+    """None where no request was counted, as QEMU may have, and in older ledgers."""
+    waited: Mapping[str, Any] | None = document["ledger"].get("latency")
+    return waited if waited is not None and waited["requests"] else None
 
 
 # Rows of a comparison: where the figure is, what it is, how it is written.
@@ -155,7 +161,7 @@ def compared(document: Document) -> list[Fact]:
     """One column of a comparison; as many as in every other one."""
     found = []
     for path, label, write in COMPARED:
-        value = None if path in NEWER and document["ledger"].get("latency") is None else at(document, path)
+        value = None if path in NEWER and _latency(document) is None else at(document, path)
         found.append(
             Fact(label, "not known" if value is None else write(value), None if value is None else path)
         )
@@ -163,10 +169,12 @@ def compared(document: Document) -> list[Fact]:
 
 
 def reason(document: Document) -> str | None:
-    """Why it switched; None where it did not, or had done so before it was taken over."""
+    """Why it switched; None where it did not, or had done so before it was taken over. What pcmig would have
+    done, where somebody else drives, is no reason."""
     switches = [row["text"] for row in document["decisions"] if row["action"] == "switch"]
     drains = [row["text"] for row in document["decisions"] if row["action"] == "drain"]
-    if (known := next(iter([*drains[-1:], *switches[-1:]]), None)) is not None:
+    known = next(iter([*drains[-1:], *switches[-1:]]), None)
+    if known is not None and document["steered"]:
         return str(known)
     names = {row["phase"] for row in document["ledger"]["phases"]}
     if document["mode"] != "postcopy" or not names & {"precopy", "drain"}:

@@ -254,7 +254,10 @@ def latencies(axes: Any, document: Document) -> None:
         [place - shown[0] for place in shown], [waited["buckets"][place] for place in shown], color=ASKED
     )
     step = max(1, len(shown) // 8)
-    names = [latency.milliseconds(latency.bound_us(place)) for place in shown]
+    names = [
+        latency.milliseconds(latency.bound_us(place)) if place < latency.BUCKETS - 1 else "longer"
+        for place in shown
+    ]
     axes.set_xticks(list(range(len(shown)))[::step], names[::step])
     axes.set_xlabel(f"took less than ({latency.source_words(waited['source'])})")
     axes.set_ylabel("requests")

@@ -23,7 +23,7 @@ def test_a_recorded_migration_has_an_estimate() -> None:
     waited = ledger["latency"]
     assert waited is not None and waited["source"] == "estimated"
     assert waited["requests"] == ledger["totals"]["requests"] > 0
-    assert sum(waited["buckets"]) == waited["requests"] and len(waited["buckets"]) == 24
+    assert sum(waited["buckets"]) == waited["requests"] and len(waited["buckets"]) == latency.BUCKETS
     (line,) = [line for line in accounting.summary(ledger) if line.startswith("requested pages: ")]
     assert line.endswith("(estimated)") and latency.milliseconds(waited["mean_us"]) in line
 
@@ -40,6 +40,14 @@ def test_words() -> None:
     assert latency.now_words({"source": "estimated", "mean_us": 5000, "now_us": None}) == "~5.0 ms"
     assert latency.now_words({"source": "qemu", "mean_us": 20033, "now_us": 7000}) == "20 ms"
     assert latency.now_words(None) is None
+
+
+def test_nothing_is_said_of_what_took_longer_than_is_counted() -> None:
+    """Post-copy was interrupted meanwhile, for example."""
+    long = {**COUNTED, "requests": 8, "buckets": [*[0] * 12, 6, *[0] * 10, 2]}
+    assert latency.spread(long) == "half within 8.2 ms, 99 % not within 8389 ms"
+    longer = {**long, "buckets": [*[0] * 23, 2]}
+    assert latency.spread(longer) == "half not within 8389 ms, 99 % not within 8389 ms"
 
 
 def test_prometheus_has_the_same_buckets() -> None:

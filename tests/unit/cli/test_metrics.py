@@ -170,6 +170,20 @@ def test_a_defect_ends_no_migration(capsys: pytest.CaptureFixture[str]) -> None:
     )
     found.ended({"outcome": "completed"}, gated=False)  # type: ignore[typeddict-item]
     assert "pcmig: note: this migration is not counted: KeyError: 'phases'" in capsys.readouterr().err
+    found.look({"phase": "precopy"})  # type: ignore[typeddict-item]
+    assert "pcmig: note: metrics are not written: KeyError: " in capsys.readouterr().err
+
+
+def test_a_folder_that_hangs_is_waited_for_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The guest's verdict is told after that."""
+    found = metering.Metering(metering.make_meter(None), mock.Mock(), mock.Mock(), "auto")
+    found._writer = writer = mock.Mock(**{"wait.return_value": False})
+    found.close()
+    assert writer.mock_calls == [mock.call.wait(metering.HUNG_S)]
+    assert "has not answered" in capsys.readouterr().err
+    writer.wait.return_value = True
+    found.close()
+    assert writer.begin.call_count == 1 and capsys.readouterr().err == ""
 
 
 @pytest.fixture

@@ -121,6 +121,30 @@ def test_a_switch_of_somebody_elses_is_one(document: dict[str, Any]) -> None:
     assert "no switch" in page.comparison([document, document], ["f", "g"])
 
 
+def test_what_pcmig_would_have_done_is_no_reason(document: dict[str, Any]) -> None:
+    """Of a migration that Nova or virsh drove, on which it looked: another one switched it, or nobody did."""
+    assert any(row["action"] == "switch" for row in document["decisions"])
+    document["steered"] = False
+    assert "somebody else switched it" in str(facts.reason(document))
+    document["mode"] = "precopy"
+    assert facts.reason(document) is None
+
+
+def test_a_latency_of_no_request_is_none(document: dict[str, Any]) -> None:
+    """As QEMU may have counted."""
+    document["ledger"]["latency"] |= {"source": "qemu", "requests": 0, "mean_us": 0, "buckets": [0] * 24}
+    assert "a requested page took" not in page.page([document], ["f"])
+    (row,) = [fact for fact in facts.compared(document) if fact.label == "a requested page took"]
+    assert row.text == "not known" and row.of is None
+
+
+def test_buckets_beyond_what_is_counted_have_no_bound(document: dict[str, Any]) -> None:
+    document["ledger"]["latency"] |= {"requests": 3, "buckets": [*[0] * 22, 1, 2]}
+    axes = mock.Mock()
+    figures.latencies(axes, document)
+    assert axes.set_xticks.call_args.args[1] == ["8389 ms", "longer"]
+
+
 def test_nothing_is_sent_while_it_is_interrupted(document: dict[str, Any]) -> None:
     """QEMU goes on telling its last rate."""
     axes = mock.Mock()
