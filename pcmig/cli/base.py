@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import enum
+import errno
 import os
 import sys
 import threading
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEFAULT_CONNECT = "qemu:///system"
+
+# What a standard output says that is full, or was closed. Files that commands write are theirs to tell of.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class ExitCode(enum.IntEnum):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 from cliff import app, command, commandmanager, help
 
-from pcmig.cli.base import CommandError, ExitCode, UsageError, add_debug, say, silence
+from pcmig.cli.base import UNWRITABLE, CommandError, ExitCode, UsageError, add_debug, say, silence
 from pcmig.cli.virsh import OTHER_COMMANDS
 
 # name, "module:class". A module is imported when its command is run or described.
@@ -188,10 +187,6 @@ def main(argv: list[str] | None = None) -> int:
             return complain(str(err), ExitCode.FAILED, debug)
         message = f"internal error: {type(err).__name__}: {err}; please report it, with the output of --debug"
         return complain(message, ExitCode.INTERNAL, debug)
-
-
-# What a standard output says that is full, or was closed. Files that commands write are theirs to tell of.
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def open_streams() -> None:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from pcmig import _core, guest, turn_back
 from pcmig.cli import evidence, options, report
-from pcmig.cli.base import Command, CommandError, ExitCode, UsageError, make_console, say
+from pcmig.cli.base import UNWRITABLE, Command, CommandError, ExitCode, UsageError, make_console, say
 from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
 from pcmig.cli.metering import Metering, make_meter, textfiles
 from pcmig.cli.ports_wait import PortsWait
@@ -120,6 +120,9 @@ class Run(Command):
         except Exception as err:  # a defect: main() says so, a report is written nevertheless
             self.result["error"] = f"internal error: {type(err).__name__}: {err}"
             self._write(args, ExitCode.INTERNAL, started_s)
+            if isinstance(err, OSError) and err.errno in UNWRITABLE:
+                # Not for main() to take for a full standard output: its exit code says where the guest is.
+                raise RuntimeError(f"{type(err).__name__}: {err}") from err
             raise
         self._write(args, code, started_s)
         say("", sys.stdout)  # a reader that went away shows here, and no later

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from tests.unit.cli import fake_core as fake
@@ -19,6 +20,7 @@ SCRIPTS: dict[str, fake.Script] = {
     "stubborn": SLOW,
     "watched": SLOW,
     "postcopy": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (LATER_S, fake.COMPLETED)],
+    "broken-io": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (LATER_S, fake.COMPLETED)],
     "broken": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (LATER_S, fake.COMPLETED)],
     "late": [(0.0, fake.PRECOPY), (fake.GO, fake.POSTCOPY), (LATER_S, fake.COMPLETED)],
     "interrupted": [(0.0, fake.PRECOPY), (0.05, fake.POSTCOPY), (0.3, fake.BROKEN)],
@@ -30,10 +32,13 @@ if __name__ == "__main__":
     fake.install(SCRIPTS[name])
     fake.Migration.abort_works = name not in ("stubborn", "late")
     fake.jobs[:] = [fake.job("precopy")]
-    if name == "broken":
+    if name.startswith("broken"):
         from pcmig.cli.follow import Follower
 
-        Follower._is_news = lambda self, decision: 1 / 0  # type: ignore[assignment,method-assign,return-value]
+        def fail(self: Follower, decision: object) -> bool:
+            raise OSError(errno.EIO, "Input/output error") if name == "broken-io" else ZeroDivisionError
+
+        Follower._is_news = fail  # type: ignore[method-assign]
     from pcmig.cli import metering
     from pcmig.cli.main import main
 

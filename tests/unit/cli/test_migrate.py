@@ -198,6 +198,13 @@ def test_a_defect_leaves_the_migration_to_itself(tmp_path: pathlib.Path) -> None
     assert result["error"].startswith("internal error: ZeroDivisionError")
 
 
+def test_a_defect_is_not_taken_for_a_full_standard_output() -> None:
+    """Exit code 1 would say that the guest runs on at the source."""
+    done = run("broken-io", *MIGRATE)
+    assert done.returncode == 70
+    assert "internal error: RuntimeError: OSError: [Errno 5] Input/output error" in done.stderr
+
+
 def test_old_flag_name_chooses_the_policy_unless_one_was_given() -> None:
     old = (*MIGRATE, "--flags", "POSTCOPY_AFTER_PRECOPY", "--json", "-")
     assert json.loads(run("quick", *old).stdout)["policy"] == "first-pass"
