@@ -48,8 +48,10 @@ class Announcer:
         else:
             with self._lock:
                 gone = self._gone.get(uuid)
-                if transition == virtevent.EVENT_LIFECYCLE_STOPPED:
-                    self._begun.pop(uuid, None)  # or every guest that ever came here would be remembered
+                # Before it was heard: once more, when it runs again, which may be before the thread notices.
+                # One that has ended: or every guest that ever came here would be remembered.
+                if gone is not None or transition == virtevent.EVENT_LIFECYCLE_STOPPED:
+                    self._begun.pop(uuid, None)
             if gone is not None:
                 gone.set()
 
@@ -95,8 +97,6 @@ class Announcer:
             with self._lock:
                 if self._gone.get(uuid) is gone:
                     del self._gone[uuid]
-                    if gone.is_set():  # before it was heard: once more, when it runs again
-                        self._begun.pop(uuid, None)
 
 
 def addresses(noted: Any) -> Mapping[str, Sequence[str]]:

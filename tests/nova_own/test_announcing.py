@@ -167,6 +167,36 @@ def test_one_that_stood_still_before_it_was_heard_is_announced_again(played: Pla
     assert played.ended == ["gone", "heard"]
 
 
+def test_one_that_stood_still_for_a_moment_is_announced_again(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs again before whoever announces it has noticed."""
+    notices = threading.Event()
+
+    def announce(*_: Any, stop: Any, **__: Any) -> list[Announced]:
+        played.calls += 1
+        if played.calls == 1:
+            played.begun.set()
+            wait(notices)
+        played.ended.append("gone" if stop() else "heard")
+        played.over.set()
+        return []
+
+    monkeypatch.setattr(announcing, "announce_until_learned", announce)
+    announcer = announcing.Announcer({UUID: record()}.get)
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    wait(played.begun)
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_PAUSED))
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    wait(played.over)
+    notices.set()
+    settle()
+    assert played.ended == ["heard", "gone"]
+    announcer.look(event(virtevent.EVENT_LIFECYCLE_RESUMED))
+    settle()
+    assert played.calls == 2, "at the end of post-copy"
+
+
 def test_what_it_takes_is_there_when_it_runs(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nova's daemon is started, and the socket opened, when the guest begins to come in."""
     prepared: list[bool] = []
