@@ -94,11 +94,16 @@ static void estimate(struct pcmig_latency *l, int64_t t_us, uint64_t requests)
 static void take_postcopy(struct pcmig_latency *l, int64_t t_us, const struct pcmig_sample *sample)
 {
     const uint64_t bps = link_bps(l, t_us, sample);
-    const uint64_t page = sample->page_size_bytes != 0 ? sample->page_size_bytes : PAGE_BYTES;
+    uint64_t page = sample->page_size_bytes != 0 ? sample->page_size_bytes : PAGE_BYTES;
 
+    if (page < l->host_page_bytes)
+        page = l->host_page_bytes;
     if (sample->queue_bytes >= 0 && bps > 0)
         l->queue_us = l->round_trip_us + pcmig_rate_time_us(add((uint64_t)sample->queue_bytes, page), bps);
-    estimate(l, t_us, sample->postcopy_requests > l->requests_seen ? sample->postcopy_requests - l->requests_seen : 0);
+    else
+        l->queue_us = -1;
+    if (l->looked)
+        estimate(l, t_us, sample->postcopy_requests - l->requests_seen);
     l->requests_seen = sample->postcopy_requests;
     l->sent_bytes = sample->memory_processed_bytes;
     l->last_us = t_us;
@@ -111,20 +116,28 @@ void pcmig_latency_feed(struct pcmig_latency *l, const struct pcmig_input *input
     l->begun = postcopy;
     switch (input->kind) {
     case PCMIG_INPUT_SAMPLE:
+        if (input->sample.postcopy_requests < l->requests_seen)
+            break; /* a late one */
         if (precopy)
             pcmig_rate_feed(&l->rate, input->t_us, &input->sample);
         else
             pcmig_rate_pause(&l->rate);
         if (postcopy && l->source != PCMIG_LATENCY_COUNTED)
             take_postcopy(l, input->t_us, &input->sample);
+        else /* what came unseen, or was on its way when the stream broke, took nobody knows how long */
+            l->requests_seen = input->sample.postcopy_requests;
+        l->looked = true;
         break;
     case PCMIG_INPUT_FINAL:
-        if (input->sample.postcopy_requests > l->requests_seen && l->source != PCMIG_LATENCY_COUNTED)
+        if (l->looked && input->sample.postcopy_requests > l->requests_seen && l->source != PCMIG_LATENCY_COUNTED)
             estimate(l, input->t_us, input->sample.postcopy_requests - l->requests_seen);
         l->requests_seen = input->sample.postcopy_requests;
         break;
     case PCMIG_INPUT_ROUND_TRIP:
         l->round_trip_us = input->code < 0 ? 0 : input->code < FAR_US ? input->code : FAR_US;
+        break;
+    case PCMIG_INPUT_HOST_PAGE:
+        l->host_page_bytes = input->code > 0 ? (uint64_t)input->code : 0;
         break;
     case PCMIG_INPUT_VCPUS:
         l->vcpus = input->code > 0 ? (uint64_t)input->code : 0;

@@ -38,6 +38,8 @@ struct pcmig_latency {
     struct pcmig_rate rate;          /* of pre-copy */
     int64_t round_trip_us, queue_us; /* that what stands in the queue takes; -1 = not known */
     uint64_t vcpus;                  /* 0 = not known */
+    uint64_t host_page_bytes;        /* huge ones come whole; 0 = none, or not known */
+    bool looked;                     /* since then requests are seen as they come */
     uint64_t sum_us, requests_seen;
     uint64_t sent_bytes; /* at the latest look at post-copy, */
     int64_t last_us;     /* or when it began: */

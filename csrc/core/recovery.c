@@ -89,9 +89,12 @@ static enum pcmig_recovery_stuck look_whether_stuck(const struct pcmig_recovery 
         return heard ? PCMIG_RECOVERY_HANGS : PCMIG_RECOVERY_UNNOTICED;
     if (view->destination != PCMIG_HALF_POSTCOPY_FAILED)
         return PCMIG_RECOVERY_NOT_STUCK;
-    /* Where a knock was not answered, the network is broken over which the resume goes, too. */
+    /* Where a knock was not answered, the network is broken over which the resume goes, too. The migrate call itself
+     * does not return before QEMU there has noticed, and nobody is knocked at meanwhile. */
     if (view->call_running && recovery->stuck == PCMIG_RECOVERY_NOT_STUCK)
-        return view->wakes == PCMIG_RECOVERY_WAKES_UNHEARD ? PCMIG_RECOVERY_UNNOTICED : PCMIG_RECOVERY_HANGS;
+        return view->wakes == PCMIG_RECOVERY_WAKES_UNHEARD || (recovery->attempts == 0 && !heard)
+                   ? PCMIG_RECOVERY_UNNOTICED
+                   : PCMIG_RECOVERY_HANGS;
     if (view->call_running)
         return recovery->stuck;
     if (!view->refused || !(view->source_waits || unsaid))

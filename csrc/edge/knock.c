@@ -23,6 +23,7 @@
 
 struct pcmig_knocks {
     atomic_uint holders; /* the caller, and the threads that still wait */
+    atomic_uint sent;
     atomic_uint answers;
 };
 
@@ -39,6 +40,11 @@ void pcmig_knocks_close(struct pcmig_knocks *knocks)
 {
     if (knocks != NULL && atomic_fetch_sub(&knocks->holders, 1) == 1)
         free(knocks);
+}
+
+unsigned pcmig_knocks_sent(const struct pcmig_knocks *knocks)
+{
+    return atomic_load(&knocks->sent);
 }
 
 unsigned pcmig_knocks_answers(const struct pcmig_knocks *knocks)
@@ -107,7 +113,7 @@ static int take_port(int fd, const struct sockaddr_storage *local, socklen_t siz
 }
 
 /* Returns a descriptor to wait for, or -1 when there is nothing to wait for. */
-static int begin(const struct pcmig_socket *old)
+static int begin(struct pcmig_knocks *knocks, const struct pcmig_socket *old)
 {
     struct sockaddr_storage local, peer;
     socklen_t local_size = address(old, false, &local), peer_size = address(old, true, &peer);
@@ -115,9 +121,11 @@ static int begin(const struct pcmig_socket *old)
 
     if (fd < 0)
         return -1;
-    if (refuse_to_connect(fd) == 0 && take_port(fd, &local, local_size) == 0 &&
-        connect(fd, (struct sockaddr *)&peer, peer_size) < 0 && errno == EINPROGRESS)
-        return fd;
+    if (refuse_to_connect(fd) == 0 && take_port(fd, &local, local_size) == 0) {
+        atomic_fetch_add(&knocks->sent, 1); /* also where there is no way there: it says as much */
+        if (connect(fd, (struct sockaddr *)&peer, peer_size) < 0 && errno == EINPROGRESS)
+            return fd;
+    }
     close(fd);
     return -1;
 }
@@ -137,9 +145,11 @@ static bool has_answered(int fd)
 
 static void finish(struct pcmig_knocks *knocks, int fd)
 {
-    if (has_answered(fd))
+    const bool answered = has_answered(fd);
+
+    close(fd); /* first: who hears of the answer may try again, and would not get the port */
+    if (answered)
         atomic_fetch_add(&knocks->answers, 1);
-    close(fd);
 }
 
 /* Whatever comes of an attempt, the other end has answered by then, or cannot be reached. */
@@ -172,7 +182,7 @@ static void knock(struct pcmig_knocks *knocks, const struct pcmig_socket *socket
     size_t open = 0;
 
     for (size_t i = 0; i < count && open < AT_ONCE; i++) {
-        int fd = begin(&sockets[i]);
+        int fd = begin(knocks, &sockets[i]);
 
         if (fd >= 0)
             waits[open++] = (struct pollfd){.fd = fd, .events = POLLOUT};

@@ -13,6 +13,8 @@ struct pcmig_knocks;
 struct pcmig_knocks *pcmig_knocks_open(void); /* NULL when memory is short */
 /* Attempts that are under way go on. */
 void pcmig_knocks_close(struct pcmig_knocks *knocks); /* NULL is fine */
+/* How many could be made: without CAP_NET_ADMIN the port of a connection that the kernel still holds cannot be had. */
+unsigned pcmig_knocks_sent(const struct pcmig_knocks *knocks);
 /* How many were answered, by whoever has the old connection's address: whatever it said, it was reached, and nothing
  * of the old connection is left there. */
 unsigned pcmig_knocks_answers(const struct pcmig_knocks *knocks);

@@ -574,6 +574,11 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
     return count;
 }
 
+unsigned pcmig_link_wakes_sent(const struct pcmig_link *link)
+{
+    return pcmig_knocks_sent(link->knocks);
+}
+
 unsigned pcmig_link_wakes_answered(const struct pcmig_link *link)
 {
     return pcmig_knocks_answers(link->knocks);

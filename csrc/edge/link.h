@@ -57,6 +57,8 @@ int64_t pcmig_link_silence_ms(struct pcmig_link *link);
  * how many are tried. */
 unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms);
 
+/* How many of them could be made so far. */
+unsigned pcmig_link_wakes_sent(const struct pcmig_link *link);
 /* How many of them the destination's host has answered so far: over that way it can be reached, and its end is gone. */
 unsigned pcmig_link_wakes_answered(const struct pcmig_link *link);
 

@@ -103,15 +103,16 @@ static void tell_resuming(struct control *c)
 static enum pcmig_recovery_wakes look_at_wakes(struct control *c)
 {
     const unsigned answers = c->m->link != NULL ? pcmig_link_wakes_answered(c->m->link) : 0;
+    const unsigned knocks = c->m->link != NULL ? pcmig_link_wakes_sent(c->m->link) : 0;
 
     if (c->recovery.core.broken_us < 0) { /* what follows is another interruption */
-        c->recovery.knocked = false;
+        c->recovery.knocks = knocks;
         c->recovery.answers = answers;
     }
     /* Through the tunnel both daemons notice, and end what their QEMU holds. */
     if (c->m->tunnel != NULL || answers != c->recovery.answers)
         return PCMIG_RECOVERY_WAKES_HEARD;
-    return c->recovery.knocked ? PCMIG_RECOVERY_WAKES_UNHEARD : PCMIG_RECOVERY_WAKES_NONE;
+    return knocks != c->recovery.knocks ? PCMIG_RECOVERY_WAKES_UNHEARD : PCMIG_RECOVERY_WAKES_NONE;
 }
 
 /* Whether libvirt refuses to resume, and for which of the two QEMUs. */
@@ -398,8 +399,8 @@ void pcmig_recover(struct control *c)
         tell_waiting(c, &view, order.next_us);
         return;
     case PCMIG_RECOVERY_WAKE:
-        if (c->m->link != NULL && pcmig_link_wake(c->m->link, WAKE_WAIT_MS) > 0)
-            c->recovery.knocked = true;
+        if (c->m->link != NULL)
+            (void)pcmig_link_wake(c->m->link, WAKE_WAIT_MS);
         tell_waiting(c, &view, order.next_us);
         return;
     case PCMIG_RECOVERY_RESUME:

@@ -419,6 +419,16 @@ static void destination_that_nobody_wakes(void **state)
     nobody_wakes_it("has not noticed, as it seems: pcmig wake there", "it has not noticed that its stream is gone");
 }
 
+/* Their ports cannot be had, which says nothing of the network. */
+static void destination_that_cannot_be_knocked_at(void **state)
+{
+    (void)state;
+    atomic_store(&hosts.knockable, false);
+    atomic_store(&hosts.hears, false);
+    nobody_wakes_it("has not noticed, as it seems: pcmig wake there", "it has not noticed that its stream is gone");
+    assert_true(atomic_load(&hosts.knocks) > 0);
+}
+
 /* Nobody answers where they led to: the network is broken. */
 static void destination_that_hears_nothing(void **state)
 {
@@ -525,6 +535,7 @@ int main(void)
         TEST(source_waits_by_then),
         TEST(order_to_pause_that_is_out),
         TEST(destination_that_nobody_wakes),
+        TEST(destination_that_cannot_be_knocked_at),
         TEST(destination_that_hears_nothing),
         TEST(destination_does_not_wait),
         TEST(without_figures),

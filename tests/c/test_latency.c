@@ -97,6 +97,66 @@ static void a_queue_that_is_not_seen_gives_no_estimate(void **state)
     pcmig_ledger_free(ledger);
 }
 
+/* What was seen of it before says nothing of the page that is asked for now. */
+static void a_queue_that_is_no_longer_seen(void **state)
+{
+    struct pcmig_ledger *ledger = switched(300);
+    const struct pcmig_latency *l = pcmig_ledger_latency(ledger);
+
+    (void)state;
+    look(ledger, 1, 30, 95904);
+    look(ledger, 2, 60, -1);
+    assert_int_equal(l->now_us, -1);
+    assert_int_equal(pcmig_latency_requests(&l->figures), 30);
+    pcmig_ledger_free(ledger);
+}
+
+static void a_huge_page_comes_whole(void **state)
+{
+    const struct pcmig_input host_page = {.t_us = 4 * SECOND, .kind = PCMIG_INPUT_HOST_PAGE, .code = 2 << 20};
+    struct pcmig_ledger *ledger = switched(300);
+
+    (void)state;
+    pcmig_ledger_feed(ledger, &host_page);
+    look(ledger, 1, 3, 0);
+    assert_in_range(pcmig_ledger_latency(ledger)->now_us, 209000, 211000); /* 2 MiB at 10 MB/s */
+    pcmig_ledger_free(ledger);
+}
+
+/* Of what was asked for before anybody looked it is not known how long it took. */
+static void who_comes_later_counts_from_there(void **state)
+{
+    const struct pcmig_input vcpus = {.kind = PCMIG_INPUT_VCPUS, .code = 2};
+    const struct pcmig_input event = {
+        .t_us = 4 * SECOND, .kind = PCMIG_INPUT_EVENT, .code = PCMIG_EVENT_SRC_SUSPENDED_POSTCOPY};
+    struct pcmig_ledger *ledger = pcmig_ledger_new();
+    const struct pcmig_latency *l = pcmig_ledger_latency(ledger);
+
+    (void)state;
+    assert_non_null(ledger);
+    pcmig_ledger_feed(ledger, &vcpus);
+    pcmig_ledger_feed(ledger, &event);
+    look(ledger, 1, 50000, -1);
+    assert_int_equal(l->source, PCMIG_LATENCY_NONE);
+    look(ledger, 2, 50100, -1);
+    assert_int_equal(pcmig_latency_requests(&l->figures), 100);
+    assert_int_equal(l->figures.mean_us, 2000);
+    pcmig_ledger_free(ledger);
+}
+
+static void a_late_look_counts_nothing_twice(void **state)
+{
+    struct pcmig_ledger *ledger = switched(300);
+    const struct pcmig_latency *l = pcmig_ledger_latency(ledger);
+
+    (void)state;
+    look(ledger, 2, 40, 95904);
+    look(ledger, 1, 10, 95904);
+    look(ledger, 3, 50, 95904);
+    assert_int_equal(pcmig_latency_requests(&l->figures), 50);
+    pcmig_ledger_free(ledger);
+}
+
 /* Whoever waits asks for nothing else. */
 static void many_requests_are_short_ones(void **state)
 {
@@ -253,10 +313,18 @@ static void every_source_has_a_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_page_waits_behind_the_queue), cmocka_unit_test(a_queue_that_is_not_seen_gives_no_estimate),
-        cmocka_unit_test(many_requests_are_short_ones),  cmocka_unit_test(what_qemu_has_counted_takes_its_place),
-        cmocka_unit_test(what_is_no_latency_is_refused), cmocka_unit_test(answers),
-        cmocka_unit_test(a_definition_is_made_to_count), cmocka_unit_test(every_source_has_a_name),
+        cmocka_unit_test(a_page_waits_behind_the_queue),
+        cmocka_unit_test(a_queue_that_is_not_seen_gives_no_estimate),
+        cmocka_unit_test(a_queue_that_is_no_longer_seen),
+        cmocka_unit_test(a_huge_page_comes_whole),
+        cmocka_unit_test(who_comes_later_counts_from_there),
+        cmocka_unit_test(a_late_look_counts_nothing_twice),
+        cmocka_unit_test(many_requests_are_short_ones),
+        cmocka_unit_test(what_qemu_has_counted_takes_its_place),
+        cmocka_unit_test(what_is_no_latency_is_refused),
+        cmocka_unit_test(answers),
+        cmocka_unit_test(a_definition_is_made_to_count),
+        cmocka_unit_test(every_source_has_a_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -835,6 +835,9 @@ static void a_deaf_destination_has_not_answered(void **state)
     make_deaf(pair.destination);
     lose(&pair);
     assert_int_equal(pcmig_link_wake(link, 50), 1);
+    for (int waited_ms = 0; pcmig_link_wakes_sent(link) == 0 && waited_ms < PATIENCE_MS; waited_ms++)
+        sleep_ms(1);
+    assert_int_equal(pcmig_link_wakes_sent(link), 1);
     sleep_ms(500);
     assert_int_equal(pcmig_link_wakes_answered(link), 0);
     close(pair.destination);

@@ -58,7 +58,8 @@ static struct {
     char *_Atomic refusal;    /* with this error; NULL = with none */
     atomic_int qemu_pauses;   /* migrate-pause */
     atomic_int sent;          /* bytes that QEMU has sent; -1 = more with each question */
-    atomic_bool wakes;        /* the destination's kernel can be knocked at, */
+    atomic_bool wakes;        /* it is known where the destination's kernel is to be knocked at, */
+    atomic_bool knockable;    /* it can be done, */
     atomic_bool hears;        /* and answers */
     atomic_int knocks;
     atomic_int calls;     /* migrate calls of any kind */
@@ -452,6 +453,12 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
     return 1;
 }
 
+unsigned pcmig_link_wakes_sent(const struct pcmig_link *link)
+{
+    (void)link;
+    return atomic_load(&hosts.knockable) ? (unsigned)atomic_load(&hosts.knocks) : 0;
+}
+
 unsigned pcmig_link_wakes_answered(const struct pcmig_link *link)
 {
     (void)link;
@@ -500,6 +507,7 @@ static int reset(void **state)
     atomic_store(&hosts.unpausable, NULL);
     atomic_store(&hosts.then, NULL);
     atomic_store(&hosts.wakes, true);
+    atomic_store(&hosts.knockable, true);
     atomic_store(&hosts.hears, true);
     atomic_store(&hosts.knocks, 0);
     refused_with = (virError){0};
