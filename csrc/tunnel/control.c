@@ -40,7 +40,8 @@ struct job {
     struct pcmig_task task; /* of one thread after the other */
     struct pcmig_tunnel_request request;
     struct pcmig_peer *peer;
-    struct pcmig_door *made; /* by this job, to be closed if the probe fails */
+    uint64_t door; /* its number: what "open" is about */
+    bool made;     /* by this job, to be closed if the probe fails */
     const char *unresolved;
     struct pcmig_probe_result result;
 };
@@ -53,6 +54,7 @@ struct pcmig_control {
     unsigned client_count;
     struct client *clients;
     struct pcmig_door *doors;
+    uint64_t doors_ever;
 };
 
 #define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
@@ -226,12 +228,20 @@ static void end_job(struct job *job)
         serve(client);
 }
 
-/* Closes what the job has made, unless somebody has closed it meanwhile, or has been told that it is open. */
+/* The one that the job is about; NULL: it was closed meanwhile, also where another has the name since. */
+static struct pcmig_door *door_of(const struct job *job)
+{
+    struct pcmig_door *door = *find_door(job->control, job->request.name);
+
+    return door != NULL && door->number == job->door ? door : NULL;
+}
+
+/* Closes what the job has made, unless somebody has been told that it is open. */
 static void take_back(struct job *job)
 {
-    const struct pcmig_door *door = *find_door(job->control, job->request.name);
+    const struct pcmig_door *door = door_of(job);
 
-    if (door != NULL && door == job->made && !door->told)
+    if (door != NULL && job->made && !door->told)
         (void)close_name(job->control, job->request.name, "the peer did not answer");
 }
 
@@ -240,7 +250,7 @@ static void on_probed(struct pcmig_task *task)
 {
     struct job *job = OWNER(task, struct job, task);
     const struct pcmig_probe_result *result = &job->result;
-    struct pcmig_door *door = *find_door(job->control, job->request.name); /* of "open" */
+    struct pcmig_door *door = door_of(job); /* of "open" */
     char subject[PCMIG_TLS_SUBJECT_BYTES], own[PCMIG_TLS_SUBJECT_BYTES] = "";
     long long own_not_after_s = 0;
     struct pcmig_rules *rules = pcmig_tunnel_rules(job->control->tunnel);
@@ -297,6 +307,7 @@ static const char *open_door(struct job *job, char error[PCMIG_PLACE_ERROR_BYTES
     if (door != NULL) {
         if (strcmp(door->peer->name, job->peer->name) != 0 || door->peer->port != job->peer->port)
             return "this name leads to another peer already: close it first";
+        job->door = door->number;
         return NULL;
     }
     account = pcmig_registry_account(control->tunnel->registry, job->request.name, true);
@@ -312,7 +323,8 @@ static const char *open_door(struct job *job, char error[PCMIG_PLACE_ERROR_BYTES
     pcmig_registry_keep(control->tunnel->registry, job->request.name);
     door->next = control->doors;
     control->doors = door;
-    job->made = door;
+    job->door = door->number = ++control->doors_ever;
+    job->made = true;
     return NULL;
 }
 

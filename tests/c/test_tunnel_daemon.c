@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -334,6 +335,18 @@ static void a_slow_reader_has_all(void **state)
     tunnel_pair_end(&pair);
 }
 
+static int open_descriptors(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int count = -3; /* ".", "..", and the folder's own */
+
+    assert_non_null(dir);
+    while (readdir(dir) != NULL)
+        count++;
+    closedir(dir);
+    return count;
+}
+
 /* Whoever comes meanwhile has to wait, and not for somebody else to come later. */
 static void no_descriptor_is_left(void **state)
 {
@@ -342,15 +355,21 @@ static void no_descriptor_is_left(void **state)
     struct rlimit before, less;
     struct tunnel_pair pair;
     char name[33], byte = 0, answer[64] = "";
-    int listening, here, asking, there, fillers[MOST], count = 0;
+    int listening, here, asking, there, fillers[MOST], count = 0, daemons, now;
 
     (void)state;
     tunnel_pair_start(&pair, false);
+    daemons = open_descriptors();
     tunnel_open(&pair, name, 1);
     listening = tunnel_listen(&pair.b, name);
     here = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     asking = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(here >= 0 && asking >= 0);
+    /* What was asked is closed by the daemons some time after the answer: it must not leave room later. Left are these
+     * three, and the name's socket. */
+    for (int waited_ms = 0; (now = open_descriptors()) > daemons + 4 && waited_ms < 60000; waited_ms++)
+        usleep(1000);
+    assert_true(now <= daemons + 4);
     assert_return_code(getrlimit(RLIMIT_NOFILE, &before), errno);
     less = (struct rlimit){.rlim_cur = MOST, .rlim_max = before.rlim_max};
     assert_return_code(setrlimit(RLIMIT_NOFILE, &less), errno);
@@ -445,13 +464,28 @@ static void closed_while_the_peer_is_asked(void **state)
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct tunnel_pair pair;
     char name[33], answer[1024];
-    int asking, peer, other;
+    int asking, peer, other, later;
 
     (void)state;
     tunnel_pair_prepare(&pair, false);
     pair.a.config.dial_ms = 1;
     tunnel_side_start(&pair.a);
     tunnel_side_start(&pair.b);
+    /* Whoever has opened it since is not answered yet either, and another peer is asked for it. */
+    tunnel_open(&pair, name, 1);
+    tunnel_ask(&pair.a, answer, sizeof(answer), "close %s", name);
+    asking = ask_to_open(&pair.a, name, &peer);
+    tunnel_ask(&pair.a, answer, sizeof(answer), "close %s", name);
+    assert_string_equal(answer, "ok");
+    later = ask_to_open(&pair.a, name, &other);
+    close(peer);
+    is_answered(asking, "error localhost:");
+    tunnel_ask(&pair.a, answer, sizeof(answer), "show %s", name);
+    assert_memory_equal(answer, "ok role=source ", 15);
+    close(other);
+    is_answered(later, "error localhost:");
+    tunnel_ask(&pair.a, answer, sizeof(answer), "show %s", name);
+    assert_memory_equal(answer, "error unknown name", 18);
     for (int good = 0; good < 2; good++) {
         tunnel_open(&pair, name, 1); /* a new name */
         tunnel_ask(&pair.a, answer, sizeof(answer), "close %s", name);

@@ -18,6 +18,7 @@ struct pcmig_door {
     struct pcmig_stream_order *last; /* of the latest stream */
     bool late;                       /* a connection found no descriptor: see pcmig_door_look */
     bool told;                       /* who asked for it knows that it is open */
+    uint64_t number;                 /* no other one has, before or after */
     struct pcmig_task grave;
     struct pcmig_door *next;
 };
