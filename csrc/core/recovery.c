@@ -20,6 +20,7 @@
 /* Nobody tells of looks at a healthy stream: what was seen longer ago is another silence. */
 #define SAME_SILENCE_US   3000000
 #define HELD_LOOK_US      5000000
+#define FLOWS_US          5000000 /* for so long after its last byte */
 /* Where no silence counts as dead. */
 #define HANGS_STALL_US    10000000
 
@@ -54,7 +55,9 @@ void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsi
                                         .networks = networks > 0 ? networks : 1,
                                         .silent_us = -1,
                                         .broken_us = -1,
-                                        .sent_bytes = -1};
+                                        .sent_bytes = -1,
+                                        .flow_bytes = -1,
+                                        .flow_us = -1};
 }
 
 void pcmig_recovery_pause_failed(struct pcmig_recovery *recovery)
@@ -260,6 +263,25 @@ static bool pause_due(struct pcmig_recovery *recovery, const struct pcmig_recove
     return (silent || still) && view->t_us >= recovery->pause_us;
 }
 
+/* libvirt at the source calls the half broken, as its own connection broke, and the stream flows on. A resume would be
+ * refused; and QEMU's word that all has crossed, on which libvirt ends the source's half, comes to nobody while libvirt
+ * is about a resume (12.8, qemuProcessHandleMigrationStatus: no other job may own the guest). */
+static void note_flow(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    if (!view->refused || !view->source_sends || view->sent_bytes < 0) {
+        recovery->flow_bytes = recovery->flow_us = -1;
+        return;
+    }
+    if (recovery->flow_bytes >= 0 && view->sent_bytes > recovery->flow_bytes)
+        recovery->flow_us = view->said_us;
+    recovery->flow_bytes = view->sent_bytes;
+}
+
+bool pcmig_recovery_flows(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    return recovery->flow_us >= 0 && view->t_us - recovery->flow_us < FLOWS_US;
+}
+
 static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
     bool reachable = view->destination != PCMIG_HALF_UNKNOWN, pause;
@@ -268,6 +290,7 @@ static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, co
     count_refusals(recovery, view);
     note_reached(recovery, view);
     note_stuck(recovery, view);
+    note_flow(recovery, view);
     if (view->source_runs)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* it turned back: its memory is not the stream's any more */
     if (view->source_unclear)
@@ -293,6 +316,8 @@ static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, co
         recovery->retry_us = view->t_us + WAKE_US;
         return order(PCMIG_RECOVERY_PAUSE_QEMU, view->t_us + WAKE_US);
     }
+    if (pcmig_recovery_flows(recovery, view))
+        return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
     if (wake_due(recovery, view)) {
         recovery->wake_us = view->t_us + WAKE_AGAIN_US;
         recovery->woken = true;

@@ -95,6 +95,8 @@ struct pcmig_recovery {
     unsigned refusals;               /* and how many of the latest of them were refused, in a row */
     int64_t sent_bytes; /* what the source had sent when it said so first; -1 = nothing since the last attempt, */
     int64_t sent_us;    /* which was then */
+    int64_t flow_bytes; /* what the source had sent at the last look, while resumes are refused; -1 = not said */
+    int64_t flow_us;    /* when it last had sent more; -1 = never */
 };
 
 /* A stream whose other end has been silent for STALL_MS, or on which nothing has moved for twice as long, and that
@@ -112,6 +114,9 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
  * can be woken on its own host. */
 enum pcmig_recovery_stuck pcmig_recovery_stuck(const struct pcmig_recovery *recovery,
                                                const struct pcmig_recovery_view *view);
+
+/* Whether only libvirt's own connection broke, as far as QEMU at the source tells: its stream has moved of late. */
+bool pcmig_recovery_flows(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
 
 /* QEMU at the source was not to be paused: the order counts as not given. It is given again, but not at once. */
 void pcmig_recovery_pause_failed(struct pcmig_recovery *recovery);

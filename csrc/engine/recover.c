@@ -273,6 +273,8 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
         snprintf(text, sizeof(text), "waiting for libvirt to end the broken migration");
     else if (view->pausing)
         snprintf(text, sizeof(text), "waiting for QEMU at the source to pause its stream");
+    else if (pcmig_recovery_flows(&c->recovery.core, view))
+        snprintf(text, sizeof(text), "for libvirt alone: QEMU's stream flows on");
     else if (view->refused && view->source_waits && view->wakes != PCMIG_RECOVERY_WAKES_HEARD)
         snprintf(text, sizeof(text), "waiting until QEMU at the destination notices, attempt %u in %lld s",
                  c->recovery.core.attempts + 1, (long long)left_s);

@@ -236,6 +236,33 @@ static void a_stream_that_lives_is_not_paused(void **state)
     assert_int_equal(pause_after(&recovery, &at, 0, 10000), -1); /* libvirt there says that it flows */
 }
 
+/* Nor is it resumed: a resume at the moment in which all has crossed would have libvirt miss that. */
+static void a_stream_that_lives_is_not_resumed(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+    unsigned attempts;
+
+    (void)state;
+    at.sent_bytes = 0;
+    assert_int_equal(pause_after(&recovery, &at, 4096, 0), -1);
+    attempts = recovery.attempts;
+    for (int looks = 0; looks < 600; looks++) {
+        at.t_us += S / 10;
+        at.said_us = at.t_us;
+        at.sent_bytes += looks % 10 == 0 ? 4096 : 0;
+        assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    }
+    assert_int_equal(recovery.attempts, attempts);
+    at.source_sends = false; /* QEMU has noticed that it is gone */
+    at.source_waits = true;
+    at.t_us += 60 * S;
+    (void)step(&recovery, at); /* the destination is woken first */
+    at.t_us += 10 * S;
+    (void)step(&recovery, at);
+    assert_int_equal(recovery.attempts, attempts + 1);
+}
+
 /* Refused once, then failed in another way: that is no second time. */
 static void refusals_are_counted_in_a_row(void **state)
 {
@@ -674,6 +701,7 @@ int main(void)
         cmocka_unit_test(a_destination_that_hangs),
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_stream_that_lives_is_not_paused),
+        cmocka_unit_test(a_stream_that_lives_is_not_resumed),
         cmocka_unit_test(refusals_are_counted_in_a_row),
         cmocka_unit_test(a_pause_that_is_out),
         cmocka_unit_test(hanging_is_certain),
