@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -28,6 +29,16 @@ WIDTH_MIN = 180  # where the table would wrap otherwise, also into a file
 
 def make_console() -> Console:
     return Console(highlight=False, width=max(WIDTH_MIN, shutil.get_terminal_size().columns))
+
+
+def head() -> dict[str, Any]:
+    """What the file of a run begins with, and its rounds, of which there is none yet."""
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"schema": SCHEMA, "started": started, "rounds": []}
+
+
+def say_how_long(console: Console, migrations: int, seconds: float) -> None:
+    console.print(f"{migrations} migrations, about {seconds / 60:.0f} min; leave the machine alone meanwhile")
 
 
 def add_options(parser: argparse.ArgumentParser, rounds: int, rate: bool = True, steal: bool = False) -> None:

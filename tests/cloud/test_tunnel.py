@@ -15,7 +15,7 @@ from tests.cloud.config import Sections
 from tests.cloud.conftest import RATE_MBIT, configured
 from tests.cloud.server import Server
 from tests.cloud.test_driver import POST_COPY, Move, other
-from tests.functional.tunnel_scene import MARKERS, Daemon, make_daemons, seen, size_mib, start_daemons, wire
+from tests.functional.tunnel_scene import MARKERS, Daemon, running_daemons, seen, size_mib, wire
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -34,12 +34,8 @@ SLOW_MBIT = 20  # at the switch: post-copy takes long enough for what happens me
 
 @pytest.fixture(scope="module")
 def daemons(pcmig_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Daemon]]:
-    found = make_daemons(pcmig_cloud, tmp_path_factory.mktemp("pki"), control_group="nova")
-    start_daemons(found)
-    yield found
-    for daemon in found.values():
-        print(f"--- tunnel of host {daemon.host.name}\n{daemon.said()}")
-        daemon.kill()
+    with running_daemons(pcmig_cloud, tmp_path_factory.mktemp("pki"), control_group="nova") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

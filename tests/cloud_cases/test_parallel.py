@@ -15,7 +15,7 @@ from tests.cloud.compute import Compute
 from tests.cloud.outage import type_
 from tests.cloud.test_driver import POST_COPY, Move
 from tests.cloud_cases.scene import CONF, RATE_MBIT, ends, is_switched
-from tests.functional.tunnel_scene import Daemon, make_daemons, start_daemons
+from tests.functional.tunnel_scene import Daemon, running_daemons
 
 # Without the time in which the cloud comes up.
 pytestmark = pytest.mark.timeout(420, func_only=True)
@@ -27,12 +27,8 @@ STREAMS = OF_MEMORY + 2
 
 @pytest.fixture(scope="module")
 def daemons(waiting_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Daemon]]:
-    found = make_daemons(waiting_cloud, tmp_path_factory.mktemp("pki"), control_group="nova")
-    start_daemons(found)
-    yield found
-    for daemon in found.values():
-        print(f"--- tunnel of host {daemon.host.name}\n{daemon.said()}")
-        daemon.kill()
+    with running_daemons(waiting_cloud, tmp_path_factory.mktemp("pki"), control_group="nova") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,21 @@ def start_daemons(daemons: dict[str, Daemon]) -> None:
             daemon.start()
 
 
+@contextlib.contextmanager
+def running_daemons(
+    bed: Bed, pki: pathlib.Path, control_group: str | None = None
+) -> Iterator[dict[str, Daemon]]:
+    """make_daemons(), which run meanwhile; in the end it is printed what they said."""
+    daemons = make_daemons(bed, pki, control_group)
+    start_daemons(daemons)
+    try:
+        yield daemons
+    finally:
+        for daemon in daemons.values():
+            print(f"--- tunnel of host {daemon.host.name}\n{daemon.said()}")
+            daemon.kill()
+
+
 class TunnelScene(Scene):
     """Every migration takes the tunnel, unless `clear` is set."""
 

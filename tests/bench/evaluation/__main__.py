@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import pathlib
 import sys
 from typing import Any
@@ -71,17 +70,12 @@ class Bench:
 
     def run(self) -> None:
         count = len(self.cells) * self.args.rounds
-        seconds = count * (MIGRATION_S + self.args.after)
-        self.console.print(
-            f"{count} migrations, about {seconds / 60:.0f} min; leave the machine alone meanwhile"
-        )
+        program.say_how_long(self.console, count, count * (MIGRATION_S + self.args.after))
         self.content |= {
-            "schema": program.SCHEMA,
+            **program.head(),
             "evaluation": True,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "give_up_s": self.args.give_up,
             "after_s": self.args.after,
-            "rounds": [],
         }
         if not self.addresses:
             self._say_where(accel.choose(self.args.accel).meaning, machine.facts([self.args.stack]))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 from typing import Any
 
@@ -36,13 +35,11 @@ class Bench:
     def run(self) -> None:
         stacks = list(self.ways)
         self.content |= {
-            "schema": program.SCHEMA,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **program.head(),
             "rate_mbit": self.args.rate,
             "many": self.args.guests,
             "machine": machine.facts(stacks),
             "ways": {way.name: way.meaning for ways in self.ways.values() for way in ways},
-            "rounds": [],
         }
         for stack in stacks:
             self.console.print(f"\n[bold]{stack}, {self.args.guests} guests[/bold]")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import sys
 from typing import Any
 
@@ -34,13 +33,11 @@ class Bench:
 
     def run(self) -> None:
         self.content |= {
-            "schema": program.SCHEMA,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **program.head(),
             "rate_mbit": self.args.rate,
             "guest": dataclasses.asdict(self.spec),
             "machine": machine.facts([self.args.stack]),
             "ways": {way.name: way.meaning for way in self.ways},
-            "rounds": [],
         }
         with Session(self.args.stack, self.args.rate, self.spec, self._say) as session:
             for number, way in program.in_turn(self.ways, self.args.rounds):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import sys
 from typing import Any
@@ -30,13 +29,11 @@ class Bench:
 
     def run(self) -> None:
         self.content |= {
-            "schema": program.SCHEMA,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **program.head(),
             "rate_mbit": self.args.rate,
             "machine": machine.facts([self.args.stack]),
             "setups": {each.name: each.meaning for each in self.setups},
             "ways": {name: WAYS[name] for name in self.ways},
-            "rounds": [],
         }
         for setup in self.setups:
             self.console.print(f"\n[bold]{setup.name}[/bold]: {setup.meaning}")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import pathlib
 import sys
 from typing import Any
@@ -34,17 +33,12 @@ class Bench:
 
     def run(self) -> None:
         migrations = self.args.rounds * sum(len(ways) for ways in self.ways.values())
-        self.console.print(
-            f"{migrations} migrations, about {migrations * SECONDS_PER_MIGRATION / 60:.0f} min; "
-            "leave the machine alone meanwhile"
-        )
+        program.say_how_long(self.console, migrations, migrations * SECONDS_PER_MIGRATION)
         self.content |= {
-            "schema": program.SCHEMA,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **program.head(),
             "rate_mbit": self.args.rate,
             "machine": machine.facts(list(self.stacks)),
             "ways": {way.name: way.meaning for ways in self.ways.values() for way in ways},
-            "rounds": [],
         }
         for stack, ways in self.ways.items():
             for idle, spec in GUESTS.items():

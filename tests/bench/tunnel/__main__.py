@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import datetime
 import fcntl
 import functools
 import pathlib
@@ -78,13 +77,11 @@ def make_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace, ways: list[Way], content: dict[str, Any], console: Console) -> None:
     have_own_network(args.congestion)
     content |= {
-        "schema": program.SCHEMA,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **program.head(),
         "machine": machine.facts([]) | {"openssl": ssl.OPENSSL_VERSION},
         "steal_percent": args.steal,
         "seconds": args.seconds,
         "ways": {way.name: way.meaning for way in ways},
-        "rounds": [],
     }
     with Session(args.seconds) as session:
         for number, way in program.in_turn(ways, args.rounds):

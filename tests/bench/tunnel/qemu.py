@@ -7,7 +7,6 @@ See tests/bench/README.rst.
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import pathlib
 import shutil
@@ -88,13 +87,11 @@ def give_certificates(host: Host, pki: pathlib.Path) -> None:
 def run_rounds(args: argparse.Namespace, content: dict[str, Any], console: Console) -> None:
     spec = GuestSpec(memory_mib=args.memory, worker_mib=args.memory * 3 // 4, write_pps=20, verify_pps=2000)
     content |= {
-        "schema": program.SCHEMA,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **program.head(),
         "machine": machine.facts([args.stack]),
         "memory_mib": args.memory,
         "steal_percent": args.steal,
         "ways": WAYS,
-        "rounds": [],
     }
     with tempfile.TemporaryDirectory(prefix="pcmig-bench-") as folder:
         scene = TunnelScene(Bed(args.stack, None), pathlib.Path(folder))

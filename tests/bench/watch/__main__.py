@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import subprocess
 import sys
 import tempfile
@@ -52,18 +51,13 @@ class Bench:
 
     def run(self) -> None:
         migrations = self.args.rounds * len(WATCHERS)
-        self.console.print(
-            f"{migrations} migrations, about {migrations * SECONDS_PER_MIGRATION / 60:.0f} min; "
-            "leave the machine alone meanwhile"
-        )
+        program.say_how_long(self.console, migrations, migrations * SECONDS_PER_MIGRATION)
         self.content |= {
-            "schema": program.SCHEMA,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **program.head(),
             "rate_mbit": self.args.rate,
             "machine": machine.facts([self.args.stack]),
             "watched": self.way.meaning,
             "ways": {name: " ".join(["pcmig watch", *(words or ())]) for name, words in WATCHERS.items()},
-            "rounds": [],
         }
         self.content["ways"][ALONE] = "nobody watches"
         with Session(self.args.stack, self.args.rate, GUEST, None, self._say) as session:
