@@ -141,6 +141,7 @@ class Judged(TypedDict):
     progress_permille: int
     eta: Eta
     downtime: Downtime | None
+    send_bps: int
     link_bps: int | None
     requests_ps: int
     latency: LatencyNow | None

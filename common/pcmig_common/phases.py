@@ -56,7 +56,8 @@ def eta_words(eta: Mapping[str, Any]) -> str | None:
         ends = dict.fromkeys((units.clock(least_ms), units.clock(most_ms)))
         return "-".join(ends)
     if eta["outlook"] == "least":
-        return f"at least {units.clock(least_ms)}"
+        # "at least 0:00" tells nothing.
+        return f"at least {units.clock(least_ms)}" if least_ms >= 1000 else UNKNOWN["too-early"]
     return UNKNOWN.get(eta["outlook"])
 
 

@@ -69,6 +69,11 @@ enum pcmig_phase pcmig_ledger_phase_now(const struct pcmig_ledger *ledger)
     return ledger->started ? ledger->stays[ledger->current].row.phase : PCMIG_PHASE_SETUP;
 }
 
+uint64_t pcmig_ledger_send_bps(const struct pcmig_ledger *ledger, const struct pcmig_sample *latest)
+{
+    return pcmig_ledger_phase_now(ledger) == PCMIG_PHASE_PAUSED ? 0 : latest->memory_bps;
+}
+
 static void add_entry(struct pcmig_ledger *ledger, enum pcmig_ledger_entry_kind kind, int code)
 {
     const struct pcmig_ledger_entry *last = ledger->entry_count ? &ledger->entries[ledger->entry_count - 1] : NULL;

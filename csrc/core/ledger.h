@@ -123,6 +123,9 @@ void pcmig_ledger_note_action(struct pcmig_ledger *ledger, const struct pcmig_de
 /* The phase the migration is in. */
 enum pcmig_phase pcmig_ledger_phase_now(const struct pcmig_ledger *ledger);
 
+/* Bytes a second that are sent by now: QEMU goes on telling its last rate where post-copy is interrupted. */
+uint64_t pcmig_ledger_send_bps(const struct pcmig_ledger *ledger, const struct pcmig_sample *latest);
+
 /* Stays in phases in the order of time, and passes over memory (the running one, or the one cut short, is the last).
  * A row INDEX that does not exist gives false, and OUT is unchanged. */
 size_t pcmig_ledger_phase_count(const struct pcmig_ledger *ledger);

@@ -42,9 +42,7 @@ void pcmig_control_publish(struct control *c)
     status->dest_ended = status->crossed && pcmig_unrun_seen_end(&c->unrun) && m->mailbox.lost == 0;
     pcmig_policy_progress(m->policy, &status->passes, &status->pass_permille);
     status->sample = c->sample;
-    /* QEMU goes on telling its last rate, and nothing is sent. */
-    if (status->phase == PCMIG_PHASE_PAUSED)
-        status->sample.memory_bps = 0;
+    status->sample.memory_bps = pcmig_ledger_send_bps(m->ledger, &c->sample);
     status->forecast = m->forecast;
     pcmig_ledger_downtimes(m->ledger, &status->downtime_events_us, &status->downtime_reported_ms);
     status->latency = pcmig_latency_now(pcmig_ledger_latency(m->ledger));

@@ -145,12 +145,13 @@ static PyObject *judge_look(PyObject *op, PyObject *ignored)
     pcmig_ledger_totals(self->ledger, &totals);
     before = pcmig_ledger_phase_now(self->ledger) < PCMIG_PHASE_SWITCHOVER;
     return Py_BuildValue(
-        "{s:s,s:I,s:I,s:I,s:N,s:N,s:N,s:K,s:N,s:N}", "phase", pcmig_phase_name(pcmig_ledger_phase_now(self->ledger)),
-        "passes", passes, "pass_permille", permille, "progress_permille", self->forecast.permille, "eta",
-        pcmig_forecast_as_dict(&self->forecast), "downtime",
+        "{s:s,s:I,s:I,s:I,s:N,s:N,s:K,s:N,s:K,s:N,s:N}", "phase",
+        pcmig_phase_name(pcmig_ledger_phase_now(self->ledger)), "passes", passes, "pass_permille", permille,
+        "progress_permille", self->forecast.permille, "eta", pcmig_forecast_as_dict(&self->forecast), "downtime",
         pcmig_downtime_as_dict(totals.downtime_events_us, totals.downtime_reported_ms,
                                before && self->sample.downtime_ms < INT64_MAX ? (int64_t)self->sample.downtime_ms : -1),
-        "link_bps", link_bps != 0 ? PyLong_FromUnsignedLongLong(link_bps) : Py_NewRef(Py_None), "requests_ps",
+        "send_bps", (unsigned long long)pcmig_ledger_send_bps(self->ledger, &self->sample), "link_bps",
+        link_bps != 0 ? PyLong_FromUnsignedLongLong(link_bps) : Py_NewRef(Py_None), "requests_ps",
         (unsigned long long)pcmig_policy_requests_ps(self->policy), "due_us",
         self->due_us != INT64_MAX ? PyLong_FromLongLong(self->due_us) : Py_NewRef(Py_None), "latency",
         pcmig_latency_now_as_dict(pcmig_latency_now(pcmig_ledger_latency(self->ledger))));

@@ -9,10 +9,11 @@ import enum
 import errno
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING, TextIO
 
 from cliff import command
+
+from pcmig.cli.background import within
 
 if TYPE_CHECKING:
     from cliff.app import App
@@ -93,26 +94,16 @@ class Leavable(Command):
     left = "interrupted"  # what is said then
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        ended = threading.Event()
         code = 0
-        problem: BaseException | None = None
 
         def work() -> None:
-            nonlocal code, problem
-            try:
-                code = super(Leavable, self).run(parsed_args)
-            except BaseException as err:  # everything: it is raised again where it is dealt with
-                problem = err
-            finally:
-                ended.set()
+            nonlocal code
+            code = super(Leavable, self).run(parsed_args)
 
         try:
-            threading.Thread(target=work, daemon=True).start()
-            ended.wait()
+            within(None, work)
         except KeyboardInterrupt:
             raise CommandError(self.left, ExitCode.INTERRUPTED) from None
-        if problem is not None:
-            raise problem
         return code
 
 

@@ -173,8 +173,7 @@ class Job:
             "disk_remaining_bytes": figures.get("disk_remaining_bytes", 0),
             "downtime_ms": figures.get("downtime_ms", 0),
             "setup_time_ms": figures.get("setup_time_ms", 0),
-            # QEMU goes on telling its last rate where post-copy is interrupted.
-            "send_bps": 0 if self.state == "paused" else figures.get("memory_bps", 0),
+            "send_bps": 0 if self.seen.final else judged["send_bps"],
             "link_bps": judged["link_bps"],
             "latency": judged["latency"],
             "dirty_pages_ps": figures.get("dirty_pages_ps", 0),

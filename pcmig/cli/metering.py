@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pcmig import journal
-from pcmig.cli.aside import Aside, within
+from pcmig.cli.background import BackgroundTask, within
 from pcmig.cli.base import UsageError, say
 from pcmig.metrics import account, live, meter
 from pcmig.metrics.families import COMMAND
@@ -77,7 +77,7 @@ class Metering:
         self._migration = migration
         self._entry = entry
         self._policy = policy
-        self._writer = Aside("pcmig-metrics")
+        self._writer = BackgroundTask("pcmig-metrics")
 
     def look(self, status: Status) -> None:
         """Writes what is new, now and then, and each phase as it begins."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from pcmig import journal
 from pcmig.cli import metering, status
-from pcmig.cli.aside import within
+from pcmig.cli.background import within
 from pcmig.cli.base import Command, CommandError, ExitCode, given_path
 from pcmig.cli.metering import END_S, make_meter
 from pcmig.journal import Journal

@@ -84,16 +84,16 @@ class Report(Command):
             report.check_writable(getattr(args, name), f"--{name}")
         bare = not args.what and args.last is None and not outputs and not args.compare
         kept, errors = find(args, everything=bare or (args.list and args.last is None))
-        for error in errors:
-            say(f"pcmig: note: {error}", sys.stderr)
+        shows = args.json or bare or args.list
+        if not kept and not shows:
+            raise none_left(args, errors)
+        note(errors)
         if args.json:
             json.dump([each.document for each in kept], sys.stdout, indent=2)
             print()
         elif bare or args.list:
             errors += show(kept)
         else:
-            if not kept:
-                raise CommandError("; ".join(map(str, errors)) if len(errors) == 1 else nothing(args))
             errors += write(args, kept)
         return ExitCode.FAILED if errors else ExitCode.DONE
 
@@ -158,10 +158,22 @@ DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Arithmet
 
 
 def damaged(kept: Kept, err: Exception) -> LedgerError:
-    """Says that KEPT is left out."""
-    error = LedgerError(f"{kept.path} cannot be shown, it is damaged: {type(err).__name__}: {err}")
-    say(f"pcmig: note: {error}", sys.stderr)
-    return error
+    """KEPT is left out."""
+    return LedgerError(f"{kept.path} cannot be shown, it is damaged: {type(err).__name__}: {err}")
+
+
+def note(errors: Sequence[LedgerError]) -> None:
+    """Each of ERRORS is told beside what is shown."""
+    for error in errors:
+        say(f"pcmig: note: {error}", sys.stderr)
+
+
+def none_left(args: argparse.Namespace, errors: Sequence[LedgerError]) -> CommandError:
+    """ERRORS have left nothing to show; a single one is the command's own error, and told once."""
+    if len(errors) == 1:
+        return CommandError(str(errors[0]))
+    note(errors)
+    return CommandError(nothing(args))
 
 
 def show(kept: Sequence[Kept]) -> list[LedgerError]:
@@ -173,6 +185,7 @@ def show(kept: Sequence[Kept]) -> list[LedgerError]:
             rows.append(_line(each.document))
         except DAMAGED as err:
             errors.append(damaged(each, err))
+    note(errors)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows if len(rows) > 1 else ():
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -217,7 +230,8 @@ def write(args: argparse.Namespace, kept: Sequence[Kept]) -> list[LedgerError]:
         else:
             good.append(each)
     if not good:
-        raise CommandError(nothing(args))
+        raise none_left(args, errors)
+    note(errors)
     documents, files = [each.document for each in good], [str(each.path) for each in good]
     html = args.html or (None if args.pdf else default_name(good))
     if html:

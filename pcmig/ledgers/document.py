@@ -41,6 +41,12 @@ COLUMNS = {
 Row = dict[str, Any]
 
 
+def true_rate(phase: str, told_bps: int) -> int:
+    """QEMU goes on telling its last rate where post-copy is interrupted, and nothing is sent: what the engine
+    corrects (pcmig_ledger_send_bps), traces and older ledgers have as it was told."""
+    return 0 if phase == "paused" else told_bps
+
+
 class Samples:
     """The status over time, thinned to no more than SAMPLES_MAX rows, however long it takes. The first row of
     each phase stays as long as there is room."""

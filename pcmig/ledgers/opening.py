@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcmig import _core
-from pcmig.ledgers.document import Samples, document, host
+from pcmig.ledgers.document import Samples, document, host, true_rate
 from pcmig.ledgers.store import Kept, LedgerError, checked
 
 TRACE = b"pcmig-trace"
@@ -151,7 +151,7 @@ def _samples(path: str, ledger: Mapping[str, Any], decisions: list[Any]) -> Samp
                     "remaining_bytes": figures.get("memory_remaining_bytes", 0),
                     "processed_bytes": figures.get("memory_processed_bytes", 0),
                     "dirty_pages_ps": figures.get("dirty_pages_ps", 0),
-                    "send_bps": figures.get("memory_bps", 0),
+                    "send_bps": true_rate(phase, figures.get("memory_bps", 0)),
                     "requests": requests,
                     "requests_ps": rate.feed(time_us, requests),
                     "pace_mib": _last(paces, time_us, None) if phase in ("postcopy", "paused") else None,

@@ -14,13 +14,14 @@ from pcmig import _core
 from pcmig.ledgers import keeping
 from pcmig.ledgers.document import utc_now
 from pcmig.ledgers.store import LedgerError, Store
-from pcmig.nova import aside, releases
+from pcmig.nova import releases
+from pcmig.nova.work_queue import WorkQueue
 
 LOG = logging.getLogger(__name__)
 
 # Nova goes on with the server as soon as its migration has ended: a disk that is slow, or another process
 # that prunes the folder, holds up neither that nor another migration.
-_WRITER = aside.Aside("pcmig-ledgers", "Ledgers of live migrations", 100)
+_WRITER = WorkQueue("pcmig-ledgers", "Ledgers of live migrations", 100)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from nova import rpc
 from nova.notifications.objects import instance as instance_notification
 from oslo_log import log as logging
 
-from pcmig.nova import aside
+from pcmig.nova.work_queue import WorkQueue
 from pcmig_common import phases
 
 LOG = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ RESUMED = "instance.live_migration_resumed"
 
 # One thread for all migrations of the process: a bus that is away costs no more than that, and each
 # migration's news stay in order.
-_SENDER = aside.Aside("pcmig-notify", "Notifications of live migrations", 200)
+_SENDER = WorkQueue("pcmig-notify", "Notifications of live migrations", 200)
 
 
 @rpc.if_notifications_enabled  # type: ignore[untyped-decorator]  # Nova has no types

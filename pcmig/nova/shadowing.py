@@ -129,7 +129,7 @@ class Looks:
                 "remaining_bytes": figures["memory_remaining_bytes"],
                 "processed_bytes": figures["memory_processed_bytes"],
                 "dirty_pages_ps": figures["dirty_pages_ps"],
-                "send_bps": figures["memory_bps"],
+                "send_bps": judged["send_bps"],
                 "requests": figures["postcopy_requests"],
                 "requests_ps": judged["requests_ps"],
                 "pace_mib": None,

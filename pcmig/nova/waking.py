@@ -17,7 +17,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from pcmig.nova import aside
+from pcmig.nova.work_queue import WorkQueue
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ AGAIN_S = 10.0
 
 # Each may take a minute of one of the few workers that Nova's privileged daemon has, whom Nova itself needs:
 # one at a time, and the source asks again where the news were dropped.
-_WAKER = aside.Aside("pcmig-wake", "Requests to look at streams that may be dead", 200)
+_WAKER = WorkQueue("pcmig-wake", "Requests to look at streams that may be dead", 200)
 
 
 class Waking:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pcmig import latency
+from pcmig.ledgers.document import true_rate
 from pcmig_common.units import MIB, PAGE_BYTES
 
 Document = Mapping[str, Any]
@@ -188,17 +189,20 @@ def passes(axes: Any, document: Document) -> None:
     _legend_above(axes)
 
 
+def values_of(document: Document, what: str) -> list[Any]:
+    """A column of the samples; older ledgers have a rate also where post-copy was interrupted."""
+    samples = document["samples"]
+    if what != "send_bps":
+        return list(samples[what])
+    return [true_rate(phase, bps) for phase, bps in zip(samples["phase"], samples[what], strict=True)]
+
+
 def rates(axes: Any, document: Document) -> None:
     shade(axes, document)
     samples = document["samples"]
     page_bytes = document["ledger"]["totals"]["page_size_bytes"] or PAGE_BYTES
     times = seconds(document)
-    # QEMU goes on telling its last rate where post-copy is interrupted, and nothing is sent.
-    sent = [
-        0 if phase == "paused" else value / MIB
-        for value, phase in zip(samples["send_bps"], samples["phase"], strict=True)
-    ]
-    axes.plot(times, sent, color=SENT, label="sent")
+    axes.plot(times, [value / MIB for value in values_of(document, "send_bps")], color=SENT, label="sent")
     # QEMU tells a rate when it has synchronised its bitmap, after the first pass at the latest.
     dirtied = [
         value * page_bytes / MIB if phase in ("precopy", "drain") and (value or passes) else None
@@ -311,14 +315,13 @@ def strips(axes: Any, documents: Sequence[Document], names: Sequence[str]) -> No
 
 
 def together(
-    axes: Any, documents: Sequence[Document], names: Sequence[str], column: str, scale: float, label: str
+    axes: Any, documents: Sequence[Document], names: Sequence[str], what: str, scale: float, label: str
 ) -> None:
-    """One COLUMN of the samples of each, from the same zero."""
+    """One column of the samples of each, from the same zero."""
     for place, (document, name) in enumerate(zip(documents, names, strict=True)):
-        samples = document["samples"]
         values = [
-            None if phase == "setup" else 0 if column == "send_bps" and phase == "paused" else value / scale
-            for value, phase in zip(samples[column], samples["phase"], strict=True)
+            None if phase == "setup" else value / scale
+            for value, phase in zip(values_of(document, what), document["samples"]["phase"], strict=True)
         ]
         axes.plot(seconds(document), values, color=SEVERAL[place % len(SEVERAL)], label=name)
     axes.set_xlim(0, max(end_s(document) for document in documents))

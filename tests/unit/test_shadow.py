@@ -204,6 +204,16 @@ def test_a_look_tells_what_no_event_did() -> None:
     assert seen.switched_us == 1000
 
 
+def test_nothing_is_sent_while_post_copy_is_interrupted() -> None:
+    """QEMU goes on telling its last rate."""
+    seen = Shadow()
+    seen.feed(["1000 sample memory_total_bytes=8192 memory_remaining_bytes=4096 normal_pages=1 memory_bps=7"])
+    assert seen.look()["send_bps"] == 7
+    for state, sent in (("postcopy", 7), ("paused", 0), ("postcopy", 7)):
+        seen.saw(state)
+        assert seen.look()["send_bps"] == sent, state
+
+
 def test_a_policy_that_is_none() -> None:
     with pytest.raises(_core.PolicyError):
         Shadow("sometimes")

@@ -207,6 +207,24 @@ def test_whatever_a_figure_is_there_is_no_traceback(
     assert f"{kept[2]} cannot be shown, it is damaged: {why}" in text
 
 
+@pytest.mark.parametrize("harm", ["cut", "damaged"])
+def test_one_that_is_alone_is_named_once(
+    kept: list[pathlib.Path], capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    if harm == "cut":
+        kept[2].write_text(kept[2].read_text()[:1000])
+    else:
+        document = json.loads(kept[2].read_text())
+        del document["ledger"]["totals"]["requests"]
+        kept[2].write_text(json.dumps(document))
+    code, text = pcmig(capsys, "report", str(kept[2]), "--html", "r.html")
+    assert code == 1 and not pathlib.Path("r.html").exists()
+    assert text.count(str(kept[2])) == 1, text
+    code, text = pcmig(capsys, "report", str(kept[2]), "absent", "--html", "r.html")
+    assert code == 1 and "no ledger of a guest 'absent' is kept" in text
+    assert text.count(f"{kept[2]} {'is no JSON' if harm == 'cut' else 'cannot be shown'}") == 1, text
+
+
 def test_a_name_does_nothing_to_the_terminal(
     kept: list[pathlib.Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

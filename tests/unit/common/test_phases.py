@@ -24,6 +24,8 @@ def test_every_phase_of_the_engine_has_a_name() -> None:
         ("range", 40_000, 90_000, "0:40-1:30"),
         ("range", 40_000, 40_900, "0:40"),
         ("least", 3_725_000, None, "at least 1:02:05"),
+        ("least", 1_000, None, "at least 0:01"),
+        ("least", 999, None, "not known yet"),
         ("too-early", None, None, "not known yet"),
         ("not-converging", 9_000, None, "unknown: pre-copy does not converge"),
         ("interrupted", None, None, "unknown: post-copy is interrupted"),

@@ -42,7 +42,7 @@ def test_in_pre_copy() -> None:
         "rate_bytes_per_s": 12_500_000,
         "dirty_bytes_per_s": 40_960,
         "requests": 0,
-        "eta": "at least 0:00",
+        "eta": "not known yet",
         "eta_ms": None,
         "eta_least_ms": 900,
         "downtime_ms": None,

@@ -12,7 +12,7 @@ from oslo_log import log as logging
 LOG = logging.getLogger(__name__)
 
 
-class Aside:
+class WorkQueue:
     """Does one piece of work after the other, in order, on a daemon thread named NAME, which is there as long
     as there is work: an idle process has none more, and one that forks leaves none behind. While MOST pieces
     wait, further ones are dropped, with one warning until all is done. WHAT they are is for that warning."""

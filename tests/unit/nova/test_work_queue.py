@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from pcmig.nova import aside
-from pcmig.nova.aside import Aside
+from pcmig.nova import work_queue
+from pcmig.nova.work_queue import WorkQueue
 from tests.unit.patience import PATIENCE_S, wait_for
 
-NAME = "pcmig-test-aside"
+NAME = "pcmig-test-queue"
 
 
 class Blocked:
     """The first piece of work, which is being done until the test lets it end."""
 
-    def __init__(self, of: Aside, key: str | None = None) -> None:
+    def __init__(self, of: WorkQueue, key: str | None = None) -> None:
         self.begun = threading.Event()
         self.end = threading.Event()
         of.do(self._work, key)
@@ -41,7 +41,7 @@ def threads() -> list[threading.Thread]:
 
 
 def test_in_order_on_one_thread_which_ends_with_the_work() -> None:
-    one, done = Aside(NAME, "Tests", 10), list[int]()
+    one, done = WorkQueue(NAME, "Tests", 10), list[int]()
     for burst in range(2):
         first = Blocked(one)
         for number in range(3):
@@ -54,7 +54,7 @@ def test_in_order_on_one_thread_which_ends_with_the_work() -> None:
 
 
 def test_too_much_is_dropped_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    one, done = Aside(NAME, "Tests", 2), list[int]()
+    one, done = WorkQueue(NAME, "Tests", 2), list[int]()
     for burst in range(2):
         first = Blocked(one)
         for number in range(5):
@@ -67,7 +67,7 @@ def test_too_much_is_dropped_and_told_once(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_once_for_each_key_until_it_is_done() -> None:
-    one, done = Aside(NAME, "Tests", 10), list[str]()
+    one, done = WorkQueue(NAME, "Tests", 10), list[str]()
     first = Blocked(one, "a")
     for key in ("a", "b", "b", "a"):
         one.do(lambda k=key: done.append(k), key)  # type: ignore[misc]
@@ -81,7 +81,7 @@ def test_once_for_each_key_until_it_is_done() -> None:
 
 
 def test_what_goes_wrong_is_told_and_the_next_is_done(caplog: pytest.LogCaptureFixture) -> None:
-    one, done = Aside(NAME, "Tests", 10), threading.Event()
+    one, done = WorkQueue(NAME, "Tests", 10), threading.Event()
     one.do(lambda: 1 / 0)
     one.do(done.set)
     assert done.wait(PATIENCE_S)
@@ -94,9 +94,9 @@ def test_without_a_thread_it_is_dropped(
     def none_left(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    one, done = Aside(NAME, "Tests", 10), threading.Event()
+    one, done = WorkQueue(NAME, "Tests", 10), threading.Event()
     with monkeypatch.context() as patch:
-        patch.setattr(aside.threading.Thread, "start", none_left)  # type: ignore[attr-defined]
+        patch.setattr(work_queue.threading.Thread, "start", none_left)  # type: ignore[attr-defined]
         one.do(lambda: pytest.fail("it was dropped"), "a")
     assert "Tests are dropped: can't start new thread" in caplog.text
     one.do(done.set, "a")

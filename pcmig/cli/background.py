@@ -8,38 +8,46 @@ import threading
 from collections.abc import Callable
 
 
-class Aside:
+class BackgroundTask:
     """One piece of work at a time. Its thread, a daemon, keeps no process from ending."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._thread: threading.Thread | None = None
+        # Not the thread's own end: Ctrl-C while join() waits for it leaves a broken lock (Python 3.11).
+        self._idle = threading.Event()
+        self._idle.set()
 
     @property
     def busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return not self._idle.is_set()
 
     def begin(self, work: Callable[[], object]) -> bool:
         """Whether it was begun: not where the one before is still at it, or no thread is to be had."""
         if self.busy:
             return False
-        thread = threading.Thread(target=work, name=self._name, daemon=True)
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self._idle.set()
+
+        self._idle.clear()
         try:
-            thread.start()
+            threading.Thread(target=run, name=self._name, daemon=True).start()
         except RuntimeError:
+            self._idle.set()
             return False
-        self._thread = thread
         return True
 
-    def wait(self, seconds: float) -> bool:
-        """Whether nothing is being done any more."""
-        if self._thread is not None:
-            self._thread.join(seconds)
-        return not self.busy
+    def wait(self, seconds: float | None) -> bool:
+        """Whether nothing is being done any more; None: however long that takes."""
+        return self._idle.wait(seconds)
 
 
-def within(seconds: float, work: Callable[[], None]) -> bool:
-    """Whether WORK was done in time; otherwise it goes on, and nobody hears of it. Raises what WORK does."""
+def within(seconds: float | None, work: Callable[[], None]) -> bool:
+    """Whether WORK was done in time (None: whenever it is); otherwise it goes on, and nobody hears of it.
+    Raises what WORK does."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -48,10 +56,10 @@ def within(seconds: float, work: Callable[[], None]) -> bool:
         except BaseException as err:
             raised.append(err)
 
-    aside = Aside("pcmig-aside")
-    if not aside.begin(run):
+    task = BackgroundTask("pcmig-background")
+    if not task.begin(run):
         work()  # without a thread it is done here
-    elif not aside.wait(seconds):
+    elif not task.wait(seconds):
         return False
     if raised:
         raise raised[0]
