@@ -17,6 +17,8 @@ static const struct {
     {PCMIG_FACT_JOB_UNTOLD, PCMIG_ENDING_WAIT},
     /* Before the verdict: it would be that the guest is at the source, paused. */
     {PCMIG_FACT_STOPPED, PCMIG_ENDING_RESTART},
+    /* Likewise: it would be that somebody has to end it. */
+    {PCMIG_FACT_HALF_KEPT, PCMIG_ENDING_END_HALF},
     {PCMIG_FACT_OPEN, PCMIG_ENDING_WAIT},
     {PCMIG_FACT_CALL_RUNS, PCMIG_ENDING_WAIT},
     {PCMIG_FACT_NO_FIGURES, PCMIG_ENDING_WAIT},
@@ -90,9 +92,9 @@ int64_t pcmig_ending_patience_us(const struct pcmig_evidence *evidence, bool rec
 }
 
 static const char *const names[] = {
-    [PCMIG_ENDING_WAIT] = "wait",       [PCMIG_ENDING_STEER] = "steer", [PCMIG_ENDING_RESTART] = "restart",
-    [PCMIG_ENDING_RESTORE] = "restore", [PCMIG_ENDING_CLEAR] = "clear", [PCMIG_ENDING_AUTOSTART] = "autostart",
-    [PCMIG_ENDING_FINISH] = "finish",
+    [PCMIG_ENDING_WAIT] = "wait",       [PCMIG_ENDING_STEER] = "steer",       [PCMIG_ENDING_RESTART] = "restart",
+    [PCMIG_ENDING_RESTORE] = "restore", [PCMIG_ENDING_CLEAR] = "clear",       [PCMIG_ENDING_AUTOSTART] = "autostart",
+    [PCMIG_ENDING_FINISH] = "finish",   [PCMIG_ENDING_END_HALF] = "end half",
 };
 _Static_assert(LENGTH(names) == PCMIG_ENDING_STEP_COUNT, "every step has a name");
 

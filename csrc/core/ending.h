@@ -16,6 +16,7 @@ enum pcmig_ending_step {
     PCMIG_ENDING_WAIT = 0,  /* nothing: look again later */
     PCMIG_ENDING_STEER,     /* post-copy flows and a call looks after it: no end is near */
     PCMIG_ENDING_RESTART,   /* let a guest run that a failed switch left stopped at the source, or try to */
+    PCMIG_ENDING_END_HALF,  /* end the source's half of a guest that has arrived, or try to */
     PCMIG_ENDING_RESTORE,   /* give pre-copy its bandwidth back: libvirt keeps it for the guest's next migrations */
     PCMIG_ENDING_CLEAR,     /* remove what libvirt left of the guest at the source */
     PCMIG_ENDING_AUTOSTART, /* have it start with the host that it has moved to */
@@ -37,7 +38,8 @@ enum pcmig_ending_fact {
     PCMIG_FACT_LEFTOVER = 1 << 9,    /* completed, and nobody has looked yet what is left at the source */
     PCMIG_FACT_AUTOSTART = 1 << 10,  /* completed, and it is to start with its host */
     PCMIG_FACT_UNCOUNTED = 1 << 11,  /* completed, and what QEMU has counted of page requests may yet come */
-    PCMIG_FACTS = (1 << 12) - 1,
+    PCMIG_FACT_HALF_KEPT = 1 << 12,  /* the guest has arrived, and libvirt at the source has not ended its half */
+    PCMIG_FACTS = (1 << 13) - 1,
 };
 
 enum pcmig_ending_step pcmig_ending_next(unsigned facts);

@@ -62,6 +62,7 @@ enum when {
     ALWAYS = 0,
     DISKS_STAYED, /* no disk was copied */
     HALF_STAYED,  /* the source has its half, and the destination's host says that it has nothing of the guest */
+    HALF_SENT,    /* the guest runs at the destination, and QEMU at the source says that it has handed over all of it */
 };
 
 /* All that is allowed. While a migration is on record, the half that holds the guest is never removed, not even where
@@ -85,6 +86,7 @@ static const struct {
     {S(UNCONFIRMED), DESTINATION, A(RESUME), NOTHING_THERE, ALWAYS}, /* what would end it waits until it is settled */
     {S(AT_DESTINATION) | S(HANDED_OVER), SOURCE, REMOVE, REST, ALWAYS},
     {S(ENDED), EITHER, A(DESTROY), REST, ALWAYS},
+    {S(ARRIVED), SOURCE, A(DESTROY), "both hosts say that all of it has crossed", HALF_SENT},
 
     /* A record on the side where the guest is not keeps the owner there from starting it. */
     {S(AT_SOURCE) | S(LEFTOVER), EITHER, A(FORGET), SERVED, ALWAYS},
@@ -199,6 +201,8 @@ static bool holds(enum when when, const struct pcmig_evidence *evidence)
         return !evidence->disks_copied;
     case HALF_STAYED:
         return whole_as_it_was(evidence) && evidence->destination == PCMIG_HALF_ABSENT;
+    case HALF_SENT:
+        return evidence->source_completed && evidence->destination == PCMIG_HALF_RUNNING;
     case ALWAYS:
         break;
     }

@@ -34,6 +34,7 @@ struct pcmig_evidence {
     enum pcmig_half destination;
     bool call_succeeded;    /* the migrate call returned success */
     bool source_handed_off; /* the source said STOPPED/MIGRATED */
+    bool source_completed;  /* QEMU at the source says of its migration "completed": all was sent, and taken there */
     bool job_active;        /* the source has statistics of a running migration: the call may be lost, the job is not */
     bool job_absent;        /* the source answered that it runs no migration; neither of the two: it could not tell */
     bool in_flight;         /* a migration between these two is on record, and how it ended is not */

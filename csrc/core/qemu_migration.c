@@ -58,6 +58,11 @@ bool pcmig_qemu_migration_kept(const char *status)
     return is_one_of(status, kept, sizeof(kept) / sizeof(kept[0]));
 }
 
+bool pcmig_qemu_migration_completed(const char *status)
+{
+    return strcmp(status, "completed") == 0;
+}
+
 /* What migrate-pause takes (QEMU 3.0 to 11.1, migration_postcopy_is_alive). */
 bool pcmig_qemu_migration_sends(const char *status)
 {

@@ -55,9 +55,7 @@ void pcmig_recovery_init(struct pcmig_recovery *recovery, int64_t stall_ms, unsi
                                         .networks = networks > 0 ? networks : 1,
                                         .silent_us = -1,
                                         .broken_us = -1,
-                                        .sent_bytes = -1,
-                                        .flow_bytes = -1,
-                                        .flow_us = -1};
+                                        .sent_bytes = -1};
 }
 
 void pcmig_recovery_pause_failed(struct pcmig_recovery *recovery)
@@ -230,8 +228,26 @@ static void count_refusals(struct pcmig_recovery *recovery, const struct pcmig_r
     } else if (!view->call_running && recovery->judged != recovery->attempts) {
         recovery->judged = recovery->attempts;
         recovery->refusals = view->refused ? recovery->refusals + 1 : 0;
-        recovery->sent_bytes = -1;
+        recovery->sent_bytes = -1; /* what it sends now is another stream, if it came to that */
+        recovery->flows = false;
     }
+}
+
+static void note_sent(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    const int64_t sent_bytes = view->source_sends ? view->sent_bytes : -1;
+
+    if (sent_bytes == recovery->sent_bytes)
+        return;
+    recovery->flows = sent_bytes >= 0 && recovery->sent_bytes >= 0;
+    recovery->sent_bytes = sent_bytes;
+    recovery->sent_us = view->said_us;
+}
+
+/* Nothing moved between two looks. */
+static bool sends_nothing(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    return recovery->sent_bytes >= 0 && view->said_us - recovery->sent_us >= LOOK_US;
 }
 
 /* libvirt's resume failed, and QEMU at the source went on with it, or waits in its handshake for a word that was lost:
@@ -247,39 +263,33 @@ static bool may_pause(const struct pcmig_recovery *recovery, const struct pcmig_
  * or one that is silent. */
 static bool pause_due(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
-    bool silent, still = false;
+    bool silent;
 
     if (!may_pause(recovery, view)) {
         recovery->silent_us = -1;
         return false;
     }
     silent = has_been_silent(recovery, view);
-    if (view->sent_bytes < 0 || view->sent_bytes != recovery->sent_bytes) {
-        recovery->sent_bytes = view->sent_bytes;
-        recovery->sent_us = view->said_us;
-    } else {
-        still = view->said_us - recovery->sent_us >= LOOK_US;
-    }
-    return (silent || still) && view->t_us >= recovery->pause_us;
-}
-
-/* libvirt at the source calls the half broken, as its own connection broke, and the stream flows on. A resume would be
- * refused; and QEMU's word that all has crossed, on which libvirt ends the source's half, comes to nobody while libvirt
- * is about a resume (12.8, qemuProcessHandleMigrationStatus: no other job may own the guest). */
-static void note_flow(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
-{
-    if (!view->refused || !view->source_sends || view->sent_bytes < 0) {
-        recovery->flow_bytes = recovery->flow_us = -1;
-        return;
-    }
-    if (recovery->flow_bytes >= 0 && view->sent_bytes > recovery->flow_bytes)
-        recovery->flow_us = view->said_us;
-    recovery->flow_bytes = view->sent_bytes;
+    return (silent || sends_nothing(recovery, view)) && view->t_us >= recovery->pause_us;
 }
 
 bool pcmig_recovery_flows(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
-    return recovery->flow_us >= 0 && view->t_us - recovery->flow_us < FLOWS_US;
+    return recovery->flows && view->t_us - recovery->sent_us < FLOWS_US;
+}
+
+/* libvirt at the source calls the half broken as soon as its own connection is, and the stream may flow on. A resume is
+ * refused then; and QEMU's word that all has crossed, on which libvirt ends the source's half, is for nobody while
+ * libvirt is about a resume, or was (12.8, qemuProcessHandleMigrationStatus: no other job may own the guest, and the
+ * job's phase has to be that of a post-copy that failed). So it is not tried before the source has said that its stream
+ * is gone, or has sent nothing from one look to the next. */
+static bool may_flow(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
+{
+    if (pcmig_recovery_flows(recovery, view))
+        return true;
+    if (view->source_sends)
+        return view->sent_bytes >= 0 && !sends_nothing(recovery, view);
+    return recovery->attempts == 0 && view->source_asked && view->t_us - recovery->broken_us < ONE_SIDED_US;
 }
 
 static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
@@ -290,7 +300,7 @@ static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, co
     count_refusals(recovery, view);
     note_reached(recovery, view);
     note_stuck(recovery, view);
-    note_flow(recovery, view);
+    note_sent(recovery, view);
     if (view->source_runs)
         return order(PCMIG_RECOVERY_NONE, INT64_MAX); /* it turned back: its memory is not the stream's any more */
     if (view->source_unclear)
@@ -316,7 +326,7 @@ static struct pcmig_recovery_order next_step(struct pcmig_recovery *recovery, co
         recovery->retry_us = view->t_us + WAKE_US;
         return order(PCMIG_RECOVERY_PAUSE_QEMU, view->t_us + WAKE_US);
     }
-    if (pcmig_recovery_flows(recovery, view))
+    if (may_flow(recovery, view))
         return order(PCMIG_RECOVERY_WAIT, view->t_us + LOOK_US);
     if (wake_due(recovery, view)) {
         recovery->wake_us = view->t_us + WAKE_AGAIN_US;

@@ -54,8 +54,9 @@ struct pcmig_recovery_view {
     bool call_running;      /* the migrate call, or a resume, has not returned */
     bool refused;           /* the latest attempt that has returned: pcmig_recovery_refused */
     enum pcmig_recovery_wakes wakes;
-    bool pausing; /* a PAUSE_QEMU is out, and nobody knows whether it was heard */
-    /* And what QEMU at the source has said of itself since that attempt; neither: it has not said it yet. */
+    bool pausing;      /* a PAUSE_QEMU is out, and nobody knows whether it was heard */
+    bool source_asked; /* QEMU at the source was asked about its migration, and has not answered */
+    /* And what it has said of itself since the latest attempt, or since the interruption; neither: nothing yet. */
     bool source_waits;  /* to be resumed */
     bool source_sends;  /* it takes its stream for one that flows */
     int64_t sent_bytes; /* what it has sent then; -1 = it does not say */
@@ -93,10 +94,10 @@ struct pcmig_recovery {
     int64_t pause_us;                /* not before, again */
     unsigned judged;                 /* attempts of which it is known how they ended, */
     unsigned refusals;               /* and how many of the latest of them were refused, in a row */
-    int64_t sent_bytes; /* what the source had sent when it said so first; -1 = nothing since the last attempt, */
-    int64_t sent_us;    /* which was then */
-    int64_t flow_bytes; /* what the source had sent at the last look, while resumes are refused; -1 = not said */
-    int64_t flow_us;    /* when it last had sent more; -1 = never */
+    /* Of a source that says that it sends, since the latest attempt: */
+    int64_t sent_bytes; /* what it has sent; -1 = not said */
+    int64_t sent_us;    /* when it first said so of that number */
+    bool flows;         /* it has said other numbers before */
 };
 
 /* A stream whose other end has been silent for STALL_MS, or on which nothing has moved for twice as long, and that
@@ -115,7 +116,8 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
 enum pcmig_recovery_stuck pcmig_recovery_stuck(const struct pcmig_recovery *recovery,
                                                const struct pcmig_recovery_view *view);
 
-/* Whether only libvirt's own connection broke, as far as QEMU at the source tells: its stream has moved of late. */
+/* Whether only libvirt's own connection broke, as far as QEMU at the source tells: its stream has moved of late. Such a
+ * stream is not resumed, nor is one of which that is not known yet. */
 bool pcmig_recovery_flows(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
 
 /* QEMU at the source was not to be paused: the order counts as not given. It is given again, but not at once. */

@@ -13,6 +13,7 @@
  *   ending.c     looks for the end: evidence, the next step (core/ending.h), acting on it
  *   recover.c    an interrupted post-copy (core/recovery.h)
  *   restart.c    a guest that a failed switch left stopped at the source
+ *   kept_half.c  the source's half of a guest that has arrived, which libvirt has not ended
  *   leftover.c   a definition that libvirt left at the source, and autostart
  *   finish.c     tells the outcome, and the command that helps an operator
  *
@@ -130,7 +131,8 @@ struct control {
         int64_t try_us; /* not before, again */
         char why_not[96];
     } restart;
-    bool restored; /* no bandwidth is left behind that needs somebody to steer it, as far as libvirt lets us */
+    int64_t kept_half_us; /* when to try again to end it; 0 = at once */
+    bool restored;        /* no bandwidth is left behind that needs somebody to steer it, as far as libvirt lets us */
     enum leftover_state leftover;
     bool latency_done;   /* the destination's QEMU was asked what it has counted of page requests */
     bool autostart_done; /* set at the destination, or told that it cannot be */
@@ -178,13 +180,13 @@ struct control {
         bool held;                      /* paused on request: no attempt until one is asked for */
         enum pcmig_recovery_stuck told; /* what people know of a destination that does not get on */
         bool refused;                   /* the latest attempt that has returned: a QEMU does not wait to be resumed */
-        unsigned asked;          /* attempts that there were when QEMU at the source was asked whether it is its, */
-        char source[32];         /* and what it said of its migration, the latest; "" = nothing yet */
-        int64_t sent_bytes;      /* likewise, what it has sent; -1 = it does not say */
-        int64_t said_us;         /* when */
-        unsigned knocks;         /* at the destination, that there had been before the interruption, */
-        unsigned answers;        /* and what was answered of them */
-        char unpaused[160];      /* why QEMU at the source was not to be paused; "" = it was, or need not be */
+        char source[32];                /* what QEMU at the source has last said of its migration; "" = nothing yet, */
+        int64_t sent_bytes;             /* likewise, what it has sent; -1 = it does not say, */
+        int64_t said_us;                /* when, */
+        unsigned said_of;               /* and after how many attempts */
+        unsigned knocks;                /* at the destination, that there had been before the interruption, */
+        unsigned answers;               /* and what was answered of them */
+        char unpaused[160];             /* why QEMU at the source was not to be paused; "" = it was, or need not be */
         bool pause_again;        /* the order to pause did not go out: the source had not answered something else */
         int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */
         int64_t silence_ms;      /* as seen then */
@@ -284,6 +286,11 @@ void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advi
 bool pcmig_restart_possible(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 /* Lets it run, if that is certain. */
 void pcmig_restart(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
+
+/* kept_half.c: whether the guest has arrived, and the source, as far as libvirt says, has its half still. */
+bool pcmig_kept_half(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
+/* Ends it, if QEMU there says that all of it has crossed. */
+void pcmig_kept_half_end(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 
 /* leftover.c: the guest has moved, for WAITED_US: what is left of it at the source is removed, and told if it cannot
  * be. */

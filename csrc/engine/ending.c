@@ -177,6 +177,7 @@ static unsigned facts(struct control *c, const struct seen *seen)
          pcmig_end_being_asked(c, PCMIG_SIDE_SOURCE) || pcmig_end_being_asked(c, PCMIG_SIDE_DESTINATION)},
         {PCMIG_FACT_JOB_UNTOLD, seen->job < 0 && seen->waited_us < JOB_US},
         {PCMIG_FACT_STOPPED, pcmig_restart_possible(c, e, seen->waited_us)},
+        {PCMIG_FACT_HALF_KEPT, pcmig_kept_half(c, e, seen->waited_us)},
         {PCMIG_FACT_OPEN, seen->verdict.outcome == PCMIG_OUTCOME_RUNNING},
         {PCMIG_FACT_CALL_RUNS, call_will_tell(c, seen)},
         {PCMIG_FACT_NO_FIGURES,
@@ -251,6 +252,9 @@ bool pcmig_ending_look(struct control *c)
             return false;
         case PCMIG_ENDING_RESTART:
             pcmig_restart(c, &seen.evidence, seen.waited_us);
+            break;
+        case PCMIG_ENDING_END_HALF:
+            pcmig_kept_half_end(c, &seen.evidence, seen.waited_us);
             break;
         case PCMIG_ENDING_RESTORE:
             /* libvirt keeps the bandwidth of pre-copy for the guest's next migrations as well. */

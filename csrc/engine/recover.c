@@ -115,36 +115,29 @@ static enum pcmig_recovery_wakes look_at_wakes(struct control *c)
     return knocks != c->recovery.knocks ? PCMIG_RECOVERY_WAKES_UNHEARD : PCMIG_RECOVERY_WAKES_NONE;
 }
 
-/* Whether libvirt refuses to resume, and for which of the two QEMUs. */
-static void look_at_refusal(struct control *c, struct pcmig_recovery_view *view)
+/* What QEMU at the source says of its migration: libvirt calls a half broken whose stream may flow on, and refuses to
+ * resume without saying which of the two QEMUs does not wait for it. */
+static void ask_source(struct control *c, struct pcmig_recovery_view *view)
 {
     const unsigned attempts = c->recovery.core.attempts;
     /* An answer that comes late is of the attempt before which it was asked. */
     struct pcmig_ask ask = {.number = attempts};
-    bool again;
-
-    if (attempts == 0) {
-        c->recovery.refused = false;
-        c->recovery.asked = 0;
-        c->recovery.source[0] = c->recovery.unpaused[0] = '\0';
-    } else if (!view->call_running) {
-        c->recovery.refused = pcmig_recovery_refused(c->call_error.message);
-    }
-    view->refused = c->recovery.refused;
-    view->pausing = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU);
-    if (!view->refused || view->call_running)
-        return;
     /* One that sends is asked again, whether it still does, and gets on. */
-    again = pcmig_qemu_migration_sends(c->recovery.source) && view->t_us - c->recovery.said_us >= SOURCE_LOOK_US;
-    if ((c->recovery.asked != attempts || again) && c->end[PCMIG_SIDE_SOURCE].known && !view->pausing &&
+    const bool again =
+        pcmig_qemu_migration_sends(c->recovery.source) && view->t_us - c->recovery.said_us >= SOURCE_LOOK_US;
+
+    if ((c->recovery.said_of != attempts || c->recovery.source[0] == '\0' || again) &&
+        c->end[PCMIG_SIDE_SOURCE].known && !view->pausing &&
         pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_QEMU, &ask) == 0) {
         memcpy(c->recovery.source, ask.status, sizeof(c->recovery.source));
         c->recovery.sent_bytes = ask.sent_bytes;
         c->recovery.said_us = pcmig_migration_now_us(c->m);
-        c->recovery.asked = attempts;
+        c->recovery.said_of = attempts;
     }
-    if (c->recovery.asked != attempts)
+    if (c->recovery.said_of != attempts || c->recovery.source[0] == '\0') {
+        view->source_asked = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_QEMU);
         return;
+    }
     view->source_waits = pcmig_qemu_migration_waits(c->recovery.source);
     view->source_sends = pcmig_qemu_migration_sends(c->recovery.source);
     view->sent_bytes = c->recovery.sent_bytes;
@@ -152,6 +145,22 @@ static void look_at_refusal(struct control *c, struct pcmig_recovery_view *view)
 }
 _Static_assert(sizeof(((struct control *)NULL)->recovery.source) == sizeof(((struct pcmig_ask *)NULL)->status),
                "copied whole");
+
+static void look_at_source(struct control *c, struct pcmig_recovery_view *view)
+{
+    if (c->recovery.core.attempts == 0) {
+        c->recovery.refused = false;
+        c->recovery.unpaused[0] = '\0';
+    } else if (!view->call_running) {
+        c->recovery.refused = pcmig_recovery_refused(c->call_error.message);
+    }
+    view->refused = c->recovery.refused;
+    view->pausing = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_TELL_PAUSE_QEMU);
+    if (view->source != PCMIG_HALF_POSTCOPY_FAILED)
+        c->recovery.source[0] = '\0'; /* what it says of the next interruption is to be heard then */
+    else if (!view->call_running && (view->refused || c->recovery.core.attempts == 0))
+        ask_source(c, view);
+}
 
 /* Not stopped at the destination: it does what it can with the pages that it has. */
 static bool may_run_there(const struct control *c, const struct pcmig_recovery_view *view)
@@ -364,7 +373,7 @@ void pcmig_recover(struct control *c)
     }
     if (view.source == PCMIG_HALF_POSTCOPY_FAILED)
         ask_versions(c);
-    look_at_refusal(c, &view);
+    look_at_source(c, &view);
     view.wakes = look_at_wakes(c);
     if (view.source == PCMIG_HALF_POSTCOPY || view.source_sends)
         view.silence_ms = silence_ms(c);

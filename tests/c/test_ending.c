@@ -12,7 +12,7 @@
 /* What stands in the way of a verdict. */
 #define NO_VERDICT                                                                                                     \
     (PCMIG_FACT_FLOWS | PCMIG_FACT_RECOVERING | PCMIG_FACT_BEING_ASKED | PCMIG_FACT_JOB_UNTOLD | PCMIG_FACT_STOPPED |  \
-     PCMIG_FACT_OPEN | PCMIG_FACT_CALL_RUNS | PCMIG_FACT_NO_FIGURES)
+     PCMIG_FACT_HALF_KEPT | PCMIG_FACT_OPEN | PCMIG_FACT_CALL_RUNS | PCMIG_FACT_NO_FIGURES)
 
 static void every_set_of_facts(void **state)
 {
@@ -24,12 +24,17 @@ static void every_set_of_facts(void **state)
         assert_int_equal(step == PCMIG_ENDING_FINISH, facts == 0);
         /* Nothing is tidied up before it is certain how it ended, */
         if ((facts & NO_VERDICT) != 0)
-            assert_true(step == PCMIG_ENDING_WAIT || step == PCMIG_ENDING_STEER || step == PCMIG_ENDING_RESTART);
+            assert_true(step == PCMIG_ENDING_WAIT || step == PCMIG_ENDING_STEER || step == PCMIG_ENDING_RESTART ||
+                        step == PCMIG_ENDING_END_HALF);
         /* and each step has its reason. */
         assert_int_equal(step == PCMIG_ENDING_STEER, (facts & PCMIG_FACT_FLOWS) != 0);
         if (step == PCMIG_ENDING_RESTART)
             assert_int_equal(facts & (PCMIG_FACT_STOPPED | PCMIG_FACT_BEING_ASKED | PCMIG_FACT_RECOVERING),
                              PCMIG_FACT_STOPPED);
+        if (step == PCMIG_ENDING_END_HALF)
+            assert_int_equal(facts & (PCMIG_FACT_HALF_KEPT | PCMIG_FACT_BEING_ASKED | PCMIG_FACT_RECOVERING |
+                                      PCMIG_FACT_STOPPED | PCMIG_FACT_FLOWS),
+                             PCMIG_FACT_HALF_KEPT);
         if (step == PCMIG_ENDING_RESTORE)
             assert_true((facts & PCMIG_FACT_SLOWED) != 0);
         if (step == PCMIG_ENDING_CLEAR)

@@ -52,8 +52,8 @@ static const struct {
                                    {"srboRF", "dufRF"},
                                    RESUME},
     [PCMIG_SITUATION_LEFTOVER] = {{BOTH(RUNNING, MIGRATING), .job_absent = true}, {"RF", "dufRF"}, END_B},
-    [PCMIG_SITUATION_ARRIVED] = {{BOTH(POSTCOPY, RUNNING)},
-                                 {"", ""},
+    [PCMIG_SITUATION_ARRIVED] = {{BOTH(POSTCOPY, RUNNING), .source_completed = true},
+                                 {"d", ""},
                                  RESUME "  # or, if the source keeps its half: " END_A},
     [PCMIG_SITUATION_AT_DESTINATION] = {{BOTH(ABSENT, RUNNING), .in_flight = true}, {"dufP", "srboPF"}, RESUME},
     [PCMIG_SITUATION_UNCONFIRMED] = {{BOTH(ABSENT, PAUSED), .in_flight = true}, {"", "r"}, "virsh -c 'B' resume 'G'"},
@@ -259,6 +259,30 @@ static void disks_that_were_copied_keep_the_record(void **state)
                              before && !off);
             if (off)
                 assert_true(pcmig_guard_may(&e, (enum pcmig_side)side, PCMIG_ACT_FORGET, true).allowed);
+        }
+    }
+}
+
+/* libvirt's word at the destination and QEMU's at the source, both: or the half stays, as old as it may be. */
+static void a_half_of_a_guest_that_has_arrived(void **state)
+{
+    (void)state;
+    for (int source = 0; source < PCMIG_HALF_COUNT; source++) {
+        for (int destination = 0; destination < PCMIG_HALF_COUNT; destination++) {
+            const struct pcmig_evidence e = {.source = (enum pcmig_half)source,
+                                             .destination = (enum pcmig_half)destination,
+                                             .in_flight = true,
+                                             .crossed = true};
+            struct pcmig_evidence completed = e;
+            bool before, with;
+
+            completed.source_completed = true;
+            before = pcmig_guard_may(&e, PCMIG_SIDE_SOURCE, PCMIG_ACT_DESTROY, false).allowed;
+            with = pcmig_guard_may(&completed, PCMIG_SIDE_SOURCE, PCMIG_ACT_DESTROY, false).allowed;
+            if (pcmig_situation_of(&e) == PCMIG_SITUATION_ARRIVED && source != PCMIG_HALF_ABSENT)
+                assert_false(before);
+            assert_int_equal(with, before || (destination == PCMIG_HALF_RUNNING &&
+                                              pcmig_situation_of(&e) == PCMIG_SITUATION_ARRIVED));
         }
     }
 }
@@ -486,6 +510,7 @@ int main(void)
         cmocka_unit_test(an_owner_who_insists_removes_and_nothing_else),
         cmocka_unit_test(an_operator_who_takes_the_loss_forgets_what_does_not_move),
         cmocka_unit_test(disks_that_were_copied_keep_the_record),
+        cmocka_unit_test(a_half_of_a_guest_that_has_arrived),
         cmocka_unit_test(turning_back),
         cmocka_unit_test(what_is_left),
         cmocka_unit_test(every_dead_end_has_a_way_out),

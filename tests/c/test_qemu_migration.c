@@ -61,6 +61,17 @@ static void too_deep_is_refused(void **state)
 
 static void only_an_end_without_a_switch_keeps_the_guest(void **state)
 {
+    static const char *const not_completed[] = {"",
+                                                "none",
+                                                "setup",
+                                                "active",
+                                                "postcopy-active",
+                                                "postcopy-paused",
+                                                "device",
+                                                "completed?",
+                                                "postcopy-recover",
+                                                "failed",
+                                                "cancelled"};
     static const char *const not_kept[] = {
         "setup",           "active",
         "cancelling",      "postcopy-active",
@@ -76,8 +87,11 @@ static void only_an_end_without_a_switch_keeps_the_guest(void **state)
     assert_true(pcmig_qemu_migration_kept("none"));
     assert_true(pcmig_qemu_migration_kept("cancelled"));
     assert_true(pcmig_qemu_migration_kept("failed"));
+    assert_true(pcmig_qemu_migration_completed("completed"));
     for (size_t i = 0; i < sizeof(not_kept) / sizeof(not_kept[0]); i++)
         assert_false(pcmig_qemu_migration_kept(not_kept[i]));
+    for (size_t i = 0; i < sizeof(not_completed) / sizeof(not_completed[0]); i++)
+        assert_false(pcmig_qemu_migration_completed(not_completed[i]));
 }
 
 static void what_can_be_paused_does_not_wait(void **state)

@@ -263,6 +263,59 @@ static void a_stream_that_lives_is_not_resumed(void **state)
     assert_int_equal(recovery.attempts, attempts + 1);
 }
 
+/* Nor is it at first: libvirt calls a half broken as soon as its own connection is. */
+static void the_first_resume_waits_for_the_sources_word(void **state)
+{
+    struct pcmig_recovery recovery;
+    struct pcmig_recovery_view at = view(100 * S, PCMIG_HALF_POSTCOPY_FAILED, PCMIG_HALF_POSTCOPY_FAILED);
+
+    (void)state;
+    /* It has not answered yet, and may never: that is no reason to wait for long. */
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.source_asked = true;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us += 2 * S - 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us += 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+
+    /* It flows, for as long as it does. */
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.source_asked = false;
+    at.source_sends = true;
+    at.sent_bytes = 4096;
+    for (int looks = 0; looks < 600; looks++) {
+        at.t_us = at.said_us = at.t_us + S / 10;
+        at.sent_bytes += looks % 9 == 0 ? 4096 : 0;
+        assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    }
+    assert_int_equal(recovery.attempts, 0);
+    assert_true(pcmig_recovery_flows(&recovery, &at));
+    at.source_sends = false;
+    at.source_waits = true;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+
+    /* It takes its stream for one that flows, and nothing moves. */
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.source_sends = true;
+    at.source_waits = false;
+    at.said_us = at.t_us;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us = at.said_us = at.t_us + S - 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us = at.said_us = at.t_us + 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+
+    /* It does not say what it sends, or says of itself that it waits. */
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.sent_bytes = -1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.source_sends = false;
+    at.source_waits = true;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+}
+
 /* Refused once, then failed in another way: that is no second time. */
 static void refusals_are_counted_in_a_row(void **state)
 {
@@ -702,6 +755,7 @@ int main(void)
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_stream_that_lives_is_not_paused),
         cmocka_unit_test(a_stream_that_lives_is_not_resumed),
+        cmocka_unit_test(the_first_resume_waits_for_the_sources_word),
         cmocka_unit_test(refusals_are_counted_in_a_row),
         cmocka_unit_test(a_pause_that_is_out),
         cmocka_unit_test(hanging_is_certain),
