@@ -280,9 +280,9 @@ bool pcmig_recovery_flows(const struct pcmig_recovery *recovery, const struct pc
 
 /* libvirt at the source calls the half broken as soon as its own connection is, and the stream may flow on. A resume is
  * refused then; and QEMU's word that all has crossed, on which libvirt ends the source's half, is for nobody while
- * libvirt is about a resume, or was (12.8, qemuProcessHandleMigrationStatus: no other job may own the guest, and the
- * job's phase has to be that of a post-copy that failed). So it is not tried before the source has said that its stream
- * is gone, or has sent nothing from one look to the next. */
+ * libvirt is about a resume, as one that waits for a connection to the other host (12.8,
+ * qemuProcessHandleMigrationStatus; seen). So it is not tried before the source has said that its stream is gone, or
+ * has sent nothing from one look to the next. */
 static bool may_flow(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
     if (pcmig_recovery_flows(recovery, view))

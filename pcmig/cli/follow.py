@@ -5,6 +5,7 @@ other."""
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import signal
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 # At most one line in this time for changes of the pace.
 PACE_LINE_US = 5_000_000
+
+# What changes in a sentence by itself: seconds until the next attempt, permille that have crossed.
+NUMBER = re.compile(r"\d+")
 
 # How many times Ctrl-C while a cancellation is under way, until we stop waiting for it.
 LEAVE_AFTER = 3
@@ -131,15 +135,17 @@ class Follower:
         return status
 
     def _tell_recovery(self, status: Status) -> None:
-        """A line when post-copy breaks, for each attempt to resume it, and when it flows again."""
-        told = status["recovery"] and f"{status['recovery']['state']}{status['recovery']['attempts']}"
+        """A line when post-copy breaks, for each attempt to resume it, whenever it is something else that is
+        waited for, and when it flows again."""
+        recovery = status["recovery"]
+        told = recovery and f"{recovery['state']}{recovery['attempts']}{NUMBER.sub('', recovery['text'])}"
         if told == self._recovery or status["outcome"] is not None:
             return
-        if status["recovery"] and self._recovery is None and self.record.held():
+        if recovery and self._recovery is None and self.record.held():
             self._request(self.migration.pause)  # somebody broke it on purpose
         self._recovery = told
-        self.record.recovering(status["recovery"])
-        self.display.note(status["recovery"]["text"] if status["recovery"] else "post-copy goes on")
+        self.record.recovering(recovery)
+        self.display.note(recovery["text"] if recovery else "post-copy goes on")
 
     def _is_news(self, decision: Decision) -> bool:
         """Whether DECISION gets a line: the pace changes every second, and the figures show it anyway."""

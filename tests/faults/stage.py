@@ -473,6 +473,7 @@ class CloudStage(Stage):
                 and bool(beats)
                 and beats[-1].bad == 0
                 and list(self.cloud.placement_allocations(server)) == [host]
+                and not self._turned_back()  # libvirt migrates it no more
             )
         except BedError:
             return False

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -14,6 +16,7 @@ import pytest
 
 from tests.bed import Bed, Host
 from tests.bed.network import second_address
+from tests.faults.wire import CONTROL, Wire
 from tests.functional.scene import RATE_MBIT, SLOW_MBIT, Run, Scene, scene_on
 
 pytestmark = pytest.mark.timeout(240)
@@ -53,6 +56,31 @@ def test_the_network_is_cut_and_comes_back(scene: Scene) -> None:
     scene.bed.network.limit(RATE_MBIT)
     run = command.wait(150)
     run.expect(0, "resuming, attempt", "post-copy goes on", "done: ")
+    scene.expect_at(destination, run)
+
+
+def test_a_half_that_libvirt_keeps(scene: Scene, tmp_path: pathlib.Path) -> None:
+    """libvirt's own connection breaks, and the stream flows on. Somebody types a resume, which waits for that
+    connection; libvirt at the source then does not hear that all has crossed (12.8), and keeps its half."""
+    source = scene.source
+    destination = scene.bed.other(source)
+    command = scene.in_postcopy(destination, "--postcopy-bandwidth", "2")
+    wire = Wire(scene.bed.network, tmp_path)
+    wire.breaker(CONTROL)()
+    broken = "paused (post-copy failed)"
+    scene.wait_for(lambda: source.domain_state(scene.name) == broken, "the source takes it for broken", 60)
+    virsh = ["virsh", "--connect", source.inner_uri, "migrate", scene.name, destination.remote_uri]
+    words = [*virsh, "--live", "--p2p", "--postcopy", "--postcopy-resume"]
+    with subprocess.Popen(source.inside(words)) as resumption:
+        try:
+            there = "running (migrated)"
+            scene.wait_for(lambda: destination.domain_state(scene.name) == there, "all has crossed", 60)
+        finally:
+            wire.mend()
+            resumption.terminate()
+    run = command.wait(150)
+    run.expect(0, "libvirt at the source kept its half, paused, and that was ended", "done: ")
+    assert "resuming, attempt" not in run.out
     scene.expect_at(destination, run)
 
 
