@@ -368,6 +368,26 @@ static void old_times(void **state)
     pcmig_ledger_free(l);
 }
 
+/* libvirt has the figures of its last moment, as of a pre-copy that goes on. */
+static void adopted_when_it_was_broken(void **state)
+{
+    static const enum pcmig_event told[] = {PCMIG_EVENT_SRC_POSTCOPY_FAILED, PCMIG_EVENT_DST_POSTCOPY_FAILED};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
+        struct pcmig_ledger *l = new_ledger();
+
+        sample(l, 0, 10000, 58608, 1, 0);
+        assert_int_equal(pcmig_ledger_phase_now(l), PCMIG_PHASE_PRECOPY);
+        event(l, SECOND, told[i]);
+        sample(l, 2 * SECOND, 10000, 58608, 1, 0);
+        assert_int_equal(pcmig_ledger_phase_now(l), PCMIG_PHASE_PAUSED);
+        event(l, 3 * SECOND, PCMIG_EVENT_DST_RESUMED_POSTCOPY);
+        assert_int_equal(pcmig_ledger_phase_now(l), PCMIG_PHASE_POSTCOPY);
+        pcmig_ledger_free(l);
+    }
+}
+
 static void paused(void **state)
 {
     struct pcmig_ledger *l = new_ledger();
@@ -539,12 +559,19 @@ static void extremes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(postcopy),  cmocka_unit_test(precopy),
-        cmocka_unit_test(gate),      cmocka_unit_test(no_final),
-        cmocka_unit_test(off_by),    cmocka_unit_test(backwards),
-        cmocka_unit_test(old_times), cmocka_unit_test(nothing_dirtied_after),
-        cmocka_unit_test(paused),    cmocka_unit_test(weak_end),
-        cmocka_unit_test(many),      cmocka_unit_test(entries),
+        cmocka_unit_test(postcopy),
+        cmocka_unit_test(precopy),
+        cmocka_unit_test(gate),
+        cmocka_unit_test(no_final),
+        cmocka_unit_test(off_by),
+        cmocka_unit_test(backwards),
+        cmocka_unit_test(old_times),
+        cmocka_unit_test(nothing_dirtied_after),
+        cmocka_unit_test(adopted_when_it_was_broken),
+        cmocka_unit_test(paused),
+        cmocka_unit_test(weak_end),
+        cmocka_unit_test(many),
+        cmocka_unit_test(entries),
         cmocka_unit_test(extremes),
     };
 

@@ -112,8 +112,13 @@ def test_never_beside_a_half_that_can_run(scene: Scene) -> None:
         destination.start_libvirtd()
         turn_back(scene, source, "--destination-is-dead").expect(3, "would run it twice", "pcmig resume")
         assert destination.qemu_pids() == [qemu] and "paused" in (scene._state(source) or "")
-        run = scene.run("resume", scene.name, host=source).expect(0, "done: ")
-        scene.expect_at(destination, run)
+        command = scene.start("resume", scene.name, host=source)
+        if scene.bed.stack == "backports":  # its libvirtd would crash
+            scene.wait_for(lambda: "crash when post-copy is resumed: upgrade" in command.said(), "it is held")
+            command.interrupt()
+            command.wait().expect(3, "leaving the guest as it is: both halves are kept")
+            return
+        scene.expect_at(destination, command.wait().expect(0, "done: "))
     finally:
         scene.remove()
 
