@@ -13,7 +13,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import secrets
 import shutil
 import subprocess
 import sys
@@ -116,7 +115,8 @@ class Pair(Bed):
         self.wanted = accelerator
         self.state = pathlib.Path(tempfile.gettempdir()) / f"{NAME}.{self.id}"
         self.network = _NoLimit(self.id)
-        self.pool = f"{NAME}-{secrets.token_hex(3)}"
+        # One name for all runs: libvirt defines it once, so of two that begin together one is refused.
+        self.pool = NAME
         self.remote = [
             RemoteHost(name, self.state / name, uri, address)
             for name, uri, address in zip("ab", uris, addresses, strict=True)
@@ -180,16 +180,31 @@ class Pair(Bed):
         return Accel.KVM
 
     def _furnish(self, host: Host, images: pathlib.Path) -> None:
-        self._touched.append(host)
         folder = f"{POOLS}/{self.pool}"
+        self._lock(host, folder)
         self.reporter(f"copying the guest to {host.uri}, {folder}")
-        host.virsh("pool-define-as", self.pool, "dir", "--target", folder)
         host.virsh("pool-build", self.pool)
         host.virsh("pool-start", self.pool)
         for name in ("vmlinuz", "initramfs"):
             size = str((images / name).stat().st_size)
             host.virsh("vol-create-as", self.pool, name, size, "--format", "raw")
             host.virsh("vol-upload", "--pool", self.pool, name, str(images / name), timeout_s=600)
+
+    def _lock(self, host: Host, folder: str) -> None:
+        """Defines the pool. Raises BedError where another run has: its guest has the same name, and each
+        would measure the other."""
+        try:
+            host.virsh("pool-define-as", self.pool, "dir", "--target", folder)
+        except BedError as error:
+            if self.pool not in host.virsh("pool-list", "--all", "--name").split():
+                raise
+            virsh = f"virsh --connect '{host.uri}'"
+            raise BedError(
+                f"{host.uri} has a pool {self.pool}, of a run that goes on or was killed: if nobody measures "
+                f"now, {virsh} pool-destroy {self.pool}; {virsh} pool-undefine {self.pool}; and remove "
+                f"{folder} there"
+            ) from error
+        self._touched.append(host)
 
     def _start_console(self) -> None:
         words = [sys.executable, "-m", "tests.bench.evaluation.console", str(self.log), NAME]

@@ -441,6 +441,27 @@ def test_kvm_only_where_both_hosts_have_it(talk: Talk, wanted: str | None, found
     assert a_pair([], "auto")._accel() is Accel.KVM
 
 
+def test_of_two_runs_that_begin_together_one_is_refused(talk: Talk, tmp_path: pathlib.Path) -> None:
+    """By libvirt itself, which defines a name once; and nothing of the other run's is taken away."""
+    for name in ("vmlinuz", "initramfs"):
+        (tmp_path / name).write_bytes(b"12345")
+    first, second = a_pair([]), a_pair([])
+    assert first.pool == second.pool
+    for host in first.remote:
+        first._furnish(host, tmp_path)
+    talk.says["b", "pool-define-as"] = BedError("storage pool 'pcmig-evaluation' already exists with uuid x")
+    talk.says["b", "pool-list"] = f"default\n{second.pool}\n"
+    second._furnish(second.a, tmp_path)
+    with pytest.raises(BedError, match=r"qemu\+ssh://b/system has a pool pcmig-evaluation, of a run that"):
+        second._furnish(second.b, tmp_path)
+    talk.asked.clear()
+    second.down()
+    assert {words[0] for words in talk.asked} == {"a"}, "its own are taken away"
+    del talk.says["b", "pool-list"]
+    with pytest.raises(BedError, match="already exists"):  # another thing that is wrong is told as it is
+        second._furnish(second.b, tmp_path)
+
+
 def test_what_is_left_at_a_host_is_told(talk: Talk, tmp_path: pathlib.Path) -> None:
     for name in ("vmlinuz", "initramfs"):
         (tmp_path / name).write_bytes(b"12345")
