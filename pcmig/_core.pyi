@@ -110,7 +110,7 @@ class Eta(TypedDict):
 
     # "range"; "least": only that is known; "too-early"; "not-converging": pre-copy without an end;
     # "interrupted"; "over"
-    outlook: Literal["range", "least", "too-early", "not-converging", "interrupted", "over"]
+    outlook: Literal["range", "least", "too-early", "not-converging", "interrupted", "waits", "over"]
     least_ms: int | None
     most_ms: int | None
 

@@ -45,6 +45,7 @@ UNKNOWN = {
     "too-early": "not known yet",
     "not-converging": f"unknown: {ENDLESS}",
     "interrupted": "unknown: post-copy is interrupted",
+    "waits": "unknown: another guest goes first",
 }
 
 

@@ -208,7 +208,7 @@ static void foresee_precopy(struct pcmig_forecast *f)
 {
     const struct pcmig_sample *s = &f->sample;
     uint64_t bps = f->rate.link_bps != 0 ? f->rate.link_bps : s->memory_bps;
-    uint64_t left = s->memory_remaining_bytes, permille;
+    uint64_t left = s->memory_remaining_bytes, permille, endless;
     int64_t least_us, disk_us, once_us;
 
     if (bps == 0 || s->memory_total_bytes == 0) {
@@ -227,7 +227,9 @@ static void foresee_precopy(struct pcmig_forecast *f)
         return;
     }
     permille = pcmig_convergence_permille(&f->convergence.lowest);
-    if (permille < ENDLESS_PERMILLE && !finds_too_much(f)) {
+    /* A guest at the edge is not told to end in this moment, and not to in the next. */
+    endless = f->outlook == PCMIG_OUTLOOK_NOT_CONVERGING ? UNSURE_PERMILLE : ENDLESS_PERMILLE;
+    if (permille < endless && !finds_too_much(f)) {
         /* Each pass leaves PERMILLE of what the one before began with. */
         uint64_t began = f->always ? left : f->passes.running.start_remaining_pages * pcmig_passes_page_bytes(s);
         int64_t most_us = once_us + time_us(began, bps) / (int64_t)(WHOLE - permille) * (int64_t)permille;
@@ -273,6 +275,11 @@ void pcmig_forecast_feed(struct pcmig_forecast *f, const struct pcmig_input *inp
     tell_time(f);
 }
 
+void pcmig_forecast_wait(struct pcmig_forecast *f)
+{
+    tell(f, PCMIG_OUTLOOK_WAITS, -1, -1);
+}
+
 void pcmig_forecast_end(struct pcmig_forecast *f, bool completed, enum pcmig_phase phase)
 {
     f->phase = phase;
@@ -298,6 +305,7 @@ const char *pcmig_outlook_name(enum pcmig_outlook outlook)
         [PCMIG_OUTLOOK_LEAST] = "least",
         [PCMIG_OUTLOOK_NOT_CONVERGING] = "not-converging",
         [PCMIG_OUTLOOK_INTERRUPTED] = "interrupted",
+        [PCMIG_OUTLOOK_WAITS] = "waits",
         [PCMIG_OUTLOOK_OVER] = "over",
     };
 

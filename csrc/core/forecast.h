@@ -31,6 +31,7 @@ enum pcmig_outlook {
     PCMIG_OUTLOOK_LEAST,          /* only the least is known */
     PCMIG_OUTLOOK_NOT_CONVERGING, /* pre-copy, and nobody has switched yet */
     PCMIG_OUTLOOK_INTERRUPTED,    /* post-copy, and nothing is sent */
+    PCMIG_OUTLOOK_WAITS,          /* another migration of the host goes first: what is sent meanwhile says nothing */
     PCMIG_OUTLOOK_OVER,
     PCMIG_OUTLOOK_COUNT
 };
@@ -59,6 +60,9 @@ void pcmig_forecast_init(struct pcmig_forecast *forecast, bool bounded);
 
 /* Takes one input; PHASE is the ledger's after it. */
 void pcmig_forecast_feed(struct pcmig_forecast *forecast, const struct pcmig_input *input, enum pcmig_phase phase);
+
+/* Others of the host go first: how fast this one will be, and from when on, is not seen. */
+void pcmig_forecast_wait(struct pcmig_forecast *forecast);
 
 /* Nobody looks after it any more, whatever was fed. PHASE: PAUSED where it waits to be resumed, otherwise FINISHED. */
 void pcmig_forecast_end(struct pcmig_forecast *forecast, bool completed, enum pcmig_phase phase);

@@ -44,6 +44,9 @@ void pcmig_control_publish(struct control *c)
     status->sample = c->sample;
     status->sample.memory_bps = pcmig_ledger_send_bps(m->ledger, &c->sample);
     status->forecast = m->forecast;
+    if (status->phase <= PCMIG_PHASE_PRECOPY &&
+        (status->turn == PCMIG_TURN_BOUNDED || status->turn == PCMIG_TURN_WAITING))
+        pcmig_forecast_wait(&status->forecast);
     pcmig_ledger_downtimes(m->ledger, &status->downtime_events_us, &status->downtime_reported_ms);
     status->latency = pcmig_latency_now(pcmig_ledger_latency(m->ledger));
     status->link_bps = pcmig_policy_link_bps(m->policy);

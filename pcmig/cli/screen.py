@@ -32,6 +32,7 @@ class Row(NamedTuple):
     driver: str | None = None  # who drives it, as far as that is known
     tunnel: bool = False
     arriving: bool = False
+    waiting: bool = False  # for others of the host: its migrate call is not made yet
     recovery: str | None = None
     shadow: str | None = None
     outcome: str | None = None  # its last words
@@ -55,14 +56,17 @@ def everything(
     from rich.console import Group
     from rich.text import Text
 
-    running = sum(row.outcome is None for row in rows)
-    lines: list[RenderableType] = [heading(f"{_count(running)}  {uri}", clock, width), Text("")]
+    waiting = sum(row.waiting for row in rows)
+    running = sum(row.outcome is None for row in rows) - waiting
+    counted = f"{_count(running)}{f', {waiting} waiting' if waiting else ''}"
+    lines: list[RenderableType] = [heading(f"{counted}  {uri}", clock, width), Text("")]
     room = height - 3
     if not rows:
         lines.append(_line(width, ("no migration runs on this host; new ones appear here", "dim")))
     elif len(rows) * BLOCK_LINES <= room:
+        spare = (room - len(rows) * BLOCK_LINES) // len(rows)  # lines for more words of each
         for row in rows:
-            lines += [*block(row, now_s, width), Text("")]
+            lines += [*block(row, now_s, width, spare=min(2, spare)), Text("")]
     else:
         lines += table(rows, now_s, width, room)
     return Group(*_fitting(lines, height - 1), foot(note, width))
@@ -107,6 +111,8 @@ def _phase(row: Row) -> tuple[str, str]:
         return ("ended", "dim" if row.good else "bold red")
     if row.arriving:
         return ("arriving", "bold green")
+    if row.waiting:
+        return ("waiting", "bold yellow")
     phase = row.status["phase"]
     style = "bold green" if phase in phases.MOVED else "bold cyan"
     return (phases.name(phase), "bold red" if phase == "paused" else style)
@@ -132,14 +138,18 @@ def _share(row: Row, width: int) -> list[tuple[str, str]]:
 
 def _wrapped(words: str, style: str, width: int, most: int) -> list[Text]:
     """WORDS on as many lines as it takes, but no more than MOST."""
-    lines = textwrap.wrap(words, max(10, width - 2)) or [""]
+    # Not within a URI or a path.
+    lines = textwrap.wrap(words, max(10, width - 2), break_on_hyphens=False) or [""]
     if len(lines) > most:
         lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]  # its end is cut off
     return [_line(width, (f"  {line}", style)) for line in lines]
 
 
-def block(row: Row, now_s: float, width: int, words: Sequence[str] | None = None) -> list[Text]:
-    """BLOCK_LINES - 1 lines on one migration. WORDS: what there is to say of it stands elsewhere."""
+def block(
+    row: Row, now_s: float, width: int, words: Sequence[str] | None = None, spare: int = 0
+) -> list[Text]:
+    """BLOCK_LINES - 1 lines on one migration, and as many as SPARE more if it takes them. WORDS: what there
+    is to say of it stands elsewhere."""
     status = row.status
     head = [(row.name, "bold"), ("  ", ""), _phase(row)]
     if status["phase"] in ("precopy", "drain", "switchover") and row.outcome is None and not row.arriving:
@@ -151,17 +161,20 @@ def block(row: Row, now_s: float, width: int, words: Sequence[str] | None = None
         head.append(("  tunnel", "dim"))
     lines = [_line(width, *head)]
     if row.outcome is not None:
-        lines += _wrapped(row.outcome, "" if row.good else "red", width, 2)
+        lines += _wrapped(row.outcome, "" if row.good else "red", width, 2 + spare // 2)
         if downtime := phases.downtime_words(status["downtime"]):
             lines.append(_line(width, (f"  downtime {downtime}", "")))
     elif row.arriving:
         lines.append(_line(width, ("  its source has the figures", "dim")))
+    elif row.waiting:
+        lines.append(_line(width, ("  not begun: its guest runs as ever until its turn comes", "dim")))
     else:
         lines.append(_line(width, ("  ", ""), *_share(row, width - 2)))
         lines.append(_line(width, (f"  {_pairs(row)}", "")))
         lines.append(_sparks(row, now_s, width))
-    if words is None and (said := _last(row, width - 2)) and len(lines) < BLOCK_LINES - 1:
-        lines.append(_line(width, (f"  {said}", "yellow")))
+    room = BLOCK_LINES - 1 + spare - len(lines)
+    if words is None and room > 0 and (said := _last(row, (width - 2) * (1 + spare))):
+        lines += _wrapped(said, "yellow", width, min(room, 1 + spare))
     while len(lines) < BLOCK_LINES - 1:
         lines.append(_line(width, ("", "")))
     return lines
@@ -214,8 +227,8 @@ def _sparks(row: Row, now_s: float, width: int) -> Text:
 
 
 def table(rows: Sequence[Row], now_s: float, width: int, room: int) -> list[RenderableType]:
-    """One line for each, as many as fit in ROOM; those that run first."""
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].outcome is not None, i))
+    """One line for each, as many as fit in ROOM; those that run first, those that have ended last."""
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].outcome is not None, rows[i].waiting, i))
     shown = [rows[i] for i in order]
     left_out = max(0, len(shown) - (room - 1)) + (1 if len(shown) > room - 1 else 0)
     if left_out:
@@ -234,14 +247,20 @@ def table(rows: Sequence[Row], now_s: float, width: int, room: int) -> list[Rend
             parts.append((row.outcome, "" if row.good else "red"))
         elif row.arriving:
             parts.append(("its source has the figures", "dim"))
+        elif row.waiting:
+            parts.append((f"not begun: waits for {status['waits_for'] or 'its turn'}", "yellow"))
         else:
             endless = status["eta"]["outlook"] == "not-converging"
             share = "no end" if endless else f"{status['progress_permille'] // 10}%"
             eta = phases.eta_words(status["eta"]) or ""
+            time_to_go = "unknown" if eta.startswith("unknown") else eta
+            if status["eta"]["outlook"] == "waits" and status["waits_for"]:
+                time_to_go = f"after {status['waits_for']}"
+                time_to_go = time_to_go if len(time_to_go) <= 13 else f"{time_to_go[:12]}…"
             parts += [
                 (f"{'' if moved else status['passes'] + 1:>4} ", ""),
                 (f"{share:>6} ", "bold red" if endless else "bold"),
-                (f"{'unknown' if eta.startswith('unknown') else eta:<13.13} ", ""),
+                (f"{time_to_go:<13.13} ", "yellow" if time_to_go.startswith("after ") else ""),
                 (f"{units.rate(status['send_bps']):>11} ", ""),
                 (f"{'' if moved else units.rate(status['dirty_pages_ps'] * units.PAGE_BYTES):>11}", ""),
             ]

@@ -5,6 +5,7 @@ of its own, so that a guest that hangs delays no other; the main thread shows wh
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import queue
 import select
@@ -58,6 +59,7 @@ class Moment(NamedTuple):
     end: tuple[ExitCode, str] | None = None
     arriving: bool = False
     rates: tuple[Rates, ...] = ()
+    waiting: bool = False  # for others: its migrate call is not made yet
 
 
 def entry_of(uuid: str) -> Entry | None:
@@ -188,6 +190,53 @@ class Arriving:
         self.ended_s = time.monotonic()
 
 
+class Waiting:
+    """A migration of pcmig's that leaves the link to others. Its migrate call is not made yet: libvirt does
+    not know of it, and its guest runs untouched."""
+
+    def __init__(self, uri: str, turn: _core.Turn, entry: Entry) -> None:
+        self.uuid = entry.uuid
+        self.gone = False
+        self.ended_s: float | None = None
+        self._job = Job(uri, entry.name)
+        self._job.uuid, self._job.source = entry.uuid, True
+        self.moment = self._moment(turn, entry)
+
+    def stop(self) -> None: ...
+
+    def _moment(self, turn: _core.Turn, entry: Entry) -> Moment:
+        found = Beside(turn, entry)
+        status = self._job.status()
+        status["phase"] = "setup"  # as its own process says
+        with contextlib.suppress(ValueError):
+            since = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(entry.started)
+            status["elapsed_ms"] = max(0, round(since.total_seconds() * 1000))
+        return Moment(self._job, merged(self._job, found, status), found, waiting=True)
+
+    def again(self, turn: _core.Turn, entry: Entry) -> bool:
+        """Whether it waits for another one than before."""
+        before = self.moment.status["waits_for"]
+        self.moment = self._moment(turn, entry)
+        return self.moment.status["waits_for"] != before
+
+
+def waiting(uri: str) -> dict[str, tuple[_core.Turn, Entry]]:
+    """Those from URI whose migrate call is not made yet, by UUID: only the journal has that of a guest."""
+    turns = {turn["name"]: turn for turn in _core.turns() if turn["turn"] == "waiting"}
+    if not turns:
+        return {}
+    found: dict[str, tuple[_core.Turn, Entry]] = {}
+    for book in books(None):
+        with contextlib.suppress(JournalError):
+            for entry in book.all()[0]:
+                if entry.name in turns and entry.source_uri == uri and entry.keeper is not None:
+                    found[entry.uuid] = (turns[entry.name], entry)
+    return found
+
+
+Row = Followed | Arriving | Waiting
+
+
 class Host:
     """All migrations at URI. NEWS gets each moment; None where nobody takes them: a queue would grow as long
     as the screen is looked at."""
@@ -206,7 +255,7 @@ class Host:
         self._shadows = shadows
         self._closely = closely
         self._ending = ending
-        self._rows: dict[str, Followed | Arriving] = {}
+        self._rows: dict[str, Row] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
@@ -220,7 +269,7 @@ class Host:
         for row in self.rows():
             row.stop()
 
-    def rows(self) -> list[Followed | Arriving]:
+    def rows(self) -> list[Row]:
         """Those that run, and those that ended lately, as they came."""
         with self._lock:
             return list(self._rows.values())
@@ -235,18 +284,32 @@ class Host:
 
     def _scan(self) -> None:
         found = {each["uuid"]: each for each in _core.migrations(self.uri) if each["job_active"] is not None}
+        waits = {uuid: each for uuid, each in waiting(self.uri).items() if uuid not in found}
         now_s = time.monotonic()
-        new: list[Followed | Arriving] = []
+        new: list[Row] = []
+        news: list[Moment] = []
         with self._lock:
             for uuid, row in list(self._rows.items()):
                 old = row.ended_s is not None and now_s - row.ended_s > KEEP_S
-                if row.gone or old or (row.ended_s is not None and uuid in found):
+                again = uuid in found or uuid in waits
+                if isinstance(row, Waiting):
+                    row.gone = uuid not in waits  # it has begun, or was given up
+                if row.gone or old or (row.ended_s is not None and again):
                     del self._rows[uuid]
             for uuid, each in found.items():
                 if uuid not in self._rows:
                     new.append(self._made(each))
                     self._rows[uuid] = new[-1]
+            for uuid, (turn, entry) in waits.items():
+                there = self._rows.get(uuid)
+                if there is None:
+                    new.append(Waiting(self.uri, turn, entry))
+                    self._rows[uuid] = new[-1]
+                elif isinstance(there, Waiting) and there.again(turn, entry):
+                    news.append(there.moment)
             arriving = [row for row in self._rows.values() if isinstance(row, Arriving)]
+        for moment in news:
+            self._tell(moment)
         for row in new:
             if isinstance(row, Followed):
                 row.start(self.news)
@@ -255,7 +318,7 @@ class Host:
         for one in arriving:
             self._heed(one, found.get(one.uuid))
 
-    def _made(self, found: _core.Migrating) -> Followed | Arriving:
+    def _made(self, found: _core.Migrating) -> Row:
         if found["half"] == "migrating":
             return Arriving(self.uri, found)
         return Followed(self.uri, found, self._shadows(), self._closely, self._ending)
@@ -296,8 +359,9 @@ def row_of(moment: Moment, shadow: bool) -> screen.Row:
         driver=driver_of(entry, found.turn),
         tunnel=entry is not None and entry.tunnel is not None,
         arriving=moment.arriving,
+        waiting=moment.waiting,
         recovery=(entry.recovery or {}).get("text") if entry is not None and kept else None,
-        shadow=job.seen.words() if shadow and not moment.arriving else None,
+        shadow=job.seen.words() if shadow and not (moment.arriving or moment.waiting) else None,
         outcome=None if moment.end is None else moment.end[1].splitlines()[0],
         good=moment.end is None or moment.end[0] in (ExitCode.DONE, ExitCode.FAILED),
     )

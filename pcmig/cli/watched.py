@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pcmig import _core
 from pcmig.cli.job import POLL_S, Job
+from pcmig.ledgers.document import true_rate
 from pcmig.shadow import Shadow
 from pcmig_common import phases, units
 
@@ -60,7 +61,7 @@ class Watched(Job):
         if figures is not None:
             now_s = time.monotonic()
             dirty = figures.get("dirty_pages_ps", 0) * (figures.get("page_size_bytes") or units.PAGE_BYTES)
-            sent = 0 if answer["state"] == "paused" else figures.get("memory_bps", 0)  # that was before
+            sent = true_rate(answer["state"], figures.get("memory_bps", 0))
             self.rates.append(Rates(now_s, dirty, sent))
             while self.rates[0].t_s < now_s - HISTORY_S:
                 self.rates.popleft()
@@ -121,9 +122,9 @@ class Beside(NamedTuple):
     entry: Entry | None = None
 
 
-def merged(job: Job, beside: Beside) -> _core.Status:
-    """The status of JOB with what its driver tells, if that is pcmig."""
-    status = job.status()
+def merged(job: Job, beside: Beside, status: _core.Status | None = None) -> _core.Status:
+    """The STATUS of JOB with what its driver tells, if that is pcmig."""
+    status = status or job.status()
     turn = beside.turn
     if turn is not None:
         status["pace_mib"] = turn["pace_mib"]
@@ -133,6 +134,10 @@ def merged(job: Job, beside: Beside) -> _core.Status:
             status["queue_bytes"] = turn["queue_bytes"]
         if turn["phase"] == phases.PHASES["drain"] and status["phase"] == "precopy":
             status["phase"] = "drain"
+        if turn["turn"] in ("bounded", "waiting") and status["phase"] in ("setup", "precopy"):
+            # As the engine has it: what is sent meanwhile says nothing of what is to come.
+            status["eta"] = {"outlook": "waits", "least_ms": None, "most_ms": None}
+            status["eta_ms"] = None
     return status
 
 

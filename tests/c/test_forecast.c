@@ -167,6 +167,49 @@ static void test_an_end_that_is_far_off_has_no_most(void **state)
     assert_int_equal(f.outlook, PCMIG_OUTLOOK_NOT_CONVERGING);
 }
 
+/* One that is seen not to converge stays so until it is seen to: not until it is a little better for a moment. */
+static void test_a_guest_at_the_edge_does_not_flicker(void **state)
+{
+    static const uint64_t permilles[] = {1000, 1000, 940, 990, 940, 930, 990, 940};
+    uint64_t left = TOTAL, sent = 0, pass = 1;
+    struct pcmig_forecast f;
+    unsigned changes = 0;
+    int64_t t_us = 0;
+
+    (void)state;
+    pcmig_forecast_init(&f, true);
+    for (size_t i = 0; i < sizeof(permilles) / sizeof(permilles[0]); i++) {
+        for (uint64_t part = 1; part < 4; part++) {
+            t_us += 1000000;
+            sample(&f, t_us, sent + left * part / 4, left - left * part / 4, pass);
+        }
+        sent += left;
+        left = left * permilles[i] / 1000;
+        t_us += 1000000;
+        sample(&f, t_us, sent, left, ++pass);
+        changes += i >= 2 && f.outlook != PCMIG_OUTLOOK_NOT_CONVERGING;
+    }
+    assert_int_equal(changes, 0);
+    for (int i = 0; i < 4; i++) {
+        sent += left;
+        left /= 2;
+        t_us += 4000000;
+        sample(&f, t_us, sent, left, ++pass);
+    }
+    assert_int_not_equal(f.outlook, PCMIG_OUTLOOK_NOT_CONVERGING);
+}
+
+static void test_one_that_waits_for_others_tells_no_time(void **state)
+{
+    struct pcmig_forecast f;
+
+    (void)state;
+    converge(&f, 500);
+    pcmig_forecast_wait(&f);
+    assert_string_equal(pcmig_outlook_name(f.outlook), "waits");
+    assert_true(f.least_us == -1 && f.most_us == -1);
+}
+
 static void test_every_outlook_has_a_name(void **state)
 {
     (void)state;
@@ -184,6 +227,8 @@ int main(void)
         cmocka_unit_test(test_an_end_that_is_none_is_not_whole),
         cmocka_unit_test(test_a_stream_that_waits_to_be_resumed_is_not_over),
         cmocka_unit_test(test_an_end_that_is_far_off_has_no_most),
+        cmocka_unit_test(test_a_guest_at_the_edge_does_not_flicker),
+        cmocka_unit_test(test_one_that_waits_for_others_tells_no_time),
         cmocka_unit_test(test_every_outlook_has_a_name),
     };
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pcmig.cli import job, main, watch, watch_all, watched
+from pcmig.journal import Entry, Journal
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import Start
 from tests.unit.cli.fake_core import job as answer
@@ -144,6 +145,53 @@ def test_a_guest_that_comes_in(
     lines = watched_to_the_end(capsys, monkeypatch, "--shadow")
     assert lines[0] == "g1: arriving (paused for a migration)"
     assert words in lines[-1]
+
+
+def turn(turn: str, waits_for: str | None = None) -> dict[str, Any]:
+    return {
+        "name": "g1",
+        "phase": "waiting",
+        "turn": turn,
+        "waits_for": waits_for,
+        "queue_bytes": None,
+        "pace_mib": None,
+        "gate": "none",
+    }
+
+
+def test_one_that_waits_for_others_is_seen_before_libvirt_knows_of_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal
+) -> None:
+    """And for whom; from this host, and as long as it does."""
+    entry = Entry(
+        uuid=fake.UUID,
+        name="g1",
+        source_uri="qemu:///system",
+        dest_uri=fake.DEST,
+        engine={},
+        started="2026-11-29T20:00:00.000Z",
+    )
+    book.claim(entry, entry.started)
+    scans: list[dict[str, Any]] = [
+        turn("waiting", "g2 (in pre-copy)"),
+        turn("waiting", "g2 (in pre-copy)"),
+        turn("waiting", "g3 (just switched)"),
+    ]
+
+    def migrations(_uri: str) -> list[dict[str, Any]]:
+        waits = bool(scans)
+        fake.steering[:] = [scans.pop(0) if waits else turn("free")]
+        return [] if waits else [FOUND]
+
+    monkeypatch.setattr(fake, "migrations", migrations)
+    fake.jobs[:] = [PRE, MOVED, GONE]
+    found = [json.loads(line) for line in watched_to_the_end(capsys, monkeypatch, "--json")]
+    told = [(each["phase"], each["turn"], each["waits_for"]) for each in found]
+    assert told[:2] == [("setup", "waiting", "g2 (in pre-copy)"), ("setup", "waiting", "g3 (just switched)")]
+    assert {each["turn"] for each in found[2:]} <= {"free"} and found[-1]["ended"]
+    assert found[0]["role"] == "source" and found[0]["eta_words"] == "unknown: another guest goes first"
+    assert found[0]["elapsed_ms"] > 0 and found[0]["memory_total_bytes"] == 0
+    assert watch_all.waiting("qemu:///session") == {}
 
 
 def test_a_host_that_cannot_be_asked_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,9 @@ SHADOW = row("g4", shadow="pcmig would have switched at 12.4 s: pre-copy does no
 DONE = row("g5", {"downtime": {"ms": 61, "source": "events"}}, outcome="done: g5 has left qemu:///system")
 LOST = row("g6", outcome="g6 is gone from qemu:///system in the middle of pre-copy", good=False)
 COMES = row("g7", arriving=True)
-ALL = [ENDLESS, MOVED, WAITS, SHADOW, DONE, LOST, COMES]
+BOUND = row("g8", {"eta": {"outlook": "waits", "least_ms": None, "most_ms": None}, "waits_for": "db1"})
+UNBEGUN = row("g9", {"phase": "setup", "turn": "waiting", "waits_for": "db1"}, waiting=True)
+ALL = [ENDLESS, MOVED, WAITS, SHADOW, DONE, LOST, COMES, BOUND, UNBEGUN]
 
 
 def drawn(picture: Any, width: int, height: int) -> list[str]:
@@ -155,3 +157,28 @@ def test_a_sparkline_has_one_scale() -> None:
 def test_lines_of_another_clock() -> None:
     assert shifted("1000 event dst-started", 500) == "1500 event dst-started"
     assert shifted("1000 event dst-started", -5000) == "0 event dst-started"
+
+
+def test_who_waits_for_whom_in_a_drain() -> None:
+    """Also those of which libvirt knows nothing yet; and no time that only those know who go first."""
+    rows = [MOVED, BOUND, UNBEGUN]
+    lines = drawn(screen.everything("qemu:///system", rows, 100.0, "12:00:00", 80, 24), 80, 24)
+    assert lines[0].startswith("2 migrations, 1 waiting  qemu:///system")
+    (place,) = [i for i, line in enumerate(lines) if line.startswith("g9  waiting")]
+    assert "its guest runs as ever" in lines[place + 1] and "waits for db1" in lines[place + 2]
+    assert not any("eta at least" in line for line in lines)
+    lines = drawn(screen.everything("qemu:///system", rows * 8, 100.0, "12:00:00", 80, 24), 80, 24)
+    assert any(line.startswith("g9") and "not begun: waits for db1" in line for line in lines)
+    assert any(line.startswith("g8") and "after db1" in line for line in lines)
+
+
+def test_what_there_is_to_say_takes_the_lines_that_there_are() -> None:
+    long = "pcmig would have switched at 9.2 s: pre-copy converges, but would take too long: 966 pages again"
+    told = row("g4", shadow=long)
+    lines = drawn(screen.everything("qemu:///system", [told], 100.0, "12:00:00", 80, 24), 80, 24)
+    assert long in " ".join(line.strip() for line in lines)
+    path = row(
+        "g5", outcome="done: g5 has left qemu+unix:///system?socket=/run/pcmig-bed/c0d7f4/a/run/libvirt"
+    )
+    lines = drawn(screen.everything("qemu:///system", [path], 100.0, "12:00:00", 80, 24), 80, 24)
+    assert any("pcmig-bed" in line for line in lines), "no path is broken within a word"

@@ -29,6 +29,7 @@ def test_every_phase_of_the_engine_has_a_name() -> None:
         ("too-early", None, None, "not known yet"),
         ("not-converging", 9_000, None, "unknown: pre-copy does not converge"),
         ("interrupted", None, None, "unknown: post-copy is interrupted"),
+        ("waits", None, None, "unknown: another guest goes first"),
         ("over", 0, 0, None),
     ],
 )
