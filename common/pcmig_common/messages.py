@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import oslo_messaging
@@ -23,7 +23,8 @@ from pcmig_common.turned_back import Words
 LOG = logging.getLogger(__name__)
 
 TOPIC = "pcmig"
-VERSION = "1.5"  # 1.1: arrivals; 1.2: address; 1.3: process, turn_back; 1.4: ports; 1.5: wake
+# 1.1: arrivals; 1.2: address; 1.3: process, turn_back; 1.4: ports; 1.5: wake; 1.6: huge_pages
+VERSION = "1.6"
 FIRST_VERSION = "1.0"  # a question names the version in which it came: an older host answers what it knows
 
 # A compute host answers from memory, within milliseconds. One without pcmig's driver never does, so it is not
@@ -34,6 +35,9 @@ SILENCE_S = 15
 OLD_S = 600
 # Before a guest may turn back both hosts are asked about it, and one of them may be dead.
 TURN_BACK_TIMEOUT_S = 30
+
+# A guest's page tables are walked for it, by another process where nova-compute may not.
+HUGE_PAGES_TIMEOUT_S = 25
 
 # Of libvirt, which start QEMUs.
 _DAEMONS = (b"libvirtd", b"virtqemud")
@@ -50,6 +54,10 @@ Ports = Callable[[str], dict[str, Any]]
 
 # Called with the UUID of an instance that arrives here: what brings it nothing any more is reset.
 Wake = Callable[[str], None]
+
+# Called with the UUID of an instance that has arrived here: how much of its memory is in huge pages, None for
+# not known; why not; and whether it has pages of hugetlbfs.
+HugePages = Callable[[str], Sequence[Any]]
 
 
 def ports_untold(why: str) -> dict[str, Any]:
@@ -70,9 +78,11 @@ class Endpoint:
         address: str | None = None,
         ports: Ports | None = None,
         wake: Wake | None = None,
+        huge_pages: HugePages | None = None,
     ) -> None:
         self._ports = ports
         self._wake = wake
+        self._huge_pages = huge_pages
         self._look = look
         self._arrivals = arrivals
         self._turn_back = turn_back
@@ -102,6 +112,12 @@ class Endpoint:
         """Has QEMU of a guest that comes here notice that its stream is dead. Nobody waits for it."""
         if self._wake is not None:
             self._wake(instance)
+
+    def huge_pages(self, context: Any, instance: str) -> list[Any]:
+        """How much of a guest's memory is in huge pages here, as HugePages says it."""
+        if self._huge_pages is None:
+            return [None, "its huge pages are not looked at", False]
+        return list(self._huge_pages(instance))
 
     def turn_back(self, context: Any, instance: str, **words: bool) -> str | None:
         """Has a guest go on here whose destination was lost; why not, if that cannot be."""
@@ -135,6 +151,7 @@ def serve(
     address: str | None = None,
     ports: Ports | None = None,
     wake: Wake | None = None,
+    huge_pages: HugePages | None = None,
 ) -> Any:
     """Answers for HOST from now on, until stop(); returns what that wants, None if nobody can be answered.
 
@@ -142,7 +159,8 @@ def serve(
     """
     try:
         target = oslo_messaging.Target(topic=TOPIC, server=host)
-        server = rpc.get_server(target, [Endpoint(look, arrivals, turn_back, address, ports, wake)])
+        endpoint = Endpoint(look, arrivals, turn_back, address, ports, wake, huge_pages)
+        server = rpc.get_server(target, [endpoint])
         server.start()
     except Exception as err:  # the bus in whatever form
         LOG.warning("pcmig: progress of live migrations cannot be asked for: %(err)s", {"err": err})
@@ -275,6 +293,24 @@ class Client:
                 return ports_untold(too_old)
             return ports_untold(f"nova-compute on {host} cannot be asked: {type(err).__name__}")
         return found if isinstance(found, dict) else ports_untold(f"{host} has no answer")
+
+    def huge_pages(self, context: Any, host: str, instance: str) -> Any:
+        """How much of a guest's memory is in huge pages on HOST, as HugePages says it. Raises nothing."""
+        try:
+            return self._call(
+                context,
+                host,
+                "huge_pages",
+                version="1.6",
+                timeout_s=HUGE_PAGES_TIMEOUT_S,
+                instance=instance,
+            )
+        except _SilentError:
+            return None, _nobody(host, HUGE_PAGES_TIMEOUT_S), False
+        except Exception as err:  # see progress()
+            if _is_unknown(err):
+                return None, f"nova-compute on {host} has a pcmig that is too old to tell", False
+            return None, f"nova-compute on {host} cannot be asked: {type(err).__name__}", False
 
     def wake(self, context: Any, host: str, instance: str) -> None:
         """Has HOST reset what brings nothing to the guest any more. Waits for nothing, raises nothing."""

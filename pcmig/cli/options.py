@@ -351,6 +351,12 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--trace", type=given_path, metavar="FILE", help="record what 'pcmig replay' reads")
     output.add_argument(
+        "--huge-pages",
+        action="store_true",
+        help="after post-copy, stay for 30 seconds and look how many huge pages the guest has at the "
+        "destination then, if that is this machine (Ctrl-C leaves)",
+    )
+    output.add_argument(
         "--keep-ledgers",
         type=natural,
         default=KEPT,

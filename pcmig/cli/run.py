@@ -7,14 +7,16 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import pathlib
 import pwd
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from pcmig import _core, guest, turn_back
-from pcmig.cli import evidence, options, report
+from pcmig.cli import evidence, huge_pages, options, report
 from pcmig.cli.base import UNWRITABLE, Command, CommandError, ExitCode, UsageError, make_console, say
 from pcmig.cli.follow import INTERRUPTS, SIGNALS, Follower
 from pcmig.cli.metering import Metering, make_meter, textfiles
@@ -23,7 +25,9 @@ from pcmig.cli.progress import make_display
 from pcmig.cli.record import Record, resume_command, utc_now, watch_command
 from pcmig.cli.signals import SignalPipe
 from pcmig.cli.turn_back import BOUND, lost, power_off
+from pcmig.huge_pages import HugePages, words
 from pcmig.journal import JournalError
+from pcmig.ledgers.document import arrived_by_postcopy
 from pcmig.ledgers.keeping import Keeping
 from pcmig.ledgers.store import LedgerError, Store
 from pcmig.metrics.meter import Meter
@@ -142,6 +146,7 @@ class Run(Command):
                 title = f"{plan.domain} to {plan.dest_uri}"
                 display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
                 keeping = self._keeping(args, plan, record)
+                pages = huge_pages.begin(plan.uuid, plan.source_uri)
                 follower = Follower(
                     migration,
                     display,
@@ -162,6 +167,9 @@ class Run(Command):
                         raise CommandError(f"--trace {args.trace!r}: {err.strerror}") from err
                     settled = False
                     status = follower.run()
+                    if arrived_by_postcopy(status["outcome"], migration.ledger()):
+                        huge_pages.look(pages)
+                        self.result["huge_pages"] = pages.document()
                     status = self._turn_back(args, plan, record, status)
                 except BaseException:
                     self._let_go(migration, plan)
@@ -199,7 +207,8 @@ class Run(Command):
         if status["outcome"] == "detached" and (status["recovery"] or follower.left_unseen):
             code = ExitCode.NEEDS_OPERATOR
         self._conclude(args, plan, status, unseen=follower.left_unseen)
-        self._keep(plan, keeping, migration, status)
+        path = self._keep(plan, keeping, migration, status, pages)
+        self._stay(args, keeping.store, path, pages)
         return code
 
     def _keeping(self, args: argparse.Namespace, plan: options.Plan, record: Record) -> Keeping:
@@ -227,7 +236,8 @@ class Run(Command):
         keeping: Keeping,
         migration: _core.Migration,
         status: _core.Status,
-    ) -> None:
+        pages: HugePages,
+    ) -> pathlib.Path | None:
         """The ledger, for `pcmig report`. One that cannot be kept is a note: what matters is where the guest
         is."""
         names = ("way_back", "ports", "turned_back", "interrupted")
@@ -238,12 +248,38 @@ class Run(Command):
                 words=verdict(plan, status, self.result["interrupted"]).removeprefix("pcmig: "),
                 tunnel=self.result["tunnel"],
                 more={name: self.result[name] for name in names if self.result.get(name)},
+                huge_pages=pages,
             )
         except LedgerError as err:
             say(f"pcmig: note: {err}", sys.stderr)
-            return
+            return None
         if path is not None:
             self.result["kept"] = str(path)
+        return path
+
+    def _stay(
+        self, args: argparse.Namespace, store: Store, path: pathlib.Path | None, pages: HugePages
+    ) -> None:
+        """Looks at the guest's huge pages until 30 s after its arrival, if asked to; what is known of them is
+        told, and goes into its ledger at PATH. Nothing of that changes the exit code."""
+        found = self.result["huge_pages"]
+        if found is None or not (args.huge_pages or found["what"] == "read"):
+            return
+
+        def changed(news: Mapping[str, Any]) -> None:
+            self.result["huge_pages"] = news
+            if path is not None:
+                store.amend(path, {"huge_pages": news})
+
+        try:
+            if args.huge_pages and found["what"] == "read":
+                if not args.quiet:
+                    say("looking at huge pages for 30 s (Ctrl-C leaves)", self.out)
+                huge_pages.stay(pages, changed)
+        except LedgerError as err:
+            say(f"pcmig: note: {err}", sys.stderr)
+        if not args.quiet and (text := words(self.result["huge_pages"])):
+            say(text, self.out)
 
     def _figures(self, migration: _core.Migration, plan: options.Plan, record: Record) -> Metering | None:
         """For Prometheus; None where not even the journal can be written."""
@@ -402,6 +438,7 @@ def new_result(word: str, plan: options.Plan) -> dict[str, Any]:
         "tunnel": None,
         "ports": None,
         "turned_back": None,
+        "huge_pages": None,
     }
 
 

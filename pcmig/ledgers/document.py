@@ -192,6 +192,7 @@ def document(
     postcopy_bandwidth_mib: int = 0,
     tunnel: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
+    huge_pages: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document of a migration that has ended with STATUS, in WORDS.
 
@@ -238,6 +239,7 @@ def document(
         "decisions_lost": max(0, len(decisions) - DECISIONS_MAX),
         "samples": samples.columns(),
         "tunnel": None if tunnel is None else dict(tunnel),
+        "huge_pages": None if huge_pages is None else dict(huge_pages),
         "more": dict(more or {}),
     }
 
@@ -254,6 +256,11 @@ def mode(ledger: Mapping[str, Any]) -> str:
     if phases & {"postcopy", "paused"}:
         return "postcopy"
     return "precopy" if phases & {"precopy", "drain", "switchover"} else "none"
+
+
+def arrived_by_postcopy(outcome: str | None, ledger: Mapping[str, Any]) -> bool:
+    """Whether the guest's huge pages at the destination are post-copy's doing."""
+    return outcome == "completed" and mode(ledger) == "postcopy"
 
 
 def silences(ledger: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pcmig import _core
-from pcmig.ledgers.document import Facts, Samples, document, utc_now
+from pcmig.huge_pages import HugePages
+from pcmig.ledgers.document import Facts, Samples, arrived_by_postcopy, document, utc_now
 from pcmig.ledgers.store import LedgerError, Store
 
 
@@ -83,25 +84,30 @@ class Keeping:
         more: Mapping[str, Any] | None = None,
         patience_s: float = 1.0,
         ended: str | None = None,
+        huge_pages: HugePages | None = None,
     ) -> pathlib.Path | None:
-        """It has ended with STATUS, in WORDS; ENDED: when, if that is not now. Returns where its ledger is;
+        """It has ended with STATUS, in WORDS; ENDED: when, if that is not now. HUGE_PAGES of a guest that
+        moved by post-copy are kept as far as they are known by then. Returns where its ledger is;
         None when none is to be kept. PATIENCE_S: so long a host that has not told its facts yet is waited
         for. Raises LedgerError."""
         if self.store.kept <= 0 or self._facts is None:
             return None
         try:
+            ledger = migration.ledger()
+            arrived = arrived_by_postcopy(status["outcome"], ledger)
             found = document(
                 **self._about,
                 by=self.by,
                 ended=ended or utc_now(),
                 hosts=self._facts.take(patience_s),
                 status=status,
-                ledger=migration.ledger(),
+                ledger=ledger,
                 decisions=migration.decisions(),
                 samples=self._samples,
                 words=words,
                 tunnel=tunnel,
                 more=more,
+                huge_pages=huge_pages.document() if huge_pages is not None and arrived else None,
             )
         except (KeyError, TypeError, ValueError) as err:
             raise LedgerError(f"the ledger cannot be kept: {type(err).__name__}: {err}") from err

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder in which the ledgers of ended migrations are kept: one file each, bounded in number and age.
 
-A file is written once, as a whole, and never changed. One that cannot be read is named, and keeps nobody from
-the others.
+A file is written as a whole, and put in the place of the one before where more is known later. One that
+cannot be read is named, and keeps nobody from the others.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Store:
         is to be kept. Raises LedgerError."""
         if self.kept <= 0:
             return None
-        text = json.dumps(document, separators=(",", ":")) + "\n"
+        text = _text(document)
         with self._locked():
             path = self._free_name(document)
             try:
@@ -104,6 +104,13 @@ class Store:
             finally:  # which is kept also beside one that cannot be removed
                 self._write(path, text)
         return path
+
+    def amend(self, path: pathlib.Path, parts: Mapping[str, Any]) -> None:
+        """Puts PARTS into the document that PATH has, in the place of what it had of them. Nothing is done
+        where it has been removed. Raises LedgerError."""
+        with self._locked():
+            if path.exists():
+                self._write(path, _text({**read(path), **parts}))
 
     def newest(self, number: int) -> tuple[list[Kept], list[LedgerError]]:
         """The last NUMBER, oldest first; and what is wrong with files that are among them, or newer, and
@@ -186,6 +193,10 @@ class Store:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - LEFT_S:
                     path.unlink()
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":")) + "\n"
 
 
 def read(path: pathlib.Path | str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from pcmig.nova import (
     conf,
     ending,
     flags,
+    huge_pages,
     planning,
     port_answers,
     ports,
@@ -166,6 +167,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
                 CONF.libvirt.live_migration_inbound_addr,
                 port_answers.PortAnswers(self._records.get).answer,
                 lambda uuid: waking.reset(self._uri(), uuid),
+                huge_pages.at_destination,
             )
         self._records.load()
         if hasattr(self.virtapi, "_compute"):

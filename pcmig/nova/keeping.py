@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from oslo_log import log as logging
 
 from pcmig import _core
+from pcmig.huge_pages import HugePages
 from pcmig.ledgers import keeping
-from pcmig.ledgers.document import utc_now
+from pcmig.ledgers.document import arrived_by_postcopy, utc_now
 from pcmig.ledgers.store import LedgerError, Store
 from pcmig.nova import releases
 from pcmig.nova.work_queue import WorkQueue
@@ -51,7 +55,10 @@ class Keeping:
         *,
         begun: Callable[[], str | None] = lambda: None,
         adopted: bool = False,
+        huge_pages: HugePages | None = None,
     ) -> None:
+        self._huge_pages = huge_pages
+        self._path: pathlib.Path | None = None  # where it is kept
         self._instance = instance
         self._begun = begun
         self._adopted = adopted
@@ -72,6 +79,8 @@ class Keeping:
                 adopted=self._adopted,
                 arguments=arguments,
             )
+            if self._huge_pages is not None and self._keeping.store.kept > 0:
+                self._huge_pages.begin()
         except Exception as err:  # of an entry that another release noted, or a defect of ours
             LOG.warning("The ledger of the live migration will not be kept: %s", err, instance=self._instance)
 
@@ -105,8 +114,35 @@ class Keeping:
         write = functools.partial(self._write, taken, dict(status), tunnel, utc_now())
         if at_once:
             write()
-        else:
-            _WRITER.do(write)
+            return
+        pages = self._huge_pages
+        if not arrived_by_postcopy(status["outcome"], taken.its_ledger):
+            pages = None
+        if pages is not None:
+            pages.ended()
+        _WRITER.do(write)
+        if pages is not None and self._keeping.store.kept > 0:
+            try:
+                threading.Thread(
+                    target=self._follow, args=(pages,), name="pcmig-huge-pages", daemon=True
+                ).start()
+            except RuntimeError:  # no thread is to be had: so it is not known
+                return
+
+    def _follow(self, pages: HugePages) -> None:
+        """Until 30 s after the end, on a thread of its own; what is known by then goes into the ledger."""
+        try:
+            pages.follow(lambda found: _WRITER.do(functools.partial(self._amend, found)), time.sleep)
+        except Exception as err:  # a defect of ours; it is not known then
+            LOG.warning("Huge pages: %s: %s", type(err).__name__, err, instance=self._instance)
+
+    def _amend(self, found: Mapping[str, Any]) -> None:
+        if self._path is None:
+            return
+        try:
+            releases.off_hub(self._keeping.store.amend, self._path, {"huge_pages": found})
+        except LedgerError as err:
+            LOG.warning("Huge pages are missing in a ledger: %s", err, instance=self._instance)
 
     def _write(
         self, taken: Taken, status: Mapping[str, Any], tunnel: Mapping[str, Any] | None, ended: str
@@ -115,12 +151,19 @@ class Keeping:
         try:
             path = releases.off_hub(
                 functools.partial(
-                    self._keeping.end, taken, status, tunnel=tunnel, patience_s=0.0, ended=ended
+                    self._keeping.end,
+                    taken,
+                    status,
+                    tunnel=tunnel,
+                    patience_s=0.0,
+                    ended=ended,
+                    huge_pages=self._huge_pages,
                 )
             )
         except Exception as err:  # the disk, or a defect of ours
             self._lost(err)
             return
+        self._path = path
         if path is not None:
             LOG.info(
                 "The ledger of the live migration is kept; to see it: pcmig report %(path)s",

@@ -29,6 +29,7 @@ from pcmig.nova import (
     bindings,
     conf,
     guard,
+    huge_pages,
     keeper,
     keeping,
     metering,
@@ -122,7 +123,11 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             record = self._records.get(str(instance.uuid))
             return None if record is None else record.entry.started
 
-        return keeping.Keeping(store, instance, by, timeout_ms, begun=begun, adopted=adopted)
+        uuid, dest = str(instance.uuid), str(migration.dest_compute)
+        pages = huge_pages.watched(uuid, lambda: self._peers.huge_pages(context, dest, uuid))
+        return keeping.Keeping(
+            store, instance, by, timeout_ms, begun=begun, adopted=adopted, huge_pages=pages
+        )
 
     def _permitted(self, block_migration: bool) -> bool:
         raise NotImplementedError

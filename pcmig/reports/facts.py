@@ -4,10 +4,10 @@ which."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pcmig import latency
+from pcmig import accounting, huge_pages, latency
 from pcmig.ledgers.opening import MADE_OF
 from pcmig_common import units
 
@@ -123,6 +123,16 @@ def figures(document: Document) -> list[Fact]:
                 f"on average, {latency.source_words(waited['source'])}",
             )
         )
+    if (had := _huge_pages(document)) is not None and had["readings"][0]["bytes"] is not None:
+        before = had["before_bytes"]
+        found.append(
+            Fact(
+                f"in huge pages {huge_pages.when(0)}",
+                units.size(had["readings"][0]["bytes"]),
+                "huge_pages.readings.0.bytes",
+                "" if before is None else f"{units.size(before)} before, at the source",
+            )
+        )
     if document["link"]["rate_bps"] is not None:
         found.append(Fact("link", units.rate(document["link"]["rate_bps"]), "link.rate_bps", "as measured"))
     return found
@@ -132,6 +142,28 @@ def _latency(document: Document) -> Mapping[str, Any] | None:
     """None where no request was counted, as QEMU may have, and in older ledgers."""
     waited: Mapping[str, Any] | None = document["ledger"].get("latency")
     return waited if waited is not None and waited["requests"] else None
+
+
+def _huge_pages(document: Document) -> Mapping[str, Any] | None:
+    """None where they are not known, or are of another kind, and in older ledgers."""
+    found: Mapping[str, Any] | None = document.get("huge_pages")
+    return found if found is not None and found["what"] == "read" else None
+
+
+def huge(document: Document) -> list[Fact]:
+    """When, and how much of the guest's memory was in huge pages then; empty where no figure is known."""
+    found = _huge_pages(document)
+    if found is None:
+        return []
+    rows = [("before, at the source", "huge_pages.before_bytes", found["before_bytes"], found["before_why"])]
+    rows += [
+        (huge_pages.when(each["at_s"]), f"huge_pages.readings.{i}.bytes", each["bytes"], each["why"])
+        for i, each in enumerate(found["readings"])
+    ]
+    return [
+        Fact(label, huge_pages.size(value, why), None if value is None else path)
+        for label, path, value, why in rows
+    ]
 
 
 # Rows of a comparison: where the figure is, what it is, how it is written.
@@ -149,22 +181,31 @@ COMPARED = (
     ("ledger.totals.requests", "page requests", str),
     ("ledger.totals.requests_peak_ps", "at most a second", str),
     ("ledger.latency.mean_us", "a requested page took", latency.milliseconds),
+    ("huge_pages.before_bytes", "in huge pages before", units.size),
+    ("huge_pages.readings.0.bytes", f"in huge pages {huge_pages.when(0)}", units.size),
+    ("huge_pages.readings.2.bytes", "30 s later", units.size),
     ("link.rate_bps", "link", units.rate),
 )
 
 
-# Ledgers of older versions have none.
-NEWER = ("ledger.latency.mean_us",)
+# Ledgers of older versions have none; with what tells whether this one has it.
+NEWER: dict[str, Callable[[Document], object]] = {
+    "ledger.latency.mean_us": _latency,
+    "huge_pages.before_bytes": _huge_pages,
+    "huge_pages.readings.0.bytes": _huge_pages,
+    "huge_pages.readings.2.bytes": _huge_pages,
+}
 
 
 def compared(document: Document) -> list[Fact]:
     """One column of a comparison; as many as in every other one."""
     found = []
     for path, label, write in COMPARED:
-        value = None if path in NEWER and _latency(document) is None else at(document, path)
-        found.append(
-            Fact(label, "not known" if value is None else write(value), None if value is None else path)
-        )
+        has = NEWER.get(path)
+        value = at(document, path) if has is None or has(document) is not None else None
+        # Without post-copy there is nothing to know of what it does.
+        unknown = NONE if path in NEWER and document["mode"] != "postcopy" else "not known"
+        found.append(Fact(label, unknown if value is None else write(value), None if value is None else path))
     return found
 
 
@@ -286,6 +327,15 @@ def silences(document: Document) -> list[tuple[Fact, str, str]]:
         )
         for i, row in enumerate(document["silences"])
     ]
+
+
+def sentences(document: Document) -> list[str]:
+    """Below the tables of the ledger."""
+    ledger: Any = document["ledger"]
+    lines = [*accounting.summary(ledger), *accounting.tunnel_lines(document.get("tunnel"))]
+    if not huge(document) and (said := huge_pages.words(document.get("huge_pages"))):
+        lines.append(said)
+    return lines
 
 
 def moment(text: str) -> str:

@@ -113,7 +113,13 @@ def _section(document: Document, prefix: str) -> str:
     ]
     if drawn:
         parts.append(f'<h2>Over time</h2><div class="drawings">{"".join(drawn)}</div>')
-    parts += [_decisions(document), _silences(document), _ledger(document), _around(document)]
+    parts += [
+        _decisions(document),
+        _silences(document),
+        _huge(document),
+        _ledger(document),
+        _around(document),
+    ]
     return f"<section>{''.join(parts)}</section>\n"
 
 
@@ -170,6 +176,20 @@ def _silences(document: Document) -> str:
     )
 
 
+def _huge(document: Document) -> str:
+    rows = facts.huge(document)
+    if not rows:
+        return ""
+    cells = "".join(
+        f"<tr><td>{escape(fact.label)}</td><td>{_data(document, fact)}</td></tr>" for fact in rows
+    )
+    return (
+        f'<h2>Huge pages of the guest</h2><div class="wide"><table class="text few">{cells}</table></div>'
+        '<p class="soft">Post-copy breaks them at the destination; where they come back, that is the '
+        "host&rsquo;s kernel&rsquo;s work, and the guest is slower until then.</p>"
+    )
+
+
 def _ledger(document: Document) -> str:
     ledger: Any = document["ledger"]
     found = "<h2>Ledger</h2>"
@@ -183,7 +203,7 @@ def _ledger(document: Document) -> str:
         )
         table = f'<table class="numbers ledger"><tr>{head}</tr>{rows}</table>'
         found += f'<h3 class="soft">{escape(section.title)}</h3><div class="wide">{table}</div>'
-    lines = [*accounting.summary(ledger), *accounting.tunnel_lines(document.get("tunnel"))]
+    lines = facts.sentences(document)
     return found + "".join(f'<p class="soft">{escape(line)}</p>' for line in lines)
 
 

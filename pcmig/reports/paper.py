@@ -175,11 +175,14 @@ def _migration(sheets: Sheets, document: Document) -> None:
                 *((since, by, fact.text, fact.label) for fact, by, since in silences),
             ]
         )
+    if huge := facts.huge(document):
+        sheets.heading("Huge pages of the guest")
+        sheets.table([(fact.label, fact.text) for fact in huge])
     ledger: Any = document["ledger"]
     for section in accounting.sections(ledger):
         sheets.heading(section.title)
         sheets.table([(section.first, *accounting.COLUMNS), *section.rows], right=True)
-    for line in (*accounting.summary(ledger), *accounting.tunnel_lines(document.get("tunnel"))):
+    for line in facts.sentences(document):
         sheets.paragraph(line)
     if hosts := facts.hosts(document):
         sheets.heading("Hosts")

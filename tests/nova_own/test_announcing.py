@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -20,7 +21,9 @@ from nova.network import model
 from nova.objects import migrate_data
 from nova.virt import event as virtevent
 
+from pcmig import huge_pages
 from pcmig.nova import announcing, port_answers
+from pcmig.nova import huge_pages as nova_huge_pages
 from pcmig.ports import beside, vswitchd
 from pcmig.ports.announcing import Announced
 from pcmig.ports.host import HostError
@@ -304,6 +307,28 @@ def test_what_root_starts_leaves_nothing_to_be_written_by_all(monkeypatch: pytes
     finally:
         os.umask(before)
     assert umasks == ["022"]
+
+
+def test_huge_pages_are_read_by_another_process_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by this one where it may."""
+    module = in_the_daemon(monkeypatch)
+    assert json.loads(module.huge_pages("destination", UUID)) == [None, huge_pages.NOT_HERE, False]
+    asked: list[Any] = []
+
+    def played(*words: str) -> str:
+        asked.append(words)
+        return "[4096, null, false]" if len(asked) == 1 else "{"
+
+    daemon = types.SimpleNamespace(privileged=types.SimpleNamespace(huge_pages=played))
+    monkeypatch.setitem(sys.modules, "nova.virt.pcmig", daemon)
+    assert nova_huge_pages.at_destination(UUID) == huge_pages.unknown(huge_pages.NOT_HERE) and not asked
+    denied = huge_pages.unknown(huge_pages.DENIED)
+    monkeypatch.setattr(huge_pages, "at_source", lambda _: denied)
+    monkeypatch.setattr(huge_pages, "at_destination", lambda _: denied)
+    assert nova_huge_pages.at_source(UUID) == huge_pages.Seen(4096, None)
+    said = nova_huge_pages.at_destination(UUID).why
+    assert said == "Nova's privileged daemon did not look: JSONDecodeError"
+    assert asked == [("source", UUID), ("destination", UUID)]
 
 
 def test_the_daemons_part_is_that_of_any_host(monkeypatch: pytest.MonkeyPatch) -> None:

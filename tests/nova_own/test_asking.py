@@ -21,6 +21,7 @@ from nova.conf import CONF
 from nova.network import model as network_model
 from nova.virt.libvirt import driver as libvirt_driver
 
+from pcmig import huge_pages
 from pcmig.nova import driver, flags, guard, records, steer
 from pcmig.nova.conf import Options
 from pcmig_common import messages, turned_back
@@ -348,6 +349,34 @@ def test_a_destination_is_told_to_look_at_its_stream(bus: Any) -> None:
         messages.stop(server)
 
 
+def test_a_destination_is_asked_for_huge_pages(bus: Any) -> None:
+    """What is not known says why, whatever is the matter."""
+    seen: list[Any] = [huge_pages.Seen(4096, None), huge_pages.unknown("denied")]
+
+    def look(uuid: str) -> Any:
+        assert uuid == UUID
+        return seen.pop(0)
+
+    server = messages.serve(HOST, lambda _: (None, None), lambda: None, lambda *_: None, huge_pages=look)
+    try:
+        client = messages.Client()
+
+        def asked() -> huge_pages.Seen:
+            return huge_pages.understand(client.huge_pages(bus, HOST, UUID))
+
+        assert asked() == huge_pages.Seen(4096, None)
+        assert asked() == huge_pages.unknown("denied")
+        failed = asked()  # the other end fails
+        assert failed.bytes is None and "cannot be asked: " in str(failed.why)
+        messages.stop(server)
+        server.wait()
+        server = messages.serve(HOST, lambda _: (None, None), lambda: None, lambda *_: None)
+        assert asked() == huge_pages.unknown("its huge pages are not looked at")
+    finally:
+        messages.stop(server)
+        server.wait()
+
+
 class Old(messages.Endpoint):
     """As a host has it that does not know of ports()."""
 
@@ -369,6 +398,10 @@ def test_an_older_host_answers_what_it_knows(bus: Any, monkeypatch: pytest.Monke
             found = client.ports(bus, "old-host", UUID)
             assert found["ready"] is None and "too old to tell" in str(found["error"])
             assert asked.call_count == questions
+        assert client.huge_pages(bus, "old-host", UUID)[:2] == (
+            None,
+            "nova-compute on old-host has a pcmig that is too old to tell",
+        )
         assert client.progress(bus, "old-host", UUID) == (None, "why")
     finally:
         messages.stop(server)

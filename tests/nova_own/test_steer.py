@@ -14,6 +14,7 @@ import threading
 import types
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from nova import exception, objects
@@ -22,7 +23,7 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 
-from pcmig import _core
+from pcmig import _core, huge_pages
 from pcmig.ledgers.document import utc_now
 from pcmig.ledgers.store import Store
 from pcmig.nova import driver, interruption, keeping, ports, releases, steer
@@ -34,6 +35,7 @@ from pcmig.ports.asking import Said
 from pcmig.tunnel.passage import Names
 from pcmig.tunnel.peer import Peer
 from tests.nova_own.engine_status import MIB, PRECOPY
+from tests.unit import traces
 from tests.unit.patience import PATIENCE_MS, PATIENCE_S, wait_for
 from tests.unit.tunnel.fake_daemon import FakeDaemon, fake_daemon
 
@@ -560,6 +562,65 @@ def test_the_ledger_is_kept(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
     assert found["by"] == {"program": "nova-compute", "migration": Record.uuid}
     assert (found["outcome"], found["flags"]) == ("completed", ["VIR_MIGRATE_LIVE"])
     assert found["samples"]["t_ms"] == [1000, 2000]
+
+
+def arrived(steered: steer.Steered) -> None:
+    """By post-copy, as a ledger of the core tells it."""
+    engine = Engine({"phase": "postcopy"}, {"phase": "finished", "outcome": "completed"})
+    ledger = _core.ledger_from_trace(traces.recorded())
+    engine.ledger = lambda: ledger  # type: ignore[attr-defined]
+    follow(engine, Record(), steered)
+
+
+def test_huge_pages_come_into_the_ledger_later(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova has gone on with the server by then."""
+    monkeypatch.setattr(_core, "host_facts", lambda uri, **_: {"hostname": uri})
+    go_on = threading.Event()
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(waited) == 1 or go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(keeping, "time", types.SimpleNamespace(sleep=wait))
+    seen = [huge_pages.Seen(2 << 20, None), huge_pages.unknown("away"), huge_pages.Seen(6 << 20, None)]
+    pages = huge_pages.HugePages(
+        lambda: huge_pages.Seen(8 << 20, None), lambda: seen.pop(0), "nobody has looked yet"
+    )
+    kept = keeping.Keeping(Store(tmp_path), Instance(), {}, 1000, huge_pages=pages)
+    steered = steer.Steered(dataclasses.replace(ORDERS, keeping=kept), Instance())
+    steered._begins(Instance.uuid, "qemu+tcp://b/system", {})
+    wait_for(lambda: pages.document()["before_bytes"], "the source")
+    arrived(steered)
+
+    def found() -> Any:
+        kept, _ = Store(tmp_path).all()
+        return kept and kept[0].document["huge_pages"]
+
+    wait_for(lambda: found() and found()["what"] == "read", "the first look")
+    first = found()
+    assert (first["before_bytes"], first["readings"][0]["bytes"]) == (8 << 20, 2 << 20)
+    assert first["readings"][1]["why"] == "nobody has looked yet"
+    go_on.set()
+    wait_for(lambda: found()["readings"][2]["bytes"] == 6 << 20, "the last look")
+    assert found()["readings"][1] | {"t_ms": 0} == {"at_s": 10, "t_ms": 0, "bytes": None, "why": "away"}
+    assert len(waited) == 3 and waited[1] <= 10 and waited[2] <= 30
+
+
+def test_no_look_at_huge_pages_of_one_that_did_not_arrive_by_post_copy(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_core, "host_facts", lambda uri, **_: {"hostname": uri})
+    pages = mock.Mock()
+    kept = keeping.Keeping(Store(tmp_path), Instance(), {}, 1000, huge_pages=pages)
+    steered = steer.Steered(dataclasses.replace(ORDERS, keeping=kept), Instance())
+    steered._begins(Instance.uuid, "qemu+tcp://b/system", {})
+    follow(ends({}), Record(), steered)
+    wait_for(lambda: Store(tmp_path).paths(), "the ledger")
+    assert [call[0] for call in pages.method_calls] == ["begin"]
+    assert Store(tmp_path).all()[0][0].document["huge_pages"] is None
 
 
 def test_a_ledger_that_cannot_be_kept_ends_nothing(

@@ -21,6 +21,7 @@ from pcmig.ports import vswitchd
 _in_force: dict[int, object] = {}
 _numbers = itertools.count(1)
 WAKE_S = 60
+LOOK_S = 20
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]  # Nova has no types
@@ -59,6 +60,21 @@ def wake(uri: str, uuid: str) -> str:
         umask=0o022,  # the daemon's own is 0, and what root leaves is not to be anybody's to write
     )
     return (done.stdout + done.stderr).strip()[-500:]
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]
+def huge_pages(side: str, uuid: str) -> str:
+    """What `python -m pcmig.huge_pages` says of a guest here. As a process of its own, as wake()."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pcmig.huge_pages", side, uuid],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LOOK_S,
+        check=True,
+        umask=0o022,
+    )
+    return done.stdout
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]

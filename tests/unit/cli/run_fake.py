@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import sys
 
+from pcmig._core import ledger_from_trace
+from tests.unit import traces
 from tests.unit.cli import fake_core as fake
 from tests.unit.patience import PATIENCE_S
 
@@ -14,6 +16,7 @@ SLOW = [(0.0, fake.PRECOPY), (LATER_S, fake.COMPLETED)]
 
 SCRIPTS: dict[str, fake.Script] = {
     "quick": [(0.0, fake.PRECOPY), (0.2, fake.POSTCOPY), (0.2, fake.COMPLETED)],
+    "arrived": [(0.0, fake.PRECOPY), (0.1, fake.POSTCOPY), (0.1, fake.COMPLETED)],
     "failed": [(0.0, fake.PRECOPY), (0.1, fake.FAILED)],
     "operator": [(0.0, fake.PRECOPY), (0.1, fake.POSTCOPY), (0.1, fake.NEEDS_OPERATOR)],
     "precopy": SLOW,
@@ -39,6 +42,9 @@ if __name__ == "__main__":
             raise OSError(errno.EIO, "Input/output error") if name == "broken-io" else ZeroDivisionError
 
         Follower._is_news = fail  # type: ignore[method-assign]
+    if name == "arrived":  # by post-copy, as its ledger says, too
+        found = dict(ledger_from_trace(traces.recorded()))
+        fake.Migration.ledger = lambda self: found  # type: ignore[method-assign]
     from pcmig.cli import metering
     from pcmig.cli.main import main
 

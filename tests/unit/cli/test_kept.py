@@ -3,18 +3,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
 
+from pcmig import huge_pages
 from pcmig.cli import run
 from pcmig.journal import Journal
 from pcmig.ledgers.store import Store
 from tests.unit.cli.conftest import MIGRATE, Start
 from tests.unit.cli.fake_core import UUID
 from tests.unit.ledgers.test_document import validate
+from tests.unit.patience import wait_for
 
 
 def test_it_is_kept(start: Start, book: Journal, tmp_path: pathlib.Path) -> None:
@@ -83,3 +90,50 @@ def test_who_typed_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUDO_USER")
     monkeypatch.setattr(pwd, "getpwuid", lambda _: (_ for _ in ()).throw(KeyError()))
     assert run.user().isdigit()
+
+
+@contextlib.contextmanager
+def halves() -> Iterator[None]:
+    """Both QEMUs of the guest, as far as huge pages go: processes of this machine."""
+    words = [sys.executable, "-c", "input()", "-uuid", UUID]
+    both = []
+    try:
+        for number in (1, 2):
+            both.append(subprocess.Popen(words, stdin=subprocess.PIPE))
+            wait_for(lambda number=number: len(huge_pages.processes(UUID)) == number, "it is there")  # type: ignore[misc]
+        yield
+    finally:
+        for each in both:
+            each.communicate(b"\n")
+
+
+def test_huge_pages_are_looked_at_for_as_long_as_somebody_waits(start: Start, book: Journal) -> None:
+    with halves():
+        running = start("arrived", *MIGRATE, "--huge-pages")
+        running.read_until("looking at huge pages for 30 s (Ctrl-C leaves)")
+        (kept,), _ = Store(book.folder / "ledgers").all()
+        assert kept.document["huge_pages"]["readings"][0]["bytes"] is not None, "it is kept before"
+        running.send(signal.SIGINT)
+        code, text = running.finish()
+    assert code == 0, text
+    (kept,), _ = Store(book.folder / "ledgers").all()
+    validate(kept.document)
+    found = kept.document["huge_pages"]
+    assert found["what"] == "read" and found["before_bytes"] is not None
+    assert [reading["bytes"] is None for reading in found["readings"]] == [False, True, True]
+    assert found["readings"][1]["why"] == "not asked for: --huge-pages stays for it"
+    assert f"pcmig: {huge_pages.words(found)}" not in text and str(huge_pages.words(found)) in text
+
+
+def test_huge_pages_elsewhere_are_not_known(start: Start, book: Journal) -> None:
+    code, text = start("arrived", *MIGRATE, "--huge-pages").finish()
+    assert code == 0 and "looking at huge pages" not in text
+    assert "huge pages at the destination: not known: only the destination's own kernel can tell" in text
+    (kept,), _ = Store(book.folder / "ledgers").all()
+    validate(kept.document)
+    assert {reading["bytes"] for reading in kept.document["huge_pages"]["readings"]} == {None}
+
+
+def test_no_word_of_huge_pages_that_nobody_asked_for(start: Start) -> None:
+    _, text = start("arrived", *MIGRATE).finish()
+    assert "huge pages" not in text

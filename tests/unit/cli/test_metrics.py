@@ -259,7 +259,7 @@ def test_figures_that_cannot_be_closed_keep_nothing_open(monkeypatch: pytest.Mon
     command.prepare.return_value = (mock.Mock(), mock.Mock())
     command._figures.return_value.close.side_effect = RuntimeError("a defect")
     command.ports.end.return_value = None
-    plan = mock.Mock(domain="g1", dest_uri="qemu+tcp://b/system")
+    plan = mock.Mock(domain="g1", uuid="u", source_uri="qemu:///system", dest_uri="qemu+tcp://b/system")
     with pytest.raises(CommandError, match="interrupted before anything was started"):
         run.Run._follow(command, argparse.Namespace(quiet=True, no_progress=True), plan)
     command.ports.end.assert_called_once()

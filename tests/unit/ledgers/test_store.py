@@ -46,6 +46,23 @@ def test_what_was_added_is_found(folder: pathlib.Path, document: dict[str, Any])
     assert [(each.path, each.document) for each in found] == [(path, json.loads(json.dumps(document)))]
 
 
+def test_what_is_known_later_is_put_in(folder: pathlib.Path, document: dict[str, Any]) -> None:
+    kept = Store(folder)
+    path = kept.add(document)
+    assert path is not None
+    kept.amend(path, {"huge_pages": {"what": "unknown"}})
+    (found,), _ = kept.all()
+    assert found.path == path and found.document["huge_pages"] == {"what": "unknown"}
+    assert {**found.document, "huge_pages": document["huge_pages"]} == json.loads(json.dumps(document))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_text("{")
+    with pytest.raises(LedgerError, match="only the beginning of it"):
+        kept.amend(path, {"huge_pages": None})
+    path.unlink()
+    kept.amend(path, {"huge_pages": None})
+    assert kept.paths() == [], "one that has been removed stays away"
+
+
 def test_of_one_guest(folder: pathlib.Path, document: dict[str, Any]) -> None:
     kept = Store(folder)
     kept.add(document)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import pathlib
 import re
@@ -12,9 +13,9 @@ from unittest import mock
 
 import pytest
 
-from pcmig import accounting, latency
+from pcmig import accounting, huge_pages, latency
 from pcmig.reports import facts, figures, page, paper
-from tests.unit.ledgers import made
+from tests.unit.ledgers import made, test_document
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -158,8 +159,64 @@ def test_nothing_is_sent_while_it_is_interrupted(document: dict[str, Any]) -> No
     assert not any(axes.plot.call_args.args[1])
 
 
+MIB = 1 << 20
+HUGE = {
+    "what": "read",
+    "why": None,
+    "before_bytes": 180 * MIB,
+    "before_why": None,
+    "readings": [
+        {"at_s": 0, "t_ms": 12, "bytes": 2 * MIB, "why": None},
+        {"at_s": 10, "t_ms": 10_003, "bytes": 24 * MIB, "why": None},
+        {"at_s": 30, "t_ms": None, "bytes": None, "why": "it has ended <before>"},
+    ],
+}
+
+
+def test_huge_pages_are_those_of_the_ledger(document: dict[str, Any]) -> None:
+    document["huge_pages"] = HUGE
+    test_document.validate(document)
+    text = page.page([document], ["f"])
+    read = Read(text)
+    shown = {path: said for path, value, said in read.data if path.startswith("huge_pages.")}
+    assert shown == {
+        "huge_pages.before_bytes": "180 MiB",
+        "huge_pages.readings.0.bytes": "2.0 MiB",
+        "huge_pages.readings.1.bytes": "24.0 MiB",
+    }
+    for path, value, _ in read.data:
+        assert value == str(facts.at(document, path))
+    assert ["30 s after the end", "not known: it has ended <before>"] in [r for t in read.tables for r in t]
+    older = {**document, "huge_pages": None}
+    rows = dict(zip((f.label for f in facts.compared(document)), facts.compared(older), strict=True))
+    assert rows["in huge pages before"].text == "not known" and rows["in huge pages before"].of is None
+    before = [fact for fact in facts.compared({**older, "mode": "precopy"}) if fact.label == "30 s later"]
+    assert before == [facts.Fact("30 s later", facts.NONE, None)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"what": "hugetlbfs", "why": huge_pages.HUGETLBFS}, f"huge pages: {huge_pages.HUGETLBFS}"),
+        ({"what": "unknown", "why": "denied"}, "huge pages at the destination: not known: denied"),
+    ],
+)
+def test_huge_pages_of_which_there_is_no_figure(
+    document: dict[str, Any], changes: dict[str, Any], words: str
+) -> None:
+    document["huge_pages"] = {**HUGE, **changes}
+    text = page.page([document], ["f"])
+    assert (
+        html.escape(words) in text
+        and 'data-of="huge_pages' not in text
+        and "Huge pages of the guest" not in text
+    )
+    assert words in facts.sentences(document)
+
+
 def test_a_ledger_of_an_older_version_is_shown(document: dict[str, Any]) -> None:
     del document["ledger"]["latency"]
+    document.pop("huge_pages")
     assert "a requested page took" not in page.page([document], ["f"])
     assert "not known" in page.comparison([document, document], ["f", "g"])
 
