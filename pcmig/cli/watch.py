@@ -140,7 +140,18 @@ class Watch(Command):
                 raise CommandError(f"{args.connect} cannot be asked for its migrations: {err}") from err
 
     def _one(self, args: argparse.Namespace, job: Watched) -> int:
-        job.find()
+        try:
+            job.find()
+        except CommandError as err:
+            from pcmig.cli import watch_all
+
+            if (waits := watch_all.waiting(job.uri).get(job.uuid)) is None:
+                raise
+            raise CommandError(
+                f"the migration of {job.domain} has not begun: it waits for {waits[0]['waits_for']}; "
+                "'pcmig watch' shows when its turn comes",
+                err.code,
+            ) from None
         refuse_bound(job.uri, job.uuid, job.domain)
         other = Other(args.dest, job.uuid) if args.dest else None
         notes = Notes(job.uuid)

@@ -159,10 +159,8 @@ def turn(turn: str, waits_for: str | None = None) -> dict[str, Any]:
     }
 
 
-def test_one_that_waits_for_others_is_seen_before_libvirt_knows_of_it(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal
-) -> None:
-    """And for whom; from this host, and as long as it does."""
+def begun(book: Journal) -> None:
+    """A migration of g1, by this process."""
     entry = Entry(
         uuid=fake.UUID,
         name="g1",
@@ -172,6 +170,13 @@ def test_one_that_waits_for_others_is_seen_before_libvirt_knows_of_it(
         started="2026-11-29T20:00:00.000Z",
     )
     book.claim(entry, entry.started)
+
+
+def test_one_that_waits_for_others_is_seen_before_libvirt_knows_of_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal
+) -> None:
+    """And for whom; from this host, and as long as it does."""
+    begun(book)
     scans: list[dict[str, Any]] = [
         turn("waiting", "g2 (in pre-copy)"),
         turn("waiting", "g2 (in pre-copy)"),
@@ -192,6 +197,18 @@ def test_one_that_waits_for_others_is_seen_before_libvirt_knows_of_it(
     assert found[0]["role"] == "source" and found[0]["eta_words"] == "unknown: another guest goes first"
     assert found[0]["elapsed_ms"] > 0 and found[0]["memory_total_bytes"] == 0
     assert watch_all.waiting("qemu:///session") == {}
+
+
+def test_one_guest_that_waits_is_told_to(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
+    begun(book)
+    fake.steering[:] = [turn("waiting", "g2 (in pre-copy)")]
+    fake.jobs[:] = [answer("none")]
+    assert main.main(["watch", "g1"]) == 1
+    assert "the migration of g1 has not begun: it waits for g2 (in pre-copy)" in capsys.readouterr().err
+    fake.steering[:] = []
+    fake.jobs[:] = [answer("none")]
+    assert main.main(["watch", "g1"]) == 1
+    assert "no migration of g1 is under way" in capsys.readouterr().err
 
 
 def test_a_host_that_cannot_be_asked_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
