@@ -404,6 +404,7 @@ class LedgerRow(TypedDict):
 class LedgerTotals(LedgerRow):
     phase_us: dict[str, int]
     gate_us: int
+    waited_us: int
     total_us: int
     guest_pages: int
     page_size_bytes: int

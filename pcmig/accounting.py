@@ -63,6 +63,8 @@ def summary(ledger: Ledger) -> list[str]:
     lines = [_downtime(totals)]
     if waited := latency.words(ledger.get("latency")):  # older ledgers have none
         lines.append(waited)
+    if waited_us := totals.get("waited_us"):  # older ledgers have none
+        lines.append(f"turn: others of the host went first, {waited_us / 1e6:.3f} s of the set-up")
     if totals["gate_us"]:
         lines.append(f"gate: the switch waited for it, {totals['gate_us'] / 1e6:.3f} s of pre-copy")
     if totals["disk_bytes"]:

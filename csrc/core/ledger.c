@@ -102,6 +102,8 @@ static void add_time(struct pcmig_ledger *ledger, int64_t t_us)
         stay->row.duration_us += t_us - ledger->now_us;
         if (ledger->asked && stay->row.phase == PCMIG_PHASE_PRECOPY)
             ledger->gate_us += t_us - ledger->now_us;
+        if (ledger->waits && stay->row.phase == PCMIG_PHASE_SETUP)
+            ledger->waited_us += t_us - ledger->now_us;
         stay->unsampled_us += t_us - ledger->now_us;
         stay->row.end_us = t_us;
     }
@@ -330,8 +332,10 @@ void pcmig_ledger_feed(struct pcmig_ledger *ledger, const struct pcmig_input *in
         if (input->code >= 0 && input->code < PCMIG_REQUEST_COUNT)
             add_entry(ledger, PCMIG_LEDGER_ENTRY_REQUEST, (int)input->code);
         break;
-    case PCMIG_INPUT_TICK:
     case PCMIG_INPUT_TURN:
+        ledger->waits = input->code == PCMIG_TURN_WAITING;
+        break;
+    case PCMIG_INPUT_TICK:
     case PCMIG_INPUT_DIRTY_RATE:
     case PCMIG_INPUT_DOWNTIME_LIMIT:
     case PCMIG_INPUT_LINK_RATE:

@@ -71,6 +71,7 @@ struct pcmig_ledger_totals {
     struct pcmig_ledger_row sum;         /* over all phases, up to the end of the migration */
     int64_t phase_us[PCMIG_PHASE_COUNT]; /* time in each phase; finished: 0 */
     int64_t gate_us;                     /* part of pre-copy: the switch was wanted, and waited for the gate */
+    int64_t waited_us;                   /* part of setup: others of the host went first, before the migrate call */
     int64_t total_us;                    /* from the first input to the end, or to the latest input */
     uint64_t guest_pages;                /* pages of the guest's memory, video RAM included; 0 = not known */
     uint64_t page_size_bytes;

@@ -135,6 +135,7 @@ void pcmig_ledger_totals(const struct pcmig_ledger *ledger, struct pcmig_ledger_
     derive(ledger, sum);
 
     out->gate_us = ledger->gate_us;
+    out->waited_us = ledger->waited_us;
     out->total_us = sum->duration_us;
     out->guest_pages = ledger->guest_pages;
     out->page_size_bytes = ledger->page_size_bytes;

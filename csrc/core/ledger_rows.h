@@ -66,6 +66,9 @@ struct pcmig_ledger {
     bool asked; /* the gate, and there is no answer yet */
     int64_t gate_us;
 
+    bool waits; /* for others of the host, before the migrate call */
+    int64_t waited_us;
+
     bool final;
     struct pcmig_sample final_sample;
     uint64_t last_interval[PCMIG_QUANTITY_COUNT];

@@ -149,6 +149,7 @@ static PyObject *totals_as_dict(const struct pcmig_ledger *ledger)
     }
     if (PyDict_SetItemString(dict, "phase_us", times_dict) < 0 ||
         put(dict, "gate_us", PyLong_FromLongLong(totals.gate_us)) < 0 ||
+        put(dict, "waited_us", PyLong_FromLongLong(totals.waited_us)) < 0 ||
         put(dict, "total_us", PyLong_FromLongLong(totals.total_us)) < 0 ||
         put(dict, "guest_pages", PyLong_FromUnsignedLongLong(totals.guest_pages)) < 0 ||
         put(dict, "page_size_bytes", PyLong_FromUnsignedLongLong(totals.page_size_bytes)) < 0 ||

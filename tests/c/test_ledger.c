@@ -242,6 +242,25 @@ static void gate(void **state)
     pcmig_ledger_free(l);
 }
 
+/* Before the migrate call; a turn that bounds pre-copy is none. */
+static void others_first(void **state)
+{
+    const struct pcmig_input waits = {.t_us = 1 * SECOND, .kind = PCMIG_INPUT_TURN, .code = PCMIG_TURN_WAITING};
+    const struct pcmig_input bounded = {.t_us = 26 * SECOND, .kind = PCMIG_INPUT_TURN, .code = PCMIG_TURN_BOUNDED};
+    struct pcmig_ledger *l = new_ledger();
+    struct pcmig_ledger_totals totals;
+
+    (void)state;
+    pcmig_ledger_feed(l, &waits);
+    pcmig_ledger_feed(l, &bounded);
+    event(l, 26 * SECOND, PCMIG_EVENT_MIGRATE_CALLED);
+    sample(l, 28 * SECOND, 100, GUEST_PAGES - 100, 1, 0);
+    pcmig_ledger_totals(l, &totals);
+    assert_int_equal(totals.waited_us, 25 * SECOND);
+    assert_int_equal(totals.phase_us[PCMIG_PHASE_SETUP], 27 * SECOND);
+    pcmig_ledger_free(l);
+}
+
 static void no_final(void **state)
 {
     struct pcmig_ledger *l = new_ledger();
@@ -562,6 +581,7 @@ int main(void)
         cmocka_unit_test(postcopy),
         cmocka_unit_test(precopy),
         cmocka_unit_test(gate),
+        cmocka_unit_test(others_first),
         cmocka_unit_test(no_final),
         cmocka_unit_test(off_by),
         cmocka_unit_test(backwards),

@@ -46,6 +46,14 @@ def test_a_wait_for_the_gate(ledger: _core.Ledger) -> None:
     assert "gate: the switch waited for it, 12.346 s of pre-copy" in accounting.summary(ledger)
 
 
+def test_a_wait_for_other_guests(ledger: _core.Ledger) -> None:
+    assert not any(line.startswith("turn: ") for line in accounting.summary(ledger))
+    ledger["totals"]["waited_us"] = 24_900_000
+    assert "turn: others of the host went first, 24.900 s of the set-up" in accounting.summary(ledger)
+    del ledger["totals"]["waited_us"]  # type: ignore[misc]  # of an older version
+    assert not any(line.startswith("turn: ") for line in accounting.summary(ledger))
+
+
 def test_plain_is_not_wrapped(ledger: _core.Ledger) -> None:
     assert render(ledger, terminal=False, width=20) == render(ledger, terminal=False, width=200)
 
