@@ -193,6 +193,7 @@ class PlanningLibvirtDriver(recorded.RecordedLibvirtDriver):
             {**params, **self._options.params},
             self._store(),
             self._by(context, migrate_data.migration),
+            self._huge_pages(context, instance, migrate_data.migration),
         )
 
     def _for_machine(self, instance: Any, bits: int) -> int:

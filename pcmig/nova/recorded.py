@@ -22,6 +22,7 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from pcmig import journal
+from pcmig.huge_pages import HugePages
 from pcmig.ledgers.store import Store
 from pcmig.metrics import store
 from pcmig.nova import (
@@ -123,11 +124,15 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             record = self._records.get(str(instance.uuid))
             return None if record is None else record.entry.started
 
-        uuid, dest = str(instance.uuid), str(migration.dest_compute)
-        pages = huge_pages.watched(uuid, lambda: self._peers.huge_pages(context, dest, uuid))
+        pages = self._huge_pages(context, instance, migration)
         return keeping.Keeping(
             store, instance, by, timeout_ms, begun=begun, adopted=adopted, huge_pages=pages
         )
+
+    def _huge_pages(self, context: Any, instance: Any, migration: Any) -> HugePages:
+        """Of a guest that MIGRATION takes away from here."""
+        uuid, dest = str(instance.uuid), str(migration.dest_compute)
+        return huge_pages.watched(uuid, lambda: self._peers.huge_pages(context, dest, uuid))
 
     def _permitted(self, block_migration: bool) -> bool:
         raise NotImplementedError

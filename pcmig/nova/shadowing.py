@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from oslo_log import log as logging
 
 from pcmig import _core
-from pcmig.ledgers.document import Facts, Samples, document, utc_now
+from pcmig.huge_pages import HugePages
+from pcmig.ledgers.document import Facts, Samples, arrived_by_postcopy, document, utc_now
 from pcmig.ledgers.store import LedgerError, Store
 from pcmig.nova import releases
 from pcmig.shadow import Shadow
@@ -38,7 +40,9 @@ class Shadowing:
         params: Mapping[str, int],
         store: Store,
         by: Mapping[str, Any],
+        huge_pages: HugePages | None = None,
     ) -> None:
+        self._huge_pages = huge_pages
         self._instance = instance
         self._uris = (source_uri, dest_uri)
         self._policy, self._params = policy, dict(params)
@@ -86,6 +90,8 @@ class Looks:
     def run(self) -> None:
         of = self._of
         watch = _core.JobWatch(of._uris[0], str(of._instance.uuid))
+        if of._huge_pages is not None and of._store.kept > 0:
+            of._huge_pages.begin()
         try:
             while not of._stop.wait(self._pause_s(watch)):
                 self._look(watch)
@@ -142,6 +148,10 @@ class Looks:
         if of._store.kept <= 0:
             return
         done = judged["progress_permille"] == 1000
+        outcome, ledger = "completed" if done else "failed", self._seen.ledger()
+        pages = of._huge_pages if arrived_by_postcopy(outcome, ledger) else None
+        if pages is not None:
+            pages.ended()
         facts = Facts(*of._uris, functools.partial(releases.off_hub, _core.host_facts)).begin()
         found = document(
             name=str(of._instance.name),
@@ -156,23 +166,27 @@ class Looks:
             flags=[],
             status={
                 "elapsed_ms": self._seen.t_us // 1000,
-                "outcome": "completed" if done else "failed",
+                "outcome": outcome,
                 "error": None if done else "it ended at the source",
                 "operator_command": None,
                 "link_bps": judged["link_bps"],
                 "stream_peer": None,
                 "quickack": "off",
             },
-            ledger=self._seen.ledger(),
+            ledger=ledger,
             decisions=self._seen.decisions,
             samples=self._samples,
             words=self._seen.words(),
             steered=False,
             more={"shadow": self._seen.told()},
+            huge_pages=None if pages is None else pages.document(),
         )
         try:
             path = releases.off_hub(of._store.add, found)
+            LOG.info("Shadow: the ledger is kept; to see it: pcmig report %s", path, instance=of._instance)
+            if pages is not None and path is not None:
+                pages.follow(
+                    lambda more: releases.off_hub(of._store.amend, path, {"huge_pages": more}), time.sleep
+                )
         except LedgerError as err:
             LOG.warning("Shadow: the ledger is lost: %s", err, instance=of._instance)
-            return
-        LOG.info("Shadow: the ledger is kept; to see it: pcmig report %s", path, instance=of._instance)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import pathlib
 import threading
+import types
 from collections.abc import Iterator
 from typing import Any, ClassVar
 from unittest import mock
@@ -15,6 +16,7 @@ from nova import context, objects
 from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig import _core
+from pcmig.huge_pages import HugePages, Seen
 from pcmig.nova import conf, driver, flags, planning, releases, shadowing
 from tests.nova_own.test_asking import UUID, Instance, Nova, compute, nova
 from tests.unit import traces
@@ -67,6 +69,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Watch]]:
     Watch.seen.clear()
     monkeypatch.setattr(_core, "JobWatch", Watch)
     monkeypatch.setattr(_core, "host_facts", lambda _uri: {})
+    # Between the looks at huge pages.
+    monkeypatch.setattr(shadowing, "time", types.SimpleNamespace(sleep=lambda _seconds: None))
     yield Watch
 
 
@@ -82,7 +86,9 @@ def looked_on(
         return enter(self)
 
     monkeypatch.setattr(shadowing.Shadowing, "__enter__", entered)
-    data = objects.LibvirtLiveMigrateData(block_migration=False, migration=objects.Migration(uuid=UUID))
+    data = objects.LibvirtLiveMigrateData(
+        block_migration=False, migration=objects.Migration(uuid=UUID, dest_compute="there")
+    )
     with (
         mock.patch.object(shadowing.LOG, "info") as told,
         mock.patch.object(shadowing.LOG, "warning") as warned,
@@ -98,6 +104,9 @@ def in_shadow(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, shadow: boo
     made._flags = None if shadow else made._flags
     made._options = conf.Options(shadow=shadow, ledger_dir=str(folder))
     monkeypatch.setattr(made, "_live_migration_uri", lambda dest: f"qemu+tcp://{dest}/system", raising=False)
+    looks = iter(range(1, 4))
+    pages = HugePages(lambda: Seen(9, None), lambda: Seen(next(looks), None), "nobody looked")
+    monkeypatch.setattr(made, "_huge_pages", lambda *_: pages)
     return made
 
 
@@ -115,6 +124,8 @@ def test_nova_migrates_and_the_judgement_is_kept(
     assert found["more"]["shadow"]["would"] == "switch" and found["more"]["shadow"]["at_ms"] == 24_090
     assert found["decisions"][0]["reason"] == found["more"]["shadow"]["reason"]
     assert found["by"]["migration"] == UUID
+    assert found["huge_pages"]["what"] == "read"
+    assert [reading["bytes"] for reading in found["huge_pages"]["readings"]] == [1, 2, 3]
 
 
 def test_without_it_nobody_looks_on(
