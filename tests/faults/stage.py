@@ -436,6 +436,7 @@ class CloudStage(Stage):
         self._domain = ""
         self._guests = 0
         self._before = 0
+        self._turning = False  # the latest migration's server was to turn back
 
     def _up(self, exits: contextlib.ExitStack) -> None:
         exits.enter_context(self.cloud)
@@ -457,6 +458,7 @@ class CloudStage(Stage):
         self.source = getattr(self.cloud, str(self.server.nova_host))
         self.destination = self.cloud.other(self.source)
         self._before = len(self.cloud.migrations(self.server))
+        self._turning = False
 
     def _sound(self, server: Server) -> bool:
         """Nova has it right, and so has the guest."""
@@ -525,6 +527,8 @@ class CloudStage(Stage):
             record = self.record()
         except BedError:
             return False
+        if self._turning and record["status"] == "ERROR":
+            return False  # it was asked for, and Nova has not begun
         return record["migration"] in MIGRATION_ENDED and record["task"] is None
 
     def record(self) -> dict[str, Any]:
@@ -560,6 +564,7 @@ class CloudStage(Stage):
             return False
         with contextlib.suppress(BedError):
             self.cloud.api.post("compute", f"/servers/{self.server.id}/action", {"os-pcmigTurnBack": {}})
+            self._turning = True
             return True
         return False
 
