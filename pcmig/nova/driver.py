@@ -28,6 +28,7 @@ from pcmig.nova import (
     attachments,
     bindings,
     conf,
+    connection_lock,
     ending,
     flags,
     huge_pages,
@@ -70,6 +71,7 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             self._options = conf.load(CONF)
             _core.set_connect_timeout(self._options.connect_timeout_ms)
             super().__init__(virtapi, read_only)
+            connection_lock.reenter(self._host)
             self._check_flags()
         except conf.ConfigError as err:
             _refuse_to_start(str(err))

@@ -105,6 +105,7 @@ TABLE: tuple[Need, ...] = (
     ),
     # Where Nova's driver keeps what is changed, and calls what is overridden.
     mentions(f"{_DRIVER}.__init__", "_host"),
+    mentions("nova.virt.libvirt.host:Host.__init__", "_wrapped_conn_lock"),
     mentions(f"{_DRIVER}._parse_migration_flags", "_live_migration_flags _block_migration_flags"),
     mentions(f"{_DRIVER}.init_host", "_parse_migration_flags"),
     mentions(f"{_DRIVER}._live_migration_operation", "_live_migration_flags _block_migration_flags migrate"),
