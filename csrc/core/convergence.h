@@ -8,9 +8,9 @@
  * together have lasted long enough. A burst - a collector, a checkpoint, memory given to a new process - is over
  * before it has filled three, and the pages that it leaves are sent once.
  *
- * Long enough is a tenth of the time since the first page, so that looking never costs more than that, and no more than
- * a second and a half: bursts are the guests', and as long on a fast link as on a slow one. Plain values, no
- * allocation.
+ * Long enough is an eighteenth of the time since the first page, so that looking never costs more than that and leaves
+ * time to the pace; no less than 0.15 s, and no more than a second and a half: bursts are the guests', and as long on a
+ * fast link as on a slow one. Plain values, no allocation.
  */
 #ifndef PCMIG_CORE_CONVERGENCE_H
 #define PCMIG_CORE_CONVERGENCE_H

@@ -37,6 +37,9 @@
 /* So many times what a request may have to wait, the pages that it asks for first may take, before a first pass is
  * rather sent to its end. */
 #define RUSH_WAITS              1
+/* A rush of so long is worth twice the time: the pages that are counted for it are the most that was seen, of which
+ * most guests need a sixth, and that takes as long then as a switch, 0.1 s. */
+#define RUSH_WORTH_US           600000
 /* From the guest's stop to its start, on the bed; QEMU 11 waits until the destination has loaded its devices. */
 #define SWITCH_US               25000
 #define SWITCH_LATE_US          125000
@@ -459,17 +462,38 @@ static bool sends_in_vain(const struct pcmig_policy *policy, const struct in_vai
                               limit_us > next_us ? limit_us - next_us : 0);
 }
 
+/* A page that the guest asks for first, while nothing else is on its way. */
+static int64_t rush_page_us(const struct pcmig_policy *policy)
+{
+    int64_t us = pcmig_rate_time_us(FIRST_RUSH_BYTES, policy->rate.link_bps) / FIRST_RUSH_PAGES;
+
+    return policy->round_trip_us > 0 ? us + policy->round_trip_us + FAULT_US : us;
+}
+
 /* What the whole pass sends in vain, and stands still, is more than the guest's first silence is worth, which it
  * shortens: by all that the guest asks for first, page after page. */
 static bool dearer_than_silence(const struct pcmig_policy *policy, const struct in_vain *vain)
 {
-    int64_t each_us = pcmig_rate_time_us(FIRST_RUSH_BYTES, policy->rate.link_bps) / FIRST_RUSH_PAGES, cost_us;
+    int64_t pages = FIRST_RUSH_PAGES / (int64_t)pages_per_host_page(policy);
 
-    if (policy->round_trip_us > 0)
-        each_us += policy->round_trip_us + FAULT_US;
-    cost_us = vain->still_us + vain->again_us;
-    return cost_us > SILENCE_WORTH * FIRST_RUSH_PAGES / (int64_t)pages_per_host_page(policy) * each_us * 1000 /
-                         (int64_t)vain->more_permille;
+    return vain->still_us + vain->again_us >
+           SILENCE_WORTH * pages * rush_page_us(policy) * 1000 / (int64_t)vain->more_permille;
+}
+
+/* Where the first rush takes long for the round trips alone, the rest of the pass is sent as long as it costs no larger
+ * a part of the time than the rush is of RUSH_WORTH_US. While others wait, as long as it keeps to what going on may
+ * cost. */
+static bool waits_for_the_rush(const struct pcmig_policy *policy, const struct in_vain *vain)
+{
+    int64_t cost_us = vain->still_us + vain->again_us, more = (int64_t)vain->more_permille;
+    int64_t rest_us = cost_us < TIME_MAX_US / more ? cost_us * (more - 1000) / 1000 : TIME_MAX_US;
+    int64_t took_us = vain->end_us - (policy->now_us - pcmig_policy_running_us(policy));
+
+    if (!rushes_for_long(policy))
+        return false;
+    return cost_us <= vain->allowance_us ||
+           (policy->behind == 0 &&
+            rest_us / (rush_pages(policy) * rush_page_us(policy) / 1000 + 1) <= took_us / (RUSH_WORTH_US / 1000));
 }
 
 /* A first pass that is not worth its end. Returns whether it decided. */
@@ -485,8 +509,7 @@ static bool cut_the_first_pass(struct pcmig_policy *policy, struct pcmig_decisio
     if (!dear && misses_the_first_pass(policy))
         return false;
     too_much = dear && costs_too_much(&vain);
-    if (!too_much && ((rushes_for_long(policy) && vain.still_us + vain.again_us <= vain.allowance_us) ||
-                      !sends_in_vain(policy, &vain)))
+    if (!too_much && (waits_for_the_rush(policy, &vain) || !sends_in_vain(policy, &vain)))
         return false;
     policy->baseline_us = vain.end_us;
     if (too_much)

@@ -96,6 +96,20 @@ class Case:
         return self.worse and cost(self.ours) > cost(self.theirs[self.best])
 
     @property
+    def kept(self) -> bool:
+        """Worse, and left in pre-copy, which moved it: the best rival switched a guest that converges."""
+        return (
+            self.worse
+            and self.ours["outcome"] == "precopy"
+            and self.theirs[self.best]["outcome"] == "postcopy"
+        )
+
+    def of(self, way: str) -> Case:
+        """The same with WAY in the place of pcmig, and pcmig among its rivals."""
+        results = {"pcmig": self.ours, **self.theirs}
+        return Case(self.scenario, results.pop(way), results, self.precopy)
+
+    @property
     def never(self) -> bool:
         """It does not come to an end."""
         return self.ours["outcome"] == "unfinished"
@@ -132,7 +146,7 @@ def _quantiles(values: Sequence[float]) -> tuple[float, float]:
 
 def table(cases: Sequence[Case]) -> Iterator[str]:
     """The lines that are printed."""
-    heads = ("total s", "p95", "silence ms", "p95", "switched", "no end", "best")
+    heads = ("total s", "p95", "silence ms", "p95", "switched", "no end", "best", "worse")
     yield f"{'way':<15}" + "".join(f"{head:>11}" for head in heads)
     rows = {"pcmig": [case.ours for case in cases], "precopy": [case.precopy for case in cases]}
     rows |= {way: [case.theirs[way] for case in cases] for way in RIVALS}
@@ -143,6 +157,8 @@ def table(cases: Sequence[Case]) -> Iterator[str]:
         best = sum(case.best == way for case in cases)
         cells = [f"{value / 1000:.1f}" for value in times] + [f"{value:.0f}" for value in silences]
         cells += [str(switched), str(never), str(best) if way in RIVALS else ""]
+        if way != "precopy":  # each by the bar that is pcmig's: against the best of all the others
+            cells += [f"{100 * sum(case.of(way).worse for case in cases) / max(len(cases), 1):.1f} %"]
         yield f"{way:<15}" + "".join(f"{cell:>11}" for cell in cells)
     yield ""
     count = len(cases)
@@ -152,6 +168,7 @@ def table(cases: Sequence[Case]) -> Iterator[str]:
         ("slower", "  of them by time"),
         ("more_silent", "  of them by silence"),
         ("dearer", "  of them by the product of time and silence as well"),
+        ("kept", "  of them moved by pre-copy, where the best rival switched"),
         ("permitted", "ended in pre-copy, with a pause as the downtime limit permits"),
         ("needless", "switched although pre-copy would have ended as soon"),
     ):

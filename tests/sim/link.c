@@ -38,7 +38,8 @@ void link_init(struct link *link, const struct scenario *s, unsigned migrations)
     link->count = migrations;
     for (unsigned i = 0; i < migrations; i++)
         link->flows[i] = (struct flow){.sndbuf = s->sndbuf_kib * 1024 * s->multifd, .weight = s->multifd};
-    if (s->other_flows > 0) {
+    link->others = s->other_flows > 0;
+    if (link->others) {
         link->flows[link->count++] =
             (struct flow){.sndbuf = s->sndbuf_kib * 1024 * s->other_flows, .weight = s->other_flows};
     }
@@ -220,6 +221,16 @@ double link_behind(struct link *link, struct flow *flow, double bytes)
 
     flow->waiting += bytes;
     return seconds;
+}
+
+double link_least_trip_s(const struct link *link)
+{
+    double window = link->rtt_s * link->rate_bps + link->queue_bytes;
+
+    /* In a fair queue each flow has its own, which is empty for one that begins. */
+    if (link->fq || !link->others)
+        return link->rtt_s;
+    return fmax(link->rtt_s, (1 - BACK) * window / link->rate_bps);
 }
 
 double link_backlog_s(const struct link *link, const struct flow *flow)

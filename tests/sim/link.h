@@ -29,6 +29,7 @@ struct link {
     double bucket_bytes; /* what may be saved up while less is sent */
     double free_s;       /* the rate has been used up to this moment */
     bool fq;
+    bool others; /* flows that take all that they can get */
     unsigned count;
     struct flow flows[FLOWS_MAX];
 };
@@ -51,6 +52,10 @@ void link_stream(struct link *link, struct flow *flow, int64_t now_us, double by
 
 /* As link_urgent, on the flow's own connection, behind all that waits there. */
 double link_behind(struct link *link, struct flow *flow, double bytes);
+
+/* The least round trip that a connection sees as it begins, which is what the kernel tells the engine (tcpi_min_rtt):
+ * flows of others fill the queue, and leave no more of it empty than they go back by when it has dropped something. */
+double link_least_trip_s(const struct link *link);
 
 /* Seconds until everything that FLOW has sent so far will have arrived. */
 double link_backlog_s(const struct link *link, const struct flow *flow);

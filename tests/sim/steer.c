@@ -186,7 +186,7 @@ static void tell_round_trip(struct migration *m, int64_t now_us)
     m->trip_told = true;
     if (m->scenario->host_page_kib > 4)
         steer_tell(m, now_us, PCMIG_INPUT_HOST_PAGE, (int64_t)m->scenario->host_page_kib * 1024);
-    steer_tell(m, now_us, PCMIG_INPUT_ROUND_TRIP, (int64_t)m->scenario->rtt_us);
+    steer_tell(m, now_us, PCMIG_INPUT_ROUND_TRIP, (int64_t)(link_least_trip_s(m->qemu.link) * 1e6));
 }
 
 static void set_downtime(struct migration *m, int64_t now_us)

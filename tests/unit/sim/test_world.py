@@ -203,3 +203,47 @@ def test_table_counts_each_case() -> None:
     text = "\n".join(compare.table(cases))
     assert text.splitlines()[1].startswith("pcmig")
     assert f"{sum(case.worse for case in cases)} of 6" in text
+
+
+def result(outcome: str, total_ms: float, silence_ms: float) -> program.Result:
+    return {
+        "outcome": outcome,
+        "total_ms": total_ms,
+        "silence_ms": silence_ms,
+        "later_ms": 20.0,
+        "downtime_ms": silence_ms,
+    }
+
+
+def test_each_way_is_held_against_the_best_of_the_others() -> None:
+    """pcmig beside one rival that is quick and silent, and one that is neither."""
+    precopy = result("precopy", 20000, 400)
+    theirs = {"quick": result("postcopy", 9000, 100), "slow": result("postcopy", 15000, 900)}
+    case = compare.Case({}, result("postcopy", 9500, 120), theirs, precopy)
+    assert not case.worse
+    assert case.of("pcmig") == case
+    assert not case.of("quick").worse  # against pcmig, which is the best of the others
+    assert case.of("slow").worse
+    assert case.of("slow").best == "quick"
+
+
+def test_a_guest_that_pre_copy_moved_is_told_apart() -> None:
+    theirs = {"switches": result("postcopy", 9000, 100)}
+    precopy = result("precopy", 12000, 100)
+    assert compare.Case({}, precopy, theirs, precopy).kept
+    assert not compare.Case(
+        {}, result("postcopy", 12000, 100), theirs, precopy
+    ).kept  # worse for another reason
+    assert not compare.Case({}, result("precopy", 9500, 100), theirs, precopy).kept  # not worse
+
+
+def test_a_connection_that_begins_finds_the_queue_of_others(tmp_path: pathlib.Path) -> None:
+    """Other flows fill 10 ms of queue, and leave 3 of it empty at the most; not in a fair queue."""
+    told: program.Scenario = {"way": "pcmig", "link_mbps": 1000, "queue_kib": 1149, "rtt_us": 200}
+    seen = []
+    for more in ({}, {"other_flows": 1}, {"other_flows": 1, "fq": 1}):
+        program.run([{**told, **more, "memory_mib": 64, "hot_mib": 0}], "-t", str(tmp_path))
+        lines = (tmp_path / "guest-1.trace").read_text().splitlines()
+        seen += [int(line.split()[2]) for line in lines if line.split()[1:2] == ["round-trip"]]
+    assert seen[0] == seen[2] == 200
+    assert seen[1] == pytest.approx(7140, rel=0.02)  # 0.7 of the window of 10.2 ms
