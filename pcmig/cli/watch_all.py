@@ -45,6 +45,8 @@ LINE_S = 2.0
 # libvirt that does not answer for so long is not looked at any more: the next scan finds the guest again.
 SILENT_S = 30.0
 
+THREADS = "pcmig-watch"
+
 Shadows = Callable[[], Shadow]
 # As watch.ending() has it; NOTES of the journal may be asked what to type.
 Ending = Callable[[Job, float, Entry | None], tuple[ExitCode, str] | None]
@@ -91,7 +93,7 @@ class Followed:
         self._closely = closely
         self._ending = ending
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread = threading.Thread(target=self._follow, name=THREADS, daemon=True)
 
     def start(self, news: queue.SimpleQueue[Moment] | None) -> None:
         self._news = news
@@ -262,7 +264,7 @@ class Host:
     def start(self) -> None:
         """Raises LibvirtError when the host cannot be asked at all."""
         self._scan()
-        threading.Thread(target=self._look_for_more, daemon=True).start()
+        threading.Thread(target=self._look_for_more, name=THREADS, daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -289,6 +291,8 @@ class Host:
         new: list[Row] = []
         news: list[Moment] = []
         with self._lock:
+            if self._stop.is_set():
+                return  # nobody would stop what is begun now
             for uuid, row in list(self._rows.items()):
                 old = row.ended_s is not None and now_s - row.ended_s > KEEP_S
                 again = uuid in found or uuid in waits

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,10 @@ class Signals:
         return [signal.SIGINT] if self._enough() else []
 
 
+def threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == watch_all.THREADS]
+
+
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (job, watch, watch_all, watched):
@@ -48,6 +53,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(watch, "CONFIRM_S", 0.0)
     fake.asked.clear()
     yield
+    wait_for(lambda: not threads(), "the end of whoever looks: the next test has other answers")
     fake.migrating[:] = []
     fake.steering[:] = []
 

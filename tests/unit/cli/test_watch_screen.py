@@ -182,3 +182,13 @@ def test_what_there_is_to_say_takes_the_lines_that_there_are() -> None:
     )
     lines = drawn(screen.everything("qemu:///system", [path], 100.0, "12:00:00", 80, 24), 80, 24)
     assert any("pcmig-bed" in line for line in lines), "no path is broken within a word"
+
+
+def test_guests_are_told_apart_by_the_end_of_their_names() -> None:
+    """As Nova calls them."""
+    names = [f"instance-{number:08x}" for number in range(12)]
+    rows = [row(name) for name in names]
+    lines = drawn(screen.everything("qemu:///system", rows, 100.0, "12:00:00", 80, 24), 80, 24)
+    assert [line.split()[0] for line in lines if line.startswith("instance-")] == names
+    assert screen.shortened("a-guest-with-a-long-name-1", 11) == "a-gue…ame-1"
+    assert [len(screen.shortened(names[0], width)) for width in range(1, 20)] == [*range(1, 18), 17, 17]
