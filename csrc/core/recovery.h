@@ -28,7 +28,7 @@ enum pcmig_recovery_step {
     PCMIG_RECOVERY_RESUME, /* over network `network` */
 };
 
-/* What came of orders to WAKE since the interruption. */
+/* What came of the latest order to WAKE since the interruption. */
 enum pcmig_recovery_wakes {
     PCMIG_RECOVERY_WAKES_NONE = 0, /* nothing could be tried */
     PCMIG_RECOVERY_WAKES_UNHEARD, /* the destination's host has not answered: that network is broken, as far as is known

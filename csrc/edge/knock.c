@@ -23,8 +23,16 @@
 
 struct pcmig_knocks {
     atomic_uint holders; /* the caller, and the threads that still wait */
-    atomic_uint sent;
-    atomic_uint answers;
+    atomic_uint begun;
+    atomic_uint_least64_t latest; /* the number of a call, and below it the answers to that one: it only grows */
+};
+
+/* One call's attempts. */
+struct round {
+    struct pcmig_knocks *knocks;
+    uint32_t number;
+    uint32_t made;
+    uint32_t answers;
 };
 
 struct pcmig_knocks *pcmig_knocks_open(void)
@@ -42,14 +50,22 @@ void pcmig_knocks_close(struct pcmig_knocks *knocks)
         free(knocks);
 }
 
-unsigned pcmig_knocks_sent(const struct pcmig_knocks *knocks)
+struct pcmig_knocked pcmig_knocked(const struct pcmig_knocks *knocks)
 {
-    return atomic_load(&knocks->sent);
+    const uint64_t latest = atomic_load(&knocks->latest);
+
+    return (struct pcmig_knocked){
+        .begun = atomic_load(&knocks->begun), .latest = (uint32_t)(latest >> 32), .answers = (uint32_t)latest};
 }
 
-unsigned pcmig_knocks_answers(const struct pcmig_knocks *knocks)
+/* Unless a later call's is there already: its thread may have been the faster one. */
+static void tell(const struct round *round)
 {
-    return atomic_load(&knocks->answers);
+    const uint64_t now = (uint64_t)round->number << 32 | round->answers;
+    uint_least64_t before = atomic_load(&round->knocks->latest);
+
+    while (before < now && !atomic_compare_exchange_weak(&round->knocks->latest, &before, now))
+        continue;
 }
 
 static socklen_t address(const struct pcmig_socket *socket, bool peer, struct sockaddr_storage *out)
@@ -113,7 +129,7 @@ static int take_port(int fd, const struct sockaddr_storage *local, socklen_t siz
 }
 
 /* Returns a descriptor to wait for, or -1 when there is nothing to wait for. */
-static int begin(struct pcmig_knocks *knocks, const struct pcmig_socket *old)
+static int begin(struct round *round, const struct pcmig_socket *old)
 {
     struct sockaddr_storage local, peer;
     socklen_t local_size = address(old, false, &local), peer_size = address(old, true, &peer);
@@ -122,7 +138,7 @@ static int begin(struct pcmig_knocks *knocks, const struct pcmig_socket *old)
     if (fd < 0)
         return -1;
     if (refuse_to_connect(fd) == 0 && take_port(fd, &local, local_size) == 0) {
-        atomic_fetch_add(&knocks->sent, 1); /* also where there is no way there: it says as much */
+        round->made++; /* also where there is no way there: it says as much */
         if (connect(fd, (struct sockaddr *)&peer, peer_size) < 0 && errno == EINPROGRESS)
             return fd;
     }
@@ -143,17 +159,19 @@ static bool has_answered(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &memory_size) == 0 && memory[SK_MEMINFO_DROPS] > 0;
 }
 
-static void finish(struct pcmig_knocks *knocks, int fd)
+static void finish(struct round *round, int fd)
 {
     const bool answered = has_answered(fd);
 
     close(fd); /* first: who hears of the answer may try again, and would not get the port */
-    if (answered)
-        atomic_fetch_add(&knocks->answers, 1);
+    if (!answered)
+        return;
+    round->answers++;
+    tell(round);
 }
 
 /* Whatever comes of an attempt, the other end has answered by then, or cannot be reached. */
-static void wait_for_all(struct pcmig_knocks *knocks, struct pollfd *waits, size_t count, int wait_ms)
+static void wait_for_all(struct round *round, struct pollfd *waits, size_t count, int wait_ms)
 {
     int64_t until_us = pcmig_clock_us() + (int64_t)wait_ms * 1000;
     size_t open = count;
@@ -169,33 +187,35 @@ static void wait_for_all(struct pcmig_knocks *knocks, struct pollfd *waits, size
         for (size_t i = 0; i < count; i++) {
             if (waits[i].fd < 0 || waits[i].revents == 0)
                 continue;
-            finish(knocks, waits[i].fd);
+            finish(round, waits[i].fd);
             waits[i].fd = -1; /* which poll passes over */
             open--;
         }
     }
 }
 
-static void knock(struct pcmig_knocks *knocks, const struct pcmig_socket *sockets, size_t count, int wait_ms)
+static void knock(struct round *round, const struct pcmig_socket *sockets, size_t count, int wait_ms)
 {
     struct pollfd waits[AT_ONCE];
     size_t open = 0;
 
     for (size_t i = 0; i < count && open < AT_ONCE; i++) {
-        int fd = begin(knocks, &sockets[i]);
+        int fd = begin(round, &sockets[i]);
 
         if (fd >= 0)
             waits[open++] = (struct pollfd){.fd = fd, .events = POLLOUT};
     }
-    wait_for_all(knocks, waits, open, wait_ms);
+    wait_for_all(round, waits, open, wait_ms);
     for (size_t i = 0; i < open; i++) {
         if (waits[i].fd >= 0)
-            finish(knocks, waits[i].fd);
+            finish(round, waits[i].fd);
     }
+    if (round->made > 0)
+        tell(round);
 }
 
 struct job {
-    struct pcmig_knocks *knocks;
+    struct round round;
     int wait_ms;
     size_t count;
     struct pcmig_socket sockets[];
@@ -205,22 +225,24 @@ static void *job_main(void *arg)
 {
     struct job *job = arg;
 
-    knock(job->knocks, job->sockets, job->count, job->wait_ms);
-    pcmig_knocks_close(job->knocks);
+    knock(&job->round, job->sockets, job->count, job->wait_ms);
+    pcmig_knocks_close(job->round.knocks);
     free(job);
     return NULL;
 }
 
 void pcmig_knock(struct pcmig_knocks *knocks, const struct pcmig_socket *sockets, size_t count, int wait_ms)
 {
+    struct round round = {.knocks = knocks};
     struct job *job;
 
     if (count == 0)
         return;
+    round.number = (uint32_t)atomic_fetch_add(&knocks->begun, 1) + 1;
     job = calloc(1, sizeof(*job) + count * sizeof(*sockets));
     if (job != NULL) {
         atomic_fetch_add(&knocks->holders, 1);
-        job->knocks = knocks;
+        job->round = round;
         job->wait_ms = wait_ms;
         job->count = count;
         memcpy(job->sockets, sockets, count * sizeof(*sockets));
@@ -229,5 +251,5 @@ void pcmig_knock(struct pcmig_knocks *knocks, const struct pcmig_socket *sockets
         pcmig_knocks_close(knocks); /* the thread's */
         free(job);
     }
-    knock(knocks, sockets, count, wait_ms);
+    knock(&round, sockets, count, wait_ms);
 }

@@ -6,6 +6,7 @@
 #include "edge/sock_diag.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* What has come of the attempts so far. */
 struct pcmig_knocks;
@@ -13,11 +14,18 @@ struct pcmig_knocks;
 struct pcmig_knocks *pcmig_knocks_open(void); /* NULL when memory is short */
 /* Attempts that are under way go on. */
 void pcmig_knocks_close(struct pcmig_knocks *knocks); /* NULL is fine */
-/* How many could be made: without CAP_NET_ADMIN the port of a connection that the kernel still holds cannot be had. */
-unsigned pcmig_knocks_sent(const struct pcmig_knocks *knocks);
-/* How many were answered, by whoever has the old connection's address: whatever it said, it was reached, and nothing
- * of the old connection is left there. */
-unsigned pcmig_knocks_answers(const struct pcmig_knocks *knocks);
+
+/* What the latest of them came to. Calls of pcmig_knock are counted from 1. */
+struct pcmig_knocked {
+    uint32_t begun; /* how many there have been */
+    /* The latest of them that is answered, or over without an answer; 0 = none yet. One of which no attempt could be
+     * made does not count: without CAP_NET_ADMIN the port of a connection that the kernel still holds cannot be had. */
+    uint32_t latest;
+    /* How many attempts of that one were answered, by whoever has the old connection's address: whatever it said, it
+     * was reached, and nothing of the old connection is left there. */
+    uint32_t answers;
+};
+struct pcmig_knocked pcmig_knocked(const struct pcmig_knocks *knocks);
 
 /* A connection attempt from the old port of each of COUNT connections has the other end answer with what it believes
  * of the old connection, and this host's kernel refuses that (RFC 9293, 3.5.1, half-open connections): the other end

@@ -4,7 +4,6 @@
 
 #include "core/channels.h"
 #include "edge/clock.h"
-#include "edge/knock.h"
 #include "edge/qemu_process.h"
 #include "edge/sock_diag.h"
 
@@ -574,12 +573,7 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
     return count;
 }
 
-unsigned pcmig_link_wakes_sent(const struct pcmig_link *link)
+struct pcmig_knocked pcmig_link_woken(const struct pcmig_link *link)
 {
-    return pcmig_knocks_sent(link->knocks);
-}
-
-unsigned pcmig_link_wakes_answered(const struct pcmig_link *link)
-{
-    return pcmig_knocks_answers(link->knocks);
+    return pcmig_knocked(link->knocks);
 }

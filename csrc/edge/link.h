@@ -14,6 +14,8 @@
 #ifndef PCMIG_EDGE_LINK_H
 #define PCMIG_EDGE_LINK_H
 
+#include "edge/knock.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -57,9 +59,7 @@ int64_t pcmig_link_silence_ms(struct pcmig_link *link);
  * how many are tried. */
 unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms);
 
-/* How many of them could be made so far. */
-unsigned pcmig_link_wakes_sent(const struct pcmig_link *link);
-/* How many of them the destination's host has answered so far: over that way it can be reached, and its end is gone. */
-unsigned pcmig_link_wakes_answered(const struct pcmig_link *link);
+/* What came of it: whether the destination's host can be reached over that way, and its end is gone. */
+struct pcmig_knocked pcmig_link_woken(const struct pcmig_link *link);
 
 #endif

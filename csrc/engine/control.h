@@ -184,8 +184,7 @@ struct control {
         int64_t sent_bytes;             /* likewise, what it has sent; -1 = it does not say, */
         int64_t said_us;                /* when, */
         unsigned said_of;               /* and after how many attempts */
-        unsigned knocks;                /* at the destination, that there had been before the interruption, */
-        unsigned answers;               /* and what was answered of them */
+        uint32_t knocks;                /* at the destination, that there had been before the interruption */
         char unpaused[160];             /* why QEMU at the source was not to be paused; "" = it was, or need not be */
         bool pause_again;        /* the order to pause did not go out: the source had not answered something else */
         int64_t silence_look_us; /* when silence was last asked for; 0 = not in this stream */

@@ -99,20 +99,22 @@ static void tell_resuming(struct control *c)
     tell(c, PCMIG_RECOVERY_STATE_RESUMING, -1, text);
 }
 
-/* Whether QEMU at the destination can know that its stream is gone. */
+/* Whether QEMU at the destination can know that its stream is gone. What one attempt came to stands until the next one
+ * is over: a resume may have brought another stream since, and the network may have been cut again. */
 static enum pcmig_recovery_wakes look_at_wakes(struct control *c)
 {
-    const unsigned answers = c->m->link != NULL ? pcmig_link_wakes_answered(c->m->link) : 0;
-    const unsigned knocks = c->m->link != NULL ? pcmig_link_wakes_sent(c->m->link) : 0;
+    struct pcmig_knocked knocked = {0};
 
-    if (c->recovery.core.broken_us < 0) { /* what follows is another interruption */
-        c->recovery.knocks = knocks;
-        c->recovery.answers = answers;
-    }
+    if (c->m->link != NULL)
+        knocked = pcmig_link_woken(c->m->link);
+    if (c->recovery.core.broken_us < 0) /* what follows is another interruption */
+        c->recovery.knocks = knocked.begun;
     /* Through the tunnel both daemons notice, and end what their QEMU holds. */
-    if (c->m->tunnel != NULL || answers != c->recovery.answers)
+    if (c->m->tunnel != NULL)
         return PCMIG_RECOVERY_WAKES_HEARD;
-    return knocks != c->recovery.knocks ? PCMIG_RECOVERY_WAKES_UNHEARD : PCMIG_RECOVERY_WAKES_NONE;
+    if (knocked.latest <= c->recovery.knocks)
+        return PCMIG_RECOVERY_WAKES_NONE;
+    return knocked.answers > 0 ? PCMIG_RECOVERY_WAKES_HEARD : PCMIG_RECOVERY_WAKES_UNHEARD;
 }
 
 /* What QEMU at the source says of its migration: libvirt calls a half broken whose stream may flow on, and refuses to

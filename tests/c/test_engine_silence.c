@@ -440,6 +440,23 @@ static void destination_that_hears_nothing(void **state)
     assert_true(atomic_load(&hosts.knocks) > 0);
 }
 
+/* It was reached, and is not any more: a resume brought another stream, or the network is cut again. What was heard
+ * then is no reason to have people end its half. */
+static void destination_that_hears_no_more(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    migration = refused("postcopy-paused");
+    WAIT_FOR(strstr(status_of(migration).note, "either it hangs") != NULL);
+    atomic_store(&hosts.hears, false);
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "does not answer over the network of the migration") != NULL);
+    WAIT_FOR(strstr(status_of(migration).note, "Mend that network") != NULL); /* which is told after that */
+    assert_null(strstr(status_of(migration).note, "undone:\n  virsh "));
+    atomic_store(&hosts.refuses_ms, 0);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
 /* The destination's: its monitor is out of reach until the migration is over. */
 static void destination_does_not_wait(void **state)
 {
@@ -538,6 +555,7 @@ int main(void)
         TEST(destination_that_nobody_wakes),
         TEST(destination_that_cannot_be_knocked_at),
         TEST(destination_that_hears_nothing),
+        TEST(destination_that_hears_no_more),
         TEST(destination_does_not_wait),
         TEST(without_figures),
         TEST(moved_from_a_source_that_is_gone),

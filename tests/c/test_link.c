@@ -707,34 +707,40 @@ static void expect_quiet(const struct pair *pair)
     assert_int_equal(poll(&wait, 1, 200), 0);
 }
 
-/* So many attempts to have the destination notice are answered. */
-static void expect_answers(const struct pcmig_link *link, unsigned count)
+/* So many connections are tried to have the destination notice, for the NUMBERth time, and so many answer. */
+static void expect_answers(const struct pcmig_link *link, uint32_t number, uint32_t count)
 {
-    for (int waited_ms = 0; pcmig_link_wakes_answered(link) < count && waited_ms < PATIENCE_MS; waited_ms++)
+    for (int waited_ms = 0; pcmig_link_woken(link).latest < number && waited_ms < PATIENCE_MS; waited_ms++)
         sleep_ms(1);
-    assert_int_equal(pcmig_link_wakes_answered(link), count);
+    assert_int_equal(pcmig_link_woken(link).latest, number);
+    assert_int_equal(pcmig_link_woken(link).answers, count);
+}
+
+/* A link that knows PAIR, which can be lost; skips the test where none can. */
+static struct pcmig_link *open_with(struct pair *pair)
+{
+    if (!can_lose())
+        skip();
+    *pair = connect_pair();
+    return open_and_look();
 }
 
 /* The destination has nothing to send and would wait for ever. */
 static void a_half_open_end_is_reset(void **state)
 {
     struct pair pair;
-    struct pcmig_link *link;
+    struct pcmig_link *link = open_with(&pair);
 
     (void)state;
-    if (!can_lose())
-        skip();
-    pair = connect_pair();
-    link = open_and_look();
     lose(&pair);
     expect_quiet(&pair);
     assert_int_equal(pcmig_link_queue_bytes(link), -1);
     assert_int_equal(pcmig_link_wake(link, 300), 1);
     expect_reset(&pair);
-    expect_answers(link, 1);
+    expect_answers(link, 1, 1);
     /* Nobody has the connection there any more, and it is no secret. */
     assert_int_equal(pcmig_link_wake(link, 300), 1);
-    expect_answers(link, 2);
+    expect_answers(link, 2, 1);
     close(pair.destination);
     pcmig_link_close(link);
 }
@@ -776,14 +782,10 @@ static void a_port_that_another_has_by_now(void **state)
     struct sockaddr_in local, other = {.sin_family = AF_INET, .sin_port = htons(port)};
     socklen_t size = sizeof(local);
     struct pair pair;
-    struct pcmig_link *link;
+    struct pcmig_link *link = open_with(&pair);
     int heir;
 
     (void)state;
-    if (!can_lose())
-        skip();
-    pair = connect_pair();
-    link = open_and_look();
     assert_int_equal(getsockname(pair.source, (struct sockaddr *)&local, &size), 0);
     lose(&pair);
     heir = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -817,7 +819,7 @@ static void a_listener_at_the_old_port_sees_nothing(void **state)
     close(pair.source);
     assert_int_equal(pcmig_link_wake(link, 300), 1);
     assert_int_equal(poll(&wait, 1, 1500), 0);
-    expect_answers(link, 1);
+    expect_answers(link, 1, 1);
     close(listener);
     pcmig_link_close(link);
 }
@@ -825,21 +827,54 @@ static void a_listener_at_the_old_port_sees_nothing(void **state)
 static void a_deaf_destination_has_not_answered(void **state)
 {
     struct pair pair;
-    struct pcmig_link *link;
+    struct pcmig_link *link = open_with(&pair);
 
     (void)state;
-    if (!can_lose())
-        skip();
-    pair = connect_pair();
-    link = open_and_look();
     make_deaf(pair.destination);
     lose(&pair);
     assert_int_equal(pcmig_link_wake(link, 50), 1);
-    for (int waited_ms = 0; pcmig_link_wakes_sent(link) == 0 && waited_ms < PATIENCE_MS; waited_ms++)
-        sleep_ms(1);
-    assert_int_equal(pcmig_link_wakes_sent(link), 1);
-    sleep_ms(500);
-    assert_int_equal(pcmig_link_wakes_answered(link), 0);
+    expect_answers(link, 1, 0);
+    close(pair.destination);
+    pcmig_link_close(link);
+}
+
+/* A new one where another one was. */
+static struct pair connect_again(const struct sockaddr_in *source, const struct sockaddr_in *destination)
+{
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct pair pair = {.source = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+
+    assert_true(listener >= 0 && pair.source >= 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)destination, sizeof(*destination)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(bind(pair.source, (const struct sockaddr *)source, sizeof(*source)), 0);
+    assert_int_equal(connect(pair.source, (const struct sockaddr *)destination, sizeof(*destination)), 0);
+    pair.destination = accept(listener, NULL, NULL);
+    assert_true(pair.destination >= 0);
+    close(listener);
+    return pair;
+}
+
+/* The network came back, and was cut again: that somebody was reached once says nothing any more. */
+static void each_attempt_counts_by_itself(void **state)
+{
+    struct sockaddr_in source, destination;
+    socklen_t size = sizeof(source);
+    struct pair pair;
+    struct pcmig_link *link = open_with(&pair);
+
+    (void)state;
+    assert_int_equal(getsockname(pair.source, (struct sockaddr *)&source, &size), 0);
+    assert_int_equal(getsockname(pair.destination, (struct sockaddr *)&destination, &size), 0);
+    lose(&pair);
+    assert_int_equal(pcmig_link_wake(link, 300), 1);
+    expect_answers(link, 1, 1);
+    close(pair.destination);
+    pair = connect_again(&source, &destination);
+    make_deaf(pair.destination);
+    lose(&pair);
+    assert_int_equal(pcmig_link_wake(link, 50), 1);
+    expect_answers(link, 2, 0);
     close(pair.destination);
     pcmig_link_close(link);
 }
@@ -967,6 +1002,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_guests_own_cgroup_tells),
         cmocka_unit_test(a_guest_of_another_host),
         cmocka_unit_test(a_deaf_destination_has_not_answered),
+        cmocka_unit_test(each_attempt_counts_by_itself),
         cmocka_unit_test(nobody_waits_for_a_deaf_destination),
         cmocka_unit_test(a_live_stream_is_left_alone),
         cmocka_unit_test(a_half_open_end_is_reset),

@@ -453,16 +453,14 @@ unsigned pcmig_link_wake(struct pcmig_link *link, int wait_ms)
     return 1;
 }
 
-unsigned pcmig_link_wakes_sent(const struct pcmig_link *link)
+struct pcmig_knocked pcmig_link_woken(const struct pcmig_link *link)
 {
-    (void)link;
-    return atomic_load(&hosts.knockable) ? (unsigned)atomic_load(&hosts.knocks) : 0;
-}
+    const uint32_t knocks = (uint32_t)atomic_load(&hosts.knocks);
 
-unsigned pcmig_link_wakes_answered(const struct pcmig_link *link)
-{
     (void)link;
-    return atomic_load(&hosts.hears) ? (unsigned)atomic_load(&hosts.knocks) : 0;
+    return (struct pcmig_knocked){.begun = knocks,
+                                  .latest = atomic_load(&hosts.knockable) ? knocks : 0,
+                                  .answers = atomic_load(&hosts.hears) ? 1 : 0};
 }
 
 /* --- a migration -------------------------------------------------------------------------------------------------- */
