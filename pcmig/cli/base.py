@@ -7,9 +7,10 @@ import argparse
 import datetime
 import enum
 import errno
+import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cliff import command
 
@@ -193,6 +194,48 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
     except ValueError:  # closed
         return False
+
+
+class Output(io.FileIO):
+    """Standard output's descriptor, whose errors can be told from those of sockets and other files."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "w", closefd=False)
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as err:
+            err.is_stdouts = True  # type: ignore[attr-defined]
+            raise
+
+
+def own_stdout() -> None:
+    """Has standard output tell which errors are its own, unless it is not this process's any more."""
+    old = sys.stdout
+    if type(old) is not io.TextIOWrapper or old.fileno() != 1 or _is_own(old):
+        return
+    old.flush()
+    output = Output()
+    sys.stdout = io.TextIOWrapper(
+        output if old.write_through else io.BufferedWriter(output),  # type: ignore[type-var]
+        encoding=old.encoding,
+        errors=old.errors,
+        newline="\n",
+        line_buffering=old.line_buffering,
+        write_through=old.write_through,
+    )
+
+
+def _is_own(stream: Any) -> bool:
+    buffer = getattr(stream, "buffer", None)
+    return isinstance(getattr(buffer, "raw", buffer), Output)
+
+
+def is_stdouts(err: OSError) -> bool:
+    """Whether ERR came of writing to standard output."""
+    own = getattr(err, "is_stdouts", False) or not _is_own(sys.stdout)
+    return own and err.filename is None
 
 
 def silence(stream: TextIO) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import logging
 import os
 import re
@@ -15,7 +16,17 @@ from typing import Any
 
 from cliff import app, command, commandmanager, help
 
-from pcmig.cli.base import UNWRITABLE, CommandError, ExitCode, UsageError, add_debug, say, silence
+from pcmig.cli.base import (
+    UNWRITABLE,
+    CommandError,
+    ExitCode,
+    UsageError,
+    add_debug,
+    is_stdouts,
+    own_stdout,
+    say,
+    silence,
+)
 from pcmig.cli.virsh import OTHER_COMMANDS
 
 # name, "module:class". A module is imported when its command is run or described.
@@ -173,14 +184,13 @@ def main(argv: list[str] | None = None) -> int:
         return complain(str(err), err.code, debug)
     except KeyboardInterrupt:
         return complain("interrupted", ExitCode.INTERRUPTED, debug)
-    except BrokenPipeError:
-        silence(sys.stdout)
-        return ExitCode.BROKEN_PIPE
     except ImportError as err:
         return complain(f"pcmig is not installed properly: {err}", ExitCode.INTERNAL, debug)
     except Exception as err:
-        if isinstance(err, OSError) and err.errno in UNWRITABLE and err.filename is None:
+        if isinstance(err, OSError) and err.errno in (*UNWRITABLE, errno.EPIPE) and is_stdouts(err):
             silence(sys.stdout)
+            if err.errno == errno.EPIPE:
+                return ExitCode.BROKEN_PIPE
             return complain(f"standard output cannot be written: {err.strerror}", ExitCode.FAILED, debug)
         core, journal = sys.modules.get("pcmig._core"), sys.modules.get("pcmig.journal")
         if (core and isinstance(err, core.Error)) or (journal and isinstance(err, journal.JournalError)):
@@ -199,6 +209,7 @@ def open_streams() -> None:
                 os.dup2(handle, number)
                 os.close(handle)
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
+    own_stdout()
 
 
 def complain(message: str, code: ExitCode, debug: bool) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -109,6 +110,26 @@ def test_an_output_that_takes_nothing(words: str, where: str, why: str, tmp_path
     )
     assert run.returncode == 1
     assert run.stderr.startswith(f"pcmig: standard output cannot be written: {why}"), run.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADF, errno.ENOSPC, errno.EPIPE])
+def test_an_error_that_comes_from_elsewhere_is_not_the_outputs(number: int) -> None:
+    """A socket, a descriptor: there is no name of a file in it."""
+    fails = "\n".join(
+        (
+            "import sys",
+            "from pcmig.cli import flags, main",
+            "def take(*_):",
+            "    print('half a line', end='')",
+            f"    raise OSError({number}, 'elsewhere')",
+            "flags.Flags.take_action = take",
+            "sys.exit(main.main(['flags', 'LIVE']))",
+        )
+    )
+    run = subprocess.run([sys.executable, "-c", fails], capture_output=True, text=True)
+    assert run.returncode == 70, run.stderr
+    assert "elsewhere" in run.stderr and "standard output" not in run.stderr
+    assert run.stdout == "half a line"
 
 
 def test_help_for_a_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
