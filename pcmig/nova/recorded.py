@@ -131,8 +131,11 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     def _huge_pages(self, context: Any, instance: Any, migration: Any) -> HugePages:
         """Of a guest that MIGRATION takes away from here."""
-        uuid, dest = str(instance.uuid), str(migration.dest_compute)
-        return huge_pages.watched(uuid, lambda: self._peers.huge_pages(context, dest, uuid))
+        uuid = str(instance.uuid)
+        # Whatever is wrong with the record is of no concern to the migration.
+        return huge_pages.watched(
+            uuid, lambda: self._peers.huge_pages(context, str(migration.dest_compute), uuid)
+        )
 
     def _permitted(self, block_migration: bool) -> bool:
         raise NotImplementedError

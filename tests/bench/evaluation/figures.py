@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from pcmig.huge_pages import AT_S
 from tests.bed import BedError
 from tests.bench.evaluation.cells import DATABASE, LOADS, PAGE_BYTES
 from tests.bench.figures import Figure, Row, spread
 
 # A guest that has arrived has lost its huge pages, and works slower for that, for longer than the migration.
 WINDOWS_S = ((0, 10), (10, 30), (30, 90))
-HUGE_AT_S = (0, 10, 30)
 FULL_LINK = 0.75  # of the rate, on the average of the whole migration: what is left is set-up and the switch
 FULL_MACHINE_PERCENT = 90
 
@@ -32,7 +32,7 @@ FIGURES = (
     Figure("slowest_during", "slowest during", "ms"),
     *(Figure(f"slowest_{start}_{end}", f"slowest {start}-{end} s after", "ms") for start, end in WINDOWS_S),
     Figure("huge_before", "huge pages before", "MiB"),
-    *(Figure(f"huge_{at}", f"{at} s after", "MiB") for at in HUGE_AT_S),
+    *(Figure(f"huge_{at}", f"{at} s after", "MiB") for at in AT_S),
 )
 
 

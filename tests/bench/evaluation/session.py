@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from pcmig import huge_pages
+from pcmig_common import units
 from tests.bed import Bed, BedError, Host
 from tests.bed.guest import ensure_images
 from tests.bed.layer import Reporter
 from tests.bench.calm import Calm, Work
 from tests.bench.evaluation import database
 from tests.bench.evaluation.cells import DATABASE, LOADS, Cell
-from tests.bench.evaluation.figures import HUGE_AT_S, WINDOWS_S
+from tests.bench.evaluation.figures import WINDOWS_S
 from tests.bench.switchover.commands import Place, Ran
 from tests.bench.switchover.session import SETTLE_PATIENCE_S, Session
 from tests.functional.tunnel_scene import Daemon, make_daemons, start_daemons
@@ -29,7 +31,6 @@ LOAD_PATIENCE_S = 180.0
 CHECK_PATIENCE_S = 120.0
 _DIRTY = re.compile(r"dirtyrate\.megabytes_per_second=(\d+)")
 _MEASURED = re.compile(r"dirtyrate\.calc_status=2\b")
-_HUGE = re.compile(r"^AnonHugePages:\s+(\d+) kB", re.M)
 
 
 def images_of(load: str) -> Callable[[Reporter], pathlib.Path]:
@@ -105,7 +106,7 @@ class LoadSession(Session):
     def _watch(self, row: dict[str, Any]) -> list[dict[str, float]]:
         """What the guest got done in each window after the end, against what it did before the start."""
         destination = self.bed.where(self.guest)
-        for at_s in HUGE_AT_S[1:]:
+        for at_s in huge_pages.AT_S[1:]:
             if at_s <= self.after_s:
                 time.sleep(max(0.0, self._ended_s + at_s - time.monotonic()))
                 row["huge_mib"][f"{at_s}"] = self._huge_of(destination)
@@ -177,8 +178,8 @@ class LoadSession(Session):
         """Of the guest's memory, what the host's kernel holds in huge pages; None where it does not tell."""
         with contextlib.suppress(OSError, ValueError):
             (pid,) = host.qemu_pids()
-            match = _HUGE.search(pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())
-            return round(int(match[1]) / 1024, 1) if match else None
+            found = huge_pages.of_process(pid).bytes
+            return None if found is None else round(found / units.MIB, 1)
         return None
 
     def _start_tunnel(self) -> None:
