@@ -284,6 +284,9 @@ static void keep_in_time(struct pcmig_pacing *pacing, int64_t t_us, const struct
     int64_t left_us, window_us, missing_mib;
     uint64_t needed_bps, seen_bps, sent_bps, fallen;
 
+    /* It may be of a link that was thought to be faster. */
+    if (pacing->floor_mib > late_mib * OVERDUE_FACTOR)
+        pacing->floor_mib = late_mib * OVERDUE_FACTOR;
     if (remaining == 0)
         return;
     if (pacing->finish_by_us == 0 || link_bps / 8 > pacing->finish_link_bps / 7 ||

@@ -95,8 +95,10 @@ static const char *check_pace(const struct policy_rules *rules, const struct pcm
                                                                                          : "no pace for a reason";
     if (d->pace_mib < 1)
         return "the pace is not below the least";
-    /* One that opens step by step, as the link was never measured, goes beyond what is known of it. */
-    return d->pace_mib <= (max > 1 ? max : 1) || (d->pace_mib & (d->pace_mib - 1)) == 0 || d->pace_mib <= UNMEASURED
+    /* One that opens step by step, as the link was never measured, goes beyond what is known of it; so does one that
+     * is overdue, by a factor (core/pacing.c, OVERDUE_FACTOR). */
+    return d->pace_mib <= (max > 1 ? max : 1) || (d->pace_mib & (d->pace_mib - 1)) == 0 || d->pace_mib <= UNMEASURED ||
+                   (d->reason == PCMIG_REASON_TIME_BOUND && d->pace_mib <= max * 2)
                ? NULL
                : "the pace is not above the link";
 }
