@@ -218,7 +218,7 @@ def own_stdout() -> None:
     old.flush()
     output = Output()
     sys.stdout = io.TextIOWrapper(
-        output if old.write_through else io.BufferedWriter(output),  # type: ignore[type-var]
+        output if old.write_through else io.BufferedWriter(output),
         encoding=old.encoding,
         errors=old.errors,
         newline="\n",
