@@ -227,14 +227,13 @@ class Journal:
     def remove(self, uuid: str) -> None:
         """No error when there is none. Raises JournalError."""
         path = self.path(uuid)
-        if not path.exists():
-            return
+        try:
+            if not path.exists():
+                return
+        except OSError as err:
+            raise JournalError(f"{path} cannot be removed: {err.strerror}") from err
         with self._locked():
-            try:
-                path.unlink(missing_ok=True)
-                sync_folder(self.folder)
-            except OSError as err:
-                raise JournalError(f"{path} cannot be removed: {err.strerror}") from err
+            self._unlink(path)
 
     def remove_if(self, entry: Entry) -> None:
         """Removes ENTRY as long as it is that migration's and nobody looks after it. No error when there is
@@ -247,11 +246,14 @@ class Journal:
                 raise HeldError(there.keeper, there)
             if (there.started, there.dest_uri) != (entry.started, entry.dest_uri):
                 raise JournalError(f"{self.path(entry.uuid)} is of a newer migration by now: it stays")
-            try:
-                self.path(entry.uuid).unlink(missing_ok=True)
-                sync_folder(self.folder)
-            except OSError as err:
-                raise JournalError(f"{self.path(entry.uuid)} cannot be removed: {err.strerror}") from err
+            self._unlink(self.path(entry.uuid))
+
+    def _unlink(self, path: pathlib.Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+            sync_folder(self.folder)
+        except OSError as err:
+            raise JournalError(f"{path} cannot be removed: {err.strerror}") from err
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -260,11 +262,14 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            hand_over(lock, self.folder)
         except OSError as err:
             raise JournalError(f"the journal {self.folder} cannot be written: {err.strerror}") from err
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                hand_over(lock, self.folder)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as err:  # a file system without locks, or whose server is away
+                raise JournalError(f"the journal {self.folder} cannot be locked: {err.strerror}") from err
             yield
         finally:
             os.close(lock)

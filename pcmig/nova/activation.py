@@ -39,6 +39,7 @@ class Activation:
         self._bound: dict[str, dict[str, str]] = {}  # port to host to status, as far as it was looked at
         self._fetched_s = self._tried_s = float("-inf")
         self._fetching = threading.Lock()
+        self._connecting = threading.Lock()
         self._first = threading.Event()  # every port was tried once, or none is to be
         self._over = threading.Event()
         self._settled = threading.Event()  # nothing more reaches Neutron
@@ -132,12 +133,11 @@ class Activation:
 
     def _activate(self) -> None:
         begun_s = time.monotonic()
-        client = self._client or self._connect()
         ports = [port for port in neutron_ports.ids(self._instance) if self._is_bound_there(port)]
         if not ports:
             return
         tried = _Count(len(ports), self._first.set)
-        found = neutron_ports.each(ports, lambda port: self._one(client, port, tried))
+        found = neutron_ports.each(ports, lambda port: self._one(port, tried))
         left = neutron_ports.errors(found)
         active = sum(value is True for value in found.values())
         took_s = time.monotonic() - begun_s
@@ -167,12 +167,18 @@ class Activation:
     def _was_seen_there(self, port: str) -> bool:
         return self._dest in self._bound.get(port, {})
 
-    def _one(self, client: Any, port: str, tried: _Count) -> bool:
+    def _connected(self) -> Any:
+        with self._connecting:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def _one(self, port: str, tried: _Count) -> bool:
         """Until it is active; whether it is. Raises the last error when the migration is over before."""
         attempts = 0
         while True:
             try:
-                active = neutron_ports.activate(client, port, self._dest)
+                active = neutron_ports.activate(self._connected(), port, self._dest)
             except Exception as err:
                 tried.one(port)
                 if neutron_ports.is_final(err):

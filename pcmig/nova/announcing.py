@@ -62,10 +62,10 @@ class Announcer:
 
     def _comes(self, uuid: str) -> None:
         """The daemon may have to start, and libraries to be loaded: not when the guest runs."""
-        noted = port_answers.noted_of(self._record(uuid))
-        if noted is None:
-            return
         try:
+            noted = port_answers.noted_of(self._record(uuid))
+            if noted is None:
+                return
             nics = port_answers.nics(noted) or []
             if nics:
                 in_bridges = any(nic.kind == "bridge" and not nic.openvswitch for nic in nics)
@@ -75,8 +75,12 @@ class Announcer:
 
     def _runs(self, uuid: str) -> None:
         """It does here, perhaps because somebody has resumed a guest that was here all the time."""
-        record = self._record(uuid)
-        noted = port_answers.noted_of(record)
+        try:
+            record = self._record(uuid)
+            noted = port_answers.noted_of(record)
+        except Exception as err:  # the journal; QEMU has announced it
+            LOG.warning("Guest %(uuid)s is not announced: %(err)s", {"uuid": uuid, "err": err})
+            return
         if record is None or noted is None:
             return
         with self._lock:
@@ -93,6 +97,9 @@ class Announcer:
                 LOG.info("Guest %(uuid)s has arrived: %(how)s", {"uuid": uuid, "how": in_words(rows)})
         except Exception as err:  # libraries of the environment; QEMU has announced it
             LOG.warning("Guest %(uuid)s is not announced: %(err)s", {"uuid": uuid, "err": err})
+            with self._lock:  # once more when libvirt says so again
+                if self._gone.get(uuid) is gone:
+                    self._begun.pop(uuid, None)
         finally:
             with self._lock:
                 if self._gone.get(uuid) is gone:

@@ -20,7 +20,7 @@ from typing import Any
 from nova import exception, objects
 from oslo_log import log as logging
 
-from pcmig.nova import adoption, records
+from pcmig.nova import adoption, ending, records
 
 LOG = logging.getLogger(__name__)
 
@@ -45,9 +45,10 @@ def keep(manager: Any, known: records.Records, put_right: Callable[[str], None])
     manager._delete_dangling_bdms = unless_it_migrates
 
 
-def give_up(manager: Any, record: records.Record, source: str) -> None:
+def give_up(manager: Any, record: records.Record, source: str) -> bool:
     """Deletes the source's of a server that is deleted, whose half at the source is SOURCE. What cannot be
-    deleted is told."""
+    deleted is told. False: Cinder is away, and it is to be called again."""
+    settled = True
     context = adoption.context_of(record)
     for bdm in adoption.source_bdms(record, context):
         if not bdm.is_volume or bdm.attachment_id is None:
@@ -59,8 +60,10 @@ def give_up(manager: Any, record: records.Record, source: str) -> None:
         except exception.VolumeAttachmentNotFound:
             continue
         except Exception as err:  # Cinder's, too
+            settled = settled and not ending.patient(err)
             LOG.error(
                 "openstack volume attachment delete %(id)s: volume %(volume)s stays in use by a server that "
                 "was deleted in its live migration: %(err)s",
                 {"id": bdm.attachment_id, "volume": bdm.volume_id, "err": err},
             )
+    return settled

@@ -14,6 +14,7 @@ import contextlib
 import copy
 import threading
 import time
+from http import HTTPStatus
 from typing import Any
 
 from nova import context as nova_context
@@ -27,8 +28,9 @@ LOG = logging.getLogger(__name__)
 
 PLUG_LATE_S = (2.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # one pause after the other
 HYBRID_PORT = "qvo"  # with which the name of an Open vSwitch port begins that has a bridge before it
-AGAIN = " (bound again)"  # at the end of a port's description for a moment
-DESCRIPTION_CHARS = 255  # Neutron takes
+AGAIN = " (bound again)"  # at the end of one of a port's texts for a moment:
+TEXTS = ("description", "name")  # the first that has room for it
+TEXT_CHARS = 255  # Neutron takes
 
 _late: dict[str, object] = {}  # guest to the call whose thread looks after its ports: the last one's
 
@@ -81,7 +83,7 @@ def stay(driver: Any, manager: Any, instance: Any, migration: Any, migrate_data:
     context = nova_context.get_admin_context()
     source = str(migration.source_compute)
     if not moved:
-        client = neutron_client.client(context)
+        client = _client(context)
         known = _answered(
             neutron_ports.each(neutron_ports.ids(instance), lambda port: neutron_ports.bindings(client, port))
         )
@@ -103,25 +105,40 @@ def return_with_guest(
 ) -> None:
     """For a guest that runs at the source, whose ports were activated at the destination. To be called again
     after an error, and then does all of it again."""
-    vifs = vifs_at_source(instance, migrate_data)
     try:
         come_back(context, instance, migration, manager)
     finally:  # whatever Neutron has refused: who called may leave it at that, and the guest runs here
-        try:
-            plug_again(driver, instance, vifs)
-        except Exception as err:  # _plug_late() tries it again
-            LOG.warning("Cannot plug the ports here again: %s", err, instance=instance)
-        untold = tell_agents(context, instance, neutron_ports.ids(instance))
-        this = _late[str(instance.uuid)] = object()
-        try:
-            threading.Thread(
-                target=_plug_late,
-                args=(driver, instance, vifs, context, untold, this),
-                name="pcmig-plug",
-                daemon=True,
-            ).start()
-        except RuntimeError as err:  # no thread is to be had
-            LOG.warning("Nobody looks after the ports here any longer: %s", err, instance=instance)
+        _wire(driver, context, instance, migrate_data)
+
+
+def _wire(driver: Any, context: Any, instance: Any, migrate_data: Any) -> None:
+    """The ports are in the bridge here, and Neutron's agents hear of it: now, and for a while. Raises
+    nothing."""
+    try:
+        vifs, ports = vifs_at_source(instance, migrate_data), neutron_ports.ids(instance)
+    except Exception as err:  # the conductor, from which they may come, or what another release has noted
+        LOG.warning(
+            "Which ports the server has is not known, so none is plugged again; openstack server reboot "
+            "--hard %(uuid)s does it: %(err)s",
+            {"uuid": instance.uuid, "err": err},
+            instance=instance,
+        )
+        return
+    try:
+        plug_again(driver, instance, vifs)
+    except Exception as err:  # _plug_late() tries it again
+        LOG.warning("Cannot plug the ports here again: %s", err, instance=instance)
+    untold = tell_agents(context, instance, ports)
+    this = _late[str(instance.uuid)] = object()
+    try:
+        threading.Thread(
+            target=_plug_late,
+            args=(driver, instance, vifs, context, untold, this),
+            name="pcmig-plug",
+            daemon=True,
+        ).start()
+    except RuntimeError as err:  # no thread is to be had
+        LOG.warning("Nobody looks after the ports here any longer: %s", err, instance=instance)
 
 
 def _plug_late(driver: Any, instance: Any, vifs: Any, context: Any, untold: list[str], this: object) -> None:
@@ -169,7 +186,7 @@ def come_back(context: Any, instance: Any, migration: Any, manager: Any) -> None
         str(migration.dest_compute),
         manager.network_api,
     )
-    client = neutron_client.client(context)
+    client = _client(context)
     ports = neutron_ports.ids(instance)
     # What has no binding here any more gets one below.
     _answered(neutron_ports.each(ports, lambda port: neutron_ports.activate(client, port, source)))
@@ -184,6 +201,14 @@ def come_back(context: Any, instance: Any, migration: Any, manager: Any) -> None
     network_api.setup_instance_network_on_host(context, instance, source, migration=migration)
     if failed:
         raise _failure(failed[0])
+
+
+def _client(context: Any) -> Any:
+    """Raises what _failure() makes of an error: Keystone may be away, too."""
+    try:
+        return neutron_client.client(context)
+    except Exception as err:
+        raise _failure(err) from err
 
 
 def _answered(found: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +240,8 @@ def vifs_at_source(instance: Any, migrate_data: Any) -> Any:
 def plug_again(driver: Any, instance: Any, vifs: Any) -> None:
     """Gives the interfaces VIFS of a guest that runs their ports of Open vSwitch back, which Neutron's agent
     takes out of the bridge at the switch (process_deactivated_bindings) and nobody puts back. What is there
-    already stays as it is."""
+    already stays as it is. Raises the first error, when all were tried."""
+    failed: list[Exception] = []
     for vif in vifs:
         if vif["type"] != network_model.VIF_TYPE_OVS or vif["vnic_type"] != network_model.VNIC_TYPE_NORMAL:
             continue
@@ -224,7 +250,12 @@ def plug_again(driver: Any, instance: Any, vifs: Any) -> None:
         if vif.is_hybrid_plug_enabled():
             port["details"][network_model.VIF_DETAILS_OVS_HYBRID_PLUG] = False
             port["devname"] = f"{HYBRID_PORT}{vif['id']}"[: network_model.NIC_NAME_LEN]
-        driver.plug_vifs(instance, network_model.NetworkInfo([port]))
+        try:
+            driver.plug_vifs(instance, network_model.NetworkInfo([port]))
+        except Exception as err:
+            failed.append(err)
+    if failed:
+        raise failed[0]
 
 
 def tell_agents(context: Any, instance: Any, ports: list[str]) -> list[str]:
@@ -236,19 +267,31 @@ def tell_agents(context: Any, instance: Any, ports: list[str]) -> list[str]:
     try:
         client = neutron_client.client(context)
 
-        def tell(port: str) -> None:
-            found = str(client.show_port(port)["port"].get("description") or "")
-            text = found.removesuffix(AGAIN)  # left by one that came no further
-            for said in (text[: DESCRIPTION_CHARS - len(AGAIN)] + AGAIN, text):
-                client.update_port(port, {"port": {"description": said}})
-
-        failed = neutron_ports.errors(neutron_ports.each(ports, tell))
+        failed = neutron_ports.errors(neutron_ports.each(ports, lambda port: _tell_agents(client, port)))
     except Exception as err:
         failed = dict.fromkeys(ports, err)
     for port, error in failed.items():  # the guest runs, and a hard reboot plugs its ports anew
         LOG.warning(
-            "Neutron's agents may not hear that port %(port)s is here again: %(err)s",
-            {"port": port, "err": error},
+            "Neutron's agents may not hear that port %(port)s is here again, and '%(again)s' may be left at "
+            "the end of its description or name: %(err)s",
+            {"port": port, "again": AGAIN, "err": error},
             instance=instance,
         )
     return [port for port, error in failed.items() if not neutron_ports.is_final(error)]
+
+
+def _tell_agents(client: Any, port: str) -> None:
+    found = client.show_port(port)["port"]
+    # What is left by one that came no further goes as well.
+    texts = {name: str(found.get(name) or "").removesuffix(AGAIN) for name in TEXTS}
+    room = [name for name in TEXTS if len(texts[name]) <= TEXT_CHARS - len(AGAIN)]
+    if not room:  # what is cut off would be lost where the second change fails
+        raise _NoRoomError(f"its {' and its '.join(TEXTS)} leave no room for it")
+    client.update_port(port, {"port": {room[0]: texts[room[0]] + AGAIN}})
+    client.update_port(port, {"port": texts})
+
+
+class _NoRoomError(Exception):
+    """Nothing of a port can be changed for a moment. Neutron would say so, too."""
+
+    status_code = HTTPStatus.BAD_REQUEST

@@ -32,6 +32,7 @@ from pcmig.nova import (
     ending,
     flags,
     huge_pages,
+    once,
     planning,
     port_answers,
     ports,
@@ -178,12 +179,18 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
     def cleanup_host(self, host: str) -> None:
         # What is in flight goes on without us, and is adopted at the next start.
         self._keeper.stopping.set()
-        for plan in list(self._plans.values()):
-            if plan.steered is not None:
-                plan.steered.detach()
-        messages.stop(self._messages)
-        self._announcer.stop()
-        self._metering.stop()
+        steered = [plan.steered for plan in list(self._plans.values()) if plan.steered is not None]
+        stops: list[Callable[[], None]] = [each.detach for each in steered]
+        stops += [
+            functools.partial(messages.stop, self._messages),
+            self._announcer.stop,
+            self._metering.stop,
+        ]
+        for stop in stops:
+            try:
+                stop()
+            except Exception:  # what comes after has nothing to do with it
+                LOG.exception("Not everything could be stopped")
         super().cleanup_host(host)
 
     def _progress(self, instance: str) -> messages.Answer:
@@ -303,6 +310,9 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
 
     def rollback_live_migration_at_source(self, context: Any, instance: Any, migrate_data: Any) -> None:
         self._forget_wish(instance)  # of one that ended before it got to _live_migration
+        acts = self._acts(instance)
+        if acts is not None:  # what Nova's rollback does from here on is not to be repeated
+            acts.mark(ending.ROLLBACK, once.BEGUN)
         super().rollback_live_migration_at_source(context, instance, migrate_data)
 
     # The migration
@@ -586,7 +596,10 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         """Without eventlet Nova handles an event on the thread that runs libvirt's event loop, with calls to
         conductor and Neutron. As soon as the engine drives a migration, that thread is wanted for its events,
         and all of Nova's go to another one, so that they stay in order."""
-        self._announcer.look(event)
+        try:
+            self._announcer.look(event)
+        except Exception:  # Nova hears of it all the same
+            LOG.exception("A guest may not be announced")
         found = self._ports_first(event)
         if found is None:
             self._emit(event)
@@ -614,14 +627,24 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
             if not self._plans or not releases.threading_mode():
                 super().emit_event(event)
                 return
-            self._events = queue.SimpleQueue()
-            threading.Thread(target=self._handle_events, name="pcmig-events", daemon=True).start()
+            events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            thread = threading.Thread(
+                target=self._handle_events, args=(events,), name="pcmig-events", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # no thread is to be had: it is handled here, and the next one may be there
+                super().emit_event(event)
+                return
+            self._events = events
         self._events.put(event)
 
-    def _handle_events(self) -> None:
-        assert self._events is not None
+    def _handle_events(self, events: queue.SimpleQueue[Any]) -> None:
         while True:
-            super().emit_event(self._events.get())
+            try:
+                super().emit_event(events.get())
+            except Exception:  # those that come after have nothing to do with it
+                LOG.exception("An event of libvirt's was not handled")
 
 
 def _uuid_of_switch(event: Any) -> str:

@@ -19,26 +19,37 @@ from nova.compute import task_states, vm_states
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
-from pcmig.nova import guard, once, records
+from pcmig.nova import guard, once, records, volumes
 
 LOG = logging.getLogger(__name__)
 
 # Between attempts, and how often an error is taken before it is believed.
 RETRY_S = (5, 10, 20, 30, 60)
 ERRORS = 5
-ROLLBACK = "rollback"  # the mark that Nova's rollback was called
+ROLLBACK = "rollback"  # the mark that Nova's rollback has done what can be repeated
 
 # Parts of an error's name or text that say that somebody could not be reached: nova-compute at the
-# destination, the bus, the database, Neutron.
+# destination, the bus, the database, Neutron, Cinder, placement, Keystone, or a proxy before them. Nova puts
+# what a service has answered into the text of errors of its own.
 _AWAY = (
     "DBConnectionError",
     "MessagingTimeout",
+    "MessageDeliveryFailure",
     "ServiceUnavailable",
+    "Service Unavailable",
+    "BadGateway",
+    "Bad Gateway",
+    "GatewayTimeout",
+    "Gateway Timeout",
+    "Gateway Time-out",
     "ConnectionFailed",
+    "ConnectionError",
     "ConnectFailure",
     "ConnectTimeout",
+    "ReadTimeout",
     "PortBindingActivationFailed",
 )
+_AWAY_STATUSES = (408, 429, 502, 503, 504)
 
 
 def migrates(instance: Any) -> bool:
@@ -69,8 +80,16 @@ def patient(err: Exception) -> bool:
         return True
     if isinstance(err, oslo_messaging.MessagingException) and not isinstance(err, oslo_messaging.RemoteError):
         return True
+    if _status_of(err) in _AWAY_STATUSES:
+        return True
     text = f"{type(err).__name__} {err}"
     return any(word in text for word in _AWAY)
+
+
+def _status_of(err: Exception) -> Any:
+    """What a service has answered, as its client has it. Nova's own errors all have a code."""
+    names = ("status_code", "http_status", *(() if isinstance(err, exception.NovaException) else ("code",)))
+    return next((found for name in names if (found := getattr(err, name, None))), None)
 
 
 def wait(stopping: Any, seconds: float) -> bool:
@@ -104,6 +123,8 @@ class Ending:
         self._acts = None if record is None else once.Acts(known, record, instance)
         self._source_bdms = source_bdms
         self._attempts = 0
+        self._errors = 0  # that say more than that somebody is away,
+        self._most = ERRORS  # and how many of them are believed
         self._why = ""  # the last attempt was none
         self._lost: str | None = None  # why there will be no other
 
@@ -137,7 +158,8 @@ class Ending:
         return f"{self.WAITS}: {self._why}" if self._why else None
 
     def attempt(self) -> bool:
-        """Once; whether it is carried out. Raises what is not to be tried again."""
+        """Once; whether it is carried out. Raises what is not to be tried again: an error that came ERRORS
+        times."""
         self._attempts += 1
         if self._manager is None:
             self._carry_out()
@@ -151,9 +173,11 @@ class Ending:
         self._lost = self._elsewhere()
         return self._lost is None and self._attempt()
 
-    def _wait_for(self, err: Exception) -> bool:
-        """Called for an error: it is raised, or it says only that somebody is away."""
-        if not patient(err):
+    def _wait_for(self, err: Exception, counts: bool = True) -> bool:
+        """Called for an error: it is raised, or there will be another attempt. COUNTS: it may be raised for
+        what it says, if there are too many."""
+        self._errors += counts and not patient(err)
+        if isinstance(err, exception.InstanceNotFound) or self._errors >= self._most:
             raise err
         self._why = f"{type(err).__name__}: {err}"
         return False
@@ -166,6 +190,19 @@ class Ending:
         except Exception as err:
             return self._wait_for(err)
         return True
+
+    def ports_first(self, come_back: Callable[[], None]) -> None:
+        """The guest runs, and nobody reaches it where its ports are bound to the destination: COME_BACK binds
+        them here. Raises what is worth waiting for."""
+        try:
+            come_back()
+        except Exception as err:
+            if patient(err):
+                raise
+            LOG.exception(
+                "Cannot see to the bindings of the ports; openstack port show tells where each is bound",
+                instance=self.instance,
+            )
 
     def _elsewhere(self) -> str | None:
         """Why nothing is to be done any more; None as long as something is."""
@@ -199,6 +236,13 @@ class Ending:
         self._why = f"Nova's record of the server says '{state}', which comes first"
         return False
 
+    def check_allocation(self) -> None:
+        """Nova's client of placement does not always raise what keeps it from answering, and
+        Nova's code goes on then. The migration's is gone at its end, whatever that is."""
+        uuid = self.migration.uuid
+        if self._manager.reportclient.get_allocs_for_consumer(self._context, uuid)["allocations"]:
+            raise exception.ServiceUnavailable(f"placement still has the allocation of migration {uuid}")
+
     def _carry_out(self) -> None:
         raise NotImplementedError
 
@@ -211,24 +255,20 @@ class Completion(Ending):
     def __init__(self, *arguments: Any, post: Callable[..., Any]) -> None:
         super().__init__(*arguments)
         self._post = post
-        self._errors = 0
 
     def _attempt(self) -> bool:
         try:
             if self._is_written_down():
                 self._manager._delete_allocation_after_move(self._context, self.instance, self.migration)
+                self.check_allocation()
                 return True
             if not self._ours():
                 return False
             self._here()
             self._carry_out()
-        except exception.InstanceNotFound:
-            raise
+            self.check_allocation()
         except Exception as err:
-            self._errors += not (self._is_written_down() or patient(err))
-            if self._errors >= ERRORS:
-                raise
-            self._why = f"{type(err).__name__}: {err}"
+            self._wait_for(err, counts=not self._is_written_down())
             self._take_back()
             return False
         return True
@@ -304,28 +344,19 @@ class Rollback(Ending):
         self._recover = recover
         self._dest = dest
         self._status = status
+        if self._acts is None:  # how far Nova's rollback came is not known
+            self._most = 1
 
     def _carry_out(self) -> None:
         if self._manager is not None:
-            self._ports_first()
+            self.ports_first(self._ports_stay)
         if self._acts is not None and self._acts.state(ROLLBACK) is not None:
             self._write_down()
             return
-        if self._acts is not None:
-            self._acts.mark(ROLLBACK, once.BEGUN)
         self._recover(migration_status=self._status)
-
-    def _ports_first(self) -> None:
-        """The guest runs, and nobody reaches it where its ports are bound to the destination."""
-        try:
-            self._ports_stay()
-        except Exception as err:
-            if patient(err):
-                raise
-            LOG.exception(
-                "Cannot see to the bindings of the ports; openstack port show tells where each is bound",
-                instance=self.instance,
-            )
+        if self._manager is not None and self._acts is not None:
+            self.check_allocation()
+            volumes.check(self._context, self.instance, self._source_bdms)
 
     def _write_down(self) -> None:
         """What of Nova's rollback may be repeated: by the time it failed, Nova's volumes may be the source's
@@ -343,9 +374,8 @@ class Rollback(Ending):
         )
         manager, context, instance = self._manager, self._context, self.instance
         manager._revert_allocation(context, instance, self.migration)
-        bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
-        volumes = [bdm for bdm in bdms if bdm.is_volume]
-        manager._rollback_volume_bdms(context, volumes, self._source_bdms or [], instance)
+        self.check_allocation()
+        volumes.come_back(manager, context, instance, self._source_bdms)
         try:
             manager.network_api.setup_networks_on_host(context, instance, host=self._dest, teardown=True)
         except exception.PortBindingDeletionFailed as err:  # as Nova takes it

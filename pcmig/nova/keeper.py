@@ -29,6 +29,7 @@ from pcmig.nova import (
     turned_back,
     turner,
     turning,
+    volumes,
 )
 from pcmig_common import turned_back as words
 
@@ -93,6 +94,7 @@ class Keeper:
         manager = getattr(self._driver.virtapi, "_compute", None)
         if not self._records and not self._records.forgotten:
             return
+        self._records.save()
         for uuid in {record.entry.uuid for record in self._records.forgotten}:
             if manager is not None and self._busy[uuid] == 0:
                 self.on_thread(uuid, self.put_right, uuid)
@@ -100,34 +102,51 @@ class Keeper:
             uuid = record.entry.uuid
             if self._busy[uuid] > 0:
                 continue
-            if self._driver._follows(uuid):
-                if self._driver._is_unrun(uuid):
-                    self.on_thread(uuid, self.turner.engine_gives_way, record)
-                continue
-            if record.side == "destination":
-                self.on_thread(uuid, self._drop_if_settled, record, manager)
-            elif manager is not None and (record.turned or record.about_to_turn):
-                self.on_thread(uuid, self.turner.after, record, manager)
-            elif manager is not None and first:
-                adopted = self.recalled(record, manager)
-                if adopted is not None:
-                    self.on_thread(uuid, self._follow, adopted, manager)
-            elif manager is not None:
-                self.on_thread(uuid, self.again, record, manager)
+            try:
+                self._look_after(record, manager, first)
+            except Exception:  # the others' have nothing to do with it
+                self._later(uuid)
+
+    def _look_after(self, record: records.Record, manager: Any, first: bool) -> None:
+        uuid = record.entry.uuid
+        if self._driver._follows(uuid):
+            if self._driver._is_unrun(uuid):
+                self.on_thread(uuid, self.turner.engine_gives_way, record)
+        elif record.side == "destination":
+            self.on_thread(uuid, self._drop_if_settled, record, manager)
+        elif manager is not None and (record.turned or record.about_to_turn):
+            self.on_thread(uuid, self.turner.after, record, manager)
+        elif manager is not None and first:
+            adopted = self.recalled(record, manager)
+            if adopted is not None:
+                self.on_thread(uuid, self._follow, adopted, manager)
+        elif manager is not None:
+            self.on_thread(uuid, self.again, record, manager)
 
     def on_thread(self, uuid: str, call: Callable[..., None], *arguments: Any) -> None:
         """eventlet makes it one of its own."""
-        self._busy[uuid] += 1
 
         def work() -> None:
             try:
                 call(*arguments)
-            except Exception:  # whatever it is, it is tried again later
-                LOG.exception("Cannot look after the migration of guest %s", uuid)
+            except Exception:
+                self._later(uuid)
             finally:
                 self._busy[uuid] -= 1
 
-        threading.Thread(target=work, name=f"pcmig-{uuid[:8]}", daemon=True).start()
+        self._busy[uuid] += 1
+        try:
+            threading.Thread(target=work, name=f"pcmig-{uuid[:8]}", daemon=True).start()
+        except RuntimeError:  # no thread is to be had
+            self._busy[uuid] -= 1
+            self._later(uuid)
+
+    def _later(self, uuid: str) -> None:
+        """Called for an error, whatever it is: what was left undone is tried again at the next look."""
+        LOG.exception("Cannot look after the migration of guest %s yet", uuid)
+        self._seen.pop(uuid, None)
+        if not self._driver._follows(uuid):
+            self._records.release(uuid)
 
     def _drop_if_settled(self, record: records.Record, manager: Any) -> None:
         """Of a guest that should have come here. Nova does not always tell the destination how it ended."""
@@ -327,9 +346,7 @@ class Keeper:
         context, instance = adopted.context, adopted.instance
         self._ports_come_back(adopted, manager)
         manager._revert_allocation(context, instance, adopted.migration)
-        bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
-        volumes = [bdm for bdm in bdms if bdm.is_volume]
-        manager._rollback_volume_bdms(context, volumes, adopted.source_bdms, instance)
+        volumes.come_back(manager, context, instance, adopted.source_bdms)
         manager._set_migration_status(adopted.migration, "error")
         LOG.warning(
             "The live migration is forgotten: Nova's records are those of before it", instance=instance
@@ -351,8 +368,9 @@ class Keeper:
             if adopted is not None and adopted.migration.status == "completed":
                 # Nova does this last; it is no harm where it is done.
                 manager._delete_allocation_after_move(adopted.context, adopted.instance, adopted.migration)
-            if adopted is None:
-                self._give_up_volumes(record, manager)
+            if adopted is None and not self._give_up_volumes(record, manager):
+                self._seen.pop(uuid, None)
+                return None
             if adopted is None or adoption.is_over(adopted):
                 LOG.info("The migration of guest %s is over", uuid)
                 self._records.remove(uuid, "source")
@@ -393,12 +411,13 @@ class Keeper:
         )
         return adopted
 
-    def _give_up_volumes(self, record: records.Record, manager: Any) -> None:
-        """If the server is deleted, and not its migration's record alone."""
+    def _give_up_volumes(self, record: records.Record, manager: Any) -> bool:
+        """If the server is deleted, and not its migration's record alone. False: it is to be called again."""
         try:
             objects.Instance.get_by_uuid(adoption.context_of(record), record.entry.uuid)
         except exception.InstanceNotFound:
-            attachments.give_up(manager, record, self._guard.evidence(record)["source"])
+            return attachments.give_up(manager, record, self._guard.evidence(record)["source"])
+        return True
 
     def _evacuated(self, adopted: adoption.Adopted, manager: Any) -> None:
         """The server runs elsewhere, and what is left of it here never may again. Nova has its rest destroyed
@@ -437,15 +456,12 @@ class Keeper:
         except exception.InstanceNotFound:
             LOG.info("The server of a live migration is deleted: nothing is to be written down any more")
             record = self._records.get(uuid)
-            if record is not None:
-                self._give_up_volumes(record, manager)
-        except Exception:
-            LOG.exception("Live migration failed.", instance=instance)
-            self._failed(end.migration, instance, manager)
-            record = self._records.get(uuid)
-            if record is not None:
-                self._note(record)
+            if record is not None and not self._give_up_volumes(record, manager):
+                self.looks_anew(uuid)
                 self._records.release(uuid)
+                return
+        except Exception:
+            self._failed(end.migration, instance, manager)
             return
         finally:
             self._ends.pop(uuid, None)
@@ -472,10 +488,19 @@ class Keeper:
         return ending.wait(self.stopping, seconds)
 
     def _failed(self, migration: Any, instance: Any, manager: Any) -> None:
-        """As ComputeManager._do_live_migration does."""
-        manager._set_migration_status(migration, "error")
-        instance.refresh()
-        manager._set_instance_obj_error_state(instance, clean_task_state=True)
+        """Called for an error. As ComputeManager._do_live_migration does; people have to look after it then.
+        What cannot be written down either is tried again at the next look."""
+        LOG.exception("Live migration failed.", instance=instance)
+        uuid = str(instance.uuid)
+        try:
+            manager._set_migration_status(migration, "error")
+            instance.refresh()
+            manager._set_instance_obj_error_state(instance, clean_task_state=True)
+            record = self._records.get(uuid)
+            if record is not None:
+                self._note(record)
+        finally:  # on_thread() tells of what is raised here
+            self._records.release(uuid)
 
     def _follow(self, adopted: adoption.Adopted, manager: Any) -> None:
         uuid = adopted.record.entry.uuid
@@ -493,8 +518,9 @@ class Keeper:
                 )
             )
             return
-        steered = self._driver._steer_adopted(adopted)
+        steered: steer.Steered | None = None
         try:
+            steered = self._driver._steer_adopted(adopted)
             status = self._monitor(adopted, steered)
             if steered.gives_way is not None and status["outcome"] == "detached":
                 steered.detached = True
@@ -516,24 +542,23 @@ class Keeper:
                 finish=lambda end: end.run(self.wait),
             )
         except Exception:
-            LOG.exception("Live migration failed.", instance=adopted.instance)
             self._failed(adopted.migration, adopted.instance, manager)
-            self._note(adopted.record)
-            self._records.release(uuid)
         else:
             if not steered.detached:
                 self._records.remove(uuid, "source")
                 self._seen.pop(uuid, None)
         finally:
             self._driver._adopted_ended(uuid)
-            steered.end()
+            if steered is not None:
+                steered.end()
 
     def _monitor(self, adopted: adoption.Adopted, steered: steer.Steered) -> dict[str, Any]:
         entry, instance = adopted.record.entry, adopted.instance
         try:
             guest = self._driver._host.get_guest(instance)
-        except exception.InstanceNotFound:
-            guest = None  # it has moved: no downtime is to be set
+        except Exception as err:  # it has moved, or libvirt does not answer now: no downtime is to be set
+            LOG.info("Its downtime is left as it is: %s", err, instance=instance)
+            guest = None
         engine: _core.Migration = steered.adopt(
             entry.uuid, entry.dest_uri, entry.engine, entry.tunnel, crossed=entry.crossed
         )

@@ -153,7 +153,10 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
     def get_available_resource(self, nodename: str) -> Any:
         """Nova asks when it has looked at all its instances, just before it serves requests, and each minute
         after."""
-        self._keeper.look_after()
+        try:
+            self._keeper.look_after()
+        except Exception:  # nova-compute starts, and counts its resources, all the same; the next time
+            LOG.exception("Cannot look after the live migrations on record")
         return super().get_available_resource(nodename)
 
     def _note(

@@ -41,6 +41,7 @@ class Record:
     entry: journal.Entry
     side: Side
     verdict: str | None = None  # "completed", "failed"
+    unsaved: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields that are not on the disk yet
 
     @property
     def nova(self) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class Records:
                     "the migration instead, or ask for it when it is over (%s)",
                     self.naming(f"pcmig forget {uuid}"),
                 )
-                releases.off_hub(self._journal.write, record.entry)
+                self._write_again(record)
                 continue
             del self._known[uuid]
             self.forgotten.append(record)
@@ -172,10 +173,44 @@ class Records:
             side = (entry.caller.get(CALLER) or {}).get("side")
             known = self._known.get(entry.uuid)
             if known is not None and known.side == side:
-                known.entry = entry
+                known.entry = dataclasses.replace(entry, **known.unsaved)
             elif side in ("source", "destination"):
                 self._known[entry.uuid] = Record(entry, side)
         self._seen = seen  # what changed meanwhile is read at the next look
+
+    def _write_again(self, record: Record) -> None:
+        """What cannot be written is told, and is written by save()."""
+        try:
+            releases.off_hub(self._journal.write, record.entry)
+            record.unsaved = {}
+        except journal.JournalError as err:
+            LOG.error("A migration in flight is not on record: %s", err)
+
+    def save(self) -> None:
+        """What could not be written before, a disk that was full say. To be called now and then."""
+        with self._lock:
+            for record in list(self._known.values()):
+                if not os.path.exists(self._journal.path(record.entry.uuid)):
+                    if record.entry.owner == journal.Owner.of(os.getpid()):
+                        self._write_again(record)
+                elif record.unsaved:
+                    try:
+                        self._update(record)
+                    except journal.JournalError as err:
+                        LOG.error("What is known of a migration in flight is not on record: %s", err)
+            self._seen = self._state()
+
+    def _update(self, record: Record, **changes: Any) -> None:
+        """For this process at once, and on the disk with whatever could not be written before. Raises
+        journal.JournalError; it is tried again then, by the next one or save()."""
+        with self._lock:
+            record.entry = dataclasses.replace(record.entry, **changes)
+            record.unsaved = record.unsaved | changes
+            try:
+                releases.off_hub(functools.partial(self._journal.update, record.entry.uuid, **record.unsaved))
+                record.unsaved = {}
+            finally:
+                self._seen = self._state()
 
     def __bool__(self) -> bool:
         self._look()
@@ -208,6 +243,7 @@ class Records:
         """This process looks after it from now on. Raises journal.JournalError."""
         with self._lock:
             record.entry = releases.off_hub(self._journal.claim, record.entry, now())
+            record.unsaved = {}
             self._seen = self._state()
 
     def release(self, uuid: str) -> None:
@@ -216,23 +252,17 @@ class Records:
             record = self._known.get(uuid)
             if record is None or record.entry.owner != journal.Owner.of(os.getpid()):
                 return
-            record.entry = dataclasses.replace(record.entry, owner=None, owned=None)
             try:
-                releases.off_hub(functools.partial(self._journal.update, uuid, owner=None, owned=None))
+                self._update(record, owner=None, owned=None)
             except journal.JournalError as err:
                 LOG.error("A migration that needs an operator seems to be looked after: %s", err)
-            self._seen = self._state()
 
     def mark(self, record: Record, act: str, state: str) -> None:
         """Notes that ACT is begun or done: for this process at once, and on the disk. Raises
         journal.JournalError."""
         with self._lock:
             noted = record.nova | {MARKS: record.marks | {act: state}}
-            caller = {**record.entry.caller, CALLER: noted}
-            record.entry = dataclasses.replace(record.entry, caller=caller)
-            update = functools.partial(self._journal.update, record.entry.uuid, caller=caller)
-            releases.off_hub(update)
-            self._seen = self._state()
+            self._update(record, caller={**record.entry.caller, CALLER: noted})
 
     def goes_to(self, uuid: str, host: str) -> None:
         """Notes the UUID of the host to which the guest goes. What cannot be written is told."""
@@ -252,19 +282,16 @@ class Records:
             self._note(record, "That the guest never ran at the destination", unrun=True)
 
     def _note(self, record: Record, what: str, **changes: Any) -> None:
-        with self._lock:
-            record.entry = dataclasses.replace(record.entry, **changes)
-            try:
-                releases.off_hub(functools.partial(self._journal.update, record.entry.uuid, **changes))
-            except journal.JournalError as err:
-                LOG.error("%(what)s cannot be put on record: %(err)s", {"what": what, "err": err})
-            self._seen = self._state()
+        try:
+            self._update(record, **changes)
+        except journal.JournalError as err:
+            LOG.error("%(what)s cannot be put on record yet: %(err)s", {"what": what, "err": err})
 
     def turns_back(self, record: Record, turn: Callable[[journal.Journal], turn_back.TurnedBack]) -> Any:
         """TURN writes into the journal that it is given. Raises what TURN raises."""
         done = releases.off_hub(turn, self._journal)
         with self._lock:
-            record.entry = done.entry
+            record.entry = dataclasses.replace(done.entry, **record.unsaved)
         return done
 
     def settle(self, uuid: str, verdict: str) -> None:

@@ -184,8 +184,11 @@ class Steered:
         """The guest's fate is settled: nothing goes through the tunnel any more."""
         if self.passage is None:
             return
-        for line in accounting.tunnel_lines(self._carried):
-            LOG.info("Live migration: %(what)s", {"what": line}, instance=self._instance)
+        try:
+            for line in accounting.tunnel_lines(self._carried):
+                LOG.info("Live migration: %(what)s", {"what": line}, instance=self._instance)
+        except Exception as err:  # of a daemon of another release
+            LOG.warning("What went through the tunnel is not told: %s", err, instance=self._instance)
         try:
             self.passage.close()
         except Exception as err:  # the daemon drops in time what nobody uses
@@ -582,12 +585,13 @@ class Monitor:
         if status["memory_total_bytes"] == 0:
             return
         elapsed_s = now_s - self._start_s
-        if status["recovery"] is None:
+        if status["recovery"] is None and status["phase"] not in phases.POSTCOPY:
             self._check_timeout(elapsed_s)
         if now_s >= self._switch_again_s and status["phase"] == "precopy":
             self._switch_again_s = float("inf")
             if not self._steered.abort_asked:
-                self._steered.switch()
+                with contextlib.suppress(_core.Error):  # it ended meanwhile
+                    self._steered.switch()
         if status["phase"] == "precopy":
             self._step_downtime(engine, elapsed_s)
         if now_s - self._saved_s >= _save_interval_s():
@@ -597,6 +601,8 @@ class Monitor:
 
     def _step_downtime(self, engine: _core.Migration, elapsed_s: float) -> None:
         """Nova's next downtime step, if its time has come; the engine judges by the limit in force."""
+        if self._guest is None:
+            return
         before = self._downtime
         self._downtime = libvirt_migrate.update_downtime(
             self._guest, self._instance, before, self._steps, elapsed_s
@@ -614,10 +620,11 @@ class Monitor:
         ):
             return
         self._timeout_done = True
-        if CONF.libvirt.live_migration_timeout_action == "force_complete":
-            self._steered.switch()
-        else:
-            self._steered.abort()
+        with contextlib.suppress(_core.Error):  # it ended meanwhile
+            if CONF.libvirt.live_migration_timeout_action == "force_complete":
+                self._steered.switch()
+            else:
+                self._steered.abort()
 
     def _save(self, status: Any) -> None:
         """Statistics into the record, and progress into the instance. A failure is told once."""

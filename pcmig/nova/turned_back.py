@@ -10,12 +10,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from nova import exception, objects
+from nova import objects
 from nova.compute import task_states
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
-from pcmig.nova import ending, once, records
+from pcmig.nova import ending, once, records, volumes
 from pcmig_common import turned_back
 
 LOG = logging.getLogger(__name__)
@@ -47,32 +47,36 @@ class TurnedBack(ending.Ending):
         self._ports_come_back = ports_come_back
         self._dest_answers = dest_answers
         self._text = text
-        self._errors = 0
         self._dest = str(self.migration.dest_compute)
-
-    def _attempt(self) -> bool:
-        if not self._ours():
-            return False
-        try:
-            self._carry_out()
-        except exception.InstanceNotFound:
-            raise
-        except Exception as err:
-            self._errors += not ending.patient(err)
-            if self._errors >= ending.ERRORS:
-                raise
-            self._why = f"{type(err).__name__}: {err}"
-            return False
-        return True
 
     def _carry_out(self) -> None:
         answers = self._dest_answers()
         self._once_known()
-        self._ports_come_back()
-        self._allocations()
-        self._volumes(answers)
-        self._clear_destination(answers)
+        self._all(
+            self._ports_first,
+            self._allocations,
+            functools.partial(self._volumes, answers),
+            functools.partial(self._clear_destination, answers),
+        )
         self._write_down()
+
+    def _all(self, *steps: Callable[[], None]) -> None:
+        """Each of STEPS, whoever does not answer another one: the guest runs. Raises the first error that is
+        worth waiting for, or else the first."""
+        failed: list[Exception] = []
+        for step in steps:
+            try:
+                step()
+            except Exception as err:
+                LOG.info("A server that turned back: %s", err, instance=self.instance)
+                failed.append(err)
+        if failed:
+            raise next((err for err in failed if ending.patient(err)), failed[0])
+
+    def _ports_first(self) -> None:
+        """Nobody reaches the guest where they are bound to the destination. What Neutron refuses is told, and
+        keeps nothing else from being written down."""
+        self.ports_first(self._ports_come_back)
 
     def _once_known(self) -> None:
         """Before anything else: nova-api refuses by it what libvirt would not do."""
@@ -85,13 +89,12 @@ class TurnedBack(ending.Ending):
         uuid = self.migration.uuid
         if self._manager.reportclient.get_allocs_for_consumer(self._context, uuid)["allocations"]:
             self._manager._revert_allocation(self._context, self.instance, self.migration)
+            self.check_allocation()
 
     def _volumes(self, answers: bool) -> None:
         bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(self._context, self.instance.uuid)
-        volumes = [bdm for bdm in bdms if bdm.is_volume]
-        source = {bdm.volume_id: bdm for bdm in self._source_bdms or [] if bdm.is_volume}
-        for bdm in volumes:
-            if answers and self._acts is not None and _is_of_destination(bdm, source):
+        for bdm in volumes.of_destination(bdms, self._source_bdms):
+            if answers and self._acts is not None:
                 self._acts.once(
                     f"{VOLUME}{bdm.volume_id}",
                     functools.partial(
@@ -104,11 +107,7 @@ class TurnedBack(ending.Ending):
                     f"lsblk on {self._dest} says whether volume {bdm.volume_id} is still connected there",
                     only_here=False,
                 )
-        self._manager._rollback_volume_bdms(self._context, volumes, self._source_bdms or [], self.instance)
-        # Nova goes on after an error of Cinder's, with the destination's attachment in its books.
-        left = [bdm.volume_id for bdm in volumes if _is_of_destination(bdm, source)]
-        if left:
-            raise exception.ServiceUnavailable(f"volume {', '.join(left)} is still attached at {self._dest}")
+        volumes.come_back(self._manager, self._context, self.instance, self._source_bdms)
 
     def _clear_destination(self, answers: bool) -> None:
         """A destination that does not answer does it when it comes back (keeper.py)."""
@@ -165,17 +164,6 @@ class TurnedBack(ending.Ending):
             objects.InstanceActionEvent.event_finish(self._context, uuid, EVENT, want_result=False)
         except Exception as err:  # only news are lost
             LOG.warning("Cannot add to the server's events: %s", err, instance=self.instance)
-
-
-def _is_of_destination(bdm: Any, source: dict[str, Any]) -> bool:
-    """Whether Nova's books have the destination's attachment of a volume."""
-    here = source.get(bdm.volume_id)
-    return (
-        here is not None
-        and bdm.attachment_id is not None
-        and here.attachment_id is not None
-        and bdm.attachment_id != here.attachment_id
-    )
 
 
 def clear(instance: Any) -> None:

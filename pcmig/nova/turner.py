@@ -109,6 +109,9 @@ class Turner:
                     "Guest %(name)s does not turn back: %(why)s", {"name": record.entry.name, "why": err}
                 )
                 return False
+            except Exception:  # Nova is told of the engine's verdict all the same
+                LOG.exception("Guest %s does not turn back", record.entry.name)
+                return False
         self._keeper.on_thread(record.entry.uuid, self._write_down, record, manager, text)
         return True
 

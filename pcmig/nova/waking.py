@@ -48,7 +48,10 @@ class Waking:
             self._since_s, self._next_s = now_s, now_s + AGAIN_S
         elif now_s >= self._next_s:
             self._next_s = now_s + max(AGAIN_S, (now_s - self._since_s) / 2)
-            self._ask()
+            try:
+                self._ask()
+            except Exception as err:  # the bus is not there (yet)
+                LOG.info("The destination is not asked to look at its stream: %s", err)
 
 
 def reset(uri: str, uuid: str) -> None:

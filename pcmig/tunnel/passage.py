@@ -111,8 +111,12 @@ class Passage:
         if now_s - self._kept_s < KEEP_S or (self._keeping is not None and self._keeping.is_alive()):
             return
         self._kept_s = now_s
-        self._keeping = threading.Thread(target=self._reopen, name="pcmig-tunnel", daemon=True)
-        self._keeping.start()
+        keeping = threading.Thread(target=self._reopen, name="pcmig-tunnel", daemon=True)
+        try:
+            keeping.start()
+        except RuntimeError:  # no thread is to be had; the next time
+            return
+        self._keeping = keeping
 
     def _reopen(self) -> None:
         for name in self._kinds.values():

@@ -16,7 +16,7 @@ import fixtures
 
 from pcmig import _core, journal
 from pcmig.cli import main
-from pcmig.nova import guard, words
+from pcmig.nova import words
 from tests.nova_own import functional_adoption as adoption
 from tests.nova_own.two_hosts import VOLUME, Engine
 
@@ -36,16 +36,7 @@ class LostTest(adoption.AdoptionTest):
                 lambda *_, **__: True,
             )
         )
-
-        asked = guard.Guard._half
-
-        def half(asking: guard.Guard, uris: list[str], uuid: str) -> Any:
-            # Each host calls itself qemu:///system.
-            return asked(
-                asking, [uri.replace("qemu:///", f"qemu+tcp://{asking.host}/") for uri in uris], uuid
-            )
-
-        self.useFixture(fixtures.MonkeyPatch("pcmig.nova.guard.Guard._half", half))
+        self._tell_apart()
 
     def _half(self, uri: str, uuid: str, _timeout_ms: int = 0) -> Any:
         half = self.halves["destination" if "dest" in uri else "source"]

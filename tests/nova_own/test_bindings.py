@@ -11,6 +11,7 @@ import os_vif.objects
 import pytest
 from nova import exception
 from nova.network import model, os_vif_util
+from oslo_db import exception as db_exceptions
 
 from pcmig.nova import bindings, neutron_client
 
@@ -72,8 +73,8 @@ class Neutron:
 
     def __init__(self, bound: dict[str, str]) -> None:
         self.bound = bound
-        self.description = "a port"
-        self.said: list[str] = []
+        self.texts = {"description": "a port", "name": ""}
+        self.said: list[str] = []  # by which it was changed
         self.fails: dict[str, Exception] = {}  # by what is asked
         self.refused: str | None = None  # a port that it does not know
         self.late = False  # what was asked at the switch is carried out after what is asked now
@@ -101,12 +102,18 @@ class Neutron:
     def show_port(self, port: str) -> dict[str, Any]:
         if port == self.refused:
             raise NeutronError(404)
-        return {"port": {"description": self.description}}
+        self._asked("show")
+        return {"port": dict(self.texts)}
 
     def update_port(self, port: str, body: dict[str, Any]) -> None:
-        self._asked("update")
-        self.description = body["port"]["description"]
-        self.said.append(self.description)
+        self._asked("back" if self.marked else "update")
+        assert all(len(text) <= 255 for text in body["port"].values())
+        self.said += [text for name, text in body["port"].items() if self.texts[name] != text]
+        self.texts |= body["port"]
+
+    @property
+    def marked(self) -> bool:
+        return any(text.endswith(bindings.AGAIN) for text in self.texts.values())
 
 
 class Manager:
@@ -280,16 +287,73 @@ def test_only_the_last_call_looks_after_the_ports(scene: Scene, monkeypatch: pyt
     assert scene.driver.plugged == [] and bindings._late.pop(scene.guest.uuid) == "this"
 
 
-@pytest.mark.parametrize("found", ["a port (bound again)", "a port"])
-def test_the_description_is_what_it_was(scene: Scene, found: str) -> None:
-    """Also where Neutron went away between the two changes, the time before."""
-    scene.neutron.description = found
-    bindings.tell_agents(None, scene.guest, [PORT])
-    assert scene.neutron.said == ["a port (bound again)", "a port"]
+LONG = "x" * bindings.TEXT_CHARS
+TEXTS = [("a port", ""), ("", "web"), (LONG, ""), (LONG, "web"), (LONG[:241], LONG), (LONG[:242], "")]
 
 
-def test_a_long_description_changes_as_well(scene: Scene) -> None:
-    scene.neutron.description = text = "x" * bindings.DESCRIPTION_CHARS
-    bindings.tell_agents(None, scene.guest, [PORT])
-    changed, back = scene.neutron.said
-    assert changed != text and len(changed) == len(text) and back == text
+@pytest.mark.parametrize(("description", "name"), TEXTS)
+@pytest.mark.parametrize("fails", [None, "update", "back", "show"])
+def test_a_ports_texts_are_what_they_were(
+    scene: Scene, description: str, name: str, fails: str | None
+) -> None:
+    """Also where Neutron goes away between the two changes: nothing is lost, and the next time it goes."""
+    neutron = scene.neutron
+    before = {"description": description, "name": name}
+    neutron.texts = dict(before)
+    if fails is not None:
+        neutron.fails[fails] = NeutronError(503)
+        assert bindings.tell_agents(None, scene.guest, [PORT]) == [PORT]
+        assert {key: text.removesuffix(bindings.AGAIN) for key, text in neutron.texts.items()} == before
+        assert neutron.marked is (fails == "back")
+        neutron.fails.clear()
+    assert bindings.tell_agents(None, scene.guest, [PORT]) == []
+    assert neutron.texts == before and len(neutron.said) >= 1, "its agents have heard of it"
+
+
+def test_a_port_whose_texts_leave_no_room_stays_as_it_is(scene: Scene) -> None:
+    before = {"description": LONG, "name": LONG}
+    scene.neutron.texts = dict(before)
+    assert bindings.tell_agents(None, scene.guest, [PORT]) == [], "it is not asked again"
+    assert scene.neutron.texts == before and scene.neutron.said == []
+
+
+def test_one_interface_that_cannot_be_plugged_keeps_no_other_from_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = vif(), vif()
+    first["id"] = OTHER_PORT
+    plug = scene.driver.plug_vifs
+
+    def fails(instance: Any, network_info: Any) -> None:
+        if network_info[0]["id"] == OTHER_PORT:
+            raise exception.InternalError("no such bridge")
+        plug(instance, network_info)
+
+    monkeypatch.setattr(scene.driver, "plug_vifs", fails)
+    with pytest.raises(exception.InternalError):
+        bindings.plug_again(scene.driver, None, [first, second])
+    assert [plugged.id for plugged in scene.driver.plugged] == [PORT]
+
+
+def test_a_guest_whose_ports_nobody_knows_is_bound_here_all_the_same(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The conductor may be away at that very question."""
+    monkeypatch.setattr(bindings, "vifs_at_source", Away())
+    scene.stay(moved=True)
+    assert scene.manager.calls == ["teardown", "bind"] and scene.neutron.bound == {SOURCE: "ACTIVE"}
+
+
+class Away:
+    """Whoever is called does not answer."""
+
+    def __call__(self, *_: Any) -> Any:
+        raise db_exceptions.DBConnectionError
+
+
+def test_a_keystone_that_is_away_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neutron_client, "client", Away())
+    for moved in (False, True):
+        with pytest.raises(exception.ServiceUnavailable):
+            scene.stay(moved=moved)
+    assert len(scene.driver.plugged) == 1, "the guest runs, whoever is away"

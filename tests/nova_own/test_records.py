@@ -361,6 +361,7 @@ class Manager:
     """nova.compute.manager.ComputeManager, as far as it is called."""
 
     network_api = types.SimpleNamespace(migrate_instance_start=lambda *_: None)
+    reportclient = types.SimpleNamespace(get_allocs_for_consumer=lambda *_: {"allocations": {}})
 
 
 class Nova:

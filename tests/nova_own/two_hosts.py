@@ -14,7 +14,7 @@ from nova.tests.functional.libvirt import base
 from pcmig import journal
 from pcmig._core import Migration
 from pcmig.ledgers.store import Kept, Store
-from pcmig.nova import steer
+from pcmig.nova import guard, steer
 from tests.nova_own.engine_status import PRECOPY
 
 if TYPE_CHECKING:
@@ -132,6 +132,17 @@ class TwoHosts(base.LibvirtMigrationMixin, base.ServersTestBase):  # type: ignor
             "runs": False,
             "id": None,
         }
+
+    def _tell_apart(self) -> None:
+        """What the hosts ask of themselves as well: each calls itself qemu:///system."""
+        asked = guard.Guard._half
+
+        def half(asking: guard.Guard, uris: list[str], uuid: str) -> Any:
+            return asked(
+                asking, [uri.replace("qemu:///", f"qemu+tcp://{asking.host}/") for uri in uris], uuid
+            )
+
+        self.useFixture(fixtures.MonkeyPatch("pcmig.nova.guard.Guard._half", half))
 
     def _wait(self, ready: Any, what: str) -> Any:
         for _ in range(600):

@@ -182,6 +182,23 @@ def test_until_neutron_is_there_again(
     assert any(text.startswith("3 of 3 ports are bound") for text in said)
 
 
+def test_until_there_is_a_client_of_neutron(engine: Engine) -> None:
+    """Keystone may be away at the moment of the switch."""
+    neutron, tries = Neutron(3), []
+
+    def connect() -> Neutron:
+        tries.append(1)
+        if len(tries) < 5:
+            raise Timeout("keystone does not answer")
+        return neutron
+
+    found = Activation(connect, Instance(neutron), DEST)
+    found.start(engine)
+    engine.tell(left=True)
+    assert found.is_settled(PATIENCE_S)
+    assert sorted(neutron.activated) == sorted(neutron.bound) and found.took_s is not None
+
+
 def test_what_neutron_refuses_is_left_to_nova(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     answers = {"port-0": 409, "port-1": 404, "port-2": 403}
 
