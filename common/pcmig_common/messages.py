@@ -66,7 +66,7 @@ def ports_untold(why: str) -> dict[str, Any]:
 
 
 class Endpoint:
-    """nova-compute's end; answers at once, whatever thread asks."""
+    """nova-compute's end; answers at once, whatever thread asks; huge_pages() alone may take seconds."""
 
     target = oslo_messaging.Target(version=VERSION)
 
@@ -195,6 +195,10 @@ class _SilentError(Exception):
     """Nobody answers on that host."""
 
 
+class _NotAskedError(_SilentError):
+    """Nobody has answered another question there a moment ago."""
+
+
 class Client:
     """The other end: nova-api, and nova-compute of a host that a guest leaves."""
 
@@ -212,19 +216,22 @@ class Client:
         method: str,
         version: str = FIRST_VERSION,
         timeout_s: int = TIMEOUT_S,
+        at_once: bool = True,
         **arguments: Any,
     ) -> Any:
-        """Raises _SilentError, and whatever else the bus and the other end do."""
+        """Raises _SilentError, and whatever else the bus and the other end do. Not AT_ONCE: an answer to that
+        takes its time, so that its absence says nothing of the host, and other questions are asked on."""
         silent_s = self._silent.get(host)
         if silent_s is not None and self._clock() - silent_s < SILENCE_S:
-            raise _SilentError
+            raise _NotAskedError
         client = self._router.client(context).prepare(
             server=host, timeout=timeout_s, retry=0, version=version
         )
         try:
             answer = client.call(context, method, **arguments)
         except oslo_messaging.MessagingTimeout as err:
-            self._silent[host] = self._clock()
+            if at_once:
+                self._silent[host] = self._clock()
             raise _SilentError from err
         self._silent.pop(host, None)
         return answer
@@ -303,8 +310,12 @@ class Client:
                 "huge_pages",
                 version="1.6",
                 timeout_s=HUGE_PAGES_TIMEOUT_S,
+                at_once=False,
                 instance=instance,
             )
+        except _NotAskedError:
+            why = f"nova-compute on {host} was not asked: it had not answered another question just before"
+            return None, why, False
         except _SilentError:
             return None, _nobody(host, HUGE_PAGES_TIMEOUT_S), False
         except Exception as err:  # see progress()

@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 LATER = "nova-compute has not looked yet, or has ended before"
 
 # Nova's privileged daemon has few workers, whom Nova itself needs.
-_one = threading.Lock()
+_one_look_at_a_time = threading.Lock()
 
 
 def at_source(uuid: str) -> Seen:
@@ -40,7 +40,7 @@ def _look(side: str, look: Callable[[str], Seen], uuid: str) -> Seen:
     try:
         from nova.virt.pcmig import privileged
 
-        with _one:
+        with _one_look_at_a_time:
             said = privileged.huge_pages(side, uuid)
         return huge_pages.understand(json.loads(said))
     except Exception as err:  # the daemon does not start, or is of another installation

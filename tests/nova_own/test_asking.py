@@ -377,6 +377,36 @@ def test_a_destination_is_asked_for_huge_pages(bus: Any) -> None:
         server.wait()
 
 
+def test_a_slow_look_at_huge_pages_silences_no_host(bus: Any) -> None:
+    """Whether a QEMU runs there, on which turning a guest back depends, is asked all the same."""
+    client = messages.Client(lambda: 100.0)
+    asked: list[str] = []
+    answers: dict[str, Any] = {"huge_pages": oslo_messaging.MessagingTimeout("slow"), "process": True}
+
+    def call(_: Any, method: str, **__: Any) -> Any:
+        asked.append(method)
+        if isinstance(answers[method], Exception):
+            raise answers[method]
+        return answers[method]
+
+    router = mock.Mock()
+    router.client.return_value.prepare.return_value.call = call
+    with mock.patch.object(client, "_router", router):
+        said = client.huge_pages(bus, HOST, UUID)
+        assert said[0] is None and f"did not answer within {messages.HUGE_PAGES_TIMEOUT_S} s" in said[1]
+        assert client.process(bus, HOST, UUID) is True
+        answers["process"] = oslo_messaging.MessagingTimeout("dead")
+        assert client.process(bus, HOST, UUID) is None
+        assert asked == ["huge_pages", "process", "process"]
+        said = client.huge_pages(bus, HOST, UUID)
+    assert asked == ["huge_pages", "process", "process"], "a host that is silent is not asked"
+    assert said == (
+        None,
+        f"nova-compute on {HOST} was not asked: it had not answered another question just before",
+        False,
+    )
+
+
 class Old(messages.Endpoint):
     """As a host has it that does not know of ports()."""
 
