@@ -381,6 +381,6 @@ def _parse(path: pathlib.Path, data: Any) -> Entry:
     if owner is not None:
         try:
             owner = Owner(int(owner["pid"]), int(owner["start_ticks"]), str(owner["boot"]))
-        except (KeyError, TypeError, ValueError) as err:
+        except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise _unusable(path, "has no valid 'owner'") from err
     return Entry(**{name: data.get(name) for name in _FIELDS} | {"owner": owner})

@@ -98,7 +98,9 @@ def line(migration: dict[str, Any]) -> str:
         parts.append(f"{units.size(remaining)} remain")
     if progress.get("requests"):
         parts.append(f"{progress['requests']} page requests")
-    if isinstance(eta, str) and eta not in phases.UNKNOWN.values():
+    # A newer nova-compute may have more reasons for "unknown: ..." than are listed here.
+    unknown = not isinstance(eta, str) or eta in phases.UNKNOWN.values() or eta.startswith("unknown")
+    if not unknown:
         parts.append(f"{eta} to go")
     return ", ".join(parts)
 

@@ -23,7 +23,7 @@ from pcmig.cli.job import HALVES, Job
 from pcmig.cli.progress import plain_line
 from pcmig.cli.record import PROGRAM
 from pcmig.cli.terminal import Keys, Screen
-from pcmig.cli.watched import Beside, Rates, Watched, merged, told
+from pcmig.cli.watched import Beside, Rates, Watched, merged, recovery_of, told
 from pcmig.journal import Entry, JournalError
 from pcmig.shadow import Shadow
 
@@ -61,7 +61,7 @@ class Moment(NamedTuple):
     end: tuple[ExitCode, str] | None = None
     arriving: bool = False
     rates: tuple[Rates, ...] = ()
-    waiting: bool = False  # for others: its migrate call is not made yet
+    waiting: bool = False  # for others: its migrate call is not made yet, or never was
 
 
 def entry_of(uuid: str) -> Entry | None:
@@ -210,16 +210,38 @@ class Waiting:
         found = Beside(turn, entry)
         status = self._job.status()
         status["phase"] = "setup"  # as its own process says
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError):  # a journal may say anything; a time has a zone
             since = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(entry.started)
             status["elapsed_ms"] = max(0, round(since.total_seconds() * 1000))
         return Moment(self._job, merged(self._job, found, status), found, waiting=True)
 
-    def again(self, turn: _core.Turn, entry: Entry) -> bool:
-        """Whether it waits for another one than before."""
-        before = self.moment.status["waits_for"]
+    def again(self, turn: _core.Turn, entry: Entry) -> None:
+        """The scan found it once more."""
         self.moment = self._moment(turn, entry)
-        return self.moment.status["waits_for"] != before
+
+    def settle(self) -> None:
+        """It does not wait any more, and libvirt knows of no migration: it is about to begin as long as a
+        process looks after it."""
+        before, now = self.moment.beside.entry, entry_of(self.uuid)
+        assert before is not None
+        if now is not None and now.keeper is not None and now.started == before.started:
+            return
+        name, uri = self._job.domain, self._job.uri
+        try:
+            half = _core.half(uri, self.uuid)["half"]
+        except _core.LibvirtError:
+            return  # asked again with the next scan
+        if half in ("migrating", "postcopy", "postcopy-failed", "unknown"):
+            return
+        if half in ("running", "paused"):
+            words = f"given up before it began: {name} is {HALVES[half]} at {uri}"
+        else:  # it ended between two scans, or was shut down
+            words = f"its migration was not seen: {name} is {HALVES[half]} at {uri}"
+        status = self._job.status()
+        status["elapsed_ms"] = self.moment.status["elapsed_ms"]
+        status["eta"] = {"outlook": "over", "least_ms": None, "most_ms": None}
+        self.moment = Moment(self._job, status, Beside(None, now), (ExitCode.FAILED, words), waiting=True)
+        self.ended_s = time.monotonic()
 
 
 def waiting(uri: str) -> dict[str, tuple[_core.Turn, Entry]]:
@@ -289,7 +311,7 @@ class Host:
         waits = {uuid: each for uuid, each in waiting(self.uri).items() if uuid not in found}
         now_s = time.monotonic()
         new: list[Row] = []
-        news: list[Moment] = []
+        still: list[Waiting] = []
         with self._lock:
             if self._stop.is_set():
                 return  # nobody would stop what is begun now
@@ -297,7 +319,7 @@ class Host:
                 old = row.ended_s is not None and now_s - row.ended_s > KEEP_S
                 again = uuid in found or uuid in waits
                 if isinstance(row, Waiting):
-                    row.gone = uuid not in waits  # it has begun, or was given up
+                    row.gone = uuid in found  # it has begun
                 if row.gone or old or (row.ended_s is not None and again):
                     del self._rows[uuid]
             for uuid, each in found.items():
@@ -309,11 +331,21 @@ class Host:
                 if there is None:
                     new.append(Waiting(self.uri, turn, entry))
                     self._rows[uuid] = new[-1]
-                elif isinstance(there, Waiting) and there.again(turn, entry):
-                    news.append(there.moment)
+                elif isinstance(there, Waiting):
+                    there.again(turn, entry)
+                    still.append(there)
+            over = [
+                row
+                for uuid, row in self._rows.items()
+                if isinstance(row, Waiting) and row.ended_s is None and uuid not in waits
+            ]
             arriving = [row for row in self._rows.values() if isinstance(row, Arriving)]
-        for moment in news:
-            self._tell(moment)
+        for waits_on in still:
+            self._tell(waits_on.moment)
+        for gone in over:
+            gone.settle()
+            if gone.ended_s is not None:
+                self._tell(gone.moment)
         for row in new:
             if isinstance(row, Followed):
                 row.start(self.news)
@@ -363,8 +395,8 @@ def row_of(moment: Moment, shadow: bool) -> screen.Row:
         driver=driver_of(entry, found.turn),
         tunnel=entry is not None and entry.tunnel is not None,
         arriving=moment.arriving,
-        waiting=moment.waiting,
-        recovery=(entry.recovery or {}).get("text") if entry is not None and kept else None,
+        waiting=moment.waiting and moment.end is None,
+        recovery=recovery_of(entry) if kept else None,
         shadow=job.seen.words() if shadow and not (moment.arriving or moment.waiting) else None,
         outcome=None if moment.end is None else moment.end[1].splitlines()[0],
         good=moment.end is None or moment.end[0] in (ExitCode.DONE, ExitCode.FAILED),
@@ -376,7 +408,8 @@ class Lines:
 
     def __init__(self, shadow: bool) -> None:
         self._shadow = shadow
-        self._shown: dict[str, tuple[float, str]] = {}  # by UUID: when, and in which phase
+        # By UUID: when, and in which phase, and whom it waited for.
+        self._shown: dict[str, tuple[float, tuple[str, str | None]]] = {}
         self._verdicts: set[str] = set()
 
     def show(self, moment: Moment) -> None:
@@ -388,14 +421,14 @@ class Lines:
         if moment.end is not None:
             self._verdicts.discard(job.uuid)
             self._shown.pop(job.uuid, None)
-            if self._shadow and not moment.arriving and job.seen.verdict is None:
+            if self._shadow and not (moment.arriving or moment.waiting) and job.seen.verdict is None:
                 _print(f"{name}: {job.seen.words()}")
             _print(f"{name}: {moment.end[1]}")
             return
-        shown_s, phase = self._shown.get(job.uuid, (float("-inf"), ""))
-        now_phase = "arriving" if moment.arriving else moment.status["phase"]
-        if now_phase != phase or now_s - shown_s >= LINE_S:
-            self._shown[job.uuid] = (now_s, now_phase)
+        shown_s, before = self._shown.get(job.uuid, (float("-inf"), ("", None)))
+        now = ("arriving" if moment.arriving else moment.status["phase"], moment.status["waits_for"])
+        if now != before or now_s - shown_s >= LINE_S:
+            self._shown[job.uuid] = (now_s, now)
             words = f"arriving ({HALVES[job.half]})" if moment.arriving else plain_line(moment.status)
             _print(f"{name}: {words}")
 
@@ -439,7 +472,15 @@ def _only_ends(moment: Moment) -> None:
 
 
 def _json(uri: str, moment: Moment, shadow: bool) -> str:
-    found: dict[str, Any] = told(uri, moment.job, moment.status, moment.beside, shadow=shadow, end=moment.end)
+    found: dict[str, Any] = told(
+        uri,
+        moment.job,
+        moment.status,
+        moment.beside,
+        shadow=shadow,
+        end=moment.end,
+        figures=not (moment.arriving or moment.waiting),
+    )
     if moment.arriving:
         found["role"] = "destination"
     return json.dumps(found)

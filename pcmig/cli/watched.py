@@ -149,8 +149,10 @@ def told(
     *,
     shadow: bool,
     end: tuple[int, str] | None = None,
+    figures: bool = True,
 ) -> dict[str, Any]:
-    """One object of the stream of --json: a migration at a moment. END: exit code and last words."""
+    """One object of the stream of --json: a migration at a moment. END: exit code and last words. Without
+    FIGURES this host has none of it."""
     entry, keeper = beside.entry, beside.entry.keeper if beside.entry else None
     page = job.figures.get("page_size_bytes") or units.PAGE_BYTES
     found: dict[str, Any] = {
@@ -173,11 +175,19 @@ def told(
         "driver": None
         if keeper is None or entry is None
         else {"program": entry.caller.get("program"), "pid": keeper.pid},
-        "recovery": (entry.recovery or {}).get("text") if entry is not None and keeper is not None else None,
+        "recovery": recovery_of(entry) if keeper is not None else None,
         "shadow": job.seen.told() if shadow else None,
-        "ledger": None if end is None else job.seen.ledger(),
+        "ledger": None if end is None or not figures else job.seen.ledger(),
     }
+    if not figures:
+        found |= dict.fromkeys(_FIGURES)
     return found
+
+
+def recovery_of(entry: Entry | None) -> str | None:
+    """How far the recovery of an interrupted post-copy is, as its owner noted it."""
+    text = (entry.recovery or {}).get("text") if entry is not None else None
+    return None if text is None else str(text)
 
 
 _SAME = (
@@ -203,6 +213,23 @@ _SAME = (
     "gate",
     "turn",
     "waits_for",
+)
+
+# What only the source's libvirt tells, and that from the migrate call on. None is no figure, 0 is one.
+_FIGURES = (
+    "passes",
+    "pass_permille",
+    "progress_permille",
+    "memory_total_bytes",
+    "memory_processed_bytes",
+    "memory_remaining_bytes",
+    "disk_total_bytes",
+    "disk_processed_bytes",
+    "disk_remaining_bytes",
+    "send_bps",
+    "dirty_bps",
+    "postcopy_requests",
+    "requests_ps",
 )
 
 

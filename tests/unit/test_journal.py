@@ -194,6 +194,7 @@ def changed(**changes: Any) -> str:
         (changed(engine={"warp": 1}), "written by a newer pcmig (engine: 'warp')"),
         (changed(owner={"pid": "x"}), "has no valid 'owner'"),
         (changed(owner={"pid": 1, "start_ticks": 2}), "has no valid 'owner'"),
+        (changed(owner={"pid": float("inf"), "start_ticks": 2, "boot": ""}), "has no valid 'owner'"),
         (changed(owner=[]), "has no valid 'owner'"),
     ],
 )

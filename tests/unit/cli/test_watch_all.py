@@ -64,7 +64,7 @@ def watched_to_the_end(
     """What `pcmig watch` prints until one migration has ended."""
     printed: list[str] = []
     monkeypatch.setattr(watch_all, "_print", printed.append)
-    ends = ("done: ", '"ended": true', "did not arrive", "arrived: ")
+    ends = ("done: ", "given up ", "was not seen", '"ended": true', "did not arrive", "arrived: ")
     signals = Signals(lambda: any(end in line for line in printed for end in ends))
 
     class Pipe:
@@ -165,7 +165,7 @@ def turn(turn: str, waits_for: str | None = None) -> dict[str, Any]:
     }
 
 
-def begun(book: Journal) -> None:
+def begun(book: Journal, started: str = "2026-11-29T20:00:00.000Z") -> None:
     """A migration of g1, by this process."""
     entry = Entry(
         uuid=fake.UUID,
@@ -173,7 +173,7 @@ def begun(book: Journal) -> None:
         source_uri="qemu:///system",
         dest_uri=fake.DEST,
         engine={},
-        started="2026-11-29T20:00:00.000Z",
+        started=started,
     )
     book.claim(entry, entry.started)
 
@@ -198,11 +198,76 @@ def test_one_that_waits_for_others_is_seen_before_libvirt_knows_of_it(
     fake.jobs[:] = [PRE, MOVED, GONE]
     found = [json.loads(line) for line in watched_to_the_end(capsys, monkeypatch, "--json")]
     told = [(each["phase"], each["turn"], each["waits_for"]) for each in found]
-    assert told[:2] == [("setup", "waiting", "g2 (in pre-copy)"), ("setup", "waiting", "g3 (just switched)")]
-    assert {each["turn"] for each in found[2:]} <= {"free"} and found[-1]["ended"]
+    assert told[:3] == [
+        ("setup", "waiting", "g2 (in pre-copy)"),
+        ("setup", "waiting", "g2 (in pre-copy)"),
+        ("setup", "waiting", "g3 (just switched)"),
+    ]
+    assert {each["turn"] for each in found[3:]} <= {"free"} and found[-1]["ended"]
     assert found[0]["role"] == "source" and found[0]["eta_words"] == "unknown: another guest goes first"
-    assert found[0]["elapsed_ms"] > 0 and found[0]["memory_total_bytes"] == 0
+    assert found[0]["elapsed_ms"] > 0
+    figures = ("memory_total_bytes", "memory_remaining_bytes", "send_bps", "dirty_bps", "progress_permille")
+    assert {found[0][each] for each in figures} == {None}
+    assert found[3]["memory_total_bytes"] == TOTAL and found[3]["progress_permille"] is not None
     assert watch_all.waiting("qemu:///session") == {}
+
+
+def given_up(monkeypatch: pytest.MonkeyPatch, book: Journal, scans: list[dict[str, Any]]) -> None:
+    """g1 waits as SCANS have it; then its process lets go of it."""
+    left = list(scans)
+
+    def migrations(_uri: str) -> list[dict[str, Any]]:
+        fake.steering[:] = [left.pop(0)] if left else []
+        if not fake.steering:
+            book.remove(fake.UUID)
+        return []
+
+    monkeypatch.setattr(fake, "migrations", migrations)
+
+
+@pytest.mark.parametrize(
+    ("half", "words"),
+    [
+        (answer("none"), "given up before it began: g1 is running at qemu:///system"),
+        (GONE, "its migration was not seen: g1 is not running there at qemu:///system"),
+    ],
+)
+def test_one_that_waits_and_is_given_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal, half: Any, words: str
+) -> None:
+    """Not while its process is about to make the call: libvirt does not know of it then, either."""
+    begun(book)
+    given_up(monkeypatch, book, [turn("waiting", "g2"), turn("free"), turn("waiting", "g2")])
+    fake.jobs[:] = [half]
+    found = [json.loads(line) for line in watched_to_the_end(capsys, monkeypatch, "--json", "--shadow")]
+    assert [each["ended"] for each in found] == [False, False, True]
+    assert (found[-1]["phase"], found[-1]["words"], found[-1]["exit_code"]) == ("finished", words, 1)
+    assert found[-1]["memory_total_bytes"] is None and found[-1]["ledger"] is None
+
+
+def test_lines_of_one_that_waits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal
+) -> None:
+    """Whom it waits for is told at once, and its end; a journal may have a time without a zone."""
+    begun(book, "2026-11-29T20:00:00.000")
+    given_up(monkeypatch, book, [turn("waiting", who) for who in ("g2", "g2", "g3")])
+    monkeypatch.setattr(watch_all, "LINE_S", float("inf"))
+    fake.jobs[:] = [answer("none")]
+    lines = watched_to_the_end(capsys, monkeypatch, "--shadow")
+    assert len(lines) == 3
+    assert lines[0].endswith("waits for g2") and lines[1].endswith("waits for g3")
+    assert lines[2].startswith("g1: given up before it began: ")
+
+
+def test_lines_of_one_that_waits_come_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: Journal
+) -> None:
+    begun(book)
+    given_up(monkeypatch, book, [turn("waiting", "g2")] * 3)
+    monkeypatch.setattr(watch_all, "LINE_S", 0.0)
+    fake.jobs[:] = [answer("none")]
+    lines = watched_to_the_end(capsys, monkeypatch)
+    assert len(lines) == 4 and all(line.endswith("waits for g2") for line in lines[:3])
 
 
 def test_one_guest_that_waits_is_told_to(capsys: pytest.CaptureFixture[str], book: Journal) -> None:

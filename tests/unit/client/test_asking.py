@@ -126,6 +126,12 @@ ENDLESS = migration(
     in_progress=True,
     progress=progress("pre-copy", 97, requests=0, eta="unknown: pre-copy does not converge"),
 )
+NEWER = migration(
+    1,
+    "running",
+    in_progress=True,
+    progress=progress("pre-copy", 55, requests=0, eta="unknown: what a newer release says"),
+)
 UNKNOWN = {"memory_total_bytes": None, "memory_remaining_bytes": None}
 
 
@@ -134,6 +140,7 @@ UNKNOWN = {"memory_total_bytes": None, "memory_remaining_bytes": None}
     [
         (DRAINING, "draining", 55, "draining, 55%, pass 3, 120 MiB remain"),
         (SURE, "pre-copy", 55, "pre-copy, 55%, pass 3, 120 MiB remain, 0:40-1:30 to go"),
+        (NEWER, "pre-copy", 55, "pre-copy, 55%, pass 3, 120 MiB remain"),
         (ENDLESS, "pre-copy", 97, "pre-copy, does not converge, pass 3, 120 MiB remain"),
         (
             migration(1, "running (post-copy)", in_progress=True),
