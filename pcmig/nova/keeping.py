@@ -108,19 +108,19 @@ class Keeping:
         """What there is to write is taken now. AT_ONCE: it is written now as well."""
         try:
             taken = Taken(engine.ledger(), engine.decisions())
-        except Exception as err:
+            write = functools.partial(self._write, taken, dict(status), tunnel, utc_now())
+            if at_once:
+                write()
+                return
+            pages = self._huge_pages
+            if not arrived_by_postcopy(status["outcome"], taken.its_ledger):
+                pages = None
+            if pages is not None:
+                pages.ended()
+            _WRITER.do(write)
+        except Exception as err:  # a defect of ours; the tunnel and Nova's record are still to be settled
             self._lost(err)
             return
-        write = functools.partial(self._write, taken, dict(status), tunnel, utc_now())
-        if at_once:
-            write()
-            return
-        pages = self._huge_pages
-        if not arrived_by_postcopy(status["outcome"], taken.its_ledger):
-            pages = None
-        if pages is not None:
-            pages.ended()
-        _WRITER.do(write)
         if pages is not None and self._keeping.store.kept > 0:
             try:
                 threading.Thread(

@@ -727,6 +727,20 @@ def test_no_defect_of_the_ledger_reaches_the_migration(
         assert caplog.text.count(text) == 1, text
 
 
+@pytest.mark.parametrize("which", ["arrived_by_postcopy", "utc_now", "_WRITER"])
+def test_no_defect_at_the_end_of_the_ledger_leaves_the_tunnel_open(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, which: str
+) -> None:
+    passage = Odd()
+    steered = begun(tmp_path, monkeypatch, passage)
+    # A queue that is no queue stands for whatever goes wrong in it.
+    monkeypatch.setattr(keeping, which, lambda *_: {}["what nobody thought of"])
+    status, instance, _ = follow(ends({}, {}), Record(), steered)
+    assert (status["outcome"], passage.closed) == ("completed", 1)
+    assert instance.saves >= 1
+    assert caplog.text.count("The ledger of the live migration is lost: ") == 1
+
+
 def tunnelled(daemon: FakeDaemon, noted: list[Any]) -> steer.Orders:
     return dataclasses.replace(ORDERS, way=Way(control=daemon.control), note=lambda *what: noted.extend(what))
 
