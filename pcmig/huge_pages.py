@@ -26,6 +26,7 @@ AT_S = (0, 10, 30)
 PROC = "/proc"
 DENIED = "permission denied: another user's process"
 NOT_HERE = "no QEMU of the guest is to be seen on this machine"
+ADOPTED = "the migration was under way when it was taken over"
 HUGETLBFS = "the guest's memory is in hugetlbfs, whose pages post-copy moves as a whole: none is broken"
 
 _FIELD = re.compile(r"^(AnonHugePages|ShmemPmdMapped|Shared_Hugetlb|Private_Hugetlb):\s+(\d+) kB$", re.M)
@@ -104,7 +105,8 @@ def at_destination(uuid: str, proc: str = PROC, *, other_than: int | None = None
 
 class HugePages:
     """Of one migration. SOURCE and DESTINATION look; they may take as long as they like, on threads of
-    their own. LATER says why a look that nobody has made is missing."""
+    their own. LATER says why a look that nobody has made is missing. ADOPTED: its migration was under
+    way, and what the source has by then is not what it had before."""
 
     def __init__(
         self,
@@ -112,17 +114,22 @@ class HugePages:
         destination: Callable[[], Seen],
         later: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        adopted: bool = False,
     ) -> None:
         self._source = source
         self._destination = destination
-        self._later = later
+        self.later = later
         self._clock = clock
-        self._before = unknown("nobody has looked before the migration")
+        self._adopted = adopted
+        self._before = unknown(ADOPTED if adopted else "nobody has looked before the migration")
         self._ended_s: float | None = None
         self._seen: list[tuple[int, Seen]] = []  # ms after the end
 
     def begin(self) -> None:
         """Looks at the source, in the background."""
+        if self._adopted:
+            return
         try:
             threading.Thread(target=self._look_before, name="pcmig-huge-pages", daemon=True).start()
         except RuntimeError:  # no thread is to be had: so it is not known
@@ -155,13 +162,18 @@ class HugePages:
 
     @property
     def _hugetlbfs(self) -> bool:
-        return self._before.hugetlbfs or any(seen.hugetlbfs for _, seen in self._seen)
+        """All of its memory is: a guest that has them for a single cell has transparent ones, too."""
+        looks = [seen for _, seen in self._seen]
+        known = [self._before] if self._before.bytes is not None else looks
+        return any(seen.hugetlbfs for seen in (self._before, *looks)) and not any(
+            seen.bytes for seen in known
+        )
 
     def document(self) -> dict[str, Any]:
         """As a kept ledger has it (doc/operate/report.rst)."""
         readings = []
         for place, at_s in enumerate(AT_S):
-            t_ms, seen = self._seen[place] if place < len(self._seen) else (None, unknown(self._later))
+            t_ms, seen = self._seen[place] if place < len(self._seen) else (None, unknown(self.later))
             readings.append({"at_s": at_s, "t_ms": t_ms, "bytes": seen.bytes, "why": seen.why})
         known = any(reading["bytes"] is not None for reading in readings)
         return {

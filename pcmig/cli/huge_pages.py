@@ -15,6 +15,8 @@ from pcmig.huge_pages import HugePages, Seen
 from pcmig.tunnel import peer
 
 LATER = "not asked for: --huge-pages stays for it"
+LEFT = "left before it was made"
+IN_VAIN = "not looked again: the first look told nothing"
 # Nothing of the migration waits by then; a host that swaps may take its time to walk page tables.
 PATIENCE_S = 5.0
 
@@ -30,11 +32,14 @@ class Halves:
     def source(self) -> Seen:
         if not self._source_is_here:
             return huge_pages.unknown("the source is another machine")
-        found = huge_pages.processes(self._uuid)
-        if not found:
+        self.find_source()
+        if self._source_pid is None:
             return huge_pages.unknown(huge_pages.NOT_HERE)
-        self._source_pid = found[0]
-        return huge_pages.of_process(found[0])
+        return huge_pages.of_process(self._source_pid)
+
+    def find_source(self) -> None:
+        if self._source_is_here and (found := huge_pages.processes(self._uuid)):
+            self._source_pid = found[0]
 
     def destination(self) -> Seen:
         seen = huge_pages.at_destination(self._uuid, other_than=self._source_pid)
@@ -46,22 +51,43 @@ class Halves:
         )
 
 
-def begin(uuid: str, source_uri: str) -> HugePages:
+def begin(uuid: str, source_uri: str, *, adopted: bool = False) -> HugePages:
+    """ADOPTED: its migration is under way, and how it was before that nobody can see any more."""
     halves = Halves(uuid, source_uri)
-    pages = HugePages(halves.source, halves.destination, LATER)
+    pages = HugePages(halves.source, lambda: _patiently(halves.destination), LATER, adopted=adopted)
+    if adopted:
+        halves.find_source()
     pages.begin()
     return pages
 
 
-def look(pages: HugePages) -> None:
-    """The guest has arrived."""
+def _patiently(look: Callable[[], Seen]) -> Seen:
+    """What comes later is not taken any more."""
+    found: list[Seen] = []
+    if not within(PATIENCE_S, lambda: found.append(look())):
+        return huge_pages.unknown(slow())
+    return found[0]
+
+
+def slow() -> str:
+    return f"no answer within {PATIENCE_S:g} s"
+
+
+def look(pages: HugePages, *, asked: bool) -> bool:
+    """The guest has arrived. Whether there is something to stay for, where somebody has ASKED for it."""
     pages.ended()
-    within(PATIENCE_S, pages.look)
+    pages.look()
+    first = pages.document()["readings"][0]
+    stays = asked and (first["bytes"] is not None or first["why"] == slow())
+    if asked:
+        pages.later = LEFT if stays else IN_VAIN
+    return stays
 
 
-def stay(pages: HugePages, changed: Callable[[Mapping[str, Any]], None]) -> None:
-    """Until the last look was made, or somebody has had enough."""
+def stay(pages: HugePages, begun: Callable[[], None], changed: Callable[[Mapping[str, Any]], None]) -> None:
+    """Until the last look was made, or somebody has had enough; BEGUN is called as soon as that can be."""
     with SignalPipe(tuple(INTERRUPTS)) as signals:
+        begun()
 
         def wait(seconds: float) -> bool:
             poller = select.poll()

@@ -141,12 +141,13 @@ class Run(Command):
                     self.passage.close()
                 raise
             settled = not self.adopts  # as long as nothing was started
+            stays = False
             figures = self._figures(migration, plan, record)
             try:
                 title = f"{plan.domain} to {plan.dest_uri}"
                 display = make_display(self.out, title, quiet=args.quiet, progress=not args.no_progress)
                 keeping = self._keeping(args, plan, record)
-                pages = huge_pages.begin(plan.uuid, plan.source_uri)
+                pages = huge_pages.begin(plan.uuid, plan.source_uri, adopted=self.adopts)
                 follower = Follower(
                     migration,
                     display,
@@ -168,7 +169,7 @@ class Run(Command):
                     settled = False
                     status = follower.run()
                     if arrived_by_postcopy(status["outcome"], migration.ledger()):
-                        huge_pages.look(pages)
+                        stays = huge_pages.look(pages, asked=args.huge_pages)
                         self.result["huge_pages"] = pages.document()
                     status = self._turn_back(args, plan, record, status)
                 except BaseException:
@@ -208,7 +209,7 @@ class Run(Command):
             code = ExitCode.NEEDS_OPERATOR
         self._conclude(args, plan, status, unseen=follower.left_unseen)
         path = self._keep(plan, keeping, migration, status, pages)
-        self._stay(args, keeping.store, path, pages)
+        self._stay(args, keeping.store, path, pages if stays else None)
         return code
 
     def _keeping(self, args: argparse.Namespace, plan: options.Plan, record: Record) -> Keeping:
@@ -258,13 +259,17 @@ class Run(Command):
         return path
 
     def _stay(
-        self, args: argparse.Namespace, store: Store, path: pathlib.Path | None, pages: HugePages
+        self, args: argparse.Namespace, store: Store, path: pathlib.Path | None, pages: HugePages | None
     ) -> None:
-        """Looks at the guest's huge pages until 30 s after its arrival, if asked to; what is known of them is
-        told, and goes into its ledger at PATH. Nothing of that changes the exit code."""
+        """Looks at PAGES of the guest until 30 s after its arrival, if there are any to look at; what
+        is known of them is told, and goes into its ledger at PATH. Nothing of that changes the exit code."""
         found = self.result["huge_pages"]
         if found is None or not (args.huge_pages or found["what"] == "read"):
             return
+
+        def begun() -> None:
+            if not args.quiet:
+                say("looking at huge pages for 30 s (Ctrl-C leaves)", self.out)
 
         def changed(news: Mapping[str, Any]) -> None:
             self.result["huge_pages"] = news
@@ -272,10 +277,8 @@ class Run(Command):
                 store.amend(path, {"huge_pages": news})
 
         try:
-            if args.huge_pages and found["what"] == "read":
-                if not args.quiet:
-                    say("looking at huge pages for 30 s (Ctrl-C leaves)", self.out)
-                huge_pages.stay(pages, changed)
+            if pages is not None:
+                huge_pages.stay(pages, begun, changed)
         except LedgerError as err:
             say(f"pcmig: note: {err}", sys.stderr)
         if not args.quiet and (text := words(self.result["huge_pages"])):

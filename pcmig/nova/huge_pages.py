@@ -48,6 +48,8 @@ def _look(side: str, look: Callable[[str], Seen], uuid: str) -> Seen:
         return huge_pages.unknown(f"Nova's privileged daemon did not look: {type(err).__name__}")
 
 
-def watched(uuid: str, ask: Callable[[], Any]) -> huge_pages.HugePages:
-    """Of a guest that leaves; ASK asks its destination."""
-    return huge_pages.HugePages(lambda: at_source(uuid), lambda: huge_pages.understand(ask()), LATER)
+def watched(uuid: str, ask: Callable[[], Any], *, adopted: bool = False) -> huge_pages.HugePages:
+    """Of a guest that leaves; ASK asks its destination. ADOPTED: its migration is under way."""
+    return huge_pages.HugePages(
+        lambda: at_source(uuid), lambda: huge_pages.understand(ask()), LATER, adopted=adopted
+    )

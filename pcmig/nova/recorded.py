@@ -124,17 +124,19 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             record = self._records.get(str(instance.uuid))
             return None if record is None else record.entry.started
 
-        pages = self._huge_pages(context, instance, migration)
+        pages = self._huge_pages(context, instance, migration, adopted=adopted)
         return keeping.Keeping(
             store, instance, by, timeout_ms, begun=begun, adopted=adopted, huge_pages=pages
         )
 
-    def _huge_pages(self, context: Any, instance: Any, migration: Any) -> HugePages:
+    def _huge_pages(self, context: Any, instance: Any, migration: Any, *, adopted: bool = False) -> HugePages:
         """Of a guest that MIGRATION takes away from here."""
         uuid = str(instance.uuid)
         # Whatever is wrong with the record is of no concern to the migration.
         return huge_pages.watched(
-            uuid, lambda: self._peers.huge_pages(context, str(migration.dest_compute), uuid)
+            uuid,
+            lambda: self._peers.huge_pages(context, str(migration.dest_compute), uuid),
+            adopted=adopted,
         )
 
     def _permitted(self, block_migration: bool) -> bool:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import uuid
 from typing import Any
 
 import pytest
@@ -29,11 +30,11 @@ Private_Hugetlb:       0 kB
 
 
 def process(
-    proc: pathlib.Path, pid: int, started: int, rollup: str | None = ROLLUP, uuid: str = UUID
+    proc: pathlib.Path, pid: int, started: int, rollup: str | None = ROLLUP, guest: str = UUID
 ) -> None:
     folder = proc / str(pid)
     folder.mkdir(parents=True)
-    words = ["qemu-system-x86_64", "-name", "guest=g1", "-uuid", uuid]
+    words = ["qemu-system-x86_64", "-name", "guest=g1", "-uuid", guest]
     (folder / "cmdline").write_text("\0".join(words) + "\0")
     (folder / "stat").write_text(f"{pid} (qemu (x) y) S " + " ".join(["0"] * 18) + f" {started} 0 0")
     if rollup is not None:
@@ -50,7 +51,7 @@ def test_which_half_is_which(tmp_path: pathlib.Path) -> None:
     """Where two hosts are one machine, the half that the guest leaves is the older."""
     process(tmp_path, 70, 900)
     process(tmp_path, 80, 500, ROLLUP.replace("184320", "0").replace("2048", "0"))
-    process(tmp_path, 90, 950, uuid=UUID.replace("1", "2"))
+    process(tmp_path, 90, 950, guest=UUID.replace("1", "2"))
     assert huge_pages.processes(UUID, str(tmp_path)) == [80, 70]
     assert huge_pages.at_source(UUID, str(tmp_path)).bytes == 0
     assert huge_pages.at_destination(UUID, str(tmp_path)).bytes == 182 * MIB
@@ -88,11 +89,12 @@ def test_another_hosts_word(answer: Any, seen: Seen) -> None:
 
 def test_of_a_real_process() -> None:
     """Its own memory, as another process reads it."""
-    child = subprocess.Popen([sys.executable, "-c", "input()", "-uuid", UUID], stdin=subprocess.PIPE)
+    own = str(uuid.uuid4())  # other tests look for UUID among all processes
+    child = subprocess.Popen([sys.executable, "-c", "input()", "-uuid", own], stdin=subprocess.PIPE)
     try:
-        wait_for(lambda: huge_pages.processes(UUID), "the process is there")
+        wait_for(lambda: huge_pages.processes(own), "the process is there")
         done = subprocess.run(
-            [sys.executable, "-m", "pcmig.huge_pages", "destination", UUID],
+            [sys.executable, "-m", "pcmig.huge_pages", "destination", own],
             capture_output=True,
             text=True,
             check=True,
@@ -166,6 +168,24 @@ def test_nothing_known_is_never_none_at_all() -> None:
     assert {reading["bytes"] for reading in part["readings"]} == {None}
     assert huge_pages.words(part) == "huge pages at the destination: not known: OSError: the bus is down"
     assert huge_pages.words(None) is None
+
+
+def test_what_the_source_had_before_one_that_is_adopted_is_not_known() -> None:
+    """A look in the middle of post-copy is none of before."""
+    looks: list[Seen] = []
+    found = HugePages(lambda: looks.pop(), lambda: Seen(0, None), "nobody looked", adopted=True)
+    found.begin()  # on no thread: there is nothing to look at
+    part = found.document()
+    assert part["before_bytes"] is None and part["before_why"] == huge_pages.ADOPTED
+
+
+def test_a_guest_with_some_memory_in_hugetlbfs_keeps_its_figures() -> None:
+    clock = Clock()
+    found = watched(Seen(180 * MIB, None, True), [Seen(0, None, True), *[Seen(MIB, None, True)] * 2], clock)
+    found.ended()
+    told: list[dict[str, Any]] = []
+    found.follow(told.append, clock.wait)
+    assert len(told) == len(AT_S) and {each["what"] for each in told} == {"read"}
 
 
 @pytest.mark.parametrize("side", ["before", "after"])

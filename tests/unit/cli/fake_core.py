@@ -182,7 +182,9 @@ HELD = {
 
 EMPTY_LEDGER = RealMigration("g1", "qemu+tcp://b/system").ledger()
 
-UUID = "aaaaaaaa-0000-4000-8000-000000000001"
+# Of a guest that no process of this machine has; a test that starts some has a UUID of its own for them.
+UUID_ENVIRONMENT = "FAKE_CORE_UUID"
+UUID = os.environ.get(UUID_ENVIRONMENT, "aaaaaaaa-0000-4000-8000-000000000001")
 XML = f"<domain type='kvm'><name>g1</name><uuid>{UUID}</uuid></domain>"
 
 Script = list[tuple[float, dict[str, Any]]]

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from pcmig._core import ledger_from_trace
 from tests.unit import traces
 from tests.unit.cli import fake_core as fake
-from tests.unit.patience import PATIENCE_S
+from tests.unit.patience import NEVER_S, PATIENCE_S
 
 LATER_S = 3600.0  # than any test
 SLOW = [(0.0, fake.PRECOPY), (LATER_S, fake.COMPLETED)]
@@ -45,9 +47,23 @@ if __name__ == "__main__":
     if name == "arrived":  # by post-copy, as its ledger says, too
         found = dict(ledger_from_trace(traces.recorded()))
         fake.Migration.ledger = lambda self: found  # type: ignore[method-assign]
-    from pcmig.cli import metering
+    from pcmig.cli import huge_pages, metering
     from pcmig.cli.main import main
+    from pcmig.huge_pages import HugePages
 
     metering.HUNG_S = PATIENCE_S  # a machine may leave this no processor for long
+    huge_pages.PATIENCE_S = PATIENCE_S
+
+    class Unhurried(HugePages):
+        """It has looked at the source before the migration begins, and the next look at the destination is
+        as far away as it takes somebody to leave."""
+
+        def begin(self) -> None:
+            self._look_before()
+
+        def follow(self, changed: Callable[[dict[str, Any]], None], wait: Callable[[float], object]) -> None:
+            super().follow(changed, lambda _: wait(NEVER_S))
+
+    huge_pages.HugePages = Unhurried  # type: ignore[attr-defined]
 
     sys.exit(main(sys.argv[2:]))

@@ -10,18 +10,21 @@ import pwd
 import signal
 import subprocess
 import sys
+import threading
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from pcmig import huge_pages
+from pcmig.cli import huge_pages as cli_huge_pages
 from pcmig.cli import run
 from pcmig.journal import Journal
 from pcmig.ledgers.store import Store
 from tests.unit.cli.conftest import MIGRATE, Start
-from tests.unit.cli.fake_core import UUID
+from tests.unit.cli.fake_core import UUID, UUID_ENVIRONMENT
 from tests.unit.ledgers.test_document import validate
-from tests.unit.patience import wait_for
+from tests.unit.patience import PATIENCE_S, wait_for
 
 
 def test_it_is_kept(start: Start, book: Journal, tmp_path: pathlib.Path) -> None:
@@ -93,23 +96,25 @@ def test_who_typed_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def halves() -> Iterator[None]:
-    """Both QEMUs of the guest, as far as huge pages go: processes of this machine."""
-    words = [sys.executable, "-c", "input()", "-uuid", UUID]
+def halves() -> Iterator[str]:
+    """Both QEMUs of a guest, as far as huge pages go: processes of this machine. Its UUID is its own: other
+    tests need none with theirs, on the whole machine."""
+    own = str(uuid.uuid4())
+    words = [sys.executable, "-c", "input()", "-uuid", own]
     both = []
     try:
         for number in (1, 2):
             both.append(subprocess.Popen(words, stdin=subprocess.PIPE))
-            wait_for(lambda number=number: len(huge_pages.processes(UUID)) == number, "it is there")  # type: ignore[misc]
-        yield
+            wait_for(lambda number=number: len(huge_pages.processes(own)) == number, "it is there")  # type: ignore[misc]
+        yield own
     finally:
         for each in both:
             each.communicate(b"\n")
 
 
 def test_huge_pages_are_looked_at_for_as_long_as_somebody_waits(start: Start, book: Journal) -> None:
-    with halves():
-        running = start("arrived", *MIGRATE, "--huge-pages")
+    with halves() as own:
+        running = start("arrived", *MIGRATE, "--huge-pages", env={UUID_ENVIRONMENT: own})
         running.read_until("looking at huge pages for 30 s (Ctrl-C leaves)")
         (kept,), _ = Store(book.folder / "ledgers").all()
         assert kept.document["huge_pages"]["readings"][0]["bytes"] is not None, "it is kept before"
@@ -121,8 +126,30 @@ def test_huge_pages_are_looked_at_for_as_long_as_somebody_waits(start: Start, bo
     found = kept.document["huge_pages"]
     assert found["what"] == "read" and found["before_bytes"] is not None
     assert [reading["bytes"] is None for reading in found["readings"]] == [False, True, True]
-    assert found["readings"][1]["why"] == "not asked for: --huge-pages stays for it"
+    assert found["readings"][1]["why"] == "left before it was made"
     assert f"pcmig: {huge_pages.words(found)}" not in text and str(huge_pages.words(found)) in text
+
+
+def test_a_look_at_huge_pages_that_takes_too_long_is_not_taken_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked for it stays all the same, and one that was adopted has no figure of before."""
+    go, done = threading.Event(), threading.Event()
+
+    def slow(self: cli_huge_pages.Halves) -> huge_pages.Seen:
+        assert go.wait(PATIENCE_S)
+        done.set()
+        return huge_pages.Seen(4096, None)
+
+    monkeypatch.setattr(cli_huge_pages.Halves, "destination", slow)
+    monkeypatch.setattr(cli_huge_pages, "PATIENCE_S", 0.01)
+    pages = cli_huge_pages.begin(str(uuid.uuid4()), "qemu:///system", adopted=True)
+    assert pages.document()["before_why"] == huge_pages.ADOPTED
+    assert cli_huge_pages.look(pages, asked=True)
+    found = pages.document()
+    go.set()
+    assert done.wait(PATIENCE_S)
+    assert pages.document() == found and found["why"] == "no answer within 0.01 s"
+    assert [reading["why"] for reading in found["readings"]][1:] == [cli_huge_pages.LEFT] * 2
+    assert not cli_huge_pages.look(cli_huge_pages.begin(str(uuid.uuid4()), "qemu:///system"), asked=False)
 
 
 def test_huge_pages_elsewhere_are_not_known(start: Start, book: Journal) -> None:
@@ -131,6 +158,7 @@ def test_huge_pages_elsewhere_are_not_known(start: Start, book: Journal) -> None
     assert "huge pages at the destination: not known: only the destination's own kernel can tell" in text
     (kept,), _ = Store(book.folder / "ledgers").all()
     validate(kept.document)
+    assert kept.document["huge_pages"]["readings"][2]["why"] == cli_huge_pages.IN_VAIN
     assert {reading["bytes"] for reading in kept.document["huge_pages"]["readings"]} == {None}
 
 
