@@ -22,6 +22,7 @@ from pcmig_common import units
 
 # After the end of the migration; an evaluation of the same has these times.
 AT_S = (0, 10, 30)
+LATE_MS = 1000
 
 PROC = "/proc"
 DENIED = "permission denied: another user's process"
@@ -192,7 +193,10 @@ def _safely(look: Callable[[], Seen]) -> Seen:
         return unknown(f"{type(err).__name__}: {err}")
 
 
-def when(at_s: int) -> str:
+def when(at_s: int, t_ms: int | None = None) -> str:
+    """A look that was made at T_MS, and not when it was to be, says so."""
+    if t_ms is not None and abs(t_ms - at_s * 1000) > LATE_MS:
+        return f"{t_ms / 1000:.1f} s after the end"
     return f"{at_s} s after the end" if at_s else "at the end"
 
 
@@ -206,13 +210,17 @@ def words(found: Mapping[str, Any] | None) -> str | None:
         return None
     if found["what"] == "hugetlbfs":
         return f"huge pages: {found['why']}"
+    before = found["before_bytes"]
     if found["what"] != "read":
-        return f"huge pages at the destination: not known: {found['why']}"
+        unknown_there = f"at the destination: not known: {found['why']}"
+        if before is None:
+            return f"huge pages {unknown_there}"
+        return f"in huge pages: {units.size(before)} before, at the source; {unknown_there}"
     parts = [
-        f"{'not known' if reading['bytes'] is None else units.size(reading['bytes'])} {when(reading['at_s'])}"
+        f"{'not known' if reading['bytes'] is None else units.size(reading['bytes'])} "
+        f"{when(reading['at_s'], reading['t_ms'])}"
         for reading in found["readings"]
     ]
-    before = found["before_bytes"]
     had = "not known how much" if before is None else units.size(before)
     return f"in huge pages: {had} before, at the source; at the destination {', '.join(parts)}"
 

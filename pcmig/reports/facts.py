@@ -127,7 +127,7 @@ def figures(document: Document) -> list[Fact]:
         before = had["before_bytes"]
         found.append(
             Fact(
-                f"in huge pages {huge_pages.when(0)}",
+                f"in huge pages {huge_pages.when(0, had['readings'][0]['t_ms'])}",
                 units.size(had["readings"][0]["bytes"]),
                 "huge_pages.readings.0.bytes",
                 "" if before is None else f"{units.size(before)} before, at the source",
@@ -145,9 +145,11 @@ def _latency(document: Document) -> Mapping[str, Any] | None:
 
 
 def _huge_pages(document: Document) -> Mapping[str, Any] | None:
-    """None where they are not known, or are of another kind, and in older ledgers."""
+    """None where none are known, or they are of another kind, and in older ledgers."""
     found: Mapping[str, Any] | None = document.get("huge_pages")
-    return found if found is not None and found["what"] == "read" else None
+    if found is None or found["what"] == "hugetlbfs":
+        return None
+    return found if found["what"] == "read" or found["before_bytes"] is not None else None
 
 
 def huge(document: Document) -> list[Fact]:
@@ -157,7 +159,12 @@ def huge(document: Document) -> list[Fact]:
         return []
     rows = [("before, at the source", "huge_pages.before_bytes", found["before_bytes"], found["before_why"])]
     rows += [
-        (huge_pages.when(each["at_s"]), f"huge_pages.readings.{i}.bytes", each["bytes"], each["why"])
+        (
+            huge_pages.when(each["at_s"], each["t_ms"]),
+            f"huge_pages.readings.{i}.bytes",
+            each["bytes"],
+            each["why"],
+        )
         for i, each in enumerate(found["readings"])
     ]
     return [
@@ -197,6 +204,15 @@ NEWER: dict[str, Callable[[Document], object]] = {
 }
 
 
+def _late(document: Document, path: str) -> str:
+    """When a look at huge pages was made, where that is not when its row says."""
+    if not path.startswith("huge_pages.readings."):
+        return ""
+    read = at(document, path.removesuffix(".bytes"))
+    said = huge_pages.when(read["at_s"], read["t_ms"])
+    return "" if said == huge_pages.when(read["at_s"]) else f", {said}"
+
+
 def compared(document: Document) -> list[Fact]:
     """One column of a comparison; as many as in every other one."""
     found = []
@@ -205,7 +221,8 @@ def compared(document: Document) -> list[Fact]:
         value = at(document, path) if has is None or has(document) is not None else None
         # Without post-copy there is nothing to know of what it does.
         unknown = NONE if path in NEWER and document["mode"] != "postcopy" else "not known"
-        found.append(Fact(label, unknown if value is None else write(value), None if value is None else path))
+        text = unknown if value is None else f"{write(value)}{_late(document, path)}"
+        found.append(Fact(label, text, None if value is None else path))
     return found
 
 

@@ -160,7 +160,7 @@ def test_nothing_is_sent_while_it_is_interrupted(document: dict[str, Any]) -> No
 
 
 MIB = 1 << 20
-HUGE = {
+HUGE: dict[str, Any] = {
     "what": "read",
     "why": None,
     "before_bytes": 180 * MIB,
@@ -198,7 +198,10 @@ def test_huge_pages_are_those_of_the_ledger(document: dict[str, Any]) -> None:
     ("changes", "words"),
     [
         ({"what": "hugetlbfs", "why": huge_pages.HUGETLBFS}, f"huge pages: {huge_pages.HUGETLBFS}"),
-        ({"what": "unknown", "why": "denied"}, "huge pages at the destination: not known: denied"),
+        (
+            {"what": "unknown", "why": "denied", "before_bytes": None},
+            "huge pages at the destination: not known: denied",
+        ),
     ],
 )
 def test_huge_pages_of_which_there_is_no_figure(
@@ -212,6 +215,34 @@ def test_huge_pages_of_which_there_is_no_figure(
         and "Huge pages of the guest" not in text
     )
     assert words in facts.sentences(document)
+
+
+def test_huge_pages_of_before_are_shown_where_nothing_is_known_of_after(document: dict[str, Any]) -> None:
+    none = [{**reading, "bytes": None, "why": "denied"} for reading in HUGE["readings"]]
+    document["huge_pages"] = {**HUGE, "what": "unknown", "why": "denied", "readings": none}
+    test_document.validate(document)
+    shown = {path: said for path, _, said in Read(page.page([document], ["f"])).data if "huge_pages" in path}
+    assert shown == {"huge_pages.before_bytes": "180 MiB"}
+    rows = {fact.label: fact.text for fact in facts.compared(document)}
+    assert rows["in huge pages before"] == "180 MiB" and rows["30 s later"] == "not known"
+    assert huge_pages.words(document["huge_pages"]) == (
+        "in huge pages: 180 MiB before, at the source; at the destination: not known: denied"
+    )
+
+
+def test_a_late_look_at_huge_pages_says_when_it_was_made(document: dict[str, Any]) -> None:
+    times = (24_000, 34_500, 30_900)
+    late = [
+        {"at_s": at_s, "t_ms": t_ms, "bytes": MIB, "why": None}
+        for at_s, t_ms in zip(huge_pages.AT_S, times, strict=True)
+    ]
+    document["huge_pages"] = {**HUGE, "readings": late}
+    labels = [fact.label for fact in facts.huge(document)]
+    assert labels[1:] == ["24.0 s after the end", "34.5 s after the end", "30 s after the end"]
+    assert "1.0 MiB 24.0 s after the end, 1.0 MiB 34.5 s" in str(huge_pages.words(document["huge_pages"]))
+    rows = {fact.label: fact.text for fact in facts.compared(document)}
+    assert rows["in huge pages at the end"] == "1.0 MiB, 24.0 s after the end"
+    assert rows["30 s later"] == "1.0 MiB"
 
 
 def test_a_ledger_of_an_older_version_is_shown(document: dict[str, Any]) -> None:
