@@ -140,7 +140,7 @@ class HugePages:
         self._before = _safely(self._source)
 
     def ended(self) -> None:
-        """From now on the times count."""
+        """From now on the times count, whatever was said before."""
         self._ended_s = self._clock()
 
     def look(self) -> None:

@@ -126,6 +126,9 @@ class Looks:
 
     def _note(self, figures: Mapping[str, Any]) -> None:
         judged = self._seen.look()
+        if self._of._huge_pages is not None:
+            # Nova's own work afterwards takes seconds: it ended when its job was last seen.
+            self._of._huge_pages.ended()
         self._elapsed_ms = self._seen.t_us // 1000
         self._samples.add_row(
             {
@@ -150,8 +153,6 @@ class Looks:
         done = judged["progress_permille"] == 1000
         outcome, ledger = "completed" if done else "failed", self._seen.ledger()
         pages = of._huge_pages if arrived_by_postcopy(outcome, ledger) else None
-        if pages is not None:
-            pages.ended()
         facts = Facts(*of._uris, functools.partial(releases.off_hub, _core.host_facts)).begin()
         found = document(
             name=str(of._instance.name),
@@ -184,9 +185,14 @@ class Looks:
         try:
             path = releases.off_hub(of._store.add, found)
             LOG.info("Shadow: the ledger is kept; to see it: pcmig report %s", path, instance=of._instance)
-            if pages is not None and path is not None:
-                pages.follow(
-                    lambda more: releases.off_hub(of._store.amend, path, {"huge_pages": more}), time.sleep
-                )
         except LedgerError as err:
             LOG.warning("Shadow: the ledger is lost: %s", err, instance=of._instance)
+            return
+        if pages is None or path is None:
+            return
+        try:
+            pages.follow(
+                lambda more: releases.off_hub(of._store.amend, path, {"huge_pages": more}), time.sleep
+            )
+        except LedgerError as err:
+            LOG.warning("Shadow: huge pages are missing in a ledger: %s", err, instance=of._instance)

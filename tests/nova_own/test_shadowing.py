@@ -17,6 +17,7 @@ from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig import _core
 from pcmig.huge_pages import HugePages, Seen
+from pcmig.ledgers.store import LedgerError
 from pcmig.nova import conf, driver, flags, planning, releases, shadowing
 from tests.nova_own.test_asking import UUID, Instance, Nova, compute, nova
 from tests.unit import traces
@@ -126,6 +127,27 @@ def test_nova_migrates_and_the_judgement_is_kept(
     assert found["by"]["migration"] == UUID
     assert found["huge_pages"]["what"] == "read"
     assert [reading["bytes"] for reading in found["huge_pages"]["readings"]] == [1, 2, 3]
+
+
+def test_the_times_of_huge_pages_count_from_the_last_look_at_the_job(
+    nova: Nova, played: type[Watch], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from when Nova is done; and a ledger that is kept is not lost, though it lacks these figures."""
+    ended: list[bool] = []
+    made = in_shadow(tmp_path, monkeypatch)
+    pages = made._huge_pages()
+    end = pages.ended
+    monkeypatch.setattr(pages, "ended", lambda: (ended.append(not played.closed), end()))
+
+    def refuse(*_: Any) -> None:
+        raise LedgerError("the disk is full")
+
+    monkeypatch.setattr(shadowing.Store, "amend", refuse)
+    with pytest.raises(AssertionError) as warned:  # that a warning was logged, and which
+        looked_on(made, Instance({}), monkeypatch)
+    assert "Shadow: huge pages are missing in a ledger: %s" in str(warned.value)
+    assert ended and all(ended), "while the job was watched"
+    assert [each for each in tmp_path.rglob("*") if each.is_file() and UUID in each.name]
 
 
 def test_without_it_nobody_looks_on(
