@@ -116,13 +116,13 @@ def test_nova_migrates_and_the_judgement_is_kept(
 ) -> None:
     told = looked_on(in_shadow(tmp_path, monkeypatch), Instance({}), monkeypatch)
     assert [name for name, _ in nova.calls] == ["_live_migration"]
-    assert "pcmig would have switched at 24.1 s" in told[0]
+    assert "pcmig would have switched at 24.3 s" in told[0]
     assert "the ledger is kept" in told[1]
     assert played.closed == 1
     [path] = [each for each in tmp_path.rglob("*") if each.is_file() and UUID in each.name]
     found = json.loads(path.read_text())
     assert (found["steered"], found["outcome"], found["guest"]["uuid"]) == (False, "completed", UUID)
-    assert found["more"]["shadow"]["would"] == "switch" and found["more"]["shadow"]["at_ms"] == 24_090
+    assert found["more"]["shadow"]["would"] == "switch" and found["more"]["shadow"]["at_ms"] == 24_255
     assert found["decisions"][0]["reason"] == found["more"]["shadow"]["reason"]
     assert found["by"]["migration"] == UUID
     assert found["huge_pages"]["what"] == "read"
