@@ -58,6 +58,11 @@ bool pcmig_qemu_migration_kept(const char *status)
     return is_one_of(status, kept, sizeof(kept) / sizeof(kept[0]));
 }
 
+bool pcmig_qemu_migration_switches(const char *status)
+{
+    return strcmp(status, "postcopy-device") == 0;
+}
+
 bool pcmig_qemu_migration_completed(const char *status)
 {
     return strcmp(status, "completed") == 0;

@@ -19,6 +19,9 @@ int pcmig_qemu_migration_status(const char *answer, size_t len, char *out, size_
  * pre-copy nor to the start of post-copy, before which libvirt lets no processor run at the destination. */
 bool pcmig_qemu_migration_kept(const char *status);
 
+/* Whether it is just switching to post-copy (QEMU >= 10.2): there is no stream to resume yet. */
+bool pcmig_qemu_migration_switches(const char *status);
+
 /* Whether a QEMU with this status has sent all of its guest, and has the destination's word that it came. */
 bool pcmig_qemu_migration_completed(const char *status);
 

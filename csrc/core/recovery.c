@@ -20,7 +20,9 @@
 /* Nobody tells of looks at a healthy stream: what was seen longer ago is another silence. */
 #define SAME_SILENCE_US   3000000
 #define HELD_LOOK_US      5000000
-#define FLOWS_US          5000000 /* for so long after its last byte */
+#define FLOWS_US          5000000 /* for so long after its last byte; and no older word of the source counts */
+/* All has crossed: so long for libvirt at the destination to say so. */
+#define DONE_US           60000000
 /* Where no silence counts as dead. */
 #define HANGS_STALL_US    10000000
 
@@ -281,14 +283,16 @@ bool pcmig_recovery_flows(const struct pcmig_recovery *recovery, const struct pc
 /* libvirt at the source calls the half broken as soon as its own connection is, and the stream may flow on. A resume is
  * refused then; and QEMU's word that all has crossed, on which libvirt ends the source's half, is for nobody while
  * libvirt is about a resume, as one that waits for a connection to the other host (12.8,
- * qemuProcessHandleMigrationStatus; seen). So it is not tried before the source has said that its stream is gone, or
- * has sent nothing from one look to the next. */
+ * qemuProcessHandleMigrationStatus; seen). So it waits while the source says that it sends, and has sent more of late
+ * or was asked only once; and for a while at first, until it has answered. */
 static bool may_flow(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view)
 {
     if (pcmig_recovery_flows(recovery, view))
         return true;
+    if (view->source_done)
+        return view->t_us - recovery->broken_us < DONE_US;
     if (view->source_sends)
-        return view->sent_bytes >= 0 && !sends_nothing(recovery, view);
+        return view->sent_bytes >= 0 && view->t_us - view->said_us < FLOWS_US && !sends_nothing(recovery, view);
     return recovery->attempts == 0 && view->source_asked && view->t_us - recovery->broken_us < ONE_SIDED_US;
 }
 

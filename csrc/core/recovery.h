@@ -55,10 +55,12 @@ struct pcmig_recovery_view {
     bool refused;           /* the latest attempt that has returned: pcmig_recovery_refused */
     enum pcmig_recovery_wakes wakes;
     bool pausing;      /* a PAUSE_QEMU is out, and nobody knows whether it was heard */
-    bool source_asked; /* QEMU at the source was asked about its migration, and has not answered */
+    bool source_asked; /* QEMU at the source was asked about its migration, and has not answered, or not with a word on
+                          its stream */
     /* And what it has said of itself since the latest attempt, or since the interruption; neither: nothing yet. */
     bool source_waits;  /* to be resumed */
     bool source_sends;  /* it takes its stream for one that flows */
+    bool source_done;   /* it has sent all, and has the destination's word that it came */
     int64_t sent_bytes; /* what it has sent then; -1 = it does not say */
     int64_t said_us;    /* when it said so, */
     int64_t silence_ms; /* the destination has acknowledged nothing for so long, and should have; -1 = not known */
@@ -116,8 +118,7 @@ struct pcmig_recovery_order pcmig_recovery_next(struct pcmig_recovery *recovery,
 enum pcmig_recovery_stuck pcmig_recovery_stuck(const struct pcmig_recovery *recovery,
                                                const struct pcmig_recovery_view *view);
 
-/* Whether only libvirt's own connection broke, as far as QEMU at the source tells: its stream has moved of late. Such a
- * stream is not resumed, nor is one of which that is not known yet. */
+/* Whether only libvirt's own connection broke, as far as QEMU at the source tells: its stream has moved of late. */
 bool pcmig_recovery_flows(const struct pcmig_recovery *recovery, const struct pcmig_recovery_view *view);
 
 /* QEMU at the source was not to be paused: the order counts as not given. It is given again, but not at once. */

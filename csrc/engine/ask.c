@@ -2,6 +2,7 @@
 /* See ask.h. */
 #include "engine/ask.h"
 
+#include "core/domain_files.h"
 #include "core/qemu_migration.h"
 #include "edge/clock.h"
 #include "edge/threads.h"
@@ -141,6 +142,15 @@ static int saved(struct pcmig_asker *a, struct pcmig_ask *ask)
     return pcmig_virt_saved(a->conn, a->m->uuid) ? 1 : 0;
 }
 
+static int files(struct pcmig_asker *a, struct pcmig_ask *ask)
+{
+    char *xml = pcmig_virt_domain_xml(a->domain, &ask->error);
+    int result = xml == NULL ? -1 : pcmig_domain_files(xml) ? 1 : 0;
+
+    free(xml);
+    return result;
+}
+
 static int precopy_speed(struct pcmig_asker *a, struct pcmig_ask *ask)
 {
     return pcmig_virt_set_speed(a->domain, ask->number, false, &ask->error);
@@ -226,6 +236,7 @@ static const struct {
     /* The destination's guest is not looked up there but for this. */
     [PCMIG_ASK_LATENCY] = {latency, false, PCMIG_LANE_QEMU},
     [PCMIG_ASK_SAVED] = {saved, false, PCMIG_LANE_HOST},
+    [PCMIG_ASK_FILES] = {files, true, PCMIG_LANE_HOST},
     [PCMIG_TELL_PRECOPY_SPEED] = {precopy_speed, true, PCMIG_LANE_HOST},
     [PCMIG_TELL_POSTCOPY_SPEED] = {postcopy_speed, true, PCMIG_LANE_HOST},
     [PCMIG_TELL_DOWNTIME] = {downtime, true, PCMIG_LANE_HOST},

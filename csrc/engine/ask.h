@@ -41,6 +41,7 @@ enum pcmig_ask_kind {
     PCMIG_ASK_DEFINED,    /* whether the guest has a definition: the result is 1 or 0, -1 also where it is not known */
     PCMIG_ASK_LATENCY,    /* what QEMU at the destination has counted of page requests: latency; 1, or 0 = nothing */
     PCMIG_ASK_SAVED,      /* whether there is a saved state of the guest: the result is 1 or 0 */
+    PCMIG_ASK_FILES,      /* whether it keeps anything in files: the result is 1 or 0 */
     /* Orders. */
     PCMIG_TELL_PRECOPY_SPEED,  /* number: MiB/s, 0 = unlimited */
     PCMIG_TELL_POSTCOPY_SPEED, /* likewise */

@@ -561,6 +561,8 @@ static void on_answers(struct control *c)
     c->abort.try_us = 0;
     c->abort.free_us = 0;
     c->restart.try_us = 0;
+    c->kept_half.try_us = 0;
+    c->recovery.look_us = 0;
 }
 
 /* Everything that came, taken out of the mailbox at once. */

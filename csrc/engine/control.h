@@ -131,8 +131,12 @@ struct control {
         int64_t try_us; /* not before, again */
         char why_not[96];
     } restart;
-    int64_t kept_half_us; /* when to try again to end it; 0 = at once */
-    bool restored;        /* no bandwidth is left behind that needs somebody to steer it, as far as libvirt lets us */
+    struct {
+        bool ordered;                                                /* its end */
+        enum { FILES_UNKNOWN = 0, FILES_NONE, FILES_PERHAPS } files; /* that both hosts use */
+        int64_t try_us;                                              /* not before, again */
+    } kept_half;
+    bool restored; /* no bandwidth is left behind that needs somebody to steer it, as far as libvirt lets us */
     enum leftover_state leftover;
     bool latency_done;   /* the destination's QEMU was asked what it has counted of page requests */
     bool autostart_done; /* set at the destination, or told that it cannot be */
@@ -286,7 +290,8 @@ bool pcmig_restart_possible(struct control *c, const struct pcmig_evidence *evid
 /* Lets it run, if that is certain. */
 void pcmig_restart(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 
-/* kept_half.c: whether the guest has arrived, and the source, as far as libvirt says, has its half still. */
+/* kept_half.c: whether the guest has arrived, and the source, as far as libvirt says, has its half still. Tells when it
+ * has not any more, and we ordered that. */
 bool pcmig_kept_half(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);
 /* Ends it, if QEMU there says that all of it has crossed. */
 void pcmig_kept_half_end(struct control *c, const struct pcmig_evidence *evidence, int64_t waited_us);

@@ -124,9 +124,10 @@ static void ask_source(struct control *c, struct pcmig_recovery_view *view)
     const unsigned attempts = c->recovery.core.attempts;
     /* An answer that comes late is of the attempt before which it was asked. */
     struct pcmig_ask ask = {.number = attempts};
-    /* One that sends is asked again, whether it still does, and gets on. */
+    /* One that sends, or is about to, is asked again, whether it still does, and gets on. */
     const bool again =
-        pcmig_qemu_migration_sends(c->recovery.source) && view->t_us - c->recovery.said_us >= SOURCE_LOOK_US;
+        (pcmig_qemu_migration_sends(c->recovery.source) || pcmig_qemu_migration_switches(c->recovery.source)) &&
+        view->t_us - c->recovery.said_us >= SOURCE_LOOK_US;
 
     if ((c->recovery.said_of != attempts || c->recovery.source[0] == '\0' || again) &&
         c->end[PCMIG_SIDE_SOURCE].known && !view->pausing &&
@@ -137,9 +138,11 @@ static void ask_source(struct control *c, struct pcmig_recovery_view *view)
         c->recovery.said_of = attempts;
     }
     if (c->recovery.said_of != attempts || c->recovery.source[0] == '\0') {
-        view->source_asked = pcmig_ask_out(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_QEMU);
+        view->source_asked = pcmig_ask_pending(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_QEMU);
         return;
     }
+    view->source_asked = pcmig_qemu_migration_switches(c->recovery.source);
+    view->source_done = pcmig_qemu_migration_completed(c->recovery.source);
     view->source_waits = pcmig_qemu_migration_waits(c->recovery.source);
     view->source_sends = pcmig_qemu_migration_sends(c->recovery.source);
     view->sent_bytes = c->recovery.sent_bytes;

@@ -11,21 +11,33 @@
 #include "two_hosts.h"
 
 static atomic_int ended;
+static atomic_int ends_ms;
+static const char *_Atomic device; /* of the guest's definition */
 
 int virDomainDestroy(virDomainPtr domain)
 {
     assert_true(at_source(domain));
-    assert_int_equal(atomic_load(&hosts.destination), RUNNING);
-    assert_string_equal(atomic_load(&hosts.qemu), "completed");
+    (void)usleep((useconds_t)atomic_load(&ends_ms) * 1000);
     atomic_fetch_add(&ended, 1);
     atomic_store(&hosts.source, ABSENT);
     atomic_store(&hosts.known, false);
     return 0;
 }
 
+char *virDomainGetXMLDesc(virDomainPtr domain, unsigned int flags)
+{
+    char *xml = NULL;
+
+    (void)domain;
+    (void)flags;
+    return asprintf(&xml, "<domain><devices>%s</devices></domain>", atomic_load(&device)) < 0 ? NULL : xml;
+}
+
 static int start(void **state)
 {
     atomic_store(&ended, 0);
+    atomic_store(&ends_ms, 0);
+    atomic_store(&device, "<disk type='network'><source protocol='rbd'/></disk>");
     return reset(state);
 }
 
@@ -33,6 +45,7 @@ static int start(void **state)
 static void arrive(int source, const char *qemu)
 {
     atomic_store(&hosts.qemu, qemu);
+    atomic_store(&hosts.sent, 4096);
     atomic_store(&hosts.job, false);
     atomic_store(&hosts.destination, RUNNING);
     atomic_store(&hosts.source, source);
@@ -65,29 +78,93 @@ static void the_half_is_ended(void **state)
     }
 }
 
-/* One word of the two is not enough: it stays, whatever else QEMU says, or when it says nothing. */
+/* A busy host: what takes longer than anybody waits for is heard when it comes. */
+static void a_slow_source(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.monitor_ms, 400);
+    atomic_store(&ends_ms, 700);
+    migration = arrived(BROKEN, "completed");
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_string_equal(pcmig_outcome_name(status_of(migration).outcome), "completed");
+    assert_non_null(strstr(status_of(migration).note, "libvirt at the source kept its half"));
+    assert_int_equal(atomic_load(&ended), 1);
+    pcmig_migration_unref(migration);
+}
+
+/* One word of the two is not enough: it stays, whatever else QEMU says, or when it says nothing, or says it of a
+ * migration that came in. */
 static void one_word_is_not_enough(void **state)
 {
     static const char *const doubtful[] = {NULL, "none", "postcopy-active", "postcopy-paused", "cancelled", "failed"};
     struct pcmig_migration *migration;
+    int asked;
 
     (void)state;
     migration = arrived(BROKEN, doubtful[0]);
     for (size_t i = 0; i < sizeof(doubtful) / sizeof(doubtful[0]); i++) {
-        int asked = atomic_load(&hosts.questions);
-
+        asked = atomic_load(&hosts.questions);
         atomic_store(&hosts.qemu, doubtful[i]);
         WAIT_FOR(atomic_load(&hosts.questions) > asked + 1);
         assert_int_equal(atomic_load(&ended), 0);
     }
-    atomic_store(&hosts.refuses_ms, 1);
-    atomic_store(&hosts.destination, FETCHING);
+    atomic_store(&hosts.sent, 0);
+    asked = atomic_load(&hosts.questions);
+    WAIT_FOR(atomic_load(&hosts.questions) > asked + 1); /* one may have been out */
     atomic_store(&hosts.qemu, "completed");
-    (void)usleep(4000000);
+    asked = atomic_load(&hosts.questions);
+    WAIT_FOR(atomic_load(&hosts.questions) > asked + 1);
     assert_int_equal(atomic_load(&ended), 0);
+    atomic_store(&hosts.sent, 4096);
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&ended), 1);
+}
+
+/* Nor the other one: the guest is there, and lacks memory as far as libvirt says. */
+static void without_the_destinations_word(void **state)
+{
+    struct pcmig_migration *migration = adopt_postcopy();
+    int asked;
+
+    (void)state;
+    atomic_store(&hosts.refuses_ms, 1);
+    atomic_store(&hosts.sent, 4096);
+    atomic_store(&hosts.qemu, "completed");
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, BROKEN);
+    asked = atomic_load(&hosts.looks);
+    WAIT_FOR(atomic_load(&hosts.looks) > asked + 20);
+    assert_int_equal(atomic_load(&ended), 0);
+    assert_int_equal(atomic_load(&hosts.resumes), 0); /* all has crossed */
     atomic_store(&hosts.destination, RUNNING);
     expect_end(migration, PCMIG_OUTCOME_COMPLETED);
     assert_int_equal(atomic_load(&ended), 1);
+}
+
+/* virDomainDestroy would give them back to their owner. */
+static void files_that_both_hosts_may_use(void **state)
+{
+    static const char *const files[] = {
+        "<disk type='file'><source file='/mnt/nfs/disk.qcow2'/></disk>",
+        "<tpm model='tpm-crb'><backend type='emulator'/></tpm>",
+    };
+
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        struct pcmig_migration *migration;
+        int asked;
+
+        (void)start(state);
+        atomic_store(&device, files[i]);
+        migration = arrived(BROKEN, "completed");
+        asked = atomic_load(&hosts.questions);
+        WAIT_FOR(atomic_load(&hosts.questions) > asked + 2);
+        assert_int_equal(atomic_load(&ended), 0);
+        all_has_arrived(); /* somebody did it */
+        expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+        assert_int_equal(atomic_load(&ended), 0);
+    }
 }
 
 /* libvirt would have removed the definition with it. What somebody could boot a second copy from is told. */
@@ -116,7 +193,10 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup(name, start)
     const struct CMUnitTest tests[] = {
         TEST(the_half_is_ended),
+        TEST(a_slow_source),
         TEST(one_word_is_not_enough),
+        TEST(without_the_destinations_word),
+        TEST(files_that_both_hosts_may_use),
         TEST(its_definition_is_told),
     };
 

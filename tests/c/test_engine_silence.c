@@ -344,6 +344,23 @@ static void source_flows(void **state)
     expect_end(migration, PCMIG_OUTCOME_COMPLETED);
 }
 
+/* Nor is it where QEMU there answers later than anybody waits for. */
+static void slow_source_flows(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&hosts.sent, -1);
+    atomic_store(&hosts.monitor_ms, 400);
+    migration = refused("postcopy-active");
+    WAIT_FOR(strstr(status_of(migration).recovery.text, "QEMU's stream flows on") != NULL);
+    assert_int_equal(atomic_load(&hosts.resumes), 0);
+    atomic_store(&hosts.monitor_ms, 0);
+    atomic_store(&hosts.refuses_ms, 0);
+    atomic_store(&hosts.qemu, "postcopy-paused");
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+}
+
 /* QEMU is told without libvirt only where libvirt calls it paused; otherwise people hear why not, and it is tried
  * again. */
 static void source_cannot_be_paused(void **state)
@@ -549,6 +566,7 @@ int main(void)
         TEST(takes_no_resume),
         TEST(source_does_not_wait),
         TEST(source_flows),
+        TEST(slow_source_flows),
         TEST(source_cannot_be_paused),
         TEST(source_waits_by_then),
         TEST(order_to_pause_that_is_out),

@@ -88,6 +88,9 @@ static void only_an_end_without_a_switch_keeps_the_guest(void **state)
     assert_true(pcmig_qemu_migration_kept("cancelled"));
     assert_true(pcmig_qemu_migration_kept("failed"));
     assert_true(pcmig_qemu_migration_completed("completed"));
+    assert_true(pcmig_qemu_migration_switches("postcopy-device"));
+    assert_false(pcmig_qemu_migration_switches("postcopy-active"));
+    assert_false(pcmig_qemu_migration_sends("postcopy-device"));
     for (size_t i = 0; i < sizeof(not_kept) / sizeof(not_kept[0]); i++)
         assert_false(pcmig_qemu_migration_kept(not_kept[i]));
     for (size_t i = 0; i < sizeof(not_completed) / sizeof(not_completed[0]); i++)

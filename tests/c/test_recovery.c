@@ -306,6 +306,27 @@ static void the_first_resume_waits_for_the_sources_word(void **state)
     at.t_us = at.said_us = at.t_us + 1;
     assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
 
+    /* It said so, and does not answer any more: an old word counts for as long as a byte. */
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.said_us = at.t_us;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us += 5 * S - 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us += 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+
+    /* All has crossed, and libvirt at the destination is to say so; if it does not, for long, it may need a push. */
+    pcmig_recovery_init(&recovery, 10000, 1);
+    at.source_sends = false;
+    at.source_done = true;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us += 60 * S - 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_WAIT);
+    at.t_us += 1;
+    assert_int_equal(step(&recovery, at), PCMIG_RECOVERY_RESUME);
+    at.source_done = false;
+    at.source_sends = true;
+
     /* It does not say what it sends, or says of itself that it waits. */
     pcmig_recovery_init(&recovery, 10000, 1);
     at.sent_bytes = -1;

@@ -70,7 +70,9 @@ static struct {
     atomic_bool stream_known; /* the address that QEMU sends to */
     const char *_Atomic qemu; /* what QEMU says of its migration; NULL = its monitor does not answer */
     atomic_bool goes_out;     /* and it has figures of one that goes out; its processors run */
+    atomic_int monitor_ms;    /* so long it takes */
     atomic_int questions;     /* to QEMU */
+    atomic_int looks;         /* at the destination's guest */
     atomic_int runs;          /* virDomainResume at the source */
     atomic_bool known;        /* the source knows a guest that has left it */
     atomic_bool source_defined, destination_defined;
@@ -168,8 +170,10 @@ int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int
     *state = half >> 8;
     if (reason != NULL)
         *reason = half & 0xff;
-    if (!at_source(domain))
+    if (!at_source(domain)) {
         wait_for_leave(&held_destination, domain);
+        atomic_fetch_add(&hosts.looks, 1);
+    }
     return 0;
 }
 
@@ -377,6 +381,7 @@ int virDomainQemuMonitorCommand(virDomainPtr domain, const char *cmd, char **res
 
     (void)flags;
     assert_true(at_source(domain));
+    (void)usleep((useconds_t)atomic_load(&hosts.monitor_ms) * 1000);
     if (strcmp(cmd, "{\"execute\":\"migrate-pause\"}") == 0) {
         atomic_fetch_add(&hosts.qemu_pauses, 1);
         atomic_store(&hosts.qemu, "postcopy-paused");
@@ -514,7 +519,9 @@ static int reset(void **state)
     atomic_store(&hosts.silence_ms, 0);
     atomic_store(&hosts.stream_known, false);
     atomic_store(&hosts.qemu, "none");
+    atomic_store(&hosts.monitor_ms, 0);
     atomic_store(&hosts.questions, 0);
+    atomic_store(&hosts.looks, 0);
     atomic_store(&hosts.runs, 0);
     atomic_store(&hosts.known, false);
     atomic_store(&hosts.source_defined, true);
