@@ -17,7 +17,7 @@ from nova.virt.libvirt import driver as libvirt_driver
 
 from pcmig import _core
 from pcmig.huge_pages import HugePages, Seen
-from pcmig.ledgers.store import LedgerError
+from pcmig.ledgers.store import LedgerError, Store
 from pcmig.nova import conf, driver, flags, planning, releases, shadowing
 from tests.nova_own.test_asking import UUID, Instance, Nova, compute, nova
 from tests.unit import traces
@@ -137,12 +137,17 @@ def test_the_times_of_huge_pages_count_from_the_last_look_at_the_job(
     made = in_shadow(tmp_path, monkeypatch)
     pages = made._huge_pages()
     end = pages.ended
-    monkeypatch.setattr(pages, "ended", lambda: (ended.append(not played.closed), end()))
+
+    def note_and_end() -> None:
+        ended.append(not played.closed)
+        end()
+
+    monkeypatch.setattr(pages, "ended", note_and_end)
 
     def refuse(*_: Any) -> None:
         raise LedgerError("the disk is full")
 
-    monkeypatch.setattr(shadowing.Store, "amend", refuse)
+    monkeypatch.setattr(Store, "amend", refuse)
     with pytest.raises(AssertionError) as warned:  # that a warning was logged, and which
         looked_on(made, Instance({}), monkeypatch)
     assert "Shadow: huge pages are missing in a ledger: %s" in str(warned.value)

@@ -733,8 +733,11 @@ def test_no_defect_at_the_end_of_the_ledger_leaves_the_tunnel_open(
 ) -> None:
     passage = Odd()
     steered = begun(tmp_path, monkeypatch, passage)
-    # A queue that is no queue stands for whatever goes wrong in it.
-    monkeypatch.setattr(keeping, which, lambda *_: {}["what nobody thought of"])
+
+    def breaks(*_: Any) -> None:
+        raise KeyError("what nobody thought of")
+
+    monkeypatch.setattr(keeping, which, breaks)
     status, instance, _ = follow(ends({}, {}), Record(), steered)
     assert (status["outcome"], passage.closed) == ("completed", 1)
     assert instance.saves >= 1
