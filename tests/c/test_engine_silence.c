@@ -151,9 +151,9 @@ static void said_too_late(void **state)
     hold(&held_destination);
     migration = adopt(PCMIG_POLICY_MANUAL);
     WAIT_FOR(atomic_load(&held_destination.waiting) > 0);
-    atomic_store(&hosts.job, false);
     atomic_store(&hosts.source, STOPPED);
     atomic_store(&hosts.destination, RUNNING);
+    atomic_store(&hosts.job, false); /* the last: a source that runs and has no job has kept the guest */
     (void)usleep(500000);
     let_go(&held_destination);
     (void)usleep(3000000);
