@@ -178,18 +178,24 @@ class Arriving:
     def settle(self) -> None:
         """The scan does not find it any more."""
         name, uri = self._job.domain, self._uri
-        try:
-            half = _core.half(uri, self.uuid)["half"]
-        except _core.LibvirtError:
+        half = settled_half(uri, self.uuid)
+        if half is None:
             return  # asked again with the next scan
-        if half in ("migrating", "postcopy", "postcopy-failed", "unknown"):
-            return
         if half in ("running", "paused"):
             end = (ExitCode.DONE, f"arrived: {name} is {HALVES[half]} at {uri} with all of its memory")
         else:
             end = (ExitCode.FAILED, f"{name} did not arrive at {uri}: it is {HALVES[half]}")
         self._tell(half, end)
         self.ended_s = time.monotonic()
+
+
+def settled_half(uri: str, uuid: str) -> str | None:
+    """What has become of a guest whose migration is not seen any more; None: nobody can tell yet."""
+    try:
+        half = _core.half(uri, uuid)["half"]
+    except _core.LibvirtError:
+        return None
+    return None if half in ("migrating", "postcopy", "postcopy-failed", "unknown") else half
 
 
 class Waiting:
@@ -227,12 +233,9 @@ class Waiting:
         if now is not None and now.keeper is not None and now.started == before.started:
             return
         name, uri = self._job.domain, self._job.uri
-        try:
-            half = _core.half(uri, self.uuid)["half"]
-        except _core.LibvirtError:
+        half = settled_half(uri, self.uuid)
+        if half is None:
             return  # asked again with the next scan
-        if half in ("migrating", "postcopy", "postcopy-failed", "unknown"):
-            return
         if half in ("running", "paused"):
             words = f"given up before it began: {name} is {HALVES[half]} at {uri}"
         else:  # it ended between two scans, or was shut down
