@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -231,7 +232,13 @@ def main(argv: list[str]) -> int:
     if look is None:
         print("usage: python -m pcmig.huge_pages source|destination UUID", file=sys.stderr)
         return 2
-    print(json.dumps(look(argv[1])))
+    try:
+        guest = str(uuid.UUID(argv[1]))
+    except ValueError:
+        why = f"'{argv[1]}' is no UUID of a guest; virsh domuuid GUEST prints it"
+        print(f"python -m pcmig.huge_pages: {why}", file=sys.stderr)
+        return 2
+    print(json.dumps(look(guest)))
     return 0
 
 

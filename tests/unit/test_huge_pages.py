@@ -87,7 +87,7 @@ def test_another_hosts_word(answer: Any, seen: Seen) -> None:
     assert huge_pages.understand(answer) == seen
 
 
-def test_of_a_real_process() -> None:
+def test_of_a_real_process(capsys: pytest.CaptureFixture[str]) -> None:
     """Its own memory, as another process reads it."""
     own = str(uuid.uuid4())  # other tests look for UUID among all processes
     child = subprocess.Popen([sys.executable, "-c", "input()", "-uuid", own], stdin=subprocess.PIPE)
@@ -105,6 +105,8 @@ def test_of_a_real_process() -> None:
     finally:
         child.communicate(b"\n")
     assert huge_pages.main([]) == huge_pages.main(["middle", UUID]) == 2
+    assert huge_pages.main(["destination", "g1"]) == 2
+    assert "'g1' is no UUID of a guest; virsh domuuid GUEST prints it" in capsys.readouterr().err
 
 
 class Clock:
