@@ -19,7 +19,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CLIENTS_MAX = 64 };
+/* Of all clients, and of those that are neither root nor the daemon's user: its group cannot lock them out. */
+enum { CLIENTS_MAX = 64, OTHERS_MAX = 56 };
+/* Whoever has asked for nothing and waits for nothing for so long makes room. */
+#define IDLE_US 1000000
 
 struct client {
     struct pcmig_control *control;
@@ -27,6 +30,8 @@ struct client {
     struct pcmig_task grave;
     bool busy;       /* a job answers later; until then no further request is read */
     bool closed;     /* goes when the job is done */
+    bool other;      /* neither root nor the daemon's user */
+    int64_t used_us; /* when it asked for something, or had an answer, last */
     unsigned reload; /* the number of the reload that it waits for, or 0 */
     size_t len;
     char line[PCMIG_TUNNEL_REQUEST_LINE_BYTES];
@@ -51,7 +56,7 @@ struct pcmig_control {
     struct pcmig_source source;
     char path[PCMIG_PLACE_PATH_BYTES];
     bool late; /* a connection found no descriptor */
-    unsigned client_count;
+    unsigned client_count, other_count;
     struct client *clients;
     struct pcmig_door *doors;
     uint64_t doors_ever;
@@ -79,6 +84,7 @@ static void drop(struct client *client)
         at = &(*at)->next;
     *at = client->next;
     control->client_count--;
+    control->other_count -= client->other;
     pcmig_loop_bury(control->tunnel->loop, &client->grave);
 }
 
@@ -222,6 +228,7 @@ static void end_job(struct job *job)
     pcmig_peer_unref(job->peer);
     free(job);
     client->busy = false;
+    client->used_us = pcmig_clock_us();
     if (client->closed)
         drop(client);
     else
@@ -409,6 +416,7 @@ static void answer_reloads(struct pcmig_control *control, unsigned upto, const c
         answer(client, "%s", text);
         client->reload = 0;
         client->busy = false;
+        client->used_us = pcmig_clock_us();
         if (client->closed)
             drop(client);
         else
@@ -511,21 +519,71 @@ static void on_client(struct pcmig_source *source, uint32_t events)
 {
     struct client *client = OWNER(source, struct client, source);
 
+    client->used_us = pcmig_clock_us();
     if (client->busy && (events & (EPOLLHUP | EPOLLERR)))
         drop(client);
     else
         serve(client);
 }
 
-/* Root and the daemon's own user; whom else the socket's group lets in when one was named. */
-static bool may_ask(const struct pcmig_control *control, int fd)
+/* Neither root nor the daemon's own user: whom else the socket's group lets in when one was named. */
+static bool is_other(int fd)
 {
     struct ucred who;
     socklen_t len = sizeof(who);
 
-    if (control->tunnel->config->control_gid != (gid_t)-1)
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) != 0 || (who.uid != 0 && who.uid != geteuid());
+}
+
+/* Whoever waits for a job is not, nor whose request has come and is not read yet. What a name was opened for goes on
+ * without who opened it (the doors are the daemon's), so nobody holds anything by a connection alone. */
+static bool is_idle(const struct client *client, int64_t now_us)
+{
+    char byte;
+
+    return !client->busy && !client->closed && now_us - client->used_us >= IDLE_US &&
+           recv(client->source.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+/* That has been idle for longest; of the others only, or of all. NULL when none is. */
+static struct client *find_idle(const struct pcmig_control *control, bool others_only)
+{
+    const int64_t now_us = pcmig_clock_us();
+    struct client *found = NULL;
+
+    for (struct client *client = control->clients; client != NULL; client = client->next) {
+        if ((client->other || !others_only) && (found == NULL || client->used_us <= found->used_us) &&
+            is_idle(client, now_us))
+            found = client;
+    }
+    return found;
+}
+
+/* For one more, which is one of the OTHERs or is not. Returns whether there is some. */
+static bool make_room(struct pcmig_control *control, bool other)
+{
+    const bool others_are_many = other && control->other_count >= OTHERS_MAX;
+    struct client *idle;
+
+    if (control->client_count < CLIENTS_MAX && !others_are_many)
         return true;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (who.uid == 0 || who.uid == geteuid());
+    idle = find_idle(control, true);
+    if (idle == NULL && !others_are_many)
+        idle = find_idle(control, false);
+    if (idle == NULL)
+        return false;
+    pcmig_messages_add(control->tunnel->messages, PCMIG_MESSAGES_LIMIT, PCMIG_MESSAGES_WARNING,
+                       "closed a connection to the control socket that asked for nothing: there are too many");
+    drop(idle);
+    return true;
+}
+
+/* Why a connection of one of the OTHERs, or of one who is not, is refused; NULL = it is not. */
+static const char *refusal(struct pcmig_control *control, bool other)
+{
+    if (other && control->tunnel->config->control_gid == (gid_t)-1)
+        return "not root and not the daemon's user";
+    return make_room(control, other) ? NULL : "there are too many";
 }
 
 static void on_connection(struct pcmig_source *source, uint32_t events)
@@ -537,6 +595,8 @@ static void on_connection(struct pcmig_source *source, uint32_t events)
     for (;;) {
         const int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         struct client *client;
+        const char *why;
+        bool other;
 
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
@@ -549,18 +609,21 @@ static void on_connection(struct pcmig_source *source, uint32_t events)
                                "no connection to the control socket can be accepted: %s", strerror(errno));
             return;
         }
-        client = control->client_count < CLIENTS_MAX && may_ask(control, fd) ? calloc(1, sizeof(*client)) : NULL;
+        other = is_other(fd);
+        why = refusal(control, other);
+        client = why == NULL ? calloc(1, sizeof(*client)) : NULL;
         if (client == NULL) {
             pcmig_messages_add(control->tunnel->messages, PCMIG_MESSAGES_LIMIT, PCMIG_MESSAGES_WARNING,
-                               "refused a connection to the control socket: %s",
-                               control->client_count < CLIENTS_MAX ? "not root and not the daemon's user"
-                                                                   : "there are too many");
+                               "refused a connection to the control socket: %s", why != NULL ? why : "memory is short");
             close(fd);
             continue;
         }
         client->control = control;
         client->source = (struct pcmig_source){.fd = fd, .ready = on_client};
         client->grave.run = on_grave;
+        client->other = other;
+        client->used_us = pcmig_clock_us();
+        control->other_count += other;
         client->next = control->clients;
         control->clients = client;
         control->client_count++;

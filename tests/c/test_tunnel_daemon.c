@@ -36,6 +36,18 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t len)
     return (int)syscall(SYS_setsockopt, fd, level, option, value, len);
 }
 
+static atomic_bool asks_as_other;
+
+/* In the place of the C library's: whoever runs this has no second user. */
+int getsockopt(int fd, int level, int option, void *value, socklen_t *len)
+{
+    const int result = (int)syscall(SYS_getsockopt, fd, level, option, value, len);
+
+    if (result == 0 && level == SOL_SOCKET && option == SO_PEERCRED && atomic_load(&asks_as_other))
+        ((struct ucred *)value)->uid = 60000;
+    return result;
+}
+
 /* Bytes whose place can be told, so that none is lost, doubled or moved without notice. */
 static void fill(uint8_t *bytes, size_t len, uint64_t at)
 {
@@ -397,6 +409,48 @@ static void no_descriptor_is_left(void **state)
     tunnel_pair_end(&pair);
 }
 
+static int ask_control(const struct tunnel_side *side)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", side->control);
+    assert_return_code(connect(fd, (struct sockaddr *)&address, sizeof(address)), errno);
+    return fd;
+}
+
+static void expect_answer(int fd)
+{
+    char answer[1024];
+
+    assert_int_equal(send(fd, "list\n", 5, MSG_NOSIGNAL), 5);
+    assert_true(recv(fd, answer, sizeof(answer), 0) > 2);
+    assert_memory_equal(answer, "ok", 2);
+}
+
+/* COUNT of them, all of which are known to be accepted. */
+static void ask_often(const struct tunnel_side *side, int clients[], int count)
+{
+    for (int i = 0; i < count; i++)
+        clients[i] = ask_control(side);
+    for (int i = 0; i < count; i++)
+        expect_answer(clients[i]);
+}
+
+static void close_all(const int clients[], int count)
+{
+    for (int i = 0; i < count; i++)
+        close(clients[i]);
+}
+
+static bool was_thrown_out(int fd)
+{
+    char byte;
+
+    return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
 /* A socket of TCP that listens at PORT, which was 0. */
 static int listen_quietly(unsigned *port)
 {
@@ -437,6 +491,112 @@ static void is_answered(int fd, const char *beginning)
     assert_true(recv(fd, answer, sizeof(answer) - 1, 0) > 0);
     assert_memory_equal(answer, beginning, strlen(beginning));
     close(fd);
+}
+
+/* Who connects and asks for nothing locks nobody out: whoever has been idle for longest makes room. */
+static void idle_clients_make_room(void **state)
+{
+    enum { MOST = 64, MORE = 3 };
+    struct tunnel_pair pair;
+    int clients[MOST], later[MORE];
+
+    (void)state;
+    tunnel_pair_start(&pair, false);
+    ask_often(&pair.a, clients, MOST);
+    let_pass(1100000);
+    expect_answer(clients[0]);
+    for (int i = 0; i < MORE; i++) {
+        later[i] = ask_control(&pair.a);
+        expect_answer(later[i]);
+        assert_true(was_thrown_out(clients[i + 1]));
+    }
+    expect_answer(clients[0]);
+    expect_answer(clients[MOST - 1]);
+    tunnel_logged(&pair.a, "closed a connection to the control socket that asked for nothing");
+    close_all(clients, MOST);
+    close_all(later, MORE);
+    tunnel_pair_end(&pair);
+}
+
+/* Whoever waits for a peer that takes its time is not idle, and what somebody opened stays when its connection goes. */
+static void who_waits_is_not_idle(void **state)
+{
+    enum { MOST = 64 };
+    struct tunnel_pair pair;
+    char name[33], kept[33] = "00000000000000000000000000000001", line[128], byte = 0;
+    int clients[MOST], listening, here, there, peer, later;
+
+    (void)state;
+    tunnel_pair_prepare(&pair, false);
+    pair.a.config.dial_ms = 1;
+    pair.a.config.handshake_ms = 600000;
+    tunnel_side_start(&pair.a);
+    tunnel_side_start(&pair.b);
+    clients[0] = ask_to_open(&pair.a, kept, &peer); /* oldest of all, and not answered */
+    clients[1] = ask_control(&pair.a);              /* opens, and has its answer */
+    snprintf(name, sizeof(name), "%s", "00000000000000000000000000000002");
+    snprintf(line, sizeof(line), "open %s localhost %u\n", name, pair.b.port);
+    assert_int_equal(send(clients[1], line, strlen(line), MSG_NOSIGNAL), strlen(line));
+    assert_true(recv(clients[1], line, sizeof(line), 0) > 3);
+    assert_memory_equal(line, "ok ", 3);
+    listening = tunnel_listen(&pair.b, name);
+    here = tunnel_connect(&pair.a, name);
+    there = tunnel_accept(listening);
+    ask_often(&pair.a, clients + 2, MOST - 2);
+    let_pass(1100000);
+    later = ask_control(&pair.a);
+    expect_answer(later);
+    assert_true(was_thrown_out(clients[1]));
+    assert_false(was_thrown_out(clients[0]));
+    assert_int_equal(send(here, "x", 1, MSG_NOSIGNAL), 1);
+    assert_int_equal(recv(there, &byte, 1, 0), 1);
+    shown(&pair.a, name, "role=source");
+    close(peer);
+    is_answered(clients[0], "error localhost:");
+    close_all(clients + 1, MOST - 1);
+    close(later);
+    close(here);
+    close(there);
+    close(listening);
+    tunnel_pair_end(&pair);
+}
+
+/* The socket's group has 56 places, so that root and the daemon's user find one; and where it has fewer, an idle one of
+ * theirs makes room for it. */
+static void a_group_locks_nobody_out(void **state)
+{
+    enum { MOST = 64, OTHERS = 56 };
+    struct tunnel_pair pair;
+    int others[OTHERS], own[MOST], later[3];
+
+    (void)state;
+    tunnel_pair_prepare(&pair, false);
+    pair.a.config.control_gid = getgid();
+    tunnel_side_start(&pair.a);
+    tunnel_side_start(&pair.b);
+    atomic_store(&asks_as_other, true);
+    ask_often(&pair.a, others, OTHERS);
+    later[0] = ask_control(&pair.a); /* its own have asked just now */
+    tunnel_logged(&pair.a, "refused a connection to the control socket: there are too many");
+    assert_int_equal(recv(later[0], &(char){0}, 1, 0), 0);
+    close(later[0]);
+    atomic_store(&asks_as_other, false);
+    ask_often(&pair.a, own, MOST - OTHERS);
+    close_all(others, OTHERS);
+    close_all(own, MOST - OTHERS);
+    /* Once those are gone, that is: the daemon sees them go before whoever comes later. */
+    ask_often(&pair.a, own, MOST);
+    let_pass(1100000);
+    atomic_store(&asks_as_other, true);
+    for (int i = 0; i < 3; i++) {
+        later[i] = ask_control(&pair.a);
+        expect_answer(later[i]);
+        assert_true(was_thrown_out(own[i]));
+    }
+    atomic_store(&asks_as_other, false);
+    close_all(own, MOST);
+    close_all(later, 3);
+    tunnel_pair_end(&pair);
 }
 
 /* What ONE says to OTHER, and the other way round, until there is something at UNTIL. */
@@ -567,6 +727,9 @@ int main(void)
         cmocka_unit_test(a_slow_reader_is_alive),
         cmocka_unit_test(a_slow_reader_has_all),
         cmocka_unit_test(no_descriptor_is_left),
+        cmocka_unit_test(idle_clients_make_room),
+        cmocka_unit_test(who_waits_is_not_idle),
+        cmocka_unit_test(a_group_locks_nobody_out),
         cmocka_unit_test(closed_while_the_peer_is_asked),
         cmocka_unit_test(stopped_in_the_middle),
     };
