@@ -16,6 +16,7 @@ import sys
 from setuptools import Extension, find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
+VERSION = (ROOT / "VERSION").read_text(encoding="utf-8").strip()
 DEBIAN = {"libvirt-qemu": "libvirt-dev", "openssl": "libssl-dev"}  # where the package is not called after it
 
 
@@ -73,9 +74,9 @@ def extension(name: str, libraries: dict[str, str], *patterns: str) -> Extension
     return Extension(
         name,
         sources=sources(*patterns),
-        depends=sources("**/*.h"),
+        depends=[*sources("**/*.h"), "VERSION"],
         include_dirs=["csrc"],
-        define_macros=[("_GNU_SOURCE", None)],
+        define_macros=[("_GNU_SOURCE", None), ("PCMIG_VERSION", f'"{VERSION}"')],
         extra_compile_args=compile_args + ([] if asks_only else pkg_config("--cflags", libraries)),
         extra_link_args=link_args + ([] if asks_only else pkg_config("--libs", libraries)),
     )

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable
 from typing import Any, Literal, TypedDict, final, type_check_only
 
+VERSION: str  # of pcmig
+
 class Error(Exception):
     """Base of all errors of pcmig."""
 

@@ -21,7 +21,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-SCHEMA = 1  # grows when a field changes its meaning or goes away
+from pcmig import _core
+
+# Grows when a field changes its meaning or goes away. One that is added is for those alone who know it: any
+# other pcmig refuses the file, unless the field is among MAY_IGNORE (doc/refer/versions.rst).
+SCHEMA = 1
 SUFFIX = ".json"
 ENVIRONMENT = "PCMIG_JOURNAL_DIR"
 SYSTEM_FOLDER = pathlib.Path("/var/lib/pcmig/migrations")
@@ -52,11 +56,20 @@ ENGINE: dict[str, type | tuple[type, ...]] = {
     "count_faults": bool,
 }
 
+# What a pcmig that does not know it may do without, as a name of a field, or engine.NAME, or
+# engine.params.NAME: it measures, or is shown, and nobody does anything wrong to the guest without it.
+MAY_IGNORE = frozenset({"engine.count_faults", "recovery"})
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class JournalError(Exception):
-    """A file or folder of the journal cannot be used; the text names it."""
+    """A file or folder of the journal cannot be used; the text names it. UUID: the guest's whose file is
+    there, and of no use."""
+
+    def __init__(self, text: str, uuid: str | None = None) -> None:
+        super().__init__(text)
+        self.uuid = uuid
 
 
 class HeldError(JournalError):
@@ -123,6 +136,8 @@ class Entry:
         None  # its way through the tunnel (tunnel/passage.py); None: not through it
     )
     caller: dict[str, Any] = dataclasses.field(default_factory=dict)  # the caller's own; opaque here
+    # What another pcmig wrote and this one may ignore, by names as in MAY_IGNORE: it is written again.
+    unknown: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def keeper(self) -> Owner | None:
@@ -199,8 +214,9 @@ class Journal:
         return sorted(entries, key=lambda entry: entry.started), errors
 
     def write(self, entry: Entry) -> None:
-        """As it is, over what is there. Raises JournalError."""
+        """As it is, over what is there. Raises JournalError, also where that is not understood."""
         with self._locked():
+            self.read(entry.uuid)
             self._write(entry)
 
     def claim(self, entry: Entry, since: str) -> Entry:
@@ -225,7 +241,7 @@ class Journal:
         return entry
 
     def remove(self, uuid: str) -> None:
-        """No error when there is none. Raises JournalError."""
+        """No error when there is none. Raises JournalError, also where what is there is not understood."""
         path = self.path(uuid)
         try:
             if not path.exists():
@@ -233,6 +249,7 @@ class Journal:
         except OSError as err:
             raise JournalError(f"{path} cannot be removed: {err.strerror}") from err
         with self._locked():
+            self.read(uuid)
             self._unlink(path)
 
     def remove_if(self, entry: Entry) -> None:
@@ -279,7 +296,7 @@ class Journal:
         unknown = entry.engine.keys() - ENGINE.keys()
         if unknown:
             raise ValueError(f"engine: {sorted(unknown)} is not for the journal; see engine_arguments()")
-        text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(entry)}, indent=2) + "\n"
+        text = json.dumps(_as_data(entry), indent=2) + "\n"
         temporary = None
         try:
             # mkstemp makes it 0600: URIs and XML are nobody else's business.
@@ -321,7 +338,7 @@ def _read(path: pathlib.Path) -> Entry | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as err:
-        raise JournalError(f"{path} cannot be read: {err.strerror}") from err
+        raise JournalError(f"{path} cannot be read: {err.strerror}", _uuid_of(path)) from err
     except ValueError as err:  # no UTF-8, no JSON
         raise _unusable(path, f"is no JSON ({err})") from err
     except RecursionError:
@@ -330,7 +347,15 @@ def _read(path: pathlib.Path) -> Entry | None:
 
 
 def _unusable(path: pathlib.Path, what: str) -> JournalError:
-    return JournalError(f"{path} {what}: look at it, and move it away if no migration of this guest needs it")
+    return JournalError(
+        f"{path} {what}: look at it, and move it away if no migration of this guest needs it", _uuid_of(path)
+    )
+
+
+def _uuid_of(path: pathlib.Path) -> str | None:
+    """The guest that the file PATH is about, by its name."""
+    uuid = path.name.removesuffix(SUFFIX)
+    return uuid if _UUID.fullmatch(uuid) else None
 
 
 # Fields of an entry beside "schema": type, and whether null will do.
@@ -355,6 +380,64 @@ _FIELDS: dict[str, tuple[type, bool]] = {
     "caller": (dict, False),
 }
 _SAID_LATER = ("crossed", "unrun", "dest_ended")
+# Of the file itself.
+_OF_FILE = ("schema", "written_by", "may_ignore")
+
+
+def _as_data(entry: Entry) -> dict[str, Any]:
+    """ENTRY as its file has it."""
+    data = dataclasses.asdict(entry)
+    unknown = data.pop("unknown")
+    for name, value in unknown.items():
+        *places, key = name.split(".")
+        place = data
+        for each in places:
+            place = place.setdefault(each, {})
+        place.setdefault(key, value)
+    ignored = {name for name in MAY_IGNORE if _has(data, name)} | unknown.keys()
+    return {"schema": SCHEMA, "written_by": _core.VERSION, "may_ignore": sorted(ignored), **data}
+
+
+def _has(data: dict[str, Any], name: str) -> bool:
+    *places, key = name.split(".")
+    for each in places:
+        data = data.get(each) or {}
+    return data.get(key) is not None
+
+
+def _take_unknown(data: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of DATA, and returns by names as MAY_IGNORE has them, what this pcmig does not know."""
+    engine = data["engine"] if isinstance(data.get("engine"), dict) else {}
+    params = engine["params"] if isinstance(engine.get("params"), dict) else {}
+    rows = {row["name"] for row in _core.params()}
+    unknown: dict[str, Any] = {}
+    for before, place, known in (
+        ("", data, {*_FIELDS, *_OF_FILE}),
+        ("engine.", engine, ENGINE.keys()),
+        # What an older pcmig had, and what takes its place now, is known of thresholds.
+        ("engine.params.", params, {name for name in params if name in rows or _core.gone_param(name)}),
+    ):
+        for name in [name for name in place if name not in known]:
+            unknown[before + name] = place.pop(name)
+    return unknown
+
+
+# A name that may be ignored, and that is found again when the file is written.
+_PLACED = re.compile(r"(engine\.(params\.)?)?\w+")
+
+
+def _newer(path: pathlib.Path, data: dict[str, Any], what: str) -> JournalError:
+    """WHAT of a file is not known, and may matter to the guest."""
+    by = data.get("written_by")
+    named = isinstance(by, str) and by.isprintable()
+    writer, install = (f", {by}", f"pcmig {by}") if named else ("", "that one")
+    look = shlex.join(["pcmig", "status", "--journal", str(path.parent), path.name.removesuffix(SUFFIX)])
+    return JournalError(
+        f"{path} was written by a newer pcmig{writer} ({what}; this one is {_core.VERSION}): it may say "
+        "which half of the guest is to be kept, so nothing is done by it, and it stays as it is. Install "
+        f"{install}, or a later one, and then: {look}",
+        _uuid_of(path),
+    )
 
 
 def _parse(path: pathlib.Path, data: Any) -> Entry:
@@ -362,9 +445,14 @@ def _parse(path: pathlib.Path, data: Any) -> Entry:
     if type(schema) is not int or schema < 1:
         raise _unusable(path, "is no entry of pcmig's journal (it has no schema)")
     if schema > SCHEMA:
-        raise JournalError(
-            f"{path} was written by a newer pcmig (schema {schema}, this one knows {SCHEMA}): use that one"
-        )
+        raise _newer(path, data, f"schema {schema}, and {SCHEMA} is known here")
+    unknown = _take_unknown(data)
+    ignored = data.get("may_ignore", [])
+    if not isinstance(ignored, list):
+        raise _unusable(path, "has no valid 'may_ignore'")
+    for name in unknown:
+        if name not in ignored or not _PLACED.fullmatch(name):
+            raise _newer(path, data, f"{name!r} is not known here")
     for name, (kind, optional) in _FIELDS.items():
         # Entries of older releases have no word on the switch, nor on what followed it.
         value = data.setdefault(name, False) if name in _SAID_LATER else data.get(name)
@@ -373,14 +461,16 @@ def _parse(path: pathlib.Path, data: Any) -> Entry:
     if data["uuid"] + SUFFIX != path.name:
         raise _unusable(path, f"is about another guest, {data['uuid']!r}")
     for name, value in data["engine"].items():
-        if name not in ENGINE:
-            raise JournalError(f"{path} was written by a newer pcmig (engine: {name!r}): use that one")
         if not isinstance(value, ENGINE[name]) or (ENGINE[name] is int and type(value) is not int):
             raise _unusable(path, f"has no valid {name!r} in 'engine'")
+    try:
+        _core.parse_policy(data["engine"].get("policy", "auto"))
+    except (_core.PolicyError, UnicodeError) as err:
+        raise _newer(path, data, f"'engine.policy': {err}") from err
     owner = data["owner"]
     if owner is not None:
         try:
             owner = Owner(int(owner["pid"]), int(owner["start_ticks"]), str(owner["boot"]))
         except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise _unusable(path, "has no valid 'owner'") from err
-    return Entry(**{name: data.get(name) for name in _FIELDS} | {"owner": owner})
+    return Entry(**{name: data.get(name) for name in _FIELDS} | {"owner": owner, "unknown": unknown})

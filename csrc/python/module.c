@@ -2,6 +2,8 @@
 /* pcmig._core: multi-phase initialisation. Every binding file adds itself with one row of `setups`. */
 #include "state.h"
 
+#include "core/version.h"
+
 typedef int (*setup_fn)(PyObject *module);
 
 /* One row a line, so that additions do not meet. */
@@ -44,7 +46,7 @@ static int module_exec(PyObject *module)
         if (setups[i](module) < 0)
             return -1;
     }
-    return 0;
+    return PyModule_AddStringConstant(module, "VERSION", PCMIG_VERSION);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 from pcmig import _core
@@ -156,14 +155,6 @@ def version(number: int | None) -> str | None:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-def package_version() -> str | None:
-    """Of pcmig, if it is installed."""
-    try:
-        return metadata.version("pcmig")
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def utc_now() -> str:
     """2026-11-21T10:03:27.123Z"""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -201,7 +192,6 @@ def document(
     BEGUN. Without STEERED somebody else drove it, and the decisions are what pcmig would have done. MORE are
     further parts that a program has of its own.
     """
-    mine = package_version()
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -214,7 +204,7 @@ def document(
         "ended": ended,
         "elapsed_ms": status["elapsed_ms"],
         "hosts": {
-            "source": {**hosts["source"], "pcmig": mine},
+            "source": {**hosts["source"], "pcmig": _core.VERSION},
             "destination": dict(hosts["destination"]),
         },
         "outcome": status["outcome"],

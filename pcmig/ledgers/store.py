@@ -242,6 +242,15 @@ _PARTS: dict[str, tuple[str, ...]] = {
 }
 
 
+def _writer(data: dict[str, Any]) -> str:
+    """Which pcmig kept the ledger, behind a comma, where it says so as this version does."""
+    try:
+        by = data["hosts"]["source"]["pcmig"]
+    except (KeyError, TypeError):
+        return ""
+    return f", {by}" if isinstance(by, str) and by.isprintable() else ""
+
+
 def checked(path: pathlib.Path | str, data: Any) -> dict[str, Any]:
     """DATA, if it is a document of a version that is understood. Raises LedgerError."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -251,7 +260,8 @@ def checked(path: pathlib.Path | str, data: Any) -> dict[str, Any]:
         raise LedgerError(f"{path} has no valid 'version': {number!r}")
     if number > VERSION:
         raise LedgerError(
-            f"{path} was written by a newer pcmig (version {number}, this one knows {VERSION}): use that one"
+            f"{path} was written by a newer pcmig{_writer(data)} (version {number}, and {VERSION} is known "
+            "here): 'pcmig report FILE' of that one, or of a later one, shows it"
         )
     for name, kind in _FIELDS.items():
         if not isinstance(data.get(name), kind):

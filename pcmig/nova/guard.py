@@ -84,6 +84,7 @@ class Guard:
                 self._records.remove(str(instance.uuid), record.side)
             record = None
         if record is None:
+            self._check_unreadable(instance)
             yield
             return
         settles = self.check(record, instance, act)
@@ -99,8 +100,19 @@ class Guard:
         """Raises Refused where ACT on this host's half would be, for when Nova is about to throw away
         something for its sake."""
         record = self._records.get(str(instance.uuid)) if self._records else None
-        if record is not None and not record.turned:
+        if record is None:
+            self._check_unreadable(instance)
+        elif not record.turned:
             self.check(record, instance, act)
+
+    def _check_unreadable(self, instance: Any) -> None:
+        """Raises Refused where a record of INSTANCE is there, and nobody here knows what it says: its newer
+        memory may be on the other host."""
+        why = self._records.unreadable(str(instance.uuid))
+        if why is not None:
+            LOG.error("Refused: %s", why, instance=instance)
+            self.told.note(str(instance.uuid), why)
+            raise Refused(reason=words.refusal("unseen")) from words.Explained(why)
 
     def _allowed(self) -> set[str]:
         """Guests that this thread may work on: it has asked for what it is doing."""

@@ -112,6 +112,8 @@ class Records:
         self._loaded = False
         self._seen: object = None  # the folder as it was read last
         self.forgotten: list[Record] = []  # by an operator; for the keeper, who takes them out
+        # Guests on record, by their files, of whom nothing is known: UUID -> why.
+        self._unreadable: dict[str, str] = {}
 
     def naming(self, text: str) -> str:
         """TEXT, whose `pcmig forget` finds this journal, typed as root."""
@@ -125,7 +127,8 @@ class Records:
 
     def _state(self) -> object:
         """Another one whenever a file came, went or was written."""
-        names = [self._journal.folder, *(self._journal.path(uuid) for uuid in list(self._known))]
+        uuids = list(self._known.keys() | self._unreadable.keys())
+        names = [self._journal.folder, *map(self._journal.path, uuids)]
         found: list[tuple[int, int, int] | None] = []
         for name in names:
             try:
@@ -149,10 +152,10 @@ class Records:
         entries, errors = releases.off_hub(self._journal.all)
         for error in errors if first else ():
             LOG.error("A migration in flight may be unknown: %s", error)
-        broken = " ".join(str(error) for error in errors)
+        self._unreadable = {error.uuid: str(error) for error in errors if error.uuid is not None}
         there = {entry.uuid: entry for entry in entries}
         for uuid, record in list(self._known.items()):
-            if uuid in there or uuid in broken:
+            if uuid in there or uuid in self._unreadable:
                 continue
             if record.entry.owner == journal.Owner.of(os.getpid()):
                 LOG.warning(
@@ -214,7 +217,7 @@ class Records:
 
     def __bool__(self) -> bool:
         self._look()
-        return bool(self._known)
+        return bool(self._known or self._unreadable)
 
     def all(self) -> list[Record]:
         self._look()
@@ -224,6 +227,11 @@ class Records:
     def get(self, uuid: str) -> Record | None:
         self._look()
         return self._known.get(uuid)
+
+    def unreadable(self, uuid: str) -> str | None:
+        """Why a guest's record cannot be used, which is there; None where nothing is in the way."""
+        self._look()
+        return None if uuid in self._known else self._unreadable.get(uuid)
 
     def add(self, entry: journal.Entry, side: Side) -> Record:
         """Writes it down. The source's is looked after by this process; nobody looks after the destination's.

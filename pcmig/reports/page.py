@@ -10,8 +10,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from pcmig import accounting
-from pcmig.ledgers.document import package_version
+from pcmig import _core, accounting
 from pcmig.reports import facts, figures
 from pcmig.reports.facts import NONE, Document, Fact
 
@@ -80,7 +79,7 @@ def _letters(number: int) -> str:
 
 
 def _whole(title: str, body: str, files: Sequence[str]) -> str:
-    made = f"made by pcmig {escape(package_version() or '')} of " + ", ".join(escape(file) for file in files)
+    made = f"made by pcmig {escape(_core.VERSION)} of " + ", ".join(escape(file) for file in files)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -171,6 +171,55 @@ def test_a_host_that_does_not_answer_counts_as_unknown(known: records.Records, h
     assert "does not answer" in str(refused.value.__cause__)
 
 
+@pytest.mark.parametrize("text", ['{"schema": 99, "written_by": "9.8.7"}', '{"sch'], ids=["newer", "cut"])
+def test_a_guest_whose_record_is_not_understood_is_not_touched(
+    known: records.Records, hosts: Hosts, tmp_path: pathlib.Path, text: str
+) -> None:
+    """After a package was rolled back, say: nobody here knows which half is kept."""
+    known.add(entry(), "destination")  # so that the folder is there
+    path = tmp_path / "migrations" / f"{UUID}.json"
+    path.write_text(text)
+    other = instance(uuid="b" + UUID[1:])
+    again = records.Records(str(tmp_path / "migrations"))
+    again.load()
+    assert again and again.all() == []
+    made = Driver(again)
+    for act in (
+        lambda: made.reboot(None, instance(), "HARD"),
+        lambda: made.destroy(None, instance()),
+        lambda: made._guard.ask_ahead(instance(), "start"),
+    ):
+        with pytest.raises(guard.Refused) as refused:
+            act()
+        assert str(refused.value) == words.refusal("unseen")
+        assert str(path) in str(refused.value.__cause__)
+    assert made._guard.told.of(UUID) == str(refused.value.__cause__)
+    assert (made.done, hosts.asked) == ([], [])
+    with pytest.raises(journal.JournalError):
+        again.add(entry(), "destination")
+    assert path.read_text() == text
+    assert made.reboot(None, other, "HARD") == "rebooted"
+    path.unlink()  # an operator has moved it away
+    assert not again
+    made.reboot(None, instance(), "HARD")
+
+
+def test_a_record_that_another_pcmig_wrote_since_stays_known(
+    known: records.Records, hosts: Hosts, tmp_path: pathlib.Path
+) -> None:
+    """And is written again no more: the file is the other's."""
+    known.load()
+    known.add(entry(), "source")
+    path = tmp_path / "migrations" / f"{UUID}.json"
+    path.write_text('{"schema": 99}')
+    assert known.get(UUID) is not None and known.unreadable(UUID) is None
+    known.cross(UUID)
+    known.save()
+    known.remove(UUID)
+    assert path.read_text() == '{"schema": 99}'
+    assert known.unreadable(UUID) is not None
+
+
 def test_what_is_asked_once_covers_all_of_it(known: records.Records, hosts: Hosts) -> None:
     known.add(entry(), "destination")
     hosts.halves = {SOURCE: "running", DESTINATION: "migrating"}

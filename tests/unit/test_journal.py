@@ -10,7 +10,7 @@ import pathlib
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -171,7 +171,10 @@ def test_of_many_at_once_one_gets_it(book: Journal) -> None:
 
 
 def changed(**changes: Any) -> str:
-    return json.dumps({"schema": 1, **dataclasses.asdict(ENTRY), **changes})
+    """The file of ENTRY, as a pcmig wrote it that did not say which."""
+    written = dataclasses.asdict(ENTRY)
+    del written["unknown"]
+    return json.dumps({"schema": 1, **written, **changes})
 
 
 @pytest.mark.parametrize(
@@ -184,14 +187,24 @@ def changed(**changes: Any) -> str:
         ("[]", "it has no schema"),
         ("{}", "it has no schema"),
         ('{"schema": true}', "it has no schema"),
-        ('{"schema": 2}', "written by a newer pcmig (schema 2, this one knows 1)"),
+        ('{"schema": 2}', "written by a newer pcmig (schema 2, and 1 is known here; this one is"),
         ('{"schema": 1}', "has no valid 'uuid'"),
         (changed(uuid=OTHER), f"is about another guest, {OTHER!r}"),
         (changed(name=None), "has no valid 'name'"),
         (changed(held=1), "has no valid 'held'"),
         (changed(engine={"flags": "x"}), "has no valid 'flags' in 'engine'"),
         (changed(engine={"flags": True}), "has no valid 'flags' in 'engine'"),
-        (changed(engine={"warp": 1}), "written by a newer pcmig (engine: 'warp')"),
+        (
+            changed(engine={"warp": 1}),
+            "written by a newer pcmig ('engine.warp' is not known here; this one is",
+        ),
+        (changed(engine={"params": {"warp_ms": 1}}), "('engine.params.warp_ms' is not known here"),
+        (changed(engine={"policy": "warp=9"}), "('engine.policy': "),
+        (changed(engine={"policy": "\ud800"}), "('engine.policy': "),
+        (changed(split=True), "written by a newer pcmig ('split' is not known here"),
+        (changed(split=True, may_ignore=["split.", "engine.split"]), "('split' is not known here"),
+        (changed(**{"a.b": 1}, may_ignore=["a.b"]), "('a.b' is not known here"),
+        (changed(may_ignore="split"), "has no valid 'may_ignore'"),
         (changed(owner={"pid": "x"}), "has no valid 'owner'"),
         (changed(owner={"pid": 1, "start_ticks": 2}), "has no valid 'owner'"),
         (changed(owner={"pid": float("inf"), "start_ticks": 2, "boot": ""}), "has no valid 'owner'"),
@@ -208,13 +221,70 @@ def test_what_cannot_be_used_is_named_and_hides_no_other(book: Journal, text: st
         book.claim(ENTRY, NOW)
     assert book.path(UUID).read_text() == text, "nothing that is not understood is overwritten"
     entries, errors = book.all()
-    assert [entry.uuid for entry in entries] == [OTHER] and len(errors) == 1
+    assert [entry.uuid for entry in entries] == [OTHER] and [error.uuid for error in errors] == [UUID]
 
 
-def test_fields_of_a_newer_pcmig_do_not_disturb(book: Journal) -> None:
+def test_what_is_not_known_is_refused_by_name_and_stays(book: Journal) -> None:
+    """It may say which half is kept: what, whose, where, and what helps; and nobody writes over it."""
     book.write(ENTRY)
-    book.path(UUID).write_text(changed(later=1))
-    assert book.read(UUID) == ENTRY
+    path = book.path(UUID)
+    text = changed(split=True, seen=5, may_ignore=["seen"], written_by="9.8.7")
+    path.write_text(text)
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: book.read(UUID),
+        lambda: book.claim(ENTRY, NOW),
+        lambda: book.write(ENTRY),
+        lambda: book.update(UUID, held=True),
+        lambda: book.remove(UUID),
+        lambda: book.remove_if(ENTRY),
+    )
+    for use in uses:
+        with pytest.raises(JournalError) as caught:
+            use()
+        said = str(caught.value)
+        assert said.startswith(f"{path} was written by a newer pcmig, 9.8.7 ('split' is not known here; ")
+        assert f"this one is {_core.VERSION})" in said
+        assert said.endswith(
+            f"Install pcmig 9.8.7, or a later one, and then: pcmig status --journal '{book.folder}' {UUID}"
+        )
+        assert path.read_text() == text
+
+
+def test_what_may_be_ignored_is_and_is_written_again(book: Journal) -> None:
+    """What a newer pcmig measures is no argument of this engine, and is there when that one is back."""
+    more = {"seen": [1, None], "engine.laps": 3, "engine.params.lap_ms": 7}
+    engine = {**ENTRY.engine, "laps": 3, "params": {"stall_ms": 4000, "lap_ms": 7}}
+    book.write(ENTRY)
+    book.path(UUID).write_text(
+        changed(engine=engine, seen=[1, None], may_ignore=[*more, "not there"], written_by="9.8.7")
+    )
+    entry = book.read(UUID)
+    assert entry == dataclasses.replace(ENTRY, unknown=more)
+    assert entry is not None and entry.engine == ENTRY.engine
+    book.claim(entry, NOW)
+    book.update(UUID, held=True)
+    data = json.loads(book.path(UUID).read_text())
+    assert (data["engine"], data["seen"], data["held"]) == (engine, [1, None], True)
+    assert data["may_ignore"] == sorted([*more, "recovery"]) and data["written_by"] == _core.VERSION
+    assert "unknown" not in data
+
+
+def test_the_writer_says_who_it_is_and_what_others_may_ignore(book: Journal) -> None:
+    book.write(dataclasses.replace(ENTRY, engine={"flags": 1, "count_faults": True}, recovery=None))
+    data = json.loads(book.path(UUID).read_text())
+    assert data["written_by"] == (pathlib.Path(__file__).parents[2] / "VERSION").read_text().strip()
+    assert data["may_ignore"] == ["engine.count_faults"]
+    known = {*(f"engine.{name}" for name in journal.ENGINE), *(f.name for f in dataclasses.fields(Entry))}
+    assert known >= journal.MAY_IGNORE
+
+
+def test_thresholds_that_are_gone_do_not_disturb(book: Journal) -> None:
+    """An older pcmig had them; whoever adopts the migration leaves them out."""
+    engine = {"params": {"stall_ms": 4000, "drain_max_ms": 5}}
+    book.write(ENTRY)
+    book.path(UUID).write_text(changed(engine=engine))
+    entry = book.read(UUID)
+    assert entry is not None and entry.engine == engine and not entry.unknown
 
 
 def test_what_is_no_uuid_is_no_file(book: Journal) -> None:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from pcmig._core import (
+    VERSION,
     Judge,
     PolicyError,
     guard,
@@ -35,6 +36,7 @@ from pcmig._core import (
 from pcmig.shadow import sample_line
 
 __all__ = [
+    "VERSION",
     "Judge",
     "PolicyError",
     "guard",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pcmig import _core
 from pcmig.cli import reporting
 from pcmig.journal import Journal
 from pcmig.ledgers.store import Store
@@ -157,7 +158,7 @@ def test_damaged_ones_are_named_and_the_others_shown(
     code, text = pcmig(capsys, "report")
     assert code == 1
     assert f"note: {kept[2]} is no JSON, or only the beginning of it" in text
-    assert f"note: {kept[1]} was written by a newer pcmig (version 9" in text
+    assert f"note: {kept[1]} was written by a newer pcmig, {_core.VERSION} (version 9" in text
     assert len([line for line in text.splitlines() if line.startswith("2026-")]) == 2
     code, text = pcmig(capsys, "report", "--last", "2", "--html", "r.html")
     assert code == 1 and str(kept[2]) in text

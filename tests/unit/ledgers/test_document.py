@@ -181,7 +181,7 @@ def test_what_was_followed_is_kept(tmp_path: pathlib.Path) -> None:
         "uuid": None,
         "libvirt": "11.3.0",
         "qemu": "10.0.2",
-        "pcmig": document.package_version(),
+        "pcmig": _core.VERSION,
     }
     assert found["hosts"]["destination"]["libvirt"] is None
     assert (found["policy"], found["params"]) == ("passes=2", {"downtime_limit_ms": 50})
