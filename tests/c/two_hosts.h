@@ -38,6 +38,8 @@
 
 /* --- libvirt ------------------------------------------------------------------------------------------------------ */
 
+/* What is counted has happened by then: a test that has waited for it may change what it has changed. Only a migrate
+ * call is counted as it begins. */
 static struct {
     atomic_int source;
     atomic_int destination;
@@ -126,6 +128,13 @@ static inline void let_go(struct held *held)
     atomic_store(&held->let_go, true);
 }
 
+/* Also who asked for the test before, for which nobody waited. */
+static inline void all_leave(struct held *held)
+{
+    let_go(held);
+    WAIT_FOR(atomic_load(&held->waiting) == 0);
+}
+
 /* Connections that a call which is held back goes over. */
 static _Atomic(virConnectPtr) held_over[8];
 
@@ -212,11 +221,16 @@ virErrorPtr virGetLastError(void)
     return refused_with.message != NULL ? &refused_with : libvirts();
 }
 
+static inline void left_the_source(void)
+{
+    atomic_store(&hosts.job, false);
+    atomic_store(&hosts.source, ABSENT);
+}
+
 static inline void all_has_arrived(void)
 {
     atomic_store(&hosts.destination, RUNNING);
-    atomic_store(&hosts.job, false);
-    atomic_store(&hosts.source, ABSENT);
+    left_the_source();
 }
 
 /* A resume: both halves say that the stream runs again, and soon, unless it is silent, that all has arrived. The first
@@ -233,15 +247,16 @@ int virDomainMigrateToURI3(virDomainPtr domain, const char *uri, virTypedParamet
         atomic_store(&hosts.call_flags, flags);
         for (int waited_ms = 0; waited_ms < atomic_load(&hosts.call_ms); waited_ms++)
             (void)usleep(1000);
-        if (atomic_load(&hosts.begins))
-            atomic_store(&hosts.job, true);
         if (atomic_load(&hosts.arrives) != 0) {
-            all_has_arrived();
             atomic_store(&hosts.destination, atomic_load(&hosts.arrives));
+            left_the_source();
             return 0;
         }
-        if (atomic_load(&hosts.job) && atomic_load(&hosts.operation) == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+        if ((atomic_load(&hosts.begins) || atomic_load(&hosts.job)) &&
+            atomic_load(&hosts.operation) == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
             atomic_store(&hosts.destination, ARRIVING);
+        if (atomic_load(&hosts.begins))
+            atomic_store(&hosts.job, true);
         return -1;
     }
     atomic_fetch_add(&hosts.resumes, 1);
@@ -267,11 +282,11 @@ int virDomainMigrateStartPostCopy(virDomainPtr domain, unsigned int flags)
     (void)domain;
     (void)flags;
     wait_for_leave(&held_switch, domain);
+    if (!atomic_load(&hosts.switch_hangs)) {
+        atomic_store(&hosts.source, SERVING);
+        atomic_store(&hosts.destination, FETCHING);
+    }
     atomic_fetch_add(&hosts.switches, 1);
-    if (atomic_load(&hosts.switch_hangs))
-        return 0;
-    atomic_store(&hosts.source, SERVING);
-    atomic_store(&hosts.destination, FETCHING);
     return 0;
 }
 
@@ -294,37 +309,38 @@ int virDomainMigrateSetMaxDowntime(virDomainPtr domain, unsigned long long downt
 int virDomainAbortJobFlags(virDomainPtr domain, unsigned int flags)
 {
     (void)flags;
-    atomic_fetch_add(&hosts.pauses, 1);
     wait_for_leave(&held_pause, domain);
     refused_with = (virError){0};
     if (!atomic_load(&hosts.pausable)) {
         if (atomic_load(&hosts.then) != NULL)
             atomic_store(&hosts.qemu, atomic_load(&hosts.then));
         refused_with = (virError){.code = VIR_ERR_OPERATION_INVALID, .message = atomic_load(&hosts.unpausable)};
+        atomic_fetch_add(&hosts.pauses, 1);
         return -1;
     }
     atomic_store(&hosts.source, BROKEN);
     atomic_store(&hosts.destination, BROKEN);
     atomic_store(&hosts.silence_ms, 0); /* the next stream is a new one */
+    atomic_fetch_add(&hosts.pauses, 1);
     return 0;
 }
 
 int virDomainAbortJob(virDomainPtr domain)
 {
     (void)domain;
+    if (!atomic_load(&hosts.abort_hangs)) {
+        atomic_store(&hosts.destination, ABSENT);
+        atomic_store(&hosts.job, false);
+    }
     atomic_fetch_add(&hosts.aborts, 1);
-    if (atomic_load(&hosts.abort_hangs))
-        return 0;
-    atomic_store(&hosts.destination, ABSENT);
-    atomic_store(&hosts.job, false);
     return 0;
 }
 
 int virDomainResume(virDomainPtr domain)
 {
     assert_true(at_source(domain));
-    atomic_fetch_add(&hosts.runs, 1);
     atomic_store(&hosts.source, RUNNING);
+    atomic_fetch_add(&hosts.runs, 1);
     return 0;
 }
 
@@ -383,9 +399,9 @@ int virDomainQemuMonitorCommand(virDomainPtr domain, const char *cmd, char **res
     assert_true(at_source(domain));
     (void)usleep((useconds_t)atomic_load(&hosts.monitor_ms) * 1000);
     if (strcmp(cmd, "{\"execute\":\"migrate-pause\"}") == 0) {
-        atomic_fetch_add(&hosts.qemu_pauses, 1);
         atomic_store(&hosts.qemu, "postcopy-paused");
         *result = strdup("{\"return\":{}}");
+        atomic_fetch_add(&hosts.qemu_pauses, 1);
         return *result != NULL ? 0 : -1;
     }
     *result = NULL;
@@ -529,10 +545,10 @@ static int reset(void **state)
     atomic_store(&hosts.undefines, 0);
     atomic_store(&hosts.libvirt, 12008000);
     atomic_store(&hosts.precopy_mib, 0);
-    let_go(&held_destination);
-    let_go(&held_job);
-    let_go(&held_switch);
-    let_go(&held_pause);
+    all_leave(&held_destination);
+    all_leave(&held_job);
+    all_leave(&held_switch);
+    all_leave(&held_pause);
     return 0;
 }
 
