@@ -308,6 +308,8 @@ class Host:
                 self.trouble = None
             except _core.LibvirtError as err:
                 self.trouble = f"{self.uri} does not answer ({err})"
+            except Exception as err:  # or this thread would end without a word, and the screen grow old
+                self.trouble = f"{self.uri} cannot be looked at ({type(err).__name__}: {err})"
 
     def _scan(self) -> None:
         found = {each["uuid"]: each for each in _core.migrations(self.uri) if each["job_active"] is not None}

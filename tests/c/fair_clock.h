@@ -41,7 +41,8 @@ static void *fair_beat(void *arg)
         passed_us = now_us - before_us;
         before_us = now_us;
         /* Explicit, so that it beats with STARVE=1 as well. */
-        atomic_fetch_add_explicit(&fair.now_us, passed_us < FAIR_STEP_US ? passed_us : FAIR_STEP_US, memory_order_seq_cst);
+        atomic_fetch_add_explicit(&fair.now_us, passed_us < FAIR_STEP_US ? passed_us : FAIR_STEP_US,
+                                  memory_order_seq_cst);
     }
     return arg;
 }

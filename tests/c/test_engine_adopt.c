@@ -188,8 +188,8 @@ static void one_that_runs_is_asked_whether_it_turned_back(void **state)
     WAIT_FOR(strstr(status_of(migration).recovery.text, "QEMU at the source") != NULL);
     (void)usleep(1200000);
     assert_int_equal(atomic_load(&hosts.resumes), 0);
-    atomic_store(&hosts.qemu, "postcopy-paused");
     atomic_store(&hosts.goes_out, true);
+    atomic_store(&hosts.qemu, "postcopy-paused");
     expect_end(migration, PCMIG_OUTCOME_FAILED);
     assert_int_equal(atomic_load(&hosts.resumes), 0);
 }

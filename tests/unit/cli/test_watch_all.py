@@ -331,3 +331,24 @@ def test_the_screen_comes_and_goes(start: Start) -> None:
     code, text = running.finish()
     assert code == 0 and "Traceback" not in text
     assert text.index("\x1b[?1049h") < text.index("\x1b[?1049l"), "the alternate screen is left"
+
+
+def test_whoever_looks_for_more_is_not_lost_by_what_nobody_thought_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would look no more, and nobody would hear of it."""
+    host = watch_all.Host("qemu:///system", {}, False, lambda *_: None)
+    host.start()
+
+    def fails(uri: str) -> list[Any]:
+        raise PermissionError(13, "Permission denied", "/run/pcmig/migrations")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watch_all, "waiting", fails)
+        wait_for(lambda: host.trouble is not None, "what is the matter")
+        assert host.trouble == (
+            "qemu:///system cannot be looked at "
+            "(PermissionError: [Errno 13] Permission denied: '/run/pcmig/migrations')"
+        )
+    wait_for(lambda: host.trouble is None, "it to look again")
+    host.stop()
