@@ -373,6 +373,7 @@ class Replay(TypedDict):
     policy: str  # of the replay, and
     gate: bool  # as recorded, and
     params: dict[str, int]  # its parameters
+    cut: int | None  # the line within which the file ends, which is left out; None: it is whole
 
 @type_check_only
 class LedgerRow(TypedDict):

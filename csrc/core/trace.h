@@ -105,8 +105,9 @@ void pcmig_trace_replay_free(struct pcmig_trace_replay *replay);
 int pcmig_trace_replay_line(struct pcmig_trace_replay *replay, const char *text, size_t len, char *err,
                             size_t err_size);
 
-/* After the last line. Returns as pcmig_trace_replay_line; a trace without header, params or input is an error. */
-int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, char *err, size_t err_size);
+/* After the last line. CUT: the recording went on, so that nobody knows what it has decided last. Returns as
+ * pcmig_trace_replay_line; a trace without header, params or input is an error. */
+int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, bool cut, char *err, size_t err_size);
 
 void pcmig_trace_replay_result(const struct pcmig_trace_replay *replay, struct pcmig_trace_result *out);
 

@@ -79,6 +79,14 @@ static int settle(struct pcmig_trace_replay *replay)
     return compare(replay, replay->pending_line, NULL, &replay->pending);
 }
 
+/* Likewise, where what was recorded of it is not known. */
+static int forget(struct pcmig_trace_replay *replay)
+{
+    replay->result.replayed -= replay->has_pending;
+    replay->has_pending = false;
+    return 0;
+}
+
 static int begin(struct pcmig_trace_replay *replay, const struct pcmig_trace_line *line, char *err, size_t err_size)
 {
     struct pcmig_trace_result *result = &replay->result;
@@ -165,7 +173,7 @@ int pcmig_trace_replay_line(struct pcmig_trace_replay *replay, const char *text,
     return take_decision(replay, &line.decision, err, err_size);
 }
 
-int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, char *err, size_t err_size)
+int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, bool cut, char *err, size_t err_size)
 {
     if (!replay->has_header)
         snprintf(err, err_size, "the trace is empty");
@@ -174,7 +182,7 @@ int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, char *err, size
     else if (!replay->has_input)
         snprintf(err, err_size, "the trace has no inputs");
     else
-        return settle(replay);
+        return cut ? forget(replay) : settle(replay);
     return -1;
 }
 

@@ -62,7 +62,9 @@ static const char *item_text(PyObject *item, Py_ssize_t *len)
     return NULL;
 }
 
-static int take_item(PyObject *module, PyObject *item, unsigned long long number, bool from_file, line_fn take,
+/* A line of a file that does not end is the beginning of one: a number in it may lack its last digits, so nobody takes
+ * it for what it seems to be. Its number goes to CUT. */
+static int take_item(PyObject *module, PyObject *item, unsigned long long number, unsigned long long *cut, line_fn take,
                      void *context)
 {
     char err[PCMIG_TRACE_ERR_MAX];
@@ -81,10 +83,13 @@ static int take_item(PyObject *module, PyObject *item, unsigned long long number
         raise_trace_error(module, number, "longer than any line of a trace", "");
         return -1;
     }
+    if (cut != NULL && !ended) {
+        *cut = number;
+        return 0;
+    }
     rc = take(context, text, (size_t)len, err, sizeof(err));
     if (rc == -1)
-        raise_trace_error(module, number, err,
-                          from_file && !ended ? " (the file ends within this line: was the recording cut off?)" : "");
+        raise_trace_error(module, number, err, "");
     return rc < 0 ? -1 : 0;
 }
 
@@ -104,13 +109,15 @@ static bool is_path(PyObject *trace)
            PyObject_HasAttrString((PyObject *)Py_TYPE(trace), "__fspath__");
 }
 
-/* Each line of TRACE, a path or an iterable of lines, to TAKE. Returns 0, or -1 with an exception set. */
-static int each_line(PyObject *module, PyObject *trace, line_fn take, void *context)
+/* Each line of TRACE, a path or an iterable of lines, to TAKE. CUT: the number of the line within which a file ends, 0
+ * of one that is whole. Returns 0, or -1 with an exception set. */
+static int each_line(PyObject *module, PyObject *trace, unsigned long long *cut, line_fn take, void *context)
 {
     bool from_file = is_path(trace);
     PyObject *source = from_file ? open_file(trace) : PyObject_GetIter(trace), *item = NULL;
     int rc = 0;
 
+    *cut = 0;
     if (source == NULL)
         return -1;
     for (unsigned long long number = 1; rc == 0; number++) {
@@ -121,7 +128,7 @@ static int each_line(PyObject *module, PyObject *trace, line_fn take, void *cont
             Py_DECREF(item);
             break;
         }
-        rc = take_item(module, item, number, from_file, take, context);
+        rc = take_item(module, item, number, from_file ? cut : NULL, take, context);
         Py_DECREF(item);
     }
     if (from_file) {
@@ -135,6 +142,20 @@ static int each_line(PyObject *module, PyObject *trace, line_fn take, void *cont
     }
     Py_DECREF(source);
     return PyErr_Occurred() ? -1 : rc;
+}
+
+/* What is wrong with a trace as a whole, of which CUT is as each_line() has it. */
+static void raise_incomplete(PyObject *module, unsigned long long cut, const char *message)
+{
+    raise_trace_error(module, cut, message,
+                      cut != 0 ? " (the file ends within this line: was the recording cut off?)" : "");
+}
+
+static PyObject *line_or_none(unsigned long long line)
+{
+    if (line == 0)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(line);
 }
 
 /* --- replay ------------------------------------------------------------------------------------------------------- */
@@ -181,21 +202,23 @@ static int replay_line(void *context, const char *text, size_t len, char *err, s
     return pcmig_trace_replay_line(c->replay, text, len, err, err_size);
 }
 
-static PyObject *result_as_dict(const struct pcmig_trace_result *r, PyObject *answers)
+static PyObject *result_as_dict(const struct pcmig_trace_result *r, PyObject *answers, unsigned long long cut_line)
 {
-    PyObject *first = NULL, *params = NULL, *dict = NULL;
+    PyObject *first = NULL, *params = NULL, *cut = NULL, *dict = NULL;
 
     first = r->first_difference == 0 ? Py_NewRef(Py_None)
                                      : answer_as_dict(r->first_difference, r->has_recorded ? &r->first_recorded : NULL,
                                                       r->has_replayed ? &r->first_replayed : NULL);
     params = params_as_dict(&r->params);
-    if (first != NULL && params != NULL)
-        dict = Py_BuildValue("{s:K,s:K,s:K,s:K,s:O,s:O,s:O,s:s,s:O,s:O}", "inputs", (unsigned long long)r->inputs,
+    cut = line_or_none(cut_line);
+    if (first != NULL && params != NULL && cut != NULL)
+        dict = Py_BuildValue("{s:K,s:K,s:K,s:K,s:O,s:O,s:O,s:s,s:O,s:O,s:O}", "inputs", (unsigned long long)r->inputs,
                              "recorded", (unsigned long long)r->recorded, "replayed", (unsigned long long)r->replayed,
                              "different", (unsigned long long)r->different, "identical",
                              r->different == 0 ? Py_True : Py_False, "first_difference", first, "decisions", answers,
                              "policy", pcmig_policy_kind_name(r->policy), "gate", r->gated ? Py_True : Py_False,
-                             "params", params);
+                             "params", params, "cut", cut);
+    Py_XDECREF(cut);
     Py_XDECREF(first);
     Py_XDECREF(params);
     return dict;
@@ -239,8 +262,9 @@ static int parse_options(PyObject *module, const char *policy, Py_ssize_t policy
 PyDoc_STRVAR(replay_doc,
              "replay(trace, *, policy=None, params=None)\n--\n\n"
              "Feeds the inputs of a trace (a path, or an iterable of lines) to a fresh policy and compares the\n"
-             "decisions; with policy or params under other ones than those recorded. Raises TraceError with the\n"
-             "number of the line as its attribute `line`, PolicyError, OSError.");
+             "decisions; with policy or params under other ones than those recorded. A file that ends within a\n"
+             "line is taken up to there, and `cut` is the line's number. Raises TraceError with the number of the\n"
+             "line as its attribute `line`, PolicyError, OSError.");
 
 static PyObject *replay(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -251,6 +275,7 @@ static PyObject *replay(PyObject *module, PyObject *args, PyObject *kwargs)
     PyObject *trace, *params = Py_None, *dict = NULL;
     const char *policy = NULL;
     char err[PCMIG_TRACE_ERR_MAX];
+    unsigned long long cut;
     Py_ssize_t policy_len = 0;
     int rc;
 
@@ -265,15 +290,15 @@ static PyObject *replay(PyObject *module, PyObject *args, PyObject *kwargs)
             PyErr_NoMemory();
         goto done;
     }
-    if (each_line(module, trace, replay_line, &context) < 0)
+    if (each_line(module, trace, &cut, replay_line, &context) < 0)
         goto done;
-    rc = pcmig_trace_replay_finish(context.replay, err, sizeof(err));
+    rc = pcmig_trace_replay_finish(context.replay, cut != 0, err, sizeof(err));
     if (rc == -1)
-        raise_trace_error(module, 0, err, "");
+        raise_incomplete(module, cut, err);
     if (rc < 0)
         goto done;
     pcmig_trace_replay_result(context.replay, &result);
-    dict = result_as_dict(&result, context.answers);
+    dict = result_as_dict(&result, context.answers, cut);
 done:
     pcmig_trace_replay_free(context.replay);
     Py_XDECREF(context.answers);
@@ -335,19 +360,20 @@ static int ledger_line(void *context, const char *text, size_t len, char *err, s
 
 PyDoc_STRVAR(ledger_doc, "ledger_from_trace(trace, /)\n--\n\n"
                          "The accounting of a recorded migration, as Migration.ledger() gives it. A trace is a path,\n"
-                         "or an iterable of lines. Raises TraceError, OSError.");
+                         "or an iterable of lines; a file that ends within a line is taken up to there. Raises\n"
+                         "TraceError, OSError.");
 
 static PyObject *ledger_from_trace(PyObject *module, PyObject *trace)
 {
     struct ledger_context context = {NULL, false};
     PyObject *dict = NULL;
+    unsigned long long cut;
 
-    if (each_line(module, trace, ledger_line, &context) == 0) {
+    if (each_line(module, trace, &cut, ledger_line, &context) == 0) {
         if (context.ledger != NULL)
             dict = pcmig_ledger_as_dict(context.ledger);
         else
-            raise_trace_error(module, 0, context.has_header ? "the trace has no params line" : "the trace is empty",
-                              "");
+            raise_incomplete(module, cut, context.has_header ? "the trace has no params line" : "the trace is empty");
     }
     pcmig_ledger_free(context.ledger);
     return dict;

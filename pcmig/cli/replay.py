@@ -18,8 +18,10 @@ from pcmig.cli.base import (
     given_path,
     is_terminal,
     make_console,
+    say,
 )
 from pcmig.cli.options import check_policy, parse_settings
+from pcmig.ledgers.opening import not_whole
 
 if TYPE_CHECKING:
     from pcmig._core import Answer, Decision
@@ -70,6 +72,8 @@ class Replay(Command):
             reason = getattr(err, "strerror", None) or err
             raise CommandError(f"{args.trace}: {reason}", ExitCode.USAGE) from err
 
+        for sentence in not_whole(args.trace, result):
+            say(f"pcmig: note: {sentence}", sys.stderr)
         if args.json:
             report: dict[str, Any] = {**result, "what_if": what_if}
             if ledger is not None:

@@ -16,6 +16,7 @@ from pcmig.ledgers.store import Kept, LedgerError, checked
 
 TRACE = b"pcmig-trace"
 MADE_OF = "made_of"  # in `more`: what a document was made of that was not kept as one
+LACKS = "lacks"  # in `more`: sentences on what it was made of that is not in it
 
 _RATE_US = 500_000  # least time over which a trace's page requests make a rate
 
@@ -89,6 +90,7 @@ def _of_trace(path: str, written: float) -> dict[str, Any]:
         replay = _core.replay(path)
     except (_core.TraceError, OSError) as err:
         raise LedgerError(f"{path}: {err}") from err
+    lacks = not_whole(path, replay)
     decisions = [answer["recorded"] for answer in replay["decisions"] if answer["recorded"] is not None]
     total_us = int(ledger["totals"]["total_us"])
     end = datetime.datetime.fromtimestamp(written, datetime.UTC)
@@ -118,8 +120,17 @@ def _of_trace(path: str, written: float) -> dict[str, Any]:
         decisions=decisions,
         samples=_samples(path, ledger, decisions),
         words=None if moved else "a trace does not say how it ended",
-        more={MADE_OF: "a trace"},
+        more={MADE_OF: "a trace", **({LACKS: lacks} if lacks else {})},
     )
+
+
+def not_whole(path: str, replay: _core.Replay) -> list[str]:
+    """What of the trace PATH is not in its REPLAY, in sentences."""
+    if replay["cut"] is None:
+        return []
+    return [
+        f"{path} ends within line {replay['cut']}, as if its recording was cut off: that line is left out"
+    ]
 
 
 def _iso(when: datetime.datetime) -> str:
@@ -133,10 +144,10 @@ def _samples(path: str, ledger: Mapping[str, Any], decisions: list[Any]) -> Samp
     pass_ends = [row["end_us"] for row in ledger["passes"] if row["complete"]]
     paces = [(decision["t_us"], decision["pace_mib"]) for decision in decisions if decision["pace_mib"] > 0]
     rate = _Rate()
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             words = line.split()
-            if len(words) < 2 or words[1] != "sample":
+            if len(words) < 2 or words[1] != "sample" or not line.endswith("\n"):
                 continue
             figures = {name: int(value) for name, _, value in (word.partition("=") for word in words[2:])}
             time_us, requests = int(words[0]), figures.get("postcopy_requests", 0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pcmig import accounting, huge_pages, latency
-from pcmig.ledgers.opening import MADE_OF
+from pcmig.ledgers.opening import LACKS, MADE_OF
 from pcmig_common import units
 
 Document = Mapping[str, Any]
@@ -301,6 +301,7 @@ def remarks(document: Document) -> list[str]:
             else "which does not say whose it is, between which hosts, and how it ended"
         )
         found.append(f"This was made of {made_of}, {lacks}.")
+        found += [f"{sentence}." for sentence in document["more"].get(LACKS, ())]
     if not document["steered"]:
         found.append("Somebody else drove this migration; the decisions are what pcmig would have done.")
     if document["adopted"]:

@@ -366,7 +366,7 @@ static struct pcmig_trace_result replay(const struct trace *trace, const struct 
     assert_non_null(r);
     for (size_t i = 0; i < trace->count; i++)
         assert_int_equal(pcmig_trace_replay_line(r, trace->line[i], strlen(trace->line[i]), err, sizeof(err)), 0);
-    assert_int_equal(pcmig_trace_replay_finish(r, err, sizeof(err)), 0);
+    assert_int_equal(pcmig_trace_replay_finish(r, false, err, sizeof(err)), 0);
     pcmig_trace_replay_result(r, &result);
     pcmig_trace_replay_free(r);
     return result;
@@ -467,6 +467,34 @@ static void stopped(void **state)
     forget(&trace);
 }
 
+/* Its last line is an input whose answer was not written any more: that is no difference. */
+static void cut_before_a_decision(void **state)
+{
+    struct trace trace;
+    size_t last = 0;
+
+    (void)state;
+    record(&trace);
+    for (size_t i = 0; i < trace.count; i++)
+        last = strstr(trace.line[i], " decision ") != NULL ? i : last;
+    assert_true(last > 0);
+    for (int cut = 0; cut < 2; cut++) {
+        struct pcmig_trace_replay *r = pcmig_trace_replay_new(NULL, NULL, NULL);
+        struct pcmig_trace_result result;
+        char err[PCMIG_TRACE_ERR_MAX];
+
+        assert_non_null(r);
+        for (size_t i = 0; i < last; i++)
+            assert_int_equal(pcmig_trace_replay_line(r, trace.line[i], strlen(trace.line[i]), err, sizeof(err)), 0);
+        assert_int_equal(pcmig_trace_replay_finish(r, cut, err, sizeof(err)), 0);
+        pcmig_trace_replay_result(r, &result);
+        assert_int_equal(result.different, !cut);
+        assert_int_equal(result.replayed, result.recorded + !cut);
+        pcmig_trace_replay_free(r);
+    }
+    forget(&trace);
+}
+
 static void out_of_order(void **state)
 {
     static const struct {
@@ -496,7 +524,7 @@ static void out_of_order(void **state)
         for (size_t j = 0; rows[i].lines[j] != NULL && rc == 0; j++)
             rc = pcmig_trace_replay_line(r, rows[i].lines[j], strlen(rows[i].lines[j]), err, sizeof(err));
         if (rc == 0)
-            rc = pcmig_trace_replay_finish(r, err, sizeof(err));
+            rc = pcmig_trace_replay_finish(r, false, err, sizeof(err));
         assert_int_equal(rc, -1);
         if (strstr(err, rows[i].message) == NULL)
             fail_msg("expected '%s', got '%s'", rows[i].message, err);
@@ -508,9 +536,11 @@ static void out_of_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip), cmocka_unit_test(all_names), cmocka_unit_test(too_small),
-        cmocka_unit_test(errors),     cmocka_unit_test(identical), cmocka_unit_test(different),
-        cmocka_unit_test(what_if),    cmocka_unit_test(stopped),   cmocka_unit_test(out_of_order),
+        cmocka_unit_test(round_trip),   cmocka_unit_test(all_names),
+        cmocka_unit_test(too_small),    cmocka_unit_test(errors),
+        cmocka_unit_test(identical),    cmocka_unit_test(different),
+        cmocka_unit_test(what_if),      cmocka_unit_test(stopped),
+        cmocka_unit_test(out_of_order), cmocka_unit_test(cut_before_a_decision),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

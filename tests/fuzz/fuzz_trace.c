@@ -128,7 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     check_ledger(ledger);
     if (rc == 0)
-        (void)pcmig_trace_replay_finish(replay, err, sizeof(err));
+        (void)pcmig_trace_replay_finish(replay, size % 5 == 0, err, sizeof(err));
     pcmig_trace_replay_result(replay, &result);
     require(result.different <= result.recorded + result.replayed, "more differences than decisions");
     pcmig_trace_replay_free(replay);

@@ -119,17 +119,43 @@ def test_files(lines: list[str], tmp_path: pathlib.Path) -> None:
         _core.replay(tmp_path / "none")
     with pytest.raises(IsADirectoryError):
         _core.ledger_from_trace(tmp_path)
-    cut = tmp_path / "cut"
-    cut.write_text("\n".join(lines)[:-30])
-    with pytest.raises(_core.TraceError, match="cut off"):
-        _core.replay(cut)
     endless = tmp_path / "zero"
     endless.symlink_to("/dev/zero")
     with pytest.raises(_core.TraceError, match="line 1: longer"):
         _core.replay(endless)
-    no_newline = tmp_path / "no-newline"
-    no_newline.write_text("\n".join(lines))
-    assert _core.replay(no_newline)["identical"]
+
+
+def test_a_file_that_is_cut(lines: list[str], tmp_path: pathlib.Path) -> None:
+    """Wherever it ends within a line, also within a number, which seems to be whole then: that line is left
+    out, and named; what comes before it is as it was."""
+    path = tmp_path / "cut"
+    text = "\n".join(lines) + "\n"
+    path.write_text(text)
+    whole = _core.replay(path)
+    assert whole["cut"] is None and whole["identical"]
+    decision = next(i for i, line in enumerate(lines) if " decision " in line)
+    number = next(i for i in range(decision, len(lines)) if " sample " in lines[i] and len(lines[i]) > 99)
+    for line, kept in (
+        (len(lines) - 1, len(lines[-1]) - 1),
+        (len(lines) - 1, len(lines[-1])),
+        (number, len(lines[number]) - 2),
+        (decision, 5),
+        (decision, len(lines[decision])),
+    ):
+        path.write_text("\n".join([*lines[:line], lines[line][:kept]]))
+        result = _core.replay(path)
+        assert result["cut"] == line + 1
+        assert result["identical"] and result["recorded"] == result["replayed"] < len(lines)
+        assert result["inputs"] == sum(" decision " not in each for each in lines[2:line])
+        assert _core.ledger_from_trace(path) == _core.ledger_from_trace(lines[:line])
+    for line, words in ((0, "the trace is empty"), (1, "the trace has no params line"), (2, "no inputs")):
+        path.write_text("\n".join([*lines[:line], lines[line][:9]]))
+        with pytest.raises(
+            _core.TraceError, match=rf"line {line + 1}: .*{words} \(the file .* cut off"
+        ) as caught:
+            _core.replay(path)
+        assert caught.value.line == line + 1
+    assert _core.replay(lines)["cut"] is None, "lines that have no end of their own are no file"
 
 
 def test_arguments(lines: list[str]) -> None:

@@ -87,6 +87,17 @@ def test_json(trace: pathlib.Path) -> None:
     assert report["ledger"]["balance"]["balanced"]
 
 
+def test_a_trace_that_is_cut_is_named_and_the_rest_is_shown(trace: pathlib.Path, lines: list[str]) -> None:
+    trace.write_text(trace.read_text()[:-2])
+    note = f"pcmig: note: {trace} ends within line {len(lines)}, as if its recording was cut off"
+    done = run(trace, "--ledger")
+    assert done.returncode == 0 and done.stderr.startswith(note)
+    assert done.stdout.splitlines()[-1].startswith("identical: ")
+    done = run(trace, "--json")
+    assert done.returncode == 0 and done.stderr.startswith(note)
+    assert json.loads(done.stdout)["cut"] == len(lines)
+
+
 def test_ledger(trace: pathlib.Path) -> None:
     done = run(trace, "--ledger")
     assert "balance: balanced" in done.stdout

@@ -16,7 +16,6 @@ from pcmig import _core
 from pcmig.cli import reporting
 from pcmig.journal import Journal
 from pcmig.ledgers.store import Store
-from tests.unit import traces
 from tests.unit.cli.conftest import pcmig
 from tests.unit.ledgers import made
 
@@ -78,6 +77,23 @@ def test_files(kept: list[pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.
     page = pathlib.Path("c.html").read_text()
     assert "2 migrations side by side" in page and "A g1" in page and "B made.trace" in page
     assert pathlib.Path("c.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_a_trace_that_is_cut_is_named_and_the_rest_is_shown(
+    kept: list[pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "made.trace"
+    text = trace.read_text()
+    number = text.rindex("queue_bytes=0\n")  # of the last sample: an end that no number would betray
+    trace.write_text(text[: number + len("queue_bytes=0")])
+    line = text[:number].count("\n") + 1
+    code, said = pcmig(capsys, "report", str(trace), "--html", "c.html")
+    assert code == 1 and f"note: {trace} ends within line {line}" in said and "c.html" in said
+    page = pathlib.Path("c.html").read_text()
+    assert f"ends within line {line}" in page and "made.trace" in page
+    code, said = pcmig(capsys, "report", str(trace), "--json")
+    document = json.JSONDecoder().raw_decode(said, said.index("["))[0][0]
+    assert len(document["more"]["lacks"]) == 1 and document["outcome"] == "unknown"
 
 
 def test_only_a_pdf(kept: list[pathlib.Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,14 +285,6 @@ def test_files_that_are_something_else(
     code, text = pcmig(capsys, "report", str(tmp_path / "file"))
     assert code == 1
     assert text.startswith("pcmig: ") and words in text and str(tmp_path / "file") in text
-
-
-def test_a_trace_that_is_cut(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "\n".join(traces.recorded())
-    within_a_name = text.index("memory_processed", len(text) // 2) + len("memory_p")
-    (tmp_path / "cut.trace").write_text(text[:within_a_name])
-    code, said = pcmig(capsys, "report", str(tmp_path / "cut.trace"))
-    assert code == 1 and "the file ends within this line: was the recording cut off?" in said
 
 
 @pytest.mark.parametrize(
