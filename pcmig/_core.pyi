@@ -362,6 +362,12 @@ class Answer(TypedDict):
     replayed: Decision | None
 
 @type_check_only
+class LeftOut(TypedDict):
+    lines: int
+    first: int  # line of the first of them,
+    what: str  # and what is not known there
+
+@type_check_only
 class Replay(TypedDict):
     inputs: int
     recorded: int  # decisions in the trace
@@ -374,6 +380,8 @@ class Replay(TypedDict):
     gate: bool  # as recorded, and
     params: dict[str, int]  # its parameters
     cut: int | None  # the line within which the file ends, which is left out; None: it is whole
+    written_by: str | None  # the pcmig that recorded it; None: it does not say
+    left_out: LeftOut | None  # what that one knew, and this one does not
 
 @type_check_only
 class LedgerRow(TypedDict):

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char written_by[] = "# pcmig ";
+
 /* --- writing ------------------------------------------------------------------------------------------------------ */
 
 struct out {
@@ -32,6 +34,11 @@ __attribute__((format(printf, 2, 3))) static void put(struct out *out, const cha
 int pcmig_trace_write_header(char *buf, size_t size)
 {
     return snprintf(buf, size, "pcmig-trace %d\n", PCMIG_TRACE_VERSION);
+}
+
+int pcmig_trace_write_writer(char *buf, size_t size, const char *version)
+{
+    return snprintf(buf, size, "%s%.*s\n", written_by, PCMIG_TRACE_WRITER_SIZE - 1, version);
 }
 
 int pcmig_trace_write_params(char *buf, size_t size, enum pcmig_policy_kind policy, bool gated,
@@ -158,6 +165,7 @@ struct parser {
     const char *end;
     char *err;
     size_t err_size;
+    bool left_out; /* something that is not known; the first of it is in ERR */
 };
 
 /* Puts a message that ends with TOKEN in quotes; returns -1. What is not printable becomes '?'. */
@@ -171,6 +179,33 @@ static int fail(struct parser *p, const char *what, struct token token, const ch
     memcpy(shown + len, token.len > len ? "..." : "", token.len > len ? 4 : 1);
     snprintf(p->err, p->err_size, "%s '%s'%s", what, shown, rest);
     return -1;
+}
+
+/* Whether TOKEN is one that a trace may have: no damage looks like that. */
+static bool is_word(struct token token)
+{
+    enum { LONGEST = 40 };
+
+    if (token.len == 0 || token.len > LONGEST || token.text[0] < 'a' || token.text[0] > 'z')
+        return false;
+    for (size_t i = 0; i < token.len; i++) {
+        const char c = token.text[i];
+
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
+            return false;
+    }
+    return true;
+}
+
+/* As fail(), for what another pcmig may have written: returns 0 then, as whoever reads may do without it. */
+static int unknown(struct parser *p, const char *what, struct token token, const char *rest)
+{
+    if (!is_word(token))
+        return fail(p, what, token, rest);
+    if (!p->left_out)
+        (void)fail(p, what, token, rest);
+    p->left_out = true;
+    return 0;
 }
 
 static bool is(struct token token, const char *word)
@@ -277,7 +312,8 @@ static int parse_header(struct parser *p)
     if (!parse_u64(version, &number) || !at_end(p))
         return fail(p, "expected 'pcmig-trace 1', not version", version, "");
     if (number != PCMIG_TRACE_VERSION)
-        return fail(p, "trace version", version, " is not known: this pcmig reads version 1");
+        return fail(p, "trace version", version,
+                    " is not known: this pcmig reads version 1; the second line says who wrote it");
     return 0;
 }
 
@@ -319,8 +355,11 @@ static int parse_params(struct parser *p, struct pcmig_trace_line *out)
                      pcmig_params_gone(key.text, key.len));
             return fail(p, "parameter", key, rest);
         }
-        if (index < 0)
-            return fail(p, "unknown parameter", key, "");
+        if (index < 0) {
+            if (unknown(p, "unknown parameter", key, "") < 0)
+                return -1;
+            continue;
+        }
         if (!first_time(&seen, index))
             return fail(p, "parameter", key, " stands twice");
         if (!parse_i64(value, &number) || pcmig_params_set(&out->params, (enum pcmig_param)index, number) < 0) {
@@ -353,8 +392,11 @@ static int parse_sample(struct parser *p, struct pcmig_sample *sample)
             return -1;
         while ((field = pcmig_names_field((size_t)index)) != NULL && !is(key, field->name))
             index++;
-        if (field == NULL && !is(key, "queue_bytes"))
-            return fail(p, "unknown key", key, " in a sample");
+        if (field == NULL && !is(key, "queue_bytes")) {
+            if (unknown(p, "unknown key", key, " in a sample") < 0)
+                return -1;
+            continue;
+        }
         if (!first_time(&seen, index))
             return fail(p, "key", key, " stands twice");
         if (field == NULL) {
@@ -396,8 +438,11 @@ static int parse_latency(struct parser *p, struct pcmig_latency_figures *latency
         if (split(p, next(p), &key, &value) < 0)
             return -1;
         index = find_latency(key);
-        if (index < 0)
-            return fail(p, "unknown key", key, " in a latency");
+        if (index < 0) {
+            if (unknown(p, "unknown key", key, " in a latency") < 0)
+                return -1;
+            continue;
+        }
         if (!first_time(&seen, index))
             return fail(p, "key", key, " stands twice");
         if (!parse_u64(value, latency_slot(latency, (size_t)index)))
@@ -406,17 +451,32 @@ static int parse_latency(struct parser *p, struct pcmig_latency_figures *latency
     return 0;
 }
 
-static int parse_input(struct parser *p, struct token kind, struct pcmig_input *input)
+/* Of an input with a NAME that FIND looks for. */
+static int parse_name(struct parser *p, const char *what, struct token name, int found, const char *rest,
+                      struct pcmig_trace_line *out)
 {
+    if (found >= 0) {
+        out->input.code = found;
+        return 0;
+    }
+    out->kind = PCMIG_TRACE_OTHER_INPUT;
+    return unknown(p, what, name, rest);
+}
+
+static int parse_input(struct parser *p, struct token kind, struct pcmig_trace_line *out)
+{
+    struct pcmig_input *input = &out->input;
     int found = pcmig_names_find_input_kind(kind.text, kind.len);
     bool more = !at_end(p);
     struct token word;
 
-    if (found < 0)
-        return fail(
+    if (found < 0) {
+        out->kind = PCMIG_TRACE_OTHER_INPUT;
+        return unknown(
             p, "unknown kind of line", kind,
             "; known are sample, queue, event, iteration, tick, request, final, turn, "
             "dirty-rate, downtime-limit, link-rate, behind, round-trip, host-page, latency, vcpus and decision");
+    }
     input->kind = (enum pcmig_input_kind)found;
     if (input->kind == PCMIG_INPUT_SAMPLE || input->kind == PCMIG_INPUT_FINAL)
         return parse_sample(p, &input->sample);
@@ -437,22 +497,26 @@ static int parse_input(struct parser *p, struct token kind, struct pcmig_input *
              input->kind == PCMIG_INPUT_VCPUS) &&
             (!parse_i64(word, &input->code) || input->code < 0))
             return fail(p, pcmig_names_input_kind((int64_t)input->kind), word, " is not a whole number from 0 on");
-        if (input->kind == PCMIG_INPUT_EVENT && (input->code = pcmig_names_find_event(word.text, word.len)) < 0)
-            return fail(p, "unknown event", word, "");
-        if (input->kind == PCMIG_INPUT_REQUEST && (input->code = pcmig_names_find_request(word.text, word.len)) < 0)
-            return fail(p, "unknown request", word,
-                        "; known are switch, abort, detach, open-gate, refuse-gate, "
-                        "pause and resume");
-        if (input->kind == PCMIG_INPUT_TURN && (input->code = pcmig_names_find_turn(word.text, word.len)) < 0)
-            return fail(p, "unknown turn", word, "; known are free, crowded, held, bounded and waiting");
+        if (input->kind == PCMIG_INPUT_EVENT &&
+            parse_name(p, "unknown event", word, pcmig_names_find_event(word.text, word.len), "", out) < 0)
+            return -1;
+        if (input->kind == PCMIG_INPUT_REQUEST &&
+            parse_name(p, "unknown request", word, pcmig_names_find_request(word.text, word.len),
+                       "; known are switch, abort, detach, open-gate, refuse-gate, pause and resume", out) < 0)
+            return -1;
+        if (input->kind == PCMIG_INPUT_TURN &&
+            parse_name(p, "unknown turn", word, pcmig_names_find_turn(word.text, word.len),
+                       "; known are free, crowded, held, bounded and waiting", out) < 0)
+            return -1;
     }
     if (!at_end(p))
         return fail(p, "nothing may follow, but there is", (struct token){p->at, (size_t)(p->end - p->at)}, "");
     return 0;
 }
 
-static int parse_decision(struct parser *p, struct pcmig_decision *decision)
+static int parse_decision(struct parser *p, struct pcmig_trace_line *out)
 {
+    struct pcmig_decision *decision = &out->decision;
     static const char *const names[] = {"a", "b", "c", "pace_mib", "next_us"};
     int64_t *const slots[] = {&decision->a, &decision->b, &decision->c, &decision->pace_mib, &decision->next_us};
     struct token word = next(p), key, value;
@@ -460,13 +524,17 @@ static int parse_decision(struct parser *p, struct pcmig_decision *decision)
 
     if (found < 0 && is(word, "finish-precopy"))
         return fail(p, "action", word, " is of an older pcmig: it changed nothing, take the line out");
-    if (found < 0)
-        return fail(p, "unknown action", word, "");
+    if (found < 0) {
+        out->kind = PCMIG_TRACE_OTHER_DECISION;
+        return unknown(p, "unknown action", word, "");
+    }
     decision->action = (enum pcmig_action)found;
     word = next(p);
     found = find_named(word, PCMIG_REASON_COUNT, reason_name);
-    if (found < 0)
-        return fail(p, "unknown reason", word, "");
+    if (found < 0) {
+        out->kind = PCMIG_TRACE_OTHER_DECISION;
+        return unknown(p, "unknown reason", word, "");
+    }
     decision->reason = (enum pcmig_reason)found;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (split(p, next(p), &key, &value) < 0)
@@ -476,41 +544,122 @@ static int parse_decision(struct parser *p, struct pcmig_decision *decision)
         if (!parse_i64(value, slots[i]))
             return fail(p, "value", value, " is not a whole number of 64 bits");
     }
-    if (!at_end(p))
-        return fail(p, "nothing may follow, but there is", (struct token){p->at, (size_t)(p->end - p->at)}, "");
+    while (!at_end(p)) {
+        if (split(p, next(p), &key, &value) < 0 || unknown(p, "unknown key", key, " in a decision") < 0)
+            return -1;
+    }
     return 0;
+}
+
+/* Lines of '#' and what follows say nothing to a pcmig that does not know this one. */
+static void parse_comment(const struct parser *p, struct pcmig_trace_line *out)
+{
+    const size_t before = sizeof(written_by) - 1, len = (size_t)(p->end - p->at);
+    const size_t writer = len > before ? len - before : 0;
+
+    if (writer == 0 || writer >= sizeof(out->writer) || memcmp(p->at, written_by, before) != 0)
+        return;
+    for (size_t i = before; i < len; i++) {
+        if (p->at[i] <= ' ' || p->at[i] > '~')
+            return;
+    }
+    out->kind = PCMIG_TRACE_WRITER;
+    memcpy(out->writer, p->at + before, writer); /* the rest is 0 */
+}
+
+static int parse_line(struct parser *p, struct pcmig_trace_line *out)
+{
+    struct token word, kind;
+    int64_t t_us;
+
+    if (p->at == p->end || *p->at == '#') {
+        parse_comment(p, out);
+        return 0;
+    }
+    word = next(p);
+    if (is(word, "pcmig-trace")) {
+        out->kind = PCMIG_TRACE_HEADER;
+        return parse_header(p);
+    }
+    if (is(word, "params")) {
+        out->kind = PCMIG_TRACE_PARAMS;
+        return parse_params(p, out);
+    }
+    if (!parse_i64(word, &t_us))
+        return fail(p, "expected a time in microseconds, not", word, "");
+    kind = next(p);
+    if (is(kind, "decision")) {
+        out->kind = PCMIG_TRACE_DECISION;
+        out->decision.t_us = t_us;
+        return parse_decision(p, out);
+    }
+    out->kind = PCMIG_TRACE_INPUT;
+    out->input.t_us = t_us;
+    return parse_input(p, kind, out);
 }
 
 int pcmig_trace_parse_line(const char *text, size_t len, struct pcmig_trace_line *out, char *err, size_t err_size)
 {
-    struct parser p = {text, text + len, err, err_size};
-    struct token word, kind;
-    int64_t t_us;
+    struct parser p = {text, text + len, err, err_size, false};
 
     memset(out, 0, sizeof(*out));
     out->input.sample.queue_bytes = -1;
-    if (len == 0 || text[0] == '#') {
-        out->kind = PCMIG_TRACE_BLANK;
+    if (parse_line(&p, out) < 0)
+        return -1;
+    return p.left_out ? 1 : 0;
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------ */
+
+static int complain(char *err, size_t err_size, const char *message)
+{
+    snprintf(err, err_size, "%s", message);
+    return -1;
+}
+
+/* Whether a line of its kind may stand here. */
+static int take(struct pcmig_trace_reader *reader, const struct pcmig_trace_line *line, char *err, size_t err_size)
+{
+    switch (line->kind) {
+    case PCMIG_TRACE_BLANK:
         return 0;
+    case PCMIG_TRACE_HEADER:
+        if (reader->has_header)
+            return complain(err, err_size, "a second header");
+        reader->has_header = true;
+        return 0;
+    case PCMIG_TRACE_WRITER:
+        if (reader->has_header && !reader->has_params)
+            memcpy(reader->writer, line->writer, sizeof(reader->writer));
+        return 0;
+    case PCMIG_TRACE_PARAMS:
+    case PCMIG_TRACE_INPUT:
+    case PCMIG_TRACE_DECISION:
+    case PCMIG_TRACE_OTHER_INPUT:
+    case PCMIG_TRACE_OTHER_DECISION:
+        break;
     }
-    word = next(&p);
-    if (is(word, "pcmig-trace")) {
-        out->kind = PCMIG_TRACE_HEADER;
-        return parse_header(&p);
+    if (!reader->has_header)
+        return complain(err, err_size, "not a trace: it does not begin with 'pcmig-trace 1'");
+    if (line->kind != PCMIG_TRACE_PARAMS && !reader->has_params)
+        return complain(err, err_size, "the params line must come before inputs and decisions");
+    if (line->kind == PCMIG_TRACE_PARAMS && reader->has_params)
+        return complain(err, err_size, "a second line of params");
+    reader->has_params = true;
+    return 0;
+}
+
+int pcmig_trace_read(struct pcmig_trace_reader *reader, const char *text, size_t len, struct pcmig_trace_line *out,
+                     char *err, size_t err_size)
+{
+    const int rc = pcmig_trace_parse_line(text, len, out, err, err_size);
+
+    reader->line++;
+    if (rc < 0 || (rc > 0 && (reader->writer[0] == '\0' || strcmp(reader->writer, reader->version) == 0)))
+        return -1;
+    if (rc > 0 && reader->left_out++ == 0) {
+        reader->first_left_out = reader->line;
+        snprintf(reader->what, sizeof(reader->what), "%s", err);
     }
-    if (is(word, "params")) {
-        out->kind = PCMIG_TRACE_PARAMS;
-        return parse_params(&p, out);
-    }
-    if (!parse_i64(word, &t_us))
-        return fail(&p, "expected a time in microseconds, not", word, "");
-    kind = next(&p);
-    if (is(kind, "decision")) {
-        out->kind = PCMIG_TRACE_DECISION;
-        out->decision.t_us = t_us;
-        return parse_decision(&p, &out->decision);
-    }
-    out->kind = PCMIG_TRACE_INPUT;
-    out->input.t_us = t_us;
-    return parse_input(&p, kind, &out->input);
+    return take(reader, out, err, err_size);
 }

@@ -2,6 +2,7 @@
 /* The trace of one migration: every input and every decision, one line of text each, and their replay.
  *
  *     pcmig-trace 1
+ *     # pcmig 0.1.0
  *     params policy=auto downtime_limit_ms=300 ...
  *     0 event migrate-called
  *     51230 sample memory_total_bytes=281018368 normal_pages=301 queue_bytes=65160 ...
@@ -16,8 +17,8 @@
  *
  * Times are microseconds as in input.h. A sample's figures that are 0 are left out, so is an unknown queue_bytes
  * (-1). A decision follows the input it answers; decisions to keep going are not written. Blank lines and lines that
- * begin with '#' say nothing. Writing and parsing are exact inverses. No files here: whoever records or replays does
- * the reading and writing.
+ * begin with '#' say nothing, but for "# pcmig VERSION", which says who wrote the trace. Writing and parsing are exact
+ * inverses. No files here: whoever records or replays does the reading and writing.
  */
 #ifndef PCMIG_CORE_TRACE_H
 #define PCMIG_CORE_TRACE_H
@@ -30,22 +31,29 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PCMIG_TRACE_VERSION  1
+#define PCMIG_TRACE_VERSION     1
 /* No line gets longer, newline and terminating NUL included. */
-#define PCMIG_TRACE_LINE_MAX 1536
+#define PCMIG_TRACE_LINE_MAX    1536
+/* A version of pcmig, NUL included. */
+#define PCMIG_TRACE_WRITER_SIZE 32
 /* A buffer of this size holds every message of this part. */
-#define PCMIG_TRACE_ERR_MAX  256
+#define PCMIG_TRACE_ERR_MAX     256
 
 enum pcmig_trace_kind {
     PCMIG_TRACE_BLANK = 0, /* nothing, or a comment */
     PCMIG_TRACE_HEADER,    /* "pcmig-trace 1" */
+    PCMIG_TRACE_WRITER,    /* `writer` */
     PCMIG_TRACE_PARAMS,    /* `policy`, `gated` and `params` */
     PCMIG_TRACE_INPUT,     /* `input` */
-    PCMIG_TRACE_DECISION   /* `decision` */
+    PCMIG_TRACE_DECISION,  /* `decision` */
+    /* What another pcmig has written, and this one does not know: */
+    PCMIG_TRACE_OTHER_INPUT,
+    PCMIG_TRACE_OTHER_DECISION
 };
 
 struct pcmig_trace_line {
     enum pcmig_trace_kind kind;
+    char writer[PCMIG_TRACE_WRITER_SIZE];
     enum pcmig_policy_kind policy;
     bool gated;                 /* a gate was there; "gate=1" in the line, left out otherwise */
     struct pcmig_params params; /* those that the line does not name have their defaults */
@@ -57,14 +65,32 @@ struct pcmig_trace_line {
  * more means that it did not fit (PCMIG_TRACE_LINE_MAX always fits). An input whose kind or code has no name is an
  * error: -1. */
 int pcmig_trace_write_header(char *buf, size_t size);
+int pcmig_trace_write_writer(char *buf, size_t size, const char *version);
 int pcmig_trace_write_params(char *buf, size_t size, enum pcmig_policy_kind policy, bool gated,
                              const struct pcmig_params *params);
 int pcmig_trace_write_input(char *buf, size_t size, const struct pcmig_input *input);
 int pcmig_trace_write_decision(char *buf, size_t size, const struct pcmig_decision *decision);
 
-/* Parses LEN characters (without the newline; no NUL needed). Returns 0, or -1 with a message in ERR that names the
- * thing that is wrong and what would be right; the caller adds the line's number. */
+/* Parses LEN characters (without the newline; no NUL needed). Returns 0; or -1 with a message in ERR that names the
+ * thing that is wrong and what would be right; the caller adds the line's number. Or 1, where another pcmig may have
+ * written what this one does not know: the message names the first such word, and OUT is the line without them. */
 int pcmig_trace_parse_line(const char *text, size_t len, struct pcmig_trace_line *out, char *err, size_t err_size);
+
+/* Lines of one trace, in their order. A trace decides nothing, so what is not known of one that another pcmig wrote is
+ * left out, and counted; in one that this pcmig wrote, or that does not say who did, it is damage. */
+struct pcmig_trace_reader {
+    const char *version;                  /* of this pcmig, set by the caller; all else is 0 at first */
+    char writer[PCMIG_TRACE_WRITER_SIZE]; /* "" = the trace does not say */
+    bool has_header, has_params;
+    uint64_t line;                  /* that was read last, from 1 on */
+    uint64_t left_out;              /* so many lines, or words of them */
+    uint64_t first_left_out;        /* line of the first of them; 0 = there is none */
+    char what[PCMIG_TRACE_ERR_MAX]; /* is not known there */
+};
+
+/* Parses the next line. Returns 0, or -1 with a message in ERR. */
+int pcmig_trace_read(struct pcmig_trace_reader *reader, const char *text, size_t len, struct pcmig_trace_line *out,
+                     char *err, size_t err_size);
 
 /* The replay of a trace, line by line. */
 struct pcmig_trace_replay; /* opaque; one allocation and that of its policy */
@@ -95,8 +121,8 @@ struct pcmig_trace_result {
 typedef int (*pcmig_trace_answer_fn)(void *context, uint64_t line, const struct pcmig_decision *recorded,
                                      const struct pcmig_decision *replayed);
 
-/* OPTIONS NULL: as recorded. ON_ANSWER may be NULL. Returns NULL when memory is short. */
-struct pcmig_trace_replay *pcmig_trace_replay_new(const struct pcmig_trace_options *options,
+/* OPTIONS NULL: as recorded. ON_ANSWER may be NULL. VERSION: of this pcmig. Returns NULL when memory is short. */
+struct pcmig_trace_replay *pcmig_trace_replay_new(const char *version, const struct pcmig_trace_options *options,
                                                   pcmig_trace_answer_fn on_answer, void *context);
 void pcmig_trace_replay_free(struct pcmig_trace_replay *replay);
 
@@ -110,5 +136,8 @@ int pcmig_trace_replay_line(struct pcmig_trace_replay *replay, const char *text,
 int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, bool cut, char *err, size_t err_size);
 
 void pcmig_trace_replay_result(const struct pcmig_trace_replay *replay, struct pcmig_trace_result *out);
+
+/* What was read, and left out. */
+const struct pcmig_trace_reader *pcmig_trace_replay_reader(const struct pcmig_trace_replay *replay);
 
 #endif

@@ -10,9 +10,8 @@ struct pcmig_trace_replay {
     struct pcmig_trace_options options;
     pcmig_trace_answer_fn on_answer;
     void *context;
-    bool has_header;
+    struct pcmig_trace_reader reader;
     bool has_input;
-    uint64_t line;
     struct pcmig_policy *policy;
     struct pcmig_decision pending; /* of the replay, not yet compared */
     bool has_pending;
@@ -20,13 +19,14 @@ struct pcmig_trace_replay {
     struct pcmig_trace_result result;
 };
 
-struct pcmig_trace_replay *pcmig_trace_replay_new(const struct pcmig_trace_options *options,
+struct pcmig_trace_replay *pcmig_trace_replay_new(const char *version, const struct pcmig_trace_options *options,
                                                   pcmig_trace_answer_fn on_answer, void *context)
 {
     struct pcmig_trace_replay *replay = calloc(1, sizeof(*replay));
 
     if (replay == NULL)
         return NULL;
+    replay->reader.version = version;
     if (options != NULL)
         replay->options = *options;
     replay->on_answer = on_answer;
@@ -91,10 +91,6 @@ static int begin(struct pcmig_trace_replay *replay, const struct pcmig_trace_lin
 {
     struct pcmig_trace_result *result = &replay->result;
 
-    if (result->started) {
-        snprintf(err, err_size, "a second line of params");
-        return -1;
-    }
     result->policy = replay->options.other_policy ? replay->options.policy : line->policy;
     result->gated = line->gated;
     result->params = line->params;
@@ -121,7 +117,7 @@ static int take_input(struct pcmig_trace_replay *replay, const struct pcmig_inpu
     replay->result.inputs++;
     pcmig_policy_feed(replay->policy, input, &replay->pending);
     replay->has_pending = replay->pending.action != PCMIG_ACTION_KEEP;
-    replay->pending_line = replay->line;
+    replay->pending_line = replay->reader.line;
     if (replay->has_pending)
         replay->result.replayed++;
     return 0;
@@ -138,44 +134,36 @@ static int take_decision(struct pcmig_trace_replay *replay, const struct pcmig_d
     }
     replay->result.recorded++;
     replay->has_pending = false;
-    return compare(replay, replay->line, decision, answered ? &replay->pending : NULL);
+    return compare(replay, replay->reader.line, decision, answered ? &replay->pending : NULL);
 }
 
 int pcmig_trace_replay_line(struct pcmig_trace_replay *replay, const char *text, size_t len, char *err, size_t err_size)
 {
     struct pcmig_trace_line line;
 
-    replay->line++;
-    if (pcmig_trace_parse_line(text, len, &line, err, err_size) < 0)
+    if (pcmig_trace_read(&replay->reader, text, len, &line, err, err_size) < 0)
         return -1;
-    if (line.kind == PCMIG_TRACE_BLANK)
-        return 0;
-    if (line.kind == PCMIG_TRACE_HEADER) {
-        if (replay->has_header) {
-            snprintf(err, err_size, "a second header");
-            return -1;
-        }
-        replay->has_header = true;
-        return 0;
-    }
-    if (!replay->has_header) {
-        snprintf(err, err_size, "not a trace: it does not begin with 'pcmig-trace %d'", PCMIG_TRACE_VERSION);
-        return -1;
-    }
-    if (line.kind == PCMIG_TRACE_PARAMS)
+    switch (line.kind) {
+    case PCMIG_TRACE_PARAMS:
         return begin(replay, &line, err, err_size);
-    if (!replay->result.started) {
-        snprintf(err, err_size, "the params line must come before inputs and decisions");
-        return -1;
-    }
-    if (line.kind == PCMIG_TRACE_INPUT)
+    case PCMIG_TRACE_INPUT:
         return take_input(replay, &line.input);
-    return take_decision(replay, &line.decision, err, err_size);
+    case PCMIG_TRACE_DECISION:
+        return take_decision(replay, &line.decision, err, err_size);
+    case PCMIG_TRACE_OTHER_DECISION: /* what it answers is nothing that this policy could say */
+        return forget(replay);
+    case PCMIG_TRACE_BLANK:
+    case PCMIG_TRACE_HEADER:
+    case PCMIG_TRACE_WRITER:
+    case PCMIG_TRACE_OTHER_INPUT:
+        break;
+    }
+    return 0;
 }
 
 int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, bool cut, char *err, size_t err_size)
 {
-    if (!replay->has_header)
+    if (!replay->reader.has_header)
         snprintf(err, err_size, "the trace is empty");
     else if (!replay->result.started)
         snprintf(err, err_size, "the trace has no params line");
@@ -189,4 +177,9 @@ int pcmig_trace_replay_finish(struct pcmig_trace_replay *replay, bool cut, char 
 void pcmig_trace_replay_result(const struct pcmig_trace_replay *replay, struct pcmig_trace_result *out)
 {
     *out = replay->result;
+}
+
+const struct pcmig_trace_reader *pcmig_trace_replay_reader(const struct pcmig_trace_replay *replay)
+{
+    return &replay->reader;
 }

@@ -3,6 +3,7 @@
 #include "engine/migration.h"
 
 #include "core/trace.h"
+#include "core/version.h"
 #include "edge/clock.h"
 #include "edge/threads.h"
 #include "engine/internal.h"
@@ -196,6 +197,9 @@ static int open_trace(struct pcmig_migration *migration)
     if (migration->trace == NULL)
         return -1;
     (void)pcmig_trace_write_header(line, sizeof(line));
+    if (fputs(line, migration->trace) == EOF)
+        return -1;
+    (void)pcmig_trace_write_writer(line, sizeof(line), PCMIG_VERSION);
     return fputs(line, migration->trace) == EOF || fflush(migration->trace) == EOF ? -1 : 0;
 }
 

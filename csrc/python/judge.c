@@ -110,7 +110,7 @@ static PyObject *judge_feed(PyObject *op, PyObject *arg)
     text = PyUnicode_AsUTF8AndSize(arg, &len);
     if (text == NULL)
         return NULL;
-    if (pcmig_trace_parse_line(text, (size_t)len, &line, err, sizeof(err)) < 0) {
+    if (pcmig_trace_parse_line(text, (size_t)len, &line, err, sizeof(err)) != 0) {
         PyErr_SetString(pcmig_get_state(module)->trace_error, err);
         return NULL;
     }

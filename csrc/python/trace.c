@@ -5,6 +5,7 @@
 #include "python/state.h"
 
 #include "core/trace.h"
+#include "core/version.h"
 
 #include <string.h>
 
@@ -202,22 +203,35 @@ static int replay_line(void *context, const char *text, size_t len, char *err, s
     return pcmig_trace_replay_line(c->replay, text, len, err, err_size);
 }
 
-static PyObject *result_as_dict(const struct pcmig_trace_result *r, PyObject *answers, unsigned long long cut_line)
+/* What the trace's writer knew and this pcmig does not; None = nothing. */
+static PyObject *left_out_as_dict(const struct pcmig_trace_reader *reader)
 {
-    PyObject *first = NULL, *params = NULL, *cut = NULL, *dict = NULL;
+    if (reader->left_out == 0)
+        Py_RETURN_NONE;
+    return Py_BuildValue("{s:K,s:K,s:s}", "lines", (unsigned long long)reader->left_out, "first",
+                         (unsigned long long)reader->first_left_out, "what", reader->what);
+}
+
+static PyObject *result_as_dict(const struct pcmig_trace_result *r, const struct pcmig_trace_reader *reader,
+                                PyObject *answers, unsigned long long cut_line)
+{
+    PyObject *first = NULL, *params = NULL, *cut = NULL, *left_out = NULL, *dict = NULL;
 
     first = r->first_difference == 0 ? Py_NewRef(Py_None)
                                      : answer_as_dict(r->first_difference, r->has_recorded ? &r->first_recorded : NULL,
                                                       r->has_replayed ? &r->first_replayed : NULL);
     params = params_as_dict(&r->params);
     cut = line_or_none(cut_line);
-    if (first != NULL && params != NULL && cut != NULL)
-        dict = Py_BuildValue("{s:K,s:K,s:K,s:K,s:O,s:O,s:O,s:s,s:O,s:O,s:O}", "inputs", (unsigned long long)r->inputs,
-                             "recorded", (unsigned long long)r->recorded, "replayed", (unsigned long long)r->replayed,
-                             "different", (unsigned long long)r->different, "identical",
-                             r->different == 0 ? Py_True : Py_False, "first_difference", first, "decisions", answers,
-                             "policy", pcmig_policy_kind_name(r->policy), "gate", r->gated ? Py_True : Py_False,
-                             "params", params, "cut", cut);
+    left_out = left_out_as_dict(reader);
+    if (first != NULL && params != NULL && cut != NULL && left_out != NULL)
+        dict = Py_BuildValue("{s:K,s:K,s:K,s:K,s:O,s:O,s:O,s:s,s:O,s:O,s:O,s:z,s:O}", "inputs",
+                             (unsigned long long)r->inputs, "recorded", (unsigned long long)r->recorded, "replayed",
+                             (unsigned long long)r->replayed, "different", (unsigned long long)r->different,
+                             "identical", r->different == 0 ? Py_True : Py_False, "first_difference", first,
+                             "decisions", answers, "policy", pcmig_policy_kind_name(r->policy), "gate",
+                             r->gated ? Py_True : Py_False, "params", params, "cut", cut, "written_by",
+                             reader->writer[0] != '\0' ? reader->writer : NULL, "left_out", left_out);
+    Py_XDECREF(left_out);
     Py_XDECREF(cut);
     Py_XDECREF(first);
     Py_XDECREF(params);
@@ -284,7 +298,7 @@ static PyObject *replay(PyObject *module, PyObject *args, PyObject *kwargs)
     if (parse_options(module, policy, policy_len, params, &options) < 0)
         return NULL;
     context.answers = PyList_New(0);
-    context.replay = pcmig_trace_replay_new(&options, on_answer, &context);
+    context.replay = pcmig_trace_replay_new(PCMIG_VERSION, &options, on_answer, &context);
     if (context.answers == NULL || context.replay == NULL) {
         if (!PyErr_Occurred())
             PyErr_NoMemory();
@@ -298,7 +312,7 @@ static PyObject *replay(PyObject *module, PyObject *args, PyObject *kwargs)
     if (rc < 0)
         goto done;
     pcmig_trace_replay_result(context.replay, &result);
-    dict = result_as_dict(&result, context.answers, cut);
+    dict = result_as_dict(&result, pcmig_trace_replay_reader(context.replay), context.answers, cut);
 done:
     pcmig_trace_replay_free(context.replay);
     Py_XDECREF(context.answers);
@@ -308,51 +322,35 @@ done:
 /* --- ledger ------------------------------------------------------------------------------------------------------- */
 
 struct ledger_context {
+    struct pcmig_trace_reader reader;
     struct pcmig_ledger *ledger;
-    bool has_header;
 };
-
-static int complain(char *err, size_t err_size, const char *message)
-{
-    PyOS_snprintf(err, err_size, "%s", message);
-    return -1;
-}
 
 static int ledger_line(void *context, const char *text, size_t len, char *err, size_t err_size)
 {
     struct ledger_context *c = context;
     struct pcmig_trace_line line;
 
-    if (pcmig_trace_parse_line(text, len, &line, err, err_size) < 0)
+    if (pcmig_trace_read(&c->reader, text, len, &line, err, err_size) < 0)
         return -1;
-    if (line.kind == PCMIG_TRACE_BLANK)
-        return 0;
-    if (!c->has_header && line.kind != PCMIG_TRACE_HEADER)
-        return complain(err, err_size, "not a trace: it does not begin with 'pcmig-trace 1'");
     switch (line.kind) {
-    case PCMIG_TRACE_HEADER:
-        if (c->has_header)
-            return complain(err, err_size, "a second header");
-        c->has_header = true;
-        return 0;
     case PCMIG_TRACE_PARAMS:
-        if (c->ledger != NULL)
-            return complain(err, err_size, "a second line of params");
         c->ledger = pcmig_ledger_new();
         if (c->ledger != NULL)
             return 0;
         PyErr_NoMemory();
         return -2;
     case PCMIG_TRACE_INPUT:
+        pcmig_ledger_feed(c->ledger, &line.input);
+        return 0;
     case PCMIG_TRACE_DECISION:
-        if (c->ledger == NULL)
-            return complain(err, err_size, "the params line must come before inputs and decisions");
-        if (line.kind == PCMIG_TRACE_INPUT)
-            pcmig_ledger_feed(c->ledger, &line.input);
-        else
-            pcmig_ledger_note_action(c->ledger, &line.decision);
+        pcmig_ledger_note_action(c->ledger, &line.decision);
         return 0;
     case PCMIG_TRACE_BLANK:
+    case PCMIG_TRACE_HEADER:
+    case PCMIG_TRACE_WRITER:
+    case PCMIG_TRACE_OTHER_INPUT:
+    case PCMIG_TRACE_OTHER_DECISION:
         break;
     }
     return 0;
@@ -365,7 +363,7 @@ PyDoc_STRVAR(ledger_doc, "ledger_from_trace(trace, /)\n--\n\n"
 
 static PyObject *ledger_from_trace(PyObject *module, PyObject *trace)
 {
-    struct ledger_context context = {NULL, false};
+    struct ledger_context context = {.reader.version = PCMIG_VERSION};
     PyObject *dict = NULL;
     unsigned long long cut;
 
@@ -373,7 +371,8 @@ static PyObject *ledger_from_trace(PyObject *module, PyObject *trace)
         if (context.ledger != NULL)
             dict = pcmig_ledger_as_dict(context.ledger);
         else
-            raise_incomplete(module, cut, context.has_header ? "the trace has no params line" : "the trace is empty");
+            raise_incomplete(module, cut,
+                             context.reader.has_header ? "the trace has no params line" : "the trace is empty");
     }
     pcmig_ledger_free(context.ledger);
     return dict;

@@ -126,11 +126,18 @@ def _of_trace(path: str, written: float) -> dict[str, Any]:
 
 def not_whole(path: str, replay: _core.Replay) -> list[str]:
     """What of the trace PATH is not in its REPLAY, in sentences."""
-    if replay["cut"] is None:
-        return []
-    return [
-        f"{path} ends within line {replay['cut']}, as if its recording was cut off: that line is left out"
-    ]
+    sentences = []
+    if replay["cut"] is not None:
+        sentences.append(
+            f"{path} ends within line {replay['cut']}, as if its recording was cut off: that line is left out"
+        )
+    if (left_out := replay["left_out"]) is not None:
+        sentences.append(
+            f"{path} was written by pcmig {replay['written_by']}, and this one is {_core.VERSION}: what it "
+            f"does not know of {left_out['lines']} lines is left out, the first in line {left_out['first']} "
+            f"({left_out['what']}), so a decision may differ for its sake"
+        )
+    return sentences
 
 
 def _iso(when: datetime.datetime) -> str:
@@ -149,7 +156,8 @@ def _samples(path: str, ledger: Mapping[str, Any], decisions: list[Any]) -> Samp
             words = line.split()
             if len(words) < 2 or words[1] != "sample" or not line.endswith("\n"):
                 continue
-            figures = {name: int(value) for name, _, value in (word.partition("=") for word in words[2:])}
+            pairs = (word.partition("=") for word in words[2:])
+            figures = {name: int(value) for name, _, value in pairs if value.isdecimal()}
             time_us, requests = int(words[0]), figures.get("postcopy_requests", 0)
             phase = _last(starts, time_us, "setup")
             if phase == "finished":

@@ -44,6 +44,7 @@ static void round_trip(void **state)
 {
     static const char *const lines[] = {
         "pcmig-trace 1",
+        "# pcmig 0.1.0",
         "0 event migrate-called",
         "51230 sample memory_total_bytes=281018368 normal_pages=301 queue_bytes=65160",
         "51230 sample",
@@ -230,7 +231,7 @@ static void errors(void **state)
         {"1 decision keep none", "key=value"},
         {"1 decision keep none b=1", "in this order, not 'b'"},
         {"1 decision keep none a=1 b=1 c=1 pace_mib=1 next_us=x", "'x'"},
-        {"1 decision keep none a=1 b=1 c=1 pace_mib=1 next_us=1 d=1", "'d=1'"},
+        {"1 decision keep none a=1 b=1 c=1 pace_mib=1 next_us=1 d=1", "unknown key 'd' in a decision"},
         {"1 event aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "aaa...'"},
     };
     struct pcmig_trace_line line;
@@ -241,6 +242,7 @@ static void errors(void **state)
         strcpy(err, "no message");
         if (parse(rows[i].line, &line, err) == 0)
             fail_msg("accepted: %s", rows[i].line);
+        assert_string_equal(line.writer, "");
         if (strstr(err, rows[i].message) == NULL)
             fail_msg("'%s': the message is: %s", rows[i].line, err);
     }
@@ -359,7 +361,7 @@ static int count_answers(void *context, uint64_t line, const struct pcmig_decisi
 
 static struct pcmig_trace_result replay(const struct trace *trace, const struct pcmig_trace_options *options)
 {
-    struct pcmig_trace_replay *r = pcmig_trace_replay_new(options, NULL, NULL);
+    struct pcmig_trace_replay *r = pcmig_trace_replay_new("1.0", options, NULL, NULL);
     struct pcmig_trace_result result;
     char err[PCMIG_TRACE_ERR_MAX];
 
@@ -458,12 +460,116 @@ static void stopped(void **state)
 
     (void)state;
     record(&trace);
-    r = pcmig_trace_replay_new(NULL, count_answers, &left);
+    r = pcmig_trace_replay_new("1.0", NULL, count_answers, &left);
     assert_non_null(r);
     for (size_t i = 0; i < trace.count && rc == 0; i++)
         rc = pcmig_trace_replay_line(r, trace.line[i], strlen(trace.line[i]), err, sizeof(err));
     assert_int_equal(rc, -2);
     pcmig_trace_replay_free(r);
+    forget(&trace);
+}
+
+/* What is said of a line that another pcmig has written: 1, and the rest of it is taken. */
+static void not_known(void **state)
+{
+    static const struct {
+        const char *line;
+        enum pcmig_trace_kind kind;
+        const char *message;
+    } rows[] = {
+        {"5 weather fine 3 a=b", PCMIG_TRACE_OTHER_INPUT, "unknown kind of line 'weather'"},
+        {"5 event dst-flew", PCMIG_TRACE_OTHER_INPUT, "unknown event 'dst-flew'"},
+        {"5 request dance", PCMIG_TRACE_OTHER_INPUT, "unknown request 'dance'"},
+        {"5 turn last", PCMIG_TRACE_OTHER_INPUT, "unknown turn 'last'"},
+        {"5 sample speed=x iteration=7 heat=1", PCMIG_TRACE_INPUT, "unknown key 'speed' in a sample"},
+        {"5 final iteration=7 heat=1", PCMIG_TRACE_INPUT, "unknown key 'heat' in a sample"},
+        {"5 latency b99=1 mean_us=7", PCMIG_TRACE_INPUT, "unknown key 'b99' in a latency"},
+        {"params policy=never warp_ms=1 passes=7", PCMIG_TRACE_PARAMS, "unknown parameter 'warp_ms'"},
+        {"5 decision jump none a=1", PCMIG_TRACE_OTHER_DECISION, "unknown action 'jump'"},
+        {"5 decision drain whim a=1", PCMIG_TRACE_OTHER_DECISION, "unknown reason 'whim'"},
+        {"5 decision drain none a=1 b=2 c=3 pace_mib=4 next_us=7 d=1", PCMIG_TRACE_DECISION, "unknown key 'd'"},
+    };
+    struct pcmig_trace_line line;
+    char err[PCMIG_TRACE_ERR_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (parse(rows[i].line, &line, err) != 1 || strstr(err, rows[i].message) == NULL)
+            fail_msg("'%s': the message is: %s", rows[i].line, err);
+        assert_int_equal(line.kind, rows[i].kind);
+        if (line.kind == PCMIG_TRACE_INPUT && line.input.kind == PCMIG_INPUT_LATENCY)
+            assert_int_equal(line.input.latency.mean_us, 7);
+        else if (line.kind == PCMIG_TRACE_INPUT)
+            assert_int_equal(line.input.sample.iteration, 7);
+        if (line.kind == PCMIG_TRACE_PARAMS)
+            assert_int_equal(line.params.value[PCMIG_PARAM_PASSES], 7);
+        if (line.kind == PCMIG_TRACE_DECISION)
+            assert_int_equal(line.decision.next_us, 7);
+    }
+    /* What is wrong is wrong, whoever wrote it. */
+    assert_int_equal(parse("5 sample heat=1 iteration=x", &line, err), -1);
+    assert_non_null(strstr(err, "iteration 'x'"));
+    assert_int_equal(parse("5 sample h\x01t=1", &line, err), -1);
+    assert_int_equal(parse("params policy=warp", &line, err), -1);
+    assert_int_equal(parse("pcmig-trace 2", &line, err), -1);
+    for (size_t i = 0; i < 2; i++) { /* no version, and one that is no word */
+        assert_int_equal(parse(i ? "# pcmig 0.1 or so" : "# pcmig ", &line, err), 0);
+        assert_int_equal(line.kind, PCMIG_TRACE_BLANK);
+    }
+}
+
+/* A trace of another pcmig is replayed without what is not known of it; in one of this pcmig that is damage. */
+static void another_version(void **state)
+{
+    static const struct {
+        const char *writer;
+        bool read;
+    } rows[] = {{"# pcmig 9.9.9", true}, {"# pcmig 1.0", false}, {"# note", false}};
+    struct trace trace;
+
+    (void)state;
+    record(&trace);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pcmig_trace_replay *r = pcmig_trace_replay_new("1.0", NULL, NULL, NULL);
+        const struct pcmig_trace_reader *reader;
+        struct pcmig_trace_result result;
+        char err[PCMIG_TRACE_ERR_MAX], line[PCMIG_TRACE_LINE_MAX];
+        bool jumped = false;
+        int rc = 0;
+
+        assert_non_null(r);
+        reader = pcmig_trace_replay_reader(r);
+        for (size_t j = 0; j < trace.count && rc == 0; j++) {
+            char *decision = strstr(trace.line[j], " decision ");
+
+            if (j == 1)
+                rc = pcmig_trace_replay_line(r, rows[i].writer, strlen(rows[i].writer), err, sizeof(err));
+            if (j == 3)
+                rc = pcmig_trace_replay_line(r, "2000 weather fine", strlen("2000 weather fine"), err, sizeof(err));
+            snprintf(line, sizeof(line), "%s%s", trace.line[j], strstr(trace.line[j], " sample ") ? " heat=3" : "");
+            if (decision != NULL && !jumped)
+                snprintf(line, sizeof(line), "%.*s decision jump none", (int)(decision - trace.line[j]), trace.line[j]);
+            jumped = jumped || decision != NULL;
+            if (rc == 0)
+                rc = pcmig_trace_replay_line(r, line, strlen(line), err, sizeof(err));
+        }
+        assert_int_equal(rc, rows[i].read ? 0 : -1);
+        if (rows[i].read) {
+            assert_int_equal(pcmig_trace_replay_finish(r, false, err, sizeof(err)), 0);
+            pcmig_trace_replay_result(r, &result);
+            assert_int_equal(result.different, 0);
+            assert_int_equal(result.recorded, trace.decisions - 1);
+            assert_int_equal(result.replayed, trace.decisions - 1);
+            assert_int_equal(result.inputs + trace.decisions + 2, trace.count);
+            assert_string_equal(reader->writer, "9.9.9");
+            assert_int_equal(reader->first_left_out, 5);
+            assert_true(reader->left_out > 100);
+            assert_non_null(strstr(reader->what, "unknown kind of line 'weather'"));
+        } else {
+            assert_non_null(strstr(err, "'weather'"));
+        }
+        pcmig_trace_replay_free(r);
+    }
     forget(&trace);
 }
 
@@ -479,7 +585,7 @@ static void cut_before_a_decision(void **state)
         last = strstr(trace.line[i], " decision ") != NULL ? i : last;
     assert_true(last > 0);
     for (int cut = 0; cut < 2; cut++) {
-        struct pcmig_trace_replay *r = pcmig_trace_replay_new(NULL, NULL, NULL);
+        struct pcmig_trace_replay *r = pcmig_trace_replay_new("1.0", NULL, NULL, NULL);
         struct pcmig_trace_result result;
         char err[PCMIG_TRACE_ERR_MAX];
 
@@ -516,7 +622,7 @@ static void out_of_order(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct pcmig_trace_replay *r = pcmig_trace_replay_new(NULL, NULL, NULL);
+        struct pcmig_trace_replay *r = pcmig_trace_replay_new("1.0", NULL, NULL, NULL);
         int rc = 0;
 
         assert_non_null(r);
@@ -541,6 +647,7 @@ int main(void)
         cmocka_unit_test(identical),    cmocka_unit_test(different),
         cmocka_unit_test(what_if),      cmocka_unit_test(stopped),
         cmocka_unit_test(out_of_order), cmocka_unit_test(cut_before_a_decision),
+        cmocka_unit_test(not_known),    cmocka_unit_test(another_version),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -90,7 +90,7 @@ static const char *next_line(const char **at, const char *end, size_t *len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *at = (const char *)data, *end = at + size, *text;
-    struct pcmig_trace_replay *replay = pcmig_trace_replay_new(NULL, NULL, NULL);
+    struct pcmig_trace_replay *replay = pcmig_trace_replay_new("1.0", NULL, NULL, NULL);
     struct pcmig_ledger *ledger = NULL;
     struct pcmig_policy *policy = NULL;
     struct pcmig_trace_line line;

@@ -393,9 +393,10 @@ def test_trace_is_complete_when_join_returns(tmp_path: pathlib.Path, empty_host:
     path = tmp_path / "trace"
     finish("test", empty_host, source_uri=TEST, policy="passes=2", trace_path=str(path))
     lines = path.read_text().splitlines()
+    assert lines[:2] == ["pcmig-trace 1", f"# pcmig {_core.VERSION}"]
     assert any("migrate-called" in line for line in lines)
     assert any("call-failed" in line for line in lines)
-    _core.replay(path)
+    assert _core.replay(path)["written_by"] == _core.VERSION
 
 
 def test_types_are_closed() -> None:

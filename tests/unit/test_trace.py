@@ -232,3 +232,31 @@ def test_ledger_without_end(lines: list[str]) -> None:
     }
     assert ledger["totals"]["downtime_reported_ms"] is None
     assert ledger["totals"]["downtime_events_us"] is None
+
+
+@pytest.mark.parametrize(
+    "more", ["weather fine", "event dst-flew", "sample heat=x", "decision jump none a=1"]
+)
+def test_what_another_pcmig_wrote_is_left_out_where_it_is_not_known(
+    lines: list[str], tmp_path: pathlib.Path, more: str
+) -> None:
+    """A trace decides nothing: what is not known is counted, and told. Of one's own it is damage."""
+    word = more.split()[1 if more.split()[0] in ("event", "decision", "sample") else 0].partition("=")[0]
+    for writer, read in (("9.8.7", True), (_core.VERSION, False), (None, False)):
+        at = next(i for i, line in enumerate(lines) if " sample " in line)
+        changed = [*lines[:at], f"1001 {more}", f"1002 {more}", *lines[at:]]
+        if writer is not None:
+            changed.insert(1, f"# pcmig {writer}")
+        if not read:
+            for take in (_core.replay, _core.ledger_from_trace):
+                with pytest.raises(_core.TraceError, match=f"'{word}'"):
+                    take(changed)
+            continue
+        result = _core.replay(changed)
+        assert (result["identical"], result["written_by"]) == (True, writer)
+        left_out = result["left_out"]
+        assert left_out is not None and (left_out["lines"], left_out["first"]) == (2, at + 2)
+        assert f"'{word}'" in left_out["what"]
+        if "sample" not in more:  # of which the figures that are known count
+            assert _core.ledger_from_trace(changed) == _core.ledger_from_trace(lines)
+    assert _core.replay(lines)["left_out"] is None and _core.replay(lines)["written_by"] is None

@@ -96,6 +96,18 @@ def test_a_trace_that_is_cut_is_named_and_the_rest_is_shown(
     assert len(document["more"]["lacks"]) == 1 and document["outcome"] == "unknown"
 
 
+def test_a_trace_of_another_version_is_shown_without_what_is_not_known(
+    kept: list[pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "made.trace"
+    head, _, rest = trace.read_text().partition("\n")
+    trace.write_text(f"{head}\n# pcmig 9.8.7\n" + rest.replace(" sample ", " sample heat=x "))
+    code, said = pcmig(capsys, "report", str(trace), "--html", "c.html")
+    assert code == 1 and f"note: {trace} was written by pcmig 9.8.7, and this one is {_core.VERSION}" in said
+    assert "unknown key 'heat' in a sample" in said
+    assert "was written by pcmig 9.8.7" in pathlib.Path("c.html").read_text()
+
+
 def test_only_a_pdf(kept: list[pathlib.Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert pcmig(capsys, "report", "g1", "--pdf", "g1.pdf") == (0, "g1.pdf\n")
     assert os.listdir() == ["g1.pdf"]
