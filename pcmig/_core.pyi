@@ -27,10 +27,12 @@ class TraceError(Error):
     line: int
 
 class LibvirtError(Error):
-    """libvirt reported an error; `code` and `domain` are its virErrorNumber and virErrorDomain."""
+    """libvirt reported an error; `code` and `domain` are its virErrorNumber and virErrorDomain, `hint` is
+    what helps, with which the text ends, or None."""
 
     code: int
     domain: int
+    hint: str | None
 
 class ConnectError(LibvirtError):
     """A connection to libvirt could not be made, or broke."""

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See virt.h. Facts on events and errors: libvirt 8.0 to 12.8, include/libvirt/libvirt-domain.h and virterror.h. */
+#include "core/excerpt.h"
 #include "edge/clock.h"
 #include "edge/threads.h"
 #include "edge/virt_internal.h"
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Two missed answers more than libvirt's own client defaults would need minutes; the daemons use 5 x 5 s too. */
 #define KEEPALIVE_INTERVAL_S 2
@@ -25,8 +27,9 @@ void pcmig_virt_error_take(struct pcmig_virt_error *error)
 
     error->code = last != NULL && last->code != VIR_ERR_OK ? last->code : VIR_ERR_INTERNAL_ERROR;
     error->domain = last != NULL ? last->domain : 0;
-    snprintf(error->message, sizeof(error->message), "%s",
-             last != NULL && last->message != NULL ? last->message : "libvirt gave no reason");
+    /* Of ssh's words it has the first 1024 bytes, in several lines where a host greets at length. */
+    pcmig_excerpt(last != NULL && last->message != NULL ? last->message : "libvirt gave no reason", error->message,
+                  sizeof(error->message));
 }
 
 void pcmig_virt_error_code(struct pcmig_virt_error *error, int code, const char *message)
@@ -86,7 +89,29 @@ void pcmig_virt_error_set(struct pcmig_virt_error *error, enum pcmig_virt_failur
     va_end(args);
 }
 
+void pcmig_virt_error_explain(struct pcmig_virt_error *error, const char *what, const char *uri)
+{
+    char message[sizeof(error->message)], reason[256];
+
+    pcmig_excerpt(error->message, reason, sizeof(reason));
+    snprintf(message, sizeof(message), "%.80s %.160s: %s", what, uri, reason);
+    memcpy(error->message, message, sizeof(message));
+}
+
 /* --- event loop --------------------------------------------------------------------------------------------------- */
+
+/* The thread opens a connection, for which libvirt may start ssh. */
+static _Thread_local bool opens;
+
+/* ssh gets a session of its own. In ours, what is typed at the terminal would go to it, too: a Ctrl-C, with which pcmig
+ * lets go of a guest that has moved, would end ssh and with it the connection, and so would the end of the terminal. A
+ * password, or whether a host key is right, it would ask on that terminal, once for each connection and in the middle
+ * of what is shown there; without one it does not ask and says what it lacks. */
+static void in_child(void)
+{
+    if (opens)
+        (void)setsid();
+}
 
 static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool initialised;
@@ -141,6 +166,10 @@ int pcmig_virt_init(struct pcmig_virt_error *error)
     }
     if (virInitialize() < 0) {
         pcmig_virt_error_take(error);
+        goto out;
+    }
+    if (pthread_atfork(NULL, NULL, in_child) != 0) {
+        pcmig_virt_error_code(error, VIR_ERR_NO_MEMORY, "out of memory");
         goto out;
     }
     if (shared_loop) {
@@ -211,12 +240,15 @@ static void *opening_thread(void *arg)
 {
     struct pcmig_virt_opening *opening = arg;
     virConnectAuth auth = {.credtype = NULL, .ncredtype = 0, .cb = no_credentials, .cbdata = NULL};
-    virConnectPtr conn = virConnectOpenAuth(opening->uri, &auth, 0);
+    virConnectPtr conn;
     void (*done)(void *opaque) = opening->done;
     void *opaque = opening->opaque;
     struct pcmig_virt_error error = {0};
     bool abandoned;
 
+    opens = true;
+    conn = virConnectOpenAuth(opening->uri, &auth, 0);
+    opens = false;
     if (conn == NULL)
         pcmig_virt_error_take(&error);
     else

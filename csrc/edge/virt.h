@@ -41,6 +41,9 @@ enum pcmig_virt_failure pcmig_virt_classify(const struct pcmig_virt_error *error
 void pcmig_virt_error_set(struct pcmig_virt_error *error, enum pcmig_virt_failure failure, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Says what was being done with URI: libvirt's own text may name a socket or an address, and seldom the host. */
+void pcmig_virt_error_explain(struct pcmig_virt_error *error, const char *what, const char *uri);
+
 struct pcmig_virt_conn;
 struct pcmig_virt_domain;
 

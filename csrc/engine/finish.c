@@ -131,7 +131,7 @@ void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advi
                   const struct pcmig_virt_error *error)
 {
     struct pcmig_migration *m = c->m;
-    const char *hint;
+    const char *hint = NULL;
     const enum pcmig_phase phase = outcome == PCMIG_OUTCOME_NEEDS_OPERATOR && advice == PCMIG_ADVICE_RESUME
                                        ? PCMIG_PHASE_PAUSED
                                        : PCMIG_PHASE_FINISHED;
@@ -155,7 +155,9 @@ void pcmig_finish(struct control *c, enum pcmig_outcome outcome, enum pcmig_advi
     }
     if (error != NULL && outcome != PCMIG_OUTCOME_COMPLETED)
         m->status.error = *error;
-    hint = m->status.error.code != 0 ? pcmig_hint(m->status.error.message) : NULL;
+    if (m->status.error.code != 0)
+        hint =
+            c->call == CALL_NONE ? pcmig_hint_connecting(m->status.error.message) : pcmig_hint(m->status.error.message);
     snprintf(m->status.text, sizeof(m->status.text), "%s%s%s%s%s", text,
              m->status.error.code != 0 && text[0] != '\0' ? ": " : "",
              m->status.error.code != 0 ? m->status.error.message : "", hint != NULL ? "; " : "",

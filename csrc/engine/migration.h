@@ -72,7 +72,7 @@ struct pcmig_recovery_status {
     unsigned permille; /* of the guest's memory had crossed; 0 also when nobody saw a figure */
     int64_t since_us;  /* of the interruption */
     int64_t next_us;   /* of the next attempt at the earliest; -1 = not known */
-    char text[512];    /* "post-copy interrupted at 43 %, resuming, attempt 3" */
+    char text[640];    /* "post-copy interrupted at 43 %, resuming, attempt 3" */
 };
 
 struct pcmig_migration_status {
@@ -80,7 +80,7 @@ struct pcmig_migration_status {
     enum pcmig_phase phase;        /* what is being counted (ledger.h) */
     enum pcmig_outcome outcome;
     struct pcmig_virt_error error; /* code 0 = none */
-    char text[768];                /* behind the outcome; "" while running */
+    char text[1280];               /* behind the outcome; "" while running */
     char operator_command[4096];   /* whole, for a shell; "" = none */
     char note[1536];               /* what people should hear of meanwhile, the latest; "" = nothing */
     int64_t elapsed_us;

@@ -89,15 +89,6 @@ static void close_destination(struct pcmig_migration *migration)
     migration->conn[PCMIG_SIDE_DESTINATION] = NULL;
 }
 
-/* Says what was being done: libvirt's own text seldom names the host. */
-static void explain(struct pcmig_virt_error *error, const char *what, const char *subject)
-{
-    char message[sizeof(error->message)];
-
-    snprintf(message, sizeof(message), "%.120s %.160s: %.220s", what, subject, error->message);
-    memcpy(error->message, message, sizeof(message));
-}
-
 static int check_emulation(struct pcmig_migration *migration, struct pcmig_virt_error *error)
 {
     int emulated = pcmig_virt_domain_emulated(migration->domain, error);
@@ -283,7 +274,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
 
     if (open_end(migration, PCMIG_SIDE_SOURCE, error) < 0) {
         if (pcmig_virt_classify(error) != PCMIG_VIRT_FAILURE_NO_DOMAIN)
-            explain(error, "cannot connect to the source", args->source_uri);
+            pcmig_virt_error_explain(error, "cannot connect to the source", args->source_uri);
         return -1;
     }
     migration->name = strdup(pcmig_virt_domain_name(migration->domain));
@@ -294,7 +285,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     if (open_end(migration, PCMIG_SIDE_DESTINATION, error) < 0) {
         close_destination(migration);
         if (pcmig_this_host(args->source_uri) && !args->destination_optional) {
-            explain(error, "cannot connect to the destination", args->dest_uri);
+            pcmig_virt_error_explain(error, "cannot connect to the destination", args->dest_uri);
             return -1;
         }
         /* The source host may well reach it where we do not; its events and state are then not seen. */
@@ -309,7 +300,7 @@ int pcmig_preflight(struct pcmig_migration *migration, struct pcmig_virt_error *
     pcmig_latency_arrange(migration);
     migration->call_conn = pcmig_virt_open(args->source_uri, args->connect_timeout_ms, error);
     if (migration->call_conn == NULL) {
-        explain(error, "cannot connect to the source", args->source_uri);
+        pcmig_virt_error_explain(error, "cannot connect to the source", args->source_uri);
         return -1;
     }
     migration->call_domain = pcmig_virt_lookup(migration->call_conn, migration->uuid, error);

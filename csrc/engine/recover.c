@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An interrupted post-copy: what core/recovery.h orders is done here, and told. */
+#include "core/excerpt.h"
 #include "core/hints.h"
 #include "core/qemu_migration.h"
 #include "core/shell.h"
@@ -269,7 +270,7 @@ static bool tell_stuck(struct control *c, const struct pcmig_recovery_view *view
 
 static void tell_waiting(struct control *c, const struct pcmig_recovery_view *view, int64_t next_us)
 {
-    char text[sizeof(c->m->status.recovery.text)];
+    char text[sizeof(c->m->status.recovery.text)], reason[220];
     int64_t left_s = (next_us - view->t_us + 999999) / 1000000;
     const char *hint = c->recovery.unpaused[0] != '\0' ? c->recovery.unpaused : pcmig_hint(c->call_error.message);
 
@@ -279,6 +280,7 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
         tell_resuming(c);
         return;
     }
+    pcmig_excerpt(c->call_error.message, reason, sizeof(reason));
     if (view->source_unclear)
         snprintf(text, sizeof(text), "waiting until QEMU at the source says whether the guest turned back");
     else if (view->destination == PCMIG_HALF_UNKNOWN && view->destination_asked)
@@ -293,8 +295,8 @@ static void tell_waiting(struct control *c, const struct pcmig_recovery_view *vi
         snprintf(text, sizeof(text), "waiting until QEMU at the destination notices, attempt %u in %lld s",
                  c->recovery.core.attempts + 1, (long long)left_s);
     else if (c->recovery.core.attempts > 0)
-        snprintf(text, sizeof(text), "attempt %u failed (%.220s%s%.200s), next in %lld s", c->recovery.core.attempts,
-                 c->call_error.message, hint != NULL ? "; " : "", hint != NULL ? hint : "", (long long)left_s);
+        snprintf(text, sizeof(text), "attempt %u failed (%s%s%.300s), next in %lld s", c->recovery.core.attempts,
+                 reason, hint != NULL ? "; " : "", hint != NULL ? hint : "", (long long)left_s);
     else
         snprintf(text, sizeof(text), "resuming soon");
     tell(c, PCMIG_RECOVERY_STATE_WAITING, next_us, text);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The exception hierarchy of pcmig, and the one place that maps libvirt's errors to it. */
 
+#include "core/hints.h"
 #include "python/state.h"
 
 #include <string.h>
@@ -17,7 +18,9 @@ static const struct {
     {"FlagsError", "A migration flag is unknown or flags conflict.", SLOT(flags_error), SLOT(error)},
     {"PolicyError", "A policy or a parameter is not valid.", SLOT(policy_error), SLOT(error)},
     {"TraceError", "A trace cannot be read.", SLOT(trace_error), SLOT(error)},
-    {"LibvirtError", "libvirt reported an error; `code` and `domain` are its virErrorNumber and virErrorDomain.",
+    {"LibvirtError",
+     "libvirt reported an error; `code` and `domain` are its virErrorNumber and virErrorDomain, `hint` is what helps, "
+     "with which the text ends, or None.",
      SLOT(libvirt_error), SLOT(error)},
     {"ConnectError", "A connection to libvirt could not be made, or broke.", SLOT(connect_error), SLOT(libvirt_error)},
     {"NoDomainError", "The guest is not known on that host.", SLOT(no_domain_error), SLOT(libvirt_error)},
@@ -50,7 +53,8 @@ void pcmig_errors_raise(PyObject *module, const struct pcmig_virt_error *error)
     struct pcmig_state *state = pcmig_get_state(module);
     enum pcmig_virt_failure failure = pcmig_virt_classify(error);
     PyObject *type = state->libvirt_error;
-    PyObject *message, *exception, *code, *domain;
+    PyObject *message, *exception, *code, *domain, *helps;
+    const char *hint = NULL;
 
     for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
         if (failures[i].failure == failure)
@@ -60,15 +64,24 @@ void pcmig_errors_raise(PyObject *module, const struct pcmig_virt_error *error)
     message = PyUnicode_DecodeUTF8(error->message, (Py_ssize_t)strlen(error->message), "replace");
     if (message == NULL)
         return;
+    if (failure == PCMIG_VIRT_FAILURE_CONNECT || failure == PCMIG_VIRT_FAILURE_DENIED)
+        hint = pcmig_hint_connecting(error->message);
+    if (hint != NULL)
+        Py_SETREF(message, PyUnicode_FromFormat("%U; %s", message, hint));
+    if (message == NULL)
+        return;
     exception = PyObject_CallOneArg(type, message);
     Py_DECREF(message);
     if (exception == NULL)
         return;
     code = PyLong_FromLong(error->code);
     domain = PyLong_FromLong(error->domain);
-    if (code != NULL && domain != NULL && PyObject_SetAttrString(exception, "code", code) == 0 &&
-        PyObject_SetAttrString(exception, "domain", domain) == 0)
+    helps = hint != NULL ? PyUnicode_FromString(hint) : Py_NewRef(Py_None);
+    if (code != NULL && domain != NULL && helps != NULL && PyObject_SetAttrString(exception, "code", code) == 0 &&
+        PyObject_SetAttrString(exception, "domain", domain) == 0 &&
+        PyObject_SetAttrString(exception, "hint", helps) == 0)
         PyErr_SetObject(type, exception);
+    Py_XDECREF(helps);
     Py_XDECREF(code);
     Py_XDECREF(domain);
     Py_DECREF(exception);

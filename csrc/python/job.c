@@ -31,11 +31,7 @@ static int job_open(struct job *job)
 {
     job->conn = pcmig_virt_open(job->uri, job->timeout_ms, &job->error);
     if (job->conn == NULL) {
-        char reason[sizeof(job->error.message)];
-
-        /* libvirt's own text may name a socket or an address, never the URI. */
-        snprintf(reason, sizeof(reason), "cannot connect to %.160s: %.320s", job->uri, job->error.message);
-        memcpy(job->error.message, reason, sizeof(reason));
+        pcmig_virt_error_explain(&job->error, "cannot connect to", job->uri);
         return -1;
     }
     job->domain = pcmig_virt_lookup(job->conn, job->name, &job->error);

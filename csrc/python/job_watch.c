@@ -156,10 +156,7 @@ static int connect_again(struct watch_object *self, long long timeout_ms, struct
     if (self->conn == NULL)
         self->conn = pcmig_virt_open(self->uri, timeout_ms, error);
     if (self->conn == NULL) {
-        char reason[sizeof(error->message)];
-
-        snprintf(reason, sizeof(reason), "cannot connect to %.160s: %.320s", self->uri, error->message);
-        memcpy(error->message, reason, sizeof(reason));
+        pcmig_virt_error_explain(error, "cannot connect to", self->uri);
         return -1;
     }
     if (self->source && self->domain == NULL) {

@@ -83,7 +83,8 @@ def ask(uri: str, timeout_ms: int | None, domain: str | None = None) -> model.Si
     except _core.NoDomainError:
         raise
     except _core.Error as err:
-        return model.Side(uri, error=str(err))
+        fix: str | None = getattr(err, "hint", None)  # errors of libvirt's have one
+        return model.Side(uri, error=str(err).removesuffix(f"; {fix}"), fix=fix)
     except ValueError as err:  # a NUL in the URI
         return model.Side(uri, error=f"{uri!r}: {err}")
 

@@ -33,7 +33,7 @@ def connection(subject: str, side: Side) -> Row:
             side.error or "no answer",
             f"an answer from {side.uri}",
             "every migration goes through libvirt",
-            "start libvirtd (or virtqemud), open its port, and try 'virsh -c URI version'",
+            side.fix or "start libvirtd (or virtqemud), open its port, and try 'virsh -c URI version'",
         )
     return Row(subject, "libvirt", "ok", f"{side.facts['hostname'] or side.uri} answers")
 

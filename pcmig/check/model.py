@@ -41,6 +41,7 @@ class Side:
     uri: str
     facts: HostFacts | None = None
     error: str | None = None
+    fix: str | None = None  # of the error, where its text bears one out
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class FlagsError(Error):
 class LibvirtError(Error):
     code = 0
     domain = 0
+    hint: str | None = None
 
 
 class ConnectError(LibvirtError):
