@@ -62,7 +62,7 @@ class Activation:
     def fetch(self) -> None:
         """The switch is near: has token, connections and bindings be there for it, in the background."""
         now_s = time.monotonic()
-        if now_s - self._fetched_s < FRESH_S or now_s - self._tried_s < FETCH_AGAIN_S:
+        if self.begun or now_s - self._fetched_s < FRESH_S or now_s - self._tried_s < FETCH_AGAIN_S:
             return
         self._tried_s = now_s
         try:
@@ -95,7 +95,10 @@ class Activation:
                 neutron_ports.ids(self._instance), lambda port: neutron_ports.bindings(client, port)
             )
             self._client = client
-            self._bound = {port: hosts for port, hosts in found.items() if isinstance(hosts, dict)}
+            for port, hosts in found.items():
+                # A Neutron that goes away, or was just started and says 404, takes back nothing that it said.
+                if isinstance(hosts, dict) and (hosts or port not in self._bound):
+                    self._bound[port] = hosts
             for err in neutron_ports.errors(found).values():
                 raise err
             self._fetched_s = time.monotonic()

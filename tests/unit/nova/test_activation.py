@@ -232,6 +232,58 @@ def test_a_neutron_that_has_just_been_started_knows_of_no_binding(engine: Engine
     assert neutron.asked == {"port-0": 3, "port-1": 3}
 
 
+@pytest.mark.parametrize("error", [Timeout("nobody there"), NeutronError(404)])
+def test_a_look_that_fails_forgets_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Neutron is restarted as the switch is near: what it said of the bindings before still counts."""
+    monkeypatch.setattr(activation, "FRESH_S", 0.0)
+    monkeypatch.setattr(activation, "FETCH_AGAIN_S", 0.0)
+    looks: list[str] = []
+
+    def answer(port: str, before: int) -> None:
+        if before < 2:
+            raise NeutronError(404)
+
+    def gone(port: str) -> Any:
+        looks.append(port)
+        raise error
+
+    neutron = Neutron(2, answer)
+    found = made(neutron)
+    found.start(engine)
+    wait_for(lambda: len(found._bound) == 2)
+    monkeypatch.setattr(neutron, "list_port_bindings", gone)
+
+    def has_looked_again() -> bool:
+        found.fetch()
+        return len(looks) >= 4 and not found._fetching.locked()
+
+    wait_for(has_looked_again)
+    engine.tell(left=True)
+    assert found.is_settled(PATIENCE_S)
+    assert neutron.asked == {"port-0": 3, "port-1": 3}, "404 was no answer"
+    assert sorted(neutron.activated) == ["port-0", "port-1"]
+
+
+def test_nobody_looks_once_the_guest_has_left(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever still asks for it: a Neutron that comes back has enough to do."""
+    monkeypatch.setattr(activation, "FRESH_S", 0.0)
+    monkeypatch.setattr(activation, "FETCH_AGAIN_S", 0.0)
+    go_on = threading.Event()
+    neutron = Neutron(1, lambda *_: go_on.wait(NEVER_S))
+    found = made(neutron)
+    found.start(engine)
+    wait_for(lambda: bool(found._bound) and not found._fetching.locked())
+    engine.tell(left=True)
+    wait_for(lambda: len(neutron.asked) == 1)
+    looked_s = found._tried_s
+    found.fetch()
+    assert found._tried_s == looked_s
+    go_on.set()
+    assert found.is_settled(PATIENCE_S)
+
+
 def test_a_neutron_that_hangs_holds_nothing(engine: Engine) -> None:
     """Nova's handler waits for a while, the end of the migration for nothing."""
     go_on = threading.Event()
