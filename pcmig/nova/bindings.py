@@ -31,6 +31,7 @@ HYBRID_PORT = "qvo"  # with which the name of an Open vSwitch port begins that h
 AGAIN = " (bound again)"  # at the end of one of a port's texts for a moment:
 TEXTS = ("description", "name")  # the first that has room for it
 TEXT_CHARS = 255  # Neutron takes
+CHANGES = 10  # tried, of a port that others change at the same time
 
 _late: dict[str, object] = {}  # guest to the call whose thread looks after its ports: the last one's
 
@@ -281,17 +282,41 @@ def tell_agents(context: Any, instance: Any, ports: list[str]) -> list[str]:
 
 
 def _tell_agents(client: Any, port: str) -> None:
-    found = client.show_port(port)["port"]
-    # What is left by one that came no further goes as well.
-    texts = {name: str(found.get(name) or "").removesuffix(AGAIN) for name in TEXTS}
-    room = [name for name in TEXTS if len(texts[name]) <= TEXT_CHARS - len(AGAIN)]
-    if not room:  # what is cut off would be lost where the second change fails
-        raise _NoRoomError(f"its {' and its '.join(TEXTS)} leave no room for it")
-    client.update_port(port, {"port": {room[0]: texts[room[0]] + AGAIN}})
-    client.update_port(port, {"port": texts})
+    """One of its texts is changed and changed back, and nothing else is written. Each change is of the port
+    as it was read (If-Match), so that what its owner writes meanwhile stays; a Neutron without revisions
+    takes it as it comes."""
+    marked = False
+    for _ in range(CHANGES):
+        found = client.show_port(port)["port"]
+        texts = {name: str(found.get(name) or "") for name in TEXTS}
+        # The mark goes, also one that is left by a call that came no further: either change is heard.
+        change = {name: text.removesuffix(AGAIN) for name, text in texts.items() if text.endswith(AGAIN)}
+        over = bool(change)
+        if marked and not over:  # somebody gave it another text meanwhile, or another call took it back
+            return
+        if not over:
+            name = next((name for name in TEXTS if len(texts[name]) <= TEXT_CHARS - len(AGAIN)), None)
+            if name is None:  # what is cut off would be lost where the second change fails
+                raise _NoRoomError(f"its {' and its '.join(TEXTS)} leave no room for it")
+            change = {name: texts[name] + AGAIN}
+        revision = {name: found[name] for name in ("revision_number",) if name in found}
+        try:
+            client.update_port(port, {"port": change}, **revision)
+        except Exception as err:
+            if neutron_ports.status_of(err) != HTTPStatus.PRECONDITION_FAILED:
+                raise
+            continue  # somebody changed it since it was read, its agents when they wire it for one
+        if over:
+            return
+        marked = True
+    raise _BusyError(f"it was changed by others {CHANGES} times, each time just before")
 
 
 class _NoRoomError(Exception):
     """Nothing of a port can be changed for a moment. Neutron would say so, too."""
 
     status_code = HTTPStatus.BAD_REQUEST
+
+
+class _BusyError(Exception):
+    """It may be better later."""

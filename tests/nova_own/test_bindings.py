@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import os_vif.objects
 import pytest
+from neutronclient.v2_0 import client as neutron_v2
 from nova import exception
 from nova.network import model, os_vif_util
 from oslo_db import exception as db_exceptions
@@ -74,7 +76,10 @@ class Neutron:
     def __init__(self, bound: dict[str, str]) -> None:
         self.bound = bound
         self.texts = {"description": "a port", "name": ""}
+        self.revision: int | None = 7  # None: it has no such thing
         self.said: list[str] = []  # by which it was changed
+        self.written: list[set[str]] = []  # which of a port's fields, each time
+        self.meanwhile: list[Callable[[], None]] = []  # what others do just after it was read, each time one
         self.fails: dict[str, Exception] = {}  # by what is asked
         self.refused: str | None = None  # a port that it does not know
         self.late = False  # what was asked at the switch is carried out after what is asked now
@@ -103,11 +108,24 @@ class Neutron:
         if port == self.refused:
             raise NeutronError(404)
         self._asked("show")
-        return {"port": dict(self.texts)}
+        read = self.texts | ({} if self.revision is None else {"revision_number": self.revision})
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        return {"port": read}
 
-    def update_port(self, port: str, body: dict[str, Any]) -> None:
+    def change(self, **texts: str) -> None:
+        """By somebody else; without TEXTS it is something that does not matter here."""
+        self.texts |= texts
+        if self.revision is not None:
+            self.revision += 1
+
+    def update_port(self, port: str, body: dict[str, Any], revision_number: int | None = None) -> None:
         self._asked("back" if self.marked else "update")
+        if revision_number != self.revision:
+            raise NeutronError(412)
         assert all(len(text) <= 255 for text in body["port"].values())
+        self.written.append(set(body["port"]))
+        self.change()
         self.said += [text for name, text in body["port"].items() if self.texts[name] != text]
         self.texts |= body["port"]
 
@@ -308,6 +326,73 @@ def test_a_ports_texts_are_what_they_were(
         neutron.fails.clear()
     assert bindings.tell_agents(None, scene.guest, [PORT]) == []
     assert neutron.texts == before and len(neutron.said) >= 1, "its agents have heard of it"
+
+
+def nothing() -> None: ...
+
+
+@pytest.mark.parametrize("revision", [7, None])
+def test_nothing_is_written_but_the_mark(scene: Scene, revision: int | None) -> None:
+    neutron = scene.neutron
+    neutron.texts, neutron.revision = {"description": "", "name": "web"}, revision
+    assert bindings.tell_agents(None, scene.guest, [PORT]) == []
+    assert neutron.written == [{"description"}] * 2 and neutron.said == [bindings.AGAIN, ""]
+
+
+@pytest.mark.parametrize("read", [0, 1])
+@pytest.mark.parametrize("field", ["name", "description", None])
+def test_what_others_write_between_two_changes_stays(scene: Scene, read: int, field: str | None) -> None:
+    """Its owner gives it another name, say, or an agent another status, when it was read for the mark, or to
+    take that back."""
+    neutron = scene.neutron
+    neutron.texts = before = {"description": "a port", "name": "web"}
+    new = {} if field is None else {field: "theirs"}
+    neutron.meanwhile = [nothing] * read + [lambda: neutron.change(**new)]
+    assert bindings.tell_agents(None, scene.guest, [PORT]) == []
+    assert neutron.texts == before | new and neutron.said, "its agents have heard of it"
+
+
+def test_a_port_that_changes_all_the_time_is_told_of_later(scene: Scene) -> None:
+    neutron = scene.neutron
+    neutron.meanwhile = [neutron.change] * 1000
+    assert bindings.tell_agents(None, scene.guest, [PORT]) == [PORT]
+    assert neutron.said == [] and len(neutron.meanwhile) == 1000 - bindings.CHANGES
+    neutron.meanwhile.clear()
+    assert bindings.tell_agents(None, scene.guest, [PORT]) == [] and not neutron.marked
+
+
+class Http:
+    """Neutron's API behind its own client, which another change comes before at first."""
+
+    def __init__(self) -> None:
+        self.port: dict[str, Any] = {"description": "", "name": "web", "revision_number": 7}
+        self.answers: list[tuple[str | None, int]] = []  # to If-Match
+
+    def do_request(self, _url: str, method: str, body: Any = None, headers: Any = None) -> tuple[Any, Any]:
+        status = 200
+        if method == "PUT":
+            if not self.answers:
+                self.port |= {"name": "theirs", "revision_number": 8}
+            wanted = (headers or {}).get("If-Match")
+            status = 200 if wanted == f"revision_number={self.port['revision_number']}" else 412
+            self.answers.append((wanted, status))
+            if status == 200:
+                self.port |= json.loads(body)["port"]
+                self.port["revision_number"] += 1
+        text = json.dumps({"port": self.port} if status == 200 else {"NeutronError": {"type": "Revision"}})
+        return types.SimpleNamespace(status_code=status, headers={}, reason="", request_ids=[]), text
+
+
+def test_neutrons_own_client_sends_the_revision_that_was_read() -> None:
+    client, http = neutron_v2.Client(session=object()), Http()
+    client.httpclient = http
+    bindings._tell_agents(client, PORT)
+    assert http.answers == [
+        ("revision_number=7", 412),
+        ("revision_number=8", 200),
+        ("revision_number=9", 200),
+    ]
+    assert http.port == {"description": "", "name": "theirs", "revision_number": 10}
 
 
 def test_a_port_whose_texts_leave_no_room_stays_as_it_is(scene: Scene) -> None:
