@@ -32,6 +32,7 @@ from pcmig.cli import (
     watched,
 )
 from pcmig.journal import Entry, Journal, Owner
+from pcmig.ledgers.store import Store
 from tests.unit.cli import fake_core as fake
 from tests.unit.cli.conftest import MIGRATE, Start, pcmig
 from tests.unit.cli.fake_core import job as answer
@@ -230,6 +231,39 @@ def test_the_journal_knows_everything(
     result = json.loads(report.read_text())
     assert (result["command"], result["domain"], result["dest_uri"]) == ("resume", "g1", fake.DEST)
     assert result["flags"] == ["LIVE", "PEER2PEER", "POSTCOPY"] and result["outcome"] == "completed"
+
+
+@pytest.mark.parametrize(("words", "adopts"), [(("resume", "g1"), True), (MIGRATE, False)])
+def test_who_takes_a_migration_over_says_so(
+    capsys: pytest.CaptureFixture[str],
+    book: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    adopts: bool,
+) -> None:
+    """In its ledger, with the time when it began; where huge pages are looked at, of which nobody knows any
+    more how they were before; and where it is followed."""
+    told: list[tuple[str, bool]] = []
+    begin = run.huge_pages.begin
+
+    def looks(uuid: str, source_uri: str, *, adopted: bool = False) -> Any:
+        told.append(("huge pages", adopted))
+        return begin(uuid, source_uri, adopted=adopted)
+
+    class Follower(follow.Follower):
+        def __init__(self, *arguments: Any, adopts: bool, **named: Any) -> None:
+            told.append(("follower", adopts))
+            super().__init__(*arguments, adopts=adopts, **named)
+
+    monkeypatch.setattr(run.huge_pages, "begin", looks)
+    monkeypatch.setattr(run, "Follower", Follower)
+    if adopts:
+        book.write(ENTRY)
+    assert pcmig(capsys, *words)[0] == 0
+    assert told == [("huge pages", adopts), ("follower", adopts)]
+    (kept,), _ = Store(book.folder / "ledgers").all()
+    assert kept.document["adopted"] is adopts
+    assert (kept.document["begun"] == ENTRY.started) is adopts
 
 
 def test_what_is_typed_counts_more(capsys: pytest.CaptureFixture[str], book: Journal) -> None:
