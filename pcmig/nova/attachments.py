@@ -20,7 +20,8 @@ from typing import Any
 from nova import exception, objects
 from oslo_log import log as logging
 
-from pcmig.nova import adoption, ending, records
+from pcmig.nova import adoption, records
+from pcmig.nova.away import patient
 
 LOG = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def keep(manager: Any, known: records.Records, put_right: Callable[[str], None])
 
 def give_up(manager: Any, record: records.Record, source: str) -> bool:
     """Deletes the source's of a server that is deleted, whose half at the source is SOURCE. What cannot be
-    deleted is told. False: Cinder is away, and it is to be called again."""
+    deleted is told. False: Cinder is away, or libvirt, and it is to be called again."""
+    if source == "unknown":
+        return False
     settled = True
     context = adoption.context_of(record)
     for bdm in adoption.source_bdms(record, context):
@@ -60,7 +63,7 @@ def give_up(manager: Any, record: records.Record, source: str) -> bool:
         except exception.VolumeAttachmentNotFound:
             continue
         except Exception as err:  # Cinder's, too
-            settled = settled and not ending.patient(err)
+            settled = settled and not patient(err)
             LOG.error(
                 "openstack volume attachment delete %(id)s: volume %(volume)s stays in use by a server that "
                 "was deleted in its live migration: %(err)s",

@@ -259,6 +259,11 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
     ) -> Any:
         with self._last_word_if_it_fails(instance):
             self._refuse_until_powered_off(instance)
+            waits = self._keeper.waits(str(instance.uuid))
+            if waits is not None:
+                self._fail_check(
+                    instance, _("the end of its last live migration is not written down yet"), waits
+                )
             data = super().check_can_live_migrate_source(
                 context, instance, dest_check_data, block_device_info
             )

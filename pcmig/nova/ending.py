@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import oslo_messaging
 from nova import exception, objects
 from nova.compute import task_states, vm_states
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from pcmig.nova import guard, once, records, volumes
+from pcmig.nova.away import patient
 
 LOG = logging.getLogger(__name__)
 
@@ -27,29 +27,6 @@ LOG = logging.getLogger(__name__)
 RETRY_S = (5, 10, 20, 30, 60)
 ERRORS = 5
 ROLLBACK = "rollback"  # the mark that Nova's rollback has done what can be repeated
-
-# Parts of an error's name or text that say that somebody could not be reached: nova-compute at the
-# destination, the bus, the database, Neutron, Cinder, placement, Keystone, or a proxy before them. Nova puts
-# what a service has answered into the text of errors of its own.
-_AWAY = (
-    "DBConnectionError",
-    "MessagingTimeout",
-    "MessageDeliveryFailure",
-    "ServiceUnavailable",
-    "Service Unavailable",
-    "BadGateway",
-    "Bad Gateway",
-    "GatewayTimeout",
-    "Gateway Timeout",
-    "Gateway Time-out",
-    "ConnectionFailed",
-    "ConnectionError",
-    "ConnectFailure",
-    "ConnectTimeout",
-    "ReadTimeout",
-    "PortBindingActivationFailed",
-)
-_AWAY_STATUSES = (408, 429, 502, 503, 504)
 
 
 def migrates(instance: Any) -> bool:
@@ -73,31 +50,20 @@ def migrates(instance: Any) -> bool:
     return True
 
 
-def patient(err: Exception) -> bool:
-    """Whether ERR only says that somebody could not be reached. The guard refuses when a host does not say
-    how the guest is there."""
-    if isinstance(err, guard.Refused):
-        return True
-    if isinstance(err, oslo_messaging.MessagingException) and not isinstance(err, oslo_messaging.RemoteError):
-        return True
-    if _status_of(err) in _AWAY_STATUSES:
-        return True
-    text = f"{type(err).__name__} {err}"
-    return any(word in text for word in _AWAY)
-
-
-def _status_of(err: Exception) -> Any:
-    """What a service has answered, as its client has it. Nova's own errors all have a code."""
-    names = ("status_code", "http_status", *(() if isinstance(err, exception.NovaException) else ("code",)))
-    return next((found for name in names if (found := getattr(err, name, None))), None)
-
-
 def wait(stopping: Any, seconds: float) -> bool:
     """Whether the service ends within SECONDS. STOPPING is a threading.Event."""
     deadline_s = time.monotonic() + seconds
     while not stopping.is_set() and time.monotonic() < deadline_s:
         time.sleep(0.2)
     return bool(stopping.is_set())
+
+
+def check_allocation(manager: Any, context: Any, migration: Any) -> None:
+    """Nova's client of placement does not always raise what keeps it from answering, and Nova's code goes on
+    then. The migration's is gone at its end, whatever that is."""
+    uuid = migration.uuid
+    if manager.reportclient.get_allocs_for_consumer(context, uuid)["allocations"]:
+        raise exception.ServiceUnavailable(f"placement still has the allocation of migration {uuid}")
 
 
 class Ending:
@@ -188,8 +154,20 @@ class Ending:
                 return False
             self._carry_out()
         except Exception as err:
-            return self._wait_for(err)
+            self._wait_for(err)
+            self._take_back()
+            return False
         return True
+
+    def _take_back(self) -> None:
+        """After an error Nova may have the server idle by its record: before anybody asks for something,
+        another live migration say, that says again that it migrates."""
+        try:
+            self.instance.refresh()
+            if self._elsewhere() is None:
+                migrates(self.instance)
+        except Exception as err:  # the next attempt does it
+            LOG.warning("Cannot put the server's task state back: %s", err, instance=self.instance)
 
     def ports_first(self, come_back: Callable[[], None]) -> None:
         """The guest runs, and nobody reaches it where its ports are bound to the destination: COME_BACK binds
@@ -208,6 +186,8 @@ class Ending:
         """Why nothing is to be done any more; None as long as something is."""
         if self._forgotten():
             return "its record was removed, and with it goes what was left to do"
+        if self._overtaken():
+            return "another live migration of the server is on record by now, and its books are that one's"
         host, left = str(self.instance.host), self._record is not None and self._record.left
         if host == str(self.migration.dest_compute) or (
             host == str(self.migration.source_compute) and not left
@@ -218,6 +198,13 @@ class Ending:
     def _forgotten(self) -> bool:
         """Whether somebody removed the record."""
         return self._record is not None and self._records.get(self._record.entry.uuid) is None
+
+    def _overtaken(self) -> bool:
+        """Whether the record is that of another migration by now."""
+        if self._record is None:
+            return False
+        now = self._records.get(self._record.entry.uuid)
+        return now is not None and now.of != self._record.of
 
     def _let_go(self) -> None:
         """The server is its owner's again, as far as it is our word that says that it migrates."""
@@ -237,11 +224,7 @@ class Ending:
         return False
 
     def check_allocation(self) -> None:
-        """Nova's client of placement does not always raise what keeps it from answering, and
-        Nova's code goes on then. The migration's is gone at its end, whatever that is."""
-        uuid = self.migration.uuid
-        if self._manager.reportclient.get_allocs_for_consumer(self._context, uuid)["allocations"]:
-            raise exception.ServiceUnavailable(f"placement still has the allocation of migration {uuid}")
+        check_allocation(self._manager, self._context, self.migration)
 
     def _carry_out(self) -> None:
         raise NotImplementedError
@@ -312,17 +295,11 @@ class Completion(Ending):
         return objects.BlockDeviceMappingList(objects=left)
 
     def _take_back(self) -> None:
-        """After an error Nova has the server at the destination, and idle: before anybody asks for something,
-        its record says again that it migrates."""
+        """Nova has the server at the destination by then."""
         if self._acts is not None and self._acts.state(once.ATTACHMENTS) == once.BEGUN:
             self._acts.mark(once.ATTACHMENTS, once.DONE)
-        if self._is_written_down():
-            return
-        try:
-            self.instance.refresh()
-            migrates(self.instance)
-        except Exception as err:  # the next attempt does it
-            LOG.warning("Cannot put the server's task state back: %s", err, instance=self.instance)
+        if not self._is_written_down():
+            super()._take_back()
 
 
 class Rollback(Ending):
@@ -344,6 +321,7 @@ class Rollback(Ending):
         self._recover = recover
         self._dest = dest
         self._status = status
+        self._recovered = False  # Nova's rollback came to its end
         if self._acts is None:  # how far Nova's rollback came is not known
             self._most = 1
 
@@ -354,6 +332,7 @@ class Rollback(Ending):
             self._write_down()
             return
         self._recover(migration_status=self._status)
+        self._recovered = True
         if self._manager is not None and self._acts is not None:
             self.check_allocation()
             volumes.check(self._context, self.instance, self._source_bdms)
@@ -361,17 +340,18 @@ class Rollback(Ending):
     def _write_down(self) -> None:
         """What of Nova's rollback may be repeated: by the time it failed, Nova's volumes may be the source's
         again, and the destination would disconnect those."""
-        LOG.error(
-            "Nova's rollback of this live migration was begun before, and is not done again: only Nova's "
-            "records are put right. On %(dest)s something of the guest may be left: ls -d %(folder)s says "
-            "which files, lsblk which disks, virsh domstate %(name)s that it does not run there",
-            {
-                "dest": self._dest,
-                "name": self.instance.name,
-                "folder": libvirt_utils.get_instance_path(self.instance),
-            },
-            instance=self.instance,
-        )
+        if not self._recovered:
+            LOG.error(
+                "Nova's rollback of this live migration was begun before, and is not done again: only Nova's "
+                "records are put right. On %(dest)s something of the guest may be left: ls -d %(folder)s "
+                "says which files, lsblk which disks, virsh domstate %(name)s that it does not run there",
+                {
+                    "dest": self._dest,
+                    "name": self.instance.name,
+                    "folder": libvirt_utils.get_instance_path(self.instance),
+                },
+                instance=self.instance,
+            )
         manager, context, instance = self._manager, self._context, self.instance
         manager._revert_allocation(context, instance, self.migration)
         self.check_allocation()

@@ -5,6 +5,7 @@ and those that an operator had to repair."""
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import threading
 import time
@@ -31,6 +32,7 @@ from pcmig.nova import (
     turning,
     volumes,
 )
+from pcmig.nova.away import patient
 from pcmig_common import turned_back as words
 
 LOG = logging.getLogger(__name__)
@@ -285,7 +287,6 @@ class Keeper:
             self._since_s[uuid] = time.monotonic() + 3600  # told once an hour
             return
         try:
-            self._ports_come_back(adopted, manager)
             end = ending.Rollback(
                 manager,
                 adopted.context,
@@ -297,8 +298,9 @@ class Keeper:
                 recover=adopted.recover(manager),
                 dest=adopted.dest,
                 status="error",
+                ports_stay=functools.partial(self._ports_come_back, adopted, manager),
             )
-            if not end.run(self.wait):
+            if not self._run(end):
                 return
             instance.refresh()
             manager._set_instance_obj_error_state(instance, clean_task_state=True)
@@ -314,10 +316,18 @@ class Keeper:
         )
 
     def _ports_come_back(self, adopted: adoption.Adopted, manager: Any) -> None:
+        """Of a guest that is off: nobody else binds them here, a hard reboot neither. Raises what is worth
+        waiting for."""
         try:
             bindings.come_back(adopted.context, adopted.instance, adopted.migration, manager)
-        except Exception as err:  # a hard reboot waits for its ports, and says which it misses
-            LOG.warning("Cannot bind the ports here again: %s", err, instance=adopted.instance)
+        except Exception as err:
+            if patient(err):
+                raise
+            LOG.warning(
+                "Cannot bind the ports here again; openstack port show tells where each is bound: %s",
+                err,
+                instance=adopted.instance,
+            )
 
     def put_right(self, uuid: str) -> None:
         """Puts Nova's records right where an operator had one of the guest's forgotten. Raises what keeps it
@@ -335,8 +345,8 @@ class Keeper:
         """As far as they are about this migration alone. Nothing of the guest or its disks is touched, on
         either host."""
         adopted = adoption.recall(record)
-        if adopted is None:
-            self._give_up_volumes(record, manager)
+        if adopted is None and not self._give_up_volumes(record, manager):
+            raise exception.ServiceUnavailable("Cinder does not delete the source's attachments yet")
         if (
             adopted is None
             or adoption.is_over(adopted)
@@ -346,6 +356,7 @@ class Keeper:
         context, instance = adopted.context, adopted.instance
         self._ports_come_back(adopted, manager)
         manager._revert_allocation(context, instance, adopted.migration)
+        ending.check_allocation(manager, context, adopted.migration)
         volumes.come_back(manager, context, instance, adopted.source_bdms)
         manager._set_migration_status(adopted.migration, "error")
         LOG.warning(
@@ -368,6 +379,7 @@ class Keeper:
             if adopted is not None and adopted.migration.status == "completed":
                 # Nova does this last; it is no harm where it is done.
                 manager._delete_allocation_after_move(adopted.context, adopted.instance, adopted.migration)
+                ending.check_allocation(manager, adopted.context, adopted.migration)
             if adopted is None and not self._give_up_volumes(record, manager):
                 self._seen.pop(uuid, None)
                 return None
@@ -425,6 +437,7 @@ class Keeper:
         record, instance, migration = adopted.record, adopted.instance, adopted.migration
         if self._guard.evidence(record)["source"] == "absent":
             manager._delete_allocation_after_move(adopted.context, instance, migration)
+            ending.check_allocation(manager, adopted.context, migration)
             if migration.status not in ("error", *adoption.OVER):
                 manager._set_migration_status(migration, "error")
             LOG.info("The guest was evacuated, its migration is over", instance=instance)
@@ -449,9 +462,8 @@ class Keeper:
         instance = end.instance
         manager = self._driver.virtapi._compute
         uuid = str(instance.uuid)
-        self._ends[uuid] = end
         try:
-            if not end.run(self.wait):
+            if not self._run(end):
                 return
         except exception.InstanceNotFound:
             LOG.info("The server of a live migration is deleted: nothing is to be written down any more")
@@ -463,13 +475,20 @@ class Keeper:
         except Exception:
             self._failed(end.migration, instance, manager)
             return
-        finally:
-            self._ends.pop(uuid, None)
         if isinstance(end, turned_back.TurnedBack):  # its record stays until that QEMU has ended
             self._records.release(uuid)
             return
         self._records.remove(uuid, "source")
         self._seen.pop(uuid, None)
+
+    def _run(self, end: ending.Ending) -> bool:
+        """END, which waits() tells of."""
+        uuid = str(end.instance.uuid)
+        self._ends[uuid] = end
+        try:
+            return end.run(self.wait)
+        finally:
+            self._ends.pop(uuid, None)
 
     def seen(self) -> dict[str, str]:
         """The situation of each guest on record that is not driven here, at the last look."""
@@ -539,7 +558,7 @@ class Keeper:
                 source_bdms=adopted.source_bdms,
                 post=adopted.post(manager),
                 recover=adopted.recover(manager),
-                finish=lambda end: end.run(self.wait),
+                finish=self._run,
             )
         except Exception:
             self._failed(adopted.migration, adopted.instance, manager)

@@ -61,6 +61,11 @@ class Record:
         return LEFT in self.marks
 
     @property
+    def of(self) -> tuple[str, str, str]:
+        """Tells migrations of one guest apart."""
+        return self.side, self.entry.started, str(self.nova.get("migration"))
+
+    @property
     def dest(self) -> str:
         """Nova's name of the destination."""
         return str(self.nova.get("dest") or "")

@@ -16,6 +16,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from pcmig.nova import ending, once, records, volumes
+from pcmig.nova.away import patient
 from pcmig_common import turned_back
 
 LOG = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class TurnedBack(ending.Ending):
                 LOG.info("A server that turned back: %s", err, instance=self.instance)
                 failed.append(err)
         if failed:
-            raise next((err for err in failed if ending.patient(err)), failed[0])
+            raise next((err for err in failed if patient(err)), failed[0])
 
     def _ports_first(self) -> None:
         """Nobody reaches the guest where they are bound to the destination. What Neutron refuses is told, and

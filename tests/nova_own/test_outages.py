@@ -29,8 +29,11 @@ from pcmig import journal
 from pcmig.nova import (
     adoption,
     announcing,
+    attachments,
+    away,
     driver,
     ending,
+    guard,
     keeper,
     port_answers,
     recorded,
@@ -243,7 +246,180 @@ def test_the_volumes_of_a_deleted_server_are_given_up_when_cinder_answers_again(
     assert not known and delete.calls == (1 if answers else 2)
 
 
+class Left:
+    """Placement, which keeps a migration's allocation at the first LEFT questions."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def get_allocs_for_consumer(self, *_: Any) -> dict[str, Any]:
+        self.left -= 1
+        return {"allocations": {"the source": {}} if self.left >= 0 else {}}
+
+
+def forget(known: records.Records) -> None:
+    """As an operator does (pcmig forget)."""
+    known.load()
+    known.release(UUID)
+    known._journal.remove(UUID)
+    assert known.get(UUID) is None and len(known.forgotten) == 1
+
+
+def away_once(away_: str, monkeypatch: pytest.MonkeyPatch) -> Away:
+    """Who does not answer once, of those that are asked to put a forgotten migration's books right."""
+    call = Away(neutron_exceptions.ServiceUnavailable(), 1 if away_ == "Neutron" else 0)
+    monkeypatch.setattr("pcmig.nova.keeper.bindings.come_back", call)
+    monkeypatch.setattr(Manager, "reportclient", Left(1 if away_ == "placement" else 0))
+    monkeypatch.setattr(Manager, "_revert_allocation", staticmethod(lambda *_: False), raising=False)
+    cinder = Away(exception.ServiceUnavailable(), 1 if away_ == "Cinder" else 0)
+    monkeypatch.setattr("pcmig.nova.keeper.volumes.come_back", cinder)
+    return call
+
+
+@pytest.mark.parametrize("who", ["Neutron", "placement", "Cinder"])
+def test_the_books_of_a_forgotten_migration_are_put_right_when_all_have_answered(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    made, _, _ = keep(known, monkeypatch)
+    away_once(who, monkeypatch)
+    statuses: list[str] = []
+    monkeypatch.setattr(Manager, "_set_migration_status", staticmethod(lambda _, to: statuses.append(to)))
+    forget(known)
+    made.look_after()
+    assert len(known.forgotten) == 1 and not statuses
+    made.look_after()
+    assert not known.forgotten and statuses == ["error"]
+
+
+def test_ports_that_neutron_refuses_for_ever_keep_no_books_wrong(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _, _ = keep(known, monkeypatch)
+    away_once("nobody", monkeypatch)
+    refuses = Away(neutron_exceptions.Conflict(), 1000)
+    monkeypatch.setattr("pcmig.nova.keeper.bindings.come_back", refuses)
+    forget(known)
+    made.look_after()
+    assert not known.forgotten and refuses.calls == 1
+
+
+def test_attachments_of_a_deleted_and_forgotten_server_go_when_cinder_answers(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _, _ = keep(known, monkeypatch)
+    monkeypatch.setattr(adoption, "recall", lambda _record: None)
+    answers = [False, True]
+    monkeypatch.setattr(made, "_give_up_volumes", lambda *_: answers.pop(0))
+    forget(known)
+    made.look_after()
+    assert len(known.forgotten) == 1
+    made.look_after()
+    assert not known.forgotten and not answers
+
+
+def test_attachments_are_not_given_up_while_libvirt_does_not_say_what_is_there(
+    known: records.Records,
+) -> None:
+    assert not attachments.give_up(Manager(), known.add(entry(caller=NOTED), "source"), "unknown")
+
+
+def test_ports_of_a_guest_that_is_off_come_back_before_its_record_goes(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else binds them where Nova has the server, a hard reboot neither."""
+    made, _, nova = keep(known, monkeypatch)
+    made.starting = False
+    nova.vm_state = "active"
+    ports = away_once("Neutron", monkeypatch)
+    waits: list[str | None] = []
+
+    def wait(_seconds: float) -> bool:
+        waits.append(made.waits(UUID))
+        return False
+
+    monkeypatch.setattr(made, "wait", wait)
+    monkeypatch.setattr(
+        adoption.Adopted, "recover", lambda *_: lambda **_named: setattr(nova, "status", "error")
+    )
+    monkeypatch.setattr(volumes, "check", lambda *_: None)
+    hosts.halves = dict.fromkeys(hosts.halves, "absent")
+    monkeypatch.setattr(keeper, "AGAIN_S", 0.0)
+    for _ in range(3):
+        made.look_after()
+    assert ports.calls == 2 and not known
+    assert len(waits) == 1 and "ServiceUnavailable" in str(waits[0])
+
+
+@pytest.mark.parametrize("how", ["completed", "evacuated"])
+def test_a_record_stays_while_placement_keeps_the_migrations_allocation(
+    known: records.Records, hosts: Hosts, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Nova's client of placement returns None where it cannot connect."""
+    made, _, nova = keep(known, monkeypatch)
+    monkeypatch.setattr(Manager, "reportclient", Left(1))
+    monkeypatch.setattr(
+        Manager, "_delete_allocation_after_move", staticmethod(lambda *_: None), raising=False
+    )
+    if how == "completed":
+        nova.status = "completed"
+    else:
+        hosts.halves[next(iter(hosts.halves))] = "absent"
+        monkeypatch.setattr("pcmig.nova.keeper.evacuation.left", lambda *_: object())
+    made.look_after()
+    assert known
+    made.look_after()
+    assert not known
+
+
 # Ends
+
+
+def ends(known: records.Records, recover: Callable[..., None]) -> tuple[ending.Rollback, Nova]:
+    """A rollback that is on record."""
+    nova = Nova()
+    nova.vm_state, nova.in_database = "active", "migrating"
+    record = known.add(entry(caller={"nova": NOTED["nova"] | {"migration": "first"}}), "source")
+    end = ending.Rollback(
+        Manager(), None, nova, nova, known, record, None, recover=recover, dest="b", status="failed"
+    )
+    return end, nova
+
+
+def test_a_server_is_not_idle_while_its_rollback_waits(
+    known: records.Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its owner, or the scheduler, would migrate it again, on books that are wrong."""
+    monkeypatch.setattr(Manager, "reportclient", Left(1))
+    monkeypatch.setattr(volumes, "check", lambda *_: None)
+
+    def recover(**_: Any) -> None:
+        nova.in_database = nova.task_state = None  # at its end
+
+    end, nova = ends(known, recover)
+    assert not end.attempt()
+    assert nova.in_database == "migrating"
+
+
+@pytest.mark.parametrize("how", ["another", "removed"])
+def test_what_waits_to_be_written_down_leaves_another_migration_alone(
+    known: records.Records, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    asked: list[str] = []
+
+    def recover(**_: Any) -> None:
+        asked.append("Nova")
+        raise exception.ServiceUnavailable
+
+    end, nova = ends(known, recover)
+    assert not end.attempt() and asked == ["Nova"]
+    if how == "another":  # somebody reset the server's state, and migrated it
+        known.add(entry(caller={"nova": NOTED["nova"] | {"migration": "second"}}), "source")
+    else:
+        known.remove(UUID)
+    assert not end.run(lambda _: False)
+    assert asked == ["Nova"]
+    assert nova.in_database == ("migrating" if how == "another" else None), "it is the other one's word"
+    assert bool(known) is (how == "another")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +439,7 @@ def test_the_volumes_of_a_deleted_server_are_given_up_when_cinder_answers_again(
     ],
 )
 def test_who_is_away_is_waited_for(error: Exception) -> None:
-    assert ending.patient(error)
+    assert away.patient(error)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +452,7 @@ def test_who_is_away_is_waited_for(error: Exception) -> None:
     ],
 )
 def test_who_says_no_is_not(error: Exception) -> None:
-    assert not ending.patient(error)
+    assert not away.patient(error)
 
 
 class Books(turned_back.TurnedBack):
@@ -328,37 +504,69 @@ class Volume:
 
     def __init__(self, attachment: str) -> None:
         self.attachment_id = attachment
+        self.saved = False
 
 
-@pytest.mark.parametrize("deleted", [True, False])
-def test_a_volume_comes_back_also_where_its_attachment_was_deleted_before(
-    monkeypatch: pytest.MonkeyPatch, deleted: bool
+class Cinder:
+    """Nova's manager, as far as volumes come back, and what its Cinder answers where one is deleted."""
+
+    def __init__(self, answer: Exception | None) -> None:
+        self.volume_api = self
+        self.answer = answer
+        self.deleted: list[str] = []
+
+    def attachment_delete(self, _context: Any, attachment: str) -> None:
+        self.deleted.append(attachment)
+        if self.answer is not None:
+            raise self.answer
+
+    def _rollback_volume_bdms(self, context: Any, bdms: Any, original: Any, _instance: Any) -> None:
+        """As Nova's, which goes on after an error of Cinder's, with the destination's in its record."""
+        for bdm in bdms:
+            if bdm.attachment_id != original[0].attachment_id:
+                self.attachment_delete(context, bdm.attachment_id)
+                bdm.attachment_id = original[0].attachment_id
+            bdm.saved = True
+
+
+@pytest.mark.parametrize(
+    ("answer", "back", "refused"),
+    [
+        (None, True, False),
+        (exception.VolumeAttachmentNotFound(attachment_id="destination's"), True, False),  # deleted before
+        # What would be answered for ever: without a service token, or without the right.
+        (cinder_exceptions.ClientException(409, "in use by Nova"), True, True),
+        (exception.Forbidden(), True, True),
+        (cinder_exceptions.ClientException(503), False, False),
+        (cinder_exceptions.ClientException(500), False, False),
+        (exception.CinderConnectionFailed(reason="refused"), False, False),
+    ],
+)
+def test_a_volume_comes_back_and_what_cinder_refuses_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answer: Exception | None,
+    back: bool,
+    refused: bool,
 ) -> None:
     objects.register_all()
     here, there = Volume("source's"), Volume("destination's")
     monkeypatch.setattr(objects.BlockDeviceMappingList, "get_by_instance_uuid", lambda *_: [there])
-    asked: list[str] = []
-
-    def get(_context: Any, attachment: str) -> None:
-        if deleted:
-            raise exception.VolumeAttachmentNotFound(attachment_id=attachment)
-
-    def roll_back(_context: Any, bdms: Any, original: Any, _instance: Any) -> None:
-        """As Nova's, whose error is raised where there is nothing to delete."""
-        for bdm in bdms:
-            if bdm.attachment_id != original[0].attachment_id:
-                get(None, bdm.attachment_id)
-                asked.append(bdm.attachment_id)
-                bdm.attachment_id = original[0].attachment_id
-
-    manager = types.SimpleNamespace(
-        volume_api=types.SimpleNamespace(attachment_get=get), _rollback_volume_bdms=roll_back
-    )
-    volumes.come_back(manager, None, types.SimpleNamespace(uuid=UUID), [here])
-    assert there.attachment_id == "source's" and asked == ([] if deleted else ["destination's"])
-    there.attachment_id = "destination's"  # Nova goes on after an error of Cinder's
+    cinder, server = Cinder(answer), types.SimpleNamespace(uuid=UUID)
     with pytest.raises(exception.ServiceUnavailable, match="volume v"):
-        volumes.check(None, types.SimpleNamespace(uuid=UUID), [here])
+        volumes.check(None, server, [here])
+    if not back:
+        with pytest.raises(exception.ServiceUnavailable, match="volume v"):
+            volumes.come_back(cinder, None, server, [here])
+        assert (there.attachment_id, there.saved) == ("destination's", False)
+        cinder.answer = None
+    volumes.come_back(cinder, None, server, [here])
+    volumes.check(None, server, [here])
+    assert (there.attachment_id, there.saved) == ("source's", True)
+    told = "openstack volume attachment delete destination's: volume v stays attached" in caplog.text
+    assert told is refused
+    volumes.come_back(cinder, None, server, [here])
+    assert cinder.deleted == ["destination's"] * (1 if back else 2)
 
 
 # Events of libvirt's
@@ -473,3 +681,14 @@ def test_an_allocation_that_placement_keeps_without_a_word_is_asked_for_again(
     end = ending.Completion(Manager(), None, nova, nova, known, None, None, post=post)
     assert end.run(lambda _: False)
     assert (left, asked) == ([], ["gone", "gone"])
+
+
+def test_no_live_migration_begins_while_the_end_of_the_last_one_waits(known: records.Records) -> None:
+    made = driver.PostCopyLibvirtDriver.__new__(driver.PostCopyLibvirtDriver)
+    made._keeper = types.SimpleNamespace(waits=lambda _: "it waits for placement")  # type: ignore[assignment]
+    made._guard = guard.Guard(known, 1000)
+    made._options = types.SimpleNamespace(request_sources=())  # type: ignore[assignment]
+    server = types.SimpleNamespace(uuid=UUID, system_metadata={}, metadata={})
+    with pytest.raises(exception.MigrationPreCheckError, match="its last live migration is not written down"):
+        made.check_can_live_migrate_source(None, server, None)
+    assert made._guard.told.of(UUID) == "it waits for placement"
