@@ -61,9 +61,31 @@ def wait(stopping: Any, seconds: float) -> bool:
 def check_allocation(manager: Any, context: Any, migration: Any) -> None:
     """Nova's client of placement does not always raise what keeps it from answering, and Nova's code goes on
     then. The migration's is gone at its end, whatever that is."""
-    uuid = migration.uuid
-    if manager.reportclient.get_allocs_for_consumer(context, uuid)["allocations"]:
-        raise exception.ServiceUnavailable(f"placement still has the allocation of migration {uuid}")
+    if _has_allocation(manager, context, migration):
+        raise exception.ServiceUnavailable(
+            f"placement still has the allocation of migration {migration.uuid}"
+        )
+
+
+def revert_allocation(manager: Any, context: Any, instance: Any, migration: Any) -> None:
+    """What MIGRATION holds is the server's at the source again. May be repeated. Raises what keeps placement
+    from answering; what it refuses, of a host that is overcommitted by now say, is told."""
+    for _ in range(2):  # Nova's code says nothing of an answer that did not come; no two in a row are lost so
+        if not _has_allocation(manager, context, migration):
+            return
+        manager._revert_allocation(context, instance, migration)
+    if _has_allocation(manager, context, migration):
+        LOG.error(
+            "openstack resource provider allocation delete %(migration)s, then nova-manage placement "
+            "heal_allocations --instance %(server)s --force: placement does not give what the live migration "
+            "held at the source back to the server",
+            {"migration": migration.uuid, "server": instance.uuid},
+            instance=instance,
+        )
+
+
+def _has_allocation(manager: Any, context: Any, migration: Any) -> bool:
+    return bool(manager.reportclient.get_allocs_for_consumer(context, migration.uuid)["allocations"])
 
 
 class Ending:
@@ -353,8 +375,7 @@ class Rollback(Ending):
                 instance=self.instance,
             )
         manager, context, instance = self._manager, self._context, self.instance
-        manager._revert_allocation(context, instance, self.migration)
-        self.check_allocation()
+        revert_allocation(manager, context, instance, self.migration)
         volumes.come_back(manager, context, instance, self._source_bdms)
         try:
             manager.network_api.setup_networks_on_host(context, instance, host=self._dest, teardown=True)

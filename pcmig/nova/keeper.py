@@ -355,8 +355,7 @@ class Keeper:
             return
         context, instance = adopted.context, adopted.instance
         self._ports_come_back(adopted, manager)
-        manager._revert_allocation(context, instance, adopted.migration)
-        ending.check_allocation(manager, context, adopted.migration)
+        ending.revert_allocation(manager, context, instance, adopted.migration)
         volumes.come_back(manager, context, instance, adopted.source_bdms)
         manager._set_migration_status(adopted.migration, "error")
         LOG.warning(

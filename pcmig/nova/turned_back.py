@@ -86,11 +86,8 @@ class TurnedBack(ending.Ending):
             self.instance.save()
 
     def _allocations(self) -> None:
-        """Those of the migration are the server's at the source. Where there are none, that was done."""
-        uuid = self.migration.uuid
-        if self._manager.reportclient.get_allocs_for_consumer(self._context, uuid)["allocations"]:
-            self._manager._revert_allocation(self._context, self.instance, self.migration)
-            self.check_allocation()
+        """Those of the migration are the server's at the source."""
+        ending.revert_allocation(self._manager, self._context, self.instance, self.migration)
 
     def _volumes(self, answers: bool) -> None:
         bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(self._context, self.instance.uuid)

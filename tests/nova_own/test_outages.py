@@ -247,7 +247,7 @@ def test_the_volumes_of_a_deleted_server_are_given_up_when_cinder_answers_again(
 
 
 class Left:
-    """Placement, which keeps a migration's allocation at the first LEFT questions."""
+    """Placement, which has a migration's allocation at the first LEFT questions."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -269,8 +269,9 @@ def away_once(away_: str, monkeypatch: pytest.MonkeyPatch) -> Away:
     """Who does not answer once, of those that are asked to put a forgotten migration's books right."""
     call = Away(neutron_exceptions.ServiceUnavailable(), 1 if away_ == "Neutron" else 0)
     monkeypatch.setattr("pcmig.nova.keeper.bindings.come_back", call)
-    monkeypatch.setattr(Manager, "reportclient", Left(1 if away_ == "placement" else 0))
-    monkeypatch.setattr(Manager, "_revert_allocation", staticmethod(lambda *_: False), raising=False)
+    placement = Away(keystone_exceptions.ConnectFailure("no route"), 1 if away_ == "placement" else 0)
+    answers = placement.before(Left(0).get_allocs_for_consumer)
+    monkeypatch.setattr(Manager, "reportclient", types.SimpleNamespace(get_allocs_for_consumer=answers))
     cinder = Away(exception.ServiceUnavailable(), 1 if away_ == "Cinder" else 0)
     monkeypatch.setattr("pcmig.nova.keeper.volumes.come_back", cinder)
     return call
@@ -398,6 +399,20 @@ def test_a_server_is_not_idle_while_its_rollback_waits(
     end, nova = ends(known, recover)
     assert not end.attempt()
     assert nova.in_database == "migrating"
+
+
+@pytest.mark.parametrize(("left", "tries"), [(0, 0), (1, 1), (2, 2), (1000, 2)])
+def test_what_placement_refuses_is_told_and_keeps_no_server_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, left: int, tries: int
+) -> None:
+    """The source's host may be overcommitted by now. An answer that was lost is asked for once more."""
+    tried: list[Any] = []
+    monkeypatch.setattr(Manager, "reportclient", Left(left))
+    revert = staticmethod(lambda *arguments: tried.append(arguments))
+    monkeypatch.setattr(Manager, "_revert_allocation", revert, raising=False)
+    ending.revert_allocation(Manager(), None, Nova(), types.SimpleNamespace(uuid="m"))
+    assert len(tried) == tries
+    assert ("openstack resource provider allocation delete m, then" in caplog.text) is (left == 1000)
 
 
 @pytest.mark.parametrize("how", ["another", "removed"])
