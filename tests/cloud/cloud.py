@@ -26,7 +26,7 @@ from tests.cloud.api import PASSWORD, Api, wait_until
 from tests.cloud.compute import Compute
 from tests.cloud.config import Sections
 from tests.cloud.control import ControlNode
-from tests.cloud.controlplane import ControlPlane, in_parallel
+from tests.cloud.controlplane import Away, ControlPlane, in_parallel
 from tests.cloud.ovn import Ovn
 from tests.cloud.server import Port, Server, command_line
 from tests.cloud.service import RUN, Service, outside, tail
@@ -233,10 +233,11 @@ class Cloud(Bed):
         assert self._plane is not None
         self._plane.restart_nova_api(api_filter, policy)
 
-    def api_away(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """`with cloud.api_away("network"):` has one that answers nobody, and it is back afterwards."""
+    def api_away(self, name: str, how: Away = "refused") -> contextlib.AbstractContextManager[None]:
+        """`with cloud.api_away("network"):` has one that answers nobody, or answers "503", or "hangs"; it is
+        back afterwards."""
         assert self._plane is not None
-        return self._plane.api_away(name)
+        return self._plane.api_away(name, how)
 
     def start_dashboard(self) -> Dashboard:
         """Horizon with pcmig's plugin, on the control node; about 20 s, and once is enough."""

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tests.bed.errors import BedError
 from tests.bed.host import Host
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tests.cloud.storage.cinder import Cinder
 
 SERVE = pathlib.Path(__file__).with_name("serve.py")
+STAND_IN = pathlib.Path(__file__).with_name("stand_in.py")
+Away = Literal["refused", "503", "hangs"]
 START_PATIENCE_S = 120.0
 SYNC_PATIENCE_S = 600.0
 
@@ -151,12 +153,21 @@ class ControlPlane:
         self.wait_api("compute")
 
     @contextlib.contextmanager
-    def api_away(self, name: str) -> Iterator[None]:
-        """An API answers nobody until the block ends."""
-        self.services[SERVICES[name][0]].stop()
+    def api_away(self, name: str, how: Away = "refused") -> Iterator[None]:
+        """An API is away until the block ends: nobody listens there, or somebody does who answers 503, or who
+        hangs."""
+        service, port, _, _ = SERVICES[name]
+        self.services[service].kill()
+        instead = None
         try:
+            if how != "refused":
+                argv = [f"{self.venv}/bin/python", str(STAND_IN), CONTROL, str(port), how]
+                instead = Service(f"{service}-away", self.node, argv, self.env).start()
+                instead.wait_ready(lambda: self._listens(port), START_PATIENCE_S)
             yield
         finally:
+            if instead is not None:
+                instead.kill()
             self._start_api(name)
             self.wait_api(name)
 
@@ -229,9 +240,12 @@ class ControlPlane:
         self.start_service("rabbitmq", ["/usr/lib/rabbitmq/bin/rabbitmq-server"], env)
 
     def _rabbitmq_listens(self) -> bool:
+        return self._listens(5672)
+
+    def _listens(self, port: int) -> bool:
         assert self.node.holder is not None
         try:
-            socket_in(self.node.holder.pid, (CONTROL, 5672), 5).close()
+            socket_in(self.node.holder.pid, (CONTROL, port), 5).close()
         except OSError:
             return False
         return True

@@ -54,17 +54,18 @@ def dies_before_it_runs(cloud: Cloud, move: Move, patience_s: float = 30) -> Ite
     """Switches while the destination's libvirt is stopped, which so never lets its QEMU run; at the end of
     the block that QEMU dies, and libvirt goes on. PATIENCE_S: for the first bytes."""
     source, target = ends(cloud, move)
-    server, libvirtd = move.server, target.host.libvirtd()
+    libvirtd, domain = target.host.libvirtd(), move.server.domain  # Nova may not say so later
+    server = move.server
     assert libvirtd is not None
     # Nova says "running" before libvirt has begun, which needs the destination's for what it sets up.
-    wait_until(lambda: source.host.processed_bytes(server.domain) > 0, patience_s, "memory flows")
+    wait_until(lambda: source.host.processed_bytes(domain) > 0, patience_s, "memory flows")
     libvirtd.signal(signal.SIGSTOP)
     try:
         cloud.force_complete(server)
         yield
-        [qemu] = target.host.qemu_pids(server.domain)
+        [qemu] = target.host.qemu_pids(domain)
         target.host.signal_process(qemu, signal.SIGKILL)
-        wait_until(lambda: not target.host.qemu_pids(server.domain), 15, "its QEMU is gone")
+        wait_until(lambda: not target.host.qemu_pids(domain), 15, "its QEMU is gone")
     finally:
         libvirtd.signal(signal.SIGCONT)
 

@@ -2,8 +2,8 @@
 """What Nova's code and ours ask of Neutron, Cinder, placement, the bus, the database and the journal once a
 guest has been switched, on both hosts: each of these calls fails once, in turn, and the books end right.
 
-Which calls there are is found by a migration in which none fails. Run by name, in a process of its own
-(python -m tests.nova_own --module tests.nova_own.functional_faults).
+Which calls there are is found by a migration in which none fails. Run by test_functional.py, in a process of
+its own (python -m tests.nova_own --module ...).
 """
 
 from __future__ import annotations
