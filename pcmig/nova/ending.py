@@ -25,6 +25,7 @@ LOG = logging.getLogger(__name__)
 
 # Between attempts, and how often an error is taken before it is believed.
 RETRY_S = (5, 10, 20, 30, 60)
+UNREACHED_S = 10.0  # the longest as long as the guest's ports are bound where it is not
 ERRORS = 5
 ROLLBACK = "rollback"  # the mark that Nova's rollback has done what can be repeated
 
@@ -113,6 +114,7 @@ class Ending:
         self._attempts = 0
         self._errors = 0  # that say more than that somebody is away,
         self._most = ERRORS  # and how many of them are believed
+        self._unreached = False  # its ports are not bound here yet
         self._why = ""  # the last attempt was none
         self._lost: str | None = None  # why there will be no other
 
@@ -125,6 +127,8 @@ class Ending:
         while True:
             if self._attempts > 0:
                 pause_s = RETRY_S[min(self._attempts, len(RETRY_S)) - 1]
+                if self._unreached:
+                    pause_s = min(pause_s, UNREACHED_S)
                 LOG.warning(
                     "%(why)s; again in %(pause)d s",
                     {"why": self.waits, "pause": pause_s},
@@ -195,10 +199,13 @@ class Ending:
         """The guest runs, and nobody reaches it where its ports are bound to the destination: COME_BACK binds
         them here. Raises what is worth waiting for."""
         try:
+            self._unreached = True
             come_back()
+            self._unreached = False
         except Exception as err:
             if patient(err):
                 raise
+            self._unreached = False
             LOG.exception(
                 "Cannot see to the bindings of the ports; openstack port show tells where each is bound",
                 instance=self.instance,

@@ -67,6 +67,10 @@ def test_who_is_away_for_a_minute_is_waited_for(
         back_s = time.monotonic()
     move.end(patience_s=240)
     print(f"written down {move.end_s - back_s:.1f} s after they began to come back")
+    moved = cloud.migrations(busy)[0][
+        "uuid"
+    ]  # what placement has for it goes last, a minute later at the most
+    wait_until(lambda: cloud.placement_allocations(moved) == {}, 120, "the migration's allocation is gone")
     move.check_moved(there.name)
     settled_at(cloud, busy, there.name)
     sound(cloud, busy, there.name, move.end_s)
@@ -88,6 +92,7 @@ def test_neutron_is_away_while_a_guest_comes_back(cloud: Cloud, busy: Server, mo
         struck_s = time.monotonic()
         time.sleep(AWAY_S)
         assert not target.host.qemu_pids()
+    busy.wait_heartbeats(5, since_s=struck_s, patience_s=150)  # Neutron's agents have to catch up
     back_at_source(cloud, move, struck_s)
     settled_at(cloud, busy, move.source)
 

@@ -154,7 +154,8 @@ class Runner:
             raise BedError(f"the migration did not switch within {SWITCH_PATIENCE_S:.0f} s")
         time.sleep(max(0.0, switched_s + chance_s - time.monotonic()))
         if moment == POSTCOPY and self.stage.over():
-            raise BedError("post-copy was over before the fault could strike")
+            told, _, said = self.stage.claim()
+            raise BedError(f"post-copy was over before the fault could strike ({told.value}: {said[:300]})")
         return _struck(act)
 
     def _note_latency(self, asked_s: float, patience_s: float) -> float | None:

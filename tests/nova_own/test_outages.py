@@ -504,11 +504,13 @@ def test_what_neutron_refuses_keeps_nothing_of_a_server_that_turned_back_unwritt
 def test_while_neutron_is_away_the_rest_of_a_server_that_turned_back_is_put_right(
     known: records.Records,
 ) -> None:
-    books = Books(known, Away(neutron_exceptions.ServiceUnavailable(), 2))
+    books = Books(known, Away(neutron_exceptions.ServiceUnavailable(), 6))
     assert not books.attempt()
     assert books.steps == ["_once_known", "_allocations", "_volumes", "_clear_destination"]
-    assert books.run(lambda _: False)
+    waits: list[float] = []
+    assert books.run(lambda pause_s: bool(waits.append(pause_s)))
     assert books.steps.count("_write_down") == 1
+    assert waits == [5, 10, 10, 10, 10, 10], "nobody reaches the guest until then"
 
 
 class Volume:
