@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 # Between attempts, and how often an error is taken before it is believed.
 RETRY_S = (5, 10, 20, 30, 60)
-UNREACHED_S = 10.0  # the longest as long as the guest's ports are bound where it is not
+UNREACHED_S = 10  # the longest as long as the guest's ports are bound where it is not
 ERRORS = 5
 ROLLBACK = "rollback"  # the mark that Nova's rollback has done what can be repeated
 

@@ -37,9 +37,6 @@ PCMIG, STOCK = "pcmig", "stock"
 DRIVERS = (PCMIG, STOCK)
 # Slow enough for post-copy of several seconds, and for QEMU 11 under emulation (doc/operate/check.rst).
 RATE_MBIT = 60
-# Stock Nova does what force-complete asks seconds later, on a busy machine, and nothing holds its pre-copy
-# until then: it has to be slower than a guest that gets little of the processor writes.
-STOCK_NOVA_MBIT = 10
 HURRY_MBIT = 200
 GUEST = GuestSpec(name="g1", memory_mib=112, worker_mib=32, panic=True)
 DISK_FILE = "/run/libvirt/qemu/pcmig-g1.raw"  # where fill() leaves no room
@@ -62,7 +59,6 @@ class Stage(abc.ABC):
     guest: Guest
     source: Host
     destination: Host
-    rate_mbit = RATE_MBIT  # of the link, until the fault is over
 
     def __init__(self, driver: str) -> None:
         self.driver = driver
@@ -92,7 +88,7 @@ class Stage(abc.ABC):
         self.disk = disk
         self.restore()
         self._prepare()
-        self.bed.network.limit(self.rate_mbit)
+        self.bed.network.limit(RATE_MBIT)
         self._listeners = self._listening.enter_context(Listeners(self.bed.hosts, self.domain))
         time.sleep(0.3)  # until they listen
 
@@ -434,8 +430,6 @@ class CloudStage(Stage):
         )
         for host in self.cloud.hosts:
             host.keepalive_s = KEEPALIVE_S
-        if driver == STOCK:
-            self.rate_mbit = STOCK_NOVA_MBIT
         self.bed = self.cloud
         self.folder = folder
         self.server: Server | None = None

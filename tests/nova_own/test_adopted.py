@@ -12,6 +12,7 @@ from nova import exception
 
 from pcmig import huge_pages
 from pcmig.nova import adoption, keeper, recorded, records, steer
+from pcmig.tunnel.passage import Passage
 from tests.nova_own.test_records import UUID, entry, known
 
 __all__ = ["known"]  # a fixture
@@ -96,7 +97,8 @@ def test_one_that_is_adopted_lacks_nothing_that_another_has(known: records.Recor
     assert orders.source_uri == found.record.entry.source_uri
     assert (orders.policy, orders.connect_timeout_ms) == ("passes=3", 1234)
     assert orders.resume_uris == ("tcp://b.now",)
-    assert steered.ports == (CONTEXT, INSTANCE, "b")
+    ports: Any = steered.ports
+    assert ports == (CONTEXT, INSTANCE, "b")
     orders.wake()
     assert made._peers.asked.pop() == ("wake", "b", UUID)
     orders.crossed()
@@ -156,7 +158,7 @@ def test_the_engine_and_who_follows_it_know_what_is_on_record(
 ) -> None:
     made, found = Driver(known), adopted(known, tunnel=tunnel, crossed=crossed)
     passage = types.SimpleNamespace(keep=lambda: made.called.append(("keep",)))
-    monkeypatch.setattr(steer.Passage, "of_entry", lambda told: passage if told == TUNNEL else None)
+    monkeypatch.setattr(Passage, "of_entry", lambda told: passage if told == TUNNEL else None)
     monkeypatch.setattr("pcmig._core.Migration", Engine)
     follows: dict[str, Any] = {}
 
@@ -169,7 +171,8 @@ def test_the_engine_and_who_follows_it_know_what_is_on_record(
 
     monkeypatch.setattr(steer, "Monitor", Monitor)
     steered = made._steer_adopted(found)
-    engine = keeper.Keeper(made, known, None, None)._monitor(found, steered)["engine"]  # type: ignore[arg-type]
+    status = keeper.Keeper(made, known, None, None)._monitor(found, steered)  # type: ignore[arg-type]
+    engine: Any = status["engine"]
     assert engine.started and steered.engine is engine
     assert engine.ends == (UUID, found.record.entry.dest_uri)
     assert engine.named == {
@@ -185,6 +188,7 @@ def test_the_engine_and_who_follows_it_know_what_is_on_record(
         "resume_uris": ["tcp://b.now"] if tunnel is None else [],
         "recover": True,
     }
-    assert steered.passage is (None if tunnel is None else passage)
+    way: Any = steered.passage
+    assert way is (None if tunnel is None else passage)
     assert made.called == ([] if tunnel is None else [("keep",)])
     assert follows == {"arguments": (steered, CONTEXT, INSTANCE, None, MIGRATION, 5), "crossed": crossed}

@@ -508,7 +508,12 @@ def test_while_neutron_is_away_the_rest_of_a_server_that_turned_back_is_put_righ
     assert not books.attempt()
     assert books.steps == ["_once_known", "_allocations", "_volumes", "_clear_destination"]
     waits: list[float] = []
-    assert books.run(lambda pause_s: bool(waits.append(pause_s)))
+
+    def wait_(pause_s: float) -> bool:
+        waits.append(pause_s)
+        return False
+
+    assert books.run(wait_)
     assert books.steps.count("_write_down") == 1
     assert waits == [5, 10, 10, 10, 10, 10], "nobody reaches the guest until then"
 

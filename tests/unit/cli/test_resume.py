@@ -31,6 +31,7 @@ from pcmig.cli import (
     watch_all,
     watched,
 )
+from pcmig.cli import huge_pages as cli_huge_pages
 from pcmig.journal import Entry, Journal, Owner
 from pcmig.ledgers.store import Store
 from tests.unit.cli import fake_core as fake
@@ -244,7 +245,7 @@ def test_who_takes_a_migration_over_says_so(
     """In its ledger, with the time when it began; where huge pages are looked at, of which nobody knows any
     more how they were before; and where it is followed."""
     told: list[tuple[str, bool]] = []
-    begin = run.huge_pages.begin
+    begin = cli_huge_pages.begin
 
     def looks(uuid: str, source_uri: str, *, adopted: bool = False) -> Any:
         told.append(("huge pages", adopted))
@@ -255,7 +256,7 @@ def test_who_takes_a_migration_over_says_so(
             told.append(("follower", adopts))
             super().__init__(*arguments, adopts=adopts, **named)
 
-    monkeypatch.setattr(run.huge_pages, "begin", looks)
+    monkeypatch.setattr(cli_huge_pages, "begin", looks)
     monkeypatch.setattr(run, "Follower", Follower)
     if adopts:
         book.write(ENTRY)
