@@ -172,8 +172,9 @@ def test_the_engine_and_who_follows_it_know_what_is_on_record(
     monkeypatch.setattr(steer, "Monitor", Monitor)
     steered = made._steer_adopted(found)
     status = keeper.Keeper(made, known, None, None)._monitor(found, steered)  # type: ignore[arg-type]
+    driven: Any = steered.engine
     engine: Any = status["engine"]
-    assert engine.started and steered.engine is engine
+    assert engine.started and driven is engine
     assert engine.ends == (UUID, found.record.entry.dest_uri)
     assert engine.named == {
         "source_uri": found.record.entry.source_uri,
