@@ -337,7 +337,7 @@ def test_whoever_looks_for_more_is_not_lost_by_what_nobody_thought_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would look no more, and nobody would hear of it."""
-    host = watch_all.Host("qemu:///system", {}, False, lambda *_: None)
+    host = watch_all.Host("qemu:///system", lambda: pytest.fail("nobody is followed"), False, lambda *_: None)
     host.start()
 
     def fails(uri: str) -> list[Any]:
