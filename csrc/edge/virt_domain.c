@@ -489,13 +489,19 @@ int pcmig_virt_resume(struct pcmig_virt_domain *domain, struct pcmig_virt_error 
 int pcmig_virt_destroy(struct pcmig_virt_conn *conn, const char *uuid, struct pcmig_virt_error *error)
 {
     virDomainPtr ptr = virDomainLookupByUUIDString(conn->ptr, uuid);
-    int result;
+    int result, state;
 
     if (ptr == NULL) {
         pcmig_virt_error_take(error);
         return -1;
     }
-    result = checked(virDomainDestroy(ptr), error);
+    result = checked(virDomainGetState(ptr, &state, NULL, 0), error);
+    if (result == 0 && state == VIR_DOMAIN_RUNNING) {
+        pcmig_virt_error_set(error, PCMIG_VIRT_FAILURE_INVALID, "the guest runs there by now: it is not ended");
+        result = -1;
+    }
+    if (result == 0)
+        result = checked(virDomainDestroy(ptr), error);
     (void)virDomainFree(ptr);
     return result;
 }

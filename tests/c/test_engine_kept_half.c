@@ -8,11 +8,13 @@
 
 #include <cmocka.h>
 
+#include "core/domain_files.h"
 #include "two_hosts.h"
 
 static atomic_int ended;
 static atomic_int ends_ms;
 static const char *_Atomic device; /* of the guest's definition */
+static atomic_bool comes_home;     /* it runs at the source as soon as somebody has read that */
 
 int virDomainDestroy(virDomainPtr domain)
 {
@@ -30,6 +32,8 @@ char *virDomainGetXMLDesc(virDomainPtr domain, unsigned int flags)
 
     (void)domain;
     (void)flags;
+    if (atomic_exchange(&comes_home, false))
+        atomic_store(&hosts.source, RUNNING);
     return asprintf(&xml, "<domain><devices>%s</devices></domain>", atomic_load(&device)) < 0 ? NULL : xml;
 }
 
@@ -37,6 +41,7 @@ static int start(void **state)
 {
     atomic_store(&ended, 0);
     atomic_store(&ends_ms, 0);
+    atomic_store(&comes_home, false);
     atomic_store(&device, "<disk type='network'><source protocol='rbd'/></disk>");
     return reset(state);
 }
@@ -143,6 +148,35 @@ static void without_the_destinations_word(void **state)
     assert_int_equal(atomic_load(&ended), 1);
 }
 
+/* As libvirt writes them (12.8). */
+static void what_may_lie_in_files(void **state)
+{
+    static const struct {
+        const char *xml;
+        bool files;
+    } rows[] = {
+        {NULL, true}, /* nothing is known */
+        {"<domain/>", false},
+        {"<disk type='file'><source file='/d.qcow2' index='1'/></disk>", true},
+        {"<disk type='network'><source protocol='rbd' name='v/d'/><backingStore/></disk>", false},
+        {"<disk type='network'><backingStore type='file'><source file='/base'/></backingStore></disk>", true},
+        {"<disk type='block'><source dev='/dev/vg/d' index='1'/></disk>", false},
+        {"<disk type='volume'><source pool='nfs' volume='d.qcow2' index='1'/></disk>", true},
+        {"<disk type='dir'><source dir='/var/fat'/></disk>", true},
+        {"<memory model='nvdimm'><source><path>/nvdimm</path></source></memory>", true},
+        {"<os><loader type='pflash'>/code.fd</loader><nvram template='/t.fd'>/v.fd</nvram></os>", true},
+        {"<os firmware='efi'><varstore template='/t.json' path='/v.json'/></os>", true},
+        {"<tpm model='tpm-crb'><backend type='emulator'/></tpm>", true},
+        {"<serial type='pty'><log file='/console.log' append='off'/></serial>", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (pcmig_domain_files(rows[i].xml) != rows[i].files)
+            fail_msg("%s: not %d", rows[i].xml, rows[i].files);
+    }
+}
+
 /* virDomainDestroy would give them back to their owner. */
 static void files_that_both_hosts_may_use(void **state)
 {
@@ -165,6 +199,21 @@ static void files_that_both_hosts_may_use(void **state)
         expect_end(migration, PCMIG_OUTCOME_COMPLETED);
         assert_int_equal(atomic_load(&ended), 0);
     }
+}
+
+/* The order was given while a broken half was there, and is carried out later: what has come to run since, as the guest
+ * was brought back, is not ended. */
+static void one_that_runs_by_then(void **state)
+{
+    struct pcmig_migration *migration;
+
+    (void)state;
+    atomic_store(&comes_home, true);
+    migration = arrived(BROKEN, "completed");
+    assert_true(pcmig_migration_join(migration, PATIENCE));
+    assert_false(atomic_load(&comes_home));
+    assert_int_equal(atomic_load(&ended), 0);
+    pcmig_migration_unref(migration);
 }
 
 /* libvirt would have removed the definition with it. What somebody could boot a second copy from is told. */
@@ -196,7 +245,9 @@ int main(void)
         TEST(a_slow_source),
         TEST(one_word_is_not_enough),
         TEST(without_the_destinations_word),
+        cmocka_unit_test(what_may_lie_in_files),
         TEST(files_that_both_hosts_may_use),
+        TEST(one_that_runs_by_then),
         TEST(its_definition_is_told),
     };
 
