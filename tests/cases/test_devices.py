@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -151,9 +150,7 @@ def test_file_backed_memory_by_hand(scene: CaseScene, tmp_path: pathlib.Path) ->
     xml = xml.replace("</domain>", f"{arguments}</domain>")
     scene.define(scene.bed.a, xml)
     before = scene.definition(scene.bed.a, "other")
-    start_s = time.monotonic()
     run = scene.move("other", "--policy", "immediate")
     run.expect(1, "TMPFS|tmpfs|memory-backend-file", "runs on")
-    assert time.monotonic() - start_s < 30
     scene.expect_untouched("other", before)
     scene.move("other", "--policy", "never").expect(0, "done: other")

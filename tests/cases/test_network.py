@@ -187,10 +187,8 @@ def test_ssh_that_would_ask(scene: CaseScene, key: str) -> None:
     scene.define(a, firmware_guest())
     before = scene.definition(a, "other")
     uri = f"qemu+ssh://root@{b.address}:2222/system?keyfile={key}&command=/run/pcmig/ssh/ssh-unknown"
-    start_s = time.monotonic()
     code, said = over_ssh(scene, uri)
     assert code == 1, said
-    assert time.monotonic() - start_s < 30
     scene.expect_untouched("other", before)
 
 

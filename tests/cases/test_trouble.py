@@ -129,7 +129,8 @@ def test_the_guests_clock_after_a_stall(scene: CaseScene) -> None:
     after = guest.heartbeats()[-1]
     behind_s = (after.time_s - before.time_s) - (after.guest_ms - before.guest_ms) / 1000
     print(f"behind by {behind_s:.2f} s after a stall of {STALL_S} s")
-    assert abs(behind_s) < 2
+    # By the downtime of the switch, long on a busy machine; a guest that was stopped, by the whole stall.
+    assert behind_s < STALL_S / 2
 
 
 def test_resume_where_nothing_is_interrupted(scene: CaseScene) -> None:

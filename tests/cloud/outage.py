@@ -19,7 +19,7 @@ def power_off(compute: Compute) -> None:
     compute.host.kill_libvirtd()
     for pid in compute.host.qemu_pids():
         compute.host.signal_process(pid, signal.SIGKILL)
-    wait_until(lambda: not compute.host.qemu_pids(), 15, f"QEMUs of {compute.name} are gone")
+    wait_until(lambda: not compute.host.qemu_pids(), 60, f"QEMUs of {compute.name} are gone")
 
 
 def power_on(cloud: Cloud, compute: Compute, wait: bool = True) -> None:
@@ -36,7 +36,8 @@ def force_down(cloud: Cloud, compute: Compute, down: bool) -> None:
 
 
 def force_up_after_evacuation(cloud: Cloud, compute: Compute, server: Server) -> None:
-    """Nova refuses it until COMPUTE has cleared away what it had of SERVER and has written that down."""
+    """Nova refuses it until COMPUTE has cleared away what it had of SERVER and has written that down. An
+    evacuation that was refused before counts for nothing."""
 
     def over() -> bool:
         evacuations = [
@@ -44,7 +45,7 @@ def force_up_after_evacuation(cloud: Cloud, compute: Compute, server: Server) ->
             for record in cloud.migrations(server)
             if record["migration_type"] == "evacuation"
         ]
-        return bool(evacuations) and set(evacuations) == {"completed"}
+        return {"completed"} <= set(evacuations) <= {"completed", "error", "failed"}
 
     wait_until(over, 90, f"{compute.name} has written down that {server.name} is cleared away")
     force_down(cloud, compute, False)

@@ -23,7 +23,10 @@ RATE_MBIT = 200
 SLOW_MBIT = 20  # neither pre-copy nor post-copy ends before the test is done with it
 BUSY = GuestSpec(name="busy", memory_mib=112, worker_mib=32)
 CONF: Sections = {
-    "DEFAULT": {"update_resources_interval": 10},  # how often nova-compute looks after what is on record
+    "DEFAULT": {
+        "update_resources_interval": 10,  # how often nova-compute looks after what is on record
+        "shutdown_timeout": 2,  # the guest has no ear for a power button
+    },
     "libvirt": {"live_migration_permit_post_copy": True},
     "pcmig": {"policy": "manual"},
 }
@@ -50,22 +53,22 @@ def ends(cloud: Cloud, move: Move) -> tuple[Compute, Compute]:
 
 
 @contextlib.contextmanager
-def dies_before_it_runs(cloud: Cloud, move: Move, patience_s: float = 30) -> Iterator[None]:
+def dies_before_it_runs(cloud: Cloud, move: Move) -> Iterator[None]:
     """Switches while the destination's libvirt is stopped, which so never lets its QEMU run; at the end of
-    the block that QEMU dies, and libvirt goes on. PATIENCE_S: for the first bytes."""
+    the block that QEMU dies, and libvirt goes on."""
     source, target = ends(cloud, move)
     libvirtd, domain = target.host.libvirtd(), move.server.domain  # Nova may not say so later
     server = move.server
     assert libvirtd is not None
     # Nova says "running" before libvirt has begun, which needs the destination's for what it sets up.
-    wait_until(lambda: source.host.processed_bytes(domain) > 0, patience_s, "memory flows")
+    wait_until(lambda: source.host.processed_bytes(domain) > 0, 60, "memory flows")
     libvirtd.signal(signal.SIGSTOP)
     try:
         cloud.force_complete(server)
         yield
         [qemu] = target.host.qemu_pids(domain)
         target.host.signal_process(qemu, signal.SIGKILL)
-        wait_until(lambda: not target.host.qemu_pids(domain), 15, "its QEMU is gone")
+        wait_until(lambda: not target.host.qemu_pids(domain), 60, "its QEMU is gone")
     finally:
         libvirtd.signal(signal.SIGCONT)
 
@@ -81,7 +84,7 @@ def switch(cloud: Cloud, move: Move) -> None:
     cloud.force_complete(server)
     move.wait_for(POST_COPY)
     there = cloud.computes[other(move.source)].host
-    wait_until(lambda: "post-copy" in str(there.domain_state(server.domain)), 30, "it runs there")
+    wait_until(lambda: "post-copy" in str(there.domain_state(server.domain)), 60, "it runs there")
     time.sleep(2.5)
     assert move.look() == POST_COPY
 

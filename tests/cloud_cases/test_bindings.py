@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(1200, func_only=True)
 
 PORTS = 4
 CRAWL_MBIT = 8  # a pass over memory takes longer than the test, whatever the guest writes
+TRICKLE_MBIT = 4  # post-copy takes minutes: longer than Neutron's start, also on a busy machine
 BOUND = re.compile(r"(\d+) of (\d+) ports are bound to pcmig-\w, (\d+) ms after the guest stopped here")
 
 
@@ -51,7 +52,7 @@ def test_all_ports_are_bound_while_post_copy_goes_on(cloud: Cloud, many: Server)
     with slow_move(cloud, many) as move:
         target = other(move.source)
         cloud.force_complete(many)
-        wait_until(lambda: BOUND.search(move.log()) is not None, 30, "the ports are bound")
+        wait_until(lambda: BOUND.search(move.log()) is not None, 60, "the ports are bound")
         found = [bindings[target] for bindings in cloud.all_port_bindings(many)]
         assert found == ["ACTIVE"] * PORTS and move.look() == "running (post-copy)"
         cloud.network.limit(RATE_MBIT)
@@ -72,12 +73,13 @@ def test_neutron_is_away_for_ten_seconds_at_the_switch(cloud: Cloud, many: Serve
         with cloud.api_away("network"):
             cloud.force_complete(many)
             there = cloud.computes[target].host
-            wait_until(lambda: "post-copy" in str(there.domain_state(domain)), 30, "it runs there")
+            wait_until(lambda: "post-copy" in str(there.domain_state(domain)), 60, "it runs there")
+            cloud.network.limit(TRICKLE_MBIT)
             time.sleep(10)
             assert "cannot be bound to" in move.log() and BOUND.search(move.log()) is None
             assert "post-copy" in str(there.domain_state(domain)), "it goes on meanwhile"
             back_s = time.monotonic()
-        wait_until(lambda: BOUND.search(move.log()) is not None, 30, "the ports are bound")
+        wait_until(lambda: BOUND.search(move.log()) is not None, 120, "the ports are bound")
         print(f"bound {time.monotonic() - back_s:.1f} s after Neutron began to come back")
         found = [bindings[target] for bindings in cloud.all_port_bindings(many)]
         assert found == ["ACTIVE"] * PORTS
@@ -111,12 +113,12 @@ def paused_agent(compute: Compute, until: threading.Event) -> Iterator[None]:
 def test_the_destinations_agent_is_paused_around_the_switch(cloud: Cloud, busy: Server, move: Move) -> None:
     """For a second from the order on. The port was wired before, so the gate is open."""
     _, target = ends(cloud, move)
-    wait_until(lambda: "all ports forward" in move.log(), 30, "the port is wired there")
+    wait_until(lambda: "all ports forward" in move.log(), 60, "the port is wired there")
     go_on = threading.Event()
     with paused_agent(target, go_on):
         asked_s = time.monotonic()
         cloud.force_complete(busy)
-        wait_until(lambda: BOUND.search(move.log()) is not None, 20, "the port is bound")
+        wait_until(lambda: BOUND.search(move.log()) is not None, 60, "the port is bound")
         time.sleep(max(0.0, asked_s + 1 - time.monotonic()))
         go_on.set()
         busy.wait_heartbeats(5, since_s=time.monotonic(), patience_s=60)

@@ -127,7 +127,7 @@ def test_the_source_loses_power_in_post_copy(cloud: Cloud, busy: Server, move: M
     assert waits(target, busy), "nothing was touched"
     assert destroy.startswith("virsh ") and " destroy " in destroy
     type_(target, destroy)
-    wait_until(lambda: not target.host.qemu_pids(), 10, "the half is gone")
+    wait_until(lambda: not target.host.qemu_pids(), 60, "the half is gone")
     assert " undefine " in undefine
     type_(target, undefine)
     assert target.host.domain_state(busy.domain) is None
@@ -229,7 +229,7 @@ def test_a_guest_that_powers_itself_off_in_pre_copy(cloud: Cloud, busy: Server, 
     wait_until(lambda: busy.show()["OS-EXT-STS:task_state"] is None, 60, "the migration is over")
     assert move.look() in ("error", "failed")
     copy = target.instances / busy.id
-    wait_until(lambda: not copy.exists(), 30, "the destination's copy of the disk is gone")
+    wait_until(lambda: not copy.exists(), 60, "the destination's copy of the disk is gone")
     since_s = time.monotonic()
     ask(cloud, busy, {"reboot": {"type": "HARD"}})
     idle(busy, "ACTIVE")

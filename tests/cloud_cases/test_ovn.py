@@ -39,7 +39,7 @@ def test_a_server_moves_by_post_copy(cloud: Cloud, busy: Server, move: Move) -> 
 
     switched_s = time.monotonic()
     cloud.force_complete(busy)
-    wait_until(lambda: BOUND.search(move.log()) is not None, 30, "the port is bound there")
+    wait_until(lambda: BOUND.search(move.log()) is not None, 60, "the port is bound there")
     assert move.look() == "running (post-copy)"
 
     def heard() -> bool:

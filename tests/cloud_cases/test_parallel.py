@@ -78,7 +78,7 @@ def test_a_daemon_is_killed_meanwhile(cloud: Cloud, move: Move, daemons: dict[st
     """In post-copy, which is resumed over the main stream and that of requests."""
     _, target = ends(cloud, move)
     switch(cloud, move)
-    wait_until(lambda: "post-copy" in str(target.host.domain_state(move.server.domain)), 30, "it runs there")
+    wait_until(lambda: "post-copy" in str(target.host.domain_state(move.server.domain)), 60, "it runs there")
     daemons[target.host.name].kill()
     wait_until(lambda: "post-copy interrupted" in move.log(), 60, "nova-compute sees it")
     daemons[target.host.name].start()

@@ -78,6 +78,5 @@ def test_a_downtime_beyond_all_reason(cloud: Cloud, busy: Server) -> None:
         move = moved(cloud, busy)
         verdict = busy.verdict(move.start_s, move.end_s, 2.0)
         print(f"statuses {move.statuses}, silence at the switch {verdict.switch_silence_ms} ms")
-        assert move.end_s - move.start_s < 90
     finally:
         cloud.use(cloud.driver, PERMITTED)

@@ -98,7 +98,7 @@ def test_the_passphrase_goes_along_and_is_written_nowhere(cloud: Cloud) -> None:
         cloud.network.limit(RATE_MBIT)
         move.end()
         move.check_moved(target.host.name)
-    wait_until(lambda: not secrets(source), 30, "the source has its secret no more")
+    wait_until(lambda: not secrets(source), 60, "the source has its secret no more")
     assert secrets(target) == [secret]
     for compute in (source, target):
         assert not files_with(outside(compute.host) / "nova", *needles)

@@ -90,7 +90,7 @@ def test_by_itself_where_it_never_ran(cloud: Cloud, ceph: Ceph, backed: Backed) 
     server = backed.server
     with slow_move(cloud, server) as move:
         source, _ = ends(cloud, move)
-        with dies_before_it_runs(cloud, move, 60):
+        with dies_before_it_runs(cloud, move):
             wait_until(lambda: is_switched(source, server), 60, "it has switched")
             told = acknowledged(server, backed.volumes)
     back_with_its_volumes(cloud, ceph, backed, move, told, time.monotonic())
