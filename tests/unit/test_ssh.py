@@ -5,11 +5,21 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Iterator
 
 import pytest
 
 from pcmig import _core
 from pcmig.check import gather, hosts
+from tests.unit.patience import NEVER_MS
+
+
+@pytest.fixture(autouse=True)
+def patient() -> Iterator[None]:
+    _core.set_connect_timeout(NEVER_MS)
+    yield
+    _core.set_connect_timeout(10_000)
+
 
 BANNER = "Authorized users only. All activity is recorded.\r\n" * 12
 CHANGED = """\
@@ -22,12 +32,13 @@ Host key verification failed.
 
 
 def ssh_that_says(folder: pathlib.Path, text: str) -> str:
-    """A URI whose ssh prints TEXT on its standard error and ends."""
+    """A URI whose ssh prints TEXT on its standard error and ends, as soon as libvirt has asked something: of
+    one that is gone before, on a busy machine, libvirt knows but that its socket is closed."""
     program = folder / "ssh"
     (folder / "text").write_text(text)
     program.write_text(
         f"#!/bin/sh\necho $$ > {folder}/pid\ncp /proc/$$/stat {folder}/stat\n"
-        f"cat {folder}/text >&2\nexit 255\n"
+        f"head -c 1 > /dev/null\ncat {folder}/text >&2\nexit 255\n"
     )
     program.chmod(0o755)
     return f"qemu+ssh://root@b/system?command={program}"
