@@ -9,6 +9,9 @@ name: the source's. After the rollback the record names what Cinder does not hav
 out of the record, and the server starts without its volumes.
 
 Nova deletes with a server those that its record names. The source's would keep the volumes in use for ever.
+
+Nova evacuates a server with attachments that it makes first and connects later. Cinder refuses that (409)
+for a volume that has another one that is connected: the source's.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from nova import context as nova_context
 from nova import exception, objects
+from nova.objects import base as objects_base
+from oslo_context import context as common_context
 from oslo_log import log as logging
 
 from pcmig.nova import adoption, records
@@ -70,3 +76,47 @@ def give_up(manager: Any, record: records.Record, source: str) -> bool:
                 {"id": bdm.attachment_id, "volume": bdm.volume_id, "err": err},
             )
     return settled
+
+
+def remove_of_source(manager: Any, record: records.Record | None, instance: Any) -> None:
+    """INSTANCE is evacuated to this host, so somebody vouches that its host is dead, which a live migration
+    took it away from. RECORD is the destination's, None without one: whoever asks sees the attachments of a
+    project of his own then. What cannot be deleted is told, and Cinder's next answer says what it misses."""
+    try:
+        # With the token of whoever asks for the evacuation, as Nova detaches the volumes.
+        context = common_context.get_current() or nova_context.get_admin_context()
+        bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid).objects
+        named = {bdm.attachment_id for bdm in bdms if bdm.volume_id}
+        if not named:
+            return
+        left = _of_source(record, context)
+        left |= {each["id"] for each in manager.volume_api.attachment_get_all(context, str(instance.uuid))}
+    except Exception as err:
+        LOG.warning("Attachments of volumes at its dead host are not known: %s", err, instance=instance)
+        return
+    for attachment in sorted(left - named):
+        try:
+            manager.volume_api.attachment_delete(context, attachment)
+        except exception.VolumeAttachmentNotFound:
+            continue
+        except Exception as err:
+            LOG.error(
+                "openstack volume attachment delete %(id)s: until then Cinder connects the volume nowhere "
+                "else: %(err)s",
+                {"id": attachment, "err": err},
+                instance=instance,
+            )
+        else:
+            LOG.warning(
+                "Attachment %s of a volume is deleted: what it was made for, a live migration, is over",
+                attachment,
+                instance=instance,
+            )
+
+
+def _of_source(record: records.Record | None, context: Any) -> set[str]:
+    """As Nova told the destination."""
+    if record is None or record.nova.get("migrate_data") is None:
+        return set()
+    data = objects_base.NovaObject.obj_from_primitive(record.nova["migrate_data"], context)
+    return set(data.old_vol_attachment_ids.values()) if "old_vol_attachment_ids" in data else set()

@@ -163,6 +163,7 @@ TABLE: tuple[Need, ...] = (
     mentions(f"{_MANAGER}._reboot_instance", "_delete_dangling_bdms"),
     mentions(f"{_MANAGER}._do_rebuild_instance", "instance_on_disk"),
     called("nova.volume.cinder:API.attachment_delete", "self context attachment_id"),
+    called("nova.volume.cinder:API.attachment_get_all", "self context instance_id"),
     # A server that turned back.
     called(f"{_MANAGER}._live_migration_cleanup_flags", "self migrate_data migr_ctxt="),
     called(

@@ -27,6 +27,7 @@ from pcmig.ledgers.store import Store
 from pcmig.metrics import store
 from pcmig.nova import (
     adoption,
+    attachments,
     bindings,
     conf,
     guard,
@@ -325,6 +326,10 @@ class RecordedLibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 self.unplug_vifs(instance, instance.get_network_info())
             except Exception as err:  # as Nova takes it where it clears up
                 LOG.warning("Cannot unplug the ports here: %s", err, instance=instance)
+        manager = getattr(self.virtapi, "_compute", None)
+        if manager is not None:
+            record = self._records.get(str(instance.uuid)) if self._records else None
+            attachments.remove_of_source(manager, record, instance)
         return super().instance_on_disk(instance)
 
     def rollback_live_migration_at_destination(

@@ -229,7 +229,9 @@ def test_an_evacuation_that_would_be_refused_is_before_anything_is_given_up(
 ) -> None:
     made = recorded.RecordedLibvirtDriver.__new__(recorded.RecordedLibvirtDriver)
     made._records, made._guard = known, guard.Guard(known, 1000)
+    made.virtapi = types.SimpleNamespace(_compute="manager")
     given_up: list[str] = []
+    monkeypatch.setattr(attachments, "remove_of_source", lambda *_: given_up.append("attachments"))
     monkeypatch.setattr(bindings, "remove_inactive", lambda *_: given_up.append("ports"))
     monkeypatch.setattr(libvirt_driver.LibvirtDriver, "instance_on_disk", lambda *_: given_up.append("asked"))
     server = instance(task_state="rebuilding")
@@ -239,4 +241,46 @@ def test_an_evacuation_that_would_be_refused_is_before_anything_is_given_up(
     assert not given_up
     known.remove(UUID)
     made.instance_on_disk(server)
-    assert given_up == ["ports", "asked"]
+    assert given_up == ["ports", "attachments", "asked"]
+
+
+@pytest.mark.parametrize("way", ["listed", "on record"])
+def test_an_evacuation_removes_the_dead_hosts_attachments(
+    known: records.Records, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Cinder connects no volume to another host before. An administrator of another project is shown none of
+    them, and deletes what he can name."""
+    compute = Compute(monkeypatch, "at-destination")
+    data = objects.LibvirtLiveMigrateData(old_vol_attachment_ids={"v": "at-source"})
+    noted = {"migrate_data": data.obj_to_primitive()}
+    record = known.add(entry(caller={records.CALLER: noted}), "destination") if way == "on record" else None
+    if record is not None:
+        monkeypatch.setattr(compute.volume_api, "attachment_get_all", lambda *_: [])
+    for _ in range(2):  # nothing is missed the second time
+        attachments.remove_of_source(compute, record, SERVER)
+        assert compute.volume_api.has == {"at-destination"}
+
+
+def test_an_evacuation_without_cinder_says_what_to_do(
+    known: records.Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova's next call of Cinder fails, or does not."""
+    compute = Compute(monkeypatch, "at-destination")
+
+    def away(*_: Any) -> Any:
+        raise exception.CinderConnectionFailed(reason="nobody there")
+
+    with monkeypatch.context() as patched, mock.patch.object(attachments.LOG, "error") as told:
+        patched.setattr(compute.volume_api, "attachment_delete", away)
+        attachments.remove_of_source(compute, None, SERVER)
+        assert told.call_args_list[0][0][0].startswith("openstack volume attachment delete %(id)s: ")
+        assert told.call_args_list[0][0][1]["id"] == "at-source"
+    monkeypatch.setattr(compute.volume_api, "attachment_get_all", away)
+    attachments.remove_of_source(compute, None, SERVER)
+    assert compute.volume_api.has == BOTH
+
+
+def test_a_server_without_volumes_asks_nothing_of_cinder(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = types.SimpleNamespace(objects=[])
+    monkeypatch.setattr(objects.BlockDeviceMappingList, "get_by_instance_uuid", lambda *_: nobody)
+    attachments.remove_of_source(object(), None, SERVER)
