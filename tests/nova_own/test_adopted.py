@@ -14,6 +14,7 @@ from pcmig import huge_pages
 from pcmig.nova import adoption, keeper, recorded, records, steer
 from pcmig.tunnel.passage import Passage
 from tests.nova_own.test_records import UUID, entry, known
+from tests.unit.patience import wait_for
 
 __all__ = ["known"]  # a fixture
 
@@ -136,9 +137,10 @@ def test_that_of_a_migration_of_its_own_does_not(
     monkeypatch.setattr(kept._keeping, "begin", lambda **named: begun.update(named))
     monkeypatch.setattr(huge_pages, "at_source", lambda _: huge_pages.Seen(8192, None))
     kept.begin(UUID, "source", "dest", ENGINE)
-    assert begun["adopted"] is False and kept._huge_pages is not None
-    kept._huge_pages.begin()
-    assert kept._huge_pages.document()["before_bytes"] == 8192
+    pages = kept._huge_pages
+    assert begun["adopted"] is False and pages is not None
+    pages.begin()
+    wait_for(lambda: pages.document()["before_bytes"] == 8192, "the look before")
 
 
 class Engine:
