@@ -80,6 +80,10 @@ static const struct row connecting[] = {
     {"Could not resolve hostname",
      "ssh knows no host of that name: see the URI, /etc/hosts or DNS, or ssh's own settings of the user who runs this"},
     {"ssh: connect to host", SSH_AWAY},
+    {"Connection closed by",
+     "sshd there ended it before it let anybody in, as it does for a while with a host that was "
+     "refused several times (PerSourcePenalties) or has too many waiting (MaxStartups): its log "
+     "says which"},
     {"nc: not found", NO_HELPER},
     {"nc: command not found", NO_HELPER},
     {"received from server too large", SSH_CHATS},

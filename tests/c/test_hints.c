@@ -78,6 +78,7 @@ static void hints_on_connecting(void **state)
         {"Cannot recv data: root@b: Permission denied (publickey).: Connection reset by peer", "ssh-copy-id"},
         {"Cannot recv data: ssh: Could not resolve hostname b: Name or service not known", "/etc/hosts"},
         {"Cannot recv data: ssh: connect to host b port 2222: Connection refused", "qemu+ssh://HOST:PORT"},
+        {"Cannot recv data: Connection closed by 10.77.1.2 port 22: Connection reset by peer", "PerSourcePenalties"},
         {"End of file while reading data: sh: 1: nc: not found: Input/output error", "virt-ssh-helper"},
         {"End of file while reading data: bash: line 1: nc: command not found: Input/output error", "virt-ssh-helper"},
         {"packet 1466263916 bytes received from server too large, want 33554432", "must print nothing"},

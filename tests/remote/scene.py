@@ -27,7 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pcmig.tunnel import keygen
-from tests.bed import Bed, BedError, Host
+from tests.bed import Bed, Host
 from tests.bed.network import SECOND_LINK, address, second_address
 from tests.bed.procs import run
 from tests.functional.scene import PATIENCE_S, RATE_MBIT, Command, Run, Scene, SceneError
@@ -42,6 +42,7 @@ HostKey {SSHD}/host
 AuthorizedKeysFile .ssh/authorized_keys
 StrictModes no
 UsePAM no
+PerSourcePenalties no
 PasswordAuthentication yes
 KbdInteractiveAuthentication no
 PermitRootLogin yes
@@ -270,7 +271,6 @@ class RemoteScene(Scene):
         """After a test, whatever it did."""
         self.bed.network.link_up()
         self.control_up()
-        self.delay_control(0)
         self.end_commands()
         for sshd in self.sshd.values():
             sshd.stop()
@@ -291,22 +291,6 @@ class RemoteScene(Scene):
             ["ip", "-n", self.bed.a.namespace, "link", "set", SECOND_LINK, "up"],
             "the control network comes back",
         )
-
-    def delay_control(self, ms: float) -> None:
-        """Each way."""
-        for host in self.bed.hosts:
-            qdisc = ["tc", "-n", host.namespace, "qdisc"]
-            if ms:
-                words = [*qdisc, "replace", "dev", SECOND_LINK, "root", "netem", "delay", f"{ms}ms"]
-                run(words, "delaying the control network")
-            else:
-                with contextlib.suppress(BedError):  # there was none
-                    run([*qdisc, "del", "dev", SECOND_LINK, "root"], "the control network is fast again")
-
-    def control_packets(self, host: Host) -> int:
-        """That HOST has sent."""
-        path = f"/sys/class/net/{SECOND_LINK}/statistics/tx_packets"
-        return int(inside(host, "cat", path))
 
     # Commands
 
