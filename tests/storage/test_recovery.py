@@ -30,6 +30,7 @@ from tests.cloud.storage.cinder import KIND
 from tests.cloud.storage.guest import DiskWork, StorageSpec, wait_writes
 from tests.cloud.storage.volumes import Volume, disk_image, root_volume
 from tests.cloud.test_driver import POST_COPY, Move, other
+from tests.cloud_cases.scene import STATUS, idle
 from tests.storage.checks import (
     acknowledged,
     check_alone,
@@ -209,6 +210,47 @@ def test_source_killed_in_post_copy(cloud: Cloud, ceph: Ceph, backed: Backed) ->
     check_alone(cloud, ceph, server, backed.volumes.values(), move.source)
     assert server.nova_host == move.source
     assert list(cloud.placement_allocations(server)) == [move.source]
+
+
+def test_source_dies_in_post_copy_and_it_is_evacuated_to_the_destination(
+    cloud: Cloud, ceph: Ceph, backed: Backed
+) -> None:
+    """Its volumes are there already. As long as half of it waits there it is refused, and nobody loses an
+    attachment by that; once somebody has ended that half, it boots there from volumes that miss nothing."""
+    server = backed.server
+    with in_post_copy(cloud, server) as move:
+        source, target = cloud.computes[move.source], cloud.computes[other(move.source)]
+        power_off(source)
+        wait_until(lambda: waits(target, server), 60, "the destination's half waits")
+    evacuate = {"evacuate": {"host": target.name}}
+    try:
+        force_down(cloud, source, True)
+        told = acknowledged(server, backed.volumes)
+        cloud.api.post("compute", f"/servers/{server.id}/action", evacuate)
+        idle(server, "ERROR")
+        assert waits(target, server), "nothing was touched"
+        for volume in backed.volumes.values():
+            assert volume.attached() == {server.id: sorted([move.source, target.host.name])}
+
+        # libvirt has defined it there at the switch, and Nova evacuates to no host that knows the server.
+        type_(target, f"virsh destroy {server.domain}")
+        type_(target, f"virsh undefine --keep-nvram --keep-tpm {server.domain}")
+        cloud.api.post("compute", f"/servers/{server.id}/action", evacuate)
+        evacuated_s = time.monotonic()  # nothing else was heard of it since its source died
+        wait_until(lambda: server.nova_host == target.host.name, 120, "it is evacuated")
+        idle(server, "ACTIVE")  # Nova turns off only what was ACTIVE
+        check_booted_again(server, told, evacuated_s)
+    finally:
+        power_on(cloud, source, wait=False)
+        wait_until(lambda: domains(cloud, server) == [target.host.name], 90, "its source has cleared away")
+        force_up_after_evacuation(cloud, source, server)
+    reboot_hard(cloud, server, backed.volumes)
+    check_alone(cloud, ceph, server, backed.volumes.values(), target.host.name)
+    assert list(cloud.placement_allocations(server)) == [target.host.name]
+    for record in cloud.migrations(server):
+        assert cloud.placement_allocations(record["uuid"]) == {}, record
+    for compute in cloud.computes.values():
+        assert "no migrations" in type_(compute, STATUS)
 
 
 def test_evacuated_with_its_disks(cloud: Cloud, ceph: Ceph) -> None:
