@@ -51,11 +51,16 @@
 /* What ends so soon is over before a window or two have told how fast it goes. */
 #define SHORT_US            2000000
 
-static int64_t share_mib(const struct pcmig_rate *rate, uint64_t permille)
+static int64_t share_of_mib(uint64_t bps, uint64_t permille)
 {
-    int64_t mib = (int64_t)(rate->link_bps / 1000 * permille / MIB);
+    int64_t mib = (int64_t)(bps / 1000 * permille / MIB);
 
     return mib > PACE_MIN_MIB ? mib : PACE_MIN_MIB;
+}
+
+static int64_t share_mib(const struct pcmig_rate *rate, uint64_t permille)
+{
+    return share_of_mib(pcmig_rate_now_bps(rate), permille);
 }
 
 /* Share for background pages while requests are frequent: the burst of a slice lasts as long as a request may wait. */
@@ -413,5 +418,5 @@ int64_t pcmig_pacing_unattended_mib(const struct pcmig_pacing *pacing, const str
 {
     if (!pcmig_rate_known(rate) || gains_nothing(pacing, rate))
         return 0;
-    return share_mib(rate, OPEN_PERMILLE);
+    return share_of_mib(rate->link_bps, OPEN_PERMILLE); /* zero pages end, and nobody would notice */
 }

@@ -12,8 +12,12 @@
 #define BACKLOG_US      5000
 /* Zero pages for each other one: with more, it is they that take the time. */
 #define ZERO_PAGES_MOST 3
+/* What stands in the queue counts from there on: a packet is always on its way, not acknowledged yet. */
+#define PACKET_BYTES    1500
 /* Looks in post-copy at which the share of a full queue is known to a tenth. */
 #define LOOKS           10
+/* and at which it is known whether it is one at all. */
+#define ZERO_LOOKS      4
 /* A pace counts as reached from there on: a window need not hold whole slices of QEMU's. */
 #define REACHED         85 /* percent */
 /* What Linux lets a socket hold by default (tcp_wmem), where the queue cannot be seen. */
@@ -50,7 +54,13 @@ int64_t pcmig_rate_queue_us(const struct pcmig_rate *rate)
 {
     if (!pcmig_rate_known(rate))
         return INT64_MAX;
-    return pcmig_rate_time_us(rate->queue_bytes >= 0 ? (uint64_t)rate->queue_bytes : SOCKET_BYTES, rate->link_bps);
+    return pcmig_rate_time_us(rate->queue_bytes >= 0 ? (uint64_t)rate->queue_bytes : SOCKET_BYTES,
+                              pcmig_rate_now_bps(rate));
+}
+
+uint64_t pcmig_rate_now_bps(const struct pcmig_rate *rate)
+{
+    return rate->zeros && rate->zero_bps != 0 && rate->zero_bps < rate->link_bps ? rate->zero_bps : rate->link_bps;
 }
 
 /* Bytes that the destination has acknowledged, or, where the queue is not seen, that were sent. */
@@ -77,25 +87,40 @@ static uint64_t bps_of(uint64_t bytes, int64_t us)
     return bps < BPS_MAX ? bps : BPS_MAX;
 }
 
-static void begin_window(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample, uint64_t requested)
+static void begin_window(struct pcmig_rate_window *window, const struct pcmig_sample *sample)
 {
-    rate->started = true;
-    rate->window_us = rate->last_us = t_us;
-    rate->window = *sample;
-    rate->window_queue_low = rate->window_queue_high = sample->queue_bytes;
-    rate->window_requested = requested;
-    rate->looks = rate->busy_looks = 0;
-    rate->paced_bytes = 0;
+    *window = (struct pcmig_rate_window){.queue_low = sample->queue_bytes, .queue_high = sample->queue_bytes};
 }
 
-static void look_at_queue(struct pcmig_rate *rate, const struct pcmig_sample *sample)
+static void begin(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample, uint64_t requested)
 {
-    if (sample->queue_bytes < rate->window_queue_low)
-        rate->window_queue_low = sample->queue_bytes;
-    if (sample->queue_bytes > rate->window_queue_high)
-        rate->window_queue_high = sample->queue_bytes;
-    rate->looks++;
-    rate->busy_looks += sample->queue_bytes > 0;
+    rate->started = true;
+    rate->last = *sample;
+    rate->last_us = t_us;
+    rate->last_requested = requested;
+    rate->zero_pages = rate->normal_pages = 0;
+    begin_window(&rate->window, sample);
+    begin_window(&rate->zeroing, sample);
+}
+
+/* Whether what was seen last does not go before SAMPLE. */
+static bool is_another(const struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample)
+{
+    return !rate->started || t_us < rate->last_us || acked(sample) < acked(&rate->last) ||
+           (sample->queue_bytes < 0) != (rate->last.queue_bytes < 0);
+}
+
+static void look(struct pcmig_rate_window *window, const struct pcmig_rate *rate, int64_t t_us,
+                 const struct pcmig_sample *sample)
+{
+    window->took_us += t_us - rate->last_us;
+    window->bytes += acked(sample) - acked(&rate->last);
+    if (sample->queue_bytes < window->queue_low)
+        window->queue_low = sample->queue_bytes;
+    if (sample->queue_bytes > window->queue_high)
+        window->queue_high = sample->queue_bytes;
+    window->looks++;
+    window->busy_looks += sample->queue_bytes > PACKET_BYTES;
 }
 
 /* Half of the way to what this window says, at once where nothing better or nothing recent is known. */
@@ -126,71 +151,78 @@ static void at_least(struct pcmig_rate *rate, int64_t t_us, uint64_t bps)
 }
 
 /* The queue as QEMU fills it when nothing holds it back: the most that was seen, forgotten slowly. */
-static void keep_queue(struct pcmig_rate *rate)
+static void keep_queue(struct pcmig_rate *rate, const struct pcmig_rate_window *window)
 {
-    if (rate->window_queue_high < 0)
+    if (window->queue_high < 0)
         return;
-    if (rate->window_queue_high > rate->queue_bytes)
-        rate->queue_bytes = rate->window_queue_high;
+    if (window->queue_high > rate->queue_bytes)
+        rate->queue_bytes = window->queue_high;
     else
-        rate->queue_bytes -= (rate->queue_bytes - rate->window_queue_high) / 8;
+        rate->queue_bytes -= (rate->queue_bytes - window->queue_high) / 8;
 }
 
-static bool queue_was_full(const struct pcmig_rate *rate, uint64_t bps)
+static bool queue_was_full(const struct pcmig_rate_window *window, uint64_t bps)
 {
-    return rate->window_queue_low > 0 &&
-           pcmig_rate_time_us((uint64_t)rate->window_queue_low, bps > 0 ? bps : 1) >= BACKLOG_US;
+    return window->queue_low > 0 && pcmig_rate_time_us((uint64_t)window->queue_low, bps > 0 ? bps : 1) >= BACKLOG_US;
+}
+
+static bool zeros_mostly(uint64_t zero, uint64_t normal)
+{
+    return zero / ZERO_PAGES_MOST > normal || (normal == 0 && zero > 0);
 }
 
 void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample)
 {
-    uint64_t bps, zero, normal;
+    struct pcmig_rate_window *window = &rate->window;
+    uint64_t bps;
 
-    if (!rate->started || t_us < rate->last_us || acked(sample) < acked(&rate->window) ||
-        (sample->queue_bytes < 0) != (rate->window.queue_bytes < 0)) {
-        begin_window(rate, t_us, sample, 0);
+    if (is_another(rate, t_us, sample)) {
+        begin(rate, t_us, sample, 0);
         return;
     }
-    look_at_queue(rate, sample);
+    look(window, rate, t_us, sample);
+    rate->zero_pages += growth(rate->last.zero_pages, sample->zero_pages);
+    rate->normal_pages += growth(rate->last.normal_pages, sample->normal_pages);
+    rate->last = *sample;
     rate->last_us = t_us;
-    if (t_us - rate->window_us < (pcmig_rate_known(rate) ? WINDOW_US : FIRST_WINDOW_US))
+    if (window->took_us < (pcmig_rate_known(rate) ? WINDOW_US : FIRST_WINDOW_US))
         return;
-    bps = bps_of(acked(sample) - acked(&rate->window), t_us - rate->window_us);
-    zero = growth(rate->window.zero_pages, sample->zero_pages);
-    normal = growth(rate->window.normal_pages, sample->normal_pages);
-    if (queue_was_full(rate, bps)) {
+    bps = bps_of(window->bytes, window->took_us);
+    if (queue_was_full(window, bps)) {
         follow(rate, t_us, bps, PCMIG_RATE_LINK, false);
-        keep_queue(rate);
-    } else if (zero <= ZERO_PAGES_MOST * normal) {
+        keep_queue(rate, window);
+    } else if (rate->zero_pages <= ZERO_PAGES_MOST * rate->normal_pages) {
         follow(rate, t_us, bps, PCMIG_RATE_STREAM, false);
-        keep_queue(rate);
+        keep_queue(rate, window);
     } else {
         at_least(rate, t_us, bps);
     }
-    begin_window(rate, t_us, sample, 0);
+    begin(rate, t_us, sample, 0);
 }
 
 /* What the pace lets through took the link for the share of looks that found something in the queue, so this is the
  * rate at which it drains. Rather too low than too high, by one look; what was asked for is left out altogether, as
  * most of it goes when no burst stands: added to what few looks say, it would make a link that is full look like one
  * twice as fast. */
-static uint64_t drain_bps(const struct pcmig_rate *rate, uint64_t background_bps)
+static uint64_t drain_bps(const struct pcmig_rate *rate, const struct pcmig_rate_window *window,
+                          uint64_t background_bps)
 {
-    uint64_t bps = background_bps * rate->looks / (rate->busy_looks + 1);
+    uint64_t bps = background_bps * window->looks / (window->busy_looks + 1);
 
     return bps < 2 * rate->link_bps ? bps : 2 * rate->link_bps;
 }
 
 /* The pace, or the end, has held QEMU back: the link can carry more than went through. */
-static void held_back(struct pcmig_rate *rate, int64_t t_us, uint64_t background_bps, uint64_t requested_bps, bool end)
+static void held_back(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_rate_window *window,
+                      uint64_t background_bps, uint64_t requested_bps, bool end)
 {
     uint64_t bps = background_bps + requested_bps, more = bps;
 
     if (!end && pcmig_rate_known(rate)) {
-        bool tells = rate->window.queue_bytes >= 0 && rate->busy_looks < rate->looks;
+        bool tells = window->queue_low >= 0 && window->busy_looks < window->looks;
 
         if (tells)
-            more = drain_bps(rate, background_bps);
+            more = drain_bps(rate, window, background_bps);
         else if (bps >=
                  rate->link_bps / 4 * 3) /* little room is left to see by, so: more, and see whether it goes through */
             more = bps / 4 * 5;
@@ -202,46 +234,77 @@ static void held_back(struct pcmig_rate *rate, int64_t t_us, uint64_t background
     at_least(rate, t_us, more);
 }
 
+/* What a window of zero pages tells: how fast the destination takes them, and of the link only the least. */
+static void measure_zeros(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_rate_window *window, bool reached)
+{
+    const uint64_t bps = bps_of(window->bytes, window->took_us);
+
+    if (window->queue_low >= 0 ? queue_was_full(window, bps) : !reached)
+        rate->zero_bps = bps > 0 ? bps : 1;
+    else if (reached && window->busy_looks < window->looks / 2) /* more, and see whether it goes through */
+        rate->zero_bps = rate->zero_bps < BPS_MAX / 2 ? rate->zero_bps * 2 : BPS_MAX;
+    else if (rate->zero_bps != 0 && bps > rate->zero_bps)
+        rate->zero_bps = bps;
+    at_least(rate, t_us, bps);
+}
+
+static void measure_link(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_rate_window *window, bool reached,
+                         bool unlimited, bool end)
+{
+    const uint64_t requested = window->requested < window->bytes ? window->requested : window->bytes;
+    const uint64_t bps = bps_of(window->bytes, window->took_us);
+
+    if (reached || end)
+        held_back(rate, t_us, window, bps_of(window->bytes - requested, window->took_us),
+                  bps_of(requested, window->took_us), end);
+    else if (queue_was_full(window, bps))
+        follow(rate, t_us, bps, PCMIG_RATE_LINK, true);
+    else if (unlimited || window->queue_low < 0)
+        follow(rate, t_us, bps, PCMIG_RATE_STREAM, true);
+    else
+        at_least(rate, t_us, bps);
+}
+
 void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample,
                               uint64_t pace_bps, uint64_t requested_bytes)
 {
-    bool unlimited = pace_bps == 0, seen = sample->queue_bytes >= 0, reached, end;
-    uint64_t bytes, requested, background;
-    int64_t took_us;
+    const uint64_t zero = growth(rate->last.zero_pages, sample->zero_pages);
+    const uint64_t normal = growth(rate->last.normal_pages, sample->normal_pages);
+    const bool unlimited = pace_bps == 0, seen = sample->queue_bytes >= 0;
+    struct pcmig_rate_window *window;
+    bool reached, end;
 
-    if (!rate->started || t_us < rate->last_us || acked(sample) < acked(&rate->window) ||
-        seen != (rate->window.queue_bytes >= 0) || (unlimited && rate->paced_bytes > 0)) {
-        /* The last of these: for a part of the window only QEMU was held back, which says nothing about the link. */
-        begin_window(rate, t_us, sample, requested_bytes);
+    if (is_another(rate, t_us, sample)) {
+        begin(rate, t_us, sample, requested_bytes);
         return;
     }
-    look_at_queue(rate, sample);
-    rate->paced_bytes += pace_bps < BPS_MAX ? pace_bps / 1000 * (uint64_t)((t_us - rate->last_us) / 1000) : 0;
+    if (zero > 0 || normal > 0)
+        rate->zeros = zeros_mostly(zero, normal);
+    window = rate->zeros ? &rate->zeroing : &rate->window;
+    if (unlimited && window->paced_bytes > 0) {
+        /* For a part of the window only QEMU was held back, which says nothing about the link. */
+        begin(rate, t_us, sample, requested_bytes);
+        return;
+    }
+    look(window, rate, t_us, sample);
+    window->requested += growth(rate->last_requested, requested_bytes);
+    window->paced_bytes += pace_bps < BPS_MAX ? pace_bps / 1000 * (uint64_t)((t_us - rate->last_us) / 1000) : 0;
+    rate->last = *sample;
     rate->last_us = t_us;
-    took_us = t_us - rate->window_us;
-    if (took_us < WINDOW_US)
+    rate->last_requested = requested_bytes;
+    if (window->took_us < WINDOW_US)
         return;
-    bytes = acked(sample) - acked(&rate->window);
-    requested = growth(rate->window_requested, requested_bytes);
-    if (requested > bytes)
-        requested = bytes;
-    background = bytes - requested;
-    end = sample->memory_remaining_bytes < bytes; /* QEMU has no more than that to send */
-    reached = !unlimited && background >= rate->paced_bytes / 100 * REACHED;
-    if (reached && seen && !end && rate->looks < LOOKS && pcmig_rate_known(rate))
+    end = sample->memory_remaining_bytes < window->bytes; /* QEMU has no more than that to send */
+    reached = !unlimited && growth(window->requested, window->bytes) >= window->paced_bytes / 100 * REACHED;
+    if (reached && seen && !end && window->looks < (rate->zeros ? ZERO_LOOKS : LOOKS) && pcmig_rate_known(rate))
         return; /* until the queue was looked at often enough */
-    if (reached || end) {
-        held_back(rate, t_us, bps_of(background, took_us), bps_of(requested, took_us), end);
-    } else if (queue_was_full(rate, bps_of(bytes, took_us))) {
-        follow(rate, t_us, bps_of(bytes, took_us), PCMIG_RATE_LINK, true);
-    } else if (unlimited || !seen) {
-        follow(rate, t_us, bps_of(bytes, took_us), PCMIG_RATE_STREAM, true);
-    } else {
-        at_least(rate, t_us, bps_of(bytes, took_us));
-    }
+    if (rate->zeros)
+        measure_zeros(rate, t_us, window, reached);
+    else
+        measure_link(rate, t_us, window, reached, unlimited, end);
     if (unlimited && !end)
-        keep_queue(rate);
-    begin_window(rate, t_us, sample, requested_bytes);
+        keep_queue(rate, window);
+    begin_window(window, sample);
 }
 
 void pcmig_rate_pause(struct pcmig_rate *rate)
