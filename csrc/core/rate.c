@@ -278,8 +278,10 @@ void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struc
         begin(rate, t_us, sample, requested_bytes);
         return;
     }
-    if (zero > 0 || normal > 0)
-        rate->zeros = zeros_mostly(zero, normal);
+    if (zeros_mostly(zero, normal))
+        rate->zeros_until = sample->memory_processed_bytes + sample->disk_processed_bytes;
+    /* Also while those that stand in the queue are taken away. */
+    rate->zeros = acked(&rate->last) < rate->zeros_until;
     window = rate->zeros ? &rate->zeroing : &rate->window;
     if (unlimited && window->paced_bytes > 0) {
         /* For a part of the window only QEMU was held back, which says nothing about the link. */

@@ -50,7 +50,7 @@ struct pcmig_rate {
     enum pcmig_rate_evidence evidence;
     int64_t seen_us;     /* when that evidence came last */
     int64_t queue_bytes; /* most that stood in the queue while QEMU was not held back; -1 = the queue cannot be seen */
-    bool zeros;          /* in post-copy: the latest were zero pages, nearly all, */
+    bool zeros;          /* in post-copy: what is taken away are zero pages, nearly all, */
     uint64_t zero_bps;   /* of which so much is taken away; 0 = not known */
 
     /* Private: what is being measured. */
@@ -58,7 +58,8 @@ struct pcmig_rate {
     struct pcmig_sample last;
     int64_t last_us;
     uint64_t last_requested;
-    uint64_t zero_pages, normal_pages;        /* in the window of pre-copy */
+    uint64_t zeros_until;              /* the bytes sent when the latest of them were: other pages come after that */
+    uint64_t zero_pages, normal_pages; /* in the window of pre-copy */
     struct pcmig_rate_window window, zeroing; /* the latter: while zero pages come in post-copy */
 };
 

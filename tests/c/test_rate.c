@@ -213,6 +213,41 @@ static void a_pace_that_ends_is_no_slower_link(void **state)
     }
 }
 
+/* Zero pages that stand in the queue when others come: the destination takes them as slowly as before, and the link is
+ * measured by what comes after them. */
+static void zero_pages_in_the_queue(void **state)
+{
+    struct feeder f = start();
+    uint64_t queue = 4000000;
+
+    (void)state;
+    run(&f, LINK_BPS, 5000000, 1000000, false);
+    pcmig_rate_pause(&f.rate);
+    f.sample.memory_remaining_bytes = UINT64_C(1) << 40;
+    for (int i = 0; i < 20; i++, f.t_us += LOOK_US) {
+        f.sample.queue_bytes = (int64_t)queue;
+        f.sample.memory_processed_bytes += 230000; /* a MB/s */
+        f.sample.zero_pages += 25000;
+        pcmig_rate_feed_postcopy(&f.rate, f.t_us, &f.sample, LINK_BPS, 0);
+    }
+    assert_in_range(pcmig_rate_now_bps(&f.rate), 900000, 1100000);
+    for (; queue > 0; f.t_us += LOOK_US) {
+        f.sample.queue_bytes = (int64_t)queue;
+        f.sample.memory_processed_bytes += 8192;
+        f.sample.normal_pages += 2;
+        pcmig_rate_feed_postcopy(&f.rate, f.t_us, &f.sample, LINK_BPS, 0);
+        assert_in_range(f.rate.link_bps, LINK_BPS * 95 / 100, LINK_BPS * 105 / 100);
+        queue -= queue > 230000 ? 230000 : queue;
+    }
+    for (int i = 0; i < 3; i++, f.t_us += LOOK_US) {
+        f.sample.queue_bytes = 0;
+        f.sample.memory_processed_bytes += 1000000;
+        f.sample.normal_pages += 244;
+        pcmig_rate_feed_postcopy(&f.rate, f.t_us, &f.sample, LINK_BPS, 0);
+    }
+    assert_in_range(pcmig_rate_now_bps(&f.rate), LINK_BPS * 95 / 100, LINK_BPS * 105 / 100);
+}
+
 /* Counters that fall, a clock that stands still or goes back, a queue larger than all that was sent. */
 static void strange_input(void **state)
 {
@@ -263,6 +298,7 @@ int main(void)
         cmocka_unit_test(requests_are_no_faster_link),
         cmocka_unit_test(a_faster_link_shows_in_post_copy),
         cmocka_unit_test(a_pace_that_ends_is_no_slower_link),
+        cmocka_unit_test(zero_pages_in_the_queue),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
