@@ -44,6 +44,7 @@ class GuestSpec:
 
     name: str = "g1"
     memory_mib: int = 256
+    kernel_mib: int = 0  # of which its kernel uses so many, and the rest is never touched; 0 = all
     worker_mib: int = 128
     write_pps: int = 10_000
     verify_pps: int = 10_000
@@ -65,10 +66,11 @@ class GuestSpec:
         if self.memory_mib < 96:
             raise BedError(f"a guest of {self.memory_mib} MiB does not boot: use 96 or more")
         # The kernel, its page tables and the unpacked initramfs take about 70 MiB.
-        if not 1 <= self.worker_mib <= self.memory_mib - 72:
+        used_mib = self.kernel_mib or self.memory_mib
+        if not 1 <= self.worker_mib <= used_mib - 72:
             raise BedError(
-                f"a worker of {self.worker_mib} MiB does not fit a guest of {self.memory_mib} MiB: "
-                f"use 1 to {self.memory_mib - 72}"
+                f"a worker of {self.worker_mib} MiB does not fit a guest of {used_mib} MiB: "
+                f"use 1 to {used_mib - 72}"
             )
         if min(self.write_pps, self.verify_pps) < 0 or self.heartbeat_ms < 1:
             raise BedError("rates of the guest cannot be negative, and its heartbeat takes at least 1 ms")
@@ -103,10 +105,12 @@ class GuestSpec:
       <rom enabled='no'/>
     </interface>"""
         panic = "\n    <panic model='isa'/>" if self.panic else ""
+        memory = f" mem={self.kernel_mib}M" if self.kernel_mib else ""
         # no_timer_check: as Linux has it under KVM. One that boots while its pages are still on their way, on
         # a busy machine, hears too few ticks and panics. What follows "--" is for /init, which is the worker.
         cmdline = (
-            f"console=ttyS0 quiet mitigations=off random.trust_cpu=on no_timer_check -- {self.options()}"
+            "console=ttyS0 quiet mitigations=off random.trust_cpu=on no_timer_check"
+            f"{memory} -- {self.options()}"
         )
         return f"""\
 <domain type='{self.accel.domain_type}'>
