@@ -72,6 +72,10 @@ class JournalError(Exception):
         self.uuid = uuid
 
 
+class FolderError(JournalError):
+    """What is in the folder is not known."""
+
+
 class HeldError(JournalError):
     """Another process looks after the migration."""
 
@@ -200,9 +204,11 @@ class Journal:
         """Every entry, oldest first; and what is wrong with those that cannot be used."""
         entries, errors = [], []
         try:
-            paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+            paths = [self.folder / name for name in sorted(os.listdir(self.folder)) if name.endswith(SUFFIX)]
+        except (FileNotFoundError, NotADirectoryError):
+            return [], []
         except OSError as err:
-            return [], [JournalError(f"the journal {self.folder} cannot be read: {err.strerror}")]
+            return [], [FolderError(f"the journal {self.folder} cannot be read: {err.strerror}")]
         for path in paths:
             try:
                 entry = _read(path)
@@ -405,6 +411,13 @@ def _has(data: dict[str, Any], name: str) -> bool:
     return data.get(key) is not None
 
 
+def _gone(name: str) -> bool:
+    try:
+        return bool(_core.gone_param(name))
+    except UnicodeError:  # half of a character
+        return False
+
+
 def _take_unknown(data: dict[str, Any]) -> dict[str, Any]:
     """Takes out of DATA, and returns by names as MAY_IGNORE has them, what this pcmig does not know."""
     engine = data["engine"] if isinstance(data.get("engine"), dict) else {}
@@ -415,7 +428,7 @@ def _take_unknown(data: dict[str, Any]) -> dict[str, Any]:
         ("", data, {*_FIELDS, *_OF_FILE}),
         ("engine.", engine, ENGINE.keys()),
         # What an older pcmig had, and what takes its place now, is known of thresholds.
-        ("engine.params.", params, {name for name in params if name in rows or _core.gone_param(name)}),
+        ("engine.params.", params, {name for name in params if name in rows or _gone(name)}),
     ):
         for name in [name for name in place if name not in known]:
             unknown[before + name] = place.pop(name)

@@ -395,6 +395,8 @@ enum pcmig_pacing_cause pcmig_pacing_feed(struct pcmig_pacing *pacing, int64_t t
         /* Nothing to take a share of (a switch before the link was measured): open up step by step instead. */
         if (pacing->has_last)
             pace = pace < UNMEASURED_MAX_MIB ? pace * 2 : pace;
+        if (rate->zeros && rate->zero_bps != 0 && pace > share_of_mib(rate->zero_bps, OPEN_PERMILLE))
+            pace = share_of_mib(rate->zero_bps, OPEN_PERMILLE);
     } else if (gains_nothing(pacing, rate) && !(rushes(pacing, rate) && pace > 0)) {
         pace = 0;
         pacing->finish_by_us = 0;

@@ -241,10 +241,10 @@ static void measure_zeros(struct pcmig_rate *rate, int64_t t_us, const struct pc
 
     if (window->queue_low >= 0 ? queue_was_full(window, bps) : !reached)
         rate->zero_bps = bps > 0 ? bps : 1;
-    else if (reached && window->busy_looks < window->looks / 2) /* more, and see whether it goes through */
-        rate->zero_bps = rate->zero_bps < BPS_MAX / 2 ? rate->zero_bps * 2 : BPS_MAX;
     else if (rate->zero_bps != 0 && bps > rate->zero_bps)
         rate->zero_bps = bps;
+    if (rate->zero_bps != 0 && reached && window->busy_looks < window->looks / 2)
+        rate->zero_bps *= 2; /* and see whether it goes through */
     at_least(rate, t_us, bps);
 }
 
@@ -272,7 +272,7 @@ void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struc
     const uint64_t normal = growth(rate->last.normal_pages, sample->normal_pages);
     const bool unlimited = pace_bps == 0, seen = sample->queue_bytes >= 0;
     struct pcmig_rate_window *window;
-    bool reached, end;
+    bool reached, end, turns;
 
     if (is_another(rate, t_us, sample)) {
         begin(rate, t_us, sample, requested_bytes);
@@ -283,21 +283,21 @@ void pcmig_rate_feed_postcopy(struct pcmig_rate *rate, int64_t t_us, const struc
     /* Also while those that stand in the queue are taken away. */
     rate->zeros = acked(&rate->last) < rate->zeros_until;
     window = rate->zeros ? &rate->zeroing : &rate->window;
-    if (unlimited && window->paced_bytes > 0) {
-        /* For a part of the window only QEMU was held back, which says nothing about the link. */
-        begin(rate, t_us, sample, requested_bytes);
-        return;
-    }
+    turns = unlimited && window->paced_bytes > 0;
     look(window, rate, t_us, sample);
     window->requested += growth(rate->last_requested, requested_bytes);
     window->paced_bytes += pace_bps < BPS_MAX ? pace_bps / 1000 * (uint64_t)((t_us - rate->last_us) / 1000) : 0;
     rate->last = *sample;
     rate->last_us = t_us;
     rate->last_requested = requested_bytes;
+    if (turns) /* for a part of the window only QEMU was held back, which says nothing about the link */
+        begin_window(window, sample);
     if (window->took_us < WINDOW_US)
         return;
     end = sample->memory_remaining_bytes < window->bytes; /* QEMU has no more than that to send */
-    reached = !unlimited && growth(window->requested, window->bytes) >= window->paced_bytes / 100 * REACHED;
+    /* A page that was asked for may be a zero page itself. */
+    reached =
+        !unlimited && growth(rate->zeros ? 0 : window->requested, window->bytes) >= window->paced_bytes / 100 * REACHED;
     if (reached && seen && !end && window->looks < (rate->zeros ? ZERO_LOOKS : LOOKS) && pcmig_rate_known(rate))
         return; /* until the queue was looked at often enough */
     if (rate->zeros)

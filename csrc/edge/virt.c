@@ -100,8 +100,21 @@ void pcmig_virt_error_explain(struct pcmig_virt_error *error, const char *what, 
 
 /* --- event loop --------------------------------------------------------------------------------------------------- */
 
-/* The thread opens a connection, for which libvirt may start ssh. */
+/* The thread opens a connection, for which libvirt starts ssh, or another program of the user's. */
 static _Thread_local bool opens;
+
+/* Nothing else that it starts may be disturbed: the user's own daemon ("qemu:///session") begins a session by itself,
+ * and ends where it cannot. What is no URI is an alias of libvirt's, which may be any. */
+static bool starts_ssh(const char *uri)
+{
+    const char *end = uri != NULL ? strstr(uri, "://") : NULL;
+    const char *transport = uri != NULL ? strchr(uri, '+') : NULL;
+
+    if (uri == NULL)
+        return false;
+    return end == NULL || (transport != NULL && transport < end &&
+                           (strncmp(transport, "+ssh", 4) == 0 || strncmp(transport, "+ext", 4) == 0));
+}
 
 /* ssh gets a session of its own. In ours, what is typed at the terminal would go to it, too: a Ctrl-C, with which pcmig
  * lets go of a guest that has moved, would end ssh and with it the connection, and so would the end of the terminal. A
@@ -246,7 +259,7 @@ static void *opening_thread(void *arg)
     struct pcmig_virt_error error = {0};
     bool abandoned;
 
-    opens = true;
+    opens = starts_ssh(opening->uri);
     conn = virConnectOpenAuth(opening->uri, &auth, 0);
     opens = false;
     if (conn == NULL)

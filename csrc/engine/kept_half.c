@@ -38,13 +38,13 @@ bool pcmig_kept_half(struct control *c, const struct pcmig_evidence *evidence, i
            !c->end[PCMIG_SIDE_SOURCE].guest.runs_on && !evidence->job_active;
 }
 
-/* Those that were copied are each host's own. */
+/* Those that were copied are each host's own, where all of them were. */
 static bool may_share_files(struct control *c)
 {
     struct pcmig_ask ask = {0};
     int found;
 
-    if ((c->m->args.flags & (PCMIG_FLAG_NON_SHARED_DISK | PCMIG_FLAG_NON_SHARED_INC)) != 0)
+    if ((c->m->args.flags & (PCMIG_FLAG_NON_SHARED_DISK | PCMIG_FLAG_NON_SHARED_INC)) != 0 && c->m->args.disks == NULL)
         return false;
     if (c->kept_half.files == FILES_UNKNOWN) {
         found = pcmig_ask(c, PCMIG_SIDE_SOURCE, PCMIG_ASK_FILES, &ask);

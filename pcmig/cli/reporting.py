@@ -115,7 +115,7 @@ def find(args: argparse.Namespace, *, everything: bool) -> tuple[list[Kept], lis
         if os.sep in word or os.path.exists(word):
             try:
                 found.append(opening.open_file(word))
-                errors += map(LedgerError, found[-1].document["more"].get(opening.LACKS, ()))
+                errors += map(LedgerError, (found[-1].document.get("more") or {}).get(opening.LACKS, ()))
             except LedgerError as err:
                 errors.append(err)
         else:

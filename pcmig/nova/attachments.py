@@ -40,7 +40,7 @@ def keep(manager: Any, known: records.Records, put_right: Callable[[str], None])
     @functools.wraps(tidy_up)
     def unless_it_migrates(context: Any, instance: Any, bdms: Any) -> None:
         uuid = str(instance.uuid)
-        if known.get(uuid) is not None:
+        if known.get(uuid) is not None or known.unreadable(uuid) is not None:
             # Only tidiness is left undone: Nova does without it where Cinder does not answer, too.
             LOG.info("No attachment is removed: the server's live migration is not over", instance=instance)
             return

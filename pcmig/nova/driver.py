@@ -235,6 +235,9 @@ class PostCopyLibvirtDriver(planning.PlanningLibvirtDriver):
         disk_over_commit: Any = False,
     ) -> Any:
         with self._last_word_if_it_fails(instance):
+            why = self._records.unreadable(str(instance.uuid))
+            if why is not None:  # it could not be stopped or rebooted here
+                self._fail_check(instance, _("this host has a record of it that cannot be used"), why)
             data = super().check_can_live_migrate_destination(
                 context, instance, src_compute_info, dst_compute_info, block_migration, disk_over_commit
             )

@@ -80,16 +80,20 @@ class Keeper:
         return [
             instance
             for instance in instances
-            if guard.insists(instance) or self._record(instance.uuid) is None
+            if guard.insists(instance) or not self._on_record(instance.uuid)
         ]
 
     def _record(self, uuid: str) -> records.Record | None:
         record = self._records.get(uuid)
         return record if record is not None and record.side == "source" else None
 
+    def _on_record(self, uuid: str) -> bool:
+        """Also where nobody knows what is: such a migration is left as it is."""
+        return self._record(uuid) is not None or self._records.unreadable(uuid) is not None
+
     def keeps(self, instance: Any) -> bool:
         """Whether Nova, starting, must not touch the migration of INSTANCE."""
-        return self.starting and bool(self._records) and self._record(instance.uuid) is not None
+        return self.starting and bool(self._records) and self._on_record(instance.uuid)
 
     def look_after(self) -> None:
         first, self.starting = self.starting, False

@@ -116,6 +116,7 @@ class Records:
         self._lock = threading.RLock()
         self._loaded = False
         self._seen: object = None  # the folder as it was read last
+        self._trouble: str | None = None  # why it could not be
         self.forgotten: list[Record] = []  # by an operator; for the keeper, who takes them out
         # Guests on record, by their files, of whom nothing is known: UUID -> why.
         self._unreadable: dict[str, str] = {}
@@ -157,6 +158,15 @@ class Records:
         entries, errors = releases.off_hub(self._journal.all)
         for error in errors if first else ():
             LOG.error("A migration in flight may be unknown: %s", error)
+        gone = bool(self._known) and not os.path.isdir(self._journal.folder)
+        if gone or any(isinstance(error, journal.FolderError) for error in errors):
+            # No operator has removed anything: no more descriptors, a disk that is not there.
+            why = str(errors[0]) if errors else f"the journal {self._journal.folder} is not there"
+            if why != self._trouble:
+                LOG.error("Migrations in flight stay on record as they were known: %s", why)
+            self._trouble = why
+            return  # and is read at the next question
+        self._trouble = None
         self._unreadable = {error.uuid: str(error) for error in errors if error.uuid is not None}
         there = {entry.uuid: entry for entry in entries}
         for uuid, record in list(self._known.items()):

@@ -35,6 +35,7 @@ struct world {
     int64_t longest_queue_us;        /* at a moment with requests */
     bool zeros;                      /* QEMU comes to zero pages: it makes, and the destination takes, so many bytes */
     uint64_t made_bps, taken_bps;
+    bool zeros_asked;              /* the guest asks for zero pages, too */
     enum pcmig_pacing_cause cause; /* of the latest look */
 };
 
@@ -90,11 +91,14 @@ static void step(struct world *w)
     asked = w->requests_ps * (uint64_t)STEP_US + w->owed_us;
     w->owed_us = asked % 1000000;
     asked = least(asked / 1000000, room / w->request_bytes);
+    if (w->zeros && !w->zeros_asked)
+        asked = 0;
     if (asked > 0 && (int64_t)(w->queue * 1000000 / w->real_bps) > w->longest_queue_us)
         w->longest_queue_us = (int64_t)(w->queue * 1000000 / w->real_bps);
     w->sample.postcopy_requests += asked;
-    send(w, asked * w->request_bytes);
-    room -= asked * w->request_bytes;
+    asked *= w->zeros ? ZERO_PAGE : w->request_bytes;
+    send(w, asked);
+    room -= asked;
     if (w->zeros)
         room = least(room, w->made_bps / (1000000 / STEP_US));
     if (w->pacing.pace_mib > 0)
@@ -549,7 +553,7 @@ static void zero_pages_are_no_slower_link(void **state)
         w.taken_bps = 6000000;
         w.zeros = true;
         run(&w, 20000000);
-        w.taken_bps = 300000; /* others have the processor */
+        w.taken_bps = 0; /* others have the processor */
         run(&w, 1500000);
         w.taken_bps = 6000000;
         run(&w, 20000000);
@@ -560,12 +564,28 @@ static void zero_pages_are_no_slower_link(void **state)
         for (start_us = w.t_us; w.sample.memory_remaining_bytes > 2 * part;)
             step(&w);
         assert_in_range(w.t_us - start_us, 0, part * 1300 / (links[i] / 1000) + 1500000);
-        w.zeros = true;
+        w.zeros = w.zeros_asked = true;
+        w.requests_ps = 60;
         for (start_us = w.t_us; w.sample.memory_remaining_bytes > 0;)
             step(&w);
         assert_in_range(w.t_us - start_us, 0, 2 * part / 4096 * ZERO_PAGE * 1300 / (w.taken_bps / 1000) + 1500000);
         assert_in_range(w.rate.link_bps, links[i] * 9 / 10, links[i] * 2);
     }
+}
+
+/* The same where nobody had measured the link: what a request would wait for is known all the same. */
+static void zero_pages_of_a_link_that_is_not_known(void **state)
+{
+    struct world w;
+
+    (void)state;
+    begin(&w, 0, LINK_BPS);
+    w.made_bps = 20000000;
+    w.taken_bps = 6000000;
+    w.zeros = true;
+    run(&w, 20000000);
+    assert_in_range(w.queue, 0, w.taken_bps / 4);
+    assert_in_range(w.pacing.pace_mib, 3, 12);
 }
 
 /* Zero pages come and go, for two seconds each time: the link is not lost sight of. */
@@ -705,6 +725,7 @@ int main(void)
         cmocka_unit_test(slower_than_measured),
         cmocka_unit_test(zero_pages_at_the_start),
         cmocka_unit_test(zero_pages_are_no_slower_link),
+        cmocka_unit_test(zero_pages_of_a_link_that_is_not_known),
         cmocka_unit_test(zero_pages_in_between),
         cmocka_unit_test(recovers_from_a_drained_link),
         cmocka_unit_test(huge_pages),

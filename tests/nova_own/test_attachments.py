@@ -96,6 +96,19 @@ def test_a_reboot_removes_none_of_a_server_on_record(
     assert not compute.removed
 
 
+def test_a_reboot_removes_none_of_a_server_whose_record_is_not_understood(
+    known: records.Records, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """A newer pcmig's, after a package was rolled back."""
+    known.add(entry(), "destination")
+    (tmp_path / "migrations" / f"{UUID}.json").write_text('{"schema": 99}')
+    again = records.Records(str(tmp_path / "migrations"))
+    again.load()
+    compute = Compute(monkeypatch, "at-destination")
+    attachments.keep(compute, again, lambda _uuid: None)
+    assert compute.reboot() == (BOTH, "at-destination")
+
+
 def test_a_rollback_that_ends_meanwhile_is_seen(
     known: records.Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:

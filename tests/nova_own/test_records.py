@@ -6,8 +6,10 @@ Both hosts are played here; the real ones are in tests/cloud.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 import pathlib
 import re
 import stat
@@ -199,6 +201,8 @@ def test_a_guest_whose_record_is_not_understood_is_not_touched(
         again.add(entry(), "destination")
     assert path.read_text() == text
     assert made.reboot(None, other, "HARD") == "rebooted"
+    looks_after = keeper.Keeper(made, again, made._guard, None)  # type: ignore[arg-type]
+    assert looks_after.keeps(instance()) and looks_after.of_nova([instance(), other]) == [other]
     path.unlink()  # an operator has moved it away
     assert not again
     made.reboot(None, instance(), "HARD")
@@ -1019,6 +1023,33 @@ def test_the_migration_of_an_evacuated_guest_is_over_in_novas_books_too(
     monkeypatch.setattr(manager, "_set_migration_status", lambda _m, status: done.append(status))
     made.look_after()
     assert (done, follower.told, bool(known)) == (written, [], half != "absent")
+
+
+def test_a_folder_that_cannot_be_listed_says_of_no_record_that_it_was_removed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova's records would be put right as if the migration had never been, of a guest that is in doubt."""
+    folder = tmp_path / "migrations"
+    known, book = records.Records(str(folder)), journal.Journal(folder)
+    known.load()
+    known.add(entry(), "source")
+    known.release(UUID)
+    listed = os.listdir
+
+    def fails(path: Any) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "listdir", fails)
+    book.update(UUID, name="other")  # so that it is read again
+    assert known.get(UUID) is not None and not known.forgotten
+    monkeypatch.setattr(os, "listdir", listed)
+    folder.rename(tmp_path / "away")
+    assert known.get(UUID) is not None and not known.forgotten
+    (tmp_path / "away").rename(folder)
+    record = known.get(UUID)
+    assert record is not None and record.entry.name == "other"
+    book.remove(UUID)
+    assert known.get(UUID) is None and len(known.forgotten) == 1
 
 
 def test_a_record_that_is_removed_or_changed_on_the_disk_counts_at_once(tmp_path: pathlib.Path) -> None:
