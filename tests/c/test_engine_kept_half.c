@@ -168,6 +168,7 @@ static void what_may_lie_in_files(void **state)
         {"<os firmware='efi'><varstore template='/t.json' path='/v.json'/></os>", true},
         {"<tpm model='tpm-crb'><backend type='emulator'/></tpm>", true},
         {"<serial type='pty'><log file='/console.log' append='off'/></serial>", false},
+        {"<serial type='file'><source path='/mnt/console.log'/></serial>", true},
     };
 
     (void)state;
@@ -199,6 +200,26 @@ static void files_that_both_hosts_may_use(void **state)
         expect_end(migration, PCMIG_OUTCOME_COMPLETED);
         assert_int_equal(atomic_load(&ended), 0);
     }
+}
+
+/* Those of disks that were not among the copied ones. */
+static void files_that_were_not_copied(void **state)
+{
+    static const char *const disks[] = {"vda", NULL};
+    struct pcmig_migration *migration;
+    int asked;
+
+    (void)state;
+    atomic_store(&device, "<disk type='file'><source file='/mnt/nfs/disk.qcow2'/></disk>");
+    copied_disks = disks;
+    migration = arrived(BROKEN, "completed");
+    copied_disks = NULL;
+    asked = atomic_load(&hosts.questions);
+    WAIT_FOR(atomic_load(&hosts.questions) > asked + 2);
+    assert_int_equal(atomic_load(&ended), 0);
+    all_has_arrived();
+    expect_end(migration, PCMIG_OUTCOME_COMPLETED);
+    assert_int_equal(atomic_load(&ended), 0);
 }
 
 /* The order was given while a broken half was there, and is carried out later: what has come to run since, as the guest
@@ -247,6 +268,7 @@ int main(void)
         TEST(without_the_destinations_word),
         cmocka_unit_test(what_may_lie_in_files),
         TEST(files_that_both_hosts_may_use),
+        TEST(files_that_were_not_copied),
         TEST(one_that_runs_by_then),
         TEST(its_definition_is_told),
     };

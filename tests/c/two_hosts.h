@@ -552,8 +552,9 @@ static int reset(void **state)
     return 0;
 }
 
-static bool crossed;     /* noted by who looked after an adopted migration before */
-static int64_t stall_ms; /* the parameter; 0 = its default */
+static bool crossed;                    /* noted by who looked after an adopted migration before */
+static int64_t stall_ms;                /* the parameter; 0 = its default */
+static const char *const *copied_disks; /* of a migration that copies disks; NULL = it copies none */
 
 static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind policy)
 {
@@ -562,7 +563,9 @@ static inline struct pcmig_migration *begin(bool adopted, enum pcmig_policy_kind
         .dest_uri = dest_host.uri,
         .domain = UUID,
         .policy = policy,
-        .flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PERSIST_DEST | VIR_MIGRATE_UNDEFINE_SOURCE,
+        .flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PERSIST_DEST | VIR_MIGRATE_UNDEFINE_SOURCE |
+                 (copied_disks != NULL ? VIR_MIGRATE_NON_SHARED_DISK : 0),
+        .disks = copied_disks,
         .recover = true,
         .adopt = adopted,
         .crossed = crossed,
