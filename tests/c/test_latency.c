@@ -227,20 +227,22 @@ static void what_is_no_latency_is_refused(void **state)
 {
     static const struct {
         const char *line;
+        int result; /* 1: another pcmig may know it (trace.h) */
         const char *says;
     } rows[] = {
-        {"5 latency b24=1", "unknown key 'b24'"},
-        {"5 latency b=1", "unknown key 'b'"},
-        {"5 latency mean_us=-1", "'-1' is not a whole number"},
-        {"5 latency b3=1 b3=1", "'b3' stands twice"},
-        {"5 latency b3", "expected key=value"},
+        {"5 latency b24=1", 1, "unknown key 'b24'"},
+        {"5 latency b=1", 1, "unknown key 'b'"},
+        {"5 latency mean_us=-1", -1, "'-1' is not a whole number"},
+        {"5 latency b3=1 b3=1", -1, "'b3' stands twice"},
+        {"5 latency b3", -1, "expected key=value"},
     };
     char error[PCMIG_TRACE_ERR_MAX];
     struct pcmig_trace_line read;
 
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        assert_int_equal(pcmig_trace_parse_line(rows[i].line, strlen(rows[i].line), &read, error, sizeof(error)), -1);
+        assert_int_equal(pcmig_trace_parse_line(rows[i].line, strlen(rows[i].line), &read, error, sizeof(error)),
+                         rows[i].result);
         if (strstr(error, rows[i].says) == NULL)
             fail_msg("%s: %s", rows[i].line, error);
     }
