@@ -19,7 +19,7 @@ import time
 
 from tests.bed import Bed, BedError, GuestSpec, Host
 from tests.bench.program import STACKS, complain, make_console
-from tests.functional.scene import Scene, scene_on
+from tests.functional.scene import Scene, SceneError, scene_on
 
 WAYS = ("virsh", "auto", "immediate", "first-pass", "never")
 KERNEL_MIB, WORKER_MIB, WRITE_PPS = 160, 32, 3000
@@ -42,7 +42,9 @@ def measure(scene: Scene, way: str, patience_s: float) -> str:
         virsh(scene, source, destination, patience_s)
         scene.expect_at(destination)
         return f"{time.monotonic() - began_s:.1f} s"
-    run = scene.migration("--policy", way, source=source).wait(patience_s).expect(0)
+    run = scene.migration("--policy", way, source=source).wait(patience_s)
+    if run.code != 0:
+        raise SceneError(f"{way}: {run.err}")
     verdict = scene.expect_at(destination, run)
     return (
         f"{run.elapsed_s:.1f} s, silent for {verdict.switch_silence_ms or 0:.0f} ms at the switch, for "
