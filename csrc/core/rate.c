@@ -168,7 +168,7 @@ static bool queue_was_full(const struct pcmig_rate_window *window, uint64_t bps)
 
 static bool zeros_mostly(uint64_t zero, uint64_t normal)
 {
-    return zero / ZERO_PAGES_MOST > normal || (normal == 0 && zero > 0);
+    return zero > ZERO_PAGES_MOST * normal;
 }
 
 void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_sample *sample)
@@ -191,7 +191,7 @@ void pcmig_rate_feed(struct pcmig_rate *rate, int64_t t_us, const struct pcmig_s
     if (queue_was_full(window, bps)) {
         follow(rate, t_us, bps, PCMIG_RATE_LINK, false);
         keep_queue(rate, window);
-    } else if (rate->zero_pages <= ZERO_PAGES_MOST * rate->normal_pages) {
+    } else if (!zeros_mostly(rate->zero_pages, rate->normal_pages)) {
         follow(rate, t_us, bps, PCMIG_RATE_STREAM, false);
         keep_queue(rate, window);
     } else {
@@ -244,7 +244,8 @@ static void measure_zeros(struct pcmig_rate *rate, int64_t t_us, const struct pc
     else if (rate->zero_bps != 0 && bps > rate->zero_bps)
         rate->zero_bps = bps;
     if (rate->zero_bps != 0 && reached && window->busy_looks < window->looks / 2)
-        rate->zero_bps *= 2; /* and see whether it goes through */
+        rate->zero_bps =
+            rate->zero_bps < BPS_MAX / 2 ? rate->zero_bps * 2 : BPS_MAX; /* and see whether it goes through */
     at_least(rate, t_us, bps);
 }
 

@@ -248,6 +248,27 @@ static void zero_pages_in_the_queue(void **state)
     assert_in_range(pcmig_rate_now_bps(&f.rate), LINK_BPS * 95 / 100, LINK_BPS * 105 / 100);
 }
 
+/* More than is sent is tried for as long as zero pages come, and the rate stays in its bounds. */
+static void zero_pages_for_minutes(void **state)
+{
+    struct feeder f = start();
+
+    (void)state;
+    run(&f, LINK_BPS, 5000000, 1000000, false);
+    pcmig_rate_pause(&f.rate);
+    f.sample.memory_remaining_bytes = UINT64_C(1) << 40;
+    for (int i = 0; i < 1200; i++, f.t_us += LOOK_US) {
+        const uint64_t before = pcmig_rate_now_bps(&f.rate);
+
+        f.sample.queue_bytes = i < 6 ? 4000000 : 0;
+        f.sample.memory_processed_bytes += i < 6 ? 230000 : LINK_BPS * (uint64_t)LOOK_US / 1000000;
+        f.sample.zero_pages += 25000;
+        pcmig_rate_feed_postcopy(&f.rate, f.t_us, &f.sample, LINK_BPS, 0);
+        if (i >= 12)
+            assert_true(pcmig_rate_now_bps(&f.rate) >= before);
+    }
+}
+
 /* Counters that fall, a clock that stands still or goes back, a queue larger than all that was sent. */
 static void strange_input(void **state)
 {
@@ -299,6 +320,7 @@ int main(void)
         cmocka_unit_test(a_faster_link_shows_in_post_copy),
         cmocka_unit_test(a_pace_that_ends_is_no_slower_link),
         cmocka_unit_test(zero_pages_in_the_queue),
+        cmocka_unit_test(zero_pages_for_minutes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
